@@ -1,0 +1,317 @@
+"""Configs: the common fields, numbers written as fractions, and checks.
+
+A config is inert: numbers, strings and tuples in a
+`ml_collections.ConfigDict`. Nothing here builds an object; the loaders,
+models, objectives and optimizers do that from their part of the config,
+after all flags have been read.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+import difflib
+import math
+import re
+from typing import Any
+
+from ml_collections import config_dict
+
+_FRACTION = re.compile(r'([-+]?[\d.]+(?:e[-+]?\d+)?)\s*/\s*([\d.]+)', re.I)
+_ONLY_NUMBERS = re.compile(r'[\d\s.,/()\[\]+\-eE]*')
+
+
+def parse_number(text: str | float) -> float:
+  """Reads a number written as `8/255`, `0.031` or `1e-3`.
+
+  Args:
+    text: The text, or a number, which is returned as it is.
+
+  Returns:
+    The number as a float.
+
+  Raises:
+    ValueError: if the text is not a number or a fraction of two.
+
+  Example:
+    >>> parse_number('8/255') == 8 / 255
+    True
+    >>> parse_number('0.031')
+    0.031
+  """
+  if isinstance(text, (int, float)):
+    return float(text)
+  numerator, slash, denominator = text.partition('/')
+  try:
+    value = float(numerator) / (float(denominator) if slash else 1.0)
+  except (ValueError, ZeroDivisionError):
+    value = math.nan
+  if not math.isfinite(value):
+    raise ValueError(
+      f'not a number: {text!r}; write a finite number such as 0.031 or 8/255'
+    )
+  return value
+
+
+def expand_fractions(arguments: Sequence[str]) -> list[str]:
+  """Writes out fractions in `--config.field=...` and leaves the rest alone.
+
+  Only values made of numbers alone are touched, so that a path such as
+  `runs/8/255` stays a path.
+
+  Args:
+    arguments: Command-line arguments.
+
+  Returns:
+    The arguments, with `8/255` in config values as a decimal number.
+
+  Example:
+    >>> expand_fractions(['--config.hparams.epsilon=1/8', '--workdir=1/8'])
+    ['--config.hparams.epsilon=0.125', '--workdir=1/8']
+  """
+
+  def expand(value: str) -> str:
+    if not _ONLY_NUMBERS.fullmatch(value):
+      return value
+    return _FRACTION.sub(lambda match: repr(parse_number(match[0])), value)
+
+  expanded = []
+  value_follows = False
+  for argument in arguments:
+    name, equals, value = argument.partition('=')
+    is_field = name.startswith(('--config.', '-config.'))
+    if value_follows and not argument.startswith('--'):
+      argument = expand(argument)
+    elif is_field and equals:
+      argument = f'{name}={expand(value)}'
+    value_follows = is_field and not equals
+    expanded.append(argument)
+  return expanded
+
+
+def choose(kind: str, name: str, allowed: Iterable[str]) -> str:
+  """Returns `name` if it is allowed, else raises a ValueError that suggests.
+
+  Args:
+    kind: What is chosen, for the message: 'objective', 'variant', ...
+    name: The chosen name.
+    allowed: The names there are.
+
+  Returns:
+    `name`.
+
+  Raises:
+    ValueError: if `name` is not allowed.
+
+  Example:
+    >>> choose('norm', 'l3', ['linf', 'l2'])
+    Traceback (most recent call last):
+    ...
+    ValueError: unknown norm 'l3'; allowed: 'l2', 'linf' (did you mean 'l2'?)
+  """
+  allowed = sorted(allowed)
+  if name in allowed:
+    return name
+  close = difflib.get_close_matches(str(name), allowed, n=1, cutoff=0.4)
+  hint = f' (did you mean {close[0]!r}?)' if close else ''
+  names = ', '.join(repr(item) for item in allowed)
+  raise ValueError(f'unknown {kind} {name!r}; allowed: {names}{hint}')
+
+
+def default_config() -> config_dict.ConfigDict:
+  """Returns the fields that every experiment has, with their defaults.
+
+  Returns:
+    A `ConfigDict`. Config files start from it and set what they change;
+    `objective` and `hparams` are theirs to fill.
+
+  Example:
+    >>> default_config().batch_size
+    32
+  """
+  config = config_dict.ConfigDict()
+  config.seed = 0
+  config.dataset = config_dict.create(name='digits')
+  # Images held out of the training split to choose the best checkpoint by.
+  config.num_validation = 0
+  config.model = config_dict.create(name='cnn')
+  config.objective = config_dict.create(name='standard')
+  # The traced numbers: learning_rate, and those that the objective reads.
+  config.hparams = config_dict.create(learning_rate=1e-3)
+  config.optimizer = config_dict.create(
+    name='adam',
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    momentum=0.9,
+    nesterov=False,
+    weight_decay=0.0,
+  )
+  # A schedule is a shape in [0, 1] times hparams.learning_rate.
+  config.schedule = config_dict.create(
+    name='constant', warmup=0.0, boundaries=(0.5, 0.75), factor=0.1
+  )
+  config.batch_size = 32
+  config.num_epochs = 5
+  config.ema_decay = 0.0
+  # A checkpoint whose params (and batch statistics) training starts from.
+  config.init_from = ''
+  # A log record every so many steps; 0: at the end of every epoch.
+  config.log_every_steps = 0
+  config.checkpoint_every_epochs = 1
+  # Which checkpoint is evaluated at the end: 'last', or 'best' by robust
+  # accuracy on the held-out images.
+  config.report_checkpoint = 'last'
+  # PGD accuracy while training: finds the best checkpoint and collapses.
+  config.monitor = config_dict.create(
+    every_epochs=1, num_images=256, epsilon=0.1, num_steps=10
+  )
+  config.evaluation = config_dict.create(
+    epsilon=0.1,
+    epsilons=(0.05, 0.1, 0.15, 0.2, 0.3),
+    attacks=('fgsm', 'bim-20', 'pgd-40'),
+    norm='linf',
+    batch_size=128,
+  )
+  return config
+
+
+def shrink_to_smoke(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
+  """Cuts a config to a run of seconds, for the `:smoke` variants.
+
+  Args:
+    config: Any config of this project; changed in place.
+
+  Returns:
+    The same config with one epoch and few attack steps.
+
+  Example:
+    >>> shrink_to_smoke(default_config()).num_epochs
+    1
+  """
+  config.num_epochs = 1
+  config.monitor.num_images = 16
+  config.monitor.num_steps = 2
+  config.evaluation.attacks = ('fgsm', 'bim-2', 'pgd-2')
+  config.evaluation.epsilons = (0.0, config.evaluation.epsilon)
+  return config
+
+
+def member_config(
+  config: config_dict.ConfigDict, name: str
+) -> config_dict.ConfigDict:
+  """Returns the training config of one member of a comparison.
+
+  Args:
+    config: A config with `members`, a tuple of names, and for each name a
+      section with the fields that this member changes. A part that has a
+      `name` of its own (an objective, a model) replaces the common one;
+      other parts (hparams) are merged into it.
+    name: The member.
+
+  Returns:
+    A config for one training run.
+
+  Raises:
+    ValueError: if there is no such member, or it sets a field that no
+      config has.
+
+  Example:
+    >>> config = default_config()
+    >>> config.members = ('robust',)
+    >>> config.robust = {'hparams': {'epsilon': 0.1}}
+    >>> sorted(member_config(config, 'robust').hparams)
+    ['epsilon', 'learning_rate']
+  """
+  choose('member', name, config.members)
+  choose(
+    'section for member', name, [key for key in config if key != 'members']
+  )
+  resolved = config.copy_and_resolve_references()
+  common = set(default_config())
+  merged = config_dict.ConfigDict(
+    {field: resolved[field] for field in resolved if field in common}
+  )
+  for field, value in resolved[name].items():
+    choose(f'field of {name}', field, common)
+    if isinstance(value, config_dict.ConfigDict) and 'name' not in value:
+      with merged.unlocked():
+        merged[field].update(value)
+    else:
+      merged[field] = value
+  return merged
+
+
+def check_range(
+  field: str,
+  value: float,
+  low: float,
+  high: float = math.inf,
+  *,
+  integer: bool = False,
+) -> None:
+  """Raises a ValueError unless `low <= value <= high`.
+
+  Args:
+    field: The config field, for the message.
+    value: Its value.
+    low: The smallest allowed value.
+    high: The largest allowed value.
+    integer: Whether only whole numbers are allowed.
+
+  Raises:
+    ValueError: naming the field, its value and what is allowed.
+
+  Example:
+    >>> check_range('batch_size', 0, 1, integer=True)
+    Traceback (most recent call last):
+    ...
+    ValueError: batch_size = 0; allowed: an integer >= 1
+  """
+  is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+  whole = isinstance(value, int) or not integer
+  if is_number and whole and low <= value <= high:
+    return
+  kind = 'an integer' if integer else 'a number'
+  span = f'>= {low}' if math.isinf(high) else f'from {low} to {high}'
+  raise ValueError(f'{field} = {value!r}; allowed: {kind} {span}')
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+  """Checks the fields that training and evaluation share, before computing.
+
+  What only one part knows (models, objectives, data, attacks) is checked by
+  that part when it is created, also before anything runs.
+
+  Args:
+    config: A training config.
+
+  Raises:
+    ValueError: naming the first bad field, its value and what is allowed.
+
+  Example:
+    >>> check_config(default_config())
+  """
+  for field, low in (
+    ('seed', 0),
+    ('num_validation', 0),
+    ('batch_size', 1),
+    ('num_epochs', 1),
+    ('log_every_steps', 0),
+    ('checkpoint_every_epochs', 1),
+  ):
+    check_range(field, config[field], low, integer=True)
+  check_range('ema_decay', config['ema_decay'], 0.0, 1.0)
+  monitor, evaluation = config['monitor'], config['evaluation']
+  for field in ('num_images', 'num_steps', 'every_epochs'):
+    check_range(f'monitor.{field}', monitor[field], 1, integer=True)
+  check_range('monitor.epsilon', monitor['epsilon'], 0.0)
+  check_range(
+    'evaluation.batch_size', evaluation['batch_size'], 1, integer=True
+  )
+  check_range('evaluation.epsilon', evaluation['epsilon'], 0.0)
+  for index, epsilon in enumerate(evaluation['epsilons']):
+    check_range(f'evaluation.epsilons[{index}]', epsilon, 0.0)
+  choose('report_checkpoint', config['report_checkpoint'], ('last', 'best'))
+  if config['report_checkpoint'] == 'best' and not config['num_validation']:
+    raise ValueError(
+      "report_checkpoint = 'best' needs num_validation > 0: the best "
+      'checkpoint is chosen on images held out of the training split'
+    )
