@@ -1,0 +1,68 @@
+"""Data sets by name, as NumPy arrays: `load(config) -> Dataset`.
+
+A loader is a function of the fields of its config (`digits.load()`,
+`npz.load(path)`) that returns a `Dataset`; a new one needs a line in
+`_LOADERS`.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from advjax.data import digits, npz
+from advjax.data.dataset import Dataset, Split, holdout, to_float
+
+__all__ = ['Dataset', 'Split', 'holdout', 'load', 'to_float']
+
+_LOADERS: dict[str, Callable[..., Dataset]] = {
+  'digits': digits.load,
+  'npz': npz.load,
+}
+
+
+def load(config: Mapping[str, Any]) -> Dataset:
+  """Loads the data set that a config names.
+
+  Args:
+    config: A mapping or ConfigDict with the loader's `name` ('digits' or
+      'npz') and that loader's own fields ('path' for npz). A field that is
+      None counts as not given, so that a config can hold a place for it.
+
+  Returns:
+    The data set.
+
+  Raises:
+    FileNotFoundError: If its file is not there.
+    ValueError: If the name or a field is unknown, a field is missing, or the
+      data is not as it should be.
+
+  Example:
+    >>> dataset = load({'name': 'digits'})
+    >>> dataset.train.images.shape, dataset.test.images.shape
+    ((1437, 28, 28, 1), (360, 28, 28, 1))
+  """
+  fields = {key: value for key, value in config.items() if value is not None}
+  name = fields.pop('name', None)
+  if name not in _LOADERS:
+    raise ValueError(_unknown('data set', name, list(_LOADERS)))
+  loader = _LOADERS[name]
+  parameters = list(inspect.signature(loader).parameters)
+  for field in fields:
+    if field not in parameters:
+      raise ValueError(
+        _unknown(f'field of data set {name!r}', field, parameters)
+      )
+  for field in parameters:
+    if field not in fields:
+      raise ValueError(f'data set {name!r} needs the field {field!r}')
+  return loader(**fields)
+
+
+def _unknown(what: str, value: Any, allowed: list[str]) -> str:
+  """Says that a value is unknown, what is allowed, and what is closest."""
+  close = difflib.get_close_matches(str(value), allowed, n=1)
+  return (
+    f'unknown {what} {value!r}; allowed: {", ".join(allowed) or "none"}'
+    + (f'; did you mean {close[0]!r}?' if close else '')
+  )

@@ -1,0 +1,115 @@
+"""What a data set is: two splits of NumPy arrays and the names of the classes.
+
+Images stay as they are stored (uint8 takes a quarter of float32's memory, on
+the host and on the device) and become float32 in [0, 1] where they are used.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Split(NamedTuple):
+  """Images and their labels, in a fixed order.
+
+  Attributes:
+    images: uint8 [N, H, W, C], or float32 [N, H, W, C] in [0, 1].
+    labels: int32 [N].
+  """
+
+  images: np.ndarray
+  labels: np.ndarray
+
+
+class Dataset(NamedTuple):
+  """A training and a test split of the same classes.
+
+  Attributes:
+    name: The loader's name.
+    train: The split to train on.
+    test: The split that only final numbers are computed on.
+    num_classes: Labels are in [0, num_classes).
+    class_names: One name per class.
+  """
+
+  name: str
+  train: Split
+  test: Split
+  num_classes: int
+  class_names: tuple[str, ...]
+
+
+def to_float(images: Any) -> Any:
+  """Returns images as float32 in [0, 1]: uint8 is scaled by 1 / 255.
+
+  Args:
+    images: A NumPy or JAX array, traced or not; uint8 in 0..255, or floating
+      in [0, 1].
+
+  Returns:
+    The same kind of array, float32, of the same shape.
+
+  Raises:
+    ValueError: If the dtype is neither uint8 nor floating.
+
+  Example:
+    >>> import numpy as np
+    >>> to_float(np.array([0, 255], np.uint8))
+    array([0., 1.], dtype=float32)
+  """
+  if images.dtype == np.uint8:
+    # XLA turns a division by 255 into this product, NumPy does not: written
+    # out, both give the same bits.
+    return images.astype(np.float32) * np.float32(1 / 255)
+  # bfloat16 is no subtype of np.floating: it can only be told by its name.
+  if np.issubdtype(images.dtype, np.floating) or images.dtype == 'bfloat16':
+    return images.astype(np.float32)
+  raise ValueError(
+    f'images: dtype {images.dtype} is neither uint8 (0..255) nor floating '
+    '([0, 1])'
+  )
+
+
+def holdout(
+  split: Split, num_validation: int, seed: int
+) -> tuple[Split, Split]:
+  """Splits validation images off a training split.
+
+  The choice is a function of (the split's size, num_validation, seed) alone;
+  both parts keep the order of the split.
+
+  Args:
+    split: The training split, N images.
+    num_validation: How many images to hold out, in [0, N).
+    seed: In [0, 2**32).
+
+  Returns:
+    (the training split of N - num_validation images, the held-out images).
+
+  Raises:
+    ValueError: If num_validation is negative or leaves nothing to train on.
+
+  Example:
+    >>> import numpy as np
+    >>> images = np.zeros([10, 8, 8, 1], np.uint8)
+    >>> labels = np.arange(10, dtype=np.int32)
+    >>> train, validation = holdout(Split(images, labels), 3, seed=0)
+    >>> validation.labels
+    array([2, 4, 8], dtype=int32)
+    >>> train.labels
+    array([0, 1, 3, 5, 6, 7, 9], dtype=int32)
+  """
+  num_images = len(split.labels)
+  if not 0 <= num_validation < num_images:
+    raise ValueError(
+      f'num_validation: {num_validation} is outside [0, {num_images}), where '
+      f'{num_images} is the number of training images'
+    )
+  # RandomState's streams are frozen; those of default_rng may change.
+  order = np.random.RandomState(seed).permutation(num_images)
+  chosen = np.zeros(num_images, bool)
+  chosen[order[:num_validation]] = True
+  return (
+    Split(split.images[~chosen], split.labels[~chosen]),
+    Split(split.images[chosen], split.labels[chosen]),
+  )

@@ -1,0 +1,69 @@
+"""The embedded data: scikit-learn's handwritten digits, no download needed.
+
+1,797 grey images of 8 x 8 pixels with values 0..16 (the test part of the UCI
+Optical Recognition of Handwritten Digits set, E. Alpaydin and C. Kaynak, 1998),
+here resized to MNIST's 28 x 28 and split once and for all into 1,437 images to
+train on and 360 to test on.
+"""
+
+import numpy as np
+
+from advjax.data.dataset import Dataset, Split
+
+NUM_TEST = 360
+NUM_CLASSES = 10
+
+
+def load() -> Dataset:
+  """Loads the digits, uint8 [1437, 28, 28, 1] and [360, 28, 28, 1].
+
+  Every machine and every version of the libraries gets the same bytes.
+  """
+  # Imported here, since importing scikit-learn takes longer than the rest.
+  from sklearn.datasets import load_digits
+
+  bunch = load_digits()
+  images = _resize(bunch.images.astype(np.int64))[..., np.newaxis]
+  labels = bunch.target.astype(np.int32)
+  train, test = _stratified_split(labels)
+  return Dataset(
+    name='digits',
+    train=Split(images[train], labels[train]),
+    test=Split(images[test], labels[test]),
+    num_classes=NUM_CLASSES,
+    class_names=tuple(str(digit) for digit in range(NUM_CLASSES)),
+  )
+
+
+def _resize(images: np.ndarray) -> np.ndarray:
+  """Resizes [N, 8, 8] of 0..16 to uint8 [N, 28, 28] of 0..255, bilinearly.
+
+  The centre of target pixel i lies at (4 i - 5) / 14 of a source pixel, so all
+  weights are multiples of 1 / 14: in integers the result is exact, where an
+  image library's rounding of 127.5 would depend on its version.
+  """
+  positions = np.clip(4 * np.arange(28) - 5, 0, 14 * 7)
+  distances = np.abs(positions[:, np.newaxis] - 14 * np.arange(8)[np.newaxis])
+  weights = np.maximum(14 - distances, 0)  # [28, 8], every row sums to 14.
+  resized = weights @ images @ weights.T
+  highest = 16 * 14 * 14
+  return ((255 * resized + highest // 2) // highest).astype(np.uint8)
+
+
+def _stratified_split(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns shuffled rows to train and to test on, classes in proportion."""
+  # RandomState's streams are frozen; those of default_rng may change.
+  random = np.random.RandomState(0)
+  order = random.permutation(len(labels))
+  counts = np.bincount(labels, minlength=NUM_CLASSES)
+  shares = counts * NUM_TEST / len(labels)
+  num_test = np.floor(shares).astype(int)
+  # The largest remainders get the images that rounding down left over.
+  remainders = np.argsort(num_test - shares, kind='stable')
+  num_test[remainders[: NUM_TEST - num_test.sum()]] += 1
+
+  is_test = np.zeros(len(labels), bool)
+  for digit in range(NUM_CLASSES):
+    rows = order[labels[order] == digit]
+    is_test[rows[: num_test[digit]]] = True
+  return order[~is_test[order]], order[is_test[order]]
