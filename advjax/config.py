@@ -6,10 +6,10 @@ models, objectives and optimizers do that from their part of the config,
 after all flags have been read.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
 import difflib
 import math
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import config_dict

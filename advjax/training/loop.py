@@ -1,0 +1,244 @@
+"""The training loop: chunks of compiled steps, and what happens in between."""
+
+import contextlib
+import dataclasses
+import logging
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from advjax.training.checkpoint import restore_checkpoint, save_checkpoint
+from advjax.training.logs import MetricsLog, Progress, read_metrics
+from advjax.training.monitor import has_collapsed
+from advjax.training.parallel import replicate
+from advjax.training.record import (
+  RunRecord,
+  add_chunk,
+  log_epoch,
+  log_steps,
+)
+from advjax.training.setup import Training, device_inputs
+from advjax.training.signals import Interrupted, stop_on_signals
+from advjax.training.state import TrainState, evaluation_params
+
+logger = logging.getLogger(__name__)
+
+# The host hears nothing from the devices during a chunk of steps, and a
+# signal waits for its end.
+_CHUNK_SECONDS = 2.0
+_FIRST_CHUNK = 8
+
+
+class Diverged(RuntimeError):
+  """The loss or the params are no longer finite."""
+
+
+class TrainResult(NamedTuple):
+  """A finished run.
+
+  Attributes:
+    params: The params to evaluate (the moving average where there is one).
+    model_state: BatchNorm statistics.
+    records: What metrics.jsonl holds.
+    train_seconds: Time of the steps, without compiling and evaluating.
+    step_milliseconds: Median time of a step, over the chunks.
+    warnings: What was noticed, in plain words.
+  """
+
+  params: Any
+  model_state: Any
+  records: list[dict[str, Any]]
+  train_seconds: float
+  step_milliseconds: float
+  warnings: list[str]
+
+
+class _Run(NamedTuple):
+  """What the functions below share during one call of `train`."""
+
+  training: Training
+  name: str
+  last: pathlib.Path
+  best: pathlib.Path
+  num_steps: int
+  record: RunRecord
+
+
+def train(
+  training: Training, workdir: pathlib.Path, *, name: str = 'model'
+) -> TrainResult:
+  """Trains, or goes on training from the last checkpoint in the workdir.
+
+  Args:
+    training: From `create_training`.
+    workdir: A prepared folder (`prepare_workdir`).
+    name: What the progress bar calls the network.
+
+  Returns:
+    The result; for a run that is already finished, without training.
+
+  Raises:
+    Interrupted: on SIGINT or SIGTERM, after a checkpoint. Calling again goes
+      on, and ends bit for bit where an uninterrupted run on as many CPU
+      devices ends.
+    Diverged: if the loss turns NaN or infinite; the last good checkpoint
+      stays.
+    ValueError: if no checkpoint in the workdir can be read.
+  """
+  config = training.config
+  checkpoints = workdir / 'checkpoints'
+  state = training.init_state()
+  found = restore_checkpoint(checkpoints / 'last', state)
+  record = RunRecord()
+  if found:
+    state, record = found.state, RunRecord(**found.record)
+  run = _Run(
+    training=training,
+    name=name,
+    last=checkpoints / 'last',
+    best=checkpoints / 'best',
+    num_steps=config.num_epochs * training.plan.steps_per_epoch,
+    record=record,
+  )
+  if int(state.step) < run.num_steps:
+    log = MetricsLog(workdir, record.log_bytes, int(state.step))
+    with contextlib.closing(log):
+      state = _train(run, state, log)
+  if config.report_checkpoint == 'best':
+    best = restore_checkpoint(run.best, state)
+    if best is None:
+      raise ValueError(
+        "report_checkpoint = 'best', but there is none: monitor.every_epochs "
+        f'= {config.monitor.every_epochs}; allowed: 1 to num_epochs = '
+        f'{config.num_epochs}'
+      )
+    state = best.state
+  return TrainResult(
+    params=jax.tree.map(np.asarray, evaluation_params(state)),
+    model_state=jax.tree.map(np.asarray, state.model_state),
+    records=read_metrics(workdir / 'metrics.jsonl'),
+    train_seconds=record.train_seconds,
+    step_milliseconds=record.step_milliseconds,
+    warnings=record.warnings,
+  )
+
+
+def _train(run: _Run, state: TrainState, log: MetricsLog) -> TrainState:
+  """Runs the steps that are left."""
+  plan, config = run.training.plan, run.training.config
+  step = int(state.step)
+  if step:
+    logger.info('%s: going on from step %d', run.name, step)
+  data, hparams = device_inputs(run.training)
+  state = replicate(state, run.training.devices)
+  chunk = _FIRST_CHUNK
+  progress = Progress(run.name, run.num_steps, config.num_epochs, step)
+  with contextlib.closing(progress), stop_on_signals() as stop:
+    # No steps: compiles, so that the times below are those of the steps.
+    state, _ = run.training.train_steps(state, data, hparams, np.int32(0))
+    while step < run.num_steps and not stop.signum:
+      count = min(chunk, plan.steps_per_epoch - step % plan.steps_per_epoch)
+      if config.log_every_steps:
+        count = min(count, config.log_every_steps - run.record.num_pending)
+      start = time.perf_counter()
+      state, history = run.training.train_steps(
+        state, data, hparams, np.int32(count)
+      )
+      history = {key: np.asarray(v)[:count] for key, v in history.items()}
+      seconds = time.perf_counter() - start
+      _check_finite(run, history['loss'], step)
+      add_chunk(run.record, history, seconds)
+      step += count
+      chunk = max(1, int(_CHUNK_SECONDS * count / seconds))
+      rate = count * config.batch_size / seconds
+      epoch = -(-step // plan.steps_per_epoch)
+      latest = {key: float(values[-1]) for key, values in history.items()}
+      progress.update(epoch, count, latest, rate)
+      epoch_done = step % plan.steps_per_epoch == 0
+      if epoch_done or run.record.num_pending == config.log_every_steps:
+        log_steps(run.record, log, step, epoch, rate)
+      if epoch_done:
+        metrics = _end_epoch(run, state, log, step, epoch)
+        left = (run.num_steps - step) * seconds / count
+        progress.epoch_done(epoch, metrics, rate, left)
+      due = epoch_done and epoch % config.checkpoint_every_epochs == 0
+      if due or step == run.num_steps or stop.signum:
+        _save(run, run.last, state, log, keep=2)
+  if step < run.num_steps and stop.signum:
+    raise Interrupted(stop.signum)
+  return state
+
+
+def _check_finite(run: _Run, losses: np.ndarray, step: int) -> None:
+  bad = np.flatnonzero(~np.isfinite(losses))
+  if bad.size:
+    raise Diverged(
+      f'{run.name}: the loss is {losses[bad[0]]} at step {step + bad[0] + 1}; '
+      f"the last good checkpoint stays in '{run.last}'. A smaller "
+      'hparams.learning_rate may help'
+    )
+
+
+def _save(
+  run: _Run,
+  directory: pathlib.Path,
+  state: TrainState,
+  log: MetricsLog,
+  keep: int,
+) -> None:
+  finite = jax.tree.map(lambda leaf: np.isfinite(leaf).all(), state.params)
+  if not all(jax.tree.leaves(finite)):
+    raise Diverged(
+      f'{run.name}: a parameter is not finite at step {int(state.step)}; the '
+      f"last good checkpoint stays in '{run.last}'. A smaller "
+      'hparams.learning_rate may help'
+    )
+  run.record.log_bytes = log.num_bytes
+  save_checkpoint(directory, state, dataclasses.asdict(run.record), keep)
+
+
+def _end_epoch(
+  run: _Run, state: TrainState, log: MetricsLog, step: int, epoch: int
+) -> Mapping[str, float]:
+  """Looks at robustness, logs the epoch and keeps the best state."""
+  training, record = run.training, run.record
+  plan, monitor = training.plan, training.config.monitor
+  due = epoch % monitor.every_epochs == 0 or step == run.num_steps
+  monitored: dict[str, float] = {}
+  if due:
+    monitored = training.monitor(
+      evaluation_params(state),
+      state.model_state,
+      training.monitor_split,
+      {'epsilon': monitor.epsilon},
+      jax.random.key(training.config.seed),
+    )
+  weights = np.full(plan.steps_per_epoch, plan.batch_size)
+  weights[-1] -= weights.sum() - plan.num_examples
+  metrics = log_epoch(record, log, step, epoch, weights, monitored)
+  if due:
+    best = max(record.robust_accuracies, default=-1.0)
+    record.robust_accuracies.append(monitored['robust_accuracy'])
+    if monitored['robust_accuracy'] > best:
+      record.best_step = step
+      _save(run, run.best, state, log, keep=1)
+    _warn_of_collapse(run, epoch)
+  return metrics
+
+
+def _warn_of_collapse(run: _Run, epoch: int) -> None:
+  accuracies = run.record.robust_accuracies
+  trained_for_it = run.training.config.objective.name != 'standard'
+  if trained_for_it and has_collapsed(accuracies):
+    warning = (
+      f'{run.name}: PGD accuracy fell from {max(accuracies):.3f} to '
+      f'{accuracies[-1]:.3f} by epoch {epoch}: catastrophic overfitting. The '
+      f'checkpoint of step {run.record.best_step}, before the fall, stays in '
+      f"'checkpoints/best'"
+    )
+    run.record.warnings.append(warning)
+    logger.warning(warning)

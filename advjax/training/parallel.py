@@ -1,0 +1,118 @@
+"""Devices, and the one place where functions are mapped over them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from advjax.config import choose
+from advjax.training.step import AXIS
+
+PLATFORMS = ('cpu', 'gpu', 'tpu')
+
+
+def select_devices(
+  platform: str | None = None, num_devices: int | None = None
+) -> list[jax.Device]:
+  """Returns the devices to run on; what was asked for must be there.
+
+  On the CPU, `num_devices` virtual devices are made if JAX has not started
+  yet.
+
+  Args:
+    platform: 'cpu', 'gpu' or 'tpu'; None takes the best there is.
+    num_devices: How many; None takes all.
+
+  Returns:
+    The devices.
+
+  Raises:
+    ValueError: if the platform is unknown or absent, or has too few devices.
+
+  Example:
+    >>> len(select_devices('cpu', 1))
+    1
+  """
+  if num_devices is not None and num_devices < 1:
+    raise ValueError(f'devices = {num_devices}; allowed: an integer >= 1')
+  if platform is not None:
+    choose('platform', platform, PLATFORMS)
+  if num_devices is not None and platform in (None, 'cpu'):
+    try:
+      jax.config.update('jax_num_cpu_devices', num_devices)
+    except RuntimeError:
+      pass  # JAX has started: there are as many as there are.
+  try:
+    devices = jax.devices(platform)
+  except RuntimeError as error:
+    raise ValueError(
+      f'platform = {platform!r} was asked for, but JAX finds no such device '
+      f'here; it has: {jax.default_backend()} (jax {jax.__version__})'
+    ) from error
+  if num_devices is not None and len(devices) < num_devices:
+    raise ValueError(
+      f'devices = {num_devices} were asked for, but there are only '
+      f'{len(devices)} of platform {devices[0].platform!r}'
+    )
+  return devices[:num_devices]
+
+
+def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
+  """Copies a pytree to every device, as a pmap over them returns it.
+
+  A state that is not replicated before the first call costs a second
+  compile of the pmapped step.
+
+  Args:
+    tree: A pytree of arrays.
+    devices: The devices.
+
+  Returns:
+    The pytree, replicated; still one array per leaf.
+
+  Example:
+    >>> replicate({'step': np.zeros(())}, jax.devices()[:1])['step'].shape
+    ()
+  """
+  mesh = Mesh(np.asarray(devices), (AXIS,))
+  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def parallelize(
+  function: Callable, devices: Sequence[jax.Device], *, num_args: int
+) -> Callable:
+  """Maps `function(rank, state, ...)` over devices with pmap.
+
+  All arguments but the rank are the same on every device, and so are the
+  results, of which the first device's copy is returned. The state, the first
+  argument after the rank, is donated.
+
+  Args:
+    function: Per-device code with collectives over `AXIS`.
+    devices: The devices.
+    num_args: Number of arguments after the rank.
+
+  Returns:
+    The function without its first argument.
+
+  Example:
+    >>> double = parallelize(
+    ...   lambda rank, x: jax.lax.psum(2 * x, AXIS),
+    ...   jax.devices()[:1],
+    ...   num_args=1,
+    ... )
+    >>> float(double(np.float32(3)))
+    6.0
+  """
+  mapped = jax.pmap(
+    function,
+    axis_name=AXIS,
+    in_axes=(0, *[None] * num_args),
+    out_axes=None,
+    devices=list(devices),
+    donate_argnums=1,
+  )
+  ranks = np.arange(len(devices))
+  return lambda *args: mapped(ranks, *args)

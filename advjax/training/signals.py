@@ -1,0 +1,61 @@
+"""Stopping a run from outside: Ctrl-C and SIGTERM."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+
+class Interrupted(Exception):
+  """A run was stopped by a signal, after its state was saved."""
+
+  def __init__(self, signum: int) -> None:
+    super().__init__(f'stopped by {signal.Signals(signum).name}')
+    self.signum = signum
+
+
+class StopRequest:
+  """Whether a signal has asked the run to stop, and which."""
+
+  signum: int | None = None
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+  """Notes SIGINT and SIGTERM instead of dying of them.
+
+  A second signal acts as usual, for those in a hurry. Outside the main
+  thread, where Python takes no handlers, nothing changes.
+
+  Yields:
+    The request, whose `signum` is set once a signal has come.
+
+  Example:
+    >>> with stop_on_signals() as stop:
+    ...   signal.raise_signal(signal.SIGTERM)
+    ...   stop.signum == signal.SIGTERM
+    True
+  """
+  request = StopRequest()
+  if threading.current_thread() is not threading.main_thread():
+    yield request
+    return
+  signals = (signal.SIGINT, signal.SIGTERM)
+  previous = {signum: signal.getsignal(signum) for signum in signals}
+
+  def restore() -> None:
+    for signum, handler in previous.items():
+      signal.signal(signum, handler)
+
+  def note(signum: int, frame: FrameType | None) -> None:
+    del frame
+    request.signum = signum
+    restore()
+
+  for signum in signals:
+    signal.signal(signum, note)
+  try:
+    yield request
+  finally:
+    restore()

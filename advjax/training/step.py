@@ -1,0 +1,237 @@
+"""The train step and the loop over steps, as code for one of many devices.
+
+Everything here is per-device code with collectives over one named axis. It
+is pmapped in `parallel.py`, and the same functions run under `shard_map`.
+
+Random numbers: the permutation of an epoch is a function of (seed, epoch),
+the key of an example in a step is `fold_in(fold_in(key, step), index)` with
+its index in the training split. So neither depends on the devices.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from advjax.types import Array
+
+from advjax.data import to_float
+from advjax.training.objectives import Metrics, Objective
+from advjax.training.state import TrainState
+
+AXIS = 'devices'
+
+
+class StepPlan(NamedTuple):
+  """The static shape of training: how many examples, rows and devices."""
+
+  num_examples: int
+  batch_size: int
+  num_devices: int
+
+  @property
+  def steps_per_epoch(self) -> int:
+    """Batches per epoch, the last smaller one included."""
+    return -(-self.num_examples // self.batch_size)
+
+  @property
+  def rows_per_device(self) -> int:
+    """Rows of a batch on each device, padding included."""
+    return -(-self.batch_size // self.num_devices)
+
+
+def _take_batch(
+  rank: Array,
+  data: Mapping[str, Array],
+  permutation: Array,
+  position: Array,
+  key: Array,
+  plan: StepPlan,
+) -> tuple[dict[str, Array], Array, Array]:
+  """This device's rows of a batch, their mask and their keys.
+
+  Padding repeats real examples, with weight 0.
+  """
+  rows = rank * plan.rows_per_device + jnp.arange(plan.rows_per_device)
+  order = position * plan.batch_size + rows
+  mask = (rows < plan.batch_size) & (order < plan.num_examples)
+  indices = permutation[order % plan.num_examples]
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+  mask = mask.astype(jnp.float32)
+  batch = {
+    'image': to_float(data['image'][indices]),
+    'label': data['label'][indices],
+    'weight': mask / jax.lax.psum(mask.sum(), AXIS),
+  }
+  return batch, mask, keys
+
+
+def reduce_metrics(metrics: Metrics, mask: Array) -> Metrics:
+  """Averages per-example metrics over the real examples of all devices.
+
+  psum(sum(mask * metric)) / psum(sum(mask))
+
+  Args:
+    metrics: Numbers per example, `[B]`.
+    mask: 1 for a real example, 0 for padding, `[B]`.
+
+  Returns:
+    One number per metric, the same on all devices.
+
+  Example:
+    >>> import functools
+    >>> mean = jax.vmap(reduce_metrics, axis_name=AXIS)
+    >>> values = mean(
+    ...   {'loss': jnp.array([[1.0, 3.0]])}, jnp.array([[1.0, 0.0]])
+    ... )
+    >>> float(values['loss'][0])
+    1.0
+  """
+  count = jax.lax.psum(mask.sum(), AXIS)
+  sums = jax.tree.map(lambda metric: (mask * metric).sum(), metrics)
+  return jax.tree.map(lambda total: total / count, jax.lax.psum(sums, AXIS))
+
+
+def make_train_step(
+  apply: Callable,
+  objective: Objective,
+  optimizer: optax.GradientTransformation,
+  schedule: optax.Schedule,
+  *,
+  ema_decay: float = 0.0,
+) -> Callable:
+  """Builds the update of the state by one batch.
+
+  params <- params - learning_rate * schedule(step) * direction(gradient)
+
+  where the gradient is that of the mean over the global batch.
+
+  Args:
+    apply: A `Model`'s apply.
+    objective: What to minimise.
+    optimizer: From `create_optimizer`.
+    schedule: From `create_schedule`.
+    ema_decay: Decay of the moving average of params; 0 for none.
+
+  Returns:
+    `train_step(state, batch, mask, hparams, key) -> (state, metrics)`, to
+    run under the axis `AXIS`; metrics are means over the global batch.
+
+  Example:
+    >>> from advjax.training.objectives import standard
+    >>> step = make_train_step(
+    ...   lambda params, state, images, train: (images @ params, state),
+    ...   standard(),
+    ...   optax.identity(),
+    ...   optax.constant_schedule(1.0),
+    ... )
+  """
+
+  def train_step(
+    state: TrainState,
+    batch: Mapping[str, Array],
+    mask: Array,
+    hparams: Mapping[str, Array],
+    key: Array,
+  ) -> tuple[TrainState, Metrics]:
+    def loss_fn(params: Any) -> tuple[Array, tuple[Any, Metrics]]:
+      return objective(apply, params, state.model_state, batch, hparams, key)
+
+    gradients, (model_state, metrics) = jax.grad(loss_fn, has_aux=True)(
+      state.params
+    )
+    gradients = jax.lax.psum(gradients, AXIS)
+    # Identity for synchronised BatchNorm; keeps other statistics from
+    # drifting apart, of which only the first device's would survive.
+    model_state = jax.tree.map(
+      lambda leaf: (
+        jax.lax.pmean(leaf, AXIS)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+        else leaf
+      ),
+      model_state,
+    )
+    directions, opt_state = optimizer.update(
+      gradients, state.opt_state, state.params
+    )
+    rate = hparams['learning_rate'] * schedule(state.step)
+    params = jax.tree.map(
+      lambda param, direction: param - (rate * direction).astype(param.dtype),
+      state.params,
+      directions,
+    )
+    ema_params = state.ema_params
+    if ema_params is not None:
+      ema_params = optax.incremental_update(params, ema_params, 1 - ema_decay)
+    state = TrainState(
+      state.step + 1, params, model_state, opt_state, ema_params
+    )
+    return state, reduce_metrics(metrics, mask)
+
+  return train_step
+
+
+def make_train_steps(
+  train_step: Callable, plan: StepPlan, seed_key: Array
+) -> Callable:
+  """Builds the compiled loop: shuffling and many steps in one program.
+
+  The number of steps is an argument, not a constant: one compile serves
+  every chunk, so the host can keep chunks at a few seconds.
+
+  Args:
+    train_step: From `make_train_step`.
+    plan: Sizes.
+    seed_key: The run's key for shuffling and for the objective's draws.
+
+  Returns:
+    `train_steps(rank, state, data, hparams, num_steps) -> (state, history)`
+    for at most the rest of the current epoch. `rank` is this device's place
+    on the axis, `data` holds the whole training
+    split: `image` (uint8 or float32) and `label`. `history` has a float32
+    `[steps_per_epoch]` for each metric, of which num_steps entries are set.
+
+  Example:
+    >>> plan = StepPlan(num_examples=1437, batch_size=32, num_devices=2)
+    >>> plan.steps_per_epoch, plan.rows_per_device
+    (45, 16)
+  """
+  shuffle_key, draw_key = jax.random.split(seed_key)
+
+  def train_steps(
+    rank: Array,
+    state: TrainState,
+    data: Mapping[str, Array],
+    hparams: Mapping[str, Array],
+    num_steps: Array,
+  ) -> tuple[TrainState, Metrics]:
+    epoch = state.step // plan.steps_per_epoch
+    permutation = jax.random.permutation(
+      jax.random.fold_in(shuffle_key, epoch), plan.num_examples
+    )
+
+    def one(state: TrainState) -> tuple[TrainState, Metrics]:
+      position = state.step % plan.steps_per_epoch
+      key = jax.random.fold_in(draw_key, state.step)
+      batch, mask, keys = _take_batch(
+        rank, data, permutation, position, key, plan
+      )
+      return train_step(state, batch, mask, hparams, keys)
+
+    def body(
+      index: Array, carry: tuple[TrainState, Metrics]
+    ) -> tuple[TrainState, Metrics]:
+      state, history = carry
+      state, metrics = one(state)
+      history = {
+        name: values.at[index].set(metrics[name].astype(jnp.float32))
+        for name, values in history.items()
+      }
+      return state, history
+
+    names = jax.eval_shape(one, state)[1]
+    history = {name: jnp.zeros(plan.steps_per_epoch) for name in names}
+    return jax.lax.fori_loop(0, num_steps, body, (state, history))
+
+  return train_steps
