@@ -1,0 +1,213 @@
+"""The results table of a report, for the terminal and for the page."""
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from advjax.reporting.values import (
+  Interval,
+  Report,
+  attack_label,
+  attacks_of,
+  entry_of,
+  finite,
+  interval_of,
+  members_of,
+  percent,
+  short,
+  transfer_of,
+)
+
+_MEMBERS_PER_BLOCK = 3
+
+
+class Row(NamedTuple):
+  """A line of the table.
+
+  Attributes:
+    label: what the line shows; indented by two spaces under a heading.
+    cells: one text per member; empty for a heading.
+  """
+
+  label: str
+  cells: tuple[str, ...] = ()
+
+
+def results_table(report: Report) -> tuple[Row, ...]:
+  """Returns the results as rows, a column per member, the names first.
+
+  A column belongs to the member that is scored; under each attack the lines say
+  on whose gradients the images were made: its own (white box) or those of
+  another member (transfer).
+
+  Args:
+    report: the content of report.json.
+
+  Returns:
+    The rows; the first holds the names of the members.
+  """
+  members = members_of(report)
+  rows = [Row('', tuple(members))]
+  rows += _simple_row('parameters', members, 'num_params', _integer)
+  rows.append(
+    Row(
+      'clean accuracy',
+      tuple(_accuracy(member, 'clean_accuracy') for member in members.values()),
+    )
+  )
+  for attack, sample in attacks_of(report).items():
+    rows.append(Row(_attack_heading(attack, sample)))
+    entries = [entry_of(report, name, attack) or {} for name in members]
+    rows.append(
+      Row('  white box', tuple(_accuracy(e, 'white_box') for e in entries))
+    )
+    for source, entry in zip(members, entries, strict=True):
+      if entry.get('transfer'):
+        cells = tuple(_transfer(entry, source, target) for target in members)
+        rows.append(Row(f'  transfer from {source}', cells))
+  if any(finite(m.get('train_seconds')) is not None for m in members.values()):
+    rows.append(Row('time'))
+  rows += _simple_row('  training', members, 'train_seconds', _seconds)
+  rows += _simple_row(
+    '  per training step', members, 'step_milliseconds', _milliseconds
+  )
+  return tuple(rows)
+
+
+def format_text(rows: Sequence[Row]) -> str:
+  """Returns the table for a terminal, in blocks of three members at most.
+
+  Two members with three attacks stay within 100 columns.
+
+  Args:
+    rows: what `results_table` returns.
+
+  Returns:
+    Lines without a newline at the end.
+
+  Example:
+    >>> print(format_text([Row('', ('base',)), Row('clean', ('98.6 %',))]))
+             base
+    -------------
+    clean  98.6 %
+  """
+  names = rows[0].cells
+  blocks = []
+  for start in range(0, len(names), _MEMBERS_PER_BLOCK):
+    columns = slice(start, start + _MEMBERS_PER_BLOCK)
+    blocks.append(_text_block([Row(r.label, r.cells[columns]) for r in rows]))
+  return '\n\n'.join(blocks)
+
+
+def _text_block(rows: Sequence[Row]) -> str:
+  first = max(len(row.label) for row in rows)
+  widths = [
+    max(len(row.cells[i]) for row in rows if row.cells)
+    for i in range(len(rows[0].cells))
+  ]
+  lines = []
+  for row in rows:
+    line = row.label.ljust(first)
+    for cell, width in zip(row.cells, widths, strict=False):
+      line += '  ' + cell.rjust(width)
+    lines.append(line.rstrip())
+  lines.insert(1, '-' * (first + sum(widths) + 2 * len(widths)))
+  return '\n'.join(lines)
+
+
+def format_html(rows: Sequence[Row]) -> str:
+  """Returns the table as an HTML fragment, every text escaped.
+
+  Args:
+    rows: what `results_table` returns.
+
+  Returns:
+    A `<table>` element whose first row and column are headers.
+  """
+  names = ''.join(
+    f'<th scope="col">{html.escape(name)}</th>' for name in rows[0].cells
+  )
+  lines = [f'<thead><tr><td></td>{names}</tr></thead>', '<tbody>']
+  for row in rows[1:]:
+    label = html.escape(row.label.strip())
+    if not row.cells:
+      span = len(rows[0].cells) + 1
+      lines.append(
+        f'<tr class="group"><th scope="rowgroup" colspan="{span}">{label}</th>'
+        '</tr>'
+      )
+      continue
+    nested = ' class="nested"' if row.label.startswith(' ') else ''
+    cells = ''.join(f'<td>{_cell_html(cell)}</td>' for cell in row.cells)
+    lines.append(f'<tr><th scope="row"{nested}>{label}</th>{cells}</tr>')
+  return '\n'.join(['<table>', *lines, '</tbody>', '</table>'])
+
+
+def _cell_html(cell: str) -> str:
+  """Sets the interval of a cell in smaller print."""
+  value, bracket, ends = html.escape(cell).partition(' [')
+  return f'{value} <small>[{ends}</small>' if bracket else value
+
+
+def _attack_heading(attack: str, sample: Mapping[str, Any]) -> str:
+  parts = [attack_label(attack, sample)]
+  epsilon = finite(sample.get('epsilon'))
+  if epsilon is not None:
+    parts.append(f'epsilon {short(epsilon)}')
+  step_size = finite(sample.get('step_size'))
+  if step_size is not None and step_size != epsilon:
+    parts.append(f'step size {short(step_size)}')
+  if sample.get('norm'):
+    parts.append(str(sample['norm']))
+  return ', '.join(parts)
+
+
+def _accuracy(entry: Mapping[str, Any], name: str) -> str:
+  std = finite(entry.get(f'{name}_std'))
+  return _with_interval(entry.get(name), interval_of(entry, name), std)
+
+
+def _transfer(entry: Mapping[str, Any], source: str, target: str) -> str:
+  if source == target:
+    return '·'
+  value, ends = transfer_of(entry, target)
+  std = finite(entry.get('transfer_std', {}).get(target))
+  return _with_interval(value, ends, std)
+
+
+def _with_interval(
+  value: object, ends: Interval | None, std: float | None
+) -> str:
+  text = percent(value)
+  if finite(value) is None:
+    return text
+  if std is not None:
+    text = f'{text.removesuffix(" %")} ± {100 * std:.1f} %'
+  if ends is not None:
+    text += f' [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]'
+  return text
+
+
+def _simple_row(
+  label: str,
+  members: Mapping[str, Mapping[str, Any]],
+  key: str,
+  write: Any,
+) -> list[Row]:
+  """Returns one row, or none if no member has the key."""
+  values = [finite(member.get(key)) for member in members.values()]
+  if all(value is None for value in values):
+    return []
+  return [Row(label, tuple('n/a' if v is None else write(v) for v in values))]
+
+
+def _integer(value: float) -> str:
+  return f'{value:,.0f}'
+
+
+def _seconds(value: float) -> str:
+  return f'{value:,.1f} s'
+
+
+def _milliseconds(value: float) -> str:
+  return f'{value:,.2f} ms'
