@@ -1,0 +1,348 @@
+"""Fixed-size gradient attacks: FGSM, BIM, PGD and momentum.
+
+All four are pure functions of a callable that maps images to logits, work under
+jit, vmap, grad, scan, pmap and shard_map, and bring their own jit besides: a
+bare call in a Python loop over epsilons compiles once.
+
+Trap: a plain function is compiled once, with the arrays that it closes over as
+they are at that moment. Where those change later, attack
+`jax.tree_util.Partial(apply, params)` instead: its arrays are traced.
+"""
+
+from typing import Any
+
+from advjax import norms
+from advjax.attacks import inputs as inputs_lib
+from advjax.attacks.ascent import ascend
+from advjax.losses import cross_entropy
+from advjax.norms import Norm
+from advjax.types import (
+  Array,
+  ArrayLike,
+  Bounds,
+  Images,
+  Labels,
+  LogitsFn,
+  LossFn,
+)
+
+
+def fgsm(
+  logits_fn: LogitsFn,
+  images: Images,
+  labels: Labels,
+  epsilon: ArrayLike,
+  *,
+  norm: str | Norm = 'linf',
+  loss_fn: LossFn = cross_entropy,
+  bounds: Bounds = (0.0, 1.0),
+  targets: Labels | None = None,
+  mask: Any = None,
+) -> Images:
+  """Fast gradient sign method: one step to the boundary of the ball.
+
+  `x_adv = clip(x + epsilon * sign(grad_x loss(logits_fn(x), y)))`, and with
+  another norm its steepest direction in place of the sign. The same as `bim`
+  of one step of size epsilon without a key, bit for bit.
+
+  Goodfellow et al. 2014, arXiv 1412.6572.
+
+  Args:
+    logits_fn: images `[B, ...]` -> logits `[B, K]`, normalisation included.
+    images: float `[B, ...]` inside bounds, or a pytree of such arrays, which
+      share one ball; leaves that are not floating stay as they are.
+    labels: int `[B]` or float `[B, K]`; what loss_fn takes.
+    epsilon: radius in units of the images: a scalar or `[B]`; may be traced.
+    norm: 'linf', 'l2', 'l1' or a `norms.Norm`.
+    loss_fn: `(logits, labels) -> [B]`, ascended.
+    bounds: `(lower, upper)` of the images; either may be None, a number, an
+      array that broadcasts or a pytree prefix of images. None: no clip.
+    targets: like labels; the attack descends towards them instead.
+    mask: values in [0, 1] that broadcast to the images; multiplies the gradient
+      before the direction is taken. What has mask 0 never moves.
+
+  Returns:
+    Adversarial images of the same shape and dtype, within bounds and within
+    epsilon of images, behind stop_gradient.
+
+  Raises:
+    ValueError: if a shape, a static choice or a concrete value does not fit.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import advjax
+    >>> logits_fn = lambda x: jnp.stack([x[:, 0], x[:, 1]], axis=-1)
+    >>> images = jnp.array([[0.5, 0.25]])
+    >>> advjax.fgsm(logits_fn, images, jnp.array([0]), 0.125)
+    Array([[0.375, 0.375]], dtype=float32)
+  """
+  if epsilon is None:
+    raise ValueError('epsilon must be a number or [B]; got None')
+  return bim(
+    logits_fn,
+    images,
+    labels,
+    epsilon,
+    epsilon,
+    num_steps=1,
+    norm=norm,
+    loss_fn=loss_fn,
+    bounds=bounds,
+    targets=targets,
+    mask=mask,
+  )
+
+
+def bim(
+  logits_fn: LogitsFn,
+  images: Images,
+  labels: Labels,
+  epsilon: ArrayLike | None,
+  step_size: ArrayLike,
+  *,
+  num_steps: int,
+  key: Array | None = None,
+  norm: str | Norm = 'linf',
+  loss_fn: LossFn = cross_entropy,
+  bounds: Bounds = (0.0, 1.0),
+  targets: Labels | None = None,
+  mask: Any = None,
+) -> Images:
+  """Basic iterative method: small steps, each projected; the last iterate.
+
+  `x_{k+1} = clip(x_0 + project(x_k - x_0 + step_size * direction(g_k)))`, where
+  g_k is the gradient of the loss at x_k, direction the sign or that of the norm,
+  and project leads into the ball of radius epsilon.
+
+  Kurakin et al. 2016, arXiv 1607.02533.
+
+  Args:
+    logits_fn: images `[B, ...]` -> logits `[B, K]`, normalisation included.
+    images: float `[B, ...]` inside bounds, or a pytree; see `fgsm`.
+    labels: int `[B]` or float `[B, K]`; what loss_fn takes.
+    epsilon: radius of the ball, a scalar or `[B]`; None: no projection. May be
+      traced, as step_size.
+    step_size: length of each step, a scalar or `[B]`.
+    num_steps: number of steps, at least 1; static.
+    key: None starts at the images. A key starts at a uniform draw from the ball
+      (of radius step_size if epsilon is None): one key, folded with the row, or
+      `[B]` keys.
+    norm: 'linf', 'l2', 'l1' or a `norms.Norm`.
+    loss_fn: `(logits, labels) -> [B]`, ascended.
+    bounds: `(lower, upper)` of the images or None; see `fgsm`.
+    targets: like labels; the attack descends towards them instead.
+    mask: values in [0, 1] that multiply the gradient; see `fgsm`.
+
+  Returns:
+    Adversarial images of the same shape and dtype, within bounds and within
+    epsilon of images, behind stop_gradient.
+
+  Raises:
+    ValueError: if a shape, a static choice or a concrete value does not fit.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import advjax
+    >>> logits_fn = lambda x: jnp.stack([x[:, 0], x[:, 1]], axis=-1)
+    >>> images, labels = jnp.array([[0.5, 0.25]]), jnp.array([0])
+    >>> advjax.bim(logits_fn, images, labels, 0.125, 0.0625, num_steps=4)
+    Array([[0.375, 0.375]], dtype=float32)
+  """
+  inputs = inputs_lib.prepare(
+    logits_fn,
+    images,
+    labels,
+    epsilon=epsilon,
+    step_size=step_size,
+    loss_fn=loss_fn,
+    bounds=bounds,
+    targets=targets,
+    mask=mask,
+    key=key,
+  )
+  perturbed = ascend(
+    logits_fn,
+    loss_fn,
+    inputs,
+    norm=norms.get(norm),
+    num_steps=inputs_lib.count('num_steps', num_steps),
+  )
+  return inputs_lib.replace_floating(inputs.images, perturbed)
+
+
+def pgd(
+  logits_fn: LogitsFn,
+  images: Images,
+  labels: Labels,
+  epsilon: ArrayLike | None,
+  step_size: ArrayLike,
+  *,
+  num_steps: int,
+  key: Array,
+  num_restarts: int = 1,
+  eot_samples: int | None = None,
+  norm: str | Norm = 'linf',
+  loss_fn: LossFn = cross_entropy,
+  bounds: Bounds = (0.0, 1.0),
+  targets: Labels | None = None,
+  mask: Any = None,
+) -> Images:
+  """Projected gradient descent from random starts; the best iterate.
+
+  The steps of `bim`, from uniform draws in the ball. Of all iterates of all
+  restarts, the starts and the last ones included, it returns per example a
+  misclassified one before a correct one (with targets: the target class before
+  another), then the one of highest loss, then the earliest. Where no class can
+  be read from the labels, the loss alone decides.
+
+  The l1 direction is SLIDE's: the top 5 % of the coordinates, evenly.
+
+  Madry et al. 2017, arXiv 1706.06083; Tramer and Boneh 2019, arXiv 1904.13000;
+  Athalye et al. 2017, arXiv 1707.07397 (expectation over transformation).
+
+  Args:
+    logits_fn: images `[B, ...]` -> logits `[B, K]`, normalisation included.
+    images: float `[B, ...]` inside bounds, or a pytree; see `fgsm`.
+    labels: int `[B]` or float `[B, K]`; what loss_fn takes.
+    epsilon: radius of the ball, a scalar or `[B]`; None: no projection. May be
+      traced, as step_size.
+    step_size: length of each step, a scalar or `[B]`.
+    num_steps: number of steps, at least 1; static.
+    key: one key, folded with the row, or `[B]` keys. Restart r folds in r, so
+      that n restarts contain 1.
+    num_restarts: number of random starts; static.
+    eot_samples: for a random model, which is then called as
+      `logits_fn(images, key)` with one example and one key: the number of draws
+      per step over which losses, logits and gradients are averaged; static.
+    norm: 'linf', 'l2', 'l1' or a `norms.Norm`.
+    loss_fn: `(logits, labels) -> [B]`, ascended.
+    bounds: `(lower, upper)` of the images or None; see `fgsm`.
+    targets: like labels; the attack descends towards them instead.
+    mask: values in [0, 1] that multiply the gradient; see `fgsm`.
+
+  Returns:
+    Adversarial images of the same shape and dtype, within bounds and within
+    epsilon of images, behind stop_gradient.
+
+  Raises:
+    ValueError: if a shape, a static choice or a concrete value does not fit.
+
+  Example:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import advjax
+    >>> logits_fn = lambda x: jnp.stack([x[:, 0], x[:, 1]], axis=-1)
+    >>> images, labels = jnp.array([[0.5, 0.25]]), jnp.array([0])
+    >>> key = jax.random.key(0)
+    >>> advjax.pgd(
+    ...   logits_fn, images, labels, 0.125, 0.0625, num_steps=4, key=key
+    ... )
+    Array([[0.375, 0.375]], dtype=float32)
+  """
+  if key is None:
+    raise ValueError('key must be one key or one per example; got None')
+  if eot_samples is not None:
+    eot_samples = inputs_lib.count('eot_samples', eot_samples)
+  inputs = inputs_lib.prepare(
+    logits_fn,
+    images,
+    labels,
+    epsilon=epsilon,
+    step_size=step_size,
+    loss_fn=loss_fn,
+    bounds=bounds,
+    targets=targets,
+    mask=mask,
+    key=key,
+    eot_samples=eot_samples,
+  )
+  perturbed = ascend(
+    logits_fn,
+    loss_fn,
+    inputs,
+    norm=norms.get(norm),
+    num_steps=inputs_lib.count('num_steps', num_steps),
+    num_restarts=inputs_lib.count('num_restarts', num_restarts),
+    eot_samples=eot_samples,
+    keep_best=True,
+  )
+  return inputs_lib.replace_floating(inputs.images, perturbed)
+
+
+def mifgsm(
+  logits_fn: LogitsFn,
+  images: Images,
+  labels: Labels,
+  epsilon: ArrayLike | None,
+  step_size: ArrayLike,
+  *,
+  num_steps: int,
+  decay: ArrayLike = 1.0,
+  key: Array | None = None,
+  norm: str | Norm = 'linf',
+  loss_fn: LossFn = cross_entropy,
+  bounds: Bounds = (0.0, 1.0),
+  targets: Labels | None = None,
+  mask: Any = None,
+) -> Images:
+  """Momentum iterative method: `bim` along accumulated gradients.
+
+  `v_{k+1} = decay * v_k + g_k / |g_k|_1`, and the step goes in the direction of
+  v_{k+1}. Meant for perturbations that transfer to other models.
+
+  Dong et al. 2017, arXiv 1710.06081.
+
+  Args:
+    logits_fn: images `[B, ...]` -> logits `[B, K]`, normalisation included.
+    images: float `[B, ...]` inside bounds, or a pytree; see `fgsm`.
+    labels: int `[B]` or float `[B, K]`; what loss_fn takes.
+    epsilon: radius of the ball, a scalar or `[B]`; None: no projection. May be
+      traced, as step_size and decay.
+    step_size: length of each step, a scalar or `[B]`.
+    num_steps: number of steps, at least 1; static.
+    decay: weight of the past; 0 is `bim`. A scalar.
+    key: None starts at the images, a key at a draw from the ball; see `bim`.
+    norm: 'linf', 'l2', 'l1' or a `norms.Norm`.
+    loss_fn: `(logits, labels) -> [B]`, ascended.
+    bounds: `(lower, upper)` of the images or None; see `fgsm`.
+    targets: like labels; the attack descends towards them instead.
+    mask: values in [0, 1] that multiply the gradient; see `fgsm`.
+
+  Returns:
+    Adversarial images of the same shape and dtype, within bounds and within
+    epsilon of images, behind stop_gradient.
+
+  Raises:
+    ValueError: if a shape, a static choice or a concrete value does not fit.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> import advjax
+    >>> logits_fn = lambda x: jnp.stack([x[:, 0], x[:, 1]], axis=-1)
+    >>> images, labels = jnp.array([[0.5, 0.25]]), jnp.array([0])
+    >>> advjax.mifgsm(logits_fn, images, labels, 0.125, 0.0625, num_steps=4)
+    Array([[0.375, 0.375]], dtype=float32)
+  """
+  if decay is None:
+    raise ValueError('decay must be a number of at least 0; got None')
+  inputs = inputs_lib.prepare(
+    logits_fn,
+    images,
+    labels,
+    epsilon=epsilon,
+    step_size=step_size,
+    loss_fn=loss_fn,
+    bounds=bounds,
+    targets=targets,
+    mask=mask,
+    key=key,
+    decay=decay,
+  )
+  perturbed = ascend(
+    logits_fn,
+    loss_fn,
+    inputs,
+    norm=norms.get(norm),
+    num_steps=inputs_lib.count('num_steps', num_steps),
+  )
+  return inputs_lib.replace_floating(inputs.images, perturbed)

@@ -1,0 +1,345 @@
+"""Norms as pure functions: size, steepest direction, projection, sample.
+
+Every function works on one `[B, ...]` array or on a pytree of them and takes
+one norm per example, over all axes but the first and over all leaves.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from advjax.types import Array
+
+Tree = Any
+
+
+class Norm(NamedTuple):
+  """A norm, as the attacks see it.
+
+  Attributes:
+    size: `size(tree) -> [B]`, the norm of every example.
+    direction: `direction(gradient, lower=None, upper=None) -> tree`, the step of
+      unit length that goes up fastest, 0 where the gradient is 0. `lower <= 0`
+      and `upper >= 0` say how far each coordinate can still move.
+    project: `project(delta, epsilon, lower=None, upper=None) -> tree`, into the
+      ball of radius epsilon (a scalar or `[B]`) and into the box lower <= delta
+      <= upper, which holds 0.
+    sample: `sample(keys, like) -> tree`, one uniform draw from the unit ball per
+      key (`[B]`), with the shapes and dtypes of `like`.
+  """
+
+  size: Callable[[Tree], Array]
+  direction: Callable[..., Tree]
+  project: Callable[..., Tree]
+  sample: Callable[[Array, Tree], Tree]
+
+
+def expand(per_example: Array, like: Array) -> Array:
+  """Adds axes to `[B]` (or keeps a scalar) so that it broadcasts to `like`."""
+  if per_example.ndim == 0:
+    return per_example.reshape((1,) * like.ndim)
+  return per_example.reshape(per_example.shape + (1,) * (like.ndim - 1))
+
+
+def _sum(tree: Tree) -> Array:
+  """Sums everything that belongs to one example: [B]."""
+  sums = [
+    jnp.sum(x, axis=tuple(range(1, x.ndim))) for x in jax.tree.leaves(tree)
+  ]
+  return sum(sums[1:], sums[0])
+
+
+def _max(tree: Tree) -> Array:
+  """Largest magnitude of every example: [B]."""
+  largest = [
+    jnp.max(jnp.abs(x), axis=tuple(range(1, x.ndim)), initial=0)
+    for x in jax.tree.leaves(tree)
+  ]
+  result = largest[0]
+  for other in largest[1:]:
+    result = jnp.maximum(result, other)
+  return result
+
+
+def _scale(tree: Tree, factor: Array) -> Tree:
+  """Multiplies every example by its factor ([B])."""
+  return jax.tree.map(lambda x: x * expand(factor, x).astype(x.dtype), tree)
+
+
+def _divide(tree: Tree, divisor: Array) -> Tree:
+  """Divides every example by its divisor ([B]); 0 / 0 is 0."""
+  safe = jnp.where(divisor > 0, divisor, 1)
+  return jax.tree.map(lambda x: x / expand(safe, x).astype(x.dtype), tree)
+
+
+def _clip(tree: Tree, lower: Tree | None, upper: Tree | None) -> Tree:
+  if lower is not None:
+    tree = jax.tree.map(jnp.maximum, tree, lower)
+  if upper is not None:
+    tree = jax.tree.map(jnp.minimum, tree, upper)
+  return tree
+
+
+def _per_key(
+  draw: Callable[[Array, tuple[int, ...], Any], Array],
+) -> Callable[[Array, Tree], Tree]:
+  """Draws every leaf of every example from that example's key alone."""
+
+  def sample(keys: Array, like: Tree) -> Tree:
+    leaves, treedef = jax.tree.flatten(like)
+    draws = [
+      jax.vmap(lambda key, i=i, x=x: draw(_fold(key, i), x.shape[1:], x.dtype))(
+        keys
+      )
+      for i, x in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(treedef, draws)
+
+  return sample
+
+
+def _fold(key: Array, data: int) -> Array:
+  return jax.random.fold_in(key, data)
+
+
+def _extra(keys: Array, like: Tree) -> Array:
+  """One Exp(1) per example, from a key that no leaf uses: [B]."""
+  leaves = jax.tree.leaves(like)
+  dtype = jnp.result_type(*leaves)
+  return jax.vmap(
+    lambda key: jax.random.exponential(_fold(key, len(leaves)), dtype=dtype)
+  )(keys)
+
+
+# ------------------------------------------------------------------------ linf
+
+
+def _linf_direction(
+  gradient: Tree, lower: Tree | None = None, upper: Tree | None = None
+) -> Tree:
+  del lower, upper
+  return jax.tree.map(jnp.sign, gradient)
+
+
+def _linf_project(
+  delta: Tree,
+  epsilon: Array,
+  lower: Tree | None = None,
+  upper: Tree | None = None,
+) -> Tree:
+  epsilon = jnp.asarray(epsilon)
+
+  def clip(x: Array) -> Array:
+    radius = expand(epsilon, x).astype(x.dtype)
+    return jnp.clip(x, -radius, radius)
+
+  return _clip(jax.tree.map(clip, delta), lower, upper)
+
+
+_linf_sample = _per_key(
+  lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -1, 1)
+)
+
+# -------------------------------------------------------------------------- l2
+
+
+def _l2_size(tree: Tree) -> Array:
+  return jnp.sqrt(_sum(jax.tree.map(jnp.square, tree)))
+
+
+def _l2_direction(
+  gradient: Tree, lower: Tree | None = None, upper: Tree | None = None
+) -> Tree:
+  del lower, upper
+  # Divided by the largest entry first: the squares of the tiny gradients that a
+  # confident model returns would underflow to a zero direction.
+  gradient = _divide(gradient, _max(gradient))
+  return _divide(gradient, _l2_size(gradient))
+
+
+def _l2_project(
+  delta: Tree,
+  epsilon: Array,
+  lower: Tree | None = None,
+  upper: Tree | None = None,
+) -> Tree:
+  size = _l2_size(delta)
+  outside = size > epsilon
+  factor = jnp.where(outside, epsilon / jnp.where(outside, size, 1), 1)
+  return _clip(_scale(delta, factor), lower, upper)
+
+
+_normal = _per_key(jax.random.normal)
+
+
+def _l2_sample(keys: Array, like: Tree) -> Tree:
+  # Barthe et al. 2005 (arXiv math/0503650): uniform in the ball.
+  draws = _normal(keys, like)
+  squares = _sum(jax.tree.map(jnp.square, draws))
+  return _divide(draws, jnp.sqrt(squares + 2 * _extra(keys, like)))
+
+
+# -------------------------------------------------------------------------- l1
+
+
+def _l1_size(tree: Tree) -> Array:
+  return _sum(jax.tree.map(jnp.abs, tree))
+
+
+def unit_l1(gradient: Tree) -> Tree:
+  """gradient / |gradient|_1 per example, as momentum accumulates it."""
+  gradient = _divide(gradient, _max(gradient))
+  return _divide(gradient, _l1_size(gradient))
+
+
+def _slide_direction(
+  gradient: Tree, lower: Tree | None = None, upper: Tree | None = None
+) -> Tree:
+  """The top 5 % of the coordinates, evenly: SLIDE (arXiv 1904.13000)."""
+  # A coordinate that the box holds in place would waste its share of the step.
+  if lower is not None:
+    gradient = jax.tree.map(
+      lambda g, room: jnp.where((room >= 0) & (g < 0), 0, g), gradient, lower
+    )
+  if upper is not None:
+    gradient = jax.tree.map(
+      lambda g, room: jnp.where((room <= 0) & (g > 0), 0, g), gradient, upper
+    )
+  sizes = jax.tree.leaves(jax.tree.map(jnp.abs, gradient))
+  flat = jnp.concatenate([x.reshape(x.shape[0], -1) for x in sizes], axis=1)
+  count = -(-flat.shape[1] // 20)
+  threshold = jax.lax.top_k(flat, count)[0][:, -1]
+  signs = jax.tree.map(
+    lambda g: jnp.where(
+      jnp.abs(g) >= expand(threshold, g).astype(g.dtype), jnp.sign(g), 0
+    ),
+    gradient,
+  )
+  return _divide(signs, _l1_size(signs))
+
+
+def _l1_project(
+  delta: Tree,
+  epsilon: Array,
+  lower: Tree | None = None,
+  upper: Tree | None = None,
+) -> Tree:
+  """The nearest point of the ball and the box together.
+
+  It is `sign(d) * min(max(|d| - shift, 0), room)`, where room is the distance to
+  the box on the side of d and shift >= 0 is the smallest for which it fits. The
+  size falls piecewise linearly in shift: bisection finds the linear piece,
+  where one division is exact.
+  """
+  epsilon = jnp.asarray(epsilon)
+  size = jax.tree.map(jnp.abs, delta)
+  inf = jax.tree.map(lambda d: jnp.full_like(d, jnp.inf), delta)
+  below = inf if lower is None else jax.tree.map(jnp.negative, lower)
+  above = inf if upper is None else upper
+  room = jax.tree.map(
+    lambda d, b, a: jnp.maximum(jnp.where(d > 0, a, b), 0), delta, below, above
+  )
+
+  def shrink(shift: Array) -> Tree:
+    return jax.tree.map(
+      lambda s, r: jnp.minimum(jnp.maximum(s - expand(shift, s), 0), r),
+      size,
+      room,
+    )
+
+  def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+    low, high = bracket
+    middle = (low + high) / 2
+    too_big = _l1_size(shrink(middle)) > epsilon
+    return jnp.where(too_big, middle, low), jnp.where(too_big, high, middle)
+
+  high = _max(size)
+  epsilon = jnp.broadcast_to(epsilon, high.shape).astype(high.dtype)
+  # Not zeros: under shard_map the bracket must vary with epsilon as well.
+  low = 0 * high + 0 * epsilon
+  steps = jnp.finfo(high.dtype).nmant + 8
+  low, high = jax.lax.fori_loop(0, steps, halve, (low, high + low))
+
+  at_box = jax.tree.map(lambda s, r: s - expand(high, s) >= r, size, room)
+  free = jax.tree.map(
+    lambda s, full: (s > expand(low, s)) & ~full, size, at_box
+  )
+  fixed = _sum(jax.tree.map(lambda b, r: jnp.where(b, r, 0), at_box, room))
+  moving = _sum(jax.tree.map(lambda f, s: jnp.where(f, s, 0), free, size))
+  count = _sum(jax.tree.map(lambda f, s: f.astype(s.dtype), free, size))
+  exact = (moving + fixed - epsilon) / jnp.maximum(count, 1)
+  shift = jnp.clip(exact, low, high)
+  fits = _l1_size(shrink(jnp.zeros_like(shift))) <= epsilon
+  sizes = shrink(jnp.where(fits, 0, shift))
+  # The last rounding: towards zero stays in the box.
+  total = _l1_size(sizes)
+  outside = total > epsilon
+  factor = jnp.where(outside, epsilon / jnp.where(outside, total, 1), 1)
+  return jax.tree.map(
+    lambda d, s: jnp.sign(d) * s, delta, _scale(sizes, factor)
+  )
+
+
+_laplace = _per_key(jax.random.laplace)
+
+
+def _l1_sample(keys: Array, like: Tree) -> Tree:
+  draws = _laplace(keys, like)
+  return _divide(draws, _l1_size(draws) + _extra(keys, like))
+
+
+# ------------------------------------------------------------------------- NSL
+
+
+def _nsl_l2_direction(
+  gradient: Tree, lower: Tree | None = None, upper: Tree | None = None
+) -> Tree:
+  del lower, upper
+  squares = _sum(jax.tree.map(jnp.square, gradient))
+  return _scale(gradient, jax.lax.rsqrt(jnp.maximum(squares, 1e-12)))
+
+
+def _nsl_l1_direction(
+  gradient: Tree, lower: Tree | None = None, upper: Tree | None = None
+) -> Tree:
+  del lower, upper
+  largest = _max(gradient)
+  signs = jax.tree.map(
+    lambda g: jnp.where(
+      jnp.abs(g) == expand(largest, g).astype(g.dtype), jnp.sign(g), 0
+    ),
+    gradient,
+  )
+  return _divide(signs, _l1_size(signs))
+
+
+linf = Norm(_max, _linf_direction, _linf_project, _linf_sample)
+l2 = Norm(_l2_size, _l2_direction, _l2_project, _l2_sample)
+l1 = Norm(_l1_size, _slide_direction, _l1_project, _l1_sample)
+
+NORMS: Mapping[str, Norm] = MappingProxyType({'linf': linf, 'l2': l2, 'l1': l1})
+
+# The norms of TensorFlow's Neural Structured Learning, under its names: the l2
+# direction fades out for gradients below 1e-6, the l1 direction is the largest
+# coordinate alone (ties share). NSL has no l1 projection; this one projects.
+NSL_NORMS: Mapping[str, Norm] = MappingProxyType(
+  {
+    'infinity': linf,
+    'l2': l2._replace(direction=_nsl_l2_direction),
+    'l1': l1._replace(direction=_nsl_l1_direction),
+  }
+)
+
+
+def get(norm: str | Norm) -> Norm:
+  """Returns the norm of that name, or the norm itself."""
+  if isinstance(norm, Norm):
+    return norm
+  if isinstance(norm, str) and norm in NORMS:
+    return NORMS[norm]
+  raise ValueError(
+    f'norm must be one of {sorted(NORMS)} or a norms.Norm; got {norm!r}'
+  )
