@@ -66,4 +66,7 @@ def _stratified_split(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   for digit in range(NUM_CLASSES):
     rows = order[labels[order] == digit]
     is_test[rows[: num_test[digit]]] = True
+  # Shuffled anew: the test rows are the first of their class in this order, so
+  # the training rows would begin with whichever class was full first.
+  order = random.permutation(len(labels))
   return order[~is_test[order]], order[is_test[order]]

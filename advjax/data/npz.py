@@ -16,8 +16,10 @@ is ever unpickled.
 import os
 import zipfile
 import zlib
+from typing import BinaryIO
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from advjax.data.dataset import Dataset, Split
 
@@ -83,39 +85,43 @@ def _read(path: str) -> dict[str, np.ndarray]:
       f'path: {path!r} names no file; the npz data set needs a .npz file with '
       f'the fields {", ".join(_REQUIRED)}'
     )
-  if not os.path.exists(path):
+  if not os.path.isfile(path):
     raise FileNotFoundError(
       f'{path}: there is no such file; write one with numpy.savez (fields '
       f"{', '.join(_REQUIRED)}), or use the embedded data with name='digits'"
     )
-  try:
-    file = np.load(path, allow_pickle=False)
-  except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-    raise ValueError(
-      f'{path}: this is no whole .npz file as numpy.savez writes it ({error})'
-    ) from error
-  if not isinstance(file, np.lib.npyio.NpzFile):
-    raise ValueError(
-      f'{path}: this is a single .npy array, not a .npz file as numpy.savez '
-      'writes it'
-    )
-  with file:
-    missing = [field for field in _REQUIRED if field not in file.files]
+  # Opened here: numpy leaves a file open that it can make nothing of.
+  with open(path, 'rb') as stream:
+    archive = _open(path, stream)
+    missing = [field for field in _REQUIRED if field not in archive.files]
     if missing:
       raise ValueError(
         f'{path}: lacks {", ".join(missing)}; it holds '
-        f'{", ".join(sorted(file.files)) or "nothing"}'
+        f'{", ".join(sorted(archive.files)) or "nothing"}'
       )
-    fields = [f for f in (*_REQUIRED, *_OPTIONAL) if f in file.files]
-    return {field: _read_field(path, file, field) for field in fields}
+    fields = [f for f in (*_REQUIRED, *_OPTIONAL) if f in archive.files]
+    return {field: _read_field(path, archive, field) for field in fields}
 
 
-def _read_field(
-  path: str, file: 'np.lib.npyio.NpzFile', field: str
-) -> np.ndarray:
-  """Reads one array of the opened file."""
+def _open(path: str, stream: BinaryIO) -> NpzFile:
+  """Opens the archive without reading its arrays."""
   try:
-    return file[field]
+    archive = np.load(stream, allow_pickle=False)
+  except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    raise ValueError(
+      f'{path}: this is no whole .npz file as numpy.savez writes it ({error})'
+    ) from error
+  if not isinstance(archive, NpzFile):
+    raise ValueError(
+      f'{path}: this is a single array, not a .npz file of numpy.savez'
+    )
+  return archive
+
+
+def _read_field(path: str, archive: NpzFile, field: str) -> np.ndarray:
+  """Reads one array of the archive."""
+  try:
+    return archive[field]
   except ValueError as error:
     # What numpy says when pickles are not allowed, and of broken headers.
     raise ValueError(

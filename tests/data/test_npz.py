@@ -1,0 +1,154 @@
+"""Tests of the user's own arrays: what is taken, and what is refused."""
+
+import re
+
+import numpy as np
+import pytest
+
+from advjax import data
+
+REFUSALS = [
+  # field, its new value (None: left out), what the message says.
+  ('train_images', None, 'lacks train_images; it holds test_images'),
+  ('test_labels', None, 'lacks test_labels'),
+  ('train_images', np.zeros([6, 8], np.uint8), r'\[6, 8\].*\[N, H, W, C\]'),
+  ('train_images', np.zeros([0, 8, 8], np.uint8), 'empty'),
+  ('test_images', np.zeros([4, 8, 0, 3], np.uint8), 'empty'),
+  ('train_images', np.zeros([6, 8, 8], np.int64), 'int64.*uint8'),
+  ('train_images', np.zeros([6, 8, 8], np.complex64), 'complex64.*uint8'),
+  ('train_images', np.full([6, 8, 8], 1.5), r'1\.5.*\[0, 1\]'),
+  ('train_images', np.full([6, 8, 8], -0.1), r'-0\.1.*\[0, 1\]'),
+  ('train_images', np.full([6, 8, 8], np.nan), 'NaN'),
+  ('test_images', np.full([4, 8, 8], np.inf), 'infinite'),
+  ('test_images', np.zeros([4, 8, 9], np.uint8), r'\[8, 9, 1\].*\[8, 8, 1\]'),
+  ('test_images', np.zeros([5, 8, 8], np.uint8), '5 images.*4 labels'),
+  ('train_labels', np.zeros(6), 'float64.*integers'),
+  ('train_labels', np.zeros(6, bool), 'bool.*integers'),
+  ('train_labels', np.zeros([6, 3], int), r'\[6, 3\].*\[N\]'),
+  ('train_labels', np.zeros(0, int), 'empty'),
+  ('train_labels', np.array([0, 1, 2, 0, 1, -1]), '-1'),
+  ('test_labels', np.array([0, 1, 2, 3]), r'3, outside \[0, 3\)'),
+  ('test_labels', np.array([0, 1, 2, 2**40]), f'{2**40}'),
+  ('class_names', np.array(['a', 'b']), r'2, outside \[0, 2\).*class_names'),
+  ('class_names', np.array([1, 2, 3]), 'int64.*strings'),
+  ('class_names', np.array([['a', 'b', 'c']]), 'strings'),
+]
+
+
+def arrays() -> dict[str, np.ndarray]:
+  """Six training and four test images of three classes."""
+  random = np.random.RandomState(0)
+  return {
+    'train_images': random.randint(0, 256, [6, 8, 8], np.uint8),
+    'train_labels': np.array([0, 1, 2, 0, 1, 2], np.int64),
+    'test_images': random.randint(0, 256, [4, 8, 8], np.uint8),
+    'test_labels': np.array([0, 1, 2, 0], np.uint8),
+  }
+
+
+def load(path, **changes) -> data.Dataset:
+  """Writes the arrays with some of them changed, and loads them."""
+  fields = {**arrays(), **changes}
+  np.savez(path, **{k: v for k, v in fields.items() if v is not None})
+  return data.load({'name': 'npz', 'path': str(path)})
+
+
+@pytest.fixture
+def path(tmp_path):
+  return tmp_path / 'mine.npz'
+
+
+def test_grey_bytes_get_a_channel(path):
+  dataset = load(path)
+  assert dataset.name == 'npz'
+  assert dataset.num_classes == 3
+  assert dataset.class_names == ('0', '1', '2')
+  np.testing.assert_array_equal(
+    dataset.train.images, arrays()['train_images'][..., None]
+  )
+  np.testing.assert_array_equal(dataset.test.labels, [0, 1, 2, 0])
+  for split in (dataset.train, dataset.test):
+    assert split.images.dtype == np.uint8
+    assert split.labels.dtype == np.int32
+
+
+@pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
+def test_floats_become_float32(path, dtype):
+  images = np.linspace(0, 1, 6 * 8 * 8 * 3).reshape(6, 8, 8, 3).astype(dtype)
+  dataset = load(path, train_images=images, test_images=images[:4])
+  assert dataset.train.images.dtype == np.float32
+  assert dataset.train.images.shape == (6, 8, 8, 3)
+  np.testing.assert_allclose(dataset.train.images, images, rtol=1e-7)
+
+
+def test_class_names_say_how_many_classes_there_are(path):
+  names = np.array(['ant', 'bee', 'cat', 'dog'])
+  dataset = load(path, class_names=names)
+  assert dataset.num_classes == 4
+  assert dataset.class_names == ('ant', 'bee', 'cat', 'dog')
+
+
+def test_other_fields_are_left_alone(path):
+  assert load(path, notes=np.array([object()])).num_classes == 3
+
+
+@pytest.mark.parametrize(('field', 'value', 'message'), REFUSALS)
+def test_refuses(path, field, value, message):
+  with pytest.raises(ValueError, match=message) as caught:
+    load(path, **{field: value})
+  assert str(path) in str(caught.value)
+  if value is not None and field != 'class_names':
+    assert field in str(caught.value)
+
+
+@pytest.mark.parametrize('field', ['train_images', 'class_names'])
+def test_refuses_pickled_objects(path, field):
+  with pytest.raises(ValueError, match=f'{field} .*unpickling'):
+    load(path, **{field: np.array([1, 'two', None] * 2, object)})
+
+
+def test_refuses_what_is_no_npz(tmp_path):
+  contents = {
+    'text.npz': b'not an archive',
+    'empty.npz': b'',
+    'broken.npz': b'PK\x03\x04 broken',
+    'pickle.npz': b'\x80\x04N.',
+  }
+  for name, content in contents.items():
+    (tmp_path / name).write_bytes(content)
+  np.save(tmp_path / 'single.npy', np.zeros(3))
+  for name in [*contents, 'single.npy']:
+    path = tmp_path / name
+    with pytest.raises(ValueError, match=r'not? .*\.npz file') as caught:
+      data.load({'name': 'npz', 'path': str(path)})
+    assert str(path) in str(caught.value)
+
+
+def test_refuses_a_damaged_or_cut_off_file(path):
+  load(path)
+  whole = path.read_bytes()
+  path.write_bytes(whole[:200])
+  with pytest.raises(ValueError, match='whole'):
+    data.load({'name': 'npz', 'path': str(path)})
+  middle = len(whole) // 4
+  path.write_bytes(whole[:middle] + b'damage' + whole[middle + 6 :])
+  with pytest.raises(ValueError, match='damaged'):
+    data.load({'name': 'npz', 'path': str(path)})
+
+
+def test_missing_file_names_the_two_ways_out(tmp_path):
+  missing = str(tmp_path / 'missing.npz')
+  with pytest.raises(FileNotFoundError, match=re.escape(missing)) as caught:
+    data.load({'name': 'npz', 'path': missing})
+  assert 'numpy.savez' in str(caught.value)
+  assert "name='digits'" in str(caught.value)
+
+
+def test_a_folder_is_no_file(tmp_path):
+  with pytest.raises(FileNotFoundError, match='no such file'):
+    data.load({'name': 'npz', 'path': str(tmp_path)})
+
+
+def test_empty_path_is_said():
+  with pytest.raises(ValueError, match="path: ''"):
+    data.load({'name': 'npz', 'path': ''})
