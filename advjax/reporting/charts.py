@@ -94,7 +94,7 @@ def robustness_curves(report: Report) -> Figure:
       report,
       (rows, columns),
       own,
-      'White box: every member attacked with its own gradients',
+      "White box: attacked with the member's own gradients",
     )
     if pairs:
       _curve_panels(
@@ -241,7 +241,7 @@ def accuracy_bars(report: Report) -> Figure:
       layout='constrained',
     )
     ax = figure.add_subplot()
-    width = 0.8 / len(names)
+    width = min(0.8 / len(names), 0.4)
     for j, (_, transfer, bars) in enumerate(groups):
       for i, name in enumerate(names):
         if bars.get(name) is not None:

@@ -187,7 +187,7 @@ def _figures(pictures: Sequence[Picture]) -> Iterator[str]:
     parts.append(
       f'<article class="picture{half}" id="{name}"><h3>{title}</h3>\n'
       f'<figure><img src="data:image/png;base64,{data}" alt="{title}" '
-      f'width="{width}" height="{height}" loading="lazy">'
+      f'width="{width}" height="{height}">'
       f'<figcaption>{escape(picture.caption)}</figcaption></figure></article>'
     )
   yield '\n'.join([*parts, '</div></section>'])

@@ -18,6 +18,7 @@ from advjax.reporting.charts import STYLE, plain
 _RIGHT, _WRONG = '#1a7f37', '#c9190b'
 _NSL_IMAGES, _NSL_COLUMNS = 32, 4
 _GRID = 4
+_MAX_NAME = 24
 _FULL = 1.3  # Leaves out the almost black ends of the colour map.
 
 
@@ -190,9 +191,13 @@ def triptychs(
 
 
 def class_name(index: int, class_names: Sequence[str]) -> str:
-  """Returns the name of a class, its number where there is no name."""
-  named = 0 <= index < len(class_names)
-  return plain(str(class_names[index])) if named else str(index)
+  """Returns the name of a class, shortened; its number if it has none."""
+  if not 0 <= index < len(class_names):
+    return str(index)
+  name = str(class_names[index])
+  if len(name) > _MAX_NAME:
+    name = name[: _MAX_NAME - 1] + '…'
+  return plain(name)
 
 
 def _pixels(images: np.ndarray) -> np.ndarray:
@@ -235,8 +240,8 @@ def _show(ax: Axes, image: np.ndarray) -> None:
 
 def _two_colour_title(ax: Axes, name: str, right: bool) -> None:
   """Writes 'Prediction: name' above the axes with only the name coloured."""
-  # At 14 points 19 characters are as wide as an image.
-  size = max(6.0, 14 * min(1.0, 19 / len(f'Prediction: {name}')))
+  # At 14 points 17 characters are as wide as an image.
+  size = 14 * min(1.0, 17 / len(f'Prediction: {name}'))
   color, weight = (_RIGHT, 'normal') if right else (_WRONG, 'bold')
   words = TextArea('Prediction: ', textprops={'size': size})
   value = TextArea(
@@ -263,10 +268,14 @@ def _verdict(
   class_names: Sequence[str],
 ) -> None:
   right = int(label) == int(prediction)
-  ax.set_title(
-    f'{kind}, true: {class_name(int(label), class_names)}\n'
+  lines = (
+    f'{kind}, true: {class_name(int(label), class_names)}',
     f'predicted: {class_name(int(prediction), class_names)}',
-    fontsize=10,
+  )
+  ax.set_title(
+    '\n'.join(lines),
+    # At 10 points 20 bold characters are as wide as an image.
+    fontsize=10 * min(1.0, 20 / max(len(line) for line in lines)),
     color=_RIGHT if right else _WRONG,
     fontweight='normal' if right else 'bold',
   )

@@ -18,7 +18,7 @@ from advjax.reporting.values import (
   transfer_of,
 )
 
-_MEMBERS_PER_BLOCK = 3
+_MAX_WIDTH = 100
 
 
 class Row(NamedTuple):
@@ -75,9 +75,9 @@ def results_table(report: Report) -> tuple[Row, ...]:
 
 
 def format_text(rows: Sequence[Row]) -> str:
-  """Returns the table for a terminal, in blocks of three members at most.
+  """Returns the table for a terminal, in blocks of at most 100 columns.
 
-  Two members with three attacks stay within 100 columns.
+  Members that do not fit beside each other follow in a block below.
 
   Args:
     rows: what `results_table` returns.
@@ -91,16 +91,18 @@ def format_text(rows: Sequence[Row]) -> str:
     -------------
     clean  98.6 %
   """
-  names = rows[0].cells
+  first = max(len(row.label) for row in rows if row.cells)
+  widest = max(len(cell) for row in rows for cell in row.cells)
+  count = max(1, (_MAX_WIDTH - first) // (widest + 2))
   blocks = []
-  for start in range(0, len(names), _MEMBERS_PER_BLOCK):
-    columns = slice(start, start + _MEMBERS_PER_BLOCK)
-    blocks.append(_text_block([Row(r.label, r.cells[columns]) for r in rows]))
+  for start in range(0, len(rows[0].cells), count):
+    columns = slice(start, start + count)
+    block = [Row(row.label, row.cells[columns]) for row in rows]
+    blocks.append(_text_block(block, first))
   return '\n\n'.join(blocks)
 
 
-def _text_block(rows: Sequence[Row]) -> str:
-  first = max(len(row.label) for row in rows)
+def _text_block(rows: Sequence[Row], first: int) -> str:
   widths = [
     max(len(row.cells[i]) for row in rows if row.cells)
     for i in range(len(rows[0].cells))
@@ -169,7 +171,7 @@ def _accuracy(entry: Mapping[str, Any], name: str) -> str:
 
 def _transfer(entry: Mapping[str, Any], source: str, target: str) -> str:
   if source == target:
-    return '·'
+    return '-'
   value, ends = transfer_of(entry, target)
   std = finite(entry.get('transfer_std', {}).get(target))
   return _with_interval(value, ends, std)

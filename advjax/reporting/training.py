@@ -46,9 +46,9 @@ def training_curves(histories: Mapping[str, Mapping[str, Any]]) -> Figure:
   has_epochs = any(len(h.get('epochs', ())) for h in histories.values())
   if not has_losses and not has_epochs:
     raise ValueError('histories has neither losses nor epochs')
-  mosaic: list[Any] = [['iterations'] * 2] * has_losses + [
-    ['losses', 'rates']
-  ] * has_epochs
+  mosaic: list[Any] = [['iterations', 'iterations']] if has_losses else []
+  if has_epochs:
+    mosaic.append(['losses', 'rates'])
   with matplotlib.rc_context(STYLE):
     figure = Figure(figsize=(11, 3.7 * len(mosaic)), layout='constrained')
     axes = figure.subplot_mosaic(mosaic)
