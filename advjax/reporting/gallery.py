@@ -1,6 +1,7 @@
 """All figures of a report, each with a title and a caption that says it."""
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,7 +71,8 @@ def draw(
   """Encodes a figure once, for its file and for the page.
 
   Args:
-    name: the file's stem.
+    name: the file's stem; other characters than letters, digits, dots and
+      dashes become underscores.
     title: a few words.
     caption: what the figure shows.
     figure: the figure; at most 1,650 pixels wide when encoded.
@@ -87,7 +89,8 @@ def draw(
     dpi=min(_DPI, _MAX_PIXELS / width),
     metadata={'Software': None},  # The same figure is the same file.
   )
-  return Picture(name, title, caption, buffer.getvalue(), half)
+  stem = re.sub(r'[^\w.-]', '_', name)  # Members may be called anything.
+  return Picture(stem, title, caption, buffer.getvalue(), half)
 
 
 def save_figures(drawn: Sequence[Picture], directory: Path) -> list[Path]:

@@ -57,3 +57,8 @@ def test_encoded_figures_are_at_most_1650_pixels_wide():
   for inches, pixels in ((4, 600), (30, 1650)):
     png = draw('a', 'b', 'c', Figure(figsize=(inches, 1))).png
     assert struct.unpack('>I', png[16:20]) == (pixels,)
+
+
+def test_names_are_fit_for_files_and_anchors():
+  picture = draw('predictions_../a b', 'b', 'c', Figure(figsize=(1, 1)))
+  assert picture.name == 'predictions_.._a_b'
