@@ -179,8 +179,8 @@ def _curves(report: Report) -> Picture:
   caption = (
     'Accuracy over epsilon for each attack, every member attacked with its own '
     'gradients (white box). Shades are 95 % intervals, epsilon 0 is the clean '
-    'accuracy, the dashed line marks the headline epsilon. A curve that an '
-    'attack with more steps does not pull down further can be believed.'
+    'accuracy, the dashed line marks the headline epsilon. The lowest '
+    'curve of a member is an upper bound of its robustness, no more.'
   )
   if several:
     caption += (
