@@ -224,19 +224,14 @@ def member_config(
   choose(
     'section for member', name, [key for key in config if key != 'members']
   )
-  resolved = config.copy_and_resolve_references()
+  resolved = config.copy_and_resolve_references().to_dict()
   common = set(default_config())
-  merged = config_dict.ConfigDict(
-    {field: resolved[field] for field in resolved if field in common}
-  )
+  merged = {field: resolved[field] for field in resolved if field in common}
   for field, value in resolved[name].items():
     choose(f'field of {name}', field, common)
-    if isinstance(value, config_dict.ConfigDict) and 'name' not in value:
-      with merged.unlocked():
-        merged[field].update(value)
-    else:
-      merged[field] = value
-  return merged
+    merges = isinstance(value, dict) and 'name' not in value
+    merged[field] = {**merged[field], **value} if merges else value
+  return config_dict.ConfigDict(merged)
 
 
 def check_range(

@@ -1,0 +1,222 @@
+"""Several networks, each attacked and each asked about the others' images."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from advjax.evaluation.attack_specs import Attack, parse_attack
+from advjax.evaluation.robustness import (
+  Devices,
+  attack_and_predict,
+  predict,
+)
+from advjax.types import Array, LogitsFn
+
+# On larger test sets the curves over epsilon are made on so many images; the
+# headline epsilon always on all of them.
+_MAX_CURVE_IMAGES = 1000
+
+
+class Evaluation(NamedTuple):
+  """Predictions of every member on every member's perturbed images.
+
+  Attributes:
+    clean: Member -> predictions on the clean images, int `[N]`.
+    headline: (source, attack) -> member -> predictions, int `[N]`, at the
+      headline epsilon.
+    curves: (source, attack) -> member -> predictions, int `[E, M]`, on the
+      first M images.
+    images: (source, attack) -> the perturbed images at the headline epsilon.
+    max_sizes: (source, attack) -> the largest perturbation at it.
+    attacks: Attack -> what it is.
+    epsilon: The headline epsilon.
+    epsilons: Those of the curves.
+  """
+
+  clean: dict[str, np.ndarray]
+  headline: dict[tuple[str, str], dict[str, np.ndarray]]
+  curves: dict[tuple[str, str], dict[str, np.ndarray]]
+  images: dict[tuple[str, str], np.ndarray]
+  max_sizes: dict[tuple[str, str], float]
+  attacks: dict[str, Attack]
+  epsilon: float
+  epsilons: tuple[float, ...]
+
+
+def parse_attacks(
+  texts: Sequence[str],
+  *,
+  norm: str = 'linf',
+  bounds: tuple[float, float] | None = (0.0, 1.0),
+  step_size: float | None = None,
+) -> dict[str, Attack]:
+  """Reads a list of attacks and gives each a short, unique name.
+
+  Args:
+    texts: As `parse_attack` takes them.
+    norm: 'linf', 'l2' or 'l1'.
+    bounds: The pixel range, or None for no clip.
+    step_size: An absolute step size for all of them; None: their defaults.
+
+  Returns:
+    The attacks by name: 'pgd', or 'pgd-40' where there are several of a kind.
+
+  Raises:
+    ValueError: if the list is empty, or an attack is unknown or named twice.
+
+  Example:
+    >>> list(parse_attacks(['fgsm', 'pgd-40', 'pgd-50-10']))
+    ['fgsm', 'pgd-40', 'pgd-50-10']
+  """
+  parsed = {
+    text: parse_attack(text, norm=norm, bounds=bounds, step_size=step_size)
+    for text in texts
+  }
+  if not texts or len(parsed) < len(texts):
+    raise ValueError(
+      f'attacks = {list(texts)}; allowed: one attack or more, each named once'
+    )
+  kinds = [attack.name for attack in parsed.values()]
+  return {
+    attack.name if kinds.count(attack.name) == 1 else text: attack
+    for text, attack in parsed.items()
+  }
+
+
+def evaluate_members(
+  members: Mapping[str, LogitsFn],
+  attacks: Mapping[str, Attack],
+  images: np.ndarray,
+  labels: np.ndarray,
+  *,
+  epsilon: float,
+  epsilons: Sequence[float],
+  key: Array,
+  batch_size: int,
+  devices: Devices,
+) -> Evaluation:
+  """Attacks every member, and asks all members about every image made.
+
+  Args:
+    members: Networks by name.
+    attacks: From `parse_attacks`.
+    images: float32 `[N, ...]` in the pixel range.
+    labels: int `[N]`.
+    epsilon: The headline epsilon, on all images.
+    epsilons: Those of the curves, on the first 1,000 images.
+    key: Example i gets `fold_in(key, i)`.
+    batch_size: Images per device and call.
+    devices: The devices.
+
+  Returns:
+    All predictions.
+
+  Raises:
+    ValueError: as `attack_and_predict`.
+
+  Example:
+    >>> networks = {'one': lambda x: 10 * x}
+    >>> result = evaluate_members(
+    ...   networks,
+    ...   parse_attacks(['fgsm']),
+    ...   np.eye(3, dtype=np.float32),
+    ...   np.arange(3),
+    ...   epsilon=0.1,
+    ...   epsilons=(0.9,),
+    ...   key=jax.random.key(0),
+    ...   batch_size=3,
+    ...   devices=jax.devices()[:1],
+    ... )
+    >>> result.curves['one', 'fgsm']['one'].shape
+    (1, 3)
+  """
+  share: dict[str, Any] = {'batch_size': batch_size, 'devices': devices}
+  clean = {name: predict(fn, images, **share) for name, fn in members.items()}
+  result = Evaluation(
+    clean, {}, {}, {}, {}, dict(attacks), epsilon, tuple(epsilons)
+  )
+  # One program for both where all images are few.
+  at_once = len(images) <= _MAX_CURVE_IMAGES
+  curve_epsilons = [*epsilons, epsilon] if at_once else list(epsilons)
+  for attack_name, attack in attacks.items():
+    for source, source_fn in members.items():
+      pair = source, attack_name
+
+      def run(
+        count: int,
+        radii: Sequence[float],
+        attack: Attack = attack,
+        source_fn: LogitsFn = source_fn,
+      ) -> Any:
+        return attack_and_predict(
+          source_fn,
+          members,
+          attack,
+          images[:count],
+          labels[:count],
+          radii,
+          key=key,
+          kept=len(radii) - 1,
+          norm=attack.norm,
+          **share,
+        )
+
+      curve = run(_MAX_CURVE_IMAGES, curve_epsilons)
+      headline = curve if at_once else run(len(images), [epsilon])
+      result.curves[pair] = {
+        name: values[: len(epsilons)]
+        for name, values in curve.predictions.items()
+      }
+      result.headline[pair] = {
+        name: values[-1] for name, values in headline.predictions.items()
+      }
+      result.images[pair] = headline.images
+      result.max_sizes[pair] = float(headline.sizes[-1].max())
+  return result
+
+
+def save_examples(
+  path: Any,
+  evaluation: Evaluation,
+  images: np.ndarray,
+  labels: np.ndarray,
+) -> None:
+  """Saves clean and perturbed images and predictions, lossless, as npz.
+
+  Arrays, for N images (at most 1,000), M members and P pairs of a source and
+  an attack: `images` float32 `[N, ...]`, `labels` int32 `[N]`, `members`
+  `[M]`, `clean_predictions` int32 `[M, N]`, `source`, `attack` and `epsilon`
+  `[P]`, `perturbed` float32 `[P, N, ...]`, `predictions` int32 `[P, M, N]`.
+
+  Args:
+    path: The file.
+    evaluation: From `evaluate_members`.
+    images: The clean images given to it.
+    labels: Their labels.
+
+  Example:
+    >>> save_examples  # doctest: +ELLIPSIS
+    <function save_examples at ...>
+  """
+  count = min(len(images), _MAX_CURVE_IMAGES)
+  pairs, names = list(evaluation.headline), list(evaluation.clean)
+  predictions = [
+    [evaluation.headline[pair][name][:count] for name in names]
+    for pair in pairs
+  ]
+  np.savez_compressed(
+    path,
+    images=images[:count].astype(np.float32),
+    labels=labels[:count].astype(np.int32),
+    members=np.array(names),
+    clean_predictions=np.stack(
+      [evaluation.clean[name][:count] for name in names]
+    ),
+    source=np.array([source for source, _ in pairs]),
+    attack=np.array([attack for _, attack in pairs]),
+    epsilon=np.full(len(pairs), evaluation.epsilon, np.float32),
+    perturbed=np.stack([evaluation.images[pair][:count] for pair in pairs]),
+    predictions=np.array(predictions, np.int32),
+  )

@@ -1,0 +1,375 @@
+"""Accuracy under attack: every image, whatever the batch size and devices.
+
+Example i of the images gets the key `fold_in(key, i)`, and the last batch is
+padded and masked, so that no random draw depends on the batch size, on the
+padding or on the devices.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advjax import norms
+from advjax.attacks.callables import Callee
+from advjax.types import Array, LogitsFn
+
+# attack(logits_fn, images, labels, epsilon, keys) -> images, pure; one of
+# `parse_attack`, or any other of this form.
+AttackFn = Callable[[LogitsFn, Array, Array, Array, Array], Array]
+Devices = Sequence[jax.Device]
+
+
+class AttackedPredictions(NamedTuple):
+  """What an attack on one network does to it and to others.
+
+  Attributes:
+    predictions: For every network, its predictions on the perturbed images,
+      int32 `[E, N]` over epsilons and images.
+    sizes: Size of each perturbation in the norm asked for, float32 `[E, N]`.
+    images: The perturbed images at one of the epsilons, `[N, ...]`.
+  """
+
+  predictions: dict[str, np.ndarray]
+  sizes: np.ndarray
+  images: np.ndarray
+
+
+class RobustAccuracy(NamedTuple):
+  """Which images a network classifies correctly, clean and under attacks.
+
+  Attributes:
+    clean: bool `[N]`.
+    attacked: For every attack, bool `[N]`: correct on the clean image and on
+      the one that this attack makes.
+    worst_case: bool `[N]`: correct under all of them. Its mean is the robust
+      accuracy.
+  """
+
+  clean: np.ndarray
+  attacked: dict[str, np.ndarray]
+  worst_case: np.ndarray
+
+
+class _Batch(NamedTuple):
+  """A batch for all devices: `[D, B, ...]`, and the rows that are real."""
+
+  images: np.ndarray
+  labels: np.ndarray
+  indices: np.ndarray
+  num_real: int
+
+
+def _batches(
+  images: np.ndarray, labels: np.ndarray, batch_size: int, num_devices: int
+) -> Iterator[_Batch]:
+  """Cuts the data into batches of one shape; padding repeats images."""
+  num_images = len(images)
+  per_device = min(batch_size, -(-num_images // num_devices))
+  rows = per_device * num_devices
+  for start in range(0, num_images, rows):
+    indices = (start + np.arange(rows)) % num_images
+    indices = indices.reshape(num_devices, per_device).astype(np.int32)
+    yield _Batch(
+      images[indices], labels[indices], indices, min(rows, num_images - start)
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _predict_program(devices: tuple[jax.Device, ...]) -> Callable:
+  def predict(images: Array, network: Callee) -> tuple[Array, Array]:
+    logits = network(images)
+    # A row of probabilities: nothing negative, and a sum of 1.
+    sums = logits.astype(jnp.float32).sum(-1)
+    probabilities = (jnp.abs(sums - 1) < 1e-3) & (logits >= 0).all(-1)
+    kinds = jnp.stack([probabilities, ~jnp.isfinite(logits).all(-1)], -1)
+    return logits.argmax(-1).astype(jnp.int32), kinds
+
+  return jax.pmap(predict, in_axes=(0, None), devices=list(devices))
+
+
+@functools.lru_cache(maxsize=64)
+def _attack_program(
+  attack: AttackFn, norm: str | norms.Norm, devices: tuple[jax.Device, ...]
+) -> Callable:
+  """One program for all epsilons and all networks."""
+
+  def per_device(
+    images: Array,
+    labels: Array,
+    indices: Array,
+    source: Callee,
+    targets: Mapping[str, Callee],
+    epsilons: Array,
+    kept: Array,
+    key: Array,
+  ) -> tuple[dict[str, Array], Array, Array]:
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+
+    def at_epsilon(carry: Array, scan: Any) -> tuple[Array, Any]:
+      epsilon, index = scan
+      perturbed = attack(source, images, labels, epsilon, keys)
+      predictions = {
+        name: target(perturbed).argmax(-1).astype(jnp.int32)
+        for name, target in targets.items()
+      }
+      delta = perturbed.astype(jnp.float32) - images.astype(jnp.float32)
+      size = norms.get(norm).size(delta)
+      return jnp.where(index == kept, perturbed, carry), (predictions, size)
+
+    order = jnp.arange(epsilons.shape[0])
+    kept_images, (predictions, sizes) = jax.lax.scan(
+      at_epsilon, images, (epsilons, order)
+    )
+    return predictions, sizes, kept_images
+
+  return jax.pmap(
+    per_device,
+    in_axes=(0, 0, 0, None, None, None, None, None),
+    devices=list(devices),
+  )
+
+
+def predict(
+  logits_fn: LogitsFn,
+  images: np.ndarray,
+  *,
+  batch_size: int = 128,
+  devices: Devices | None = None,
+) -> np.ndarray:
+  """Predicts the classes of many images, in batches over all devices.
+
+  argmax_k f(x_i)_k
+
+  Args:
+    logits_fn: Images `[B, ...]` to logits `[B, K]`.
+    images: `[N, ...]`, in the pixel range that logits_fn takes.
+    batch_size: Images per device and call.
+    devices: Default: all local ones.
+
+  Returns:
+    int32 `[N]`.
+
+  Raises:
+    ValueError: if there are no images, if a logit is not finite, or if
+      logits_fn returns probabilities, which weaken every attack.
+
+  Example:
+    >>> import numpy as np
+    >>> predict(lambda x: 10 * x, np.eye(3, dtype=np.float32)).tolist()
+    [0, 1, 2]
+  """
+  images = np.asarray(images)
+  _check_images(images, batch_size)
+  devices = tuple(devices or jax.local_devices())
+  program, network = _predict_program(devices), Callee.of(logits_fn)
+  predictions, kinds = [], []
+  labels = np.zeros(len(images), np.int32)
+  for batch in _batches(images, labels, batch_size, len(devices)):
+    result, kind = program(batch.images, network)
+    predictions.append(np.asarray(result).reshape(-1)[: batch.num_real])
+    kinds.append(np.asarray(kind).reshape(-1, 2)[: batch.num_real])
+  probabilities, not_finite = np.concatenate(kinds).T
+  if not_finite.any():
+    raise ValueError(
+      f'logits_fn returns logits that are not finite for {not_finite.sum()} '
+      f'of {len(images)} images; allowed: finite logits'
+    )
+  if probabilities.all() and len(images) > 1:
+    raise ValueError(
+      'logits_fn returns probabilities: every row is >= 0 and sums to 1; '
+      'allowed: logits, without the softmax'
+    )
+  return np.concatenate(predictions)
+
+
+def attack_and_predict(
+  source: LogitsFn,
+  targets: Mapping[str, LogitsFn],
+  attack: AttackFn,
+  images: np.ndarray,
+  labels: np.ndarray,
+  epsilons: Sequence[float],
+  *,
+  key: Array,
+  kept: int = 0,
+  norm: str | norms.Norm = 'linf',
+  batch_size: int = 128,
+  devices: Devices | None = None,
+) -> AttackedPredictions:
+  """Attacks one network at many epsilons, and asks several for the class.
+
+  x'_i(epsilon) = attack(source, x_i, y_i, epsilon);  argmax_k f(x'_i)_k
+
+  Where a target is the source, its accuracy is white box; where it is
+  another network, the attack is transferred. All epsilons run in one
+  compiled program per attack, which other params of the same networks and
+  other epsilons do not compile again.
+
+  Args:
+    source: The network whose gradients the attack follows.
+    targets: The networks that predict, by name.
+    attack: `attack(logits_fn, images, labels, epsilon, keys) -> images`, a
+      pure function; `parse_attack` makes one.
+    images: `[N, ...]`, floating, in the pixel range.
+    labels: int `[N]`.
+    epsilons: Radii, in the units of the pixels.
+    key: Example i gets `fold_in(key, i)`.
+    kept: Index of the epsilon whose images are returned.
+    norm: Measures the perturbations.
+    batch_size: Images per device and call.
+    devices: Default: all local ones.
+
+  Returns:
+    Predictions, sizes and images.
+
+  Raises:
+    ValueError: if images, labels or epsilons are not as described.
+
+  Example:
+    >>> import numpy as np
+    >>> from advjax.evaluation.attack_specs import parse_attack
+    >>> network = lambda x: 10 * x
+    >>> result = attack_and_predict(
+    ...   network,
+    ...   {'itself': network},
+    ...   parse_attack('fgsm'),
+    ...   np.eye(3, dtype=np.float32),
+    ...   np.arange(3),
+    ...   [0.1, 0.9],
+    ...   key=jax.random.key(0),
+    ... )
+    >>> (result.predictions['itself'] == np.arange(3)[None]).mean(1).tolist()
+    [1.0, 0.0]
+  """
+  images, labels = np.asarray(images), np.asarray(labels, np.int32)
+  _check_images(images, batch_size)
+  if labels.shape != images.shape[:1]:
+    raise ValueError(
+      f'labels have shape {labels.shape}; allowed: {images.shape[:1]}, one per '
+      'image'
+    )
+  if not 0 <= kept < len(epsilons) or min(epsilons, default=-1) < 0:
+    raise ValueError(
+      f'epsilons = {list(epsilons)}; allowed: one number >= 0 or more, of '
+      f'which kept = {kept} is an index'
+    )
+  devices = tuple(devices or jax.local_devices())
+  program = _attack_program(attack, norm, devices)
+  networks = {name: Callee.of(target) for name, target in targets.items()}
+  parts: list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]] = []
+  for batch in _batches(images, labels, batch_size, len(devices)):
+    predictions, sizes, perturbed = program(
+      batch.images,
+      batch.labels,
+      batch.indices,
+      Callee.of(source),
+      networks,
+      np.asarray(epsilons, np.float32),
+      np.int32(kept),
+      key,
+    )
+    real = batch.num_real
+    parts.append(
+      (
+        {name: _merge(value)[:, :real] for name, value in predictions.items()},
+        _merge(sizes)[:, :real],
+        np.asarray(perturbed).reshape(-1, *images.shape[1:])[:real],
+      )
+    )
+  return AttackedPredictions(
+    {
+      name: np.concatenate([part[0][name] for part in parts], 1)
+      for name in targets
+    },
+    np.concatenate([part[1] for part in parts], 1),
+    np.concatenate([part[2] for part in parts]),
+  )
+
+
+def robust_accuracy(
+  logits_fn: LogitsFn,
+  images: np.ndarray,
+  labels: np.ndarray,
+  attacks: Mapping[str, AttackFn],
+  epsilon: float,
+  *,
+  key: Array,
+  batch_size: int = 128,
+  devices: Devices | None = None,
+) -> RobustAccuracy:
+  """Attacks a network with several attacks; worst case per example.
+
+  correct_i = [f(x_i) = y_i] and, for every attack a, [f(a(x_i)) = y_i]
+
+  Args:
+    logits_fn: Images `[B, ...]` to logits `[B, K]`.
+    images: `[N, ...]`, floating, in the pixel range.
+    labels: int `[N]`.
+    attacks: By name, in the form that `attack_and_predict` takes.
+    epsilon: Radius, in the units of the pixels.
+    key: Example i gets `fold_in(key, i)`.
+    batch_size: Images per device and call.
+    devices: Default: all local ones.
+
+  Returns:
+    A table of booleans per example.
+
+  Raises:
+    ValueError: as `predict` and `attack_and_predict`.
+
+  Example:
+    >>> import numpy as np
+    >>> from advjax.evaluation.attack_specs import parse_attack
+    >>> table = robust_accuracy(
+    ...   lambda x: 10 * x,
+    ...   np.eye(3, dtype=np.float32),
+    ...   np.arange(3),
+    ...   {'fgsm': parse_attack('fgsm')},
+    ...   0.9,
+    ...   key=jax.random.key(0),
+    ... )
+    >>> float(table.clean.mean()), float(table.worst_case.mean())
+    (1.0, 0.0)
+  """
+  labels = np.asarray(labels)
+  share = {'batch_size': batch_size, 'devices': devices}
+  clean = predict(logits_fn, images, **share) == labels
+  attacked = {}
+  for name, attack in attacks.items():
+    result = attack_and_predict(
+      logits_fn,
+      {'network': logits_fn},
+      attack,
+      images,
+      labels,
+      [epsilon],
+      key=key,
+      **share,
+    )
+    attacked[name] = clean & (result.predictions['network'][0] == labels)
+  worst_case = functools.reduce(np.logical_and, attacked.values(), clean)
+  return RobustAccuracy(clean, attacked, worst_case)
+
+
+def _merge(values: Array) -> np.ndarray:
+  """Turns `[D, E, B]` of the devices into `[E, D * B]`."""
+  values = np.asarray(values)
+  return np.moveaxis(values, 0, 1).reshape(values.shape[1], -1)
+
+
+def _check_images(images: np.ndarray, batch_size: int) -> None:
+  if images.ndim < 2 or not len(images):
+    raise ValueError(
+      f'images have shape {images.shape}; allowed: [N, ...] with N >= 1'
+    )
+  if not jnp.issubdtype(images.dtype, jnp.floating):
+    raise ValueError(
+      f'images have dtype {images.dtype}; allowed: a floating type (divide '
+      'uint8 by 255)'
+    )
+  if batch_size < 1:
+    raise ValueError(f'batch_size = {batch_size}; allowed: an integer >= 1')

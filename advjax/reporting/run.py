@@ -1,0 +1,101 @@
+"""What a finished run leaves in its workdir, written in one place."""
+
+import json
+import logging
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from advjax.evaluation.members import Evaluation, save_examples
+from advjax.reporting import gallery, html, sentences, tables
+from advjax.reporting.training import history_of
+from advjax.reporting.values import attack_label
+from advjax.training.workdir import write_json
+
+logger = logging.getLogger(__name__)
+
+
+def write_run(
+  workdir: pathlib.Path,
+  report: dict[str, Any],
+  evaluation: Evaluation,
+  images: np.ndarray,
+  labels: np.ndarray,
+  records: Mapping[str, Sequence[Mapping[str, Any]]],
+  class_names: Sequence[str],
+  *,
+  title: str,
+) -> str:
+  """Writes report.json, report.html, figures and adversarial examples.
+
+  Args:
+    workdir: The run's folder.
+    report: The content of report.json.
+    evaluation: From `evaluate_members`.
+    images: The clean test images, float32 `[N, H, W, C]`.
+    labels: int `[N]`.
+    records: Member -> its records of metrics.jsonl.
+    class_names: One per class.
+    title: Heading of the page.
+
+  Returns:
+    The text for the terminal: the table, the first batch and what the
+    numbers mean.
+  """
+  write_json(workdir / 'report.json', report)
+  save_examples(
+    workdir / 'adversarial_examples.npz', evaluation, images, labels
+  )
+  first = next(iter(evaluation.attacks))
+  members = list(evaluation.clean)
+  entry = report['members'][members[0]]['robust_accuracy'][first]
+  examples = gallery.Examples(
+    images=images,
+    labels=labels,
+    predictions=evaluation.clean,
+    adversarial={m: evaluation.images[m, first] for m in members},
+    adversarial_predictions={m: evaluation.headline[m, first] for m in members},
+    attack=attack_label(first, entry),
+    epsilon=evaluation.epsilon,
+    class_names=class_names,
+  )
+  histories = {name: history_of(records[name]) for name in members}
+  pictures = gallery.report_pictures(
+    report, histories, examples, seed=report['seeds'][0]
+  )
+  gallery.save_figures(pictures, workdir / 'figures')
+  html.write_report(workdir / 'report.html', report, pictures, title)
+  count = min(32, len(labels))
+  batch = ', '.join(
+    f'{name} {(values[:count] == labels[:count]).sum()} / {count}'
+    for name, values in evaluation.headline[members[0], first].items()
+  )
+  return '\n'.join(
+    [
+      tables.format_text(tables.results_table(report)),
+      '',
+      f'accuracy in batch 0: {batch}',
+      f'({attack_label(first, entry)}, made with the gradients of {members[0]})',
+      '',
+      *sentences.explain(report),
+    ]
+  )
+
+
+def merge_metrics(
+  path: pathlib.Path, records: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> None:
+  """Writes the records of all members into one metrics.jsonl.
+
+  Args:
+    path: The file.
+    records: Member -> its records, to each of which `member` is added.
+  """
+  lines = [
+    json.dumps({'member': name, **record})
+    for name, member in records.items()
+    for record in member
+  ]
+  path.write_text('\n'.join(lines) + '\n')
