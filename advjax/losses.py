@@ -122,8 +122,8 @@ def targeted_dlr(logits: Array, labels: Array, targets: Array) -> Array:
     >>> import jax.numpy as jnp
     >>> from advjax import losses
     >>> logits = jnp.array([[1.0, 4.0, 2.0, 0.0]])
-    >>> losses.targeted_dlr(logits, jnp.array([1]), jnp.array([0])).round(4)
-    Array([-0.8571], dtype=float32)
+    >>> losses.targeted_dlr(logits, jnp.array([1]), jnp.array([0])).round(2)
+    Array([-0.86], dtype=float32)
   """
   logits = _rescale(_check_logits(logits, at_least=4))
   true, _ = _true_and_other(logits, jnp.asarray(labels))
@@ -190,7 +190,7 @@ def _check_same_shape(logits: Array, labels: Array) -> None:
 def _true_and_other(
   logits: Array, labels: Array, name: str = 'labels'
 ) -> tuple[Array, Array]:
-  """Splits logits into that of the label [B] and the rest, -inf there [B, K]."""
+  """The logit of the label, [B], and all logits with -inf in its place."""
   if labels.shape != logits.shape[:1] or not jnp.issubdtype(
     labels.dtype, jnp.integer
   ):

@@ -21,14 +21,14 @@ class Norm(NamedTuple):
 
   Attributes:
     size: `size(tree) -> [B]`, the norm of every example.
-    direction: `direction(gradient, lower=None, upper=None) -> tree`, the step of
-      unit length that goes up fastest, 0 where the gradient is 0. `lower <= 0`
-      and `upper >= 0` say how far each coordinate can still move.
+    direction: `direction(gradient, lower=None, upper=None) -> tree`, the step
+      of unit length that goes up fastest, 0 where the gradient is 0. `lower <=
+      0` and `upper >= 0` say how far each coordinate can still move.
     project: `project(delta, epsilon, lower=None, upper=None) -> tree`, into the
       ball of radius epsilon (a scalar or `[B]`) and into the box lower <= delta
       <= upper, which holds 0.
-    sample: `sample(keys, like) -> tree`, one uniform draw from the unit ball per
-      key (`[B]`), with the shapes and dtypes of `like`.
+    sample: `sample(keys, like) -> tree`, one uniform draw from the unit ball
+      per key (`[B]`), with the shapes and dtypes of `like`.
   """
 
   size: Callable[[Tree], Array]
@@ -229,8 +229,8 @@ def _l1_project(
 ) -> Tree:
   """The nearest point of the ball and the box together.
 
-  It is `sign(d) * min(max(|d| - shift, 0), room)`, where room is the distance to
-  the box on the side of d and shift >= 0 is the smallest for which it fits. The
+  It is `sign(d) * min(max(|d| - shift, 0), room)`, where room is the distance
+  to the box on the side of d and shift >= 0 the smallest for which it fits. The
   size falls piecewise linearly in shift: bisection finds the linear piece,
   where one division is exact.
   """

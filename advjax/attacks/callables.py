@@ -1,13 +1,14 @@
 """Compiles an attack once per model, whatever kind of callable the model is.
 
-The arrays inside a callable that is a pytree (`jax.tree_util.Partial`, an NNX or
-Equinox module) are traced, so that new parameters do not recompile; everything
-else about a callable is static, by identity or equality.
+The arrays inside a callable that is a pytree (`jax.tree_util.Partial`, an NNX
+or Equinox module) are traced, so that new parameters do not recompile.
+Everything else about a callable is static: functions by identity, numbers and
+strings by value.
 """
 
-import functools
+import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,70 +21,61 @@ class Callee:
 
   __slots__ = ('arrays', 'structure')
 
-  def __init__(self, arrays: list[Any], structure: Any):
+  def __init__(self, arrays: Sequence[Any], structure: Any):
     self.arrays = arrays
     self.structure = structure
 
   @classmethod
   def of(cls, function: Callable[..., Any]) -> 'Callee':
     leaves, treedef = jax.tree.flatten(function)
-    is_array = tuple(isinstance(x, jax.Array | np.ndarray) for x in leaves)
-    arrays = [x for x, a in zip(leaves, is_array, strict=True) if a]
-    static = [
-      _hashable(x) for x, a in zip(leaves, is_array, strict=True) if not a
-    ]
-    return cls(arrays, (treedef, is_array, tuple(static)))
+    arrays = [x for x in leaves if _is_array(x)]
+    static = tuple(None if _is_array(x) else _Static(x) for x in leaves)
+    return cls(arrays, (treedef, static))
 
   def __call__(self, *args: Any) -> Any:
-    treedef, is_array, static = self.structure
-    arrays, rest = iter(self.arrays), iter(static)
-    leaves = [next(arrays) if a else _value(next(rest)) for a in is_array]
+    treedef, static = self.structure
+    arrays = iter(self.arrays)
+    leaves = [next(arrays) if s is None else s.value for s in static]
     # Built anew for every call: what a stateful module changes in itself stays
     # in this call, at this trace level.
     return jax.tree.unflatten(treedef, leaves)(*args)
 
-  def tree_flatten(self) -> tuple[list[Any], Any]:
+  def tree_flatten(self) -> tuple[Sequence[Any], Any]:
     return self.arrays, self.structure
 
   @classmethod
-  def tree_unflatten(cls, structure: Any, arrays: Any) -> 'Callee':
-    return cls(list(arrays), structure)
+  def tree_unflatten(cls, structure: Any, arrays: Sequence[Any]) -> 'Callee':
+    return cls(arrays, structure)
 
 
-class _ByIdentity:
-  """Stands for an object that cannot be hashed."""
+class _Static:
+  """A value to compare programs by.
 
-  __slots__ = ('value',)
+  Callables compare by identity, for some compare equal that compute different
+  things (bound Linen modules do). Values of two types differ, though 1 == True.
+  """
+
+  __slots__ = ('key', 'value')
 
   def __init__(self, value: Any):
     self.value = value
+    self.key: Any = id(value)
+    if not callable(value) or isinstance(value, types.MethodType):
+      try:
+        hash(value)
+        self.key = (type(value), value)
+      except TypeError:
+        pass  # By identity, then.
 
   def __hash__(self) -> int:
-    return id(self.value)
+    return hash(self.key)
 
   def __eq__(self, other: object) -> bool:
-    return isinstance(other, _ByIdentity) and other.value is self.value
+    return isinstance(other, _Static) and self.key == other.key
 
 
-def _hashable(value: Any) -> Any:
-  try:
-    hash(value)
-  except TypeError:
-    return _ByIdentity(value)
-  return value
-
-
-def _value(value: Any) -> Any:
-  return value.value if isinstance(value, _ByIdentity) else value
-
-
-def _is_plain(function: Callable[..., Any]) -> bool:
-  """Whether a callable is known by its identity alone, as functions are."""
-  return (
-    type(function).__hash__ is object.__hash__
-    and type(function).__weakrefoffset__ != 0
-    and jax.tree_util.all_leaves([function])
-  )
+def _is_array(x: Any) -> bool:
+  return isinstance(x, jax.Array | np.ndarray)
 
 
 def compile_per_callable(
@@ -93,32 +85,40 @@ def compile_per_callable(
 
   The programs of a plain function (a closure over parameters, say) are dropped
   with it; one cache for all would keep every closure ever attacked alive, with
-  its constants, and with the tracers it closes over.
+  its constants and with the tracers that it closes over.
   """
   shared = jax.jit(run, static_argnames=static_argnames)
-  own: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+  own: dict[int, tuple[weakref.ref[Any], Callable[..., Any]]] = {}
 
-  @functools.wraps(run)
-  def compiled(
-    logits_fn: Callable[..., Any],
-    loss_fn: Callable[..., Any],
-    *args: Any,
-    **static: Any,
-  ) -> Any:
-    loss = Callee.of(loss_fn)
-    if not _is_plain(logits_fn):
-      return shared(Callee.of(logits_fn), loss, *args, **static)
-    program = own.get(logits_fn)
-    if program is None:
-      alive = weakref.ref(logits_fn)
+  def own_program(logits_fn: Any) -> Callable[..., Any]:
+    identity = id(logits_fn)
+    if identity not in own:
+      alive = weakref.ref(logits_fn, lambda _: own.pop(identity, None))
       program = jax.jit(
         lambda *args, **static: run(alive(), *args, **static),
         static_argnames=static_argnames,
       )
-      own[logits_fn] = program
-    return program(loss, *args, **static)
+      own[identity] = alive, program
+    return own[identity][1]
+
+  def compiled(logits_fn: Any, loss_fn: Any, *args: Any, **static: Any) -> Any:
+    loss = Callee.of(loss_fn)
+    if _is_opaque(logits_fn):
+      return own_program(logits_fn)(loss, *args, **static)
+    return shared(Callee.of(logits_fn), loss, *args, **static)
 
   return compiled
+
+
+def _is_opaque(function: Any) -> bool:
+  """Whether a callable is one object, no pytree, whose end can be watched."""
+  if isinstance(function, types.MethodType):
+    return False  # Made anew at every access: `model.apply` lives for one call.
+  try:
+    weakref.ref(function)
+  except TypeError:
+    return False
+  return jax.tree_util.all_leaves([function])
 
 
 @jax.jit
@@ -128,6 +128,6 @@ def _call(function: Callee, *args: Any) -> Any:
 
 def output_shape(function: Callable[..., Any], *args: Any) -> Any:
   """Shapes and dtypes of `function(*args)`; a second call traces nothing."""
-  if _is_plain(function):
+  if _is_opaque(function):
     return jax.eval_shape(function, *args)
   return _call.eval_shape(Callee.of(function), *args)

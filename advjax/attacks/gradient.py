@@ -12,6 +12,7 @@ they are at that moment. Where those change later, attack
 from typing import Any
 
 from advjax import norms
+from advjax.attacks import checks
 from advjax.attacks import inputs as inputs_lib
 from advjax.attacks.ascent import ascend
 from advjax.losses import cross_entropy
@@ -111,8 +112,8 @@ def bim(
   """Basic iterative method: small steps, each projected; the last iterate.
 
   `x_{k+1} = clip(x_0 + project(x_k - x_0 + step_size * direction(g_k)))`, where
-  g_k is the gradient of the loss at x_k, direction the sign or that of the norm,
-  and project leads into the ball of radius epsilon.
+  g_k is the gradient of the loss at x_k, direction the sign (or what climbs
+  fastest in another norm) and project leads into the ball of radius epsilon.
 
   Kurakin et al. 2016, arXiv 1607.02533.
 
@@ -165,7 +166,7 @@ def bim(
     loss_fn,
     inputs,
     norm=norms.get(norm),
-    num_steps=inputs_lib.count('num_steps', num_steps),
+    num_steps=checks.count('num_steps', num_steps),
   )
   return inputs_lib.replace_floating(inputs.images, perturbed)
 
@@ -242,7 +243,7 @@ def pgd(
   if key is None:
     raise ValueError('key must be one key or one per example; got None')
   if eot_samples is not None:
-    eot_samples = inputs_lib.count('eot_samples', eot_samples)
+    eot_samples = checks.count('eot_samples', eot_samples)
   inputs = inputs_lib.prepare(
     logits_fn,
     images,
@@ -261,8 +262,8 @@ def pgd(
     loss_fn,
     inputs,
     norm=norms.get(norm),
-    num_steps=inputs_lib.count('num_steps', num_steps),
-    num_restarts=inputs_lib.count('num_restarts', num_restarts),
+    num_steps=checks.count('num_steps', num_steps),
+    num_restarts=checks.count('num_restarts', num_restarts),
     eot_samples=eot_samples,
     keep_best=True,
   )
@@ -343,6 +344,6 @@ def mifgsm(
     loss_fn,
     inputs,
     norm=norms.get(norm),
-    num_steps=inputs_lib.count('num_steps', num_steps),
+    num_steps=checks.count('num_steps', num_steps),
   )
   return inputs_lib.replace_floating(inputs.images, perturbed)
