@@ -3,7 +3,7 @@
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 
-root=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")" && pwd -P)
+root=$(dirname -- "$(readlink -f -- "$0")")
 venv=$root/.venv
 stamp=$venv/launch-stamp # Written last: it vouches for the rest of .venv.
 
@@ -198,7 +198,7 @@ esac
 if [[ $1 == test ]]; then
   command=(pytest "${@:2}")
 else
-  [[ $1 =~ ^[a-z0-9_]+$ && -e $root/experiments/$1.py ]] ||
+  [[ $1 =~ ^[a-z][a-z0-9_]*$ && -e $root/experiments/$1.py ]] ||
     unknown_experiment "$1"
   command=("experiments.$1")
   for argument in "${@:2}"; do

@@ -1,0 +1,148 @@
+"""Tests of what is installed, for whom, and that every import is declared."""
+
+import ast
+import importlib.metadata
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+EXTRAS = PROJECT['optional-dependencies']
+
+# Where the name to import is not that of the distribution.
+DISTRIBUTIONS = {
+  'PIL': 'pillow',
+  'absl': 'absl-py',
+  'ml_collections': 'ml-collections',
+  'orbax': 'orbax-checkpoint',
+  'sklearn': 'scikit-learn',
+  'tensorflow_datasets': 'tensorflow-datasets',
+}
+OPTIONAL = {'keras', 'tensorflow'}
+
+
+def requirements() -> list[str]:
+  """Returns the lines of requirements.txt that name a package."""
+  lines = (ROOT / 'requirements.txt').read_text().splitlines()
+  return [line for line in lines if line and not line.startswith('#')]
+
+
+def names(specifiers) -> set[str]:
+  """Returns the names of the distributions."""
+  return {re.match(r'[\w-]+', specifier).group() for specifier in specifiers}
+
+
+def imports(folder: str) -> set[str]:
+  """Returns the top-level names of everything imported, anywhere in files."""
+  found = set()
+  for file in (ROOT / folder).rglob('*.py'):
+    for node in ast.walk(ast.parse(file.read_text())):
+      if isinstance(node, ast.Import):
+        found |= {alias.name.split('.')[0] for alias in node.names}
+      elif isinstance(node, ast.ImportFrom) and not node.level:
+        found.add(node.module.split('.')[0])
+  return found
+
+
+def test_requirements_are_the_union_of_the_project_and_its_extras():
+  expected = [*PROJECT['dependencies'], *EXTRAS['train'], *EXTRAS['dev']]
+  assert sorted(requirements()) == sorted(expected)
+  assert len(set(expected)) == len(expected)
+  assert EXTRAS['all'] == ['advjax[dev,train]']
+
+
+def test_requirements_name_the_nine_packages():
+  nine = ['jax', 'jaxlib', 'flax', 'optax', 'tensorflow-datasets', 'numpy']
+  nine += ['absl-py', 'ml-collections', 'pytest']
+  assert [re.match(r'[\w-]+', r).group() for r in requirements()][:9] == nine
+
+
+def test_attacks_alone_need_jax_and_numpy():
+  assert names(PROJECT['dependencies']) == {'jax', 'jaxlib', 'numpy'}
+
+
+@pytest.mark.parametrize(
+  ('folder', 'extras'),
+  [
+    ('advjax', ['train']),
+    ('experiments', ['train']),
+    ('configs', ['train']),
+    ('tests', ['train', 'dev']),
+  ],
+)
+def test_every_import_is_declared(folder, extras):
+  declared = names(PROJECT['dependencies'])
+  declared |= names(name for extra in extras for name in EXTRAS[extra])
+  own = {'advjax', 'experiments', 'configs', 'tests'}
+  third_party = imports(folder) - own - set(sys.stdlib_module_names) - OPTIONAL
+  assert {DISTRIBUTIONS.get(name, name) for name in third_party} <= declared
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory) -> pathlib.Path:
+  """The project's wheel, built without the network."""
+  try:
+    version = importlib.metadata.version('setuptools')
+  except importlib.metadata.PackageNotFoundError:
+    version = '0'
+  if int(version.split('.')[0]) < 77:
+    pytest.skip(f'needs setuptools 77 to build a wheel, has {version}')
+  folder = tmp_path_factory.mktemp('wheel')
+  source = folder / 'source'  # A copy, since building leaves files behind.
+  source.mkdir()
+  for name in ('pyproject.toml', 'README.md', 'LICENSE'):
+    shutil.copy(ROOT / name, source)
+  for name in ('advjax', 'configs', 'experiments', 'tests'):
+    ignored = shutil.ignore_patterns('__pycache__')
+    shutil.copytree(ROOT / name, source / name, ignore=ignored)
+  command = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps']
+  command += ['--no-build-isolation', '--no-index', f'--wheel-dir={folder}']
+  subprocess.run([*command, source], check=True, timeout=120)
+  (built,) = folder.glob('*.whl')
+  return built
+
+
+def test_wheel_holds_the_package_and_nothing_else(wheel):
+  with zipfile.ZipFile(wheel) as archive:
+    files = {name for name in archive.namelist() if '.dist-info/' not in name}
+    metadata = archive.read(
+      next(name for name in archive.namelist() if name.endswith('/METADATA'))
+    ).decode()
+    licences = [n for n in archive.namelist() if n.endswith('/LICENSE')]
+  modules = (ROOT / 'advjax').rglob('*.py')
+  expected = {str(module.relative_to(ROOT)) for module in modules}
+  assert files == {*expected, 'advjax/py.typed'}
+  assert 'License-Expression: Apache-2.0' in metadata
+  assert f'Requires-Python: {PROJECT["requires-python"]}' in metadata
+  assert len(licences) == 1
+
+
+def test_installed_wheel_attacks_with_jax_and_numpy_alone(wheel, tmp_path):
+  with zipfile.ZipFile(wheel) as archive:
+    archive.extractall(tmp_path)
+  core = {'jax', 'jaxlib', 'numpy'}
+  extras = {name.replace('-', '_') for name in names(requirements())} - core
+  extras |= set(DISTRIBUTIONS) | OPTIONAL
+  program = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import jax
+before = set(sys.modules)
+import advjax
+assert advjax.__file__.startswith({str(tmp_path)!r}), advjax.__file__
+added = {{name.split('.')[0] for name in set(sys.modules) - before}}
+assert not added & {extras!r}, added & {extras!r}
+images = jax.numpy.full([2, 3], 0.5)
+found = advjax.fgsm(lambda x: x, images, jax.numpy.array([0, 1]), 0.1)
+assert abs(found - images).max() <= 0.1 + 1e-6
+assert (found != images).any()
+"""
+  # Isolated (-I), so that the working tree is not found.
+  subprocess.run([sys.executable, '-I', '-c', program], check=True, timeout=120)
