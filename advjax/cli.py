@@ -89,7 +89,7 @@ def _check_config_flags(arguments: Sequence[str]) -> None:
       if not isinstance(section, config_dict.ConfigDict):
         break
       choose(f'config field in {field!r}:', name, section)
-      section = section[name] if name in section else None
+      section = section[name]
 
 
 def run(main: Callable[[], None], argv: Sequence[str] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import pathlib
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from jax.tree_util import Partial
 from ml_collections import config_dict
 
 from advjax import cli, data
@@ -24,23 +22,15 @@ from advjax.reporting.report import (
 )
 from advjax.reporting.run import merge_metrics, write_run
 from advjax.training.loop import TrainResult, train
-from advjax.training.setup import Training, create_training
+from advjax.training.setup import (
+  Training,
+  create_training,
+  eval_logits_fn,
+)
 from advjax.training.state import num_params
 from advjax.training.workdir import config_to_json, prepare_workdir
-from advjax.types import Array, LogitsFn
 
 logger = logging.getLogger('advjax')
-
-
-def logits_of(training: Training, result: TrainResult) -> LogitsFn:
-  """Returns a trained network as attacks take it; its params are traced."""
-  return Partial(
-    _eval_logits, training.model.apply, result.params, result.model_state
-  )
-
-
-def _eval_logits(apply: Any, params: Any, state: Any, images: Array) -> Array:
-  return apply(params, state, images, train=False)[0]
 
 
 def member_report(training: Training, result: TrainResult) -> dict[str, Any]:
@@ -126,7 +116,12 @@ def run_members(
   }
   logger.info('attacking %d test images', len(labels))
   found = evaluate_members(
-    {name: logits_of(trainings[name], results[name]) for name in configs},
+    {
+      name: eval_logits_fn(
+        trainings[name].model, result.params, result.model_state
+      )
+      for name, result in results.items()
+    },
     attacks,
     images,
     labels,

@@ -77,7 +77,7 @@ def write_run(
       tables.format_text(tables.results_table(report)),
       '',
       f'accuracy in batch 0: {batch}',
-      f'({attack_label(first, entry)}, made with the gradients of {members[0]})',
+      f'({attack_label(first, entry)}, made on {members[0]})',
       '',
       *sentences.explain(report),
     ]

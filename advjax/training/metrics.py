@@ -5,11 +5,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from advjax.types import Array
 
 from advjax.data import Split, to_float
 from advjax.training.objectives import Objective
 from advjax.training.step import AXIS, reduce_metrics
+from advjax.types import Array
 
 
 def make_evaluate_metrics(

@@ -5,9 +5,8 @@ from typing import Any
 
 from advjax.attacks import pgd
 from advjax.losses import cross_entropy
-from advjax.types import Array
-
 from advjax.training.objectives import Metrics, Objective
+from advjax.types import Array
 
 # Catastrophic overfitting loses most of the robust accuracy within an epoch.
 _COLLAPSE_RATIO = 0.5

@@ -21,13 +21,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-from advjax.attacks import bim
-from advjax.losses import cross_entropy, kl
-from advjax.types import Array, LogitsFn
 from jax.tree_util import Partial
 
 from advjax import norms
+from advjax.attacks import bim
 from advjax.config import choose
+from advjax.losses import cross_entropy, kl
+from advjax.types import Array, LogitsFn
 
 Metrics = dict[str, Array]
 Objective = Callable[..., tuple[Array, tuple[Any, Metrics]]]

@@ -1,5 +1,6 @@
 """Devices, and the one place where functions are mapped over them."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,10 +41,9 @@ def select_devices(
   if platform is not None:
     choose('platform', platform, PLATFORMS)
   if num_devices is not None and platform in (None, 'cpu'):
-    try:
+    # Once JAX has started, there are as many as there are.
+    with contextlib.suppress(RuntimeError):
       jax.config.update('jax_num_cpu_devices', num_devices)
-    except RuntimeError:
-      pass  # JAX has started: there are as many as there are.
   try:
     devices = jax.devices(platform)
   except RuntimeError as error:

@@ -1,11 +1,13 @@
 """From a config to everything that training needs, checked before it runs."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from ml_collections import config_dict
 
 from advjax.config import check_config
@@ -28,6 +30,7 @@ from advjax.training.step import (
   make_train_step,
   make_train_steps,
 )
+from advjax.types import Array, LogitsFn
 
 
 class Training(NamedTuple):
@@ -100,7 +103,9 @@ def create_training(
       f'batch_size = {config.batch_size}; allowed: at least the number of '
       f'devices, {len(devices)}'
     )
-  model = create_model(config.model, dataset.num_classes, axis_name=AXIS)
+  model = _shared_model(
+    config_dict.FrozenConfigDict(config.model), dataset.num_classes
+  )
   objective = create_objective(config.objective)
   hparams = read_hparams(config.hparams, config.objective.name)
   optimizer = create_optimizer(config.optimizer)
@@ -126,11 +131,6 @@ def create_training(
       state = checkpoint.load_params(config.init_from, state)
     return state
 
-  def make_evaluation(objective: Objective) -> Callable:
-    return make_evaluate_metrics(
-      model.apply, objective, devices, batch_size=config.evaluation.batch_size
-    )
-
   return Training(
     config=config,
     model=model,
@@ -149,10 +149,41 @@ def create_training(
     train_steps=parallelize(
       make_train_steps(step, plan, train_key), devices, num_args=4
     ),
-    evaluate=make_evaluation(objective),
-    monitor=make_evaluation(
-      robust_accuracy_objective(config.monitor.num_steps)
+    evaluate=make_evaluate_metrics(
+      model.apply, objective, devices, batch_size=config.evaluation.batch_size
     ),
+    monitor=_shared_monitor(
+      model,
+      config.monitor.num_steps,
+      tuple(devices),
+      config.evaluation.batch_size,
+    ),
+  )
+
+
+# Runs of one process share what compiles the same program: the caches of jit
+# and pmap know a function by its identity.
+
+
+@functools.lru_cache(maxsize=16)
+def _shared_model(
+  config: config_dict.FrozenConfigDict, num_classes: int
+) -> Model:
+  return create_model(config, num_classes, axis_name=AXIS)
+
+
+@functools.lru_cache(maxsize=16)
+def _shared_monitor(
+  model: Model,
+  num_steps: int,
+  devices: tuple[jax.Device, ...],
+  batch_size: int,
+) -> Callable:
+  return make_evaluate_metrics(
+    model.apply,
+    robust_accuracy_objective(num_steps),
+    devices,
+    batch_size=batch_size,
   )
 
 
@@ -173,3 +204,32 @@ def device_inputs(training: Training) -> tuple[Any, Any]:
     name: np.float32(value) for name, value in training.hparams.items()
   }
   return replicate((data, hparams), training.devices)
+
+
+def eval_logits_fn(model: Model, params: Any, model_state: Any) -> LogitsFn:
+  """Returns a network in evaluation mode, as attacks take it.
+
+  Args:
+    model: The network.
+    params: Its parameters; traced, so that others compile nothing anew.
+    model_state: Its BatchNorm statistics.
+
+  Returns:
+    A function from images `[B, H, W, C]` to logits `[B, K]`.
+
+  Example:
+    >>> model = create_model({'name': 'logistic_regression'}, 10)
+    >>> images = jnp.zeros((2, 28, 28, 1))
+    >>> logits_fn = eval_logits_fn(
+    ...   model, *model.init(jax.random.key(0), images)
+    ... )
+    >>> logits_fn(images).shape
+    (2, 10)
+  """
+  return Partial(_eval_logits, model.apply, params, model_state)
+
+
+def _eval_logits(
+  apply: Callable, params: Any, model_state: Any, images: Array
+) -> Array:
+  return apply(params, model_state, images, train=False)[0]

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from advjax.types import Array
 
 from advjax.models import Model
+from advjax.types import Array
 
 
 class TrainState(NamedTuple):
@@ -60,7 +60,11 @@ def create_state(
     >>> int(state.step)
     0
   """
-  params, model_state = jax.jit(model.init)(key, images)
+  # It runs once: compiling it well would take longer than it saves.
+  init = jax.jit(
+    model.init, compiler_options={'xla_backend_optimization_level': 0}
+  )
+  params, model_state = init(key, images)
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,

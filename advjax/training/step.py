@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from advjax.types import Array
 
 from advjax.data import to_float
 from advjax.training.objectives import Metrics, Objective
 from advjax.training.state import TrainState
+from advjax.types import Array
 
 AXIS = 'devices'
 

@@ -1,0 +1,186 @@
+"""Attack a trained network with attacks given by flags, and report.
+
+  ./launch.sh evaluate --checkpoint=runs/nsl_digits/base \\
+    --attacks=fgsm,bim-20,pgd-50-10 --norm=linf --epsilons=2/255,8/255,0.1 \\
+    --workdir=runs/base_evaluated
+"""
+
+import json
+import logging
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import config_dict
+
+from advjax import cli, data
+from advjax.config import check_range, parse_number
+from advjax.evaluation.members import evaluate_members, parse_attacks
+from advjax.reporting.report import (
+  command_line,
+  environment,
+  robustness_report,
+)
+from advjax.reporting.run import write_run
+from advjax.training.checkpoint import checkpoint_directory, load_params
+from advjax.training.setup import create_training, eval_logits_fn
+from advjax.training.state import evaluation_params, num_params
+from advjax.training.workdir import config_to_json, prepare_workdir
+
+logger = logging.getLogger('advjax')
+
+_CHECKPOINT = flags.DEFINE_string(
+  'checkpoint',
+  None,
+  "A run's workdir (its last checkpoint), or a folder checkpoints/best in it.",
+  required=True,
+)
+_ATTACKS = flags.DEFINE_list(
+  'attacks', ['fgsm', 'pgd-40'], 'NAME[-STEPS[-RESTARTS]], ...'
+)
+_NORM = flags.DEFINE_string('norm', 'linf', 'linf, l2 or l1.')
+_EPSILONS = flags.DEFINE_list(
+  'epsilons', ['0.1'], 'Radii such as 8/255; the last is the headline.'
+)
+_STEP_SIZE = flags.DEFINE_string(
+  'step_size', None, 'Step size of all attacks; default: by attack.'
+)
+_BATCH_SIZE = flags.DEFINE_integer('batch_size', 128, 'Images per device.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Seeds the random starts.')
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Folder that the report is written to.', required=True
+)
+
+
+def read_run_config(directory: pathlib.Path) -> config_dict.ConfigDict:
+  """Reads the config of the run that a checkpoint folder belongs to."""
+  for folder in (directory, *directory.parents):
+    if (folder / 'config.json').is_file():
+      saved = json.loads((folder / 'config.json').read_text())
+      return config_dict.ConfigDict(saved)
+  raise ValueError(
+    f"'{directory}' belongs to no run: there is no config.json above it"
+  )
+
+
+def evaluate(
+  checkpoint: str,
+  attack_names: Sequence[str],
+  epsilons: Sequence[float],
+  workdir: str | pathlib.Path,
+  devices: Sequence[jax.Device],
+  *,
+  norm: str = 'linf',
+  step_size: float | None = None,
+  batch_size: int = 128,
+  seed: int = 0,
+) -> dict[str, Any]:
+  """Attacks the network of a checkpoint on the test images of its data set.
+
+  Args:
+    checkpoint: As `checkpoint_directory` takes it.
+    attack_names: As `parse_attack` takes them.
+    epsilons: Radii; the last one is the headline.
+    workdir: The folder to write to.
+    devices: The devices.
+    norm: 'linf', 'l2' or 'l1'.
+    step_size: For all attacks; None: their defaults.
+    batch_size: Images per device and call; no result depends on it.
+    seed: Seeds the random starts.
+
+  Returns:
+    The content of report.json.
+
+  Raises:
+    ValueError: for anything wrong, before anything is written.
+  """
+  for index, epsilon in enumerate(epsilons):
+    check_range(f'epsilons[{index}]', epsilon, 0.0)
+  check_range('batch_size', batch_size, 1, integer=True)
+  check_range('seed', seed, 0, integer=True)
+  if not epsilons:
+    raise ValueError('epsilons = []; allowed: one number or more')
+  attacks = parse_attacks(attack_names, norm=norm, step_size=step_size)
+  directory = checkpoint_directory(checkpoint)
+  config = read_run_config(directory)
+  dataset = data.load(config.dataset)
+  training = create_training(config, dataset, devices)
+  state = load_params(directory, training.init_state())
+  path = prepare_workdir(
+    workdir,
+    config_dict.create(
+      checkpoint=str(directory.resolve()),
+      attacks=tuple(attack_names),
+      norm=norm,
+      epsilons=tuple(epsilons),
+      step_size=step_size,
+      seed=seed,
+    ),
+  )
+  images, labels = data.to_float(dataset.test.images), dataset.test.labels
+  name = config.objective.name
+  params = evaluation_params(state)
+  logger.info('attacking %d test images', len(labels))
+  found = evaluate_members(
+    {name: eval_logits_fn(training.model, params, state.model_state)},
+    attacks,
+    images,
+    labels,
+    epsilon=epsilons[-1],
+    epsilons=epsilons,
+    key=jax.random.key(seed),
+    batch_size=batch_size,
+    devices=devices,
+  )
+  report = {
+    'dataset': {
+      'name': dataset.name,
+      'num_train': len(dataset.train.labels),
+      'num_test': len(labels),
+    },
+    'seeds': [seed],
+    'members': {
+      name: {
+        'num_params': num_params(params),
+        **robustness_report(found, labels, name),
+      }
+    },
+    'command': command_line(),
+    'environment': environment(devices),
+    'config': config_to_json(config),
+  }
+  text = write_run(
+    path,
+    report,
+    found,
+    np.asarray(images),
+    labels,
+    {name: []},
+    dataset.class_names,
+    title=f'{config.model.name} trained by {name}, attacked',
+  )
+  print(text)
+  print(f'\nreport: {path / "report.html"}')
+  return report
+
+
+def main() -> None:
+  step_size = _STEP_SIZE.value
+  evaluate(
+    _CHECKPOINT.value,
+    _ATTACKS.value,
+    [parse_number(text) for text in _EPSILONS.value],
+    _WORKDIR.value,
+    cli.devices_from_flags(),
+    norm=_NORM.value,
+    step_size=None if step_size is None else parse_number(step_size),
+    batch_size=_BATCH_SIZE.value,
+    seed=_SEED.value,
+  )
+
+
+if __name__ == '__main__':
+  cli.run(main)
