@@ -6,7 +6,17 @@ training, data and reports are subpackages with needs of their own.
 
 from advjax import attacks, losses, norms
 from advjax.attacks import bim, fgsm, mifgsm, pgd
+from advjax.evaluation import robust_accuracy
 
 __version__ = '0.1.0'
 
-__all__ = ['attacks', 'bim', 'fgsm', 'losses', 'mifgsm', 'norms', 'pgd']
+__all__ = [
+  'attacks',
+  'bim',
+  'fgsm',
+  'losses',
+  'mifgsm',
+  'norms',
+  'pgd',
+  'robust_accuracy',
+]

@@ -1,6 +1,6 @@
 """Attacks as users name them: `fgsm`, `bim-20`, `pgd-50-10`."""
 
-from typing import NamedTuple
+import dataclasses
 
 from advjax import attacks
 from advjax.types import Array, LogitsFn
@@ -16,7 +16,8 @@ _ATTACKS = {
 }
 
 
-class Attack(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Attack:
   """A gradient attack with its static choices made.
 
   Attributes:
@@ -57,9 +58,9 @@ class Attack(NamedTuple):
     Returns:
       The perturbed images.
     """
-    step_size = self.step_size
-    if step_size is None:
-      step_size = epsilon * self.step_ratio
+    step_size: Array | float = epsilon * self.step_ratio
+    if self.step_size is not None:
+      step_size = self.step_size
     if self.name == 'fgsm':
       return attacks.fgsm(
         logits_fn, images, labels, epsilon, norm=self.norm, bounds=self.bounds

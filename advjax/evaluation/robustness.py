@@ -19,7 +19,7 @@ from advjax.types import Array, LogitsFn
 
 # attack(logits_fn, images, labels, epsilon, keys) -> images, pure; one of
 # `parse_attack`, or any other of this form.
-AttackFn = Callable[[LogitsFn, Array, Array, Array, Array], Array]
+AttackFn = Callable[..., Array]
 Devices = Sequence[jax.Device]
 
 
@@ -71,8 +71,8 @@ def _batches(
   per_device = min(batch_size, -(-num_images // num_devices))
   rows = per_device * num_devices
   for start in range(0, num_images, rows):
-    indices = (start + np.arange(rows)) % num_images
-    indices = indices.reshape(num_devices, per_device).astype(np.int32)
+    order = (start + np.arange(rows, dtype=np.int32)) % num_images
+    indices = order.reshape(num_devices, per_device)
     yield _Batch(
       images[indices], labels[indices], indices, min(rows, num_images - start)
     )
@@ -336,8 +336,9 @@ def robust_accuracy(
     (1.0, 0.0)
   """
   labels = np.asarray(labels)
-  share = {'batch_size': batch_size, 'devices': devices}
-  clean = predict(logits_fn, images, **share) == labels
+  clean = labels == predict(
+    logits_fn, images, batch_size=batch_size, devices=devices
+  )
   attacked = {}
   for name, attack in attacks.items():
     result = attack_and_predict(
@@ -348,7 +349,8 @@ def robust_accuracy(
       labels,
       [epsilon],
       key=key,
-      **share,
+      batch_size=batch_size,
+      devices=devices,
     )
     attacked[name] = clean & (result.predictions['network'][0] == labels)
   worst_case = functools.reduce(np.logical_and, attacked.values(), clean)
@@ -357,8 +359,8 @@ def robust_accuracy(
 
 def _merge(values: Array) -> np.ndarray:
   """Turns `[D, E, B]` of the devices into `[E, D * B]`."""
-  values = np.asarray(values)
-  return np.moveaxis(values, 0, 1).reshape(values.shape[1], -1)
+  by_epsilon = np.moveaxis(np.asarray(values), 0, 1)
+  return by_epsilon.reshape(by_epsilon.shape[0], -1)
 
 
 def _check_images(images: np.ndarray, batch_size: int) -> None:

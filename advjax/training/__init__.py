@@ -1,0 +1,1 @@
+"""Training under an objective, on one or many devices."""
