@@ -181,7 +181,7 @@ set_up() { # Makes .venv, or brings it up to date.
     output=$(PIP_USER=0 "$venv/bin/python" -m pip install --quiet --no-input \
       --disable-pip-version-check "${packages[@]}" 2>&1) ||
       fail 1 "installing requirements.txt failed (it needs the network to PyPI):
-$(tail -n 12 <<< "$output")"
+$(grep ^ERROR <<< "$output" || tail -n 5 <<< "$output")"
     stamp_text "$version" "$build" > "$stamp.new"
     mv "$stamp.new" "$stamp"
     note ".venv is ready after $((SECONDS - start)) s"

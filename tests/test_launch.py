@@ -42,7 +42,8 @@ case "$*" in
     mkdir -p "${{@: -1}}/bin"
     cp "$0" "${{@: -1}}/bin/python" ;;
   '-m pip install '*)
-    [[ ! -e $CALLS.no_pip ]] || {{ echo 'ERROR: No matching jax'; exit 1; }}
+    [[ ! -e $CALLS.no_pip ]] || {{
+      echo 'WARNING: Retrying'; echo 'ERROR: No matching jax'; exit 1; }}
     [[ ! -e $CALLS.slow_pip ]] || sleep 1 ;;
   '-m ruff '*) [[ ! -e $CALLS.no_ruff ]] ;;
   '-P -m experiments.'*) exec {real} "$@" ;;
@@ -307,7 +308,7 @@ def test_failed_install_is_one_clear_message(project):
   assert output == ''
   assert errors.count('error:') == 1
   assert 'installing requirements.txt failed' in errors
-  assert 'ERROR: No matching jax' in errors
+  assert errors.endswith('PyPI):\nERROR: No matching jax\n')
   assert project.calls() == ['venv', 'pip install']
   project.make_work('pip')
   project.launch('train')
