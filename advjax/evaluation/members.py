@@ -7,6 +7,7 @@ import numpy as np
 
 from advjax.evaluation.attack_specs import Attack, parse_attack
 from advjax.evaluation.robustness import (
+  AttackedPredictions,
   Devices,
   attack_and_predict,
   predict,
@@ -136,19 +137,20 @@ def evaluate_members(
   result = Evaluation(
     clean, {}, {}, {}, {}, dict(attacks), epsilon, tuple(epsilons)
   )
-  # One program for both where all images are few.
+  # Where all images are few, the headline epsilon is one of the curve's.
   at_once = len(images) <= _MAX_CURVE_IMAGES
-  curve_epsilons = [*epsilons, epsilon] if at_once else list(epsilons)
+  radii = list(epsilons)
+  if at_once and epsilon not in radii:
+    radii.append(epsilon)
   for attack_name, attack in attacks.items():
     for source, source_fn in members.items():
-      pair = source, attack_name
 
       def run(
         count: int,
         radii: Sequence[float],
         attack: Attack = attack,
         source_fn: LogitsFn = source_fn,
-      ) -> Any:
+      ) -> AttackedPredictions:
         return attack_and_predict(
           source_fn,
           members,
@@ -157,22 +159,24 @@ def evaluate_members(
           labels[:count],
           radii,
           key=key,
-          kept=len(radii) - 1,
+          kept=radii.index(epsilon) if epsilon in radii else 0,
           norm=attack.norm,
           **share,
         )
 
-      curve = run(_MAX_CURVE_IMAGES, curve_epsilons)
+      curve = run(_MAX_CURVE_IMAGES, radii)
       headline = curve if at_once else run(len(images), [epsilon])
+      place = radii.index(epsilon) if at_once else 0
+      pair = source, attack_name
       result.curves[pair] = {
         name: values[: len(epsilons)]
         for name, values in curve.predictions.items()
       }
       result.headline[pair] = {
-        name: values[-1] for name, values in headline.predictions.items()
+        name: values[place] for name, values in headline.predictions.items()
       }
       result.images[pair] = headline.images
-      result.max_sizes[pair] = float(headline.sizes[-1].max())
+      result.max_sizes[pair] = float(headline.sizes[place].max())
   return result
 
 
