@@ -1,6 +1,7 @@
 """Devices, and the one place where functions are mapped over them."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -82,7 +83,7 @@ def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
 
 def parallelize(
   function: Callable, devices: Sequence[jax.Device], *, num_args: int
-) -> Callable:
+) -> functools.partial:
   """Maps `function(rank, state, ...)` over devices with pmap.
 
   All arguments but the rank are the same on every device, and so are the
@@ -95,7 +96,7 @@ def parallelize(
     num_args: Number of arguments after the rank.
 
   Returns:
-    The function without its first argument.
+    The pmapped function with its first argument, the ranks, filled in.
 
   Example:
     >>> double = parallelize(
@@ -114,5 +115,4 @@ def parallelize(
     devices=list(devices),
     donate_argnums=1,
   )
-  ranks = np.arange(len(devices))
-  return lambda *args: mapped(ranks, *args)
+  return functools.partial(mapped, np.arange(len(devices)))
