@@ -211,7 +211,7 @@ def member_config(
 
   Raises:
     ValueError: if there is no such member, or it sets a field that no
-      config has.
+      config has, or one that members share: the data and the evaluation.
 
   Example:
     >>> config = default_config()
@@ -228,7 +228,7 @@ def member_config(
   common = set(default_config())
   merged = {field: resolved[field] for field in resolved if field in common}
   for field, value in resolved[name].items():
-    choose(f'field of {name}', field, common)
+    choose(f'field of {name}', field, common - {'dataset', 'evaluation'})
     merges = isinstance(value, dict) and 'name' not in value
     merged[field] = {**merged[field], **value} if merges else value
   return config_dict.ConfigDict(merged)

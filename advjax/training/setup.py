@@ -124,12 +124,19 @@ def create_training(
 
   def init_state() -> TrainState:
     images = jnp.zeros((1, *train_split.images.shape[1:]))
-    state = create_state(
+    return create_state(
       model, optimizer, images, init_key, with_ema=config.ema_decay > 0
     )
+
+  def start_state() -> TrainState:
+    state = init_state()
     if config.init_from:
       state = checkpoint.load_params(config.init_from, state)
     return state
+
+  if config.init_from:
+    # Read once for its errors, before anything is written or computed.
+    checkpoint.load_params(config.init_from, jax.eval_shape(init_state))
 
   return Training(
     config=config,
@@ -145,7 +152,7 @@ def create_training(
     test_split=dataset.test,
     num_classes=dataset.num_classes,
     devices=devices,
-    init_state=init_state,
+    init_state=start_state,
     train_steps=parallelize(
       make_train_steps(step, plan, train_key), devices, num_args=4
     ),
