@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 # The host hears nothing from the devices during a chunk of steps, and a
 # signal waits for its end.
 _CHUNK_SECONDS = 2.0
-_FIRST_CHUNK = 8
+_MAX_GROWTH = 8
 
 
 class Diverged(RuntimeError):
@@ -135,7 +135,7 @@ def _train(run: _Run, state: TrainState, log: MetricsLog) -> TrainState:
     logger.info('%s: going on from step %d', run.name, step)
   data, hparams = device_inputs(run.training)
   state = replicate(state, run.training.devices)
-  chunk = _FIRST_CHUNK
+  chunk = 1
   progress = Progress(run.name, run.num_steps, config.num_epochs, step)
   with contextlib.closing(progress), stop_on_signals() as stop:
     # No steps: compiles, so that the times below are those of the steps.
@@ -153,7 +153,8 @@ def _train(run: _Run, state: TrainState, log: MetricsLog) -> TrainState:
       _check_finite(run, history['loss'], step)
       add_chunk(run.record, history, seconds)
       step += count
-      chunk = max(1, int(_CHUNK_SECONDS * count / seconds))
+      fitting = int(_CHUNK_SECONDS * count / seconds)
+      chunk = max(1, min(fitting, _MAX_GROWTH * count))
       rate = count * config.batch_size / seconds
       epoch = -(-step // plan.steps_per_epoch)
       latest = {key: float(values[-1]) for key, values in history.items()}
