@@ -176,7 +176,7 @@ def checkpoint_directory(path: str | pathlib.Path) -> pathlib.Path:
     ValueError: if there are none.
 
   Example:
-    >>> checkpoint_directory('no-such-run')
+    >>> checkpoint_directory('no-such-run')  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
     ValueError: no checkpoint found in 'no-such-run': give a run's workdir, ...
