@@ -1,0 +1,59 @@
+"""A small network for the tests of training, in JAX and in NumPy float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests import reference
+
+NUM_INPUTS, NUM_HIDDEN, NUM_CLASSES = 6, 5, 3
+MLP = reference.Mlp.random(0, NUM_INPUTS, NUM_HIDDEN, NUM_CLASSES)
+IMAGES = np.random.default_rng(1).uniform(size=(4, NUM_INPUTS))
+LABELS = np.array([0, 1, 2, 1])
+
+
+def apply(params, model_state, images, *, train):
+  """The forward pass of a `reference.Mlp`, with its arrays as params."""
+  del train
+  hidden = jax.nn.relu(images @ params.w1 + params.b1[None])
+  return hidden @ params.w2 + params.b2[None], model_state
+
+
+def params(dtype=jnp.float32, mlp=MLP):
+  return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), mlp)
+
+
+def batch(dtype=jnp.float32, **others):
+  images = jnp.asarray(IMAGES, dtype)
+  return {'image': images, 'label': jnp.asarray(LABELS), **others}
+
+
+def keys(seed=0, count=len(LABELS)):
+  return jax.vmap(jax.random.fold_in, (None, 0))(
+    jax.random.key(seed), jnp.arange(count)
+  )
+
+
+def compiled(function):
+  """Compiles fast rather than well: every program here runs once or twice."""
+  options = {'xla_backend_optimization_level': 0}
+  return jax.jit(function, compiler_options=options)
+
+
+def adversarial_of(objective, hparams, *, mlp=MLP, dtype=jnp.float32, **others):
+  """The images that an objective trains on: what its last pass is given."""
+
+  def run(params, batch, hparams):
+    seen = []
+
+    def spy(params, model_state, images, *, train):
+      if train:
+        seen.append(images)
+      return apply(params, model_state, images, train=train)
+
+    objective(spy, params, {}, batch, hparams, keys())
+    return seen[-1]
+
+  return np.asarray(
+    compiled(run)(params(dtype, mlp), batch(dtype, **others), hparams)
+  )
