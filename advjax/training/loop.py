@@ -140,7 +140,8 @@ def _train(run: _Run, state: TrainState, log: MetricsLog) -> TrainState:
   with contextlib.closing(progress), stop_on_signals() as stop:
     # No steps: compiles, so that the times below are those of the steps.
     state, _ = run.training.train_steps(state, data, hparams, np.int32(0))
-    while step < run.num_steps and not stop.signum:
+    stopped = stop.signum
+    while step < run.num_steps and not stopped:
       count = min(chunk, plan.steps_per_epoch - step % plan.steps_per_epoch)
       if config.log_every_steps:
         count = min(count, config.log_every_steps - run.record.num_pending)
@@ -167,9 +168,13 @@ def _train(run: _Run, state: TrainState, log: MetricsLog) -> TrainState:
         left = (run.num_steps - step) * seconds / count
         progress.epoch_done(epoch, metrics, rate, left)
       due = epoch_done and epoch % config.checkpoint_every_epochs == 0
-      if due or step == run.num_steps or stop.signum:
+      # Read once: a signal that comes later waits for another chunk, and so
+      # for a checkpoint.
+      stopped = stop.signum
+      if due or step == run.num_steps or stopped:
         _save(run, run.last, state, log, keep=2)
-  if step < run.num_steps and stop.signum:
+  # Also after the last step: there is more to do than training.
+  if stop.signum:
     raise Interrupted(stop.signum)
   return state
 
