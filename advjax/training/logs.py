@@ -46,8 +46,10 @@ class MetricsLog:
     self._file = self.path.open('ab')
     self._file.truncate(num_bytes)
     self._file.seek(num_bytes)
+    # TensorBoard hides what has this step or a later one; those of the
+    # checkpoint's own step were written before it.
     self._events = tensorboardX.SummaryWriter(
-      str(workdir / 'events'), purge_step=step if step else None
+      str(workdir / 'events'), purge_step=step + 1
     )
 
   @property
