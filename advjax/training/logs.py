@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import pathlib
 import sys
 from collections.abc import Mapping
@@ -44,8 +45,9 @@ class MetricsLog:
   def __init__(self, workdir: pathlib.Path, num_bytes: int, step: int) -> None:
     self.path = workdir / 'metrics.jsonl'
     self._file = self.path.open('ab')
-    self._file.truncate(num_bytes)
-    self._file.seek(num_bytes)
+    # A longer length would fill the file up with zeros, were records lost.
+    self._file.truncate(min(num_bytes, self.path.stat().st_size))
+    self._file.seek(0, os.SEEK_END)
     # TensorBoard hides what has this step or a later one; those of the
     # checkpoint's own step were written before it.
     self._events = tensorboardX.SummaryWriter(
