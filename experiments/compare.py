@@ -104,8 +104,10 @@ def run_members(
     for name, member in configs.items()
   }
   workdir = prepare_workdir(workdir, config)
-  for name, member in configs.items():
-    prepare_workdir(folders[name], member)
+  folders = {
+    name: prepare_workdir(folders[name], member)
+    for name, member in configs.items()
+  }
   images, labels = data.to_float(dataset.test.images), dataset.test.labels
   for name, training in trainings.items():
     if print_model:
