@@ -140,7 +140,7 @@ def _train(run: _Run, state: TrainState, log: MetricsLog) -> TrainState:
   with contextlib.closing(progress), stop_on_signals() as stop:
     # No steps: compiles, so that the times below are those of the steps.
     state, _ = run.training.train_steps(state, data, hparams, np.int32(0))
-    stopped = stop.signum
+    stopped: int | None = None
     while step < run.num_steps and not stopped:
       count = min(chunk, plan.steps_per_epoch - step % plan.steps_per_epoch)
       if config.log_every_steps:
