@@ -184,9 +184,14 @@ def _check_finite(run: _Run, losses: np.ndarray, step: int) -> None:
   if bad.size:
     raise Diverged(
       f'{run.name}: the loss is {losses[bad[0]]} at step {step + bad[0] + 1}; '
-      f"the last good checkpoint stays in '{run.last}'. A smaller "
-      'hparams.learning_rate may help'
+      f'{_what_stays(run)}. A smaller hparams.learning_rate may help'
     )
+
+
+def _what_stays(run: _Run) -> str:
+  if not run.last.is_dir():
+    return 'there is no checkpoint before it'
+  return f"the last good checkpoint stays in '{run.last}'"
 
 
 def _save(
@@ -199,9 +204,8 @@ def _save(
   finite = jax.tree.map(lambda leaf: np.isfinite(leaf).all(), state.params)
   if not all(jax.tree.leaves(finite)):
     raise Diverged(
-      f'{run.name}: a parameter is not finite at step {int(state.step)}; the '
-      f"last good checkpoint stays in '{run.last}'. A smaller "
-      'hparams.learning_rate may help'
+      f'{run.name}: a parameter is not finite at step {int(state.step)}; '
+      f'{_what_stays(run)}. A smaller hparams.learning_rate may help'
     )
   run.record.log_bytes = log.num_bytes
   save_checkpoint(directory, state, dataclasses.asdict(run.record), keep)
