@@ -243,7 +243,8 @@ def _end_epoch(
 def _warn_of_collapse(run: _Run, epoch: int) -> None:
   accuracies = run.record.robust_accuracies
   trained_for_it = run.training.config.objective.name != 'standard'
-  if trained_for_it and has_collapsed(accuracies):
+  is_new = not has_collapsed(accuracies[:-1])
+  if trained_for_it and is_new and has_collapsed(accuracies):
     warning = (
       f'{run.name}: PGD accuracy fell from {max(accuracies):.3f} to '
       f'{accuracies[-1]:.3f} by epoch {epoch}: catastrophic overfitting. The '

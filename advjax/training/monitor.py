@@ -85,5 +85,7 @@ def has_collapsed(robust_accuracies: Sequence[float]) -> bool:
     >>> has_collapsed([0.4, 0.6, 0.5])
     False
   """
+  if not robust_accuracies:
+    return False
   best, last = max(robust_accuracies), robust_accuracies[-1]
   return last < _COLLAPSE_RATIO * best and best - last >= _COLLAPSE_DROP
