@@ -242,7 +242,11 @@ def load_params(path: str | pathlib.Path, like: TrainState) -> TrainState:
       )
 
   def fit(tree: Any, want: Any) -> Any:
-    return jax.tree.unflatten(jax.tree.structure(want), jax.tree.leaves(tree))
+    # By path: what was a named tuple comes back as a dictionary, in the order
+    # of its names.
+    leaves = _leaves_by_path(tree)
+    ordered = [leaves[path] for path in _leaves_by_path(want)]
+    return jax.tree.unflatten(jax.tree.structure(want), ordered)
 
   params = fit(params, like.params)
   return like._replace(
