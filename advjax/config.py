@@ -14,7 +14,8 @@ from typing import Any
 
 from ml_collections import config_dict
 
-_FRACTION = re.compile(r'([-+]?[\d.]+(?:e[-+]?\d+)?)\s*/\s*([\d.]+)', re.I)
+_NUMBER = r'[-+]?[\d.]+(?:e[-+]?\d+)?'
+_FRACTION = re.compile(rf'{_NUMBER}\s*/\s*{_NUMBER}', re.I)
 _ONLY_NUMBERS = re.compile(r'[\d\s.,/()\[\]+\-eE]*')
 
 
