@@ -263,7 +263,7 @@ def check_range(
   """
   is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
   whole = isinstance(value, int) or not integer
-  if is_number and whole and low <= value <= high:
+  if is_number and whole and low <= value <= high and math.isfinite(value):
     return
   kind = 'an integer' if integer else 'a number'
   span = f'>= {low}' if math.isinf(high) else f'from {low} to {high}'
