@@ -7,6 +7,7 @@ anything is computed or written; a run that a signal stops exits with
 
 import logging
 import pathlib
+import re
 import runpy
 import sys
 from collections.abc import Callable, Sequence
@@ -69,11 +70,14 @@ def _check_config_flags(arguments: Sequence[str]) -> None:
   ml_collections reports these by a traceback inside a message, or not
   before the config is used.
   """
-  named = dict(
-    argument.lstrip('-').split('=', 1)
-    for argument in arguments[1:]
-    if argument.startswith('--config') and '=' in argument
-  )
+  named = {}
+  for argument, following in zip(
+    arguments[1:], [*arguments[2:], ''], strict=True
+  ):
+    name, equals, value = argument.partition('=')
+    if re.match(r'--?(no)?config(\.|$)', name):
+      name = name.lstrip('-').removeprefix('no')
+      named[name] = value if equals else following
   path, _, variant = named.pop('config', '').partition(':')
   if not path:
     raise ValueError('--config=configs/FILE.py[:variant] is missing')
@@ -87,7 +91,7 @@ def _check_config_flags(arguments: Sequence[str]) -> None:
     section = config
     for name in field.removeprefix('config.').split('.'):
       if not isinstance(section, config_dict.ConfigDict):
-        break
+        raise ValueError(f"--{field}: there is no '{name}' in a plain value")
       choose(f'config field in {field!r}:', name, section)
       section = section[name]
 
@@ -123,7 +127,7 @@ def run(main: Callable[[], None], argv: Sequence[str] | None = None) -> None:
   except Diverged as error:
     logger.error('error: %s', error)
     sys.exit(1)
-  except (ValueError, flags.Error) as error:
+  except (ValueError, FileNotFoundError, flags.Error) as error:
     logger.error('error: %s', error)
     sys.exit(2)
 
