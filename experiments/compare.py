@@ -193,8 +193,11 @@ def compare(
     ValueError: for anything wrong in the config, before anything is written.
   """
   workdir = pathlib.Path(workdir)
-  if not config.members:
-    raise ValueError('members = (); allowed: one name or more')
+  if not config.get('members'):
+    raise ValueError(
+      'the config has no members to compare; compare takes a config such as '
+      "configs/nsl_digits.py, a config of one network belongs to 'train'"
+    )
   return run_members(
     {name: member_config(config, name) for name in config.members},
     {name: workdir / name for name in config.members},

@@ -33,6 +33,12 @@ def train_and_evaluate(
   Raises:
     ValueError: for anything wrong in the config, before anything is written.
   """
+  if 'members' in config:
+    raise ValueError(
+      f'the config has members, {", ".join(config.members)}: it belongs to '
+      "'compare'; train takes a config of one network, such as "
+      'configs/digits.py'
+    )
   name = config.objective.name
   workdir = pathlib.Path(workdir)
   return run_members(
