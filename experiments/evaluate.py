@@ -106,6 +106,8 @@ def evaluate(
   attacks = parse_attacks(attack_names, norm=norm, step_size=step_size)
   directory = checkpoint_directory(checkpoint)
   config = read_run_config(directory)
+  # The checkpoint has what training started from; the other run may be gone.
+  config.init_from = ''
   dataset = data.load(config.dataset)
   training = create_training(config, dataset, devices)
   state = load_params(directory, training.init_state())
