@@ -3,9 +3,9 @@
   ./launch.sh train --config=configs/digits.py:trades --workdir=runs/trades
 
 Variants: `standard`, `nsl`, `fgsm_at`, `pgd_at` (the default), `trades`; each
-also as, say, `trades-smoke` (one epoch); `smoke` is `pgd_at-smoke`. All train the NSL network for 20
-epochs, about half a minute on 2 CPU cores for pgd_at, with 137 training
-images held out to choose the best checkpoint by.
+also as, say, `trades-smoke` (one epoch); `smoke` is `pgd_at-smoke`. All train
+the NSL network for 20 epochs, about half a minute on 2 CPU cores for pgd_at,
+with 137 training images held out to choose the best checkpoint by.
 """
 
 from ml_collections import config_dict
@@ -35,8 +35,7 @@ _STEP_RATIOS = {'fgsm_at': 1.25, 'pgd_at': 2.5 / 7, 'trades': 2.5 / 7}
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
   """Returns the config of one training run."""
-  if variant in (None, 'smoke'):
-    variant = 'pgd_at' if variant is None else 'pgd_at-smoke'
+  variant = {'smoke': 'pgd_at-smoke'}.get(variant or '', variant or 'pgd_at')
   name, _, smoke = variant.partition('-')
   choose('variant', name, _OBJECTIVES)
   if smoke:
