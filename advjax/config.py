@@ -303,6 +303,8 @@ def check_config(config: Mapping[str, Any]) -> None:
     'evaluation.batch_size', evaluation['batch_size'], 1, integer=True
   )
   check_range('evaluation.epsilon', evaluation['epsilon'], 0.0)
+  if not evaluation['epsilons']:
+    raise ValueError('evaluation.epsilons = (); allowed: one number or more')
   for index, epsilon in enumerate(evaluation['epsilons']):
     check_range(f'evaluation.epsilons[{index}]', epsilon, 0.0)
   choose('report_checkpoint', config['report_checkpoint'], ('last', 'best'))
