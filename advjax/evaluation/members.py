@@ -117,6 +117,7 @@ def evaluate_members(
     ValueError: as `attack_and_predict`.
 
   Example:
+    >>> import jax
     >>> networks = {'one': lambda x: 10 * x}
     >>> result = evaluate_members(
     ...   networks,

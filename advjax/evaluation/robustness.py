@@ -6,7 +6,7 @@ padding or on the devices.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 
 from advjax import norms
 from advjax.attacks.callables import Callee
+from advjax.evaluation.batches import batches, check_images, check_labels
 from advjax.types import Array, LogitsFn
 
 # attack(logits_fn, images, labels, epsilon, keys) -> images, pure; one of
@@ -52,30 +53,6 @@ class RobustAccuracy(NamedTuple):
   clean: np.ndarray
   attacked: dict[str, np.ndarray]
   worst_case: np.ndarray
-
-
-class _Batch(NamedTuple):
-  """A batch for all devices: `[D, B, ...]`, and the rows that are real."""
-
-  images: np.ndarray
-  labels: np.ndarray
-  indices: np.ndarray
-  num_real: int
-
-
-def _batches(
-  images: np.ndarray, labels: np.ndarray, batch_size: int, num_devices: int
-) -> Iterator[_Batch]:
-  """Cuts the data into batches of one shape; padding repeats images."""
-  num_images = len(images)
-  per_device = min(batch_size, -(-num_images // num_devices))
-  rows = per_device * num_devices
-  for start in range(0, num_images, rows):
-    order = (start + np.arange(rows, dtype=np.int32)) % num_images
-    indices = order.reshape(num_devices, per_device)
-    yield _Batch(
-      images[indices], labels[indices], indices, min(rows, num_images - start)
-    )
 
 
 @functools.lru_cache(maxsize=64)
@@ -163,12 +140,12 @@ def predict(
     [0, 1, 2]
   """
   images = np.asarray(images)
-  _check_images(images, batch_size)
+  check_images(images, batch_size)
   devices = tuple(devices or jax.local_devices())
   program, network = _predict_program(devices), Callee.of(logits_fn)
   predictions, kinds = [], []
   labels = np.zeros(len(images), np.int32)
-  for batch in _batches(images, labels, batch_size, len(devices)):
+  for batch in batches(images, labels, batch_size, len(devices)):
     result, kind = program(batch.images, network)
     predictions.append(np.asarray(result).reshape(-1)[: batch.num_real])
     kinds.append(np.asarray(kind).reshape(-1, 2)[: batch.num_real])
@@ -245,13 +222,9 @@ def attack_and_predict(
     >>> (result.predictions['itself'] == np.arange(3)[None]).mean(1).tolist()
     [1.0, 0.0]
   """
-  images, labels = np.asarray(images), np.asarray(labels, np.int32)
-  _check_images(images, batch_size)
-  if labels.shape != images.shape[:1]:
-    raise ValueError(
-      f'labels have shape {labels.shape}; allowed: {images.shape[:1]}, one per '
-      'image'
-    )
+  images = np.asarray(images)
+  check_images(images, batch_size, getattr(attack, 'bounds', None))
+  labels = check_labels(labels, images, source)
   if not 0 <= kept < len(epsilons) or min(epsilons, default=-1) < 0:
     raise ValueError(
       f'epsilons = {list(epsilons)}; allowed: one number >= 0 or more, of '
@@ -261,7 +234,7 @@ def attack_and_predict(
   program = _attack_program(attack, norm, devices)
   networks = {name: Callee.of(target) for name, target in targets.items()}
   parts: list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]] = []
-  for batch in _batches(images, labels, batch_size, len(devices)):
+  for batch in batches(images, labels, batch_size, len(devices)):
     predictions, sizes, perturbed = program(
       batch.images,
       batch.labels,
@@ -335,7 +308,9 @@ def robust_accuracy(
     >>> float(table.clean.mean()), float(table.worst_case.mean())
     (1.0, 0.0)
   """
-  labels = np.asarray(labels)
+  images = np.asarray(images)
+  check_images(images, batch_size)
+  labels = check_labels(labels, images, logits_fn)
   clean = labels == predict(
     logits_fn, images, batch_size=batch_size, devices=devices
   )
@@ -361,17 +336,3 @@ def _merge(values: Array) -> np.ndarray:
   """Turns `[D, E, B]` of the devices into `[E, D * B]`."""
   by_epsilon = np.moveaxis(np.asarray(values), 0, 1)
   return by_epsilon.reshape(by_epsilon.shape[0], -1)
-
-
-def _check_images(images: np.ndarray, batch_size: int) -> None:
-  if images.ndim < 2 or not len(images):
-    raise ValueError(
-      f'images have shape {images.shape}; allowed: [N, ...] with N >= 1'
-    )
-  if not jnp.issubdtype(images.dtype, jnp.floating):
-    raise ValueError(
-      f'images have dtype {images.dtype}; allowed: a floating type (divide '
-      'uint8 by 255)'
-    )
-  if batch_size < 1:
-    raise ValueError(f'batch_size = {batch_size}; allowed: an integer >= 1')

@@ -1,0 +1,82 @@
+"""Cuts many images into batches for all devices, once they are checked."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from advjax.attacks.callables import output_shape
+from advjax.types import LogitsFn
+
+
+class Batch(NamedTuple):
+  """A batch for all devices: `[D, B, ...]`, and the rows that are real."""
+
+  images: np.ndarray
+  labels: np.ndarray
+  indices: np.ndarray
+  num_real: int
+
+
+def batches(
+  images: np.ndarray, labels: np.ndarray, batch_size: int, num_devices: int
+) -> Iterator[Batch]:
+  """Cuts the data into batches of one shape; padding repeats images."""
+  num_images = len(images)
+  per_device = min(batch_size, -(-num_images // num_devices))
+  rows = per_device * num_devices
+  for start in range(0, num_images, rows):
+    order = (start + np.arange(rows, dtype=np.int32)) % num_images
+    indices = order.reshape(num_devices, per_device)
+    yield Batch(
+      images[indices], labels[indices], indices, min(rows, num_images - start)
+    )
+
+
+def check_images(
+  images: np.ndarray,
+  batch_size: int,
+  bounds: tuple[float | None, float | None] | None = None,
+) -> None:
+  """Raises a ValueError for images that attacks could not look at, traced."""
+  if images.ndim < 2 or not len(images):
+    raise ValueError(
+      f'images have shape {images.shape}; allowed: [N, ...] with N >= 1'
+    )
+  if not jnp.issubdtype(images.dtype, jnp.floating):
+    raise ValueError(
+      f'images have dtype {images.dtype}; allowed: a floating type (divide '
+      'uint8 by 255)'
+    )
+  lower, upper = bounds or (None, None)
+  too_low = lower is not None and images.min() < lower
+  too_high = upper is not None and images.max() > upper
+  if too_low or too_high or not np.isfinite(images).all():
+    raise ValueError(
+      f'images hold values from {images.min()} to {images.max()}; allowed: '
+      f'finite values{f" from {lower} to {upper}" if bounds else ""}'
+    )
+  if batch_size < 1:
+    raise ValueError(f'batch_size = {batch_size}; allowed: an integer >= 1')
+
+
+def check_labels(
+  labels: Any, images: np.ndarray, logits_fn: LogitsFn
+) -> np.ndarray:
+  """Returns the labels as int32; the attacks cannot look at traced ones."""
+  labels = np.asarray(labels)
+  if labels.shape != images.shape[:1]:
+    raise ValueError(
+      f'labels have shape {labels.shape}; allowed: {images.shape[:1]}, one per '
+      'image'
+    )
+  if not np.issubdtype(labels.dtype, np.integer):
+    raise ValueError(f'labels have dtype {labels.dtype}; allowed: integers')
+  num_classes = output_shape(logits_fn, images[:1]).shape[-1]
+  if labels.min() < 0 or labels.max() >= num_classes:
+    raise ValueError(
+      f'labels hold values from {labels.min()} to {labels.max()}; allowed: 0 '
+      f'to {num_classes - 1}, the classes of logits_fn'
+    )
+  return labels.astype(np.int32)
