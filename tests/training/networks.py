@@ -28,9 +28,9 @@ def batch(dtype=jnp.float32, **others):
   return {'image': images, 'label': jnp.asarray(LABELS), **others}
 
 
-def keys(seed=0, count=len(LABELS)):
+def keys():
   return jax.vmap(jax.random.fold_in, (None, 0))(
-    jax.random.key(seed), jnp.arange(count)
+    jax.random.key(0), jnp.arange(len(LABELS))
   )
 
 

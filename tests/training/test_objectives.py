@@ -214,7 +214,7 @@ def test_fgsm_at_without_bounds_leaves_the_pixel_range():
   free = networks.adversarial_of(objectives.fgsm_at(bounds=None), hparams)
   boxed = networks.adversarial_of(objectives.fgsm_at(), hparams)
   assert free.min() < 0 or free.max() > 1
-  assert 0 <= boxed.min() and boxed.max() <= 1
+  assert boxed.min() >= 0 and boxed.max() <= 1
 
 
 def softmax(logits):
