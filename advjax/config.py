@@ -129,7 +129,10 @@ def default_config() -> config_dict.ConfigDict:
   """
   config = config_dict.ConfigDict()
   config.seed = 0
-  config.dataset = config_dict.create(name='digits')
+  # `path` is the file of the npz data set.
+  config.dataset = config_dict.create(
+    name='digits', path=config_dict.placeholder(str)
+  )
   # Images held out of the training split to choose the best checkpoint by.
   config.num_validation = 0
   config.model = config_dict.create(name='cnn')

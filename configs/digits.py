@@ -42,7 +42,6 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
     choose('variant', smoke, ('smoke',))
   objective, hparams = _OBJECTIVES[name]
   config = default_config()
-  config.dataset = {'name': 'digits'}
   config.num_epochs = 20
   config.num_validation = 137
   config.report_checkpoint = 'best' if name != 'standard' else 'last'

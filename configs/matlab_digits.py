@@ -23,7 +23,6 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
   if variant is not None:
     choose('variant', variant, ('parity', 'smoke'))
   config = default_config()
-  config.dataset = {'name': 'digits'}
   config.model = {'name': 'matlab_cnn'}
   config.num_epochs = 30
   config.batch_size = 100

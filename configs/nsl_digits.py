@@ -17,7 +17,6 @@ from advjax.config import choose, default_config, shrink_to_smoke
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
   """Returns the config of a comparison of `base` and `adversarial`."""
   config = default_config()
-  config.dataset = {'name': 'digits'}
   config.num_epochs = 20
   # Keras' Adam, with which the tutorial trains.
   config.optimizer.eps = 1e-7
