@@ -4,12 +4,14 @@ Every function works on one `[B, ...]` array or on a pytree of them and takes
 one norm per example, over all axes but the first and over all leaves.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from advjax.types import Array
 
@@ -83,35 +85,27 @@ def _clip(tree: Tree, lower: Tree | None, upper: Tree | None) -> Tree:
   return tree
 
 
-def _per_key(
-  draw: Callable[[Array, tuple[int, ...], Any], Array],
-) -> Callable[[Array, Tree], Tree]:
-  """Draws every leaf of every example from that example's key alone."""
+def _draw(
+  distribution: Callable[..., Array], keys: Array, like: Tree, extra: int
+) -> Array:
+  """Draws all coordinates of an example, and some extra, from its key alone.
 
-  def sample(keys: Array, like: Tree) -> Tree:
-    leaves, treedef = jax.tree.flatten(like)
-    draws = [
-      jax.vmap(lambda key, i=i, x=x: draw(_fold(key, i), x.shape[1:], x.dtype))(
-        keys
-      )
-      for i, x in enumerate(leaves)
-    ]
-    return jax.tree.unflatten(treedef, draws)
-
-  return sample
+  One draw for all leaves: every other one would lengthen the compilation.
+  """
+  size = sum(math.prod(x.shape[1:]) for x in jax.tree.leaves(like)) + extra
+  dtype = jnp.result_type(*jax.tree.leaves(like))
+  return jax.vmap(lambda key: distribution(key, (size,), dtype))(keys)
 
 
-def _fold(key: Array, data: int) -> Array:
-  return jax.random.fold_in(key, data)
-
-
-def _extra(keys: Array, like: Tree) -> Array:
-  """One Exp(1) per example, from a key that no leaf uses: [B]."""
-  leaves = jax.tree.leaves(like)
-  dtype = jnp.result_type(*leaves)
-  return jax.vmap(
-    lambda key: jax.random.exponential(_fold(key, len(leaves)), dtype=dtype)
-  )(keys)
+def _fill(like: Tree, flat: Array) -> Tree:
+  """Cuts `[B, coordinates]` into leaves like those of `like`."""
+  leaves, treedef = jax.tree.flatten(like)
+  ends = np.cumsum([math.prod(x.shape[1:]) for x in leaves])
+  parts = [
+    flat[:, end - math.prod(x.shape[1:]) : end].reshape(x.shape).astype(x.dtype)
+    for x, end in zip(leaves, ends.tolist(), strict=True)
+  ]
+  return jax.tree.unflatten(treedef, parts)
 
 
 # ------------------------------------------------------------------------ linf
@@ -139,9 +133,10 @@ def _linf_project(
   return _clip(jax.tree.map(clip, delta), lower, upper)
 
 
-_linf_sample = _per_key(
-  lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -1, 1)
-)
+def _linf_sample(keys: Array, like: Tree) -> Tree:
+  draws = _draw(jax.random.uniform, keys, like, extra=0)
+  return _fill(like, 2 * draws - 1)
+
 
 # -------------------------------------------------------------------------- l2
 
@@ -172,14 +167,11 @@ def _l2_project(
   return _clip(_scale(delta, factor), lower, upper)
 
 
-_normal = _per_key(jax.random.normal)
-
-
 def _l2_sample(keys: Array, like: Tree) -> Tree:
-  # Barthe et al. 2005 (arXiv math/0503650): uniform in the ball.
-  draws = _normal(keys, like)
-  squares = _sum(jax.tree.map(jnp.square, draws))
-  return _divide(draws, jnp.sqrt(squares + 2 * _extra(keys, like)))
+  # Uniform in the ball of D dimensions: the first D of the D + 2 coordinates of
+  # a point on the sphere. Barthe et al. 2005, arXiv math/0503650.
+  draws = _draw(jax.random.normal, keys, like, extra=2)
+  return _fill(like, _divide(draws, _l2_size(draws)))
 
 
 # -------------------------------------------------------------------------- l1
@@ -274,21 +266,23 @@ def _l1_project(
   shift = jnp.clip(exact, low, high)
   fits = _l1_size(shrink(jnp.zeros_like(shift))) <= epsilon
   sizes = shrink(jnp.where(fits, 0, shift))
-  # The last rounding: towards zero stays in the box.
-  total = _l1_size(sizes)
-  outside = total > epsilon
-  factor = jnp.where(outside, epsilon / jnp.where(outside, total, 1), 1)
+  # The last rounding falls to those that are not at the box, for these are to
+  # be seen to be there.
+  inside = jax.tree.map(lambda s, r: jnp.where(s < r, s, 0), sizes, room)
+  excess = jnp.maximum(_l1_size(sizes) - epsilon, 0)
+  left = jnp.maximum(1 - _divide(excess, _l1_size(inside)), 0)
   return jax.tree.map(
-    lambda d, s: jnp.sign(d) * s, delta, _scale(sizes, factor)
+    lambda d, s, r: jnp.sign(d) * jnp.where(s < r, s * expand(left, s), s),
+    delta,
+    sizes,
+    room,
   )
 
 
-_laplace = _per_key(jax.random.laplace)
-
-
 def _l1_sample(keys: Array, like: Tree) -> Tree:
-  draws = _laplace(keys, like)
-  return _divide(draws, _l1_size(draws) + _extra(keys, like))
+  # Likewise: the first D of the D + 1 coordinates of a Laplace direction.
+  draws = _draw(jax.random.laplace, keys, like, extra=1)
+  return _fill(like, _divide(draws, _l1_size(draws)))
 
 
 # ------------------------------------------------------------------------- NSL

@@ -13,8 +13,8 @@ from advjax.attacks.space import Leaves, Space, make_space
 from advjax.norms import Norm, expand
 from advjax.types import Array, LogitsFn, LossFn
 
-# (images, keys) -> (sum of the scores, (scores [B], fooled [B]))
-Evaluate = Callable[[Leaves, Array | None], tuple[Array, tuple[Array, Array]]]
+# (images, keys, iterate) -> (sum of the scores, (scores [B], fooled [B]))
+Evaluate = Callable[..., tuple[Array, tuple[Array, Array]]]
 
 
 class _Best(NamedTuple):
@@ -50,7 +50,8 @@ def _ascend(
 
   if not keep_best:
     return jax.lax.stop_gradient(attempt(None, 0))
-  best = _Best(space.images(space.still(zero)), zero - jnp.inf, zero > 0)
+  nothing = [x + expand(zero, x).astype(x.dtype) for x in space.originals]
+  best = _Best(nothing, zero - jnp.inf, zero > 0)
   if num_restarts == 1:
     best = attempt(best, 0)
   else:
@@ -80,7 +81,7 @@ def _attempt(
   def step(carry: Any, t: Any) -> tuple[Any, None]:
     delta, velocity, best = carry
     images = space.images(delta)
-    (_, seen), gradient = gradient_fn(images, _fold(keys, t + 1))
+    (_, seen), gradient = gradient_fn(images, keys, t + 1)
     if best is not None:
       best = _better(best, images, *seen)
     delta, velocity = space.move(delta, velocity, gradient)
@@ -98,7 +99,7 @@ def _attempt(
   images = space.images(delta)
   if best is None:
     return images
-  _, seen = evaluate(images, _fold(keys, num_steps + 1))
+  _, seen = evaluate(images, keys, num_steps + 1)
   return _better(best, images, *seen)
 
 
@@ -144,7 +145,7 @@ def _zero(
   zero = jnp.zeros(space.batch, inputs_lib.compute_dtype(inputs.images))
   if not jax.sharding.get_abstract_mesh().manual_axes:
     return zero
-  _, (score, _) = evaluate(space.originals, _fold(keys, 0))
+  _, (score, _) = evaluate(space.originals, keys, 0)
   arrays = [score, *jax.tree.leaves(inputs._replace(key=None))]
   if keys is not None:
     arrays.append(jax.random.key_data(keys))
@@ -178,13 +179,14 @@ def _make_evaluate(
     loss = loss.astype(jnp.promote_types(loss.dtype, jnp.float32))
     return (-loss if targeted else loss), logits
 
-  def evaluate(images: Leaves, keys: Array | None) -> Any:
+  def evaluate(images: Leaves, keys: Array | None, t: Any) -> Any:
     if eot_samples is None:
       score, logits = once(images, None)
     else:
       # One after the other and recomputed for the gradient: the memory of one
       # sample, whatever their number.
-      sample = jax.checkpoint(lambda s: once(images, _fold(keys, s)))
+      step_keys = _fold(keys, t)
+      sample = jax.checkpoint(lambda s: once(images, _fold(step_keys, s)))
       score, logits = jax.tree.map(
         lambda x: jnp.mean(x, axis=0),
         jax.lax.map(sample, _counter(eot_samples)),
@@ -208,11 +210,14 @@ def _call(logits_fn: LogitsFn, images: Any, keys: Array | None) -> Any:
 
 def _fooled(logits: Any, wanted: Any, targeted: bool, score: Array) -> Array:
   """Whether the prediction is what the attack wants; False if unknown. [B]"""
-  logits = logits if isinstance(logits, jax.Array) else score
-  if logits.ndim == 2 and isinstance(wanted, jax.Array):
-    prediction = jnp.argmax(logits, axis=-1)
-    if wanted.ndim == 1 and jnp.issubdtype(wanted.dtype, jnp.integer):
-      return (prediction == wanted) == targeted
-    if wanted.shape == logits.shape:
-      return (prediction == jnp.argmax(wanted, axis=-1)) == targeted
-  return jnp.zeros_like(score, dtype=bool)
+  unknown = jnp.zeros_like(score, dtype=bool)
+  if not isinstance(logits, jax.Array) or not isinstance(wanted, jax.Array):
+    return unknown
+  if logits.ndim == 2 and wanted.shape == logits.shape:
+    wanted = jnp.argmax(wanted, axis=-1)
+  elif logits.ndim != 2 or not jnp.issubdtype(wanted.dtype, jnp.integer):
+    return unknown
+  if wanted.ndim != 1:
+    return unknown
+  hit = (jnp.argmax(logits, axis=-1) == wanted) == targeted
+  return hit & ~jnp.isnan(score)  # NaN logits predict nothing.

@@ -40,12 +40,15 @@ class Space(NamedTuple):
 
   def room(self, delta: Leaves | None = None) -> tuple[Leaves, Leaves]:
     """How far each coordinate can move down and up within the box."""
-    at = [x.astype(_wide(x)) for x in self.originals]
-    if delta is not None:
-      at = [x + d for x, d in zip(at, delta, strict=True)]
+    origins = [x.astype(_wide(x)) for x in self.originals]
+    lower = [low - x for low, x in zip(self.lower, origins, strict=True)]
+    upper = [high - x for high, x in zip(self.upper, origins, strict=True)]
+    if delta is None:
+      return lower, upper
+    # Exactly 0 for what was clipped to the box.
     return (
-      [low - x for low, x in zip(self.lower, at, strict=True)],
-      [high - x for high, x in zip(self.upper, at, strict=True)],
+      [low - d for low, d in zip(lower, delta, strict=True)],
+      [high - d for high, d in zip(upper, delta, strict=True)],
     )
 
   def start(self, keys: Array) -> Leaves:

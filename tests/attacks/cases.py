@@ -1,0 +1,55 @@
+"""The table of attacks that the common suite runs over."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import advjax
+
+
+def fgsm(logits_fn, images, labels, epsilon=0.1, **kwargs):
+  return advjax.fgsm(logits_fn, images, labels, epsilon, **kwargs)
+
+
+def bim(logits_fn, images, labels, epsilon=0.1, step_size=0.04, **kwargs):
+  kwargs = {'num_steps': 3, **kwargs}
+  return advjax.bim(logits_fn, images, labels, epsilon, step_size, **kwargs)
+
+
+def bim_random(logits_fn, images, labels, *args, **kwargs):
+  kwargs = {'key': jax.random.key(7), **kwargs}
+  return bim(logits_fn, images, labels, *args, **kwargs)
+
+
+def pgd(logits_fn, images, labels, epsilon=0.1, step_size=0.04, **kwargs):
+  kwargs = {'num_steps': 3, 'num_restarts': 2, **kwargs}
+  kwargs = {'key': jax.random.key(7), **kwargs}
+  return advjax.pgd(logits_fn, images, labels, epsilon, step_size, **kwargs)
+
+
+def mifgsm(logits_fn, images, labels, epsilon=0.1, step_size=0.04, **kwargs):
+  kwargs = {'num_steps': 3, **kwargs}
+  return advjax.mifgsm(logits_fn, images, labels, epsilon, step_size, **kwargs)
+
+
+ATTACKS = {
+  'fgsm': fgsm,
+  'bim': bim,
+  'bim_random': bim_random,
+  'pgd': pgd,
+  'mifgsm': mifgsm,
+}
+NORMS = ['linf', 'l2', 'l1']
+
+SHAPE = (4, 2, 5, 3)
+WEIGHTS = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+IMAGES = np.random.default_rng(1).uniform(size=SHAPE).astype(np.float32)
+LABELS = np.array([0, 1, 2, 1], np.int32)
+
+
+def apply(weights, images):
+  return jnp.tanh(images.reshape(images.shape[0], -1) - 0.5) @ weights
+
+
+def logits_fn(images):
+  return apply(WEIGHTS, images)
