@@ -1,6 +1,7 @@
-"""Models behind a two-function seam."""
+"""Networks behind a two-function seam."""
 
-from advjax.models.adapters import Model, from_linen
+from advjax.models.adapters import Model, from_linen, from_nnx
 from advjax.models.create import create_model
+from advjax.models.summary import summary
 
-__all__ = ['Model', 'create_model', 'from_linen']
+__all__ = ['Model', 'create_model', 'from_linen', 'from_nnx', 'summary']

@@ -1,4 +1,4 @@
-"""The two-function seam between models and everything else."""
+"""The two-function seam between networks and everything else."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import nnx
 from jax import Array
 
 PyTree = Any
@@ -13,6 +14,8 @@ PyTree = Any
 
 class Model(NamedTuple):
   """A classifier as two pure functions.
+
+  A function of yours fits as it is: `Model(init, apply)`.
 
   Attributes:
     init: `(key, images) -> (params, model_state)`; images is an example batch
@@ -27,7 +30,24 @@ class Model(NamedTuple):
 
 
 def from_linen(module: nn.Module) -> Model:
-  """Adapts a Linen module that is called as `module(images, train=...)`."""
+  """Adapts a Linen module that is called as `module(images, train=...)`.
+
+  Args:
+    module: The module; its params are trained, all other collections
+      (BatchNorm's statistics) are the model's state.
+
+  Returns:
+    The model.
+
+  Example:
+    >>> from advjax.models.networks import MLP
+    >>> model = from_linen(MLP(10))
+    >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))
+    >>> model.apply(params, state, jnp.zeros((2, 4, 4, 1)), train=False)[
+    ...   0
+    ... ].shape
+    (2, 10)
+  """
 
   def init(key: Array, images: Array) -> tuple[PyTree, PyTree]:
     variables = dict(module.init(key, images, train=False))
@@ -43,13 +63,72 @@ def from_linen(module: nn.Module) -> Model:
     logits, updated = module.apply(
       variables, images, train=True, mutable=list(model_state)
     )
-    # Float64 images would widen the statistics, and a scan's carry with them.
-    updated = jax.tree.map(
-      lambda new, old: new.astype(old.dtype), dict(updated), dict(model_state)
-    )
-    return _at_least_float32(logits), updated
+    return _at_least_float32(logits), _like(dict(updated), dict(model_state))
 
   return Model(init, apply)
+
+
+def from_nnx(create: Callable[[nnx.Rngs], nnx.Module]) -> Model:
+  """Adapts an NNX module that is called as `module(images)`.
+
+  Its `nnx.Param`s are trained; everything else (BatchNorm's statistics, the
+  counts of random streams) is the model's state. Training uses the module
+  after `train()`, evaluation after `eval()`; neither changes a live object.
+
+  Args:
+    create: Makes the module from `nnx.Rngs`.
+
+  Returns:
+    The model.
+
+  Example:
+    >>> model = from_nnx(lambda rngs: nnx.Linear(4, 3, rngs=rngs))
+    >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 4)))
+    >>> model.apply(params, state, jnp.ones((2, 4)), train=False)[0].shape
+    (2, 3)
+  """
+  # The structure of the module, without arrays; `apply` fills them in.
+  abstract = nnx.eval_shape(lambda: create(nnx.Rngs(0)))
+  graphdef = _split(abstract)[0]
+
+  def init(key: Array, images: Array) -> tuple[PyTree, PyTree]:
+    del images  # NNX modules know their shapes.
+    _, params, state = _split(create(nnx.Rngs(key)))
+    return nnx.to_pure_dict(params), nnx.to_pure_dict(state)
+
+  def apply(
+    params: PyTree, model_state: PyTree, images: Array, *, train: bool
+  ) -> tuple[Array, PyTree]:
+    _, all_params, all_state = _split(abstract)
+    nnx.replace_by_pure_dict(all_params, params)
+    nnx.replace_by_pure_dict(all_state, model_state)
+    module = nnx.merge(graphdef, all_params, all_state)
+    if not train:
+      module.eval()
+      return _at_least_float32(module(images)), model_state
+    module.train()
+    logits = module(images)
+    updated = nnx.to_pure_dict(_split(module)[2])
+    return _at_least_float32(logits), _like(updated, model_state)
+
+  return Model(init, apply)
+
+
+def _split(module: nnx.Module) -> tuple[Any, Any, Any]:
+  graphdef, *states = nnx.split(module, nnx.Param, ...)
+  params, state = states
+  return graphdef, params, state
+
+
+def _like(updated: PyTree, model_state: PyTree) -> PyTree:
+  """Float64 images would widen the statistics, and a scan's carry with them."""
+  return jax.tree.map(
+    lambda new, old: (
+      new.astype(old.dtype) if jnp.issubdtype(old.dtype, jnp.number) else new
+    ),
+    updated,
+    model_state,
+  )
 
 
 def _at_least_float32(logits: Array) -> Array:

@@ -1,21 +1,109 @@
-"""From a configuration to a model."""
+"""From a config to a model."""
 
-from collections.abc import Mapping
-import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from advjax.models.adapters import Model, from_linen
-from advjax.models.cnn import CNN
+from flax import linen as nn
 
-_ARCHITECTURES = {'cnn': CNN}
+from advjax.config import check_range, choose
+from advjax.models.adapters import Model, from_linen
+from advjax.models.networks import CNN, MLP, MatlabCNN
+
+
+def _cnn(
+  num_classes: int,
+  axis_name: str | None,
+  *,
+  conv_filters: Sequence[int] = CNN.conv_filters,
+  kernel_size: Sequence[int] = CNN.kernel_size,
+  pool_size: Sequence[int] = CNN.pool_size,
+  num_fc_units: Sequence[int] = CNN.num_fc_units,
+  batch_norm: bool = False,
+) -> nn.Module:
+  return CNN(
+    num_classes,
+    conv_filters,
+    kernel_size,
+    pool_size,
+    num_fc_units,
+    batch_norm,
+    axis_name,
+  )
+
+
+def _matlab_cnn(num_classes: int, axis_name: str | None) -> nn.Module:
+  del axis_name  # No BatchNorm.
+  return MatlabCNN(num_classes)
+
+
+def _mlp(
+  num_classes: int,
+  axis_name: str | None,
+  *,
+  hidden_units: Sequence[int] = MLP.hidden_units,
+) -> nn.Module:
+  del axis_name  # No BatchNorm.
+  return MLP(num_classes, hidden_units)
+
+
+def _logistic_regression(num_classes: int, axis_name: str | None) -> nn.Module:
+  del axis_name  # No BatchNorm.
+  return MLP(num_classes, ())
+
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+  'cnn': _cnn,
+  'matlab_cnn': _matlab_cnn,
+  'mlp': _mlp,
+  'logistic_regression': _logistic_regression,
+}
 
 
 def create_model(
   config: Mapping[str, Any], num_classes: int, axis_name: str | None = None
 ) -> Model:
-  """Builds the model that `config['name']` names."""
+  """Builds the model that a config names.
+
+  Args:
+    config: `name`, one of 'cnn' (NSL's), 'matlab_cnn', 'mlp' and
+      'logistic_regression', and fields of that network.
+    num_classes: Logits.
+    axis_name: Mapped axis over which BatchNorm averages its statistics in
+      training; None: each device its own.
+
+  Returns:
+    The model.
+
+  Raises:
+    ValueError: if the name or a field is unknown, or a value is wrong.
+
+  Example:
+    >>> model = create_model({'name': 'mlp', 'hidden_units': (32,)}, 10)
+  """
   fields = dict(config)
-  module = _ARCHITECTURES[fields.pop('name')]
-  return from_linen(
-    module(num_classes=num_classes, axis_name=axis_name, **fields)
-  )
+  name = choose('model', fields.pop('name'), ARCHITECTURES)
+  check_range('num_classes', num_classes, 2, integer=True)
+  factory = ARCHITECTURES[name]
+  allowed = [
+    field
+    for field, parameter in inspect.signature(factory).parameters.items()
+    if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+  ]
+  for field, value in fields.items():
+    choose(f'field of model {name}', field, allowed)
+    if isinstance(value, bool):
+      continue
+    fields[field] = _sizes(f'model.{field}', value, field.endswith('_size'))
+  return from_linen(factory(num_classes, axis_name, **fields))
+
+
+def _sizes(field: str, value: Any, is_pair: bool) -> tuple[int, ...]:
+  if isinstance(value, str) or not hasattr(value, '__iter__'):
+    raise ValueError(f'{field} = {value!r}; allowed: a tuple of integers >= 1')
+  sizes = tuple(value)
+  for index, size in enumerate(sizes):
+    check_range(f'{field}[{index}]', size, 1, integer=True)
+  if is_pair and len(sizes) != 2:
+    raise ValueError(f'{field} = {value!r}; allowed: two integers >= 1')
+  return sizes

@@ -9,10 +9,9 @@ differentiable operations: gradients of any order, forward mode, vmap, scan
 and pmap all work.
 """
 
-from collections.abc import Sequence
 import itertools
+from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
