@@ -58,7 +58,7 @@ def from_linen(module: nn.Module) -> Model:
   ) -> tuple[Array, PyTree]:
     variables = {'params': params, **model_state}
     if not train or not model_state:
-      logits = module.apply(variables, images, train=train)
+      logits: Any = module.apply(variables, images, train=train)
       return _at_least_float32(logits), model_state
     logits, updated = module.apply(
       variables, images, train=True, mutable=list(model_state)
