@@ -93,6 +93,19 @@ def reduce_metrics(metrics: Metrics, mask: Array) -> Metrics:
   return jax.tree.map(lambda total: total / count, jax.lax.psum(sums, AXIS))
 
 
+def _varying(tree: Any) -> Any:
+  """Replicated arrays as this device's own, for gradients of its own.
+
+  Where shard_map keeps track of what is replicated, gradients of replicated
+  arrays come summed over the devices, and the psum would count them again.
+  """
+  if AXIS not in jax.sharding.get_abstract_mesh().manual_axes:
+    return tree
+  return jax.tree.map(
+    lambda leaf: jax.lax.pcast(leaf, AXIS, to='varying'), tree
+  )
+
+
 def make_train_step(
   apply: Callable,
   objective: Objective,
@@ -139,7 +152,7 @@ def make_train_step(
       return objective(apply, params, state.model_state, batch, hparams, key)
 
     gradients, (model_state, metrics) = jax.grad(loss_fn, has_aux=True)(
-      state.params
+      _varying(state.params)
     )
     gradients = jax.lax.psum(gradients, AXIS)
     # Identity for synchronised BatchNorm; keeps other statistics from

@@ -1,0 +1,110 @@
+"""Trains on the digits with 1, 2 and 8 devices, and writes down the params.
+
+A program of its own, since a process has one number of CPU devices.
+"""
+
+import sys
+
+import jax
+
+jax.config.update('jax_platforms', 'cpu')
+jax.config.update('jax_num_cpu_devices', 8)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from jax.sharding import PartitionSpec  # noqa: E402
+
+from advjax import data  # noqa: E402
+from advjax.config import default_config  # noqa: E402
+from advjax.training import setup  # noqa: E402
+from advjax.training.parallel import replicate  # noqa: E402
+from advjax.training.step import AXIS  # noqa: E402
+
+NUM_STEPS = 4
+
+
+MLP = {'name': 'cnn', 'conv_filters': (), 'num_fc_units': (16,)}
+BATCH_NORM = {
+  'name': 'cnn',
+  'conv_filters': (2,),
+  'num_fc_units': (),
+  'batch_norm': True,
+}
+
+
+def make_training(num_devices, batch_size, model=MLP):
+  config = default_config()
+  config.model = model
+  config.batch_size = batch_size
+  # Not Adam: it would take a gradient of any scale for the same.
+  config.optimizer.name = 'sgd'
+  config.hparams.learning_rate = 0.01 if model is BATCH_NORM else 0.1
+  config.objective = {
+    'name': 'adversarial_regularization',
+    'norm': 'l2',
+    'num_steps': 2,
+    'random_start': True,
+  }
+  config.hparams.update(multiplier=0.5, step_size=0.5, epsilon=0.8)
+  dataset = data.load(config.dataset)
+  return setup.create_training(config, dataset, jax.devices()[:num_devices])
+
+
+def run(training, train_steps, *, start=-NUM_STEPS // 2):
+  """Steps over the end of an epoch, and so over its smaller last batch."""
+  state = training.init_state()
+  step = jnp.full_like(state.step, start % training.plan.steps_per_epoch)
+  state = replicate(state._replace(step=step), training.devices)
+  inputs = setup.device_inputs(training)
+  losses = []
+  for _ in range(2):
+    state, history = train_steps(state, *inputs, np.int32(NUM_STEPS // 2))
+    losses.append(history['loss'][..., : NUM_STEPS // 2])
+    if state.step.ndim:  # One copy per device: look, do not go on.
+      break
+  kept = (state.params, state.model_state, state.opt_state)
+  leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(kept)]
+  return leaves, np.concatenate([np.asarray(loss) for loss in losses], -1)
+
+
+def main(path):
+  results = {}
+  # Every batch of 30 is padded on 8 devices, and the last of 27 more so.
+  for num_devices in (1, 2, 8):
+    training = make_training(num_devices, 30)
+    results[f'pmap_{num_devices}'] = run(training, training.train_steps)
+  for num_devices in (1, 8):
+    # A whole batch: padding would count in its statistics.
+    training = make_training(num_devices, 32, BATCH_NORM)
+    name = f'batch_norm_{num_devices}'
+    results[name] = run(training, training.train_steps, start=0)
+  training = make_training(8, 30)
+  per_device = training.train_steps.func.__wrapped__
+  mesh = jax.make_mesh((8,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+  everywhere = PartitionSpec()
+  sharded = jax.jit(
+    jax.shard_map(
+      lambda ranks, *args: per_device(ranks[0], *args),
+      mesh=mesh,
+      in_specs=(PartitionSpec(AXIS), *[everywhere] * 4),
+      out_specs=everywhere,
+    )
+  )
+  ranks = np.arange(8)
+  results['shard_map'] = run(training, lambda *args: sharded(ranks, *args))
+  copies = jax.pmap(per_device, axis_name=AXIS, in_axes=(0, *[None] * 4))
+  results['copies'] = run(training, lambda *args: copies(ranks, *args))
+  np.savez(
+    path,
+    **{f'{name}/losses': losses for name, (_, losses) in results.items()},
+    **{
+      f'{name}/{index}': leaf
+      for name, (leaves, _) in results.items()
+      for index, leaf in enumerate(leaves)
+    },
+  )
+
+
+if __name__ == '__main__':
+  main(sys.argv[1])

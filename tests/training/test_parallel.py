@@ -1,0 +1,113 @@
+"""One device, two, eight: the same training to float32 accuracy."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from advjax.training.parallel import parallelize, replicate, select_devices
+from advjax.training.step import AXIS
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """What `eight_devices.py` leaves: name -> its arrays."""
+  path = tmp_path_factory.mktemp('eight_devices') / 'results.npz'
+  # Compiled fast rather than well: nothing runs for long.
+  flags = {'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+  subprocess.run(
+    [sys.executable, '-m', 'tests.training.eight_devices', str(path)],
+    check=True,
+    cwd=ROOT,
+    env={**os.environ, **flags},
+    timeout=300,
+  )
+  with np.load(path) as results:
+    return dict(results)
+
+
+def arrays(trained, name):
+  prefix = f'{name}/'
+  return {
+    key.removeprefix(prefix): value
+    for key, value in trained.items()
+    if key.startswith(prefix)
+  }
+
+
+@pytest.mark.parametrize(
+  ('name', 'expected', 'tolerance'),
+  [
+    ('pmap_2', 'pmap_1', 1e-6),
+    ('pmap_8', 'pmap_1', 1e-6),
+    ('shard_map', 'pmap_1', 1e-6),
+    # Variances as differences of means round more.
+    ('batch_norm_8', 'batch_norm_1', 2e-4),
+  ],
+)
+def test_any_number_of_devices_trains_the_same(
+  trained, name, expected, tolerance
+):
+  found, expected = arrays(trained, name), arrays(trained, expected)
+  assert len(found) == len(expected) > 8
+  for key, value in expected.items():
+    np.testing.assert_allclose(
+      found[key], value, rtol=20 * tolerance, atol=tolerance
+    )
+
+
+def test_all_devices_hold_the_same_state(trained):
+  """out_axes=None takes the first copy without a look at the others."""
+  copies = arrays(trained, 'copies')
+  for value in copies.values():
+    assert len(value) == 8
+    np.testing.assert_array_equal(
+      value, np.broadcast_to(value[:1], value.shape)
+    )
+  # And the last of these two steps is the one with 27 examples.
+  np.testing.assert_allclose(
+    copies['losses'][0], trained['pmap_1/losses'][:2], rtol=1e-5
+  )
+
+
+def test_parallelize_runs_on_every_device():
+  where = parallelize(
+    lambda rank, x: jax.lax.psum(x + rank, AXIS), jax.devices(), num_args=1
+  )
+  assert len(jax.devices()) == 2
+  assert float(where(np.float32(3))) == 7.0
+
+
+def test_replicate_keeps_one_array_per_leaf():
+  found = replicate({'a': np.arange(3)}, jax.devices())['a']
+  assert found.shape == (3,)
+  assert found.sharding.device_set == set(jax.devices())
+  assert found.is_fully_replicated
+
+
+def test_select_devices():
+  assert select_devices() == jax.devices()
+  assert select_devices('cpu') == jax.devices()
+  assert select_devices('cpu', 1) == jax.devices()[:1]
+  assert select_devices(None, 2) == jax.devices()
+
+
+@pytest.mark.parametrize(
+  ('platform', 'num_devices', 'message'),
+  [
+    ('tpu', None, r"platform = 'tpu' was asked for.*it has: cpu"),
+    ('gpu', 1, r"platform = 'gpu' was asked for"),
+    ('gup', None, r"unknown platform 'gup'.*did you mean 'gpu'"),
+    ('cpu', 0, r'devices = 0; allowed: an integer >= 1'),
+    ('cpu', 3, r"devices = 3 were asked for, but there are only 2.*'cpu'"),
+  ],
+)
+def test_devices_that_are_not_there(platform, num_devices, message):
+  with pytest.raises(ValueError, match=message):
+    select_devices(platform, num_devices)
