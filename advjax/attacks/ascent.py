@@ -89,7 +89,9 @@ def _attempt(
 
   still = space.still(zero)
   start_keys = _fold(keys, 0)
-  delta = still if start_keys is None else space.start(start_keys)
+  delta = still
+  if start_keys is not None:  # In the type of `still`: see _zero.
+    delta = [s + d for s, d in zip(still, space.start(start_keys), strict=True)]
   carry = (delta, None if space.decay is None else still, best)
   if num_steps == 1:
     carry, _ = step(carry, 0)
@@ -139,8 +141,9 @@ def _zero(
 
   Under shard_map the type of a loop's state says over which mesh axes it
   varies, which may come from any argument or from the parameters inside the
-  model: zeros shaped after the scores vary as they do. Only the type of the
-  scores is used, so that nothing is computed for it.
+  model; and the gradient at images that vary less than the loss would be summed
+  over the mesh. Zeros shaped after the scores vary as they do. Only the type of
+  the scores is used, so that nothing is computed for it.
   """
   zero = jnp.zeros(space.batch, inputs_lib.compute_dtype(inputs.images))
   if not jax.sharding.get_abstract_mesh().manual_axes:

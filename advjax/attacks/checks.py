@@ -47,8 +47,11 @@ def count(name: str, value: Any) -> int:
   return result
 
 
-def number(name: str, value: Any, dtype: Any, batch: int) -> Any:
-  """Returns a number of at least 0, a scalar or `[B]`, as an array."""
+def number(name: str, value: Any, dtype: Any, batch: int | None = None) -> Any:
+  """Returns a number of at least 0, a scalar (or `[batch]`), as an array."""
+  shapes = ((),) if batch is None else ((), (batch,))
+  if value is None:
+    raise ValueError(f'{name} must be a number; got None')
   if is_concrete(value):
     try:
       # On the host: one dtype for Python, NumPy and JAX numbers is one
@@ -56,14 +59,14 @@ def number(name: str, value: Any, dtype: Any, batch: int) -> Any:
       value = np.asarray(value, dtype)
     except (TypeError, ValueError):
       raise ValueError(
-        f'{name} must be a number or an array of shape () or ({batch},); '
-        f'got {value!r}'
+        f'{name} must be a number or an array of shape '
+        f'{" or ".join(map(str, shapes))}; got {value!r}'
       ) from None
     if not np.all(value >= 0):
       raise ValueError(f'{name} must be at least 0; got {value}')
-  if value.shape not in ((), (batch,)):
+  if value.shape not in shapes:
     raise ValueError(
-      f'{name} must have shape () or ({batch},), one per example; '
+      f'{name} must have shape {" or ".join(map(str, shapes))}; '
       f'got {value.shape}'
     )
   return value

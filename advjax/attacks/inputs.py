@@ -58,7 +58,7 @@ def prepare(
   if epsilon is not None:
     epsilon = checks.number('epsilon', epsilon, dtype, batch)
   if decay is not None:
-    decay = checks.number('decay', decay, dtype, batch)
+    decay = checks.number('decay', decay, dtype)
   labels = jax.tree.map(_as_array, labels)
   checks.check_labels('labels', labels, batch)
   if targets is not None:
