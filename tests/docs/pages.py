@@ -1,0 +1,65 @@
+"""The project's pages, cut into blocks, commands, links and names."""
+
+import pathlib
+import re
+import shlex
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+
+_BLOCK = re.compile(r'^```(\w*)\n(.*?)^```$', re.M | re.S)
+# What ./launch.sh runs when it is given no experiment.
+_MAIN_JOB = [
+  'compare',
+  '--config=configs/nsl_digits.py',
+  '--workdir=runs/nsl_digits',
+]
+
+
+class Block(NamedTuple):
+  """A fenced block, and the line of its page that its text starts on."""
+
+  language: str
+  text: str
+  line: int
+
+
+def blocks(page: pathlib.Path) -> list[Block]:
+  """Returns the fenced blocks of a page, in order."""
+  text = page.read_text()
+  return [
+    Block(match[1], match[2], text[: match.start(2)].count('\n') + 1)
+    for match in _BLOCK.finditer(text)
+  ]
+
+
+def prose(page: pathlib.Path) -> str:
+  """Returns a page without its fenced blocks."""
+  return _BLOCK.sub('', page.read_text())
+
+
+def commands(page: pathlib.Path) -> list[list[str]]:
+  """Returns the words of every command in the bash blocks of a page."""
+  found = []
+  for block in blocks(page):
+    if block.language == 'bash':
+      for line in block.text.replace('\\\n', ' ').splitlines():
+        words = shlex.split(line, comments=True)
+        found += [words] if words else []
+  return found
+
+
+def launched(command: list[str]) -> list[str] | None:
+  """Returns the experiment and arguments that ./launch.sh would run, if any."""
+  program, *arguments = command
+  if program != './launch.sh' or arguments[:1] in (['test'], ['--help']):
+    return None
+  if not arguments or arguments[0].startswith('-'):
+    return _MAIN_JOB + arguments
+  return arguments
+
+
+def inline_code(page: pathlib.Path) -> list[str]:
+  """Returns what stands between single backticks outside of blocks."""
+  return re.findall(r'`([^`\n]+)`', prose(page))

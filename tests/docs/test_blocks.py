@@ -1,0 +1,107 @@
+"""Every Python block in README.md and docs/ runs, and does what it says."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+import advjax
+from tests import compiles
+from tests.docs import pages
+
+
+def run(page: pathlib.Path) -> dict[str, Any]:
+  """Runs the blocks of a page in order, as one program."""
+  namespace: dict[str, Any] = {'__name__': page.stem}
+  for block in pages.blocks(page):
+    if block.language == 'python':
+      # Lines are counted as in the page: so they stand in a traceback.
+      source = '\n' * (block.line - 1) + block.text
+      exec(compile(source, str(page), 'exec'), namespace)
+  return namespace
+
+
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+  """An empty folder to run in: what a page saves goes there."""
+  monkeypatch.chdir(tmp_path)
+  return tmp_path
+
+
+def test_readme(folder):
+  page = pages.ROOT / 'README.md'
+  found = run(page)
+  images, labels = found['images'], found['labels']
+  size = np.abs(found['adversarial'] - images).max()
+  np.testing.assert_allclose(size, 8 / 255, rtol=1e-5)
+  assert found['table'].worst_case.shape == labels.shape
+  # "All six: one compilation": a seventh does not compile either.
+  network = Partial(found['apply'], 3 * found['weights'])
+  with compiles.counted() as count:
+    advjax.fgsm(network, images, labels, 16 / 255)
+  assert count == [0]
+
+
+def test_tutorial(folder):
+  found = run(pages.ROOT / 'docs' / 'tutorial.md')
+  check_adversarial_regularization(found)
+  check_own_loop(found)
+  check_fgsm_training(found)
+  assert {path.name for path in folder.iterdir()} == {
+    'perturbed.png',
+    'robust.png',
+  }
+
+
+def check_adversarial_regularization(found):
+  accuracy, perturbed = found['accuracy'], found['perturbed']
+  for name in ('base', 'adversarial'):
+    assert accuracy(name, found['test_images']) > 0.85
+  transfer = accuracy('adversarial', perturbed)
+  assert accuracy('base', perturbed) + 0.15 < transfer
+  # What the text says: a step is not many.
+  many_steps = accuracy('adversarial', found['many_steps'])
+  assert many_steps + 0.1 < accuracy('adversarial', found['one_step'])
+  for images in (perturbed, found['one_step'], found['many_steps']):
+    assert images.min() >= 0 and images.max() <= 1
+    assert np.abs(images - found['test_images']).max() < 0.1 + 1e-6
+
+
+def check_own_loop(found):
+  """The ten lines minimise what the objective does."""
+  network, params = found['network'], found['params']
+  images, labels = found['train_images'][:32], found['train_labels'][:32]
+
+  def apply(params, model_state, images, *, train):
+    return network(params, images), model_state
+
+  gradient, _ = jax.grad(found['nsl'], argnums=1, has_aux=True)(
+    apply,
+    params,
+    {},
+    {'image': images, 'label': labels},
+    {'multiplier': 0.2, 'step_size': 0.2},
+    None,
+  )
+  np.testing.assert_allclose(
+    jax.grad(found['loss_fn'])(params, images, labels),
+    gradient,
+    rtol=1e-4,
+    atol=1e-7,
+  )
+  logits = network(params, found['test_images'])
+  assert (logits.argmax(-1) == found['test_labels']).mean() > 0.7
+
+
+def check_fgsm_training(found):
+  for name in ('plain', 'robust'):
+    assert found['accuracy'](name, found['test_images']) > 0.85
+  bim_accuracy = found['bim_accuracy']
+  assert bim_accuracy['plain'] + 0.2 < bim_accuracy['robust']
+  # Without bounds: black and white pixels leave the box by epsilon.
+  attacked = found['attacked']
+  np.testing.assert_allclose(attacked.min(), -0.1, atol=1e-6)
+  np.testing.assert_allclose(attacked.max(), 1.1, atol=1e-6)
