@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 from advjax.config import default_config
+from advjax.models import from_linen
 from advjax.training.objectives import standard
 from advjax.training.optimizers import create_optimizer
 from advjax.training.state import TrainState
@@ -172,11 +174,18 @@ def numpy_gradient(weights, images, labels):
 
 
 def run_steps(
-  optimizer, *, num_devices=1, schedule=None, num_steps=3, **kwargs
+  optimizer,
+  *,
+  apply=linear,
+  start=None,
+  num_devices=1,
+  schedule=None,
+  num_steps=3,
+  **kwargs,
 ):
   """Trains softmax regression on one batch, split over devices."""
   step = make_train_step(
-    linear,
+    apply,
     standard(),
     optimizer,
     schedule or optax.constant_schedule(1.0),
@@ -198,11 +207,11 @@ def run_steps(
     return step(state, batch, mask, hparams, None)
 
   program = networks.compiled(jax.vmap(one, (0, None), axis_name=AXIS))
-  params = jnp.zeros((4, 3))
+  params, model_state = start or (jnp.zeros((4, 3)), {'mean': jnp.zeros(())})
   state = TrainState(
     jnp.zeros((), jnp.int32),
     params,
-    {'mean': jnp.zeros(())},
+    model_state,
     optimizer.init(params),
     params if 'ema_decay' in kwargs else None,
   )
@@ -232,6 +241,38 @@ def test_statistics_stay_the_same_on_all_devices():
   states = run_steps(optax.identity(), num_devices=5, num_steps=1)
   np.testing.assert_allclose(
     states[0][0].model_state['mean'], IMAGES.mean(), rtol=1e-6
+  )
+
+
+class Normalised(nn.Module):
+  """Batch normalisation, then softmax regression."""
+
+  @nn.compact
+  def __call__(self, images, *, train):
+    normalised = nn.BatchNorm(
+      use_running_average=not train, momentum=0.5, axis_name=AXIS
+    )(images)
+    return nn.Dense(3)(normalised)
+
+
+def test_batch_norm_sees_the_batch_of_all_devices():
+  model = from_linen(Normalised())
+  start = model.init(jax.random.key(0), IMAGES[:1].astype(np.float32))
+
+  def run(num_devices):
+    return run_steps(
+      optax.identity(), apply=model.apply, start=start, num_devices=num_devices
+    )[-1][0]
+
+  # With one image each, a device's own variance would be 0.
+  one, five = run(1), run(5)
+  mean = IMAGES.mean(0) * (1 - 0.5**3)
+  stats = one.model_state['batch_stats']['BatchNorm_0']
+  np.testing.assert_allclose(stats['mean'], mean, rtol=1e-5)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
+    (five.params, five.model_state),
+    (one.params, one.model_state),
   )
 
 
