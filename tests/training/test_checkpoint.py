@@ -1,0 +1,269 @@
+"""Checkpoints: round trips, and every way in which a file can be broken."""
+
+import logging
+import pathlib
+import shutil
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from advjax.training.checkpoint import (
+  checkpoint_directory,
+  load_params,
+  restore_checkpoint,
+  save_checkpoint,
+)
+from advjax.training.state import TrainState
+
+
+def make_state(step, *, ema=False):
+  rng = np.random.default_rng(step)
+  params = {
+    'Dense_0': {
+      'kernel': rng.normal(size=(40, 30)).astype(np.float32),
+      'bias': rng.normal(size=3).astype(np.float32),
+    }
+  }
+  return TrainState(
+    step=np.int32(step),
+    params=params,
+    model_state={'batch_stats': {'mean': np.float32([step])}},
+    opt_state=optax.adam(1.0).init(jax.tree.map(jax.numpy.asarray, params)),
+    ema_params=jax.tree.map(lambda leaf: leaf / 2, params) if ema else None,
+  )
+
+
+def assert_same(found, expected):
+  assert jax.tree.structure(found) == jax.tree.structure(expected)
+  for a, b in zip(
+    jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+  ):
+    assert a.dtype == b.dtype
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope='module')
+def two_saved(tmp_path_factory):
+  """A folder with the checkpoints of steps 3 and 7."""
+  path = tmp_path_factory.mktemp('saved') / 'last'
+  for step in (3, 7):
+    save_checkpoint(path, make_state(step), {'note': f'at {step}'}, keep=2)
+  return path
+
+
+@pytest.fixture
+def saved(two_saved, tmp_path):
+  return pathlib.Path(shutil.copytree(two_saved, tmp_path / 'last'))
+
+
+@pytest.mark.parametrize('ema', [False, True])
+def test_round_trip(tmp_path, ema):
+  state = make_state(5, ema=ema)
+  record = {'losses': [0.1, 1 / 3], 'best_step': None, 'nested': {'a': ['b']}}
+  save_checkpoint(tmp_path, state, record, keep=1)
+  found = restore_checkpoint(tmp_path, make_state(0, ema=ema))
+  assert_same(found.state, state)
+  assert found.record == record
+
+
+def test_the_newest_is_restored_and_old_ones_are_dropped(saved):
+  assert restore_checkpoint(saved, make_state(0)).record == {'note': 'at 7'}
+  save_checkpoint(saved, make_state(9), {'note': 'at 9'}, keep=2)
+  assert sorted(p.name for p in saved.iterdir() if p.name.isdigit()) == [
+    '7',
+    '9',
+  ]
+
+
+def test_a_step_can_be_saved_again(saved):
+  state = make_state(1)._replace(step=np.int32(7))
+  save_checkpoint(saved, state, {'note': 'again'}, keep=2)
+  found = restore_checkpoint(saved, make_state(0))
+  assert found.record == {'note': 'again'}
+  assert_same(found.state, state)
+
+
+def test_no_checkpoint_is_none(tmp_path):
+  assert restore_checkpoint(tmp_path / 'absent') is None
+  assert restore_checkpoint(tmp_path) is None
+
+
+def files_of(path):
+  return sorted(file for file in path.rglob('*') if file.is_file())
+
+
+def truncate(step):
+  largest = max(files_of(step), key=lambda file: file.stat().st_size)
+  largest.write_bytes(largest.read_bytes()[:-20])
+
+
+def flip_middle(file):
+  content = bytearray(file.read_bytes())
+  content[len(content) // 2] ^= 1
+  file.write_bytes(bytes(content))
+
+
+def empty_all(step):
+  for file in files_of(step):
+    file.write_bytes(b'')
+
+
+def remove_largest(step):
+  max(files_of(step), key=lambda file: file.stat().st_size).unlink()
+
+
+def remove_state(step):
+  shutil.rmtree(step / 'state')
+
+
+def remove_record(step):
+  shutil.rmtree(step / 'record')
+
+
+def leave_an_empty_folder(step):
+  shutil.rmtree(step)
+  step.mkdir()
+
+
+WAYS = [
+  truncate,
+  empty_all,
+  remove_largest,
+  remove_state,
+  remove_record,
+  leave_an_empty_folder,
+]
+
+
+@pytest.mark.parametrize('damage', WAYS)
+def test_a_broken_checkpoint_gives_way_to_the_one_before(saved, damage, caplog):
+  damage(saved / '7')
+  with caplog.at_level(logging.WARNING):
+    found = restore_checkpoint(saved, make_state(0))
+  assert_same(found.state, make_state(3))
+  assert found.record == {'note': 'at 3'}
+  (message,) = [
+    record.getMessage()
+    for record in caplog.records
+    if record.name.startswith('advjax')
+  ]
+  assert 'step 7' in message
+  assert str(saved) in message
+  assert 'before' in message
+  # Training goes on from there, and comes to the broken one again.
+  save_checkpoint(saved, make_state(7), {'note': 'mended'}, keep=2)
+  assert restore_checkpoint(saved, make_state(0)).record == {'note': 'mended'}
+
+
+def test_a_flipped_bit_in_any_file_is_noticed(saved, caplog):
+  files = [file for file in files_of(saved / '7') if file.stat().st_size]
+  assert len(files) > 3
+  for file in files:
+    flip_middle(file)
+    found = restore_checkpoint(saved, make_state(0))
+    assert_same(found.state, make_state(3))
+    assert file.name in caplog.messages[-1] or file.name == 'digests.json'
+    flip_middle(file)
+  assert restore_checkpoint(saved, make_state(0)).record == {'note': 'at 7'}
+
+
+def test_a_file_too_many_is_noticed(saved, caplog):
+  (saved / '7' / 'state' / 'more').write_text('')
+  assert restore_checkpoint(saved).record == {'note': 'at 3'}
+  assert 'state/more has changed' in caplog.text
+
+
+def test_a_save_that_was_cut_off_is_not_seen(saved):
+  half = saved / '9.orbax-checkpoint-tmp-1700000000'
+  shutil.copytree(saved / '7' / 'state', half / 'state')
+  assert restore_checkpoint(saved, make_state(0)).record == {'note': 'at 7'}
+
+
+def test_nothing_but_broken_checkpoints_is_an_error(saved):
+  for step in ('3', '7'):
+    truncate(saved / step)
+  with pytest.raises(ValueError, match='no checkpoint in') as error:
+    restore_checkpoint(saved, make_state(0))
+  message = str(error.value)
+  assert str(saved) in message
+  assert 'step 3' in message
+  assert 'step 7' in message
+
+
+def test_another_structure_is_an_error(saved):
+  other = make_state(0)._replace(params={'other': np.zeros(2, np.float32)})
+  with pytest.raises(ValueError, match='no checkpoint in'):
+    restore_checkpoint(saved, other)
+
+
+# ----------------------------------------------------------------- load_params
+
+
+def test_params_load_into_another_optimizer(saved):
+  like = make_state(0)._replace(opt_state=(), step=np.int32(4))
+  found = load_params(saved, like)
+  assert_same(found.params, make_state(7).params)
+  assert_same(found.model_state, make_state(7).model_state)
+  assert (found.opt_state, found.step, found.ema_params) == ((), 4, None)
+
+
+def test_a_moving_average_is_what_loads(tmp_path):
+  state = make_state(5, ema=True)
+  save_checkpoint(tmp_path, state, {}, keep=1)
+  found = load_params(tmp_path, make_state(0, ema=True))
+  assert_same(found.params, state.ema_params)
+  assert_same(found.ema_params, state.ema_params)
+
+
+class Pair(NamedTuple):
+  """Params whose names are not in alphabetical order."""
+
+  weight: Any
+  bias: Any
+
+
+def test_params_load_by_their_names(tmp_path):
+  """What was a named tuple comes back as a dictionary, sorted by name."""
+  params = Pair(np.ones(2, np.float32), np.zeros(2, np.float32))
+  many = [np.full(1, i, np.float32) for i in range(12)]
+  state = TrainState(np.int32(1), (params, many), {}, (), None)
+  save_checkpoint(tmp_path, state, {}, keep=1)
+  like = state._replace(params=jax.tree.map(lambda x: x - 5, (params, many)))
+  assert_same(load_params(tmp_path, like).params, (params, many))
+
+
+@pytest.mark.parametrize(
+  'params',
+  [
+    {'Dense_0': {'kernel': np.zeros((40, 31)), 'bias': np.zeros(3)}},
+    {'Dense_1': {'kernel': np.zeros((40, 30)), 'bias': np.zeros(3)}},
+    {'Dense_0': {'kernel': np.zeros((40, 30))}},
+  ],
+)
+def test_another_network_is_named(saved, params):
+  like = make_state(0)._replace(params=params)
+  with pytest.raises(ValueError, match=r'another network: params differ') as e:
+    load_params(saved, like)
+  assert 'Dense_0' in str(e.value)
+
+
+def test_other_statistics_are_named(saved):
+  like = make_state(0)._replace(model_state={})
+  with pytest.raises(ValueError, match=r'another network: model_state differ'):
+    load_params(saved, like)
+
+
+def test_folders_that_a_user_may_mean(tmp_path, two_saved):
+  last = tmp_path / 'checkpoints' / 'last'
+  best = tmp_path / 'checkpoints' / 'best'
+  for path in (last, best):
+    shutil.copytree(two_saved, path)
+  assert checkpoint_directory(tmp_path) == last
+  assert checkpoint_directory(str(tmp_path / 'checkpoints')) == last
+  assert checkpoint_directory(best) == best
+  for path in (tmp_path / 'absent', best / '7', tmp_path.parent / 'x'):
+    with pytest.raises(ValueError, match='no checkpoint found in'):
+      checkpoint_directory(path)
