@@ -1,0 +1,101 @@
+"""Robust accuracy while training, and its collapse."""
+
+import jax
+import numpy as np
+import pytest
+
+import advjax
+from advjax.data import Split
+from advjax.training.metrics import make_evaluate_metrics
+from advjax.training.monitor import has_collapsed, robust_accuracy_objective
+from tests.training import networks
+
+
+@pytest.mark.parametrize(
+  ('accuracies', 'expected'),
+  [
+    ([], False),
+    ([0.0], False),
+    ([0.6], False),
+    ([0.1, 0.3, 0.6], False),
+    ([0.6, 0.05], True),
+    # Neither a third of it, nor a small drop of little.
+    ([0.6, 0.4], False),
+    ([0.25, 0.1], False),
+    ([0.6, 0.55, 0.5, 0.0], True),
+    ([0.6, 0.0, 0.5], False),
+  ],
+)
+def test_collapse(accuracies, expected):
+  assert has_collapsed(accuracies) is expected
+
+
+@pytest.fixture(scope='module')
+def many():
+  """More images than rows of a call, as uint8."""
+  rng = np.random.default_rng(2)
+  images = rng.integers(0, 256, size=(11, networks.NUM_INPUTS), dtype=np.uint8)
+  labels = networks.MLP.logits(images / 255).argmax(1)
+  labels[::4] = (labels[::4] + 1) % networks.NUM_CLASSES
+  return Split(images, labels.astype(np.int32))
+
+
+def evaluate(many, num_devices, batch_size, objective, hparams):
+  program = make_evaluate_metrics(
+    networks.apply,
+    objective,
+    jax.devices()[:num_devices],
+    batch_size=batch_size,
+  )
+  return program(networks.params(), {}, many, hparams, jax.random.key(3))
+
+
+def accuracy(logits, labels):
+  return float(np.mean(np.asarray(logits).argmax(1) == labels))
+
+
+@pytest.mark.parametrize(('num_devices', 'batch_size'), [(1, 4), (2, 128)])
+def test_robust_accuracy_is_that_of_pgd(many, num_devices, batch_size):
+  found = evaluate(
+    many,
+    num_devices,
+    batch_size,
+    robust_accuracy_objective(4),
+    {'epsilon': 0.1},
+  )
+
+  def logits_fn(images):
+    return networks.apply(networks.params(), {}, images, train=False)[0]
+
+  images = many.images * np.float32(1 / 255)
+  moved = advjax.pgd(
+    logits_fn,
+    images,
+    many.labels,
+    0.1,
+    2.5 * 0.1 / 4,
+    num_steps=4,
+    key=jax.random.key(3),
+  )
+  expected = {
+    'robust_accuracy': accuracy(logits_fn(moved), many.labels),
+    'clean_accuracy': accuracy(logits_fn(images), many.labels),
+  }
+  assert 0 < expected['robust_accuracy'] < expected['clean_accuracy'] < 1
+  assert found == pytest.approx(expected)
+
+
+def test_metrics_run_in_evaluation_mode(many):
+  """And so leave statistics alone, whatever the objective does in training."""
+
+  def objective(apply, params, model_state, batch, hparams, key):
+    logits, state = apply(params, model_state, batch['image'], train=True)
+    ones = jax.numpy.ones(batch['label'].shape)
+    return 0.0, (state, {'trains': ones * logits[0, 0], 'all': ones})
+
+  def apply(params, model_state, images, *, train):
+    return jax.numpy.full((len(images), 2), float(train)), model_state
+
+  program = make_evaluate_metrics(apply, objective, jax.devices(), batch_size=3)
+  found = program({}, {}, many, {}, jax.random.key(0))
+  assert found == {'trains': 0.0, 'all': 1.0}

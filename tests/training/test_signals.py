@@ -1,0 +1,51 @@
+"""Stopping on signals."""
+
+import signal
+import threading
+
+import pytest
+
+from advjax.training.signals import Interrupted, stop_on_signals
+
+
+@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted_and_a_second_acts(signum):
+  def usual(signum, frame):
+    raise InterruptedError
+
+  before = signal.signal(signum, usual)
+  try:
+    with stop_on_signals() as stop:
+      assert stop.signum is None
+      signal.raise_signal(signum)
+      assert stop.signum == signum
+      with pytest.raises(InterruptedError):
+        signal.raise_signal(signum)
+    assert signal.getsignal(signum) is usual
+  finally:
+    signal.signal(signum, before)
+
+
+def test_handlers_come_back_without_a_signal():
+  before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+  with pytest.raises(KeyError), stop_on_signals():
+    raise KeyError
+  after = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+  assert after == before
+
+
+def test_outside_the_main_thread_nothing_changes():
+  seen = []
+
+  def run():
+    with stop_on_signals() as stop:
+      seen.append(stop.signum)
+
+  thread = threading.Thread(target=run)
+  thread.start()
+  thread.join()
+  assert seen == [None]
+
+
+def test_the_message_names_the_signal():
+  assert str(Interrupted(signal.SIGTERM)) == 'stopped by SIGTERM'
