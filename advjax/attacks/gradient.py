@@ -4,9 +4,9 @@ All four are pure functions of a callable that maps images to logits, work under
 jit, vmap, grad, scan, pmap and shard_map, and bring their own jit besides: a
 bare call in a Python loop over epsilons compiles once.
 
-Trap: a plain function is compiled once, with the arrays that it closes over as
-they are at that moment. Where those change later, attack
-`jax.tree_util.Partial(apply, params)` instead: its arrays are traced.
+Trap: a plain function (or functools.partial, or a stateful object) is compiled
+once, with the arrays that it holds at that moment. Where those change later,
+attack `jax.tree_util.Partial(apply, params)` instead: its arrays are traced.
 """
 
 from typing import Any

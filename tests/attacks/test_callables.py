@@ -14,6 +14,8 @@ from advjax.attacks.callables import Callee, output_shape
 from tests import compiles
 from tests.attacks import cases
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 ARGS = cases.IMAGES, cases.LABELS
 
 

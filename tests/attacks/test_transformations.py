@@ -12,6 +12,8 @@ from jax.sharding import PartitionSpec as P
 import advjax
 from tests.attacks import cases
 
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
 KEYS = jax.random.split(jax.random.key(7), 4)
 SHARDED = P('data')
 
