@@ -124,19 +124,19 @@ def create_training(
 
   def init_state() -> TrainState:
     images = jnp.zeros((1, *train_split.images.shape[1:]))
-    return create_state(
+    state = create_state(
       model, optimizer, images, init_key, with_ema=config.ema_decay > 0
     )
-
-  def start_state() -> TrainState:
-    state = init_state()
     if config.init_from:
       state = checkpoint.load_params(config.init_from, state)
     return state
 
   if config.init_from:
     # Read once for its errors, before anything is written or computed.
-    checkpoint.load_params(config.init_from, jax.eval_shape(init_state))
+    image = jax.ShapeDtypeStruct((1, *train_split.images.shape[1:]), 'float32')
+    shapes = jax.eval_shape(model.init, init_key, image)
+    like = TrainState(jnp.zeros(()), *shapes, opt_state=(), ema_params=None)
+    checkpoint.load_params(config.init_from, like)
 
   return Training(
     config=config,
@@ -152,7 +152,7 @@ def create_training(
     test_split=dataset.test,
     num_classes=dataset.num_classes,
     devices=devices,
-    init_state=start_state,
+    init_state=init_state,
     train_steps=parallelize(
       make_train_steps(step, plan, train_key), devices, num_args=4
     ),
