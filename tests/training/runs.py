@@ -1,0 +1,60 @@
+"""Runs of seconds: a tiny data set, a tiny network, few steps."""
+
+import jax
+import numpy as np
+
+from advjax.config import default_config
+from advjax.data import Dataset, Split
+from advjax.training.setup import create_training
+
+NUM_TRAIN, NUM_TEST, NUM_CLASSES = 22, 10, 3
+# 22 examples in batches of 4: six steps per epoch, two examples in the last.
+STEPS_PER_EPOCH = 6
+
+
+def dataset(seed=0, num_train=NUM_TRAIN):
+  """Noise with a bright column per class, uint8 `[N, 3, 3, 1]`."""
+  rng = np.random.default_rng(seed)
+
+  def split(count):
+    labels = np.arange(count, dtype=np.int32) % NUM_CLASSES
+    images = rng.integers(0, 150, size=(count, 3, 3, 1), dtype=np.uint8)
+    images[np.arange(count), :, labels] += 80
+    return Split(images, labels)
+
+  names = tuple('abc')
+  train, test = split(num_train), split(NUM_TEST)
+  return Dataset('tiny', train, test, NUM_CLASSES, names)
+
+
+def config(**changes):
+  """A config of three epochs under FGSM training."""
+  result = default_config()
+  result.model = {'name': 'logistic_regression'}
+  result.objective = {'name': 'fgsm_at'}
+  result.hparams.update(learning_rate=0.1, epsilon=0.1, step_size=0.125)
+  result.batch_size = 4
+  result.num_epochs = 3
+  result.num_validation = 0
+  result.monitor.update(num_images=8, num_steps=1)
+  result.evaluation.batch_size = 8
+  with result.unlocked():
+    for field, value in changes.items():
+      section, _, name = field.rpartition('__')
+      (result[section] if section else result)[name] = value
+  return result
+
+
+def training(num_devices=1, data=None, **changes):
+  return create_training(
+    config(**changes), data or dataset(), jax.devices()[:num_devices]
+  )
+
+
+def assert_same(found, expected):
+  """Asserts that two pytrees are equal, bit for bit."""
+  assert jax.tree.structure(found) == jax.tree.structure(expected)
+  for a, b in zip(
+    jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+  ):
+    np.testing.assert_array_equal(np.asarray(a), np.asarray(b))

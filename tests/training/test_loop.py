@@ -1,0 +1,474 @@
+"""The training loop: resuming, stopping, diverging, and what is kept."""
+
+import json
+import logging
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from advjax.training import loop
+from advjax.training.checkpoint import restore_checkpoint
+from advjax.training.logs import read_metrics
+from advjax.training.loop import Diverged, train
+from advjax.training.signals import Interrupted
+from tests import compiles
+from tests.training import runs
+from tests.training.runs import STEPS_PER_EPOCH, assert_same
+
+NUM_STEPS = 3 * STEPS_PER_EPOCH
+
+
+@pytest.fixture(scope='module')
+def training():
+  """Has no state of its own, so that all tests can share its program."""
+  return runs.training()
+
+
+def with_config(training, **changes):
+  return training._replace(config=runs.config(**changes))
+
+
+@pytest.fixture(scope='module')
+def whole(training, tmp_path_factory):
+  """An uninterrupted run."""
+  path = tmp_path_factory.mktemp('whole')
+  return train(training, path), path
+
+
+@pytest.fixture
+def one_by_one(monkeypatch):
+  """Every chunk is one step, as if steps were slow."""
+  monkeypatch.setattr(loop, '_CHUNK_SECONDS', 0.0)
+
+
+def signalling(training, steps, signum=signal.SIGTERM):
+  """Raises a signal during the calls that begin with one of these steps."""
+
+  def train_steps(state, data, hparams, count):
+    if int(count) and int(state.step) in steps:
+      signal.raise_signal(signum)
+    return training.train_steps(state, data, hparams, count)
+
+  return training._replace(train_steps=train_steps)
+
+
+def timeless(records):
+  """Records without what differs from run to run."""
+  return [
+    {k: v for k, v in record.items() if k != 'images_per_second'}
+    for record in records
+  ]
+
+
+# ------------------------------------------------------------- what a run keeps
+
+
+def test_records_of_an_uninterrupted_run(whole):
+  result, path = whole
+  assert result.records == read_metrics(path / 'metrics.jsonl')
+  kinds = [(r['kind'], r['step'], r['epoch']) for r in result.records]
+  assert kinds == [
+    (kind, STEPS_PER_EPOCH * epoch, epoch)
+    for epoch in (1, 2, 3)
+    for kind in ('steps', 'epoch')
+  ]
+  losses = [r['losses'] for r in result.records if r['kind'] == 'steps']
+  assert [len(values) for values in losses] == 3 * [STEPS_PER_EPOCH]
+  epochs = [r for r in result.records if r['kind'] == 'epoch']
+  for values, epoch in zip(losses, epochs, strict=True):
+    # Two examples in the last step: means over examples, not over steps.
+    expected = (4 * sum(values[:-1]) + 2 * values[-1]) / 22
+    assert epoch['loss'] == pytest.approx(expected)
+    for name in (
+      'clean_loss',
+      'clean_accuracy',
+      'adversarial_loss',
+      'monitor_robust_accuracy',
+      'monitor_clean_accuracy',
+    ):
+      assert np.isfinite(epoch[name])
+  assert epochs[-1]['loss'] < epochs[0]['loss']
+  assert result.train_seconds > 0
+  assert result.step_milliseconds > 0
+  assert result.warnings == []
+
+
+def test_checkpoints_of_an_uninterrupted_run(whole, training):
+  result, path = whole
+  last = restore_checkpoint(
+    path / 'checkpoints' / 'last', training.init_state()
+  )
+  assert int(last.state.step) == NUM_STEPS
+  assert_same(last.state.params, result.params)
+  names = {
+    kind: sorted(
+      int(p.name)
+      for p in (path / 'checkpoints' / kind).iterdir()
+      if p.name.isdigit()
+    )
+    for kind in ('last', 'best')
+  }
+  assert names['last'] == [2 * STEPS_PER_EPOCH, NUM_STEPS]
+  assert len(names['best']) == 1
+  assert any((path / 'events').iterdir())
+
+
+def test_a_finished_run_is_not_trained_again(whole, training):
+  result, path = whole
+  before = (path / 'metrics.jsonl').read_bytes()
+
+  def fail(*args):
+    raise AssertionError
+
+  again = train(training._replace(train_steps=fail), path)
+  assert_same(again.params, result.params)
+  assert again.records == result.records
+  assert again.train_seconds == result.train_seconds
+  assert again.step_milliseconds == result.step_milliseconds
+  assert (path / 'metrics.jsonl').read_bytes() == before
+
+
+def test_chunks_do_not_change_bits(training, whole, tmp_path, one_by_one):
+  result = train(training, tmp_path)
+  assert_same(result.params, whole[0].params)
+  assert timeless(result.records) == timeless(whole[0].records)
+
+
+def test_log_every_steps_adds_records_and_changes_no_bits(
+  training, whole, tmp_path
+):
+  result = train(with_config(training, log_every_steps=4), tmp_path)
+  steps = [r for r in result.records if r['kind'] == 'steps']
+  assert [r['step'] for r in steps] == [4, 6, 10, 12, 16, 18]
+  assert [len(r['losses']) for r in steps] == 3 * [4, 2]
+  for record in steps:
+    assert record['loss'] == pytest.approx(np.mean(record['losses']))
+  assert_same(result.params, whole[0].params)
+  losses = [loss for record in steps for loss in record['losses']]
+  assert losses == [
+    loss
+    for record in whole[0].records
+    if record['kind'] == 'steps'
+    for loss in record['losses']
+  ]
+
+
+# --------------------------------------------------------- stop and go on again
+
+
+@pytest.mark.parametrize('log_every_steps', [0, 4])
+@pytest.mark.parametrize(
+  ('steps', 'signum'),
+  [
+    ([0], signal.SIGINT),
+    ([2], signal.SIGTERM),
+    ([5], signal.SIGTERM),
+    ([6, 7, 13], signal.SIGINT),
+    ([17], signal.SIGTERM),
+  ],
+)
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(
+  training, tmp_path, one_by_one, steps, signum, log_every_steps
+):
+  training = with_config(training, log_every_steps=log_every_steps)
+  expected = train(training, tmp_path / mkdir(tmp_path, 'whole'))
+  path = mkdir(tmp_path, 'stopped')
+  stopping = list(steps)
+  while stopping:
+    with pytest.raises(Interrupted) as stop:
+      train(signalling(training, stopping, signum), path)
+    assert stop.value.signum == signum
+    # The step that the signal came in is the last, and it is saved.
+    found = restore_checkpoint(path / 'checkpoints' / 'last')
+    assert int(found.state['step']) == stopping.pop(0) + 1
+  result = train(training, path)
+  assert_same(result.params, expected.params)
+  assert_same(result.model_state, expected.model_state)
+  assert timeless(result.records) == timeless(expected.records)
+  ends = [
+    restore_checkpoint(p / 'checkpoints' / kind, training.init_state()).state
+    for kind in ('last', 'best')
+    for p in (path, tmp_path / 'whole')
+  ]
+  assert_same(ends[0], ends[1])
+  assert_same(ends[2], ends[3])
+
+
+def mkdir(tmp_path, name):
+  path = tmp_path / name
+  path.mkdir()
+  return path
+
+
+def test_a_signal_while_compiling_leaves_a_checkpoint(training, tmp_path):
+  def train_steps(state, data, hparams, count):
+    if not int(count):
+      signal.raise_signal(signal.SIGTERM)
+    return training.train_steps(state, data, hparams, count)
+
+  with pytest.raises(Interrupted):
+    train(training._replace(train_steps=train_steps), tmp_path)
+  found = restore_checkpoint(tmp_path / 'checkpoints' / 'last')
+  assert int(found.state['step']) == 1
+
+
+def test_a_signal_in_the_last_look_still_stops(training, whole, tmp_path):
+  """The attacks come after training: they must not start."""
+
+  def monitor(*args):
+    metrics = training.monitor(*args)
+    if len(read_metrics(tmp_path / 'metrics.jsonl')) == 5:
+      signal.raise_signal(signal.SIGINT)
+    return metrics
+
+  with pytest.raises(Interrupted):
+    train(training._replace(monitor=monitor), tmp_path)
+  assert_same(train(training, tmp_path).params, whole[0].params)
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(
+  training, whole, tmp_path, one_by_one
+):
+  """What it logged after that is not there twice."""
+
+  def train_steps(state, data, hparams, count):
+    if int(state.step) == 9:
+      raise SystemExit
+    return training.train_steps(state, data, hparams, count)
+
+  killed = with_config(training, log_every_steps=1)
+  with pytest.raises(SystemExit):
+    train(killed._replace(train_steps=train_steps), tmp_path)
+  assert read_metrics(tmp_path / 'metrics.jsonl')[-1]['step'] == 9
+  result = train(killed, tmp_path)
+  assert_same(result.params, whole[0].params)
+  steps = [r['step'] for r in result.records if r['kind'] == 'steps']
+  assert steps == list(range(1, NUM_STEPS + 1))
+
+
+def test_a_broken_checkpoint_costs_an_epoch_and_no_bits(
+  training, whole, tmp_path, one_by_one, caplog
+):
+  with pytest.raises(Interrupted):
+    train(signalling(training, [14]), tmp_path)
+  last = tmp_path / 'checkpoints' / 'last'
+  assert {p.name for p in last.iterdir()} >= {'12', '15'}
+  shutil.rmtree(last / '15' / 'state')
+  with caplog.at_level(logging.INFO):
+    result = train(training, tmp_path)
+  assert 'step 15' in caplog.text
+  assert 'going on from step 12' in caplog.text
+  assert_same(result.params, whole[0].params)
+  assert timeless(result.records) == timeless(whole[0].records)
+
+
+def test_broken_checkpoints_alone_stop_the_run(training, whole, tmp_path):
+  path = shutil.copytree(whole[1], tmp_path / 'run')
+  for step in ('12', '18'):
+    shutil.rmtree(path / 'checkpoints' / 'last' / step / 'state')
+  before = (path / 'metrics.jsonl').read_bytes()
+  with pytest.raises(ValueError, match=r'no checkpoint in .*last can be read'):
+    train(training, path)
+  assert (path / 'metrics.jsonl').read_bytes() == before
+
+
+def test_one_compilation_per_run_resumed_or_not(training, whole, tmp_path):
+  """Beside it, all programs are those that the other run compiled."""
+  fresh = runs.training()
+  with compiles.counted() as count, pytest.raises(Interrupted):
+    train(signalling(fresh, [6]), tmp_path)
+  assert count == [1]
+  resumed = runs.training()
+  with compiles.counted() as count:
+    result = train(resumed, tmp_path)
+  assert count == [1]
+  assert_same(result.params, whole[0].params)
+
+
+def test_two_devices_resume_what_one_began(training, whole, tmp_path):
+  with pytest.raises(Interrupted):
+    train(signalling(training, [6]), tmp_path)
+  result = train(runs.training(num_devices=2), tmp_path)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+    result.params,
+    whole[0].params,
+  )
+  assert len(result.records) == len(whole[0].records)
+
+
+# --------------------------------------------------------------- the best epoch
+
+
+def watching(training, accuracies):
+  """A training whose robust accuracy is what the list says."""
+  values = iter(accuracies)
+
+  def monitor(*args):
+    return {'robust_accuracy': next(values), 'clean_accuracy': 0.5}
+
+  return training._replace(monitor=monitor)
+
+
+def test_the_best_epoch_is_kept_and_reported(training, whole, tmp_path):
+  chosen = with_config(training, report_checkpoint='best', num_validation=6)
+  result = train(watching(chosen, [0.2, 0.8, 0.5]), tmp_path)
+  best = restore_checkpoint(tmp_path / 'checkpoints' / 'best')
+  assert int(best.state['step']) == 2 * STEPS_PER_EPOCH
+  assert_same(result.params, best.state['params'])
+  last = restore_checkpoint(tmp_path / 'checkpoints' / 'last')
+  assert_same(last.state['params'], whole[0].params)
+  assert (
+    result.params['Dense_0']['bias'] != whole[0].params['Dense_0']['bias']
+  ).any()
+
+
+def test_the_earliest_of_equals_is_the_best(training, tmp_path):
+  train(watching(training, [0.0, 0.0, 0.0]), tmp_path)
+  best = restore_checkpoint(tmp_path / 'checkpoints' / 'best')
+  assert int(best.state['step']) == STEPS_PER_EPOCH
+  assert best.record['best_step'] == STEPS_PER_EPOCH
+
+
+def test_the_monitor_looks_when_it_is_told_to_and_at_the_end(
+  training, tmp_path
+):
+  result = train(with_config(training, monitor__every_epochs=2), tmp_path)
+  looked = [
+    r['epoch'] for r in result.records if 'monitor_robust_accuracy' in r
+  ]
+  assert looked == [2, 3]
+
+
+def test_the_test_split_has_no_say(tmp_path):
+  """Held-out images choose the best epoch: garbage to test on changes none."""
+  data = runs.dataset()
+  garbage = data._replace(
+    test=data.test._replace(
+      images=255 - data.test.images, labels=data.test.labels * 0
+    )
+  )
+  results = []
+  for name, one in (('real', data), ('garbage', garbage)):
+    training = runs.training(
+      data=one, num_validation=7, report_checkpoint='best', num_epochs=2
+    )
+    held_out, trained_on = training.monitor_split, training.train_split
+    assert (len(held_out.labels), len(trained_on.labels)) == (7, 15)
+    results.append(train(training, mkdir(tmp_path, name)))
+  assert_same(results[0].params, results[1].params)
+  assert timeless(results[0].records) == timeless(results[1].records)
+
+
+def test_the_moving_average_is_what_is_reported(tmp_path):
+  result = train(runs.training(ema_decay=0.9, num_epochs=1), tmp_path)
+  last = restore_checkpoint(tmp_path / 'checkpoints' / 'last').state
+  assert_same(result.params, last['ema_params'])
+  assert (
+    last['ema_params']['Dense_0']['bias'] != last['params']['Dense_0']['bias']
+  ).all()
+
+
+# ----------------------------------------------------------- when it goes wrong
+
+
+def test_a_collapse_is_said_once_and_the_state_before_it_stays(
+  training, tmp_path, caplog
+):
+  longer = with_config(training, num_epochs=5)
+  accuracies = [0.6, 0.7, 0.05, 0.04, 0.05]
+  result = train(watching(longer, accuracies), tmp_path, name='robust')
+  (warning,) = result.warnings
+  assert warning.startswith('robust: PGD accuracy fell from 0.700 to 0.050')
+  assert 'by epoch 3' in warning
+  assert 'catastrophic overfitting' in warning
+  assert f'step {2 * STEPS_PER_EPOCH}' in warning
+  assert caplog.messages == [warning]
+  best = restore_checkpoint(tmp_path / 'checkpoints' / 'best')
+  assert int(best.state['step']) == 2 * STEPS_PER_EPOCH
+  # Also for those who only look at the finished run.
+  assert train(longer, tmp_path).warnings == [warning]
+
+
+def test_plain_training_cannot_collapse(training, tmp_path):
+  plain = training._replace(config=runs.config(objective={'name': 'standard'}))
+  assert train(watching(plain, [0.6, 0.7, 0.05]), tmp_path).warnings == []
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+  training, tmp_path, one_by_one
+):
+  with pytest.raises(Interrupted):
+    train(signalling(training, [5]), tmp_path)
+  good = restore_checkpoint(tmp_path / 'checkpoints' / 'last')
+  records = read_metrics(tmp_path / 'metrics.jsonl')
+  wild = training._replace(hparams=training.hparams | {'learning_rate': 1e38})
+  for _ in range(2):  # The same again, from the same checkpoint.
+    with pytest.raises(Diverged, match=r'loss is (nan|inf) at step \d+') as e:
+      train(wild, tmp_path)
+    message = str(e.value)
+    assert str(tmp_path / 'checkpoints' / 'last') in message
+    assert 'learning_rate' in message
+  found = restore_checkpoint(tmp_path / 'checkpoints' / 'last')
+  assert_same(found.state, good.state)
+  assert read_metrics(tmp_path / 'metrics.jsonl')[: len(records)] == records
+
+
+def test_diverging_at_once_leaves_no_checkpoint(training, tmp_path):
+  wild = training._replace(hparams=training.hparams | {'learning_rate': 1e38})
+  with pytest.raises(Diverged, match='there is no checkpoint before it'):
+    train(wild, tmp_path)
+  assert restore_checkpoint(tmp_path / 'checkpoints' / 'last') is None
+
+
+def test_params_that_are_not_finite_are_not_saved(training, tmp_path):
+  """The last step's loss was computed before its update."""
+
+  def train_steps(state, data, hparams, count):
+    state, history = training.train_steps(state, data, hparams, count)
+    if int(state.step) == STEPS_PER_EPOCH:
+      bad = jax.tree.map(lambda leaf: leaf * np.float32('nan'), state.params)
+      state = state._replace(params=bad)
+    return state, history
+
+  with pytest.raises(Diverged, match='a parameter is not finite at step 6'):
+    train(training._replace(train_steps=train_steps), tmp_path)
+  assert restore_checkpoint(tmp_path / 'checkpoints' / 'last') is None
+
+
+# -------------------------------------------------------------------- init_from
+
+
+def test_training_starts_from_params_of_another_objective(whole, tmp_path):
+  result, path = whole
+  start = runs.training(
+    init_from=str(path),
+    objective={'name': 'trades', 'num_steps': 1},
+    hparams={'learning_rate': 0.1, 'epsilon': 0.1, 'step_size': 0.1, 'beta': 1},
+    optimizer__name='sgd',
+    ema_decay=0.5,
+  )
+  state = start.init_state()
+  assert_same(state.params, result.params)
+  assert_same(state.ema_params, result.params)
+  assert int(state.step) == 0
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'model': {'name': 'mlp', 'hidden_units': (4,)}}, 'another network'),
+    ({'init_from': 'no-such-run'}, "no checkpoint found in 'no-such-run'"),
+  ],
+)
+def test_init_from_must_fit(whole, changes, message):
+  with pytest.raises(ValueError, match=message):
+    runs.training(**{'init_from': str(whole[1]), **changes})
+
+
+def test_records_are_json(whole):
+  for line in (whole[1] / 'metrics.jsonl').read_text().splitlines():
+    json.loads(line, parse_constant=pytest.fail)
