@@ -5,12 +5,13 @@ inside loops and its gradient is slow everywhere, and so is the gradient of
 `reduce_window`; there, a convolution is patches times a matrix, and a pool is
 the maximum of strided slices. `jax.lax.platform_dependent` picks at lowering
 time, so that one traced program serves every platform. Both forms are made of
-differentiable operations: gradients of any order, forward mode, vmap, scan
-and pmap all work.
+differentiable operations, without a rule of our own: gradients of any order,
+forward mode, vmap, scan and pmap all work.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -20,16 +21,6 @@ Padding = str | Sequence[tuple[int, int]]
 _NHWC = lax.conv_dimension_numbers(
   (1, 1, 1, 1), (1, 1, 1, 1), ('NHWC', 'HWIO', 'NHWC')
 )
-
-
-def conv(
-  images: Array,
-  kernel: Array,
-  strides: tuple[int, int] = (1, 1),
-  padding: Padding = 'SAME',
-) -> Array:
-  """Convolves NHWC images with an HWIO kernel, as `nn.Conv` does."""
-  return conv_general_dilated(images, kernel, strides, padding)
 
 
 def conv_general_dilated(
@@ -43,7 +34,28 @@ def conv_general_dilated(
   feature_group_count: int = 1,
   precision: lax.PrecisionLike = None,
 ) -> Array:
-  """`jax.lax.conv_general_dilated` for `nn.Conv(conv_general_dilated=...)`."""
+  """`jax.lax.conv_general_dilated` for `nn.Conv(conv_general_dilated=...)`.
+
+  Args:
+    lhs: Images `[B, H, W, I]`.
+    rhs: Kernel `[KH, KW, I, O]`.
+    window_strides: Two integers.
+    padding: 'VALID', 'SAME' or pairs of integers.
+    lhs_dilation: As in `jax.lax`; if not 1, its convolution is taken on every
+      platform, and so it is for groups and for other than two dimensions.
+    rhs_dilation: Likewise.
+    dimension_numbers: Likewise.
+    feature_group_count: Likewise.
+    precision: Of the products.
+
+  Returns:
+    `[B, H', W', O]`.
+
+  Example:
+    >>> images, kernel = jnp.ones((1, 5, 5, 2)), jnp.ones((3, 3, 2, 4))
+    >>> conv_general_dilated(images, kernel, (1, 1), 'VALID').shape
+    (1, 3, 3, 4)
+  """
 
   def plain(lhs: Array, rhs: Array) -> Array:
     return lax.conv_general_dilated(
@@ -66,10 +78,10 @@ def conv_general_dilated(
     or dimension_numbers != _NHWC
   ):
     return plain(lhs, rhs)
-  pads = _explicit_pads(lhs.shape, rhs.shape[:2], window_strides, padding)
+  pads = _explicit_pads(lhs.shape, rhs.shape, window_strides, padding)
 
   def cpu(lhs: Array, rhs: Array) -> Array:
-    return conv_by_matmul(lhs, rhs, tuple(window_strides), pads, precision)
+    return conv_by_matmul(lhs, rhs, window_strides, pads, precision)
 
   return lax.platform_dependent(lhs, rhs, cpu=cpu, default=plain)
 
@@ -77,7 +89,7 @@ def conv_general_dilated(
 def conv_by_matmul(
   images: Array,
   kernel: Array,
-  strides: tuple[int, ...],
+  strides: Sequence[int],
   pads: Sequence[tuple[int, int]],
   precision: lax.PrecisionLike = None,
 ) -> Array:
@@ -86,17 +98,17 @@ def conv_by_matmul(
   Args:
     images: `[B, H, W, I]`.
     kernel: `[KH, KW, I, O]`.
-    strides: two integers.
-    pads: zeros before and after each of height and width.
-    precision: of the matrix product.
+    strides: Two integers.
+    pads: Zeros before and after, of the height and of the width.
+    precision: Of the matrix product.
 
   Returns:
-    `[B, H', W', O]`, in the dtype of images.
+    `[B, H', W', O]`.
   """
-  windows = _windows(_pad(images, pads, 0), kernel.shape[:2], strides)
+  windows = _windows(_pad(images, pads, 0), kernel.shape, strides)
   patches = jnp.concatenate(windows, axis=-1)
-  # Two dimensions each: for the kernel's gradient, XLA would transpose an
-  # array of four dimensions in memory first (a fifth of a training step).
+  # In two dimensions: for the kernel's gradient of an array of four, XLA
+  # copies the outputs' gradient transposed first (a fifth of a step).
   product = jnp.matmul(
     patches.reshape(-1, patches.shape[-1]),
     kernel.reshape(-1, kernel.shape[-1]),
@@ -107,22 +119,27 @@ def conv_by_matmul(
 
 def max_pool(
   images: Array,
-  window: tuple[int, int],
-  strides: tuple[int, int] | None = None,
+  window: Sequence[int],
+  strides: Sequence[int] = (1, 1),
   padding: Padding = 'VALID',
 ) -> Array:
   """The maximum of each window, as `nn.max_pool`.
 
   Args:
     images: `[B, H, W, C]`.
-    window: height and width of the window.
-    strides: two integers; (1, 1) by default, as in `nn.max_pool`.
+    window: Height and width of the window.
+    strides: Two integers.
     padding: 'VALID', 'SAME' or pairs of integers.
 
   Returns:
     `[B, H', W', C]`; the gradient goes to the first maximum of a window.
+
+  Example:
+    >>> images = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    >>> max_pool(images, (2, 2), (2, 2))[0, :, :, 0]
+    Array([[ 5.,  7.],
+           [13., 15.]], dtype=float32)
   """
-  strides = strides or (1, 1)
   pads = _explicit_pads(images.shape, window, strides, padding)
 
   def plain(images: Array) -> Array:
@@ -143,8 +160,8 @@ def max_pool(
 
 def max_pool_by_slices(
   images: Array,
-  window: tuple[int, int],
-  strides: tuple[int, int],
+  window: Sequence[int],
+  strides: Sequence[int],
   pads: Sequence[tuple[int, int]],
 ) -> Array:
   """The maximum of strided slices, one per place in the window."""
@@ -157,6 +174,46 @@ def max_pool_by_slices(
   return maximum
 
 
+def conv_then_max_pool(window: Sequence[int]) -> Callable[..., Array]:
+  """A convolution and the maximum of each window, for `nn.Conv` to call.
+
+  `nn.Conv` then adds its bias to one number instead of one per place in the
+  window, and a ReLU can follow: neither changes which number is the largest.
+  Outputs that no window reads (an odd size has some) are not computed.
+
+  Args:
+    window: Height and width of the windows, which do not overlap.
+
+  Returns:
+    What `nn.Conv(conv_general_dilated=...)` takes, for two dimensions without
+    dilation.
+
+  Example:
+    >>> images, kernel = jnp.ones((1, 7, 7, 2)), jnp.ones((3, 3, 2, 4))
+    >>> conv_then_max_pool((2, 2))(images, kernel, (1, 1), 'VALID').shape
+    (1, 2, 2, 4)
+  """
+
+  def convolve(
+    lhs: Array,
+    rhs: Array,
+    window_strides: Sequence[int],
+    padding: Padding,
+    **geometry: Any,
+  ) -> Array:
+    pads = _explicit_pads(lhs.shape, rhs.shape, window_strides, padding)
+    used = []
+    for axis, (low, high) in enumerate(pads):
+      span = lhs.shape[axis + 1] + low + high - rhs.shape[axis]
+      unread = (span // window_strides[axis] + 1) % window[axis]
+      used.append((low, high - unread * window_strides[axis]))
+    # Negative padding crops.
+    outputs = conv_general_dilated(lhs, rhs, window_strides, used, **geometry)
+    return max_pool(outputs, window, window)
+
+  return convolve
+
+
 def _explicit_pads(
   shape: Sequence[int],
   window: Sequence[int],
@@ -164,7 +221,8 @@ def _explicit_pads(
   padding: Padding,
 ) -> list[tuple[int, int]]:
   if isinstance(padding, str):
-    return lax.padtype_to_pads(shape[1:3], window, strides, padding)
+    pads = lax.padtype_to_pads(shape[1:3], window[:2], strides, padding)
+    return [(int(low), int(high)) for low, high in pads]
   return [(low, high) for low, high in padding]
 
 
