@@ -75,7 +75,9 @@ def make_evaluate_metrics(
   mapped = jax.pmap(
     per_device,
     axis_name=AXIS,
-    in_axes=(0, 0, None, None, None, None),
+    # Written out for the batch: with plain axes alone, and by chance as many
+    # arrays as arguments, pmap of jax 0.10 gives the axes to the wrong ones.
+    in_axes=({'image': 0, 'label': 0, 'index': 0}, 0, *[None] * 4),
     out_axes=None,
     devices=list(devices),
   )
