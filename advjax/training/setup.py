@@ -131,11 +131,13 @@ def create_training(
       state = checkpoint.load_params(config.init_from, state)
     return state
 
+  shapes = _check_network(
+    model, config.model.name, train_split.images.shape[1:]
+  )
   if config.init_from:
     # Read once for its errors, before anything is written or computed.
-    image = jax.ShapeDtypeStruct((1, *train_split.images.shape[1:]), 'float32')
-    shapes = jax.eval_shape(model.init, init_key, image)
-    like = TrainState(jnp.zeros(()), *shapes, opt_state=(), ema_params=None)
+    params, model_state = shapes
+    like = TrainState(jnp.zeros(()), params, model_state, (), None)
     checkpoint.load_params(config.init_from, like)
 
   return Training(
@@ -166,6 +168,19 @@ def create_training(
       config.evaluation.batch_size,
     ),
   )
+
+
+def _check_network(model: Model, name: str, shape: Sequence[int]) -> Any:
+  """Returns the shapes of its params and state, if it takes such images."""
+  images = jax.ShapeDtypeStruct((1, *shape), np.float32)
+  try:
+    return jax.eval_shape(model.init, jax.random.key(0), images)
+  except (TypeError, ValueError, ZeroDivisionError) as error:
+    reason = str(error).splitlines()[0]
+    raise ValueError(
+      f'model.name = {name!r} does not take images of shape {tuple(shape)}: '
+      f'{reason}'
+    ) from error
 
 
 # Runs of one process share what compiles the same program: the caches of jit

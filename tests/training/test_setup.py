@@ -1,0 +1,90 @@
+"""What is checked and built before anything runs."""
+
+import jax
+import numpy as np
+import pytest
+
+from advjax.data import Split
+from tests.training import runs
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'batch_size': 1}, r'batch_size = 1; allowed: at least the number of dev'),
+    ({'batch_size': 0}, r'batch_size = 0; allowed: an integer >= 1'),
+    ({'num_epochs': 0}, r'num_epochs = 0; allowed: an integer >= 1'),
+    ({'num_validation': 22}, r'num_validation: 22 is outside \[0, 22\)'),
+    ({'model': {'name': 'cnm'}}, r"'cnm'.*did you mean 'cnn'"),
+    (
+      {'model': {'name': 'mlp', 'hidden_unit': (3,)}},
+      r"'hidden_unit'.*did you mean 'hidden_units'",
+    ),
+    (
+      {'model': {'name': 'cnn'}},
+      r"model.name = 'cnn' does not take images of shape \(3, 3, 1\)",
+    ),
+    ({'objective': {'name': 'fgsm'}}, r"'fgsm'.*did you mean 'fgsm_at'"),
+    ({'objective': {'name': 'standard'}}, r'hparams.epsilon = 0.1 is not read'),
+    ({'hparams__epsilon': -0.1}, r'hparams.epsilon = -0.1; allowed'),
+    ({'optimizer__name': 'adm'}, r"'adm'.*did you mean 'adam'"),
+    ({'schedule__name': 'cosin'}, r"'cosin'.*did you mean 'cosine'"),
+  ],
+  ids=str,
+)
+def test_a_wrong_config_is_named_before_anything_runs(changes, message):
+  with pytest.raises(ValueError, match=message):
+    runs.training(num_devices=2, **changes)
+
+
+def test_the_network_starts_from_the_seed():
+  one, same, other = (
+    runs.training(seed=seed).init_state().params for seed in (0, 0, 1)
+  )
+  runs.assert_same(one, same)
+  kernels = [params['Dense_0']['kernel'] for params in (one, other)]
+  assert (kernels[0] != kernels[1]).any()
+
+
+def test_a_moving_average_starts_at_the_params():
+  state = runs.training(ema_decay=0.5).init_state()
+  runs.assert_same(state.ema_params, state.params)
+  assert runs.training().init_state().ema_params is None
+
+
+@pytest.mark.parametrize(
+  ('num_validation', 'num_images', 'num_watched', 'held_out'),
+  [(0, 8, 8, False), (0, 100, 22, False), (7, 100, 7, True), (7, 3, 3, True)],
+)
+def test_what_the_monitor_watches(
+  num_validation, num_images, num_watched, held_out
+):
+  data = runs.dataset()
+  training = runs.training(
+    data=data, num_validation=num_validation, monitor__num_images=num_images
+  )
+  assert len(training.monitor_split.labels) == num_watched
+  assert len(training.train_split.labels) == 22 - num_validation
+
+  def rows(split: Split):
+    return {image.tobytes() for image in split.images}
+
+  shared = rows(training.monitor_split) & rows(training.train_split)
+  assert shared == (set() if held_out else rows(training.monitor_split))
+  assert not rows(training.monitor_split) & rows(data.test)
+
+
+def test_batches_may_be_larger_than_the_data():
+  training = runs.training(batch_size=64)
+  assert training.plan.steps_per_epoch == 1
+  inputs = (
+    training.init_state(),
+    {
+      'image': training.train_split.images,
+      'label': training.train_split.labels,
+    },
+  )
+  hparams = {k: np.float32(v) for k, v in training.hparams.items()}
+  state, history = training.train_steps(*inputs, hparams, np.int32(1))
+  assert int(state.step) == 1
+  assert np.isfinite(jax.device_get(history['loss'])).all()
