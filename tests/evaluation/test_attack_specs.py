@@ -1,0 +1,144 @@
+"""Attacks as users write them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import advjax
+from advjax.evaluation.attack_specs import parse_attack
+from advjax.evaluation.members import parse_attacks
+from tests.training import networks
+
+
+@pytest.mark.parametrize(
+  ('text', 'name', 'num_steps', 'num_restarts', 'step_ratio'),
+  [
+    ('fgsm', 'fgsm', 1, 1, 1.0),
+    ('bim', 'bim', 20, 1, 0.1),
+    ('bim-20', 'bim', 20, 1, 0.1),
+    ('bim-4', 'bim', 4, 1, 0.5),
+    ('mifgsm', 'mifgsm', 10, 1, 0.1),
+    ('mifgsm-5', 'mifgsm', 5, 1, 0.2),
+    ('pgd', 'pgd', 40, 1, 2.5 / 40),
+    ('pgd-50', 'pgd', 50, 1, 0.05),
+    ('pgd-50-10', 'pgd', 50, 10, 0.05),
+    (' pgd-1-2 ', 'pgd', 1, 2, 2.5),
+  ],
+)
+def test_parse(text, name, num_steps, num_restarts, step_ratio):
+  attack = parse_attack(text)
+  assert attack.name == name
+  assert attack.num_steps == num_steps
+  assert attack.num_restarts == num_restarts
+  assert attack.step_ratio == pytest.approx(step_ratio)
+  assert (attack.norm, attack.bounds, attack.step_size) == (
+    'linf',
+    (0.0, 1.0),
+    None,
+  )
+
+
+@pytest.mark.parametrize(
+  'text', ['fgms', '', 'apgd', 'FGSM', 'pgd50', '-20', 'fgsm,bim']
+)
+def test_an_unknown_attack_is_named(text):
+  with pytest.raises(ValueError, match='unknown attack') as error:
+    parse_attack(text)
+  assert repr(text) in str(error.value)
+  assert 'fgsm, bim, mifgsm, pgd' in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    'fgsm-2',
+    'bim-0',
+    'bim-20-2',
+    'mifgsm-3-3',
+    'pgd-',
+    'pgd-0',
+    'pgd-5-0',
+    'pgd-5-2-1',
+    'pgd-2.5',
+    'pgd--5',
+    'pgd-x',
+  ],
+)
+def test_numbers_that_do_not_fit_are_named(text):
+  with pytest.raises(ValueError, match='is not of the form') as error:
+    parse_attack(text)
+  assert repr(text) in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'norm': 'l3'}, r"norm = 'l3'; allowed: 'linf', 'l2', 'l1'"),
+    ({'norm': 'infinity'}, r"norm = 'infinity'"),
+    ({'step_size': 0.0}, r'step_size = 0.0; allowed: a number > 0'),
+    ({'step_size': -1.0}, r'step_size = -1.0'),
+    ({'step_size': float('nan')}, r'step_size = nan'),
+    ({'step_size': float('inf')}, r'step_size = inf'),
+  ],
+)
+def test_options_that_do_not_fit_are_named(options, message):
+  with pytest.raises(ValueError, match=message):
+    parse_attack('pgd', **options)
+
+
+def test_names_are_short_where_they_can_be():
+  found = parse_attacks(['fgsm', 'bim-5', 'pgd-40', 'pgd-50-10'])
+  assert list(found) == ['fgsm', 'bim', 'pgd-40', 'pgd-50-10']
+  assert found['pgd-50-10'].num_restarts == 10
+  found = parse_attacks(['pgd'], norm='l2', bounds=None, step_size=0.5)['pgd']
+  assert (found.norm, found.bounds, found.step_size) == ('l2', None, 0.5)
+
+
+@pytest.mark.parametrize('texts', [[], ['fgsm', 'fgsm'], ['pgd', 'bim', 'pgd']])
+def test_attacks_are_named_once_at_least(texts):
+  with pytest.raises(ValueError, match='one attack or more, each named once'):
+    parse_attacks(texts)
+
+
+def logits_fn(images):
+  return networks.apply(networks.params(), {}, images, train=False)[0]
+
+
+@pytest.mark.parametrize(
+  ('text', 'options', 'expected'),
+  [
+    ('fgsm', {}, lambda *a, key: advjax.fgsm(*a, 0.2)),
+    (
+      'bim-3',
+      {'norm': 'l2'},
+      lambda *a, key: advjax.bim(*a, 0.2, 0.4 / 3, num_steps=3, norm='l2'),
+    ),
+    (
+      'bim-3',
+      {'step_size': 0.01},
+      lambda *a, key: advjax.bim(*a, 0.2, 0.01, num_steps=3),
+    ),
+    (
+      'mifgsm-2',
+      {'bounds': None},
+      lambda *a, key: advjax.mifgsm(*a, 0.2, 0.1, num_steps=2, bounds=None),
+    ),
+    (
+      'pgd-2-2',
+      {},
+      lambda *a, key: advjax.pgd(
+        *a, 0.2, 0.25, num_steps=2, num_restarts=2, key=key
+      ),
+    ),
+  ],
+)
+def test_an_attack_calls_the_library(text, options, expected):
+  images = networks.batch()['image']
+  labels = jnp.asarray(networks.LABELS)
+  key = jax.random.key(4)
+  found = parse_attack(text, **options)(logits_fn, images, labels, 0.2, key)
+  np.testing.assert_allclose(
+    found, expected(logits_fn, images, labels, key=key), atol=1e-6
+  )
+  assert float(jnp.abs(found - images).max()) > 0.01
