@@ -172,7 +172,7 @@ def default_config() -> config_dict.ConfigDict:
     epsilons=(0.05, 0.1, 0.15, 0.2, 0.3),
     attacks=('fgsm', 'bim-20', 'pgd-40'),
     norm='linf',
-    batch_size=128,
+    batch_size=64,
   )
   return config
 

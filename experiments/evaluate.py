@@ -48,7 +48,7 @@ _EPSILONS = flags.DEFINE_list(
 _STEP_SIZE = flags.DEFINE_string(
   'step_size', None, 'Step size of all attacks; default: by attack.'
 )
-_BATCH_SIZE = flags.DEFINE_integer('batch_size', 128, 'Images per device.')
+_BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Images per device.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Seeds the random starts.')
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder that the report is written to.', required=True
@@ -75,7 +75,7 @@ def evaluate(
   *,
   norm: str = 'linf',
   step_size: float | None = None,
-  batch_size: int = 128,
+  batch_size: int = 64,
   seed: int = 0,
 ) -> dict[str, Any]:
   """Attacks the network of a checkpoint on the test images of its data set.

@@ -114,7 +114,7 @@ def predict(
   logits_fn: LogitsFn,
   images: np.ndarray,
   *,
-  batch_size: int = 128,
+  batch_size: int = 64,
   devices: Devices | None = None,
 ) -> np.ndarray:
   """Predicts the classes of many images, in batches over all devices.
@@ -174,7 +174,7 @@ def attack_and_predict(
   key: Array,
   kept: int = 0,
   norm: str | norms.Norm = 'linf',
-  batch_size: int = 128,
+  batch_size: int = 64,
   devices: Devices | None = None,
 ) -> AttackedPredictions:
   """Attacks one network at many epsilons, and asks several for the class.
@@ -271,7 +271,7 @@ def robust_accuracy(
   epsilon: float,
   *,
   key: Array,
-  batch_size: int = 128,
+  batch_size: int = 64,
   devices: Devices | None = None,
 ) -> RobustAccuracy:
   """Attacks a network with several attacks; worst case per example.

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from advjax.config import choose
 from advjax.training.step import AXIS
 
 PLATFORMS = ('cpu', 'gpu', 'tpu')
+_MAX_DEFAULT_CPU_DEVICES = 8
 
 
 def select_devices(
@@ -21,7 +23,8 @@ def select_devices(
   """Returns the devices to run on; what was asked for must be there.
 
   On the CPU, `num_devices` virtual devices are made if JAX has not started
-  yet.
+  yet, by default one per core, up to 8: XLA runs the body of a loop on one
+  thread, so two devices on two cores train nearly twice as fast as one.
 
   Args:
     platform: 'cpu', 'gpu' or 'tpu'; None takes the best there is.
@@ -41,10 +44,12 @@ def select_devices(
     raise ValueError(f'devices = {num_devices}; allowed: an integer >= 1')
   if platform is not None:
     choose('platform', platform, PLATFORMS)
-  if num_devices is not None and platform in (None, 'cpu'):
+  if platform in (None, 'cpu'):
     # Once JAX has started, there are as many as there are.
     with contextlib.suppress(RuntimeError):
-      jax.config.update('jax_num_cpu_devices', num_devices)
+      jax.config.update(
+        'jax_num_cpu_devices', num_devices or _default_cpu_devices()
+      )
   try:
     devices = jax.devices(platform)
   except RuntimeError as error:
@@ -58,6 +63,12 @@ def select_devices(
       f'{len(devices)} of platform {devices[0].platform!r}'
     )
   return devices[:num_devices]
+
+
+def _default_cpu_devices() -> int:
+  affinity = getattr(os, 'sched_getaffinity', None)  # Linux alone has it.
+  cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+  return min(cores, _MAX_DEFAULT_CPU_DEVICES)
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
