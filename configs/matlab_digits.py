@@ -30,6 +30,8 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
   config.optimizer.momentum = 0.9
   config.hparams.learning_rate = 0.01
   config.monitor.every_epochs = 10
+  # An epoch takes less than a second.
+  config.checkpoint_every_epochs = 5
   config.evaluation.epsilon = 0.1
   # BIM first: the pictures show its images. Its step is epsilon / 10 = 0.01.
   config.evaluation.attacks = ('bim-20', 'fgsm', 'pgd-40')

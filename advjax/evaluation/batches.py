@@ -24,7 +24,9 @@ def batches(
 ) -> Iterator[Batch]:
   """Cuts the data into batches of one shape; padding repeats images."""
   num_images = len(images)
-  per_device = min(batch_size, -(-num_images // num_devices))
+  num_batches = -(-num_images // (batch_size * num_devices))
+  # Even sizes: the padding is less than a row per batch and device.
+  per_device = -(-num_images // (num_batches * num_devices))
   rows = per_device * num_devices
   for start in range(0, num_images, rows):
     order = (start + np.arange(rows, dtype=np.int32)) % num_images

@@ -7,7 +7,7 @@ padding or on the devices.
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,12 @@ import numpy as np
 
 from advjax import norms
 from advjax.attacks.callables import Callee
-from advjax.evaluation.batches import batches, check_images, check_labels
+from advjax.evaluation.batches import (
+  Batch,
+  batches,
+  check_images,
+  check_labels,
+)
 from advjax.types import Array, LogitsFn
 
 # attack(logits_fn, images, labels, epsilon, keys) -> images, pure; one of
@@ -57,13 +62,18 @@ class RobustAccuracy(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def _predict_program(devices: tuple[jax.Device, ...]) -> Callable:
+  """Predicts `[E, B, ...]` images, one batch after the other."""
+
   def predict(images: Array, network: Callee) -> tuple[Array, Array]:
-    logits = network(images)
-    # A row of probabilities: nothing negative, and a sum of 1.
-    sums = logits.astype(jnp.float32).sum(-1)
-    probabilities = (jnp.abs(sums - 1) < 1e-3) & (logits >= 0).all(-1)
-    kinds = jnp.stack([probabilities, ~jnp.isfinite(logits).all(-1)], -1)
-    return logits.argmax(-1).astype(jnp.int32), kinds
+    def one(images: Array) -> tuple[Array, Array]:
+      logits = network(images)
+      # A row of probabilities: nothing negative, and a sum of 1.
+      sums = logits.astype(jnp.float32).sum(-1)
+      probabilities = (jnp.abs(sums - 1) < 1e-3) & (logits >= 0).all(-1)
+      kinds = jnp.stack([probabilities, ~jnp.isfinite(logits).all(-1)], -1)
+      return logits.argmax(-1).astype(jnp.int32), kinds
+
+    return jax.lax.map(one, images)
 
   return jax.pmap(predict, in_axes=(0, None), devices=list(devices))
 
@@ -72,40 +82,28 @@ def _predict_program(devices: tuple[jax.Device, ...]) -> Callable:
 def _attack_program(
   attack: AttackFn, norm: str | norms.Norm, devices: tuple[jax.Device, ...]
 ) -> Callable:
-  """One program for all epsilons and all networks."""
+  """Attacks `[B, ...]` images at all epsilons: `[E, B, ...]` and sizes."""
 
   def per_device(
     images: Array,
     labels: Array,
     indices: Array,
     source: Callee,
-    targets: Mapping[str, Callee],
     epsilons: Array,
-    kept: Array,
     key: Array,
-  ) -> tuple[dict[str, Array], Array, Array]:
+  ) -> tuple[Array, Array]:
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
 
-    def at_epsilon(carry: Array, scan: Any) -> tuple[Array, Any]:
-      epsilon, index = scan
+    def at_epsilon(epsilon: Array) -> tuple[Array, Array]:
       perturbed = attack(source, images, labels, epsilon, keys)
-      predictions = {
-        name: target(perturbed).argmax(-1).astype(jnp.int32)
-        for name, target in targets.items()
-      }
       delta = perturbed.astype(jnp.float32) - images.astype(jnp.float32)
-      size = norms.get(norm).size(delta)
-      return jnp.where(index == kept, perturbed, carry), (predictions, size)
+      return perturbed, norms.get(norm).size(delta)
 
-    order = jnp.arange(epsilons.shape[0])
-    kept_images, (predictions, sizes) = jax.lax.scan(
-      at_epsilon, images, (epsilons, order)
-    )
-    return predictions, sizes, kept_images
+    return jax.lax.map(at_epsilon, epsilons)
 
   return jax.pmap(
     per_device,
-    in_axes=(0, 0, 0, None, None, None, None, None),
+    in_axes=(0, 0, 0, None, None, None),
     devices=list(devices),
   )
 
@@ -146,7 +144,7 @@ def predict(
   predictions, kinds = [], []
   labels = np.zeros(len(images), np.int32)
   for batch in batches(images, labels, batch_size, len(devices)):
-    result, kind = program(batch.images, network)
+    result, kind = program(batch.images[:, None], network)
     predictions.append(np.asarray(result).reshape(-1)[: batch.num_real])
     kinds.append(np.asarray(kind).reshape(-1, 2)[: batch.num_real])
   probabilities, not_finite = np.concatenate(kinds).T
@@ -183,7 +181,7 @@ def attack_and_predict(
 
   Where a target is the source, its accuracy is white box; where it is
   another network, the attack is transferred. All epsilons run in one
-  compiled program per attack, which other params of the same networks and
+  compiled program per attack, which other params of the same network and
   other epsilons do not compile again.
 
   Args:
@@ -232,34 +230,23 @@ def attack_and_predict(
     )
   devices = tuple(devices or jax.local_devices())
   program = _attack_program(attack, norm, devices)
+  ask = _predict_program(devices)
   networks = {name: Callee.of(target) for name, target in targets.items()}
-  parts: list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]] = []
+  radii = np.asarray(epsilons, np.float32)
+  predictions: dict[str, list[np.ndarray]] = {name: [] for name in targets}
+  all_sizes, all_images = [], []
   for batch in batches(images, labels, batch_size, len(devices)):
-    predictions, sizes, perturbed = program(
-      batch.images,
-      batch.labels,
-      batch.indices,
-      Callee.of(source),
-      networks,
-      np.asarray(epsilons, np.float32),
-      np.int32(kept),
-      key,
+    perturbed, sizes = program(
+      batch.images, batch.labels, batch.indices, Callee.of(source), radii, key
     )
-    real = batch.num_real
-    parts.append(
-      (
-        {name: _merge(value)[:, :real] for name, value in predictions.items()},
-        _merge(sizes)[:, :real],
-        np.asarray(perturbed).reshape(-1, *images.shape[1:])[:real],
-      )
-    )
+    for name, network in networks.items():
+      predictions[name].append(_merge(ask(perturbed, network)[0], batch))
+    all_sizes.append(_merge(sizes, batch))
+    all_images.append(_merge(perturbed, batch)[kept])
   return AttackedPredictions(
-    {
-      name: np.concatenate([part[0][name] for part in parts], 1)
-      for name in targets
-    },
-    np.concatenate([part[1] for part in parts], 1),
-    np.concatenate([part[2] for part in parts]),
+    {name: np.concatenate(parts, 1) for name, parts in predictions.items()},
+    np.concatenate(all_sizes, 1),
+    np.concatenate(all_images),
   )
 
 
@@ -332,7 +319,8 @@ def robust_accuracy(
   return RobustAccuracy(clean, attacked, worst_case)
 
 
-def _merge(values: Array) -> np.ndarray:
-  """Turns `[D, E, B]` of the devices into `[E, D * B]`."""
+def _merge(values: Array, batch: Batch) -> np.ndarray:
+  """Turns `[D, E, B, ...]` of the devices into the real rows `[E, N, ...]`."""
   by_epsilon = np.moveaxis(np.asarray(values), 0, 1)
-  return by_epsilon.reshape(by_epsilon.shape[0], -1)
+  merged = by_epsilon.reshape(len(by_epsilon), -1, *by_epsilon.shape[3:])
+  return merged[:, : batch.num_real]
