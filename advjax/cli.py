@@ -109,8 +109,8 @@ def run(main: Callable[[], None], argv: Sequence[str] | None = None) -> None:
   """
   logging.basicConfig(stream=sys.stderr, format='%(message)s', force=True)
   logger.setLevel(logging.INFO)
-  arguments = expand_fractions(sys.argv if argv is None else argv)
   try:
+    arguments = expand_fractions(sys.argv if argv is None else argv)
     if _wants_help(arguments):
       print(sys.modules['__main__'].__doc__)
       print(flags.FLAGS.main_module_help())
