@@ -197,6 +197,8 @@ esac
 
 if [[ $1 == test ]]; then
   command=(pytest "${@:2}")
+  # A file's tests stay together: they share what they compile.
+  (($# > 1)) || command+=(--numprocesses=auto --maxprocesses=4 --dist=loadfile)
 else
   [[ $1 =~ ^[a-z][a-z0-9_]*$ && -e $root/experiments/$1.py ]] ||
     unknown_experiment "$1"
