@@ -39,6 +39,8 @@ def define_config_flags() -> None:
   flags.DEFINE_string('workdir', None, 'Folder that the run writes to.')
   flags.DEFINE_bool('print_model', False, 'Print the layers of each network.')
   flags.mark_flag_as_required('workdir')
+  # The empty path would be the folder that one happens to be in.
+  flags.register_validator('workdir', lambda path: path != '', 'is empty')
 
 
 def devices_from_flags() -> list[jax.Device]:

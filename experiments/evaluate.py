@@ -53,6 +53,7 @@ _SEED = flags.DEFINE_integer('seed', 0, 'Seeds the random starts.')
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder that the report is written to.', required=True
 )
+flags.register_validator(_WORKDIR, lambda path: path != '', 'is empty')
 
 
 def read_run_config(directory: pathlib.Path) -> config_dict.ConfigDict:
