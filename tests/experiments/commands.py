@@ -1,0 +1,63 @@
+"""Runs command lines of the experiments, each in a fork of one process.
+
+Reads a JSON list of [experiment, argument, ...] and a folder; writes a list
+of {code, stdout, stderr}. One import serves them all.
+"""
+
+import json
+import os
+import runpy
+import sys
+import tempfile
+import traceback
+
+import sklearn.datasets  # noqa: F401  What the embedded data takes longest for.
+
+import experiments.compare
+
+# Else runpy would warn that it runs a second time.
+del sys.modules[experiments.compare.__name__]
+
+
+def run(experiment: str, *arguments: str) -> int:
+  """Runs `python -m experiments.EXPERIMENT` here; returns its exit code."""
+  sys.argv = [f'experiments/{experiment}.py', *arguments]
+  try:
+    runpy.run_module(f'experiments.{experiment}', run_name='__main__')
+  except SystemExit as end:
+    if end.code is None or isinstance(end.code, int):
+      return end.code or 0
+    print(end.code, file=sys.stderr)
+    return 1
+  except BaseException:
+    traceback.print_exc()
+    return 1
+  return 0
+
+
+def main() -> None:
+  results = []
+  for command in json.load(sys.stdin):
+    with (
+      tempfile.TemporaryFile('w+') as stdout,
+      tempfile.TemporaryFile('w+') as stderr,
+    ):
+      child = os.fork()
+      if not child:
+        os.dup2(stdout.fileno(), 1)
+        os.dup2(stderr.fileno(), 2)
+        code = run(*command)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+      code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+      result = {'code': code}
+      for name, stream in (('stdout', stdout), ('stderr', stderr)):
+        stream.seek(0)
+        result[name] = stream.read()
+    results.append(result)
+  json.dump(results, sys.stdout)
+
+
+if __name__ == '__main__':
+  main()
