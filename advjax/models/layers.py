@@ -2,17 +2,19 @@
 
 On GPU and TPU they are XLA's own. On the CPU, XLA's convolution is slow
 inside loops and its gradient is slow everywhere, and so is the gradient of
-`reduce_window`; there, a convolution is patches times a matrix, and a pool is
-the maximum of strided slices. `jax.lax.platform_dependent` picks at lowering
-time, so that one traced program serves every platform. Both forms are made of
-differentiable operations, without a rule of our own: gradients of any order,
-forward mode, vmap, scan and pmap all work.
+`reduce_window`; there, a convolution is patches times a matrix, and a pool the
+maximum of blocks or of strided slices. `jax.lax.platform_dependent` picks at
+lowering time, so that one traced program serves every platform. All forms are
+made of differentiable operations: gradients of any order, forward mode, vmap,
+scan and pmap work.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -153,9 +155,77 @@ def max_pool(
     )
 
   def cpu(images: Array) -> Array:
-    return max_pool_by_slices(images, window, strides, pads)
+    if tuple(window) != tuple(strides):
+      return max_pool_by_slices(images, window, strides, pads)
+    # Negative padding crops the rows and columns that no window reads.
+    used = [
+      (low, high - (size + low + high) % width)
+      for size, (low, high), width in zip(
+        images.shape[1:3], pads, window, strict=True
+      )
+    ]
+    return max_pool_by_blocks(_pad(images, used, -jnp.inf), tuple(window))
 
   return lax.platform_dependent(images, cpu=cpu, default=plain)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def max_pool_by_blocks(images: Array, window: tuple[int, int]) -> Array:
+  """The maximum of adjacent blocks, which fill the images.
+
+  Its derivative is a selection by a mask. That of `jnp.max` shares among
+  equal maxima; that of strided slices pads and adds, and makes a training step
+  a tenth and an attack a fifth slower. The rule is a formula, not a pair of
+  passes: it is differentiated forwards, backwards and again as any other.
+  """
+  blocks = _blocks(images, window)
+  # Not `max(axis=(2, 4))`: from some size on, XLA's takes NaN for the smallest.
+  return functools.reduce(
+    jnp.maximum, (blocks[:, :, i, :, j] for i, j in _places(window))
+  )
+
+
+@max_pool_by_blocks.defjvp
+def _max_pool_by_blocks_jvp(
+  window: tuple[int, int], primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Array, Array]:
+  blocks = _blocks(primals[0], window)
+  maximum = max_pool_by_blocks(primals[0], window)
+  row = jnp.full(maximum.shape, window[0] - 1, jnp.int32)
+  column = jnp.full(maximum.shape, window[1] - 1, jnp.int32)
+  # Backwards, so that the first of equal ones is taken last.
+  for i, j in _places(window)[-2::-1]:
+    equal = blocks[:, :, i, :, j] == maximum
+    row = jnp.where(equal, i, row)
+    column = jnp.where(equal, j, column)
+  # Two comparisons with bare iotas: XLA moves a sum of iotas out of the loop
+  # of training steps, once for each use, and is then blind to what the clean
+  # passes of NSL's objective have in common (a fifth of a step).
+  first = (
+    row[:, :, None, :, None] == lax.broadcasted_iota(jnp.int32, blocks.shape, 2)
+  ) & (
+    column[:, :, None, :, None]
+    == lax.broadcasted_iota(jnp.int32, blocks.shape, 4)
+  )
+  tangent = jnp.where(first, _blocks(tangents[0], window), 0).sum(axis=(2, 4))
+  return maximum, tangent
+
+
+def _places(window: Sequence[int]) -> list[tuple[int, int]]:
+  return list(itertools.product(range(window[0]), range(window[1])))
+
+
+def _blocks(images: Array, window: tuple[int, int]) -> Array:
+  """`[B, H, W, C]` as `[B, H / KH, KH, W / KW, KW, C]`."""
+  batch, height, width, channels = images.shape
+  return images.reshape(
+    batch,
+    height // window[0],
+    window[0],
+    width // window[1],
+    window[1],
+    channels,
+  )
 
 
 def max_pool_by_slices(
@@ -164,7 +234,7 @@ def max_pool_by_slices(
   strides: Sequence[int],
   pads: Sequence[tuple[int, int]],
 ) -> Array:
-  """The maximum of strided slices, one per place in the window."""
+  """The maximum of strided slices, one per place, for windows that overlap."""
   first, *others = _windows(_pad(images, pads, -jnp.inf), window, strides)
   maximum = first
   for other in others:
@@ -250,5 +320,5 @@ def _windows(
       ),
       (1, *strides, 1),
     )
-    for i, j in itertools.product(range(window[0]), range(window[1]))
+    for i, j in _places(window)
   ]

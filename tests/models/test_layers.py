@@ -142,10 +142,43 @@ def test_the_first_of_equal_maxima_gets_the_gradient():
   np.testing.assert_array_equal(gradient[0, :, :, 0], expected)
 
 
+@pytest.mark.parametrize('strides', [(2, 2), (1, 1)])
 @pytest.mark.parametrize('place', range(4))
-def test_pool_keeps_nan(place):
-  images = jnp.zeros(4).at[place].set(jnp.nan).reshape(1, 2, 2, 1)
-  assert jnp.isnan(layers.max_pool(images, (2, 2), (2, 2))).all()
+def test_pool_keeps_nan(place, strides):
+  block = jnp.zeros(4).at[place].set(jnp.nan).reshape(1, 2, 2, 1)
+  images = jnp.tile(block, (8, 16, 16, 32))
+  pooled = jax.jit(lambda x: layers.max_pool(x, (2, 2), strides))(images)
+  assert jnp.isnan(pooled).all()
+
+
+def test_training_steps_in_a_loop_share_the_clean_pass():
+  """NSL's objective: a clean pass, its input gradient, another pass."""
+  kernels, images = (_rand(3, 3, 1, 4), _rand(3, 3, 4, 6)), _rand(4, 16, 16, 1)
+
+  def loss_fn(kernels, images):
+    hidden = images
+    for kernel in kernels:
+      hidden = jax.nn.relu(
+        layers.conv_general_dilated(hidden, kernel, (1, 1), 'VALID')
+      )
+      hidden = layers.max_pool(hidden, (2, 2), (2, 2))
+    return jnp.sum(hidden**2)
+
+  def objective(kernels):
+    direction = lax.stop_gradient(jax.grad(loss_fn, 1)(kernels, images))
+    return loss_fn(kernels, images) + loss_fn(
+      kernels, images + jnp.sign(direction)
+    )
+
+  def step(kernels, _):
+    gradient = jax.grad(objective)(kernels)
+    return jax.tree.map(lambda k, g: k - 1e-3 * g, kernels, gradient), None
+
+  program = jax.jit(lambda k: lax.scan(step, k, length=3)[0])
+  text = program.lower(kernels).compile().as_text()
+  # Both passes: 2 forward, 2 for the kernels, 1 back through the second
+  # convolution; the clean one also to the images. Unshared, it would be 14.
+  assert text.count(' dot(') == 2 * 5 + 1
 
 
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float64])
