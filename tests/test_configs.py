@@ -1,0 +1,170 @@
+"""Every file of configs/: variants, docstring, and one step of `smoke`."""
+
+import pathlib
+import re
+import runpy
+
+import jax
+import numpy as np
+import pytest
+
+from advjax import data
+from advjax.config import member_config
+from advjax.evaluation.members import parse_attacks
+from advjax.training.parallel import replicate
+from advjax.training.setup import create_training, device_inputs
+
+FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
+FILES = sorted(FOLDER.glob('*.py'))
+each_file = pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
+
+
+def load(path, variant=None):
+  get_config = runpy.run_path(str(path))['get_config']
+  return get_config(*[variant] if variant else [])
+
+
+def variants(path):
+  """The variants that the file itself says are allowed."""
+  with pytest.raises(ValueError, match="unknown variant 'none such'") as error:
+    load(path, 'none such')
+  allowed = str(error.value).partition('allowed: ')[2].partition(' (did')[0]
+  return re.findall("'([^']*)'", allowed)
+
+
+def members(config):
+  if 'members' in config:
+    return {name: member_config(config, name) for name in config.members}
+  return {config.objective.name: config}
+
+
+@pytest.fixture(scope='module')
+def digits():
+  return data.load({'name': 'digits'})
+
+
+def test_there_are_configs():
+  names = [path.stem for path in FILES]
+  assert {'nsl_digits', 'matlab_digits', 'digits'} <= set(names)
+
+
+@each_file
+def test_the_docstring_names_the_command_and_the_variants(path):
+  text = runpy.run_path(str(path))['__doc__']
+  assert re.search(
+    rf'\./launch.sh \w+ --config=configs/{path.name}(:\w+)?[ \n\\]', text
+  )
+  assert '--workdir=runs/' in text
+  for variant in ['smoke', *variants(path)]:
+    assert f'`{variant}`' in text
+  load(path, 'smoke')
+
+
+@each_file
+def test_every_variant_is_a_whole_config(path, digits):
+  for variant in [None, 'smoke', *variants(path)]:
+    config = load(path, variant)
+    parse_attacks(config.evaluation.attacks, norm=config.evaluation.norm)
+    for member in members(config).values():
+      training = create_training(member, digits, jax.devices()[:1])
+      assert training.plan.steps_per_epoch > 0
+
+
+@each_file
+def test_a_config_is_inert(path):
+  """Numbers, strings, tuples: nothing that a JSON file could not hold."""
+
+  def check(value):
+    if isinstance(value, dict):
+      for item in value.values():
+        check(item)
+    elif isinstance(value, tuple):
+      for item in value:
+        check(item)
+    else:
+      assert value is None or isinstance(value, (bool, int, float, str))
+
+  check(load(path).to_dict())
+
+
+@each_file
+def test_smoke_takes_a_step(path, digits):
+  config = load(path, 'smoke')
+  assert config.num_epochs == 1
+  for member in members(config).values():
+    training = create_training(member, digits, jax.devices()[:1])
+    state = replicate(training.init_state(), training.devices)
+    before = jax.tree.map(np.asarray, state.params)
+    state, history = training.train_steps(
+      state, *device_inputs(training), np.int32(1)
+    )
+    assert int(state.step) == 1
+    # The loss of guessing, about, and twice that where two are added.
+    assert 1.5 < float(history['loss'][0]) < 6
+    moved = jax.tree.map(
+      lambda new, old: bool((new != old).any()), state.params, before
+    )
+    assert all(jax.tree.leaves(moved))
+
+
+# -------------------------------------------------------- the two tutorials
+
+
+def test_nsl_digits_is_the_tutorial():
+  config = load(FOLDER / 'nsl_digits.py')
+  assert config.members == ('base', 'adversarial')
+  adversarial = member_config(config, 'adversarial')
+  assert adversarial.hparams.to_dict() == {
+    'learning_rate': 0.001,
+    'multiplier': 0.2,
+    'step_size': 0.2,
+    'epsilon': None,
+  }
+  objective = adversarial.objective
+  assert (objective.name, objective.norm, objective.num_steps) == (
+    'adversarial_regularization',
+    'infinity',
+    1,
+  )
+  assert objective.bounds is None
+  assert not objective.random_start
+  assert (config.batch_size, config.optimizer.name) == (32, 'adam')
+  assert config.optimizer.eps == 1e-7
+  assert config.evaluation.epsilon == 0.1
+  assert config.evaluation.epsilon in config.evaluation.epsilons
+  found = parse_attacks(config.evaluation.attacks)
+  assert {
+    name: (attack.num_steps, attack.step_ratio)
+    for name, attack in found.items()
+  } == {'fgsm': (1, 1.0), 'bim': (20, 0.1), 'pgd': (40, 2.5 / 40)}
+
+
+def test_matlab_digits_is_the_example():
+  config = load(FOLDER / 'matlab_digits.py')
+  robust = member_config(config, config.members[1])
+  assert (robust.objective.name, robust.hparams.epsilon) == ('fgsm_at', 0.1)
+  assert robust.hparams.step_size == pytest.approx(0.125)
+  optimizer = (robust.optimizer.name, robust.optimizer.momentum)
+  assert optimizer == ('sgd', 0.9)
+  assert robust.hparams.learning_rate == 0.01
+  assert (robust.batch_size, robust.num_epochs) == (100, 30)
+  bim = parse_attacks(config.evaluation.attacks)['bim']
+  assert bim.num_steps == 20
+  assert bim.step_ratio * config.evaluation.epsilon == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+  ('file', 'variant', 'field', 'member'),
+  [
+    ('matlab_digits', None, 'robust', 'robust'),
+    ('digits', 'fgsm_at', '', None),
+    ('digits', 'trades', '', None),
+  ],
+)
+def test_step_sizes_follow_epsilon(file, variant, field, member):
+  config = load(FOLDER / f'{file}.py', variant)
+  section = config[field] if field else config
+  ratio = section.hparams.step_size / section.hparams.epsilon
+  section.hparams.epsilon = 0.3
+  resolved = member_config(config, member) if member else config
+  assert resolved.hparams.step_size == pytest.approx(0.3 * ratio)
