@@ -1,0 +1,341 @@
+"""A comparison from end to end, and what it leaves; then its checkpoints."""
+
+import contextlib
+import io
+import json
+import logging
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from advjax import data
+from experiments.compare import compare
+from experiments.evaluate import evaluate
+from experiments.train import train_and_evaluate
+from tests.test_configs import FOLDER, load
+
+MEMBERS = ('base', 'adversarial')
+
+
+def smoke_config(file='nsl_digits', variant='smoke'):
+  """A smoke variant, with a network that compiles in no time."""
+  config = load(FOLDER / f'{file}.py', variant)
+  config.model = {'name': 'mlp', 'hidden_units': (16,)}
+  return config
+
+
+def printed(function, *args, **kwargs):
+  """Returns what a function returns, and what it prints."""
+  with contextlib.redirect_stdout(io.StringIO()) as out:
+    result = function(*args, **kwargs)
+  return result, out.getvalue()
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """(report, text, workdir) of the comparison."""
+  workdir = tmp_path_factory.mktemp('compare') / 'new' / 'run'
+  report, text = printed(
+    compare, smoke_config(), workdir, jax.devices(), print_model=True
+  )
+  return report, text, workdir
+
+
+# --------------------------------------------------------------- what it leaves
+
+
+def test_all_files_are_there(run):
+  workdir = run[2]
+  files = {path.name for path in workdir.iterdir()}
+  assert files == {
+    *MEMBERS,
+    'config.json',
+    'metrics.jsonl',
+    'report.json',
+    'report.html',
+    'figures',
+    'adversarial_examples.npz',
+  }
+  for name in MEMBERS:
+    files = {path.name for path in (workdir / name).iterdir()}
+    assert files == {'config.json', 'metrics.jsonl', 'events', 'checkpoints'}
+    assert any((workdir / name / 'events').iterdir())
+    for kind in ('last', 'best'):
+      folder = workdir / name / 'checkpoints' / kind
+      assert any(path.name.isdigit() for path in folder.iterdir())
+  pictures = list((workdir / 'figures').iterdir())
+  assert len(pictures) >= 5
+  for path in pictures:
+    assert path.read_bytes().startswith(b'\x89PNG')
+
+
+def test_report_json_has_what_the_design_names(run):
+  report, _, workdir = run
+  saved = json.loads(
+    (workdir / 'report.json').read_text(), parse_constant=pytest.fail
+  )
+  assert saved == json.loads(json.dumps(report))
+  assert saved['dataset'] == {
+    'name': 'digits',
+    'num_train': 1437,
+    'num_test': 360,
+  }
+  assert saved['seeds'] == [0]
+  assert tuple(saved['members']) == MEMBERS
+  assert set(saved) == {
+    'dataset',
+    'seeds',
+    'members',
+    'warnings',
+    'command',
+    'environment',
+    'config',
+  }
+  for name, member in saved['members'].items():
+    assert set(member) == {
+      'objective',
+      'hparams',
+      'num_params',
+      'clean_accuracy',
+      'clean_accuracy_ci',
+      'train_seconds',
+      'step_milliseconds',
+      'eval_step_milliseconds',
+      'epochs',
+      'test',
+      'warnings',
+      'robust_accuracy',
+    }
+    assert member['num_params'] == 784 * 16 + 16 + 16 * 10 + 10
+    for field in ('train_seconds', 'step_milliseconds'):
+      assert member[field] > 0
+    assert member['eval_step_milliseconds'] > 0
+    (epoch,) = member['epochs']
+    expected = {'loss', 'clean_loss', 'accuracy'}
+    if name == 'adversarial':
+      expected |= {'adversarial_loss', 'scaled_adversarial_loss'}
+    for metrics in (epoch, member['test']):
+      assert expected <= set(metrics)
+    low, high = member['clean_accuracy_ci']
+    assert low < member['clean_accuracy'] < high
+    assert member['test']['accuracy'] == pytest.approx(
+      member['clean_accuracy'], abs=1e-6
+    )
+    assert list(member['robust_accuracy']) == ['fgsm', 'bim', 'pgd']
+    (other,) = set(MEMBERS) - {name}
+    for entry in member['robust_accuracy'].values():
+      assert (entry['epsilon'], entry['norm']) == (0.1, 'linf')
+      assert set(entry['transfer']) == {other}
+      assert set(entry['transfer_ci']) == {other}
+      low, high = entry['white_box_ci']
+      assert low <= entry['white_box'] <= high
+      assert [point['epsilon'] for point in entry['curve']] == [0.0, 0.1]
+      at_zero, at_headline = entry['curve']
+      assert at_zero['white_box'] == member['clean_accuracy']
+      for field in ('white_box', 'white_box_ci', 'transfer'):
+        assert at_headline[field] == entry[field]
+      assert entry['max_perturbation'] == pytest.approx(0.1, abs=1e-5)
+
+
+def test_the_examples_say_what_the_report_says(run):
+  report, _, workdir = run
+  test = data.load({'name': 'digits'}).test
+  with np.load(workdir / 'adversarial_examples.npz') as saved:
+    arrays = dict(saved)
+  np.testing.assert_array_equal(arrays['images'], data.to_float(test.images))
+  np.testing.assert_array_equal(arrays['labels'], test.labels)
+  correct = arrays['predictions'] == arrays['labels'][None, None]
+  assert len(correct) == 6
+  for pair, (source, attack) in enumerate(
+    zip(arrays['source'], arrays['attack'], strict=True)
+  ):
+    entry = report['members'][source]['robust_accuracy'][attack]
+    for index, name in enumerate(arrays['members']):
+      expected = entry['white_box' if name == source else 'transfer']
+      if name != source:
+        expected = expected[name]
+      assert correct[pair, index].mean() == pytest.approx(expected)
+  moved = np.abs(arrays['perturbed'] - arrays['images'][None])
+  assert moved.max() <= 0.1 + 1e-6
+  assert arrays['perturbed'].min() >= 0
+  assert arrays['perturbed'].max() <= 1
+
+
+def test_what_is_printed(run):
+  report, text, workdir = run
+  with np.load(workdir / 'adversarial_examples.npz') as saved:
+    first = (saved['predictions'][0] == saved['labels'][None])[:, :32].sum(1)
+  assert (
+    f'accuracy in batch 0: base {first[0]} / 32, adversarial {first[1]} / 32'
+  ) in text
+  # The layers that --print_model asks for.
+  assert text.count('12,730') >= 2
+  for name in MEMBERS:
+    accuracy = report['members'][name]['clean_accuracy']
+    assert f'{100 * accuracy:.1f} %' in text
+  assert str(workdir / 'report.html') in text
+
+
+def test_report_html_needs_no_other_file(run):
+  page = (run[2] / 'report.html').read_text()
+  assert '<html' in page
+  sources = re.findall(r'\bsrc\s*=\s*["\']?(\S{5})', page)
+  assert len(sources) >= 5
+  assert set(sources) == {'data:'}
+  for word in ('<script src', '<link', '@import', 'url(http', 'url(//'):
+    assert word not in page
+
+
+def test_metrics_of_all_members_are_in_one_file(run):
+  workdir = run[2]
+  records = [
+    json.loads(line)
+    for line in (workdir / 'metrics.jsonl').read_text().splitlines()
+  ]
+  for name in MEMBERS:
+    own = [
+      json.loads(line)
+      for line in (workdir / name / 'metrics.jsonl').read_text().splitlines()
+    ]
+    assert [
+      {key: value for key, value in record.items() if key != 'member'}
+      for record in records
+      if record['member'] == name
+    ] == own
+    losses = [loss for record in own for loss in record.get('losses', ())]
+    assert len(losses) == 45
+
+
+def test_members_start_from_weights_of_their_own(run):
+  configs = [
+    json.loads((run[2] / name / 'config.json').read_text()) for name in MEMBERS
+  ]
+  assert [config['seed'] for config in configs] == [0, 1]
+  assert json.loads((run[2] / 'config.json').read_text())['seed'] == 0
+
+
+# ------------------------------------------------------------------- once more
+
+
+def test_the_same_command_trains_nothing_again(run, caplog):
+  report, _, workdir = run
+  before = {
+    name: (workdir / name / 'metrics.jsonl').read_bytes() for name in MEMBERS
+  }
+  with caplog.at_level(logging.INFO):
+    again, _ = printed(compare, smoke_config(), workdir, jax.devices())
+  assert not [message for message in caplog.messages if 'epoch' in message]
+  for name in MEMBERS:
+    assert (workdir / name / 'metrics.jsonl').read_bytes() == before[name]
+    old, new = report['members'][name], again['members'][name]
+    for field in ('train_seconds', 'step_milliseconds', 'epochs'):
+      assert new[field] == old[field]
+    assert new['robust_accuracy'] == old['robust_accuracy']
+
+
+def test_another_config_leaves_the_run_alone(run):
+  workdir = run[2]
+  before = (workdir / 'report.json').read_bytes()
+  config = smoke_config()
+  config.seed = 3
+  with pytest.raises(ValueError, match=r'seed: 0 there, 3 asked for'):
+    compare(config, workdir, jax.devices())
+  assert (workdir / 'report.json').read_bytes() == before
+  assert json.loads((workdir / 'config.json').read_text())['seed'] == 0
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+  """`--workdir=~/run` reaches the program as it is written."""
+  monkeypatch.setenv('HOME', str(tmp_path))
+  seen = []
+
+  def stop(training, folder, *, name):
+    seen.append(folder)
+    raise InterruptedError
+
+  monkeypatch.setattr('experiments.compare.train', stop)
+  with pytest.raises(InterruptedError):
+    compare(smoke_config(), '~/run', jax.devices())
+  assert seen == [tmp_path / 'run' / 'base']
+
+
+# ---------------------------------------------------------- evaluate and train
+
+
+@pytest.mark.parametrize('kind', ['', 'checkpoints/best'])
+def test_evaluate_finds_what_compare_found(run, tmp_path, kind):
+  report, _, workdir = run
+  found, text = printed(
+    evaluate,
+    str(workdir / 'base' / kind),
+    ['fgsm', 'pgd-2'],
+    [0.0, 0.1],
+    tmp_path / 'evaluated',
+    jax.devices()[:1],
+    batch_size=50,
+  )
+  (member,) = found['members'].values()
+  expected = report['members']['base']
+  assert member['num_params'] == expected['num_params']
+  assert member['clean_accuracy'] == expected['clean_accuracy']
+  for name in ('fgsm', 'pgd'):
+    entry, other = (m['robust_accuracy'][name] for m in (member, expected))
+    # Up to an image on the edge: batches of another shape round differently.
+    assert entry['white_box'] == pytest.approx(other['white_box'], abs=1 / 359)
+    assert entry['transfer'] == {}
+  saved = json.loads((tmp_path / 'evaluated' / 'report.json').read_text())
+  assert saved == json.loads(json.dumps(found))
+  assert (tmp_path / 'evaluated' / 'report.html').exists()
+  assert 'clean accuracy' in text
+
+
+def test_evaluate_does_not_write_into_the_run(run):
+  workdir = run[2] / 'base'
+  before = (workdir / 'config.json').read_bytes()
+  with pytest.raises(ValueError, match='holds a run of another config'):
+    evaluate(str(workdir), ['fgsm'], [0.1], workdir, jax.devices())
+  assert (workdir / 'config.json').read_bytes() == before
+
+
+def test_train_goes_on_from_another_objective_and_needs_it_once(run, tmp_path):
+  config = smoke_config('digits', 'fgsm_at-smoke')
+  start = tmp_path / 'start'
+  (run[2] / 'adversarial').rename(start)
+  try:
+    config.init_from = str(start)
+    report, text = printed(
+      train_and_evaluate, config, tmp_path / 'run', jax.devices()
+    )
+  finally:
+    start.rename(run[2] / 'adversarial')
+  (member,) = report['members'].values()
+  assert member['objective'] == 'fgsm_at'
+  # Its first epoch is a second one.
+  before = run[0]['members']['adversarial']['epochs'][0]['clean_loss']
+  assert member['epochs'][0]['clean_loss'] < before - 0.1
+  files = {path.name for path in (tmp_path / 'run').iterdir()}
+  assert files == {
+    'config.json',
+    'metrics.jsonl',
+    'events',
+    'checkpoints',
+    'report.json',
+    'report.html',
+    'figures',
+    'adversarial_examples.npz',
+  }
+  assert 'accuracy in batch 0: fgsm_at' in text
+  # The run that it started from is gone; the checkpoint has all there is.
+  found, _ = printed(
+    evaluate,
+    str(tmp_path / 'run' / 'checkpoints' / 'best'),
+    ['fgsm'],
+    [0.1],
+    tmp_path / 'evaluated',
+    jax.devices(),
+  )
+  assert found['members']['fgsm_at']['clean_accuracy'] == pytest.approx(
+    member['clean_accuracy']
+  )
