@@ -115,7 +115,8 @@ def run(main: Callable[[], None], argv: Sequence[str] | None = None) -> None:
     arguments = expand_fractions(sys.argv if argv is None else argv)
     if _wants_help(arguments):
       print(sys.modules['__main__'].__doc__)
-      print(flags.FLAGS.main_module_help())
+      for module in (sys.argv[0], __name__):
+        print(flags.FLAGS.module_help(module))
       return
     if 'config' in flags.FLAGS:
       _check_config_flags(arguments)
