@@ -1,0 +1,152 @@
+"""Flags, exit codes, devices."""
+
+import logging
+import signal
+
+import jax
+import pytest
+from absl import flags
+
+from advjax import cli
+from advjax.training.loop import Diverged
+from advjax.training.signals import Interrupted
+
+CONFIG = """
+from advjax.config import choose, default_config
+
+def get_config(variant=None):
+  config = default_config()
+  if variant is not None:
+    config.num_epochs = {'long': 100}[choose('variant', variant, ['long'])]
+  config.hparams.step_size = config.hparams.get_ref('learning_rate') * 2
+  return config
+"""
+
+
+# What ml_collections loads a config file with.
+from_file = pytest.mark.filterwarnings(
+  'ignore:the load_module:DeprecationWarning'
+)
+
+
+@pytest.fixture(autouse=True)
+def own_logging(monkeypatch):
+  """The root logger stays pytest's."""
+  monkeypatch.setattr(logging, 'basicConfig', lambda **kwargs: None)
+  level = cli.logger.level
+  yield
+  cli.logger.setLevel(level)
+
+
+@pytest.fixture
+def own_flags(monkeypatch):
+  """The flags of an experiment; those defined here are gone afterwards."""
+  monkeypatch.setattr(flags, 'FLAGS', flags.FLAGS)
+  before = set(flags.FLAGS)
+  cli.define_config_flags()
+  yield flags.FLAGS
+  for name in set(flags.FLAGS) - before:
+    delattr(flags.FLAGS, name)
+  flags.FLAGS.unparse_flags()
+
+
+def run(monkeypatch, *arguments, main=lambda: None):
+  # ml_collections looks for overrides in sys.argv itself.
+  argv = ['program', *arguments]
+  monkeypatch.setattr('sys.argv', argv)
+  cli.run(main)
+
+
+def run_main(error):
+  def main():
+    raise error
+
+  with pytest.raises(SystemExit) as end:
+    cli.run(main, ['program'])
+  return end.value.code
+
+
+@pytest.mark.parametrize(
+  ('error', 'code'),
+  [
+    (ValueError('seed = -1'), 2),
+    (FileNotFoundError('a.npz: there is no such file'), 2),
+    (Diverged('base: the loss is nan at step 3'), 1),
+    (Interrupted(signal.SIGINT), 130),
+    (Interrupted(signal.SIGTERM), 143),
+  ],
+  ids=str,
+)
+def test_exit_codes(error, code, caplog):
+  assert run_main(error) == code
+  (message,) = caplog.messages
+  assert str(error) in message
+
+
+def test_a_bug_is_not_taken_for_bad_input():
+  with pytest.raises(KeyError):
+    cli.run(lambda: {}['x'], ['program'])
+
+
+@from_file
+def test_flags_set_fields_and_references_follow(
+  own_flags, monkeypatch, tmp_path
+):
+  path = tmp_path / 'config.py'
+  path.write_text(CONFIG)
+  seen = []
+  run(
+    monkeypatch,
+    f'--config={path}:long',
+    f'--workdir={tmp_path}',
+    '--config.hparams.learning_rate=8/255',
+    '--config.evaluation.epsilons=(1/8, 0.5)',
+    '--config.evaluation.attacks=("fgsm",)',
+    '--config.dataset.path=data/1/2.npz',
+    '--config.optimizer.nesterov',
+    '--config.seed',
+    '3',
+    main=lambda: seen.append(own_flags.config.copy_and_resolve_references()),
+  )
+  (config,) = seen
+  assert config.num_epochs == 100
+  assert config.hparams.learning_rate == 8 / 255
+  assert config.hparams.step_size == 16 / 255
+  assert config.evaluation.epsilons == (0.125, 0.5)
+  assert config.evaluation.attacks == ('fgsm',)
+  assert config.dataset.path == 'data/1/2.npz'
+  assert config.optimizer.nesterov is True
+  assert config.seed == 3
+  assert own_flags.workdir == str(tmp_path)
+
+
+@from_file
+@pytest.mark.parametrize('form', ['--config={}', '-config={}', '--config {}'])
+def test_forms_of_the_config_flag(own_flags, monkeypatch, tmp_path, form):
+  path = tmp_path / 'config.py'
+  path.write_text(CONFIG)
+  run(monkeypatch, *form.format(path).split(' '), f'--workdir={tmp_path}')
+  assert own_flags.config.batch_size == 32
+
+
+@pytest.mark.parametrize('argument', ['--help', '-h'])
+def test_help_names_the_flags_and_runs_nothing(
+  own_flags, monkeypatch, capsys, argument
+):
+  run(monkeypatch, argument, main=pytest.fail)
+  text = capsys.readouterr().out
+  for name in ('config', 'workdir', '[no]print_model', 'platform', 'devices'):
+    assert f'--{name}: ' in text
+
+
+def test_devices_are_named_first(caplog):
+  flags.FLAGS(['program', '--platform=cpu', '--devices=1'])
+  try:
+    with caplog.at_level(logging.INFO):
+      assert cli.devices_from_flags() == jax.devices()[:1]
+  finally:
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS['platform'].value = None
+    flags.FLAGS['devices'].value = None
+  (line,) = caplog.messages
+  assert line == 'devices: 1 x cpu (cpu), pmap over 1, process 0 of 1'
