@@ -7,6 +7,7 @@ nothing is installed.
 
 import json
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -111,7 +112,9 @@ class Project:
     """Puts a stub on the PATH, or into another folder."""
     path = (folder or self.bin) / name
     path.write_text(
-      STUB.format(version=version, has_venv=has_venv, real=sys.executable)
+      STUB.format(
+        version=version, has_venv=has_venv, real=shlex.quote(sys.executable)
+      )
     )
     path.chmod(0o755)
     return path
