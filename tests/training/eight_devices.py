@@ -6,20 +6,15 @@ A program of its own, since a process has one number of CPU devices.
 import sys
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
 
-jax.config.update('jax_platforms', 'cpu')
-jax.config.update('jax_num_cpu_devices', 8)
-jax.config.update('jax_numpy_rank_promotion', 'raise')
-
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-from jax.sharding import PartitionSpec  # noqa: E402
-
-from advjax import data  # noqa: E402
-from advjax.config import default_config  # noqa: E402
-from advjax.training import setup  # noqa: E402
-from advjax.training.parallel import replicate  # noqa: E402
-from advjax.training.step import AXIS  # noqa: E402
+from advjax import data
+from advjax.config import default_config
+from advjax.training import setup
+from advjax.training.parallel import replicate
+from advjax.training.step import AXIS
 
 NUM_STEPS = 4
 
@@ -62,6 +57,9 @@ def run(training, train_steps):
 
 
 def main(path):
+  jax.config.update('jax_platforms', 'cpu')
+  jax.config.update('jax_num_cpu_devices', 8)
+  jax.config.update('jax_numpy_rank_promotion', 'raise')
   results = {}
   for num_devices in (1, 2, 8):
     training = make_training(num_devices)
