@@ -137,10 +137,8 @@ def test_chunks_do_not_change_bits(training, whole, tmp_path, one_by_one):
   assert timeless(result.records) == timeless(whole[0].records)
 
 
-def test_log_every_steps_adds_records_and_changes_no_bits(
-  training, whole, tmp_path
-):
-  result = train(with_config(training, log_every_steps=4), tmp_path)
+def test_log_every_steps_adds_records_and_changes_no_bits(whole, whole_runs):
+  result, _ = whole_runs[4]
   steps = [r for r in result.records if r['kind'] == 'steps']
   assert [r['step'] for r in steps] == [4, 6, 10, 12, 16, 18]
   assert [len(r['losses']) for r in steps] == 3 * [4, 2]
@@ -159,24 +157,31 @@ def test_log_every_steps_adds_records_and_changes_no_bits(
 # --------------------------------------------------------- stop and go on again
 
 
-@pytest.mark.parametrize('log_every_steps', [0, 4])
+@pytest.fixture(scope='module')
+def whole_runs(training, whole, tmp_path_factory):
+  """Uninterrupted runs that log every so many steps."""
+  path = tmp_path_factory.mktemp('logged')
+  logged = train(with_config(training, log_every_steps=4), path)
+  return {0: whole, 4: (logged, path)}
+
+
 @pytest.mark.parametrize(
-  ('steps', 'signum'),
+  ('steps', 'signum', 'log_every_steps'),
   [
-    ([0], signal.SIGINT),
-    ([2], signal.SIGTERM),
-    ([5], signal.SIGTERM),
-    ([6, 7, 13], signal.SIGINT),
-    ([17], signal.SIGTERM),
+    ([0], signal.SIGINT, 0),
+    ([2], signal.SIGTERM, 4),
+    ([5], signal.SIGTERM, 0),
+    ([6, 7, 13], signal.SIGINT, 4),
+    ([3, 9], signal.SIGTERM, 0),
+    ([17], signal.SIGTERM, 0),
   ],
 )
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
-  training, tmp_path, one_by_one, steps, signum, log_every_steps
+  training, whole_runs, tmp_path, one_by_one, steps, signum, log_every_steps
 ):
   training = with_config(training, log_every_steps=log_every_steps)
-  expected = train(training, tmp_path / mkdir(tmp_path, 'whole'))
-  path = mkdir(tmp_path, 'stopped')
-  stopping = list(steps)
+  expected, whole_path = whole_runs[log_every_steps]
+  path, stopping = tmp_path, list(steps)
   while stopping:
     with pytest.raises(Interrupted) as stop:
       train(signalling(training, stopping, signum), path)
@@ -191,7 +196,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
   ends = [
     restore_checkpoint(p / 'checkpoints' / kind, training.init_state()).state
     for kind in ('last', 'best')
-    for p in (path, tmp_path / 'whole')
+    for p in (path, whole_path)
   ]
   assert_same(ends[0], ends[1])
   assert_same(ends[2], ends[3])
@@ -345,20 +350,17 @@ def test_the_monitor_looks_when_it_is_told_to_and_at_the_end(
 
 def test_the_test_split_has_no_say(tmp_path):
   """Held-out images choose the best epoch: garbage to test on changes none."""
-  data = runs.dataset()
-  garbage = data._replace(
-    test=data.test._replace(
-      images=255 - data.test.images, labels=data.test.labels * 0
-    )
+  training = runs.training(
+    num_validation=7, report_checkpoint='best', num_epochs=2
   )
-  results = []
-  for name, one in (('real', data), ('garbage', garbage)):
-    training = runs.training(
-      data=one, num_validation=7, report_checkpoint='best', num_epochs=2
-    )
-    held_out, trained_on = training.monitor_split, training.train_split
-    assert (len(held_out.labels), len(trained_on.labels)) == (7, 15)
-    results.append(train(training, mkdir(tmp_path, name)))
+  held_out, trained_on = training.monitor_split, training.train_split
+  assert (len(held_out.labels), len(trained_on.labels)) == (7, 15)
+  test = training.test_split
+  garbage = test._replace(images=255 - test.images, labels=test.labels * 0)
+  results = [
+    train(training._replace(test_split=split), mkdir(tmp_path, name))
+    for name, split in (('real', test), ('garbage', garbage))
+  ]
   assert_same(results[0].params, results[1].params)
   assert timeless(results[0].records) == timeless(results[1].records)
 

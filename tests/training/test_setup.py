@@ -1,7 +1,5 @@
 """What is checked and built before anything runs."""
 
-import jax
-import numpy as np
 import pytest
 
 from advjax.data import Split
@@ -72,19 +70,3 @@ def test_what_the_monitor_watches(
   shared = rows(training.monitor_split) & rows(training.train_split)
   assert shared == (set() if held_out else rows(training.monitor_split))
   assert not rows(training.monitor_split) & rows(data.test)
-
-
-def test_batches_may_be_larger_than_the_data():
-  training = runs.training(batch_size=64)
-  assert training.plan.steps_per_epoch == 1
-  inputs = (
-    training.init_state(),
-    {
-      'image': training.train_split.images,
-      'label': training.train_split.labels,
-    },
-  )
-  hparams = {k: np.float32(v) for k, v in training.hparams.items()}
-  state, history = training.train_steps(*inputs, hparams, np.int32(1))
-  assert int(state.step) == 1
-  assert np.isfinite(jax.device_get(history['loss'])).all()

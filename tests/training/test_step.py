@@ -124,6 +124,11 @@ def test_order_and_keys_do_not_depend_on_the_devices(batch_size, num_devices):
     np.testing.assert_array_equal(same_keys, keys)
 
 
+def test_batches_may_be_larger_than_the_data():
+  for indices, _ in order(5, 9, 2, 2):
+    np.testing.assert_array_equal(np.sort(indices), np.arange(5))
+
+
 def test_another_seed_is_another_order_with_other_keys():
   one, other = order(23, 9, 1, 6), order(23, 9, 1, 6, seed=1)
   for part in (0, 1):
