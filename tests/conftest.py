@@ -14,3 +14,5 @@ hypothesis.settings.register_profile(
   'advjax', deadline=None, derandomize=True, database=None
 )
 hypothesis.settings.load_profile('advjax')
+# JAX starts now: no test that selects devices can change their number later.
+jax.devices()
