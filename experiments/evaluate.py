@@ -32,28 +32,32 @@ from advjax.training.workdir import config_to_json, prepare_workdir
 
 logger = logging.getLogger('advjax')
 
-_CHECKPOINT = flags.DEFINE_string(
-  'checkpoint',
-  None,
-  "A run's workdir (its last checkpoint), or a folder checkpoints/best in it.",
-  required=True,
-)
-_ATTACKS = flags.DEFINE_list(
-  'attacks', ['fgsm', 'pgd-40'], 'NAME[-STEPS[-RESTARTS]], ...'
-)
-_NORM = flags.DEFINE_string('norm', 'linf', 'linf, l2 or l1.')
-_EPSILONS = flags.DEFINE_list(
-  'epsilons', ['0.1'], 'Radii such as 8/255; the last is the headline.'
-)
-_STEP_SIZE = flags.DEFINE_string(
-  'step_size', None, 'Step size of all attacks; default: by attack.'
-)
-_BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Images per device.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Seeds the random starts.')
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Folder that the report is written to.', required=True
-)
-flags.register_validator(_WORKDIR, lambda path: path != '', 'is empty')
+
+def define_flags() -> None:
+  """Defines the flags; not on import, which others may do for `evaluate`."""
+  flags.DEFINE_string(
+    'checkpoint',
+    None,
+    "A run's workdir (its last checkpoint), or a folder checkpoints/best in "
+    'it.',
+    required=True,
+  )
+  flags.DEFINE_list(
+    'attacks', ['fgsm', 'pgd-40'], 'NAME[-STEPS[-RESTARTS]], ...'
+  )
+  flags.DEFINE_string('norm', 'linf', 'linf, l2 or l1.')
+  flags.DEFINE_list(
+    'epsilons', ['0.1'], 'Radii such as 8/255; the last is the headline.'
+  )
+  flags.DEFINE_string(
+    'step_size', None, 'Step size of all attacks; default: by attack.'
+  )
+  flags.DEFINE_integer('batch_size', 64, 'Images per device.')
+  flags.DEFINE_integer('seed', 0, 'Seeds the random starts.')
+  flags.DEFINE_string(
+    'workdir', None, 'Folder that the report is written to.', required=True
+  )
+  flags.register_validator('workdir', lambda path: path != '', 'is empty')
 
 
 def read_run_config(directory: pathlib.Path) -> config_dict.ConfigDict:
@@ -171,19 +175,21 @@ def evaluate(
 
 
 def main() -> None:
-  step_size = _STEP_SIZE.value
+  flag = flags.FLAGS
+  step_size = flag.step_size
   evaluate(
-    _CHECKPOINT.value,
-    _ATTACKS.value,
-    [parse_number(text) for text in _EPSILONS.value],
-    _WORKDIR.value,
+    flag.checkpoint,
+    flag.attacks,
+    [parse_number(text) for text in flag.epsilons],
+    flag.workdir,
     cli.devices_from_flags(),
-    norm=_NORM.value,
+    norm=flag.norm,
     step_size=None if step_size is None else parse_number(step_size),
-    batch_size=_BATCH_SIZE.value,
-    seed=_SEED.value,
+    batch_size=flag.batch_size,
+    seed=flag.seed,
   )
 
 
 if __name__ == '__main__':
+  define_flags()
   cli.run(main)
