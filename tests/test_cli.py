@@ -39,9 +39,8 @@ def own_logging(monkeypatch):
 
 
 @pytest.fixture
-def own_flags(monkeypatch):
+def own_flags():
   """The flags of an experiment; those defined here are gone afterwards."""
-  monkeypatch.setattr(flags, 'FLAGS', flags.FLAGS)
   before = set(flags.FLAGS)
   cli.define_config_flags()
   yield flags.FLAGS
