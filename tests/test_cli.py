@@ -38,8 +38,24 @@ def own_logging(monkeypatch):
   cli.logger.setLevel(level)
 
 
+@pytest.fixture(autouse=True)
+def no_flags_of_experiments():
+  """Hides the flags of experiments that other tests have imported."""
+  hidden = {
+    flag.name: flag
+    for module, found in flags.FLAGS.flags_by_module_dict().items()
+    if module.startswith('experiments')
+    for flag in found
+  }
+  for name in hidden:
+    delattr(flags.FLAGS, name)
+  yield
+  for name, flag in hidden.items():
+    flags.FLAGS[name] = flag
+
+
 @pytest.fixture
-def own_flags():
+def own_flags(no_flags_of_experiments):
   """The flags of an experiment; those defined here are gone afterwards."""
   before = set(flags.FLAGS)
   cli.define_config_flags()
