@@ -38,7 +38,7 @@ def own_logging(monkeypatch):
   cli.logger.setLevel(level)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope='module', autouse=True)
 def no_flags_of_experiments():
   """Hides the flags of experiments that other tests have imported."""
   hidden = {
