@@ -148,7 +148,6 @@ def run_members(
     },
     'seeds': [config.seed],
     'members': members,
-    'warnings': [w for result in results.values() for w in result.warnings],
     'command': command_line(),
     'environment': environment(devices),
     'config': config_to_json(config),

@@ -246,10 +246,10 @@ def _warn_of_collapse(run: _Run, epoch: int) -> None:
   is_new = not has_collapsed(accuracies[:-1])
   if trained_for_it and is_new and has_collapsed(accuracies):
     warning = (
-      f'{run.name}: PGD accuracy fell from {max(accuracies):.3f} to '
+      f'PGD accuracy fell from {max(accuracies):.3f} to '
       f'{accuracies[-1]:.3f} by epoch {epoch}: catastrophic overfitting. The '
       f'checkpoint of step {run.record.best_step}, before the fall, stays in '
       f"'checkpoints/best'"
     )
     run.record.warnings.append(warning)
-    logger.warning(warning)
+    logger.warning('%s: %s', run.name, warning)

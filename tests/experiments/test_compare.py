@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from advjax import data
+from advjax.training.loop import train
 from experiments.compare import compare
 from experiments.evaluate import evaluate
 from experiments.train import train_and_evaluate
@@ -88,7 +89,6 @@ def test_report_json_has_what_the_design_names(run):
     'dataset',
     'seeds',
     'members',
-    'warnings',
     'command',
     'environment',
     'config',
@@ -337,3 +337,20 @@ def test_train_goes_on_from_another_objective_and_needs_it_once(run, tmp_path):
   assert found['members']['fgsm_at']['clean_accuracy'] == pytest.approx(
     member['clean_accuracy']
   )
+
+
+def test_a_warning_is_in_the_report_once(run, monkeypatch, tmp_path):
+  """A collapse is noticed while training; the page must say it."""
+  text = 'PGD accuracy fell from 0.700 to 0.050: catastrophic overfitting'
+
+  def warned(training, folder, *, name):
+    result = train(training, run[2] / name, name=name)
+    return result._replace(warnings=[text] if name == 'adversarial' else [])
+
+  monkeypatch.setattr('experiments.compare.train', warned)
+  report, _ = printed(compare, smoke_config(), tmp_path, jax.devices())
+  assert report['members']['adversarial']['warnings'] == [text]
+  assert report['members']['base']['warnings'] == []
+  page = (tmp_path / 'report.html').read_text()
+  assert page.count('catastrophic overfitting') == 1
+  assert f'adversarial: {text}' in page

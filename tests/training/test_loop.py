@@ -384,11 +384,11 @@ def test_a_collapse_is_said_once_and_the_state_before_it_stays(
   accuracies = [0.6, 0.7, 0.05, 0.04, 0.05]
   result = train(watching(longer, accuracies), tmp_path, name='robust')
   (warning,) = result.warnings
-  assert warning.startswith('robust: PGD accuracy fell from 0.700 to 0.050')
+  assert warning.startswith('PGD accuracy fell from 0.700 to 0.050')
   assert 'by epoch 3' in warning
   assert 'catastrophic overfitting' in warning
   assert f'step {2 * STEPS_PER_EPOCH}' in warning
-  assert caplog.messages == [warning]
+  assert caplog.messages == [f'robust: {warning}']
   best = restore_checkpoint(tmp_path / 'checkpoints' / 'best')
   assert int(best.state['step']) == 2 * STEPS_PER_EPOCH
   # Also for those who only look at the finished run.
