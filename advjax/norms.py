@@ -263,12 +263,18 @@ def _l1_project(
   moving = _sum(jax.tree.map(lambda f, s: jnp.where(f, s, 0), free, size))
   count = _sum(jax.tree.map(lambda f, s: f.astype(s.dtype), free, size))
   exact = (moving + fixed - epsilon) / jnp.maximum(count, 1)
-  shift = jnp.clip(exact, low, high)
-  fits = _l1_size(shrink(jnp.zeros_like(shift))) <= epsilon
-  sizes = shrink(jnp.where(fits, 0, shift))
+  fits = _l1_size(shrink(jnp.zeros_like(high))) <= epsilon
+  shift = jnp.where(fits, 0, jnp.clip(exact, low, high))
+
   # The last rounding falls to those that are not at the box, for these are to
-  # be seen to be there.
-  inside = jax.tree.map(lambda s, r: jnp.where(s < r, s, 0), sizes, room)
+  # be seen to be there. Where the box alone holds too much, high does not.
+  def off_box(sizes: Tree) -> Tree:
+    return jax.tree.map(lambda s, r: jnp.where(s < r, s, 0), sizes, room)
+
+  sizes = shrink(shift)
+  at_most = epsilon + _l1_size(off_box(sizes))
+  sizes = shrink(jnp.where(_l1_size(sizes) > at_most, high, shift))
+  inside = off_box(sizes)
   excess = jnp.maximum(_l1_size(sizes) - epsilon, 0)
   left = jnp.maximum(1 - _divide(excess, _l1_size(inside)), 0)
   return jax.tree.map(

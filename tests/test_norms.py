@@ -125,6 +125,14 @@ _project = jax.jit(
 )
 
 
+def test_l1_projection_when_the_box_alone_holds_more_than_the_ball():
+  # The shift that fits rounds down, and nothing is left to take the rounding.
+  delta = np.full((1, 6), 0.84604275, np.float32)
+  upper = np.full((1, 6), 2.0**-24, np.float32)
+  result = _project('l1', delta, np.float32(0), -upper, upper)
+  np.testing.assert_array_equal(result, np.zeros((1, 6)))
+
+
 def test_l1_projection_is_nearer_than_clip_after_projection():
   delta = jnp.array([[1.0, 1.0, 0.2]])
   upper = jnp.array([[0.1, 1.0, 1.0]])
