@@ -129,9 +129,11 @@ def default_config() -> config_dict.ConfigDict:
   """
   config = config_dict.ConfigDict()
   config.seed = 0
-  # `path` is the file of the npz data set.
+  # `path` is the file of the npz data set; `classes` are those to keep.
   config.dataset = config_dict.create(
-    name='digits', path=config_dict.placeholder(str)
+    name='digits',
+    path=config_dict.placeholder(str),
+    classes=config_dict.placeholder(tuple),
   )
   # Images held out of the training split to choose the best checkpoint by.
   config.num_validation = 0

@@ -2,7 +2,7 @@
 
 A loader is a function of the fields of its config (`digits.load()`,
 `npz.load(path)`) that returns a `Dataset`; a new one needs a line in
-`_LOADERS`.
+`_LOADERS`. Parameters with a default are fields that may be left out.
 """
 
 import difflib
@@ -11,9 +11,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from advjax.data import digits, npz
-from advjax.data.dataset import Dataset, Split, holdout, to_float
+from advjax.data.dataset import (
+  Dataset,
+  Split,
+  holdout,
+  keep_classes,
+  to_float,
+)
 
-__all__ = ['Dataset', 'Split', 'holdout', 'load', 'to_float']
+__all__ = ['Dataset', 'Split', 'holdout', 'keep_classes', 'load', 'to_float']
 
 _LOADERS: dict[str, Callable[..., Dataset]] = {
   'digits': digits.load,
@@ -26,8 +32,10 @@ def load(config: Mapping[str, Any]) -> Dataset:
 
   Args:
     config: A mapping or ConfigDict with the loader's `name` ('digits' or
-      'npz') and that loader's own fields ('path' for npz). A field that is
-      None counts as not given, so that a config can hold a place for it.
+      'npz'), that loader's own fields ('path' for npz), and for all of them
+      `classes`, the labels to keep (`keep_classes`; all by default). A field
+      that is None counts as not given, so that a config can hold a place
+      for it.
 
   Returns:
     The data set.
@@ -41,28 +49,30 @@ def load(config: Mapping[str, Any]) -> Dataset:
     >>> dataset = load({'name': 'digits'})
     >>> dataset.train.images.shape, dataset.test.images.shape
     ((1437, 28, 28, 1), (360, 28, 28, 1))
+    >>> load({'name': 'digits', 'classes': (3, 7)}).class_names
+    ('3', '7')
   """
   fields = {key: value for key, value in config.items() if value is not None}
   name = fields.pop('name', None)
   if name not in _LOADERS:
     raise ValueError(_unknown('data set', name, list(_LOADERS)))
+  classes = fields.pop('classes', None)
   loader = _LOADERS[name]
-  parameters = list(inspect.signature(loader).parameters)
+  parameters = inspect.signature(loader).parameters
   for field in fields:
     if field not in parameters:
-      raise ValueError(
-        _unknown(f'field of data set {name!r}', field, parameters)
-      )
-  for field in parameters:
-    if field not in fields:
+      allowed = [*parameters, 'classes']
+      raise ValueError(_unknown(f'field of data set {name!r}', field, allowed))
+  for field, parameter in parameters.items():
+    if field not in fields and parameter.default is inspect.Parameter.empty:
       raise ValueError(f'data set {name!r} needs the field {field!r}')
-  return loader(**fields)
+  dataset = loader(**fields)
+  return dataset if classes is None else keep_classes(dataset, classes)
 
 
 def _unknown(what: str, value: Any, allowed: list[str]) -> str:
   """Says that a value is unknown, what is allowed, and what is closest."""
   close = difflib.get_close_matches(str(value), allowed, n=1)
-  return (
-    f'unknown {what} {value!r}; allowed: {", ".join(allowed) or "none"}'
-    + (f'; did you mean {close[0]!r}?' if close else '')
+  return f'unknown {what} {value!r}; allowed: {", ".join(allowed)}' + (
+    f'; did you mean {close[0]!r}?' if close else ''
   )

@@ -4,6 +4,8 @@ Images stay as they are stored (uint8 takes a quarter of float32's memory, on
 the host and on the device) and become float32 in [0, 1] where they are used.
 """
 
+import numbers
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,4 +114,64 @@ def holdout(
   return (
     Split(split.images[~chosen], split.labels[~chosen]),
     Split(split.images[chosen], split.labels[chosen]),
+  )
+
+
+def keep_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
+  """Returns the images of some classes, in both splits and in their order.
+
+  Label `classes[i]` becomes `i`, and keeps its name.
+
+  Args:
+    dataset: Any data set.
+    classes: Labels in [0, dataset.num_classes), two or more, each once.
+
+  Returns:
+    A data set of `len(classes)` classes; the arrays are copies.
+
+  Raises:
+    ValueError: If `classes` is not as above, or a split has none of them.
+
+  Example:
+    >>> import numpy as np
+    >>> split = Split(np.zeros([4, 8, 8, 1], np.uint8), np.array([0, 1, 2, 2]))
+    >>> dataset = Dataset('birds', split, split, 3, ('auk', 'jay', 'owl'))
+    >>> kept = keep_classes(dataset, (2, 0))
+    >>> kept.train.labels
+    array([1, 0, 0], dtype=int32)
+    >>> kept.class_names
+    ('owl', 'auk')
+  """
+  allowed = (
+    f'two or more different labels of {dataset.name!r}, from 0 to '
+    f'{dataset.num_classes - 1}'
+  )
+  if not isinstance(classes, Sequence) or isinstance(classes, str):
+    raise ValueError(f'classes = {classes!r}; allowed: {allowed}')
+  for label in classes:
+    whole = isinstance(label, numbers.Integral) and not isinstance(label, bool)
+    if not whole or not 0 <= label < dataset.num_classes:
+      raise ValueError(
+        f'classes = {classes!r} holds {label!r}; allowed: {allowed}'
+      )
+  if len(classes) < 2 or len(set(classes)) < len(classes):
+    raise ValueError(f'classes = {classes!r}; allowed: {allowed}')
+  new_labels = np.full(dataset.num_classes, -1, np.int32)
+  new_labels[list(classes)] = np.arange(len(classes))
+
+  def keep(split: Split, name: str) -> Split:
+    labels = new_labels[split.labels]
+    rows = np.flatnonzero(labels >= 0)
+    if not rows.size:
+      raise ValueError(
+        f'classes = {classes!r}: the {name} split of {dataset.name!r} holds '
+        'no image of these classes'
+      )
+    return Split(split.images[rows], labels[rows])
+
+  return dataset._replace(
+    train=keep(dataset.train, 'train'),
+    test=keep(dataset.test, 'test'),
+    num_classes=len(classes),
+    class_names=tuple(dataset.class_names[label] for label in classes),
   )

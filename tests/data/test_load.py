@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from advjax import data
+from advjax.config import default_config
 
 
 def test_takes_a_config_dict_with_places_held():
@@ -22,6 +23,33 @@ def test_loads_the_same_arrays_every_time():
       np.testing.assert_array_equal(one, other)
 
 
+def test_a_parameter_with_a_default_may_be_left_out(monkeypatch):
+  def loader(size, shade='grey'):
+    return size, shade
+
+  monkeypatch.setitem(data._LOADERS, 'made up', loader)
+  assert data.load({'name': 'made up', 'size': 3}) == (3, 'grey')
+  config = {'name': 'made up', 'size': 3, 'shade': None}
+  assert data.load(config) == (3, 'grey')
+  config['shade'] = 'red'
+  assert data.load(config) == (3, 'red')
+  with pytest.raises(ValueError, match="'made up' needs the field 'size'"):
+    data.load({'name': 'made up', 'shade': 'red'})
+
+
+def test_classes_are_a_field_of_every_data_set(tmp_path):
+  config = default_config()
+  config.dataset.classes = (7, 3)
+  whole, kept = data.load({'name': 'digits'}), data.load(config.dataset)
+  assert (kept.num_classes, kept.class_names) == (2, ('7', '3'))
+  for split in ('train', 'test'):
+    of_whole, of_kept = getattr(whole, split), getattr(kept, split)
+    rows = np.isin(of_whole.labels, (3, 7))
+    np.testing.assert_array_equal(of_kept.images, of_whole.images[rows])
+    sevens = of_whole.labels[rows] == 7
+    np.testing.assert_array_equal(of_kept.labels, np.where(sevens, 0, 1))
+
+
 @pytest.mark.parametrize(
   ('config', 'message'),
   [
@@ -30,8 +58,8 @@ def test_loads_the_same_arrays_every_time():
     ({'name': 3}, 'unknown data set 3'),
     ({}, 'unknown data set None; allowed: digits, npz'),
     ({'name': 'npz'}, "'npz' needs the field 'path'"),
-    ({'name': 'npz', 'paht': 'a'}, "'npz' 'paht'; allowed: path; did.*'path'"),
-    ({'name': 'digits', 'path': 'a'}, "'digits' 'path'; allowed: none"),
+    ({'name': 'npz', 'paht': 'a'}, "'npz' 'paht'; allowed: path, cla.*'path'"),
+    ({'name': 'digits', 'path': 'a'}, "'digits' 'path'; allowed: classes$"),
   ],
 )
 def test_refuses(config, message):
