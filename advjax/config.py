@@ -141,6 +141,14 @@ def default_config() -> config_dict.ConfigDict:
   config.objective = config_dict.create(name='standard')
   # The traced numbers: learning_rate, and those that the objective reads.
   config.hparams = config_dict.create(learning_rate=1e-3)
+  # How hparams.multiplier falls with the steps: see advjax.training.decay.
+  config.multiplier_decay = config_dict.create(
+    name='constant',
+    decay_steps=1000,
+    decay_rate=0.96,
+    min_value=0.0,
+    staircase=False,
+  )
   config.optimizer = config_dict.create(
     name='adam',
     b1=0.9,
