@@ -31,7 +31,12 @@ from advjax.training.optimizers import create_optimizer, create_schedule
 from advjax.training.parallel import parallelize, replicate
 from advjax.training.setup import eval_logits_fn
 from advjax.training.state import create_state
-from advjax.training.step import StepPlan, make_train_step, make_train_steps
+from advjax.training.step import (
+  RunInputs,
+  StepPlan,
+  make_train_step,
+  make_train_steps,
+)
 from advjax.training.workdir import write_json
 
 logger = logging.getLogger('advjax')
@@ -122,19 +127,20 @@ def train_program(
       create_schedule(config.schedule, num_steps),
     ),
     plan,
-    jax.random.key(0),
   )
   images = jnp.zeros((1, *dataset.train.images.shape[1:]))
   state = create_state(model, optimizer, images, jax.random.key(0))
   split = {'image': dataset.train.images, 'label': dataset.train.labels}
   hparams = {
-    name: np.float32(value)
+    name: jnp.float32(value)
     for name, value in (
       {'learning_rate': 1e-3} | _OBJECTIVES[objective]
     ).items()
   }
   train_steps = parallelize(loop, devices, num_args=4)
-  state, *arguments = replicate((state, split, hparams), devices)
+  rows = jnp.arange(plan.num_examples, dtype=jnp.int32)
+  inputs = RunInputs(rows, hparams, jax.random.key(0))
+  state, *arguments = replicate((state, split, inputs), devices)
   arguments.append(np.int32(min(num_steps, plan.steps_per_epoch)))
   compiled, seconds, memory = compile_program(
     train_steps.func, *train_steps.args, state, *arguments

@@ -97,7 +97,7 @@ def test_smoke_takes_a_step(path, digits):
     state = replicate(training.init_state(), training.devices)
     before = jax.tree.map(np.asarray, state.params)
     state, history = training.train_steps(
-      state, *device_inputs(training), np.int32(1)
+      state, *device_inputs([training]), np.int32(1)
     )
     assert int(state.step) == 1
     # The loss of guessing, about, and twice that where two are added.

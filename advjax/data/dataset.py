@@ -73,48 +73,39 @@ def to_float(images: Any) -> Any:
 
 
 def holdout(
-  split: Split, num_validation: int, seed: int
-) -> tuple[Split, Split]:
-  """Splits validation images off a training split.
+  num_images: int, num_validation: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Chooses validation images among those of a training split.
 
-  The choice is a function of (the split's size, num_validation, seed) alone;
-  both parts keep the order of the split.
+  The choice is a function of the arguments alone.
 
   Args:
-    split: The training split, N images.
+    num_images: The size N of the training split.
     num_validation: How many images to hold out, in [0, N).
     seed: In [0, 2**32).
 
   Returns:
-    (the training split of N - num_validation images, the held-out images).
+    (rows to train on, int32 [N - num_validation]; rows held out, int32
+    [num_validation]); both ascend.
 
   Raises:
     ValueError: If num_validation is negative or leaves nothing to train on.
 
   Example:
-    >>> import numpy as np
-    >>> images = np.zeros([10, 8, 8, 1], np.uint8)
-    >>> labels = np.arange(10, dtype=np.int32)
-    >>> train, validation = holdout(Split(images, labels), 3, seed=0)
-    >>> validation.labels
+    >>> train_rows, validation_rows = holdout(10, 3, seed=0)
+    >>> validation_rows
     array([2, 4, 8], dtype=int32)
-    >>> train.labels
+    >>> train_rows
     array([0, 1, 3, 5, 6, 7, 9], dtype=int32)
   """
-  num_images = len(split.labels)
   if not 0 <= num_validation < num_images:
     raise ValueError(
       f'num_validation: {num_validation} is outside [0, {num_images}), where '
       f'{num_images} is the number of training images'
     )
   # RandomState's streams are frozen; those of default_rng may change.
-  order = np.random.RandomState(seed).permutation(num_images)
-  chosen = np.zeros(num_images, bool)
-  chosen[order[:num_validation]] = True
-  return (
-    Split(split.images[~chosen], split.labels[~chosen]),
-    Split(split.images[chosen], split.labels[chosen]),
-  )
+  order = np.random.RandomState(seed).permutation(num_images).astype(np.int32)
+  return np.sort(order[num_validation:]), np.sort(order[:num_validation])
 
 
 def keep_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:

@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,12 @@ from advjax.training.record import (
   log_epoch,
   log_steps,
 )
-from advjax.training.setup import Training, device_inputs
+from advjax.training.setup import (
+  Training,
+  device_inputs,
+  stack_runs,
+  unstack_runs,
+)
 from advjax.training.signals import Interrupted, stop_on_signals
 from advjax.training.state import TrainState, evaluation_params
 
@@ -58,14 +63,25 @@ class TrainResult(NamedTuple):
 
 
 class _Run(NamedTuple):
-  """What the functions below share during one call of `train`."""
+  """One of the runs that are trained at once."""
 
   training: Training
   name: str
-  last: pathlib.Path
-  best: pathlib.Path
-  num_steps: int
+  workdir: pathlib.Path
   record: RunRecord
+
+  @property
+  def last(self) -> pathlib.Path:
+    return self.workdir / 'checkpoints' / 'last'
+
+  @property
+  def best(self) -> pathlib.Path:
+    return self.workdir / 'checkpoints' / 'best'
+
+  @property
+  def num_steps(self) -> int:
+    training = self.training
+    return training.config.num_epochs * training.plan.steps_per_epoch
 
 
 def train(
@@ -89,25 +105,85 @@ def train(
       stays.
     ValueError: if no checkpoint in the workdir can be read.
   """
-  config = training.config
-  checkpoints = workdir / 'checkpoints'
-  state = training.init_state()
-  found = restore_checkpoint(checkpoints / 'last', state)
-  record = RunRecord()
-  if found:
-    state, record = found.state, RunRecord(**found.record)
-  run = _Run(
-    training=training,
-    name=name,
-    last=checkpoints / 'last',
-    best=checkpoints / 'best',
-    num_steps=config.num_epochs * training.plan.steps_per_epoch,
-    record=record,
-  )
-  if int(state.step) < run.num_steps:
-    log = MetricsLog(workdir, record.log_bytes, int(state.step))
-    with contextlib.closing(log):
-      state = _train(run, state, log)
+  return train_at_once([training], [workdir], names=[name])[0]
+
+
+def train_at_once(
+  trainings: Sequence[Training],
+  workdirs: Sequence[pathlib.Path],
+  *,
+  names: Sequence[str],
+) -> list[TrainResult]:
+  """Trains several runs of one program at once, vmapped inside the pmap.
+
+  Each run keeps its own folder, as if it were trained alone, and ends where it
+  ends alone, up to float32 rounding. Where that makes it fastest is another
+  question: on CPUs the batched matrix products are slower than one run after
+  another.
+
+  Args:
+    trainings: Runs that differ in their seed and hparams alone.
+    workdirs: A prepared folder for each.
+    names: What the log calls each.
+
+  Returns:
+    A result for each; a run's seconds and milliseconds are its share.
+
+  Raises:
+    ValueError: if the runs need different programs; and as `train`.
+    Interrupted: as `train`.
+    Diverged: as `train`, for the first run that does.
+  """
+  first = trainings[0]
+  for training, name in zip(trainings, names, strict=True):
+    if training.train_steps is not first.train_steps:
+      raise ValueError(
+        f'{name} and {names[0]} cannot be trained at once: they differ in more '
+        'than their seed and hparams'
+      )
+  runs, states = _restore(trainings, workdirs, names)
+  step = int(states[0].step)
+  if step < runs[0].num_steps:
+    with contextlib.ExitStack() as stack:
+      logs = [
+        stack.enter_context(
+          contextlib.closing(
+            MetricsLog(run.workdir, run.record.log_bytes, step)
+          )
+        )
+        for run in runs
+      ]
+      states = _train(runs, states, logs)
+  return [_result(run, state) for run, state in zip(runs, states, strict=True)]
+
+
+def _restore(
+  trainings: Sequence[Training],
+  workdirs: Sequence[pathlib.Path],
+  names: Sequence[str],
+) -> tuple[list[_Run], list[TrainState]]:
+  """Finds the newest step that all runs have a checkpoint of, or the start."""
+  starts = [training.init_state() for training in trainings]
+  newest = None
+  while True:
+    runs, states = [], []
+    for training, workdir, name, start in zip(
+      trainings, workdirs, names, starts, strict=True
+    ):
+      run = _Run(training, name, workdir, RunRecord())
+      found = restore_checkpoint(run.last, start, newest=newest)
+      if found:
+        run = run._replace(record=RunRecord(**found.record))
+      runs.append(run)
+      states.append(found.state if found else start)
+    steps = [int(state.step) for state in states]
+    newest = min(steps)
+    if max(steps) == newest:
+      return runs, states
+
+
+def _result(run: _Run, state: TrainState) -> TrainResult:
+  config, record = run.training.config, run.record
   if config.report_checkpoint == 'best':
     best = restore_checkpoint(run.best, state)
     if best is None:
@@ -120,63 +196,91 @@ def train(
   return TrainResult(
     params=jax.tree.map(np.asarray, evaluation_params(state)),
     model_state=jax.tree.map(np.asarray, state.model_state),
-    records=read_metrics(workdir / 'metrics.jsonl'),
+    records=read_metrics(run.workdir / 'metrics.jsonl'),
     train_seconds=record.train_seconds,
     step_milliseconds=record.step_milliseconds,
     warnings=record.warnings,
   )
 
 
-def _train(run: _Run, state: TrainState, log: MetricsLog) -> TrainState:
+def _train(
+  runs: Sequence[_Run], states: Sequence[TrainState], logs: Sequence[MetricsLog]
+) -> list[TrainState]:
   """Runs the steps that are left."""
-  plan, config = run.training.plan, run.training.config
-  step = int(state.step)
+  first = runs[0]
+  plan, config = first.training.plan, first.training.config
+  num_steps, step = first.num_steps, int(states[0].step)
+  name = ', '.join(run.name for run in runs)
   if step:
-    logger.info('%s: going on from step %d', run.name, step)
-  data, hparams = device_inputs(run.training)
-  state = replicate(state, run.training.devices)
+    logger.info('%s: going on from step %d', name, step)
+  data, inputs = device_inputs([run.training for run in runs])
+  state = replicate(stack_runs(states), first.training.devices)
+  train_steps = (
+    first.training.train_steps_at_once
+    if len(runs) > 1
+    else first.training.train_steps
+  )
   chunk = 1
-  progress = Progress(run.name, run.num_steps, config.num_epochs, step)
+  progress = Progress(name, num_steps, config.num_epochs, step)
   with contextlib.closing(progress), stop_on_signals() as stop:
     # No steps: compiles, so that the times below are those of the steps.
-    state, _ = run.training.train_steps(state, data, hparams, np.int32(0))
+    state, _ = train_steps(state, data, inputs, np.int32(0))
     stopped: int | None = None
-    while step < run.num_steps and not stopped:
+    while step < num_steps and not stopped:
       count = min(chunk, plan.steps_per_epoch - step % plan.steps_per_epoch)
       if config.log_every_steps:
-        count = min(count, config.log_every_steps - run.record.num_pending)
+        count = min(count, config.log_every_steps - first.record.num_pending)
       start = time.perf_counter()
-      state, history = run.training.train_steps(
-        state, data, hparams, np.int32(count)
-      )
-      history = {key: np.asarray(v)[:count] for key, v in history.items()}
+      state, history = train_steps(state, data, inputs, np.int32(count))
+      history = jax.tree.map(np.asarray, history)
       seconds = time.perf_counter() - start
-      _check_finite(run, history['loss'], step)
-      add_chunk(run.record, history, seconds)
+      for run, metrics in zip(runs, unstack_runs(history, runs), strict=True):
+        metrics = {key: values[:count] for key, values in metrics.items()}
+        _check_finite(run, metrics['loss'], step)
+        add_chunk(run.record, metrics, seconds / len(runs))
       step += count
       fitting = int(_CHUNK_SECONDS * count / seconds)
       chunk = max(1, min(fitting, _MAX_GROWTH * count))
       rate = count * config.batch_size / seconds
       epoch = -(-step // plan.steps_per_epoch)
-      latest = {key: float(values[-1]) for key, values in history.items()}
+      latest = {
+        key: float(values[..., count - 1].mean())
+        for key, values in history.items()
+      }
       progress.update(epoch, count, latest, rate)
       epoch_done = step % plan.steps_per_epoch == 0
-      if epoch_done or run.record.num_pending == config.log_every_steps:
-        log_steps(run.record, log, step, epoch, rate)
+      if epoch_done or first.record.num_pending == config.log_every_steps:
+        for run, log in zip(runs, logs, strict=True):
+          log_steps(run.record, log, step, epoch, rate)
       if epoch_done:
-        metrics = _end_epoch(run, state, log, step, epoch)
-        left = (run.num_steps - step) * seconds / count
-        progress.epoch_done(epoch, metrics, rate, left)
+        ended = [
+          _end_epoch(run, own, log, step, epoch)
+          for run, own, log in zip(
+            runs, unstack_runs(state, runs), logs, strict=True
+          )
+        ]
+        left = (num_steps - step) * seconds / count
+        progress.epoch_done(epoch, _mean(ended), rate, left)
       due = epoch_done and epoch % config.checkpoint_every_epochs == 0
       # Read once: a signal that comes later waits for another chunk, and so
       # for a checkpoint.
       stopped = stop.signum
-      if due or step == run.num_steps or stopped:
-        _save(run, run.last, state, log, keep=2)
+      if due or step == num_steps or stopped:
+        for run, own, log in zip(
+          runs, unstack_runs(state, runs), logs, strict=True
+        ):
+          _save(run, run.last, own, log, keep=2)
   # Also after the last step: there is more to do than training.
   if stop.signum:
     raise Interrupted(stop.signum)
-  return state
+  return unstack_runs(state, runs)
+
+
+def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  return {
+    name: float(np.mean([each[name] for each in metrics]))
+    for name in metrics[0]
+  }
 
 
 def _check_finite(run: _Run, losses: np.ndarray, step: int) -> None:

@@ -1,6 +1,5 @@
 """From a config to everything that training needs, checked before it runs."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,24 +11,13 @@ from ml_collections import config_dict
 
 from advjax.config import check_config
 from advjax.data import Dataset, Split, holdout
-from advjax.models import Model, create_model
+from advjax.models import Model
 from advjax.training import checkpoint
-from advjax.training.metrics import make_evaluate_metrics
-from advjax.training.monitor import robust_accuracy_objective
-from advjax.training.objectives import (
-  Objective,
-  create_objective,
-  read_hparams,
-)
-from advjax.training.optimizers import create_optimizer, create_schedule
-from advjax.training.parallel import parallelize, replicate
+from advjax.training.objectives import Objective, read_hparams
+from advjax.training.parallel import replicate
+from advjax.training.program import shared_program
 from advjax.training.state import TrainState, create_state
-from advjax.training.step import (
-  AXIS,
-  StepPlan,
-  make_train_step,
-  make_train_steps,
-)
+from advjax.training.step import RunInputs, StepPlan
 from advjax.types import Array, LogitsFn
 
 
@@ -42,14 +30,18 @@ class Training(NamedTuple):
     objective: What is minimised.
     hparams: The traced numbers.
     plan: Sizes.
-    train_split: What is trained on.
+    train_split: The training images, those held out included.
+    rows: Those of them to train on, int32 `[N]`.
+    key: Draws the order of the examples and the objective's randomness.
     monitor_split: What robustness is watched on: held-out images, or, with
       `num_validation` 0, training images.
     test_split: The test images.
     num_classes: Classes.
     devices: The devices.
     init_state: Makes the state before the first step.
-    train_steps: `(state, data, hparams, num_steps) -> (state, history)`.
+    train_steps: `(state, data, inputs, num_steps) -> (state, history)`.
+    train_steps_at_once: The same for several runs, states and inputs stacked.
+      Runs whose programs are the same object can be trained at once.
     evaluate: The objective's mean metrics over a split.
     monitor: Clean and PGD accuracy over a split.
   """
@@ -60,12 +52,15 @@ class Training(NamedTuple):
   hparams: dict[str, float]
   plan: StepPlan
   train_split: Split
+  rows: np.ndarray
+  key: Array
   monitor_split: Split
   test_split: Split
   num_classes: int
   devices: Sequence[jax.Device]
   init_state: Callable[[], TrainState]
   train_steps: Callable
+  train_steps_at_once: Callable
   evaluate: Callable
   monitor: Callable
 
@@ -103,36 +98,32 @@ def create_training(
       f'batch_size = {config.batch_size}; allowed: at least the number of '
       f'devices, {len(devices)}'
     )
-  model = _shared_model(
-    config_dict.FrozenConfigDict(config.model), dataset.num_classes
-  )
-  objective = create_objective(config.objective)
   hparams = read_hparams(config.hparams, config.objective.name)
-  optimizer = create_optimizer(config.optimizer)
-  train_split, held_out = holdout(
-    dataset.train, config.num_validation, config.seed
+  train_split = dataset.train
+  train_rows, held_out = holdout(
+    len(train_split.labels), config.num_validation, config.seed
   )
-  plan = StepPlan(len(train_split.labels), config.batch_size, len(devices))
-  schedule = create_schedule(
-    config.schedule, config.num_epochs * plan.steps_per_epoch
-  )
+  plan = StepPlan(len(train_rows), config.batch_size, len(devices))
+  program = shared_program(config, dataset.num_classes, plan, devices)
   init_key, train_key = jax.random.split(jax.random.key(config.seed))
-  watched = held_out if config.num_validation else train_split
-  step = make_train_step(
-    model.apply, objective, optimizer, schedule, ema_decay=config.ema_decay
-  )
+  watched = held_out if config.num_validation else train_rows
+  watched = watched[: config.monitor.num_images]
 
   def init_state() -> TrainState:
     images = jnp.zeros((1, *train_split.images.shape[1:]))
     state = create_state(
-      model, optimizer, images, init_key, with_ema=config.ema_decay > 0
+      program.model,
+      program.optimizer,
+      images,
+      init_key,
+      with_ema=config.ema_decay > 0,
     )
     if config.init_from:
       state = checkpoint.load_params(config.init_from, state)
     return state
 
   shapes = _check_network(
-    model, config.model.name, train_split.images.shape[1:]
+    program.model, config.model.name, train_split.images.shape[1:]
   )
   if config.init_from:
     # Read once for its errors, before anything is written or computed.
@@ -142,31 +133,24 @@ def create_training(
 
   return Training(
     config=config,
-    model=model,
-    objective=objective,
+    model=program.model,
+    objective=program.objective,
     hparams=hparams,
     plan=plan,
     train_split=train_split,
+    rows=train_rows,
+    key=train_key,
     monitor_split=Split(
-      watched.images[: config.monitor.num_images],
-      watched.labels[: config.monitor.num_images],
+      train_split.images[watched], train_split.labels[watched]
     ),
     test_split=dataset.test,
     num_classes=dataset.num_classes,
     devices=devices,
     init_state=init_state,
-    train_steps=parallelize(
-      make_train_steps(step, plan, train_key), devices, num_args=4
-    ),
-    evaluate=make_evaluate_metrics(
-      model.apply, objective, devices, batch_size=config.evaluation.batch_size
-    ),
-    monitor=_shared_monitor(
-      model,
-      config.monitor.num_steps,
-      tuple(devices),
-      config.evaluation.batch_size,
-    ),
+    train_steps=program.train_steps,
+    train_steps_at_once=program.train_steps_at_once,
+    evaluate=program.evaluate,
+    monitor=program.monitor,
   )
 
 
@@ -183,49 +167,69 @@ def _check_network(model: Model, name: str, shape: Sequence[int]) -> Any:
     ) from error
 
 
-# Runs of one process share what compiles the same program: the caches of jit
-# and pmap know a function by its identity.
-
-
-@functools.lru_cache(maxsize=16)
-def _shared_model(
-  config: config_dict.FrozenConfigDict, num_classes: int
-) -> Model:
-  return create_model(config, num_classes, axis_name=AXIS)
-
-
-@functools.lru_cache(maxsize=16)
-def _shared_monitor(
-  model: Model,
-  num_steps: int,
-  devices: tuple[jax.Device, ...],
-  batch_size: int,
-) -> Callable:
-  return make_evaluate_metrics(
-    model.apply,
-    robust_accuracy_objective(num_steps),
-    devices,
-    batch_size=batch_size,
-  )
-
-
-def device_inputs(training: Training) -> tuple[Any, Any]:
-  """Returns the training data and the hparams, on every device.
+def device_inputs(
+  trainings: Sequence[Training],
+) -> tuple[dict[str, Array], RunInputs]:
+  """Returns the training data and what the runs differ in, on every device.
 
   Args:
-    training: A run.
+    trainings: Runs on the same data, one or several to train at once.
 
   Returns:
-    `(data, hparams)` for `training.train_steps`.
+    `(data, inputs)` for `train_steps`, or, with the inputs of several runs
+    stacked, for `train_steps_at_once`.
   """
-  data = {
-    'image': training.train_split.images,
-    'label': training.train_split.labels,
-  }
-  hparams = {
-    name: np.float32(value) for name, value in training.hparams.items()
-  }
-  return replicate((data, hparams), training.devices)
+  split = trainings[0].train_split
+  data = {'image': split.images, 'label': split.labels}
+  inputs = [
+    RunInputs(
+      rows=jnp.asarray(training.rows),
+      hparams={n: jnp.float32(v) for n, v in training.hparams.items()},
+      key=training.key,
+    )
+    for training in trainings
+  ]
+  return replicate((data, stack_runs(inputs)), trainings[0].devices)
+
+
+def stack_runs(trees: Sequence[Any]) -> Any:
+  """Stacks the states or inputs of several runs; one run's stay as they are.
+
+  Args:
+    trees: One pytree per run.
+
+  Returns:
+    The only one, or one whose leaves have a leading axis over the runs.
+
+  Example:
+    >>> stack_runs([{'a': jnp.zeros(3)}, {'a': jnp.ones(3)}])['a'].shape
+    (2, 3)
+  """
+  if len(trees) == 1:
+    return trees[0]
+  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def unstack_runs(tree: Any, runs: Sequence[Any]) -> list[Any]:
+  """Undoes `stack_runs`.
+
+  Args:
+    tree: What `stack_runs` returned, or what a program made of it.
+    runs: The runs, of which the number counts.
+
+  Returns:
+    One pytree per run.
+
+  Example:
+    >>> one, other = unstack_runs({'a': jnp.eye(2)}, range(2))
+    >>> other['a'].tolist()
+    [0.0, 1.0]
+  """
+  if len(runs) == 1:
+    return [tree]
+  return [
+    jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(len(runs))
+  ]
 
 
 def eval_logits_fn(model: Model, params: Any, model_state: Any) -> LogitsFn:
@@ -240,6 +244,7 @@ def eval_logits_fn(model: Model, params: Any, model_state: Any) -> LogitsFn:
     A function from images `[B, H, W, C]` to logits `[B, K]`.
 
   Example:
+    >>> from advjax.models import create_model
     >>> model = create_model({'name': 'logistic_regression'}, 10)
     >>> images = jnp.zeros((2, 28, 28, 1))
     >>> logits_fn = eval_logits_fn(

@@ -41,6 +41,20 @@ class StepPlan(NamedTuple):
     return -(-self.batch_size // self.num_devices)
 
 
+class RunInputs(NamedTuple):
+  """What tells runs of the same program apart; a run's own, all of it traced.
+
+  Attributes:
+    rows: The rows of the training split to train on, int32 `[num_examples]`.
+    hparams: The numbers that the objective reads, and `learning_rate`.
+    key: Draws the order of the examples and the objective's randomness.
+  """
+
+  rows: Array
+  hparams: Mapping[str, Array]
+  key: Array
+
+
 def _take_batch(
   rank: Array,
   data: Mapping[str, Array],
@@ -185,9 +199,7 @@ def make_train_step(
   return train_step
 
 
-def make_train_steps(
-  train_step: Callable, plan: StepPlan, seed_key: Array
-) -> Callable:
+def make_train_steps(train_step: Callable, plan: StepPlan) -> Callable:
   """Builds the compiled loop: shuffling and many steps in one program.
 
   The number of steps is an argument, not a constant: one compile serves
@@ -196,32 +208,32 @@ def make_train_steps(
   Args:
     train_step: From `make_train_step`.
     plan: Sizes.
-    seed_key: The run's key for shuffling and for the objective's draws.
 
   Returns:
-    `train_steps(rank, state, data, hparams, num_steps) -> (state, history)`
+    `train_steps(rank, state, data, inputs, num_steps) -> (state, history)`
     for at most the rest of the current epoch. `rank` is this device's place
-    on the axis, `data` holds the whole training
-    split: `image` (uint8 or float32) and `label`. `history` has a float32
+    on the axis, `data` holds the whole training split: `image` (uint8 or
+    float32) and `label`; `inputs` are `RunInputs`. `history` has a float32
     `[steps_per_epoch]` for each metric, of which num_steps entries are set.
+    A vmap over states and inputs trains several runs at once.
 
   Example:
     >>> plan = StepPlan(num_examples=1437, batch_size=32, num_devices=2)
     >>> plan.steps_per_epoch, plan.rows_per_device
     (45, 16)
   """
-  shuffle_key, draw_key = jax.random.split(seed_key)
 
   def train_steps(
     rank: Array,
     state: TrainState,
     data: Mapping[str, Array],
-    hparams: Mapping[str, Array],
+    inputs: RunInputs,
     num_steps: Array,
   ) -> tuple[TrainState, Metrics]:
+    shuffle_key, draw_key = jax.random.split(inputs.key)
     epoch = state.step // plan.steps_per_epoch
     permutation = jax.random.permutation(
-      jax.random.fold_in(shuffle_key, epoch), plan.num_examples
+      jax.random.fold_in(shuffle_key, epoch), inputs.rows
     )
 
     def one(state: TrainState) -> tuple[TrainState, Metrics]:
@@ -230,7 +242,7 @@ def make_train_steps(
       batch, mask, keys = _take_batch(
         rank, data, permutation, position, key, plan
       )
-      return train_step(state, batch, mask, hparams, keys)
+      return train_step(state, batch, mask, inputs.hparams, keys)
 
     def body(
       index: Array, carry: tuple[TrainState, Metrics]

@@ -280,17 +280,24 @@ def test_broken_checkpoints_alone_stop_the_run(training, whole, tmp_path):
   assert (path / 'metrics.jsonl').read_bytes() == before
 
 
-def test_one_compilation_per_run_resumed_or_not(training, whole, tmp_path):
-  """Beside it, all programs are those that the other run compiled."""
+def test_a_program_is_compiled_once_for_all_its_runs(whole, tmp_path):
+  """Resumed runs, other seeds and other hparams compile nothing anew."""
   fresh = runs.training()
   with compiles.counted() as count, pytest.raises(Interrupted):
-    train(signalling(fresh, [6]), tmp_path)
-  assert count == [1]
-  resumed = runs.training()
+    train(signalling(fresh, [6]), mkdir(tmp_path, 'a'))
+  assert count == [0]
   with compiles.counted() as count:
-    result = train(resumed, tmp_path)
-  assert count == [1]
+    result = train(runs.training(), tmp_path / 'a')
+  assert count == [0]
   assert_same(result.params, whole[0].params)
+  other = runs.training(seed=5, hparams__epsilon=0.2)
+  with compiles.counted() as count:
+    train(other, mkdir(tmp_path, 'b'))
+  assert count == [0]
+  # The count can fail: another objective is another program.
+  with compiles.counted() as count:
+    train(runs.training(objective__bounds=None), mkdir(tmp_path, 'c'))
+  assert count[0] >= 1
 
 
 def test_two_devices_resume_what_one_began(training, whole, tmp_path):
@@ -353,8 +360,8 @@ def test_the_test_split_has_no_say(tmp_path):
   training = runs.training(
     num_validation=7, report_checkpoint='best', num_epochs=2
   )
-  held_out, trained_on = training.monitor_split, training.train_split
-  assert (len(held_out.labels), len(trained_on.labels)) == (7, 15)
+  assert len(training.monitor_split.labels) == 7
+  assert len(training.rows) == 15
   test = training.test_split
   garbage = test._replace(images=255 - test.images, labels=test.labels * 0)
   results = [

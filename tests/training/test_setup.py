@@ -62,11 +62,12 @@ def test_what_the_monitor_watches(
     data=data, num_validation=num_validation, monitor__num_images=num_images
   )
   assert len(training.monitor_split.labels) == num_watched
-  assert len(training.train_split.labels) == 22 - num_validation
+  trained_on = training.train_split.images[training.rows]
+  assert len(trained_on) == training.plan.num_examples == 22 - num_validation
 
   def rows(split: Split):
     return {image.tobytes() for image in split.images}
 
-  shared = rows(training.monitor_split) & rows(training.train_split)
+  shared = rows(training.monitor_split) & {x.tobytes() for x in trained_on}
   assert shared == (set() if held_out else rows(training.monitor_split))
   assert not rows(training.monitor_split) & rows(data.test)

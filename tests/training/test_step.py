@@ -17,6 +17,7 @@ from advjax.training.optimizers import create_optimizer
 from advjax.training.state import TrainState
 from advjax.training.step import (
   AXIS,
+  RunInputs,
   StepPlan,
   make_train_step,
   make_train_steps,
@@ -65,9 +66,7 @@ def write_down(log, batch, mask, hparams, keys):
 def order(num_examples, batch_size, num_devices, num_steps, seed=0):
   """Returns, for each step, the examples and the keys of its real rows."""
   plan = StepPlan(num_examples, batch_size, num_devices)
-  steps = on_devices(
-    num_devices, make_train_steps(write_down, plan, jax.random.key(seed)), 4
-  )
+  steps = on_devices(num_devices, make_train_steps(write_down, plan), 4)
   pages = (num_steps, plan.rows_per_device * num_devices)
   log = Log(
     jnp.zeros((), jnp.int32),
@@ -79,10 +78,12 @@ def order(num_examples, batch_size, num_devices, num_steps, seed=0):
     'image': np.zeros((num_examples, 1), np.uint8),
     'label': np.arange(num_examples, dtype=np.int32),
   }
+  rows = np.arange(num_examples, dtype=np.int32)
+  inputs = RunInputs(rows, {}, jax.random.key(seed))
   totals = []
   for start in range(0, num_steps, plan.steps_per_epoch):
     count = min(plan.steps_per_epoch, num_steps - start)
-    log, history = steps(log, data, {}, np.int32(count))
+    log, history = steps(log, data, inputs, np.int32(count))
     log = jax.tree.map(lambda leaf: leaf[0], log)
     totals.extend(history['total'][0, :count].tolist())
   np.testing.assert_allclose(totals, 1.0, rtol=1e-6)

@@ -1,0 +1,156 @@
+"""The compiled programs of training, shared by all runs that can share them.
+
+Compiling takes seconds, and the caches of jit and pmap know a function by its
+identity: runs that differ in traced numbers alone (their seed, their hparams)
+get the same functions.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from ml_collections import config_dict
+
+from advjax.models import Model, create_model
+from advjax.training.metrics import make_evaluate_metrics
+from advjax.training.monitor import robust_accuracy_objective
+from advjax.training.objectives import Objective, create_objective
+from advjax.training.optimizers import create_optimizer, create_schedule
+from advjax.training.parallel import parallelize
+from advjax.training.step import (
+  AXIS,
+  StepPlan,
+  make_train_step,
+  make_train_steps,
+)
+
+# What the steps depend on, besides the network and the sizes.
+_STEP_FIELDS = (
+  'objective',
+  'optimizer',
+  'schedule',
+  'num_epochs',
+  'ema_decay',
+)
+
+
+class Program(NamedTuple):
+  """The functions of a run that hold no number of its own.
+
+  Attributes:
+    model: The network.
+    objective: What is minimised.
+    optimizer: Directions of the updates.
+    train_steps: `(state, data, inputs, num_steps) -> (state, history)`.
+    train_steps_at_once: The same over stacked states and inputs.
+    evaluate: The objective's mean metrics over a split.
+    monitor: Clean and PGD accuracy over a split.
+  """
+
+  model: Model
+  objective: Objective
+  optimizer: optax.GradientTransformation
+  train_steps: Callable
+  train_steps_at_once: Callable
+  evaluate: Callable
+  monitor: Callable
+
+
+def shared_program(
+  config: Mapping[str, Any],
+  num_classes: int,
+  plan: StepPlan,
+  devices: Sequence[jax.Device],
+) -> Program:
+  """Returns the program of a config; the same one for all that can share it.
+
+  Args:
+    config: A training config.
+    num_classes: Classes.
+    plan: Sizes.
+    devices: The devices.
+
+  Returns:
+    The program; what is compiled on its first use stays for the next run.
+
+  Raises:
+    ValueError: for a model, objective, optimizer or schedule that is wrong.
+
+  Example:
+    >>> from advjax.config import default_config
+    >>> plan = StepPlan(num_examples=100, batch_size=10, num_devices=1)
+    >>> one, other = (
+    ...   shared_program(default_config(), 10, plan, jax.devices()[:1])
+    ...   for _ in range(2)
+    ... )
+    >>> one.train_steps is other.train_steps
+    True
+  """
+  frozen = config_dict.FrozenConfigDict(config)
+  placed = tuple(devices)
+  batch_size = frozen.evaluation.batch_size
+  model = _model(frozen.model, num_classes)
+  steps = config_dict.FrozenConfigDict({f: frozen[f] for f in _STEP_FIELDS})
+  objective, optimizer, train_steps, at_once = _steps(
+    model, steps, plan, placed
+  )
+  return Program(
+    model=model,
+    objective=objective,
+    optimizer=optimizer,
+    train_steps=train_steps,
+    train_steps_at_once=at_once,
+    evaluate=_evaluate(model, objective, placed, batch_size),
+    monitor=_evaluate(
+      model, _monitor_objective(frozen.monitor.num_steps), placed, batch_size
+    ),
+  )
+
+
+@functools.lru_cache(maxsize=16)
+def _model(config: config_dict.FrozenConfigDict, num_classes: int) -> Model:
+  return create_model(config, num_classes, axis_name=AXIS)
+
+
+@functools.lru_cache(maxsize=16)
+def _steps(
+  model: Model,
+  config: config_dict.FrozenConfigDict,
+  plan: StepPlan,
+  devices: tuple[jax.Device, ...],
+) -> tuple[Objective, optax.GradientTransformation, Callable, Callable]:
+  objective = create_objective(config.objective)
+  optimizer = create_optimizer(config.optimizer)
+  schedule = create_schedule(
+    config.schedule, config.num_epochs * plan.steps_per_epoch
+  )
+  step = make_train_step(
+    model.apply, objective, optimizer, schedule, ema_decay=config.ema_decay
+  )
+  steps = make_train_steps(step, plan)
+  steps_at_once = jax.vmap(steps, in_axes=(None, 0, None, 0, None))
+  return (
+    objective,
+    optimizer,
+    parallelize(steps, devices, num_args=4),
+    parallelize(steps_at_once, devices, num_args=4),
+  )
+
+
+@functools.lru_cache(maxsize=16)
+def _monitor_objective(num_steps: int) -> Objective:
+  return robust_accuracy_objective(num_steps)
+
+
+@functools.lru_cache(maxsize=32)
+def _evaluate(
+  model: Model,
+  objective: Objective,
+  devices: tuple[jax.Device, ...],
+  batch_size: int,
+) -> Callable:
+  return make_evaluate_metrics(
+    model.apply, objective, devices, batch_size=batch_size
+  )

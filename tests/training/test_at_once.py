@@ -1,0 +1,154 @@
+"""Several runs trained at once end where each of them ends alone."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from advjax.training.loop import train, train_at_once
+from advjax.training.setup import stack_runs, unstack_runs
+from advjax.training.workdir import prepare_workdir
+from tests import compiles
+from tests.training import runs
+
+SEEDS = (0, 1, 7)
+# 9 held out: other seeds hold out other images and train on others.
+CHANGES = {'num_validation': 9, 'num_epochs': 2}
+
+
+def trainings(num_devices=1):
+  return [
+    runs.training(num_devices=num_devices, seed=seed, **CHANGES)
+    for seed in SEEDS
+  ]
+
+
+def folders(path, members):
+  return [
+    prepare_workdir(path / str(member.config.seed), member.config)
+    for member in members
+  ]
+
+
+def names(members):
+  return [f'seed {member.config.seed}' for member in members]
+
+
+def together(path, members=None):
+  members = members or trainings()
+  return train_at_once(members, folders(path, members), names=names(members))
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  path = tmp_path_factory.mktemp('whole')
+  return together(path), path
+
+
+def assert_close(found, expected):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+    found,
+    expected,
+  )
+
+
+def without_rates(records):
+  return [
+    {k: v for k, v in record.items() if k != 'images_per_second'}
+    for record in records
+  ]
+
+
+@pytest.mark.parametrize('num_devices', [1, 2])
+def test_every_run_ends_where_it_ends_alone(num_devices, tmp_path):
+  members = trainings(num_devices)
+  results = together(tmp_path / 'together', members)
+  for member, result in zip(members, results, strict=True):
+    path = tmp_path / f'alone_{member.config.seed}'
+    alone = train(member, prepare_workdir(path, member.config))
+    assert_close(result.params, alone.params)
+    found, expected = (
+      without_rates(result.records),
+      without_rates(alone.records),
+    )
+    assert [r.keys() for r in found] == [r.keys() for r in expected]
+    for one, other in zip(found, expected, strict=True):
+      one, other = dict(one), dict(other)
+      losses = one.pop('losses', []), other.pop('losses', [])
+      assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+      assert one == pytest.approx(other, rel=1e-4)
+  # The runs are different ones.
+  kernels = [result.params['Dense_0']['kernel'] for result in results]
+  assert np.abs(kernels[0] - kernels[1]).max() > 0.01
+
+
+def test_a_folder_of_one_run_can_be_trained_on_alone(whole, tmp_path):
+  """The folders are those of single runs: a longer run goes on from one."""
+  results, path = whole
+  alone = shutil.copytree(path / '7', tmp_path / '7')
+  member = trainings()[2]
+  with compiles.counted() as count:
+    result = train(member, alone)
+  assert count == [0]
+  runs.assert_same(result.params, results[2].params)
+  assert result.records == results[2].records
+
+
+@pytest.mark.parametrize('lost', [('1',), ('0', '7'), ('0', '1', '7')])
+def test_runs_that_were_saved_at_several_steps_go_on(lost, whole, tmp_path):
+  """As after a kill while the checkpoints of some were written."""
+  results, path = whole
+  path = shutil.copytree(path, tmp_path / 'run')
+  steps = [p.name for p in (path / '0/checkpoints/last').iterdir()]
+  last = max(int(name) for name in steps if name.isdigit())
+  for name in lost:
+    shutil.rmtree(path / name / 'checkpoints' / 'last' / str(last))
+  for found, expected in zip(together(path), results, strict=True):
+    runs.assert_same(found.params, expected.params)
+    assert without_rates(found.records) == without_rates(expected.records)
+
+
+def test_runs_start_anew_together_if_one_has_lost_everything(whole, tmp_path):
+  results, path = whole
+  path = shutil.copytree(path, tmp_path / 'run')
+  shutil.rmtree(path / '1' / 'checkpoints')
+  for found, expected in zip(together(path), results, strict=True):
+    runs.assert_same(found.params, expected.params)
+
+
+def test_runs_may_differ_in_traced_numbers_alone(tmp_path):
+  members = [
+    runs.training(hparams__epsilon=epsilon, **CHANGES) for epsilon in (0.1, 0.2)
+  ]
+  results = train_at_once(
+    members,
+    [
+      prepare_workdir(tmp_path / str(i), member.config)
+      for i, member in enumerate(members)
+    ],
+    names=['a', 'b'],
+  )
+  sizes = [
+    max(r['perturbation_size'] for r in result.records if r['kind'] == 'epoch')
+    for result in results
+  ]
+  # At the borders of the box a perturbation can be a little smaller.
+  assert sizes == pytest.approx([0.1, 0.2], rel=0.02)
+
+
+def test_runs_of_different_programs_are_refused(tmp_path):
+  members = [runs.training(), runs.training(batch_size=5)]
+  with pytest.raises(ValueError, match='b and a cannot be trained at once'):
+    train_at_once(members, [tmp_path, tmp_path], names=['a', 'b'])
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_unstack_undoes_stack():
+  trees = [{'a': np.full(2, i), 'b': np.float32(i)} for i in range(3)]
+  stacked = stack_runs(trees)
+  assert stacked['a'].shape == (3, 2)
+  for tree, expected in zip(unstack_runs(stacked, trees), trees, strict=True):
+    jax.tree.map(np.testing.assert_array_equal, tree, expected)
+  assert unstack_runs(stack_runs(trees[:1]), trees[:1]) == trees[:1]
