@@ -129,10 +129,15 @@ def default_config() -> config_dict.ConfigDict:
   """
   config = config_dict.ConfigDict()
   config.seed = 0
-  # `path` is the file of the npz data set; `classes` are those to keep.
+  # Which of these fields a data set has: docs/datasets.md.
   config.dataset = config_dict.create(
     name='digits',
     path=config_dict.placeholder(str),
+    builder=config_dict.placeholder(str),
+    data_dir=config_dict.placeholder(str),
+    train_split=config_dict.placeholder(str),
+    test_split=config_dict.placeholder(str),
+    cache_dir=config_dict.placeholder(str),
     classes=config_dict.placeholder(tuple),
   )
   # Images held out of the training split to choose the best checkpoint by.
