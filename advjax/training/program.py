@@ -14,6 +14,7 @@ import optax
 from ml_collections import config_dict
 
 from advjax.models import Model, create_model
+from advjax.training.decay import create_decay
 from advjax.training.metrics import make_evaluate_metrics
 from advjax.training.monitor import robust_accuracy_objective
 from advjax.training.objectives import Objective, create_objective
@@ -31,6 +32,7 @@ _STEP_FIELDS = (
   'objective',
   'optimizer',
   'schedule',
+  'multiplier_decay',
   'num_epochs',
   'ema_decay',
 )
@@ -126,8 +128,16 @@ def _steps(
   schedule = create_schedule(
     config.schedule, config.num_epochs * plan.steps_per_epoch
   )
+  decay = create_decay(config.multiplier_decay)
   step = make_train_step(
-    model.apply, objective, optimizer, schedule, ema_decay=config.ema_decay
+    model.apply,
+    objective,
+    optimizer,
+    schedule,
+    ema_decay=config.ema_decay,
+    multiplier_decay=None
+    if config.multiplier_decay.name == 'constant'
+    else decay,
   )
   steps = make_train_steps(step, plan)
   steps_at_once = jax.vmap(steps, in_axes=(None, 0, None, 0, None))

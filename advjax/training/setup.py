@@ -13,6 +13,7 @@ from advjax.config import check_config
 from advjax.data import Dataset, Split, holdout
 from advjax.models import Model
 from advjax.training import checkpoint
+from advjax.training.decay import create_decay
 from advjax.training.objectives import Objective, read_hparams
 from advjax.training.parallel import replicate
 from advjax.training.program import shared_program
@@ -99,6 +100,13 @@ def create_training(
       f'devices, {len(devices)}'
     )
   hparams = read_hparams(config.hparams, config.objective.name)
+  create_decay(config.multiplier_decay)
+  decay_name = config.multiplier_decay.name
+  if decay_name != 'constant' and 'multiplier' not in hparams:
+    raise ValueError(
+      f"multiplier_decay.name = {decay_name!r}; allowed: 'constant', for the "
+      f'objective {config.objective.name!r} reads no multiplier'
+    )
   train_split = dataset.train
   train_rows, held_out = holdout(
     len(train_split.labels), config.num_validation, config.seed
@@ -190,6 +198,25 @@ def device_inputs(
     for training in trainings
   ]
   return replicate((data, stack_runs(inputs)), trainings[0].devices)
+
+
+def final_hparams(training: Training) -> dict[str, float]:
+  """Returns the hparams of a run as they are after its last step.
+
+  Args:
+    training: A run.
+
+  Returns:
+    Its hparams, with the multiplier decayed.
+  """
+  hparams, config = training.hparams, training.config
+  if 'multiplier' not in hparams:
+    return hparams
+  decay = create_decay(config.multiplier_decay)
+  num_steps = config.num_epochs * training.plan.steps_per_epoch
+  return hparams | {
+    'multiplier': float(decay(hparams['multiplier'], num_steps))
+  }
 
 
 def stack_runs(trees: Sequence[Any]) -> Any:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from advjax.data import to_float
+from advjax.training.decay import Decay
 from advjax.training.objectives import Metrics, Objective
 from advjax.training.state import TrainState
 from advjax.types import Array
@@ -127,6 +128,7 @@ def make_train_step(
   schedule: optax.Schedule,
   *,
   ema_decay: float = 0.0,
+  multiplier_decay: Decay | None = None,
 ) -> Callable:
   """Builds the update of the state by one batch.
 
@@ -140,6 +142,8 @@ def make_train_step(
     optimizer: From `create_optimizer`.
     schedule: From `create_schedule`.
     ema_decay: Decay of the moving average of params; 0 for none.
+    multiplier_decay: From `create_decay`: how `hparams['multiplier']` falls
+      with the steps; None keeps it.
 
   Returns:
     `train_step(state, batch, mask, hparams, key) -> (state, metrics)`, to
@@ -162,6 +166,10 @@ def make_train_step(
     hparams: Mapping[str, Array],
     key: Array,
   ) -> tuple[TrainState, Metrics]:
+    if multiplier_decay is not None:
+      multiplier = multiplier_decay(hparams['multiplier'], state.step)
+      hparams = {**hparams, 'multiplier': multiplier}
+
     def loss_fn(params: Any) -> tuple[Array, tuple[Any, Metrics]]:
       return objective(apply, params, state.model_state, batch, hparams, key)
 

@@ -76,6 +76,7 @@ def test_every_run_ends_where_it_ends_alone(num_devices, tmp_path):
     assert [r.keys() for r in found] == [r.keys() for r in expected]
     for one, other in zip(found, expected, strict=True):
       one, other = dict(one), dict(other)
+      assert one.pop('kind') == other.pop('kind')
       losses = one.pop('losses', []), other.pop('losses', [])
       assert losses[0] == pytest.approx(losses[1], rel=1e-4)
       assert one == pytest.approx(other, rel=1e-4)

@@ -3,6 +3,8 @@
 import pytest
 
 from advjax.data import Split
+from advjax.training.loop import train
+from advjax.training.setup import final_hparams
 from tests.training import runs
 
 
@@ -27,12 +29,42 @@ from tests.training import runs
     ({'hparams__epsilon': -0.1}, r'hparams.epsilon = -0.1; allowed'),
     ({'optimizer__name': 'adm'}, r"'adm'.*did you mean 'adam'"),
     ({'schedule__name': 'cosin'}, r"'cosin'.*did you mean 'cosine'"),
+    (
+      {'multiplier_decay__name': 'exponental'},
+      r"'exponental'.*did you mean 'exponential'",
+    ),
+    (
+      {'multiplier_decay__name': 'natural_exp'},
+      r"'natural_exp'; allowed: 'constant'.*'fgsm_at' reads no multiplier",
+    ),
   ],
   ids=str,
 )
 def test_a_wrong_config_is_named_before_anything_runs(changes, message):
   with pytest.raises(ValueError, match=message):
     runs.training(num_devices=2, **changes)
+
+
+def test_the_multiplier_decays_with_the_steps(tmp_path):
+  training = runs.training(
+    objective={'name': 'adversarial_regularization', 'norm': 'infinity'},
+    hparams={'learning_rate': 0.1, 'multiplier': 0.4, 'step_size': 0.1},
+    multiplier_decay__name='inverse_time',
+    multiplier_decay__decay_steps=6,
+    multiplier_decay__decay_rate=0.5,
+    num_epochs=2,
+    log_every_steps=1,
+  )
+  records = train(training, tmp_path).records
+  multipliers = [
+    record['scaled_adversarial_loss'] / record['adversarial_loss']
+    for record in records
+    if record['kind'] == 'steps'
+  ]
+  expected = [0.4 / (1 + 0.5 * step / 6) for step in range(12)]
+  assert multipliers == pytest.approx(expected, rel=1e-5)
+  assert final_hparams(training)['multiplier'] == pytest.approx(0.2)
+  assert training.hparams['multiplier'] == 0.4
 
 
 def test_the_network_starts_from_the_seed():
