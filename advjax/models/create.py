@@ -47,9 +47,14 @@ def _mlp(
   return MLP(num_classes, hidden_units)
 
 
-def _logistic_regression(num_classes: int, axis_name: str | None) -> nn.Module:
+def _logistic_regression(
+  num_classes: int,
+  axis_name: str | None,
+  *,
+  zero_init: bool = False,
+) -> nn.Module:
   del axis_name  # No BatchNorm.
-  return MLP(num_classes, ())
+  return MLP(num_classes, (), zero_init)
 
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {

@@ -85,10 +85,12 @@ class MLP(nn.Module):
   Attributes:
     num_classes: Logits.
     hidden_units: Units of each hidden layer; none is logistic regression.
+    zero_init: Whether the last layer starts at 0, not at random.
   """
 
   num_classes: int
   hidden_units: Sequence[int] = (256, 128)
+  zero_init: bool = False
 
   @nn.compact
   def __call__(self, images: Array, *, train: bool = False) -> Array:
@@ -96,7 +98,8 @@ class MLP(nn.Module):
     hidden = _flatten(images)
     for units in self.hidden_units:
       hidden = nn.relu(nn.Dense(units, kernel_init=_glorot)(hidden))
-    return nn.Dense(self.num_classes, kernel_init=_glorot)(hidden)
+    kernel_init = nn.initializers.zeros if self.zero_init else _glorot
+    return nn.Dense(self.num_classes, kernel_init=kernel_init)(hidden)
 
 
 class ConvMaxPool(nn.Conv):

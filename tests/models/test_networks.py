@@ -221,6 +221,16 @@ def test_errors_name_the_value_and_what_is_allowed(
     create_model(config, num_classes)
 
 
+def test_a_logistic_regression_may_start_at_zero():
+  model = create_model({'name': 'logistic_regression', 'zero_init': True}, 2)
+  params, _ = jax.jit(model.init)(jax.random.key(0), _images(1))
+  for leaf in jax.tree.leaves(params):
+    np.testing.assert_array_equal(leaf, 0)
+  at_random = create_model({'name': 'logistic_regression'}, 2)
+  params, _ = jax.jit(at_random.init)(jax.random.key(0), _images(1))
+  assert (params['Dense_0']['kernel'] != 0).all()
+
+
 def test_summary_of_nsl_network():
   table = summary(create_model({'name': 'cnn'}, 10), _images(1))
   rows = [line.split() for line in table.splitlines()]
