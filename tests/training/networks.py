@@ -57,3 +57,19 @@ def adversarial_of(objective, hparams, *, mlp=MLP, dtype=jnp.float32, **others):
   return np.asarray(
     compiled(run)(params(dtype, mlp), batch(dtype, **others), hparams)
   )
+
+
+def mean_gradient(images, mlp=MLP, labels=LABELS):
+  """The gradient of the mean cross-entropy by the images, in NumPy."""
+  _, by_logits = reference.cross_entropy(mlp.logits(images), labels)
+  return mlp.gradient(images, by_logits / len(labels))
+
+
+def softmax(logits):
+  shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+  return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def divergence(clean_logits, moved_logits):
+  p, q = softmax(clean_logits), softmax(moved_logits)
+  return (p * (np.log(p) - np.log(q))).sum(axis=1)

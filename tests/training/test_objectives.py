@@ -1,4 +1,4 @@
-"""Objectives: NSL's numbers, closed forms, and one suite over all of them."""
+"""One suite over all objectives."""
 
 import functools
 
@@ -7,259 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import advjax
 from advjax.training import objectives
-from advjax.training.objectives import OBJECTIVES, create_objective
+from advjax.training.objectives import OBJECTIVES
 from tests import compiles, reference
 from tests.training import networks, nsl
 from tests.training.networks import IMAGES, LABELS, MLP
 
 BATCH = len(LABELS)
 
-
-def mean_gradient(images, mlp=MLP, labels=LABELS):
-  """The gradient of the mean cross-entropy by the images, in NumPy."""
-  _, by_logits = reference.cross_entropy(mlp.logits(images), labels)
-  return mlp.gradient(images, by_logits / len(labels))
-
-
-# --------------------------------------------------------- NSL's perturbations
-
-
-@pytest.mark.parametrize(
-  ('num_steps', 'epsilon', 'expected'),
-  [
-    (1, None, [-0.94, 1.08]),
-    (2, None, [-0.88, 1.16]),
-    (2, 0.15, [-0.91, 1.12]),
-  ],
-)
-def test_the_reference_gives_the_golden_vectors_of_nsl(
-  num_steps, epsilon, expected
-):
-  w = np.array([[3.0], [4.0]])
-  found = nsl.perturb(
-    lambda x: 2 * (x @ w) @ w.T,
-    np.array([[-1.0, 1.0]]),
-    step_size=0.1,
-    norm='l2',
-    num_steps=num_steps,
-    epsilon=epsilon,
-  )
-  np.testing.assert_allclose(found, [expected])
-
-
-NSL_CASES = {
-  'defaults': {'norm': 'infinity'},
-  'l2': {'norm': 'l2'},
-  'steps': {'norm': 'infinity', 'num_steps': 3},
-  'steps_l1': {'norm': 'l1', 'num_steps': 3},
-  'epsilon': {'norm': 'infinity', 'num_steps': 2, 'epsilon': 0.25},
-  'epsilon_l2': {'norm': 'l2', 'num_steps': 3, 'epsilon': 0.3},
-  'box_l2_epsilon': {
-    'norm': 'l2',
-    'bounds': (0.0, 1.0),
-    'num_steps': 3,
-    'epsilon': 0.3,
-  },
-  'lower': {'norm': 'infinity', 'bounds': (0.0, None)},
-  'upper': {'norm': 'l2', 'bounds': (None, 1.0)},
-  'mask_infinity': {'norm': 'infinity', 'mask': [0, 1, 0.5, 1, 0, 0.1]},
-  'mask_l2': {'norm': 'l2', 'mask': [0, 1, 0.5, 1, 0, 0.1], 'num_steps': 2},
-}
-
-
-@pytest.mark.parametrize('case', NSL_CASES)
-def test_adversarial_regularization_perturbs_as_nsl(case):
-  options = dict(NSL_CASES[case])
-  hparams = {'multiplier': 0.2, 'step_size': 0.2}
-  if 'epsilon' in options:
-    hparams['epsilon'] = options.pop('epsilon')
-  if 'mask' in options:
-    options['mask'] = np.array(options['mask'])
-  with jax.enable_x64(True):
-    found = networks.adversarial_of(
-      objectives.adversarial_regularization(**options),
-      hparams,
-      dtype=jnp.float64,
-    )
-  expected = nsl.perturb(
-    mean_gradient,
-    IMAGES,
-    step_size=0.2,
-    epsilon=hparams.get('epsilon'),
-    **options,
-  )
-  assert np.abs(expected - IMAGES).max() > 0.05
-  np.testing.assert_allclose(found, expected, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-  ('norm', 'epsilon'), [('infinity', 0.25), ('l2', None)]
-)
-def test_a_random_start_and_then_all_the_steps(norm, epsilon):
-  """NSL's random_init: in the ball of epsilon, or else of the step size."""
-  objective = objectives.adversarial_regularization(
-    norm=norm, num_steps=2, random_start=True, bounds=(0.0, 1.0)
-  )
-  hparams = {'multiplier': 0.2, 'step_size': 0.1}
-  # Steps of no length leave the start as it is.
-  still = {'multiplier': 0.2, 'step_size': 0.0, 'epsilon': epsilon or 0.1}
-  if epsilon:
-    hparams['epsilon'] = epsilon
-  with jax.enable_x64(True):
-    start = networks.adversarial_of(objective, still, dtype=jnp.float64)
-    found = networks.adversarial_of(objective, hparams, dtype=jnp.float64)
-  assert (np.abs(start - IMAGES) > 1e-3).mean() > 0.8
-  expected = nsl.perturb(
-    mean_gradient,
-    IMAGES,
-    step_size=0.1,
-    norm=norm,
-    num_steps=2,
-    epsilon=epsilon,
-    bounds=(0.0, 1.0),
-    start=start,
-  )
-  np.testing.assert_allclose(found, expected, atol=1e-12)
-
-
-@pytest.mark.parametrize('share', [1 / BATCH, 1 / 32])
-def test_tiny_gradients_fade_by_the_scale_of_the_batch_mean(share):
-  """NSL's l2 direction has a floor: it is the mean whose gradient counts."""
-  flat = MLP._replace(w1=1e-7 * MLP.w1)
-  with jax.enable_x64(True):
-    found = networks.adversarial_of(
-      objectives.adversarial_regularization(norm='l2'),
-      {'multiplier': 0.2, 'step_size': 0.2},
-      mlp=flat,
-      dtype=jnp.float64,
-      weight=jnp.full((BATCH,), share),
-    )
-  sizes = np.linalg.norm(found - IMAGES, axis=1)
-  gradients = BATCH * share * mean_gradient(IMAGES, flat)
-  expected = 0.2 * np.linalg.norm(gradients, axis=1) / 1e-6
-  assert 0 < expected.max() < 0.05
-  np.testing.assert_allclose(sizes, expected, rtol=1e-6)
-
-
-def test_nsl_metrics_are_its_two_losses():
-  hparams = {'multiplier': 0.7, 'step_size': 0.2}
-  objective = objectives.adversarial_regularization(norm='infinity')
-  loss, (_, metrics) = networks.compiled(
-    lambda params, batch: objective(
-      networks.apply, params, {}, batch, hparams, None
-    )
-  )(networks.params(), networks.batch())
-  moved = nsl.perturb(mean_gradient, IMAGES, step_size=0.2, norm='infinity')
-  clean, _ = reference.cross_entropy(MLP.logits(IMAGES), LABELS)
-  adversarial, _ = reference.cross_entropy(MLP.logits(moved), LABELS)
-  for name, expected in (
-    ('clean_loss', clean),
-    ('adversarial_loss', adversarial),
-    ('scaled_adversarial_loss', 0.7 * adversarial),
-    ('loss', clean + 0.7 * adversarial),
-    ('perturbation_size', np.full(BATCH, 0.2)),
-    ('adversarial_accuracy', MLP.logits(moved).argmax(1) == LABELS),
-    ('clean_accuracy', MLP.logits(IMAGES).argmax(1) == LABELS),
-  ):
-    np.testing.assert_allclose(metrics[name], expected, rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(loss, np.mean(metrics['loss']), rtol=1e-6)
-
-
-# ------------------------------------------------------------- the other three
-
-
-def test_fgsm_at_steps_from_a_random_start_and_projects():
-  objective = objectives.fgsm_at()
-  still = {'epsilon': 0.2, 'step_size': 0.0}
-  with jax.enable_x64(True):
-    start = networks.adversarial_of(objective, still, dtype=jnp.float64)
-    found = networks.adversarial_of(
-      objective, {'epsilon': 0.2, 'step_size': 0.25}, dtype=jnp.float64
-    )
-  step = start - IMAGES + 0.25 * np.sign(mean_gradient(start))
-  expected = np.clip(IMAGES + np.clip(step, -0.2, 0.2), 0, 1)
-  assert np.ptp(start - IMAGES) > 0.2
-  np.testing.assert_allclose(found, expected, atol=1e-12)
-
-
-@pytest.mark.parametrize('norm', ['linf', 'l1'])
-def test_pgd_at_trains_on_the_last_iterate_of_bim(norm):
-  hparams = {'epsilon': 0.4, 'step_size': 0.2}
-  found = networks.adversarial_of(
-    objectives.pgd_at(norm=norm, num_steps=3), hparams
-  )
-
-  @networks.compiled
-  def expected(params, batch):
-    return advjax.bim(
-      lambda images: networks.apply(params, {}, images, train=False)[0],
-      batch['image'],
-      batch['label'],
-      *hparams.values(),
-      num_steps=3,
-      key=networks.keys(),
-      norm=norm,
-    )
-
-  np.testing.assert_array_equal(
-    found, expected(networks.params(), networks.batch())
-  )
-  assert np.abs(found - IMAGES).max() <= 0.4 + 1e-6
-
-
-def test_fgsm_at_without_bounds_leaves_the_pixel_range():
-  hparams = {'epsilon': 0.4, 'step_size': 0.5}
-  free = networks.adversarial_of(objectives.fgsm_at(bounds=None), hparams)
-  boxed = networks.adversarial_of(objectives.fgsm_at(), hparams)
-  assert free.min() < 0 or free.max() > 1
-  assert boxed.min() >= 0 and boxed.max() <= 1
-
-
-def softmax(logits):
-  shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-  return shifted / shifted.sum(axis=1, keepdims=True)
-
-
-def divergence(clean_logits, moved_logits):
-  p, q = softmax(clean_logits), softmax(moved_logits)
-  return (p * (np.log(p) - np.log(q))).sum(axis=1)
-
-
-def test_trades_climbs_the_divergence_and_adds_it():
-  objective = objectives.trades(num_steps=3)
-  still = {'epsilon': 0.2, 'step_size': 0.0, 'beta': 6.0}
-  hparams = {'epsilon': 0.2, 'step_size': 0.08, 'beta': 6.0}
-  with jax.enable_x64(True):
-    start = networks.adversarial_of(objective, still, dtype=jnp.float64)
-    found = networks.adversarial_of(objective, hparams, dtype=jnp.float64)
-    loss, (_, metrics) = networks.compiled(
-      lambda params, batch: objective(
-        networks.apply, params, {}, batch, hparams, networks.keys()
-      )
-    )(networks.params(jnp.float64), networks.batch(jnp.float64))
-  clean = MLP.logits(IMAGES)
-  moved = start
-  for _ in range(3):
-    gradient = MLP.gradient(moved, softmax(MLP.logits(moved)) - softmax(clean))
-    delta = np.clip(moved - IMAGES + 0.08 * np.sign(gradient), -0.2, 0.2)
-    moved = np.clip(IMAGES + delta, 0, 1)
-  np.testing.assert_allclose(found, moved, atol=1e-12)
-  clean_loss, _ = reference.cross_entropy(clean, LABELS)
-  kl = divergence(clean, MLP.logits(moved))
-  assert kl.max() > 1e-3
-  np.testing.assert_allclose(metrics['kl'], kl, rtol=1e-9)
-  np.testing.assert_allclose(loss, (clean_loss + 6 * kl).mean(), rtol=1e-9)
-
-
-# -------------------------------------------------- one suite for all of them
-
 ADVERSARIAL = {
   'adversarial_loss',
   'adversarial_accuracy',
   'perturbation_size',
 }
+VIRTUAL = {'virtual_adversarial_loss', 'scaled_virtual_adversarial_loss'}
 ALWAYS = {'loss', 'clean_loss', 'clean_accuracy'}
 # Name: (objective, hparams, metrics beyond the three that all have). In l2,
 # where the direction depends smoothly on the params, a gradient that flowed
@@ -292,6 +53,18 @@ CASES = {
     objectives.trades(norm='l2', num_steps=2),
     {'epsilon': 0.4, 'step_size': 0.3, 'beta': 2.0},
     ADVERSARIAL | {'kl'},
+  ),
+  'virtual': (
+    objectives.virtual_adversarial_regularization(),
+    {'multiplier': 2.0, 'step_size': 0.5, 'approx_difference': 0.1},
+    ADVERSARIAL | VIRTUAL,
+  ),
+  'virtual_kl': (
+    objectives.virtual_adversarial_regularization(
+      norm='l1', num_steps=2, distance='kl'
+    ),
+    {'multiplier': 2.0, 'step_size': 0.5, 'approx_difference': 0.1},
+    ADVERSARIAL | VIRTUAL,
   ),
 }
 each_objective = pytest.mark.parametrize('case', CASES)
@@ -334,7 +107,10 @@ def loss_and_gradient(case, **changes):
 
 
 def test_the_suite_has_every_objective():
-  names = {'adversarial_regularization': 'nsl'}
+  names = {
+    'adversarial_regularization': 'nsl',
+    'virtual_adversarial_regularization': 'virtual',
+  }
   assert {names.get(name, name) for name in OBJECTIVES} <= set(CASES)
 
 
@@ -360,8 +136,13 @@ def numpy_loss(case, mlp, adversarial):
   if case.startswith('nsl'):
     return (clean + hparams['multiplier'] * moved).mean()
   if case == 'trades':
-    kl = divergence(mlp.logits(IMAGES), mlp.logits(adversarial))
+    kl = networks.divergence(mlp.logits(IMAGES), mlp.logits(adversarial))
     return (clean + hparams['beta'] * kl).mean()
+  if case.startswith('virtual'):
+    # Not mlp but MLP: the clean logits do not move with the params.
+    frozen, name = MLP.logits(IMAGES), 'kl' if 'kl' in case else 'l2'
+    spread = nsl.distance(name, frozen, mlp.logits(adversarial))
+    return (clean + hparams['multiplier'] * spread).mean()
   return moved.mean()
 
 
@@ -444,181 +225,3 @@ def test_a_sweep_over_hparams_is_a_vmap_and_compiles_once(case):
     np.testing.assert_allclose(losses[i], loss, rtol=1e-5)
     for name, value in one.items():
       np.testing.assert_allclose(metrics[name][i], value, rtol=1e-4, atol=1e-6)
-
-
-# ------------------------------------------------------------------- BatchNorm
-
-
-def moody(params, model_state, images, *, train):
-  """Counts its training passes; its logits turn over between the two modes."""
-  logits = images @ params * (-1 if train else 1)
-  if train:
-    model_state = {
-      'passes': model_state['passes'] + 1,
-      'mean': (model_state['mean'] + images.mean()) / 2,
-    }
-  return logits, model_state
-
-
-WEIGHTS = np.random.default_rng(3).normal(size=(6, 3)).astype(np.float32)
-
-
-def moody_run(config):
-  """Returns the statistics at the end, and the images trained on."""
-  objective = create_objective(config)
-  hparams = dict.fromkeys(OBJECTIVES[config['name']].required, 0.05)
-
-  def run(weights, batch):
-    seen = []
-
-    def spy(params, model_state, images, *, train):
-      if train:
-        seen.append(images)
-      return moody(params, model_state, images, train=train)
-
-    state = {'passes': jnp.zeros(()), 'mean': jnp.zeros(())}
-    _, (state, _) = objective(
-      spy, weights, state, batch, hparams, networks.keys()
-    )
-    return state, seen[-1]
-
-  state, images = networks.compiled(run)(WEIGHTS, networks.batch())
-  return state, np.asarray(images)
-
-
-@pytest.mark.parametrize(
-  ('objective', 'num_passes'),
-  [
-    ({'name': 'standard'}, 1),
-    ({'name': 'adversarial_regularization'}, 2),
-    ({'name': 'adversarial_regularization', 'num_steps': 3}, 2),
-    (
-      {'name': 'adversarial_regularization', 'adversarial_batch_stats': False},
-      1,
-    ),
-    ({'name': 'fgsm_at'}, 1),
-    ({'name': 'pgd_at', 'num_steps': 2}, 1),
-    ({'name': 'pgd_at', 'num_steps': 2, 'attack_batch_norm': 'train'}, 1),
-    ({'name': 'trades', 'num_steps': 2}, 1),
-    ({'name': 'trades', 'num_steps': 2, 'attack_batch_norm': 'train'}, 1),
-    ({'name': 'trades', 'num_steps': 2, 'adversarial_batch_stats': True}, 2),
-  ],
-  ids=str,
-)
-def test_only_training_passes_move_statistics(objective, num_passes):
-  state, adversarial = moody_run(objective)
-  assert state['passes'] == num_passes
-  # The clean pass comes first, where there is one.
-  clean = [] if objective['name'].endswith('_at') else [IMAGES]
-  passes = [*clean, adversarial][:num_passes]
-  expected = functools.reduce(lambda mean, x: (mean + x.mean()) / 2, passes, 0)
-  np.testing.assert_allclose(state['mean'], expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-  ('objective', 'mode'),
-  [
-    ({'name': 'adversarial_regularization'}, 'train'),
-    (
-      {'name': 'adversarial_regularization', 'adversarial_batch_stats': False},
-      'eval',
-    ),
-    ({'name': 'fgsm_at', 'random_start': False}, 'eval'),
-    (
-      {'name': 'fgsm_at', 'random_start': False, 'attack_batch_norm': 'train'},
-      'train',
-    ),
-    (
-      {
-        'name': 'pgd_at',
-        'random_start': False,
-        'num_steps': 1,
-        'attack_batch_norm': 'train',
-      },
-      'train',
-    ),
-  ],
-  ids=str,
-)
-def test_attacks_see_the_batch_norm_mode_that_is_named(objective, mode):
-  _, found = moody_run(objective | {'bounds': None})
-  weights = WEIGHTS.astype(np.float64) * (-1 if mode == 'train' else 1)
-  _, by_logits = reference.cross_entropy(IMAGES @ weights, LABELS)
-  expected = 0.05 * np.sign(by_logits @ weights.T)
-  np.testing.assert_allclose(found - IMAGES, expected, atol=1e-6)
-
-
-# ---------------------------------------------------------------------- errors
-
-
-@pytest.mark.parametrize(
-  ('config', 'message'),
-  [
-    ({'name': 'pgdat'}, r"unknown objective 'pgdat'.*did you mean 'pgd_at'"),
-    (
-      {'name': 'pgd_at', 'num_step': 3},
-      r"unknown option of pgd_at 'num_step'.*did you mean 'num_steps'",
-    ),
-    ({'name': 'standard', 'norm': 'l2'}, r"unknown option of standard 'norm'"),
-    ({'name': 'pgd_at', 'norm': 'infinity'}, r"unknown norm 'infinity'.*linf"),
-    (
-      {'name': 'adversarial_regularization', 'norm': 'linf'},
-      r"unknown norm 'linf'.*did you mean 'infinity'",
-    ),
-    ({'name': 'trades', 'norm': 'l3'}, r"unknown norm 'l3'.*'l1', 'l2'"),
-    ({'name': 'pgd_at', 'num_steps': 0}, r'num_steps = 0; allowed: an integer'),
-    ({'name': 'trades', 'num_steps': -1}, r'num_steps = -1; allowed'),
-    ({'name': 'pgd_at', 'num_steps': 2.0}, r'num_steps = 2.0; allowed'),
-    (
-      {'name': 'pgd_at', 'attack_batch_norm': 'test'},
-      r"unknown attack_batch_norm 'test'; allowed: 'eval', 'train'",
-    ),
-  ],
-)
-def test_a_wrong_objective_is_named(config, message):
-  with pytest.raises(ValueError, match=message):
-    create_objective(config)
-
-
-@pytest.mark.parametrize(
-  ('hparams', 'objective', 'message'),
-  [
-    (
-      {'epsilon': 0.1},
-      'standard',
-      r"hparams.epsilon = 0.1 is not read by the objective 'standard', which "
-      r'reads learning_rate$',
-    ),
-    (
-      {'beta': 6.0, 'epsilon': 0.1, 'step_size': 0.1},
-      'pgd_at',
-      r'hparams.beta.*reads learning_rate, epsilon, step_size$',
-    ),
-    ({'epsilon': 0.1}, 'fgsm_at', r'hparams.step_size is missing.*reads'),
-    (
-      {'epsilon': None, 'step_size': 0.1},
-      'fgsm_at',
-      r'hparams.epsilon is missing',
-    ),
-    ({'epsilon': -0.1, 'step_size': 0.1}, 'pgd_at', r'epsilon = -0.1; allowed'),
-    ({'epsilon': 0.1, 'step_size': float('nan')}, 'pgd_at', r'step_size = nan'),
-    ({'epsilon': float('inf'), 'step_size': 1}, 'pgd_at', r'epsilon = inf'),
-    ({'epsilon': '0.1', 'step_size': 0.1}, 'pgd_at', r"epsilon = '0.1'"),
-  ],
-)
-def test_hparams_are_those_that_the_objective_reads(
-  hparams, objective, message
-):
-  with pytest.raises(ValueError, match=message):
-    objectives.read_hparams({'learning_rate': 0.1} | hparams, objective)
-
-
-def test_hparams_that_are_none_count_as_not_given():
-  hparams = {
-    'learning_rate': 1,
-    'multiplier': 0.2,
-    'step_size': 0.1,
-    'epsilon': None,
-  }
-  found = objectives.read_hparams(hparams, 'adversarial_regularization')
-  assert found == {'learning_rate': 1.0, 'multiplier': 0.2, 'step_size': 0.1}

@@ -1,0 +1,188 @@
+"""NSL's adversarial regularization: its perturbations, losses and numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from advjax.training import objectives
+from tests import reference
+from tests.training import networks, nsl
+from tests.training.networks import IMAGES, LABELS, MLP
+
+BATCH = len(LABELS)
+
+
+@pytest.mark.parametrize(
+  ('num_steps', 'epsilon', 'expected'),
+  [
+    (1, None, [-0.94, 1.08]),
+    (2, None, [-0.88, 1.16]),
+    (2, 0.15, [-0.91, 1.12]),
+  ],
+)
+def test_the_reference_gives_the_golden_vectors_of_nsl(
+  num_steps, epsilon, expected
+):
+  w = np.array([[3.0], [4.0]])
+  found = nsl.perturb(
+    lambda x: 2 * (x @ w) @ w.T,
+    np.array([[-1.0, 1.0]]),
+    step_size=0.1,
+    norm='l2',
+    num_steps=num_steps,
+    epsilon=epsilon,
+  )
+  np.testing.assert_allclose(found, [expected])
+
+
+NSL_CASES = {
+  'defaults': {'norm': 'infinity'},
+  'l2': {'norm': 'l2'},
+  'steps': {'norm': 'infinity', 'num_steps': 3},
+  'steps_l1': {'norm': 'l1', 'num_steps': 3},
+  'epsilon': {'norm': 'infinity', 'num_steps': 2, 'epsilon': 0.25},
+  'epsilon_l2': {'norm': 'l2', 'num_steps': 3, 'epsilon': 0.3},
+  'box_l2_epsilon': {
+    'norm': 'l2',
+    'bounds': (0.0, 1.0),
+    'num_steps': 3,
+    'epsilon': 0.3,
+  },
+  'lower': {'norm': 'infinity', 'bounds': (0.0, None)},
+  'upper': {'norm': 'l2', 'bounds': (None, 1.0)},
+  'mask_infinity': {'norm': 'infinity', 'mask': [0, 1, 0.5, 1, 0, 0.1]},
+  'mask_l2': {'norm': 'l2', 'mask': [0, 1, 0.5, 1, 0, 0.1], 'num_steps': 2},
+}
+
+
+@pytest.mark.parametrize('case', NSL_CASES)
+def test_adversarial_regularization_perturbs_as_nsl(case):
+  options = dict(NSL_CASES[case])
+  hparams = {'multiplier': 0.2, 'step_size': 0.2}
+  if 'epsilon' in options:
+    hparams['epsilon'] = options.pop('epsilon')
+  if 'mask' in options:
+    options['mask'] = np.array(options['mask'])
+  with jax.enable_x64(True):
+    found = networks.adversarial_of(
+      objectives.adversarial_regularization(**options),
+      hparams,
+      dtype=jnp.float64,
+    )
+  expected = nsl.perturb(
+    networks.mean_gradient,
+    IMAGES,
+    step_size=0.2,
+    epsilon=hparams.get('epsilon'),
+    **options,
+  )
+  assert np.abs(expected - IMAGES).max() > 0.05
+  np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+  ('norm', 'epsilon'), [('infinity', 0.25), ('l2', None)]
+)
+def test_a_random_start_and_then_all_the_steps(norm, epsilon):
+  """NSL's random_init: in the ball of epsilon, or else of the step size."""
+  objective = objectives.adversarial_regularization(
+    norm=norm, num_steps=2, random_start=True, bounds=(0.0, 1.0)
+  )
+  hparams = {'multiplier': 0.2, 'step_size': 0.1}
+  # Steps of no length leave the start as it is.
+  still = {'multiplier': 0.2, 'step_size': 0.0, 'epsilon': epsilon or 0.1}
+  if epsilon:
+    hparams['epsilon'] = epsilon
+  with jax.enable_x64(True):
+    start = networks.adversarial_of(objective, still, dtype=jnp.float64)
+    found = networks.adversarial_of(objective, hparams, dtype=jnp.float64)
+  assert (np.abs(start - IMAGES) > 1e-3).mean() > 0.8
+  expected = nsl.perturb(
+    networks.mean_gradient,
+    IMAGES,
+    step_size=0.1,
+    norm=norm,
+    num_steps=2,
+    epsilon=epsilon,
+    bounds=(0.0, 1.0),
+    start=start,
+  )
+  np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize('share', [1 / BATCH, 1 / 32])
+def test_tiny_gradients_fade_by_the_scale_of_the_batch_mean(share):
+  """NSL's l2 direction has a floor: it is the mean whose gradient counts."""
+  flat = MLP._replace(w1=1e-7 * MLP.w1)
+  with jax.enable_x64(True):
+    found = networks.adversarial_of(
+      objectives.adversarial_regularization(norm='l2'),
+      {'multiplier': 0.2, 'step_size': 0.2},
+      mlp=flat,
+      dtype=jnp.float64,
+      weight=jnp.full((BATCH,), share),
+    )
+  sizes = np.linalg.norm(found - IMAGES, axis=1)
+  gradients = BATCH * share * networks.mean_gradient(IMAGES, flat)
+  expected = 0.2 * np.linalg.norm(gradients, axis=1) / 1e-6
+  assert 0 < expected.max() < 0.05
+  np.testing.assert_allclose(sizes, expected, rtol=1e-6)
+
+
+def test_nsl_metrics_are_its_two_losses():
+  hparams = {'multiplier': 0.7, 'step_size': 0.2}
+  objective = objectives.adversarial_regularization(norm='infinity')
+  loss, (_, metrics) = networks.compiled(
+    lambda params, batch: objective(
+      networks.apply, params, {}, batch, hparams, None
+    )
+  )(networks.params(), networks.batch())
+  moved = nsl.perturb(
+    networks.mean_gradient, IMAGES, step_size=0.2, norm='infinity'
+  )
+  clean, _ = reference.cross_entropy(MLP.logits(IMAGES), LABELS)
+  adversarial, _ = reference.cross_entropy(MLP.logits(moved), LABELS)
+  for name, expected in (
+    ('clean_loss', clean),
+    ('adversarial_loss', adversarial),
+    ('scaled_adversarial_loss', 0.7 * adversarial),
+    ('loss', clean + 0.7 * adversarial),
+    ('perturbation_size', np.full(BATCH, 0.2)),
+    ('adversarial_accuracy', MLP.logits(moved).argmax(1) == LABELS),
+    ('clean_accuracy', MLP.logits(IMAGES).argmax(1) == LABELS),
+  ):
+    np.testing.assert_allclose(metrics[name], expected, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(loss, np.mean(metrics['loss']), rtol=1e-6)
+
+
+def test_features_in_a_dictionary_share_one_perturbation():
+  """NSL's dictionaries: one norm over all features, bounds and masks apart."""
+  options = {'norm': 'l2', 'num_steps': 2}
+  hparams = {'multiplier': 0.2, 'step_size': 0.2, 'epsilon': 0.3}
+  lower = np.array([0.1, 0.1, -9, -9, -9, -9])
+  mask = np.array([1, 1, 0.5, 0.5, 1, 0])
+
+  def joined(params, model_state, images, *, train):
+    images = jnp.concatenate([images['a'], images['b']], axis=1)
+    return networks.apply(params, model_state, images, train=train)
+
+  def metrics_of(apply, images, **trees):
+    objective = objectives.adversarial_regularization(**options, **trees)
+    batch = networks.batch() | {'image': images}
+    return networks.compiled(
+      lambda params: objective(apply, params, {}, batch, hparams, None)
+    )(networks.params())
+
+  images = jnp.asarray(IMAGES, jnp.float32)
+  expected = metrics_of(networks.apply, images, bounds=(lower, None), mask=mask)
+  found = metrics_of(
+    joined,
+    {'a': images[:, :2], 'b': images[:, 2:], 'id': jnp.arange(BATCH)},
+    bounds=({'a': 0.1, 'b': None, 'id': None}, None),
+    mask={'a': None, 'b': mask[2:], 'id': None},
+  )
+  assert np.ptp(expected[1][1]['perturbation_size']) > 0.01
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected
+  )

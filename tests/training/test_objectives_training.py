@@ -1,0 +1,87 @@
+"""Adversarial training: FGSM, PGD and TRADES against closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import advjax
+from advjax.training import objectives
+from tests import reference
+from tests.training import networks
+from tests.training.networks import IMAGES, LABELS, MLP
+
+
+def test_fgsm_at_steps_from_a_random_start_and_projects():
+  objective = objectives.fgsm_at()
+  still = {'epsilon': 0.2, 'step_size': 0.0}
+  with jax.enable_x64(True):
+    start = networks.adversarial_of(objective, still, dtype=jnp.float64)
+    found = networks.adversarial_of(
+      objective, {'epsilon': 0.2, 'step_size': 0.25}, dtype=jnp.float64
+    )
+  step = start - IMAGES + 0.25 * np.sign(networks.mean_gradient(start))
+  expected = np.clip(IMAGES + np.clip(step, -0.2, 0.2), 0, 1)
+  assert np.ptp(start - IMAGES) > 0.2
+  np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize('norm', ['linf', 'l1'])
+def test_pgd_at_trains_on_the_last_iterate_of_bim(norm):
+  hparams = {'epsilon': 0.4, 'step_size': 0.2}
+  found = networks.adversarial_of(
+    objectives.pgd_at(norm=norm, num_steps=3), hparams
+  )
+
+  @networks.compiled
+  def expected(params, batch):
+    return advjax.bim(
+      lambda images: networks.apply(params, {}, images, train=False)[0],
+      batch['image'],
+      batch['label'],
+      *hparams.values(),
+      num_steps=3,
+      key=networks.keys(),
+      norm=norm,
+    )
+
+  np.testing.assert_array_equal(
+    found, expected(networks.params(), networks.batch())
+  )
+  assert np.abs(found - IMAGES).max() <= 0.4 + 1e-6
+
+
+def test_fgsm_at_without_bounds_leaves_the_pixel_range():
+  hparams = {'epsilon': 0.4, 'step_size': 0.5}
+  free = networks.adversarial_of(objectives.fgsm_at(bounds=None), hparams)
+  boxed = networks.adversarial_of(objectives.fgsm_at(), hparams)
+  assert free.min() < 0 or free.max() > 1
+  assert boxed.min() >= 0 and boxed.max() <= 1
+
+
+def test_trades_climbs_the_divergence_and_adds_it():
+  objective = objectives.trades(num_steps=3)
+  still = {'epsilon': 0.2, 'step_size': 0.0, 'beta': 6.0}
+  hparams = {'epsilon': 0.2, 'step_size': 0.08, 'beta': 6.0}
+  with jax.enable_x64(True):
+    start = networks.adversarial_of(objective, still, dtype=jnp.float64)
+    found = networks.adversarial_of(objective, hparams, dtype=jnp.float64)
+    loss, (_, metrics) = networks.compiled(
+      lambda params, batch: objective(
+        networks.apply, params, {}, batch, hparams, networks.keys()
+      )
+    )(networks.params(jnp.float64), networks.batch(jnp.float64))
+  clean = MLP.logits(IMAGES)
+  moved = start
+  for _ in range(3):
+    gradient = MLP.gradient(
+      moved, networks.softmax(MLP.logits(moved)) - networks.softmax(clean)
+    )
+    delta = np.clip(moved - IMAGES + 0.08 * np.sign(gradient), -0.2, 0.2)
+    moved = np.clip(IMAGES + delta, 0, 1)
+  np.testing.assert_allclose(found, moved, atol=1e-12)
+  clean_loss, _ = reference.cross_entropy(clean, LABELS)
+  kl = networks.divergence(clean, MLP.logits(moved))
+  assert kl.max() > 1e-3
+  np.testing.assert_allclose(metrics['kl'], kl, rtol=1e-9)
+  np.testing.assert_allclose(loss, (clean_loss + 6 * kl).mean(), rtol=1e-9)

@@ -1,0 +1,225 @@
+"""Virtual adversarial regularization: NSL's numbers, and NumPy float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from advjax.training import objectives
+from advjax.training.objectives import virtual
+from tests import reference
+from tests.training import networks, nsl
+from tests.training.networks import IMAGES, LABELS
+
+# With many hidden units, so that the direction depends on the draw.
+MLP = reference.Mlp.random(4, 6, 16, 3)
+CONFIG = {'multiplier': 1.0, 'step_size': 0.3, 'approx_difference': 0.1}
+
+# ------------------------------------------------------------- numbers of NSL
+
+WEIGHTS = np.array(
+  [[1.0, -2.0, 0.5], [0.3, 0.8, -1.0], [2.0, 0.1, 0.4], [-0.6, 1.2, 0.9]]
+)
+INPUTS = np.array([[0.1, 0.9, 0.4, 0.0], [0.7, 0.2, 0.6, 1.0]])
+DRAWS = np.array([[0.5, -1.0, 2.0, 0.1], [-0.3, 0.8, -0.2, 1.5]])
+
+# From neural-structured-learning 1.4.0 on TensorFlow 2.15.1, in float32, with
+# the arrays above (sum_over_axis=None for l1 and l2 and -1 for the others):
+#   fn = lambda x: 3 * tf.tanh(x @ WEIGHTS)
+#   _virtual_adv_regularizer(INPUTS, fn, VirtualAdvConfig(
+#     adv_neighbor_config=AdvNeighborConfig(
+#       adv_step_size=0.3, adv_grad_norm=norm),
+#     distance_config=DistanceConfig(
+#       distance_type=distance, sum_over_axis=axis, transform_fn=transform),
+#     num_approx_steps=2, approx_difference=0.1), fn(INPUTS), DRAWS)
+GOLDEN = {
+  ('l2', 'none', 'infinity'): 1.8040765523910522,
+  ('l2', 'none', 'l2'): 1.3019979000091553,
+  ('l2', 'none', 'l1'): 0.49917343258857727,
+  ('l1', 'none', 'infinity'): 1.0012060403823853,
+  ('l1', 'none', 'l2'): 0.8373115658760071,
+  ('l1', 'none', 'l1'): 0.47985097765922546,
+  ('cosine', 'none', 'infinity'): 0.21570110321044922,
+  ('cosine', 'none', 'l2'): 0.15737485885620117,
+  ('cosine', 'none', 'l1'): 0.05722355842590332,
+  ('jensen_shannon', 'softmax', 'infinity'): 0.07351104170084,
+  ('jensen_shannon', 'softmax', 'l2'): 0.0545150488615036,
+  ('jensen_shannon', 'softmax', 'l1'): 0.020924881100654602,
+  ('kl', 'softmax', 'infinity'): 0.36630016565322876,
+  ('kl', 'softmax', 'l2'): 0.2580416798591614,
+  ('kl', 'softmax', 'l1'): 0.08988578617572784,
+  ('l2', 'softmax', 'infinity'): 0.06473582983016968,
+  ('l2', 'softmax', 'l2'): 0.03155483677983284,
+  ('l2', 'softmax', 'l1'): 0.013083811849355698,
+}
+
+
+def tanh_network(params, model_state, images, *, train):
+  del train
+  return 3 * jnp.tanh(images @ params), model_state
+
+
+@pytest.mark.parametrize(('distance', 'transform', 'norm'), GOLDEN)
+def test_the_loss_of_nsl(distance, transform, norm, monkeypatch):
+  monkeypatch.setattr(
+    virtual, '_normal', lambda keys, images: jnp.asarray(DRAWS, images.dtype)
+  )
+  objective = objectives.virtual_adversarial_regularization(
+    norm=norm, num_steps=2, distance=distance, transform=transform
+  )
+  with jax.enable_x64(True):
+    batch = {'image': jnp.asarray(INPUTS), 'label': jnp.array([0, 1])}
+    _, (_, metrics) = objective(
+      tanh_network, jnp.asarray(WEIGHTS), {}, batch, CONFIG, networks.keys()
+    )
+  found = np.asarray(metrics['virtual_adversarial_loss']).mean()
+  expected = GOLDEN[distance, transform, norm]
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+# ------------------------------------------------------------ the perturbation
+
+MASK = np.array([0, 1, 0.5, 1, 0, 0.1])
+
+
+def draw(dtype=jnp.float64):
+  return np.asarray(
+    jax.vmap(lambda key: jax.random.normal(key, (6,), dtype))(networks.keys())
+  )
+
+
+@pytest.mark.parametrize(
+  ('options', 'approx_difference'),
+  [
+    ({'distance': 'l2'}, 0.1),
+    ({'distance': 'l2'}, None),
+    ({'distance': 'kl', 'norm': 'infinity', 'mask': MASK}, 0.1),
+    ({'distance': 'l1', 'norm': 'l1', 'num_steps': 3}, 0.1),
+  ],
+)
+def test_power_iteration(options, approx_difference):
+  hparams = {'multiplier': 1.0, 'step_size': 0.3}
+  if approx_difference:
+    hparams['approx_difference'] = approx_difference
+  with jax.enable_x64(True):
+    found = networks.adversarial_of(
+      objectives.virtual_adversarial_regularization(**options),
+      hparams,
+      mlp=MLP,
+      dtype=jnp.float64,
+    )
+    noise = draw()
+  options = {'norm': 'l2', **options}
+  name = options.pop('distance')
+  expected = nsl.virtual_perturb(
+    MLP,
+    IMAGES,
+    noise,
+    step_size=0.3,
+    distance_name=name,
+    approx_difference=approx_difference or 1e-6,
+    **options,
+  )
+  # The derivative by the logits is a difference quotient in the reference.
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+  if 'mask' in options:
+    assert (found == IMAGES).all(axis=0).tolist() == (MASK == 0).tolist()
+
+
+def test_the_default_difference_is_lost_in_float32():
+  """What the docstring warns of, and that a larger difference helps."""
+  objective = objectives.virtual_adversarial_regularization()
+  hparams = {'multiplier': 1.0, 'step_size': 0.3}
+  clean = MLP.logits(IMAGES)
+  found, spreads = {}, {}
+  for difference in (1e-6, 0.1):
+    moved = networks.adversarial_of(
+      objective, hparams | {'approx_difference': difference}, mlp=MLP
+    )
+    found[difference] = np.linalg.norm(moved - IMAGES, axis=1)
+    spreads[difference] = nsl.distance('l2', clean, MLP.logits(moved))
+  np.testing.assert_allclose(found[0.1], 0.3, rtol=1e-5)
+  assert (found[1e-6] < 0.25).all()
+  assert (spreads[1e-6] < spreads[0.1]).all()
+
+
+def test_a_row_depends_on_its_key_alone():
+  objective = objectives.virtual_adversarial_regularization(num_steps=2)
+  hparams = dict(CONFIG)
+
+  def perturbed(rows):
+    # The share of a row counts through the floor alone: the same in both.
+    batch = {
+      'image': jnp.asarray(IMAGES[rows], jnp.float32),
+      'label': jnp.asarray(LABELS[rows]),
+      'weight': jnp.full((len(rows),), 0.25),
+    }
+    seen = []
+
+    def spy(params, model_state, images, *, train):
+      seen.append(images)
+      return networks.apply(params, model_state, images, train=train)
+
+    def run(params):
+      objective(
+        spy, params, {}, batch, hparams, networks.keys()[jnp.array(rows)]
+      )
+      return seen[-1]
+
+    return networks.compiled(run)(networks.params(mlp=MLP))
+
+  padded = perturbed([2, 0, 1, 2, 2])
+  np.testing.assert_allclose(perturbed([0, 1]), padded[1:3], rtol=1e-6)
+  np.testing.assert_array_equal(padded[0], padded[4])
+  assert np.abs(padded[1] - padded[2] - (IMAGES[0] - IMAGES[1])).max() > 0.05
+
+
+def test_the_metrics_are_the_parts_of_the_loss():
+  objective = objectives.virtual_adversarial_regularization(distance='kl')
+  hparams = CONFIG | {'multiplier': 0.7}
+  moved = networks.adversarial_of(objective, hparams, mlp=MLP)
+  _, (_, metrics) = networks.compiled(
+    lambda params, batch: objective(
+      networks.apply, params, {}, batch, hparams, networks.keys()
+    )
+  )(networks.params(mlp=MLP), networks.batch())
+  spread = nsl.distance('kl', MLP.logits(IMAGES), MLP.logits(moved))
+  for name, expected in (
+    ('virtual_adversarial_loss', spread),
+    ('scaled_virtual_adversarial_loss', 0.7 * spread),
+    ('loss', metrics['clean_loss'] + 0.7 * spread),
+    ('perturbation_size', np.full(len(LABELS), 0.3)),
+  ):
+    np.testing.assert_allclose(metrics[name], expected, rtol=2e-4, atol=2e-7)
+
+
+# ------------------------------------------------------------------- BatchNorm
+
+TRAIN, EVAL = np.random.default_rng(3).normal(size=(2, 6, 3))
+
+
+@pytest.mark.parametrize(
+  ('batch_stats', 'weights'), [(True, TRAIN), (False, EVAL)]
+)
+def test_power_iteration_runs_in_one_mode(batch_stats, weights):
+  """Its start is the clean output of that mode: else the modes would differ."""
+  objective = objectives.virtual_adversarial_regularization(
+    adversarial_batch_stats=batch_stats
+  )
+  seen = []
+
+  def two_networks(params, model_state, images, *, train):
+    seen.append(images)
+    return images @ params[0 if train else 1], model_state
+
+  def run(params, batch):
+    objective(two_networks, params, {}, batch, CONFIG, networks.keys())
+    return seen[-1]
+
+  with jax.enable_x64(True):
+    found = networks.compiled(run)((TRAIN, EVAL), networks.batch(jnp.float64))
+    noise = draw()
+  # The distance of a linear network is |r W|^2 / 3.
+  expected = nsl.unit(nsl.unit(noise, 'l2') @ weights @ weights.T, 'l2')
+  found = np.asarray(found) - IMAGES
+  np.testing.assert_allclose(found, 0.3 * expected, atol=1e-12)
