@@ -1,5 +1,6 @@
 """Every file of configs/: variants, docstring, and one step of `smoke`."""
 
+import functools
 import pathlib
 import re
 import runpy
@@ -38,9 +39,38 @@ def members(config):
   return {config.objective.name: config}
 
 
-@pytest.fixture(scope='module')
-def digits():
-  return data.load({'name': 'digits'})
+# What the sets of TensorFlow Datasets are like that configs are written for.
+SETS = {
+  'mnist': ((28, 28, 1), 60_000, 10),
+  'fashion_mnist': ((28, 28, 1), 60_000, 10),
+  'cifar10': ((32, 32, 3), 50_000, 10),
+  'cifar100': ((32, 32, 3), 50_000, 100),
+}
+
+
+@functools.cache
+def noise(shape, num_images, num_classes):
+  """A data set of random images, labels going round."""
+  images = np.random.default_rng(0).integers(
+    0, 256, (num_images, *shape), np.uint8
+  )
+  labels = np.arange(num_images, dtype=np.int32) % num_classes
+  split = data.Split(images, labels)
+  names = tuple(str(label) for label in range(num_classes))
+  return data.Dataset('noise', split, split, num_classes, names)
+
+
+def dataset_of(config):
+  """The config's data; noise of the same shape where it is not embedded."""
+  if config.dataset.name == 'tfds':
+    shape, num_train, num_classes = SETS[config.dataset.builder]
+    # Not the whole set: what is held out, and ten batches.
+    num_images = config.num_validation + 10 * config.batch_size
+    assert num_images < num_train
+    dataset = noise(shape, num_images, num_classes)
+    classes = config.dataset.classes
+    return data.keep_classes(dataset, classes) if classes else dataset
+  return data.load(config.dataset)
 
 
 def test_there_are_configs():
@@ -61,12 +91,13 @@ def test_the_docstring_names_the_command_and_the_variants(path):
 
 
 @each_file
-def test_every_variant_is_a_whole_config(path, digits):
+def test_every_variant_is_a_whole_config(path):
   for variant in [None, 'smoke', *variants(path)]:
     config = load(path, variant)
     parse_attacks(config.evaluation.attacks, norm=config.evaluation.norm)
+    dataset = dataset_of(config)
     for member in members(config).values():
-      training = create_training(member, digits, jax.devices()[:1])
+      training = create_training(member, dataset, jax.devices()[:1])
       assert training.plan.steps_per_epoch > 0
 
 
@@ -87,13 +118,19 @@ def test_a_config_is_inert(path):
   check(load(path).to_dict())
 
 
-@each_file
-def test_smoke_takes_a_step(path, digits):
+# The others run the programs of digits and cifar10, on other images.
+@pytest.mark.parametrize(
+  'path',
+  [p for p in FILES if p.stem not in ('mnist', 'fashion_mnist', 'cifar100')],
+  ids=lambda path: path.stem,
+)
+def test_smoke_takes_a_step(path):
   config = load(path, 'smoke')
   assert config.num_epochs == 1
+  dataset = dataset_of(config)
   # The last member: what is beside it trains the same network, plainly.
   for member in list(members(config).values())[-1:]:
-    training = create_training(member, digits, jax.devices()[:1])
+    training = create_training(member, dataset, jax.devices()[:1])
     state = replicate(training.init_state(), training.devices)
     before = jax.tree.map(np.asarray, state.params)
     state, history = training.train_steps(
@@ -101,7 +138,8 @@ def test_smoke_takes_a_step(path, digits):
     )
     assert int(state.step) == 1
     # The loss of guessing, about, and twice that where two are added.
-    assert 1.5 < float(history['loss'][0]) < 6
+    guessing = np.log(dataset.num_classes)
+    assert 0.6 < float(history['loss'][0]) / guessing < 2.6
     moved = jax.tree.map(
       lambda new, old: bool((new != old).any()), state.params, before
     )
@@ -160,6 +198,7 @@ def test_matlab_digits_is_the_example():
     ('matlab_digits', None, 'robust', 'robust'),
     ('digits', 'fgsm_at', '', None),
     ('digits', 'trades', '', None),
+    ('mnist', 'pgd_at', '', None),
   ],
 )
 def test_step_sizes_follow_epsilon(file, variant, field, member):
@@ -169,3 +208,62 @@ def test_step_sizes_follow_epsilon(file, variant, field, member):
   section.hparams.epsilon = 0.3
   resolved = member_config(config, member) if member else config
   assert resolved.hparams.step_size == pytest.approx(0.3 * ratio)
+
+
+# --------------------------------------------------- one network per objective
+
+
+def test_digits_has_an_objective_per_variant():
+  """The numbers of every variant, written out."""
+  seven_steps = 2.5 / 7 * 0.1
+  expected = {
+    'standard': ('standard', {}),
+    'nsl': (
+      'adversarial_regularization',
+      {'multiplier': 0.2, 'step_size': 0.2},
+    ),
+    'fgsm_at': ('fgsm_at', {'epsilon': 0.1, 'step_size': 0.125}),
+    'pgd_at': ('pgd_at', {'epsilon': 0.1, 'step_size': seven_steps}),
+    'trades': (
+      'trades',
+      {'epsilon': 0.1, 'step_size': seven_steps, 'beta': 6.0},
+    ),
+  }
+  assert variants(FOLDER / 'digits.py') == sorted(expected)
+  for variant, (objective, hparams) in expected.items():
+    config = load(FOLDER / 'digits.py', variant)
+    assert config.objective.name == objective
+    found = config.hparams.to_dict()
+    assert found.pop('learning_rate') == 0.001
+    assert found == pytest.approx(hparams)
+    last = 'last' if variant == 'standard' else 'best'
+    assert config.report_checkpoint == last
+    assert (config.num_epochs, config.num_validation) == (20, 137)
+    assert config.monitor.every_epochs == 2
+    steps = config.objective.get('num_steps')
+    assert steps == (7 if variant in ('pgd_at', 'trades') else None)
+
+
+@pytest.mark.parametrize('name', SETS)
+def test_tfds_configs_name_their_set(name):
+  path = FOLDER / f'{name}.py'
+  assert variants(path) == variants(FOLDER / 'digits.py')
+  config = load(path)
+  assert (config.dataset.name, config.dataset.builder) == ('tfds', name)
+  assert config.objective.name == 'pgd_at'
+  epsilon = config.hparams.epsilon
+  assert epsilon == (8 / 255 if name.startswith('cifar') else epsilon)
+  # What is trained on is what is watched and reported.
+  assert config.monitor.epsilon == config.evaluation.epsilon == epsilon
+  assert epsilon in config.evaluation.epsilons
+  # What the docstring says of the run.
+  num_steps = -(-(SETS[name][1] - config.num_validation) // config.batch_size)
+  said = f'{config.num_epochs} epochs of {num_steps} steps of'
+  text = runpy.run_path(str(path))['__doc__'].split()
+  assert f'{said} {config.batch_size} images' in ' '.join(text)
+  smoke = load(path, 'trades-smoke')
+  assert (smoke.dataset.train_split, smoke.dataset.test_split) == (
+    'train[:2000]',
+    'test[:500]',
+  )
+  assert smoke.num_validation == 200

@@ -1,0 +1,42 @@
+"""One network on Fashion-MNIST, under an objective of your choice.
+
+60,000 grey images of 28 x 28 pieces of clothing in 10 classes to train on, and
+10,000 to test on (Xiao et al. 2017, arXiv 1708.07747).
+
+  ./launch.sh train --config=configs/fashion_mnist.py:trades \\
+    --workdir=runs/fashion_mnist --config.dataset.data_dir=DIR
+
+DIR holds sets of TensorFlow Datasets; without the flag it is $TFDS_DATA_DIR, or
+else ~/tensorflow_datasets. A set that is not there is downloaded, if it can be
+(docs/datasets.md).
+
+Variants: `standard`, `nsl`, `fgsm_at`, `pgd_at` (the default), `trades`; each
+also as, say, `trades-smoke` (one epoch on 2,000 images); `smoke` is
+`pgd_at-smoke`. All train the NSL network for 10 epochs of
+860 steps of 64 images; 5,000 training images are held out to choose the best
+checkpoint by. A training step of pgd_at and trades holds seven attack steps.
+"""
+
+from ml_collections import config_dict
+
+from advjax.config import default_config
+from advjax.variants import set_variant
+
+# Half of MNIST's: its shapes stand out from black, these differ by shades.
+_EPSILON = 0.1
+
+
+def get_config(variant: str | None = None) -> config_dict.ConfigDict:
+  """Returns the config of one training run."""
+  config = default_config()
+  config.dataset.name = 'tfds'
+  config.dataset.builder = 'fashion_mnist'
+  config.num_epochs = 10
+  config.batch_size = 64
+  config.num_validation = 5000
+  config.monitor.num_images = 500
+  config.monitor.epsilon = _EPSILON
+  config.evaluation.epsilon = _EPSILON
+  config.evaluation.epsilons = (0.05, 0.1, 0.2)
+  config.evaluation.batch_size = 256
+  return set_variant(config, variant, epsilon=_EPSILON, nsl_step_size=0.1)
