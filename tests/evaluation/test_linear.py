@@ -1,0 +1,174 @@
+"""FGSM on linear networks against closed forms in float64."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import advjax
+from advjax.evaluation.linear import closed_form, linear_function, measure
+from advjax.losses import cross_entropy
+from tests.linear import Linear, network, random_params, softplus
+
+SHAPE = (4, 3, 1)
+EPSILON = 0.25
+
+
+def random_batch(rng, count, shape=SHAPE):
+  """Images on levels to which 0.25 is added without a rounding."""
+  images = (rng.integers(0, 257, (count, *shape)) / 256).astype(np.float32)
+  return images, rng.integers(0, 2, count)
+
+
+def measured(params, images, labels):
+  return measure(network(params), images, labels, EPSILON, jax.devices()[:1])
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**31), scale=st.floats(0.01, 3.0))
+def test_fgsm_without_a_box_is_the_closed_form(seed, scale):
+  rng = np.random.default_rng(seed)
+  params = random_params(rng, SHAPE, scale)
+  linear = Linear.of(params, SHAPE)
+  images, labels = random_batch(rng, 9)
+  exact = linear.worst(images, labels, EPSILON)
+  found = advjax.fgsm(network(params), images, labels, EPSILON, bounds=None)
+  np.testing.assert_array_equal(found, exact)
+  # What weighs nothing is left alone.
+  np.testing.assert_array_equal(found[:, 0, :2], images[:, 0, :2])
+  weights = linear.weights.astype(np.float32)
+  ours = closed_form(weights, images, labels, EPSILON)
+  np.testing.assert_array_equal(ours, exact)
+  assert ours.dtype == np.float32
+  boxed = advjax.fgsm(network(params), images, labels, EPSILON)
+  np.testing.assert_array_equal(boxed, exact.clip(0, 1))
+
+
+def test_on_other_levels_they_differ_by_a_rounding():
+  rng = np.random.default_rng(0)
+  params = random_params(rng, SHAPE)
+  images = rng.uniform(size=(200, *SHAPE)).astype(np.float32)
+  labels = rng.integers(0, 2, 200)
+  found = measured(params, images, labels)
+  assert 0 < found.entry['largest_difference'] <= 2**-23
+  assert found.entry['num_compared'] == 200
+  moved = found.perturbed.astype(float) - images
+  exact = Linear.of(params, SHAPE).worst(images, labels, EPSILON) - images
+  np.testing.assert_array_equal(np.sign(moved), np.sign(exact))
+
+
+def test_weights_are_read_off_the_logits():
+  params = random_params(np.random.default_rng(1), SHAPE)
+  linear = Linear.of(params, SHAPE)
+  found = linear_function(network(params), SHAPE)
+  np.testing.assert_allclose(found.weights, linear.weights, rtol=1e-5)
+  np.testing.assert_array_equal(np.sign(found.weights), np.sign(linear.weights))
+  assert found.bias == pytest.approx(linear.bias)
+
+
+def test_errors_are_those_of_the_margins():
+  rng = np.random.default_rng(2)
+  params = random_params(rng, SHAPE, scale=0.5)
+  linear = Linear.of(params, SHAPE)
+  images, labels = random_batch(rng, 100)
+  found = measured(params, images, labels)
+  entry = found.entry
+  clean = linear.margins(images, labels)
+  worst = linear.worst(images, labels, EPSILON)
+  boxed = linear.margins(worst.clip(0, 1), labels)
+  for field, wanted in (
+    ('clean', clean),
+    ('fgsm', clean - EPSILON * linear.size),
+    ('closed_form', clean - EPSILON * linear.size),
+    ('fgsm_in_box', boxed),
+  ):
+    assert np.abs(wanted).min() > 1e-5  # No image lies on the border.
+    assert 0.1 < entry[f'{field}_error'] < 1
+    assert entry[f'{field}_error'] == pytest.approx(np.mean(wanted < 0))
+  assert entry['weights_l1'] == pytest.approx(linear.size, rel=1e-6)
+  assert entry['weights_max'] == pytest.approx(np.abs(linear.weights).max())
+  assert entry['shift'] == pytest.approx(EPSILON * linear.size, rel=1e-6)
+  assert entry['zero_weights'] == pytest.approx(2 / 12)
+  assert entry['largest_difference'] == 0.0
+  assert (entry['num_compared'], entry['num_vanished']) == (100, 0)
+  np.testing.assert_array_equal(
+    found.predictions == labels, linear.margins(images, labels) > 0
+  )
+  np.testing.assert_array_equal(
+    found.perturbed_predictions == labels, linear.margins(worst, labels) > 0
+  )
+
+
+def test_images_whose_gradient_vanishes_are_counted():
+  """A sure network's loss has no gradient in float32: FGSM does nothing."""
+  rng = np.random.default_rng(2)
+  params = random_params(rng, SHAPE, scale=100.0)
+  linear = Linear.of(params, SHAPE)
+  images, labels = random_batch(rng, 64)
+  clean = linear.margins(images, labels)
+  # exp(-104) is 0 in float32; between, the smaller weights go first.
+  sure, unsure = clean > 110, clean < 50
+  assert sure.sum() > 10 and unsure.sum() > 10
+  found = measured(params, images, labels)
+  still = (found.perturbed == images)[:, linear.weights != 0].any(1)
+  assert still[sure].all() and not still[unsure].any()
+  assert found.entry['num_vanished'] == still.sum()
+  assert found.entry['num_compared'] == 64 - still.sum()
+  assert found.entry['largest_difference'] == 0.0
+  # The closed form finds what FGSM misses for that reason alone.
+  assert found.entry['closed_form_error'] == pytest.approx(
+    np.mean(clean < EPSILON * linear.size)
+  )
+  assert found.entry['fgsm_error'] < found.entry['closed_form_error']
+
+
+def test_no_epsilon_moves_nothing_and_nothing_vanishes():
+  rng = np.random.default_rng(3)
+  params = random_params(rng, SHAPE)
+  images, labels = random_batch(rng, 5)
+  entry = measure(network(params), images, labels, 0.0, jax.devices()[:1]).entry
+  assert entry['fgsm_error'] == entry['clean_error']
+  assert (entry['num_compared'], entry['num_vanished']) == (5, 0)
+
+
+def test_the_loss_of_two_classes_is_softplus():
+  rng = np.random.default_rng(4)
+  params = random_params(rng, SHAPE)
+  linear = Linear.of(params, SHAPE)
+  images, labels = random_batch(rng, 20)
+  for shown, epsilon in (
+    (images, 0.0),
+    (closed_form(linear.weights, images, labels, EPSILON), EPSILON),
+  ):
+    found = cross_entropy(network(params)(shown), labels)
+    expected = linear.losses(images, labels, epsilon)
+    np.testing.assert_allclose(found, expected, rtol=2e-5)
+
+
+def test_the_closed_form_is_the_worst_case():
+  """No corner of the ball is worse; what the paper prints holds for y = 1.
+
+  Section 5 has softplus(y (epsilon |w|_1 - w . x - b)), in which y turns the
+  sign of epsilon |w|_1 too: for y = -1 that is the best case, not the worst.
+  """
+  rng = np.random.default_rng(5)
+  shape = (3, 2, 1)
+  linear = Linear.of(random_params(rng, shape), shape)
+  images, _ = random_batch(rng, 8, shape)
+  labels = np.arange(8) % 2
+  corners = EPSILON * np.array(list(itertools.product((-1.0, 1.0), repeat=6)))
+  losses = np.array(
+    [linear.losses(images + c.reshape(shape), labels) for c in corners]
+  )
+  worst = linear.losses(images, labels, EPSILON)
+  np.testing.assert_allclose(losses.max(0), worst, rtol=1e-12)
+  y = np.where(labels == 0, 1.0, -1.0)
+  in_print = softplus(
+    y * EPSILON * linear.size - linear.margins(images, labels)
+  )
+  np.testing.assert_allclose(in_print[y > 0], worst[y > 0], rtol=1e-12)
+  np.testing.assert_allclose(in_print[y < 0], losses.min(0)[y < 0], rtol=1e-12)
+  assert (in_print[y < 0] < worst[y < 0] - 0.1).any()
