@@ -17,8 +17,8 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 from advjax.config import choose, expand_fractions
-from advjax.training.loop import Diverged
 from advjax.training.parallel import select_devices
+from advjax.training.run import Diverged
 from advjax.training.signals import Interrupted
 
 logger = logging.getLogger('advjax')

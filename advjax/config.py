@@ -6,6 +6,7 @@ models, objectives and optimizers do that from their part of the config,
 after all flags have been read.
 """
 
+import copy
 import difflib
 import math
 import re
@@ -116,6 +117,10 @@ def choose(kind: str, name: str, allowed: Iterable[str]) -> str:
   raise ValueError(f'unknown {kind} {name!r}; allowed: {names}{hint}')
 
 
+# What the members of a comparison have in common.
+_SHARED = frozenset({'dataset', 'evaluation', 'seeds'})
+
+
 def default_config() -> config_dict.ConfigDict:
   """Returns the fields that every experiment has, with their defaults.
 
@@ -129,6 +134,8 @@ def default_config() -> config_dict.ConfigDict:
   """
   config = config_dict.ConfigDict()
   config.seed = 0
+  # Several seeds: every member is trained once with each, instead of `seed`.
+  config.seeds = ()
   # Which of these fields a data set has: docs/datasets.md.
   config.dataset = config_dict.create(
     name='digits',
@@ -247,10 +254,41 @@ def member_config(
   common = set(default_config())
   merged = {field: resolved[field] for field in resolved if field in common}
   for field, value in resolved[name].items():
-    choose(f'field of {name}', field, common - {'dataset', 'evaluation'})
+    choose(f'field of {name}', field, common - _SHARED)
     merges = isinstance(value, dict) and 'name' not in value
     merged[field] = {**merged[field], **value} if merges else value
   return config_dict.ConfigDict(merged)
+
+
+def seed_configs(
+  config: config_dict.ConfigDict,
+) -> dict[int, config_dict.ConfigDict]:
+  """Returns the config of each seed, with the fields that follow the seed.
+
+  Args:
+    config: A config, of which `seeds` says which; empty: `seed` alone.
+
+  Returns:
+    Seed -> a copy of the config with that `seed`.
+
+  Raises:
+    ValueError: if a seed is no whole number >= 0, or is there twice.
+
+  Example:
+    >>> config = default_config()
+    >>> config.seeds = (3, 4)
+    >>> [copy.seed for copy in seed_configs(config).values()]
+    [3, 4]
+  """
+  for index, seed in enumerate(config.seeds):
+    check_range(f'seeds[{index}]', seed, 0, integer=True)
+  if len(set(config.seeds)) < len(config.seeds):
+    raise ValueError(f'seeds = {config.seeds}; allowed: each seed once')
+  configs = {}
+  for seed in config.seeds or (config.seed,):
+    configs[seed] = copy.deepcopy(config)
+    configs[seed].seed = seed
+  return configs
 
 
 def check_range(

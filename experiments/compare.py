@@ -2,7 +2,6 @@
 
 import logging
 import pathlib
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,8 +11,13 @@ from absl import flags
 from ml_collections import config_dict
 
 from advjax import cli, data
-from advjax.config import check_config, member_config
-from advjax.evaluation.members import evaluate_members, parse_attacks
+from advjax.config import check_config, member_config, seed_configs
+from advjax.evaluation.attack_specs import Attack
+from advjax.evaluation.members import (
+  Evaluation,
+  evaluate_members,
+  parse_attacks,
+)
 from advjax.models import summary
 from advjax.reporting.report import (
   command_line,
@@ -21,55 +25,123 @@ from advjax.reporting.report import (
   robustness_report,
 )
 from advjax.reporting.run import merge_metrics, write_run
-from advjax.training.loop import TrainResult, train
+from advjax.reporting.trained import member_report
+from advjax.training.loop import train_seeds
+from advjax.training.run import TrainResult
 from advjax.training.setup import (
   Training,
   create_training,
   eval_logits_fn,
 )
-from advjax.training.state import num_params
 from advjax.training.workdir import config_to_json, prepare_workdir
 
 logger = logging.getLogger('advjax')
 
 
-def member_report(training: Training, result: TrainResult) -> dict[str, Any]:
-  """Returns what report.json says of a member besides its robustness."""
-  split, config = training.test_split, training.config
-  arguments = (
-    result.params,
-    result.model_state,
-    split,
-    training.hparams,
-    jax.random.key(config.seed),
-  )
-  test = training.evaluate(*arguments)
-  start = time.perf_counter()
-  training.evaluate(*arguments)
-  seconds = time.perf_counter() - start
-  per_call = config.evaluation.batch_size * len(training.devices)
-  epochs = [r for r in result.records if r['kind'] == 'epoch']
+def _prepare_folders(
+  folder: pathlib.Path,
+  members: Sequence[config_dict.ConfigDict],
+  seeds: Sequence[int],
+) -> list[pathlib.Path]:
+  """Makes a member's folder, or one below it for each of several seeds."""
+  if not seeds:
+    return [prepare_workdir(folder, members[0])]
+  return [
+    prepare_workdir(folder / f'seed_{seed}', member)
+    for seed, member in zip(seeds, members, strict=True)
+  ]
+
+
+def _train_members(
+  trainings: Mapping[str, Sequence[Training]],
+  folders: Mapping[str, Sequence[pathlib.Path]],
+) -> dict[str, list[TrainResult]]:
+  """Trains one member after the other, each with all its seeds."""
   return {
-    'objective': config.objective.name,
-    'hparams': training.hparams,
-    'num_params': num_params(result.params),
-    'train_seconds': result.train_seconds,
-    'step_milliseconds': result.step_milliseconds,
-    'eval_step_milliseconds': 1000
-    * seconds
-    / -(-len(split.labels) // per_call),
-    'epochs': [_with_accuracy(epoch) for epoch in epochs],
-    'test': _with_accuracy(test),
-    'warnings': result.warnings,
+    name: train_seeds(
+      runs,
+      folders[name],
+      names=[
+        name if len(runs) == 1 else f'{name} {folder.name}'
+        for folder in folders[name]
+      ],
+    )
+    for name, runs in trainings.items()
   }
 
 
-def _with_accuracy(metrics: Mapping[str, Any]) -> dict[str, Any]:
-  return {**metrics, 'accuracy': metrics['clean_accuracy']}
+def _attack_members(
+  trainings: Mapping[str, Sequence[Training]],
+  results: Mapping[str, Sequence[TrainResult]],
+  config: config_dict.ConfigDict,
+  attacks: Mapping[str, Attack],
+  test: data.Split,
+  devices: Sequence[jax.Device],
+) -> list[Evaluation]:
+  """Attacks the members of each seed; the images stay for the first alone."""
+  found: list[Evaluation] = []
+  images = np.asarray(data.to_float(test.images))
+  for index, seed in enumerate(config.seeds or (config.seed,)):
+    logger.info('attacking %d test images (seed %d)', len(images), seed)
+    evaluation = evaluate_members(
+      {
+        name: eval_logits_fn(
+          trainings[name][index].model,
+          runs[index].params,
+          runs[index].model_state,
+        )
+        for name, runs in results.items()
+      },
+      attacks,
+      images,
+      test.labels,
+      epsilon=config.evaluation.epsilon,
+      epsilons=config.evaluation.epsilons,
+      key=jax.random.key(seed),
+      batch_size=config.evaluation.batch_size,
+      devices=devices,
+    )
+    found.append(evaluation._replace(images={}) if found else evaluation)
+  return found
+
+
+def _report(
+  config: config_dict.ConfigDict,
+  dataset: data.Dataset,
+  trainings: Mapping[str, Sequence[Training]],
+  results: Mapping[str, Sequence[TrainResult]],
+  found: Sequence[Evaluation],
+) -> dict[str, Any]:
+  """Returns the numbers of report.json."""
+  labels = dataset.test.labels
+  report: dict[str, Any] = {
+    'dataset': {
+      'name': dataset.name,
+      'num_train': len(dataset.train.labels),
+      'num_test': len(labels),
+    },
+    'seeds': list(config.seeds or (config.seed,)),
+    'members': {
+      name: {
+        **member_report(trainings[name], results[name]),
+        **robustness_report(found, labels, name),
+      }
+      for name in trainings
+    },
+  }
+  if len(config.seeds) > 1:
+    report['per_seed'] = {
+      str(seed): {
+        name: robustness_report([found[index]], labels, name)
+        for name in trainings
+      }
+      for index, seed in enumerate(config.seeds)
+    }
+  return report
 
 
 def run_members(
-  configs: Mapping[str, config_dict.ConfigDict],
+  configs: Mapping[str, Sequence[config_dict.ConfigDict]],
   folders: Mapping[str, pathlib.Path],
   config: config_dict.ConfigDict,
   workdir: pathlib.Path,
@@ -81,8 +153,9 @@ def run_members(
   """Trains members, attacks them, and writes the report.
 
   Args:
-    configs: Member -> its training config.
-    folders: Member -> the folder its training writes to.
+    configs: Member -> its training config for each seed.
+    folders: Member -> the folder its training writes to; several seeds write
+      to folders below it.
     config: The config of the whole run.
     workdir: Its folder.
     devices: The devices.
@@ -100,71 +173,47 @@ def run_members(
   evaluation = config.evaluation
   attacks = parse_attacks(evaluation.attacks, norm=evaluation.norm)
   trainings = {
-    name: create_training(member, dataset, devices)
-    for name, member in configs.items()
+    name: [create_training(member, dataset, devices) for member in members]
+    for name, members in configs.items()
   }
   workdir = prepare_workdir(workdir, config)
-  folders = {
-    name: prepare_workdir(folders[name], member)
-    for name, member in configs.items()
+  run_folders = {
+    name: _prepare_folders(folders[name], members, config.seeds)
+    for name, members in configs.items()
   }
-  images, labels = data.to_float(dataset.test.images), dataset.test.labels
-  for name, training in trainings.items():
-    if print_model:
-      print(f'{name}:\n{summary(training.model, images[:1])}')
-  results = {
-    name: train(training, folders[name], name=name)
-    for name, training in trainings.items()
-  }
-  logger.info('attacking %d test images', len(labels))
-  found = evaluate_members(
-    {
-      name: eval_logits_fn(
-        trainings[name].model, result.params, result.model_state
-      )
-      for name, result in results.items()
-    },
-    attacks,
-    images,
-    labels,
-    epsilon=evaluation.epsilon,
-    epsilons=evaluation.epsilons,
-    key=jax.random.key(config.seed),
-    batch_size=evaluation.batch_size,
-    devices=devices,
+  if print_model:
+    images = data.to_float(dataset.test.images[:1])
+    for name, runs in trainings.items():
+      print(f'{name}:\n{summary(runs[0].model, images)}')
+  results = _train_members(trainings, run_folders)
+  found = _attack_members(
+    trainings, results, config, attacks, dataset.test, devices
   )
-  members = {
-    name: {
-      **member_report(trainings[name], results[name]),
-      **robustness_report(found, labels, name),
-    }
-    for name in configs
-  }
-  report = {
-    'dataset': {
-      'name': dataset.name,
-      'num_train': len(dataset.train.labels),
-      'num_test': len(labels),
-    },
-    'seeds': [config.seed],
-    'members': members,
+  report = _report(config, dataset, trainings, results, found)
+  report |= {
     'command': command_line(),
     'environment': environment(devices),
     'config': config_to_json(config),
   }
-  records = {name: result.records for name, result in results.items()}
   text = write_run(
     workdir,
     report,
-    found,
-    np.asarray(images),
-    labels,
-    records,
+    found[0],
+    np.asarray(data.to_float(dataset.test.images)),
+    dataset.test.labels,
+    {name: runs[0].records for name, runs in results.items()},
     dataset.class_names,
     title=title,
   )
-  if list(folders.values()) != [workdir]:
-    merge_metrics(workdir / 'metrics.jsonl', records)
+  if [workdir] not in run_folders.values():
+    merge_metrics(
+      workdir / 'metrics.jsonl',
+      [
+        ({'member': name, 'seed': seed}, run.records)
+        for name, runs in results.items()
+        for seed, run in zip(report['seeds'], runs, strict=True)
+      ],
+    )
   print(text)
   print(f'\nreport: {workdir / "report.html"}')
   return report
@@ -197,8 +246,12 @@ def compare(
       'the config has no members to compare; compare takes a config such as '
       "configs/nsl_digits.py, a config of one network belongs to 'train'"
     )
+  by_seed = seed_configs(config).values()
   return run_members(
-    {name: member_config(config, name) for name in config.members},
+    {
+      name: [member_config(each, name) for each in by_seed]
+      for name in config.members
+    },
     {name: workdir / name for name in config.members},
     config,
     workdir,

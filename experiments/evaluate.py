@@ -152,7 +152,7 @@ def evaluate(
     'members': {
       name: {
         'num_params': num_params(params),
-        **robustness_report(found, labels, name),
+        **robustness_report([found], labels, name),
       }
     },
     'command': command_line(),

@@ -9,6 +9,7 @@ from absl import flags
 from ml_collections import config_dict
 
 from advjax import cli
+from advjax.config import seed_configs
 from experiments.compare import run_members
 
 
@@ -42,7 +43,7 @@ def train_and_evaluate(
   name = config.objective.name
   workdir = pathlib.Path(workdir)
   return run_members(
-    {name: config},
+    {name: list(seed_configs(config).values())},
     {name: workdir},
     config,
     workdir,

@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 
 from advjax import cli
-from advjax.training.loop import Diverged
+from advjax.training.run import Diverged
 from advjax.training.signals import Interrupted
 
 CONFIG = """

@@ -137,6 +137,7 @@ def report_pictures(
     drawn.append(_bars(report, attacked))
   if attacked:
     drawn.append(_curves(report))
+  num_of_all_seeds = len(drawn)
   if examples is not None:
     drawn += _example_pictures(list(members), examples, seed)
   if histories and any(
@@ -154,7 +155,15 @@ def report_pictures(
         training.training_curves(histories),
       )
     )
-  return drawn
+  seeds = report.get('seeds', ())
+  if len(seeds) < 2:
+    return drawn
+  notes = num_of_all_seeds * [' Means over the seeds.']
+  notes += (len(drawn) - num_of_all_seeds) * [f' The run of seed {seeds[0]}.']
+  return [
+    picture._replace(caption=picture.caption + note)
+    for picture, note in zip(drawn, notes, strict=True)
+  ]
 
 
 def _bars(report: Report, attacked: bool) -> Picture:

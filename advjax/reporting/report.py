@@ -4,6 +4,7 @@ import datetime
 import importlib.metadata
 import platform
 import shlex
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -58,77 +59,122 @@ def command_line() -> str:
   return shlex.join([*program, *sys.argv[1:]])
 
 
-def _accuracy(name: str, correct: np.ndarray) -> dict[str, Any]:
-  value = float(correct.mean())
-  return {
+def _accuracy(name: str, correct: Sequence[np.ndarray]) -> dict[str, Any]:
+  """One network's accuracy, or the mean over those of several seeds."""
+  accuracies = [float(each.mean()) for each in correct]
+  value = statistics.fmean(accuracies)
+  entry: dict[str, Any] = {
     name: value,
-    f'{name}_ci': list(accuracy_interval(value, len(correct))),
+    f'{name}_ci': list(accuracy_interval(value, len(correct[0]))),
   }
+  if len(correct) > 1:
+    entry[f'{name}_std'] = statistics.stdev(accuracies)
+  return entry
 
 
 def _attacked(
   source: str,
-  predictions: Mapping[str, np.ndarray],
+  predictions: Sequence[Mapping[str, np.ndarray]],
   labels: np.ndarray,
 ) -> dict[str, Any]:
   """White box for the source, transfer for all other members."""
-  correct = {
-    name: values == labels[: len(values)]
-    for name, values in predictions.items()
+  entries = {
+    name: _accuracy(
+      'accuracy',
+      [each[name] == labels[: len(each[name])] for each in predictions],
+    )
+    for name in predictions[0]
   }
-  entry = _accuracy('white_box', correct[source])
-  others = {
-    name: _accuracy('accuracy', values)
-    for name, values in correct.items()
-    if name != source
+  own = entries.pop(source)
+  result = {
+    key.replace('accuracy', 'white_box'): value for key, value in own.items()
   }
-  entry['transfer'] = {name: e['accuracy'] for name, e in others.items()}
-  entry['transfer_ci'] = {name: e['accuracy_ci'] for name, e in others.items()}
-  return entry
+  for key in own:
+    result[key.replace('accuracy', 'transfer')] = {
+      name: entry[key] for name, entry in entries.items()
+    }
+  return result
 
 
 def robustness_report(
-  evaluation: Evaluation, labels: np.ndarray, member: str
+  evaluations: Sequence[Evaluation], labels: np.ndarray, member: str
 ) -> dict[str, Any]:
   """Returns a member's part of report.json that speaks of test accuracy.
 
   Args:
-    evaluation: From `evaluate_members`.
+    evaluations: From `evaluate_members`, one per seed.
     labels: int `[N]`, those of the images it was made on.
     member: The member.
 
   Returns:
     `clean_accuracy` and, per attack made with this member's gradients,
-    `robust_accuracy`; accuracies are fractions with a 95 % interval beside
-    each, as `..._ci`.
+    `robust_accuracy`; accuracies are fractions with a 95 % interval over the
+    images beside each, as `..._ci`. Of several seeds they are the means, with
+    the sample standard deviation over the seeds as `..._std`.
   """
-  report = _accuracy('clean_accuracy', evaluation.clean[member] == labels)
+  first = evaluations[0]
+  report = _accuracy(
+    'clean_accuracy', [each.clean[member] == labels for each in evaluations]
+  )
   report['robust_accuracy'] = attacks = {}
-  for name, attack in evaluation.attacks.items():
-    curves = evaluation.curves[member, name]
+  for name, attack in first.attacks.items():
+    curves = [each.curves[member, name] for each in evaluations]
     curve = [
       {
         'epsilon': epsilon,
-        **_attacked(member, {k: v[i] for k, v in curves.items()}, labels),
+        **_attacked(
+          member,
+          [{k: v[i] for k, v in values.items()} for values in curves],
+          labels,
+        ),
       }
-      for i, epsilon in enumerate(evaluation.epsilons)
+      for i, epsilon in enumerate(first.epsilons)
     ]
     step_size = attack.step_size
     if step_size is None:
-      step_size = attack.step_ratio * evaluation.epsilon
+      step_size = attack.step_ratio * first.epsilon
     steps = str(attack.num_steps)
     attacks[name] = {
       'attack': attack.name
       if attack.name == 'fgsm'
       else f'{attack.name}-{steps}',
-      'epsilon': evaluation.epsilon,
+      'epsilon': first.epsilon,
       'norm': attack.norm,
       'num_steps': attack.num_steps,
       'num_restarts': attack.num_restarts,
       'step_size': step_size,
-      'max_perturbation': evaluation.max_sizes[member, name],
-      **_attacked(member, evaluation.headline[member, name], labels),
+      'max_perturbation': max(
+        each.max_sizes[member, name] for each in evaluations
+      ),
+      **_attacked(
+        member, [each.headline[member, name] for each in evaluations], labels
+      ),
       'curve': curve,
-      'curve_num_images': min(len(labels), curves[member].shape[1]),
+      'curve_num_images': min(len(labels), curves[0][member].shape[1]),
     }
   return report
+
+
+def mean_and_std(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """Averages the metrics of several seeds.
+
+  Args:
+    runs: The same metrics of each seed; one seed's stay as they are.
+
+  Returns:
+    Each number's mean, and beside it the sample standard deviation as
+    `..._std`; step and epoch, and what is no number, as in the first.
+
+  Example:
+    >>> mean_and_std([{'epoch': 1, 'loss': 1.0}, {'epoch': 1, 'loss': 3.0}])
+    {'epoch': 1, 'loss': 2.0, 'loss_std': 1.4142135623730951}
+  """
+  result = dict(runs[0])
+  if len(runs) == 1:
+    return result
+  for name, value in runs[0].items():
+    if isinstance(value, float):
+      values = [run[name] for run in runs]
+      result[name] = statistics.fmean(values)
+      result[f'{name}_std'] = statistics.stdev(values)
+  return result

@@ -33,10 +33,11 @@ def write_run(
   Args:
     workdir: The run's folder.
     report: The content of report.json.
-    evaluation: From `evaluate_members`.
+    evaluation: From `evaluate_members`; of several seeds that of the first,
+      which the pictures show.
     images: The clean test images, float32 `[N, H, W, C]`.
     labels: int `[N]`.
-    records: Member -> its records of metrics.jsonl.
+    records: Member -> its records of metrics.jsonl, of the same seed.
     class_names: One per class.
     title: Heading of the page.
 
@@ -72,11 +73,13 @@ def write_run(
     f'{name} {(values[:count] == labels[:count]).sum()} / {count}'
     for name, values in evaluation.headline[members[0], first].items()
   )
+  seeds = report['seeds']
+  seed = f' of seed {seeds[0]}' if len(seeds) > 1 else ''
   return '\n'.join(
     [
       tables.format_text(tables.results_table(report)),
       '',
-      f'accuracy in batch 0: {batch}',
+      f'accuracy in batch 0{seed}: {batch}',
       f'({attack_label(first, entry)}, made on {members[0]})',
       '',
       *sentences.explain(report),
@@ -85,17 +88,16 @@ def write_run(
 
 
 def merge_metrics(
-  path: pathlib.Path, records: Mapping[str, Sequence[Mapping[str, Any]]]
+  path: pathlib.Path,
+  runs: Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]],
 ) -> None:
-  """Writes the records of all members into one metrics.jsonl.
+  """Writes the records of all runs into one metrics.jsonl.
 
   Args:
     path: The file.
-    records: Member -> its records, to each of which `member` is added.
+    runs: For each run the fields that name it, and its records.
   """
   lines = [
-    json.dumps({'member': name, **record})
-    for name, member in records.items()
-    for record in member
+    json.dumps({**run, **record}) for run, records in runs for record in records
   ]
   path.write_text('\n'.join(lines) + '\n')

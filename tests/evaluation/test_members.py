@@ -87,7 +87,7 @@ def test_images_are_those_made_on_their_source(found):
 
 
 def test_the_report_says_the_same(found):
-  report = robustness_report(found, LABELS, 'first')
+  report = robustness_report([found], LABELS, 'first')
   assert report['clean_accuracy'] == 1.0
   low, high = report['clean_accuracy_ci']
   assert 0 < low < high == 1.0
@@ -109,7 +109,7 @@ def test_the_report_says_the_same(found):
     1,
   )
   assert pgd['step_size'] == pytest.approx(2.5 * 0.15 / 2)
-  other = robustness_report(found, LABELS, 'last')['robust_accuracy']['fgsm']
+  other = robustness_report([found], LABELS, 'last')['robust_accuracy']['fgsm']
   assert (other['white_box'], other['transfer']) == (1.0, {'first': 1.0})
 
 
@@ -155,7 +155,9 @@ def test_curves_of_large_test_sets_are_on_the_first_images(
       large.curves[pair][name], found.curves[pair][name][:, :7]
     )
   np.testing.assert_array_equal(large.images[pair], found.images[pair])
-  report = robustness_report(large, LABELS, 'first')['robust_accuracy']['fgsm']
+  report = robustness_report([large], LABELS, 'first')['robust_accuracy'][
+    'fgsm'
+  ]
   assert report['curve_num_images'] == 7
   save_examples(tmp_path / 'some.npz', large, IMAGES, LABELS)
   with np.load(tmp_path / 'some.npz') as saved:
@@ -164,7 +166,7 @@ def test_curves_of_large_test_sets_are_on_the_first_images(
 
 
 def test_a_member_alone_has_no_transfer():
-  report = robustness_report(evaluate(('first',), ('fgsm',)), LABELS, 'first')[
-    'robust_accuracy'
-  ]['fgsm']
+  report = robustness_report(
+    [evaluate(('first',), ('fgsm',))], LABELS, 'first'
+  )['robust_accuracy']['fgsm']
   assert report['transfer'] == {}

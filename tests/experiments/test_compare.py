@@ -200,7 +200,11 @@ def test_metrics_of_all_members_are_in_one_file(run):
       for line in (workdir / name / 'metrics.jsonl').read_text().splitlines()
     ]
     assert [
-      {key: value for key, value in record.items() if key != 'member'}
+      {
+        key: value
+        for key, value in record.items()
+        if key not in ('member', 'seed')
+      }
       for record in records
       if record['member'] == name
     ] == own
@@ -251,11 +255,11 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(tmp_path))
   seen = []
 
-  def stop(training, folder, *, name):
-    seen.append(folder)
+  def stop(trainings, folders, *, names):
+    seen.extend(folders)
     raise InterruptedError
 
-  monkeypatch.setattr('experiments.compare.train', stop)
+  monkeypatch.setattr('experiments.compare.train_seeds', stop)
   with pytest.raises(InterruptedError):
     compare(smoke_config(), '~/run', jax.devices())
   assert seen == [tmp_path / 'run' / 'base']
@@ -343,11 +347,13 @@ def test_a_warning_is_in_the_report_once(run, monkeypatch, tmp_path):
   """A collapse is noticed while training; the page must say it."""
   text = 'PGD accuracy fell from 0.700 to 0.050: catastrophic overfitting'
 
-  def warned(training, folder, *, name):
+  def warned(trainings, folders, *, names):
+    del folders
+    (training,), (name,) = trainings, names
     result = train(training, run[2] / name, name=name)
-    return result._replace(warnings=[text] if name == 'adversarial' else [])
+    return [result._replace(warnings=[text] if name == 'adversarial' else [])]
 
-  monkeypatch.setattr('experiments.compare.train', warned)
+  monkeypatch.setattr('experiments.compare.train_seeds', warned)
   report, _ = printed(compare, smoke_config(), tmp_path, jax.devices())
   assert report['members']['adversarial']['warnings'] == [text]
   assert report['members']['base']['warnings'] == []

@@ -12,7 +12,8 @@ import pytest
 from advjax.training import loop
 from advjax.training.checkpoint import restore_checkpoint
 from advjax.training.logs import read_metrics
-from advjax.training.loop import Diverged, train
+from advjax.training.loop import train
+from advjax.training.run import Diverged
 from advjax.training.signals import Interrupted
 from tests import compiles
 from tests.training import runs

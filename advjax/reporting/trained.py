@@ -1,0 +1,86 @@
+"""What a report says of a trained network besides its robustness."""
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from advjax.reporting.report import mean_and_std
+from advjax.training.run import TrainResult
+from advjax.training.setup import Training, final_hparams
+from advjax.training.state import num_params
+
+
+def member_report(
+  trainings: Sequence[Training], results: Sequence[TrainResult]
+) -> dict[str, Any]:
+  """Returns what report.json says of a member besides its robustness.
+
+  Args:
+    trainings: The member's run with each seed.
+    results: Their results.
+
+  Returns:
+    Numbers as JSON; of several seeds the means, and for losses and accuracies
+    the sample standard deviations, as `..._std`.
+  """
+  first, config = trainings[0], trainings[0].config
+  runs = [
+    _run_report(training, result)
+    for training, result in zip(trainings, results, strict=True)
+  ]
+  return {
+    'objective': config.objective.name,
+    'hparams': first.hparams,
+    'num_params': num_params(results[0].params),
+    **{
+      name: statistics.fmean(run[name] for run in runs)
+      for name in (
+        'train_seconds',
+        'step_milliseconds',
+        'eval_step_milliseconds',
+      )
+    },
+    'epochs': [
+      mean_and_std(epochs)
+      for epochs in zip(*[run['epochs'] for run in runs], strict=True)
+    ],
+    'test': mean_and_std([run['test'] for run in runs]),
+    'warnings': [
+      warning if len(runs) == 1 else f'seed {training.config.seed}: {warning}'
+      for training, result in zip(trainings, results, strict=True)
+      for warning in result.warnings
+    ],
+  }
+
+
+def _run_report(training: Training, result: TrainResult) -> dict[str, Any]:
+  """What the report says of one run."""
+  split, config = training.test_split, training.config
+  arguments = (
+    result.params,
+    result.model_state,
+    split,
+    final_hparams(training),
+    jax.random.key(config.seed),
+  )
+  test = training.evaluate(*arguments)
+  start = time.perf_counter()
+  training.evaluate(*arguments)
+  seconds = time.perf_counter() - start
+  per_call = config.evaluation.batch_size * len(training.devices)
+  num_calls = -(-len(split.labels) // per_call)
+  epochs = [r for r in result.records if r['kind'] == 'epoch']
+  return {
+    'train_seconds': result.train_seconds,
+    'step_milliseconds': result.step_milliseconds,
+    'eval_step_milliseconds': 1000 * seconds / num_calls,
+    'epochs': [_with_accuracy(epoch) for epoch in epochs],
+    'test': _with_accuracy(test),
+  }
+
+
+def _with_accuracy(metrics: Mapping[str, Any]) -> dict[str, Any]:
+  return {**metrics, 'accuracy': metrics['clean_accuracy']}

@@ -1,0 +1,190 @@
+"""One run among those trained at once: its folder, progress, checkpoints."""
+
+import dataclasses
+import logging
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from advjax.training.checkpoint import restore_checkpoint, save_checkpoint
+from advjax.training.logs import MetricsLog, read_metrics
+from advjax.training.monitor import has_collapsed
+from advjax.training.record import RunRecord, log_epoch
+from advjax.training.setup import Training
+from advjax.training.state import TrainState, evaluation_params
+
+logger = logging.getLogger(__name__)
+
+
+class Diverged(RuntimeError):
+  """The loss or the params are no longer finite."""
+
+
+class TrainResult(NamedTuple):
+  """A finished run.
+
+  Attributes:
+    params: The params to evaluate (the moving average where there is one).
+    model_state: BatchNorm statistics.
+    records: What metrics.jsonl holds.
+    train_seconds: Time of the steps, without compiling and evaluating.
+    step_milliseconds: Median time of a step, over the chunks.
+    warnings: What was noticed, in plain words.
+  """
+
+  params: Any
+  model_state: Any
+  records: list[dict[str, Any]]
+  train_seconds: float
+  step_milliseconds: float
+  warnings: list[str]
+
+
+class Run(NamedTuple):
+  """One of the runs that are trained at once."""
+
+  training: Training
+  name: str
+  workdir: pathlib.Path
+  record: RunRecord
+
+  @property
+  def last(self) -> pathlib.Path:
+    return self.workdir / 'checkpoints' / 'last'
+
+  @property
+  def best(self) -> pathlib.Path:
+    return self.workdir / 'checkpoints' / 'best'
+
+  @property
+  def num_steps(self) -> int:
+    training = self.training
+    return training.config.num_epochs * training.plan.steps_per_epoch
+
+
+def restore_runs(
+  trainings: Sequence[Training],
+  workdirs: Sequence[pathlib.Path],
+  names: Sequence[str],
+) -> tuple[list[Run], list[TrainState]]:
+  """Finds the newest step that all runs have a checkpoint of, or the start."""
+  starts = [training.init_state() for training in trainings]
+  newest = None
+  while True:
+    runs, states = [], []
+    for training, workdir, name, start in zip(
+      trainings, workdirs, names, starts, strict=True
+    ):
+      run = Run(training, name, workdir, RunRecord())
+      found = restore_checkpoint(run.last, start, newest=newest)
+      if found:
+        run = run._replace(record=RunRecord(**found.record))
+      runs.append(run)
+      states.append(found.state if found else start)
+    steps = [int(state.step) for state in states]
+    newest = min(steps)
+    if max(steps) == newest:
+      return runs, states
+
+
+def result_of(run: Run, state: TrainState) -> TrainResult:
+  """Returns what a run gives back, of the checkpoint that the config wants."""
+  config, record = run.training.config, run.record
+  if config.report_checkpoint == 'best':
+    best = restore_checkpoint(run.best, state)
+    if best is None:
+      raise ValueError(
+        "report_checkpoint = 'best', but there is none: monitor.every_epochs "
+        f'= {config.monitor.every_epochs}; allowed: 1 to num_epochs = '
+        f'{config.num_epochs}'
+      )
+    state = best.state
+  return TrainResult(
+    params=jax.tree.map(np.asarray, evaluation_params(state)),
+    model_state=jax.tree.map(np.asarray, state.model_state),
+    records=read_metrics(run.workdir / 'metrics.jsonl'),
+    train_seconds=record.train_seconds,
+    step_milliseconds=record.step_milliseconds,
+    warnings=record.warnings,
+  )
+
+
+def check_finite(run: Run, losses: np.ndarray, step: int) -> None:
+  """Raises Diverged if a loss of the steps after `step` is not finite."""
+  bad = np.flatnonzero(~np.isfinite(losses))
+  if bad.size:
+    raise Diverged(
+      f'{run.name}: the loss is {losses[bad[0]]} at step {step + bad[0] + 1}; '
+      f'{_what_stays(run)}. A smaller hparams.learning_rate may help'
+    )
+
+
+def _what_stays(run: Run) -> str:
+  if not run.last.is_dir():
+    return 'there is no checkpoint before it'
+  return f"the last good checkpoint stays in '{run.last}'"
+
+
+def save(
+  run: Run,
+  directory: pathlib.Path,
+  state: TrainState,
+  log: MetricsLog,
+  keep: int,
+) -> None:
+  """Saves a checkpoint; raises Diverged if a parameter is not finite."""
+  finite = jax.tree.map(lambda leaf: np.isfinite(leaf).all(), state.params)
+  if not all(jax.tree.leaves(finite)):
+    raise Diverged(
+      f'{run.name}: a parameter is not finite at step {int(state.step)}; '
+      f'{_what_stays(run)}. A smaller hparams.learning_rate may help'
+    )
+  run.record.log_bytes = log.num_bytes
+  save_checkpoint(directory, state, dataclasses.asdict(run.record), keep)
+
+
+def end_epoch(
+  run: Run, state: TrainState, log: MetricsLog, step: int, epoch: int
+) -> Mapping[str, float]:
+  """Looks at robustness, logs the epoch and keeps the best state."""
+  training, record = run.training, run.record
+  plan, monitor = training.plan, training.config.monitor
+  due = epoch % monitor.every_epochs == 0 or step == run.num_steps
+  monitored: dict[str, float] = {}
+  if due:
+    monitored = training.monitor(
+      evaluation_params(state),
+      state.model_state,
+      training.monitor_split,
+      {'epsilon': monitor.epsilon},
+      jax.random.key(training.config.seed),
+    )
+  weights = np.full(plan.steps_per_epoch, plan.batch_size)
+  weights[-1] -= weights.sum() - plan.num_examples
+  metrics = log_epoch(record, log, step, epoch, weights, monitored)
+  if due:
+    best = max(record.robust_accuracies, default=-1.0)
+    record.robust_accuracies.append(monitored['robust_accuracy'])
+    if monitored['robust_accuracy'] > best:
+      record.best_step = step
+      save(run, run.best, state, log, keep=1)
+    _warn_of_collapse(run, epoch)
+  return metrics
+
+
+def _warn_of_collapse(run: Run, epoch: int) -> None:
+  accuracies = run.record.robust_accuracies
+  trained_for_it = run.training.config.objective.name != 'standard'
+  is_new = not has_collapsed(accuracies[:-1])
+  if trained_for_it and is_new and has_collapsed(accuracies):
+    warning = (
+      f'PGD accuracy fell from {max(accuracies):.3f} to '
+      f'{accuracies[-1]:.3f} by epoch {epoch}: catastrophic overfitting. The '
+      f'checkpoint of step {run.record.best_step}, before the fall, stays in '
+      f"'checkpoints/best'"
+    )
+    run.record.warnings.append(warning)
+    logger.warning('%s: %s', run.name, warning)
