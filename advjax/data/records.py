@@ -81,6 +81,11 @@ def open_set(folder: pathlib.Path) -> Any:
       f'{folder}: dataset_info.json or features.json is damaged or of an '
       f'unknown kind ({error}); copy the set again'
     ) from error
+  except ImportError as error:
+    raise ValueError(
+      f'{folder}: this set has features that TFDS cannot read without another '
+      f'package ({error}); is it an image-classification set?'
+    ) from error
   if ARRAY_RECORD not in formats and not has_tensorflow():
     raise ValueError(
       f'{folder}: this set was prepared as {" and ".join(sorted(formats))}, '

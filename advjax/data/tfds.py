@@ -136,6 +136,7 @@ def _find_or_prepare(
     raise ValueError(f'{missing}. {ways_out}')
   logger.info('%s; downloading and preparing it', missing)
   import tensorflow_datasets as tfds
+  from tensorflow_datasets.core.download import download_manager, util
 
   try:
     builder = tfds.builder(
@@ -152,8 +153,8 @@ def _find_or_prepare(
     OSError,
     AssertionError,
     ImportError,
-    tfds.download.DownloadError,
-    tfds.download.NonMatchingChecksumError,
+    util.DownloadError,
+    download_manager.NonMatchingChecksumError,
   ) as error:
     reason = str(error).strip().split('\n')[0] or type(error).__name__
     raise ValueError(
