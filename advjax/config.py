@@ -194,6 +194,8 @@ def default_config() -> config_dict.ConfigDict:
     epsilons=(0.05, 0.1, 0.15, 0.2, 0.3),
     attacks=('fgsm', 'bim-20', 'pgd-40'),
     norm='linf',
+    # The pixel range that perturbed images are clipped to; None: no clip.
+    bounds=(0.0, 1.0),
     batch_size=64,
   )
   return config
@@ -359,6 +361,11 @@ def check_config(config: Mapping[str, Any]) -> None:
     'evaluation.batch_size', evaluation['batch_size'], 1, integer=True
   )
   check_range('evaluation.epsilon', evaluation['epsilon'], 0.0)
+  bounds = evaluation['bounds']
+  if bounds is not None and (len(bounds) != 2 or not bounds[0] < bounds[1]):
+    raise ValueError(
+      f'evaluation.bounds = {bounds}; allowed: None, or (lowest, highest)'
+    )
   if not evaluation['epsilons']:
     raise ValueError('evaluation.epsilons = (); allowed: one number or more')
   for index, epsilon in enumerate(evaluation['epsilons']):

@@ -11,39 +11,19 @@ Variants: `smoke` (one epoch).
 
 from ml_collections import config_dict
 
-from advjax.config import choose, default_config, shrink_to_smoke
+from advjax.config import choose, shrink_to_smoke
+from advjax.tutorials import nsl_comparison
 
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
   """Returns the config of a comparison of `base` and `adversarial`."""
-  config = default_config()
+  config = nsl_comparison()
   config.num_epochs = 20
-  # Keras' Adam, with which the tutorial trains.
-  config.optimizer.eps = 1e-7
   config.monitor.every_epochs = 10
   # An epoch takes less than a second.
   config.checkpoint_every_epochs = 5
   config.evaluation.epsilon = 0.1
   config.evaluation.epsilons = (0.05, 0.1, 0.2, 0.3)
-  config.members = ('base', 'adversarial')
-  config.base = {'objective': {'name': 'standard'}}
-  config.adversarial = {
-    # The tutorial builds two networks, each with initial weights of its own.
-    'seed': config.get_ref('seed') + 1,
-    'objective': {
-      'name': 'adversarial_regularization',
-      'norm': 'infinity',
-      'num_steps': 1,
-      'random_start': False,
-      'bounds': config_dict.placeholder(tuple),
-    },
-    'hparams': {
-      'multiplier': 0.2,
-      'step_size': 0.2,
-      # NSL's pgd_epsilon: no projection.
-      'epsilon': config_dict.placeholder(float),
-    },
-  }
   if variant is not None:
     choose('variant', variant, ('smoke',))
     shrink_to_smoke(config)

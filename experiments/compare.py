@@ -171,7 +171,9 @@ def run_members(
   check_config(config)
   dataset = data.load(config.dataset)
   evaluation = config.evaluation
-  attacks = parse_attacks(evaluation.attacks, norm=evaluation.norm)
+  attacks = parse_attacks(
+    evaluation.attacks, norm=evaluation.norm, bounds=evaluation.bounds
+  )
   trainings = {
     name: [create_training(member, dataset, devices) for member in members]
     for name, members in configs.items()
