@@ -55,6 +55,7 @@ def results_table(report: Report) -> tuple[Row, ...]:
       tuple(_accuracy(member, 'clean_accuracy') for member in members.values()),
     )
   )
+  rows += _test_losses(members)
   for attack, sample in attacks_of(report).items():
     rows.append(Row(_attack_heading(attack, sample)))
     entries = [entry_of(report, name, attack) or {} for name in members]
@@ -188,6 +189,30 @@ def _with_interval(
   if ends is not None:
     text += f' [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]'
   return text
+
+
+def _test_losses(members: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+  """Returns the test loss and its parts, for the members that have them."""
+  tests = [member.get('test', {}) for member in members.values()]
+  if all(finite(test.get('loss')) is None for test in tests):
+    return []
+  rows = [Row('test loss', tuple(_loss(test, 'loss') for test in tests))]
+  for label, key in (
+    ('  of clean images', 'clean_loss'),
+    ('  of adversarial images', 'adversarial_loss'),
+    ('  the same, times multiplier', 'scaled_adversarial_loss'),
+  ):
+    # The whole loss of plain training is that of clean images.
+    if any(test.get(key) not in (None, test.get('loss')) for test in tests):
+      rows.append(Row(label, tuple(_loss(test, key) for test in tests)))
+  return rows
+
+
+def _loss(test: Mapping[str, Any], key: str) -> str:
+  value, std = finite(test.get(key)), finite(test.get(f'{key}_std'))
+  if value is None:
+    return 'n/a'
+  return f'{value:.4f}' if std is None else f'{value:.4f} ± {std:.4f}'
 
 
 def _simple_row(

@@ -36,6 +36,25 @@ def test_several_seeds_show_their_deviation(report):
   assert cells(report, 'clean accuracy')[0] == '98.6 ± 0.4 % [96.8, 99.4]'
 
 
+def test_the_test_loss_stands_beside_its_parts(report):
+  base, adversarial = report['members'].values()
+  base['test'] = {'loss': 0.0372, 'clean_loss': 0.0372}
+  assert cells(report, 'test loss') == ('0.0372', 'n/a')
+  labels = [row.label for row in results_table(report)]
+  assert not [label for label in labels if label.startswith('  of ')]
+  adversarial['test'] = {
+    'loss': 0.0692,
+    'loss_std': 0.001,
+    'clean_loss': 0.0291,
+    'adversarial_loss': 0.2007,
+    'scaled_adversarial_loss': 0.04014,
+  }
+  assert cells(report, 'test loss') == ('0.0372', '0.0692 ± 0.0010')
+  assert cells(report, 'of clean images') == ('0.0372', '0.0291')
+  assert cells(report, 'of adversarial images') == ('n/a', '0.2007')
+  assert cells(report, 'the same, times multiplier') == ('n/a', '0.0401')
+
+
 def test_absent_numbers_are_said_to_be_absent(report):
   base = report['members']['base']
   base['clean_accuracy'] = float('nan')
