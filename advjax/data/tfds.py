@@ -14,6 +14,10 @@ import hashlib
 import logging
 import pathlib
 import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
 
 from advjax.data import array_cache, prepared, records
 from advjax.data.dataset import Dataset, Split
@@ -142,6 +146,7 @@ def _find_or_prepare(
     builder = tfds.builder(
       str(name), data_dir=data_dir, file_format=records.ARRAY_RECORD
     )
+    _check_network(builder)
     builder.download_and_prepare()
   except tfds.core.DatasetNotFoundError as error:
     raise ValueError(
@@ -161,3 +166,26 @@ def _find_or_prepare(
       f'{missing}, and TFDS could not prepare it ({reason}). {ways_out}'
     ) from error
   return pathlib.Path(builder.data_dir)
+
+
+def _check_network(builder: Any) -> None:
+  """Raises an OSError if no host of a set can be reached: TFDS tries minutes.
+
+  Hosts that TFDS no longer uses are among them, so that one is enough.
+  """
+  by_host = {
+    urllib.parse.urlsplit(url).netloc: url
+    for url in builder.url_infos or {}
+    if url.startswith(('http://', 'https://'))
+  }
+  for url in by_host.values():
+    request = urllib.request.Request(url, method='HEAD')
+    try:
+      urllib.request.urlopen(request, timeout=10).close()
+    except urllib.error.HTTPError:
+      return  # Whatever it says, it can be reached.
+    except OSError:
+      continue
+    return
+  if by_host:
+    raise ConnectionError(f'cannot reach {" or ".join(by_host)}')

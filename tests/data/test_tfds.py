@@ -1,5 +1,6 @@
 """Tests of loading sets of TensorFlow Datasets, on small ones prepared here."""
 
+import http.server
 import io
 import json
 import logging
@@ -7,6 +8,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import jax
 import numpy as np
@@ -589,6 +591,47 @@ def test_a_set_that_cannot_be_prepared(tmp_path, monkeypatch):
   ):
     tfds.load('advjax_made_up', str(offline))
   assert not [path for path in offline.rglob('*') if path.is_file()]
+
+
+def test_without_a_network_no_time_is_spent(tmp_path, monkeypatch):
+  """An address of this machine that nobody listens on stands for the net."""
+  monkeypatch.setattr(records, 'has_tensorflow', lambda: True)
+  for name in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'):
+    monkeypatch.delenv(name, raising=False)
+  urls = {'http://127.0.0.1:9/images': None, 'ftp://127.0.0.1/images': None}
+  monkeypatch.setattr(AdvjaxMadeUp, 'url_infos', urls)
+  with pytest.raises(
+    ValueError, match=r'could not prepare it \(cannot reach 127\.0\.0\.1:9\)'
+  ):
+    tfds.load('advjax_made_up', str(tmp_path))
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('status', [200, 404])
+def test_one_host_in_reach_is_enough(tmp_path, monkeypatch, status):
+  monkeypatch.setattr(records, 'has_tensorflow', lambda: True)
+  for name in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'):
+    monkeypatch.delenv(name, raising=False)
+
+  class Handler(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+      self.send_response(status)
+      self.end_headers()
+
+    def log_message(self, *args):
+      pass
+
+  with http.server.HTTPServer(('127.0.0.1', 0), Handler) as server:
+    thread = threading.Thread(target=server.handle_request)
+    thread.start()
+    urls = {
+      'http://127.0.0.1:9/images': None,
+      f'http://127.0.0.1:{server.server_port}/images': None,
+    }
+    monkeypatch.setattr(AdvjaxMadeUp, 'url_infos', urls)
+    dataset = tfds.load('advjax_made_up', str(tmp_path))
+    thread.join()
+  assert len(dataset.train.labels) == 6
 
 
 def test_a_name_that_tfds_does_not_know(sets, monkeypatch):
