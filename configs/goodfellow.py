@@ -9,8 +9,9 @@ network of the paper's section 5, trained on exactly these perturbations.
     --workdir=runs/goodfellow_digits
 
 Without a variant the data are MNIST's (12,396 threes and sevens to train on,
-2,038 to test on), from TensorFlow Datasets: about a minute on 2 CPU cores, and
-an error of 1.6 % that FGSM raises to 99 %, says the paper. Variants: `digits`
+2,038 to test on), from TensorFlow Datasets: less than a minute on 2 CPU cores.
+The paper has an error of 1.6 % that FGSM raises to 99 %; here they are 1.5 %
+and 100 %, and 7.3 % and 17.4 % after adversarial training. Variants: `digits`
 (scikit-learn's, embedded: 289 images to train on, 73 to test on), `smoke`
 (digits, one epoch).
 """

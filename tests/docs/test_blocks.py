@@ -56,6 +56,18 @@ def test_tutorial(folder):
   }
 
 
+def test_goodfellow(folder):
+  found = run(pages.ROOT / 'docs' / 'goodfellow.md')
+  images, labels = found['images'], found['labels']
+  assert 0 < abs(found['perturbed'] - found['by_hand']).max() <= 2**-23
+  np.testing.assert_allclose(found['found'], found['worst'], rtol=1e-4)
+  network, params = found['network'], found['params']
+  clean = network(params, images).argmax(-1) == labels
+  perturbed = network(params, found['perturbed']).argmax(-1) == labels
+  assert clean.mean() > 0.95
+  assert perturbed.mean() < 0.1
+
+
 def check_adversarial_regularization(found):
   accuracy, perturbed = found['accuracy'], found['perturbed']
   for name in ('base', 'adversarial'):
