@@ -255,11 +255,37 @@ def member_config(
   resolved = config.copy_and_resolve_references().to_dict()
   common = set(default_config())
   merged = {field: resolved[field] for field in resolved if field in common}
-  for field, value in resolved[name].items():
+  for field in resolved[name]:
     choose(f'field of {name}', field, common - _SHARED)
-    merges = isinstance(value, dict) and 'name' not in value
-    merged[field] = {**merged[field], **value} if merges else value
-  return config_dict.ConfigDict(merged)
+  return config_dict.ConfigDict(_merge(merged, resolved[name]))
+
+
+def saved_config(saved: Mapping[str, Any]) -> config_dict.ConfigDict:
+  """Returns the config of a run from its config.json.
+
+  Args:
+    saved: What the file holds; fields that it lacks, since an older version
+      wrote it, have their defaults.
+
+  Returns:
+    A training config.
+
+  Example:
+    >>> saved_config({'seed': 3, 'batch_size': 16}).num_epochs
+    5
+  """
+  return config_dict.ConfigDict(_merge(default_config().to_dict(), saved))
+
+
+def _merge(
+  fields: Mapping[str, Any], changes: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Changes fields; a part with a `name` replaces all of what was there."""
+  merged = dict(fields)
+  for field, value in changes.items():
+    merges = isinstance(value, Mapping) and 'name' not in value
+    merged[field] = {**merged.get(field, {}), **value} if merges else value
+  return merged
 
 
 def seed_configs(

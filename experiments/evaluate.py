@@ -17,7 +17,7 @@ from absl import flags
 from ml_collections import config_dict
 
 from advjax import cli, data
-from advjax.config import check_range, parse_number
+from advjax.config import check_range, parse_number, saved_config
 from advjax.evaluation.members import evaluate_members, parse_attacks
 from advjax.reporting.report import (
   command_line,
@@ -64,8 +64,7 @@ def read_run_config(directory: pathlib.Path) -> config_dict.ConfigDict:
   """Reads the config of the run that a checkpoint folder belongs to."""
   for folder in (directory, *directory.parents):
     if (folder / 'config.json').is_file():
-      saved = json.loads((folder / 'config.json').read_text())
-      return config_dict.ConfigDict(saved)
+      return saved_config(json.loads((folder / 'config.json').read_text()))
   raise ValueError(
     f"'{directory}' belongs to no run: there is no config.json above it"
   )

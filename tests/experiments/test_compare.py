@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -291,6 +292,20 @@ def test_evaluate_finds_what_compare_found(run, tmp_path, kind):
   assert saved == json.loads(json.dumps(found))
   assert (tmp_path / 'evaluated' / 'report.html').exists()
   assert 'clean accuracy' in text
+
+
+def test_evaluate_takes_a_run_of_an_older_version(run, tmp_path):
+  """Its config.json lacks what has been added since."""
+  folder = tmp_path / 'run'
+  shutil.copytree(run[2] / 'base', folder)
+  config = json.loads((folder / 'config.json').read_text())
+  del config['multiplier_decay'], config['seeds'], config['evaluation']
+  (folder / 'config.json').write_text(json.dumps(config))
+  found, _ = printed(
+    evaluate, str(folder), ['fgsm'], [0.1], tmp_path / 'new', jax.devices()
+  )
+  expected = run[0]['members']['base']['clean_accuracy']
+  assert found['members']['standard']['clean_accuracy'] == expected
 
 
 def test_evaluate_does_not_write_into_the_run(run):
