@@ -1,6 +1,5 @@
 """Every file of configs/: variants, docstring, and one step of `smoke`."""
 
-import functools
 import pathlib
 import re
 import runpy
@@ -9,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from advjax import data
 from advjax.config import member_config
 from advjax.evaluation.members import parse_attacks
 from advjax.training.parallel import replicate
 from advjax.training.setup import create_training, device_inputs
+from tests import stand_ins
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
 FILES = sorted(FOLDER.glob('*.py'))
@@ -39,40 +38,6 @@ def members(config):
   return {config.objective.name: config}
 
 
-# What the sets of TensorFlow Datasets are like that configs are written for.
-SETS = {
-  'mnist': ((28, 28, 1), 60_000, 10),
-  'fashion_mnist': ((28, 28, 1), 60_000, 10),
-  'cifar10': ((32, 32, 3), 50_000, 10),
-  'cifar100': ((32, 32, 3), 50_000, 100),
-}
-
-
-@functools.cache
-def noise(shape, num_images, num_classes):
-  """A data set of random images, labels going round."""
-  images = np.random.default_rng(0).integers(
-    0, 256, (num_images, *shape), np.uint8
-  )
-  labels = np.arange(num_images, dtype=np.int32) % num_classes
-  split = data.Split(images, labels)
-  names = tuple(str(label) for label in range(num_classes))
-  return data.Dataset('noise', split, split, num_classes, names)
-
-
-def dataset_of(config):
-  """The config's data; noise of the same shape where it is not embedded."""
-  if config.dataset.name == 'tfds':
-    shape, num_train, num_classes = SETS[config.dataset.builder]
-    # Not the whole set: what is held out, and ten batches.
-    num_images = config.num_validation + 10 * config.batch_size
-    assert num_images < num_train
-    dataset = noise(shape, num_images, num_classes)
-    classes = config.dataset.classes
-    return data.keep_classes(dataset, classes) if classes else dataset
-  return data.load(config.dataset)
-
-
 def test_there_are_configs():
   names = [path.stem for path in FILES]
   assert {'nsl_digits', 'matlab_digits', 'digits'} <= set(names)
@@ -95,7 +60,7 @@ def test_every_variant_is_a_whole_config(path):
   for variant in [None, 'smoke', *variants(path)]:
     config = load(path, variant)
     parse_attacks(config.evaluation.attacks, norm=config.evaluation.norm)
-    dataset = dataset_of(config)
+    dataset = stand_ins.load(config.dataset)
     for member in members(config).values():
       training = create_training(member, dataset, jax.devices()[:1])
       assert training.plan.steps_per_epoch > 0
@@ -127,7 +92,7 @@ def test_a_config_is_inert(path):
 def test_smoke_takes_a_step(path):
   config = load(path, 'smoke')
   assert config.num_epochs == 1
-  dataset = dataset_of(config)
+  dataset = stand_ins.load(config.dataset)
   # The last member: what is beside it trains the same network, plainly.
   for member in list(members(config).values())[-1:]:
     training = create_training(member, dataset, jax.devices()[:1])
@@ -244,7 +209,7 @@ def test_digits_has_an_objective_per_variant():
     assert steps == (7 if variant in ('pgd_at', 'trades') else None)
 
 
-@pytest.mark.parametrize('name', SETS)
+@pytest.mark.parametrize('name', stand_ins.SETS)
 def test_tfds_configs_name_their_set(name):
   path = FOLDER / f'{name}.py'
   assert variants(path) == variants(FOLDER / 'digits.py')
@@ -257,7 +222,8 @@ def test_tfds_configs_name_their_set(name):
   assert config.monitor.epsilon == config.evaluation.epsilon == epsilon
   assert epsilon in config.evaluation.epsilons
   # What the docstring says of the run.
-  num_steps = -(-(SETS[name][1] - config.num_validation) // config.batch_size)
+  num_images = stand_ins.SETS[name][1] - config.num_validation
+  num_steps = -(-num_images // config.batch_size)
   said = f'{config.num_epochs} epochs of {num_steps} steps of'
   text = runpy.run_path(str(path))['__doc__'].split()
   assert f'{said} {config.batch_size} images' in ' '.join(text)

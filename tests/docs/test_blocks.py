@@ -9,6 +9,7 @@ import pytest
 from jax.tree_util import Partial
 
 import advjax
+from advjax.config import default_config
 from tests import compiles
 from tests.docs import pages
 
@@ -66,6 +67,29 @@ def test_goodfellow(folder):
   perturbed = network(params, found['perturbed']).argmax(-1) == labels
   assert clean.mean() > 0.95
   assert perturbed.mean() < 0.1
+
+
+def test_datasets(folder, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(folder / 'cache'))
+  monkeypatch.setenv('HOME', str(folder / 'home'))
+  page = pages.ROOT / 'docs' / 'datasets.md'
+  found = run(page)
+  dataset = found['dataset']
+  # TFDS shuffles what it prepares.
+  for split, name in ((dataset.train, 'train'), (dataset.test, 'test')):
+    images, labels = found[f'{name}_images'], found[f'{name}_labels']
+    assert sorted(zip(map(bytes, split.images), split.labels, strict=True)) == (
+      sorted(zip(map(bytes, images), labels, strict=True))
+    )
+  assert found['threes_and_sevens'].class_names == ('3', '7')
+  assert {path.name for path in folder.iterdir()} == {
+    'cache',
+    'mine.npz',
+    'sets',
+  }
+  # Every field of the config is explained.
+  for field in default_config().dataset:
+    assert f'`{field}`' in page.read_text()
 
 
 def check_adversarial_regularization(found):
