@@ -25,7 +25,8 @@ DISTRIBUTIONS = {
   'sklearn': 'scikit-learn',
   'tensorflow_datasets': 'tensorflow-datasets',
 }
-OPTIONAL = {'keras', 'tensorflow'}
+# Imported where they happen to be installed, or in an environment of their own.
+OPTIONAL = {'keras', 'neural_structured_learning', 'tensorflow'}
 
 
 def requirements() -> list[str]:
@@ -56,6 +57,14 @@ def test_requirements_are_the_union_of_the_project_and_its_extras():
   assert sorted(requirements()) == sorted(expected)
   assert len(set(expected)) == len(expected)
   assert EXTRAS['all'] == ['advjax[dev,train]']
+
+
+def test_tensorflow_is_an_extra_that_nothing_else_asks_for():
+  assert names(EXTRAS['tensorflow']) == {
+    'tensorflow-cpu',
+    'importlib_resources',
+  }
+  assert not names(requirements()) & names(EXTRAS['tensorflow'])
 
 
 def test_requirements_name_the_nine_packages():
