@@ -1,8 +1,8 @@
-"""Show FGSM on logistic regression, where it is exact: weights, signs, 3 and 7.
+"""Show FGSM where it is exact: on logistic regression, 3 against 7.
 
-Trains the members of a config as `compare` does, then looks at their weights:
-`figures/goodfellow.png`, a table, and `goodfellow` in report.json (Goodfellow
-et al. 2014, arXiv 1412.6572, section 5 and figure 2).
+Trains the members of a config as `compare` does, then looks at their weights,
+as section 5 and figure 2 of Goodfellow et al. 2014 (arXiv 1412.6572) do:
+`figures/goodfellow.png`, a table, and `goodfellow` in report.json.
 
   ./launch.sh goodfellow --config=configs/goodfellow.py:digits \\
     --workdir=runs/goodfellow_digits
