@@ -119,6 +119,17 @@ def write(
   Raises:
     ValueError: If it cannot be written, for lack of space or of permission;
       nothing is left behind.
+
+  Example:
+    >>> images, labels = np.zeros([4, 8, 8, 1], np.uint8), np.arange(4) % 2
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...   folder = pathlib.Path(root) / 'noughts'
+    ...   blocks = [(images[:3], labels[:3]), (images[3:], labels[3:])]
+    ...   entry = write(folder, {'version': 1}, blocks, 4, ('even', 'odd'))
+    ...   read(folder, {'version': 2}) is None
+    True
+    >>> entry.labels
+    array([0, 1, 0, 1], dtype=int32)
   """
   with _explained(folder):
     folder.mkdir(parents=True, exist_ok=True)
