@@ -85,3 +85,60 @@ def test_holdout_depends_on_the_seed_alone():
 def test_holdout_refuses_to_leave_nothing(num_validation):
   with pytest.raises(ValueError, match=rf'{num_validation} .*\[0, 10\)'):
     data.holdout(10, num_validation, seed=0)
+
+
+def shuffled_dataset(num_images, num_classes, seed):
+  """A data set whose images tell their row, its labels drawn by chance."""
+  random = np.random.default_rng(seed)
+  splits = []
+  for _ in range(2):
+    images = numbered_split(num_images).images
+    labels = random.integers(0, num_classes, num_images).astype(np.int32)
+    labels[:num_classes] = np.arange(num_classes)
+    splits.append(data.Split(images, labels))
+  names = tuple(f'class {label}' for label in range(num_classes))
+  return data.Dataset('made up', *splits, num_classes, names)
+
+
+@given(classes=st.permutations(range(5)), num_kept=st.integers(2, 5))
+def test_keep_classes_keeps_rows_and_names(classes, num_kept):
+  dataset = shuffled_dataset(100, 5, seed=sum(classes[:num_kept]))
+  kept = data.keep_classes(dataset, tuple(classes[:num_kept]))
+  assert kept.name == dataset.name
+  assert kept.num_classes == len(kept.class_names) == num_kept
+  for before, after in (
+    (dataset.train, kept.train),
+    (dataset.test, kept.test),
+  ):
+    # What an image is called is what it was called, and none is missing.
+    pairs = [
+      (int(image[0, 0, 0]), dataset.class_names[label])
+      for image, label in zip(before.images, before.labels, strict=True)
+      if label in classes[:num_kept]
+    ]
+    assert pairs == [
+      (int(image[0, 0, 0]), kept.class_names[label])
+      for image, label in zip(after.images, after.labels, strict=True)
+    ]
+    assert after.images.dtype == np.uint8
+    assert after.labels.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+  'classes',
+  [(), (1,), (1, 1), (0, 5), (-1, 0), (0, 'owl'), (0.0, 1.0), (0, [1]), 3],
+)
+def test_keep_classes_refuses(classes):
+  dataset = shuffled_dataset(20, 5, seed=0)
+  with pytest.raises(
+    ValueError, match=r"^classes = .*allowed: two or more .*'made up', .* 4$"
+  ) as error:
+    data.keep_classes(dataset, classes)
+  assert repr(classes) in str(error.value)
+
+
+def test_keep_classes_refuses_to_leave_nothing():
+  dataset = shuffled_dataset(20, 5, seed=0)
+  test = dataset.test._replace(labels=np.zeros(20, np.int32))
+  with pytest.raises(ValueError, match=r'\(2, 3\): the test split .* no image'):
+    data.keep_classes(dataset._replace(test=test), (2, 3))
