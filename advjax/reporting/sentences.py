@@ -240,9 +240,11 @@ def _not_falling(report: Report, name: str) -> Iterator[str]:
       )
     elif clean and len(curve) > 1 and not _below(curve[-1], clean):
       yield (
-        f'Under {label} the accuracy of {name} does not fall up to epsilon '
-        f'{short(curve[-1].epsilon)}: either every epsilon is too small, or '
-        'its gradients carry nothing.'
+        f'Under {label} the accuracy of {name} does not fall by more than '
+        f'chance up to epsilon {short(curve[-1].epsilon)} '
+        f'({percent(clean.value)} to {percent(curve[-1].value)}): the epsilons '
+        'are too small, the test images too few, or its gradients carry '
+        'nothing.'
       )
 
 
