@@ -206,7 +206,7 @@ def main() -> None:
   if workdir.exists() and not workdir.is_dir():
     raise ValueError(f"--workdir: '{workdir}' is a file; give a folder")
   dataset = _load()
-  devices = cli.devices_from_flags()[:1]
+  devices = cli.devices_from_flags()
   venv = default_root().parent / 'nsl_venv'
   if _VENV.value:
     venv = pathlib.Path(_VENV.value)

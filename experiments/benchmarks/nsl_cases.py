@@ -12,8 +12,9 @@ MULTIPLIER = 0.2
 NORMS = ('infinity', 'l2', 'l1')
 # Of one step. An l2 or l1 step of NSL's 0.2 is invisible in 784 pixels.
 _STEP_SIZES = {'infinity': 0.2, 'l2': 1.0, 'l1': 5.0}
-# Of power iteration: far larger than NSL's 1e-6, which float32 cannot hold.
-_DIFFERENCES = {'infinity': 0.2, 'l2': 4.0, 'l1': 80.0}
+# The virtual step, and the difference of power iteration: as large as an image,
+# so that what float32 leaves of small distances is not what is compared.
+_LARGE = {'infinity': 1.0, 'l2': 16.0, 'l1': 300.0}
 _DISTANCES = {
   'l2': ('l2', None),
   'l1': ('l1', None),
@@ -111,8 +112,8 @@ def virtual_cases() -> list[Case]:
   """Returns the cases of virtual_adv_regularizer."""
   cases = []
   for norm in NORMS:
-    step = {'adv_grad_norm': norm, 'adv_step_size': _STEP_SIZES[norm]}
-    usual = _DIFFERENCES[norm]
+    step = {'adv_grad_norm': norm, 'adv_step_size': _LARGE[norm]}
+    usual = _LARGE[norm]
     variants: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
       distance: ({'distance': distance}, {}, usual) for distance in _DISTANCES
     }

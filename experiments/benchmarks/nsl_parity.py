@@ -151,9 +151,16 @@ def run(case: Case, arrays: Mapping[str, Any], given: Any = None) -> Arrays:
     def draw(keys: Any, images: Any) -> Any:
       return jnp.asarray(arrays['draw'])
 
-    attack = advjax.bim if given is None else (lambda *_, **__: given)
+    attack: Any = advjax.bim
+    climb: Any = virtual._climb
+    if given is not None:
+      attack = mock.Mock(return_value=given)
+      if case.kind == 'virtual':
+        moves = (given - batch['image']) / hparams['step_size']
+        climb = mock.Mock(return_value=moves)
     with (
       mock.patch.object(virtual, '_normal', draw),
+      mock.patch.object(virtual, '_climb', climb),
       mock.patch.object(regularization, 'bim', attack),
     ):
       loss, (state, metrics) = objective(

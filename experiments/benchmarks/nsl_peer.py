@@ -11,6 +11,7 @@ is not among this project's dependencies.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -27,9 +28,11 @@ import numpy as np
 import tensorflow as tf
 from neural_structured_learning.lib import (
   adversarial_neighbor,
+  distances,
   regularizer,
   utils,
 )
+from tensorflow.python.ops.losses import losses_impl
 
 # Keras' names of BatchNorm's arrays, and Flax's.
 _NAMES = {
@@ -178,6 +181,33 @@ def gradients(
   }
 
 
+class _Wide:
+  """A module of TensorFlow whose casts to float32 lead to float64."""
+
+  def __init__(self, module: Any) -> None:
+    self._module = module
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._module, name)
+
+  def cast(self, x: Any, dtype: Any = None, name: Any = None) -> tf.Tensor:
+    return tf.cast(x, tf.float64 if dtype == tf.float32 else dtype)
+
+  def constant(self, value: float) -> tf.Tensor:
+    return tf.constant(value, tf.float64)
+
+
+@contextlib.contextmanager
+def distances_in(dtype: Any) -> Any:
+  """NSL's distances are float32 whatever they are given; here in `dtype`."""
+  with contextlib.ExitStack() as stack:
+    if dtype == tf.float64:
+      for module, name in ((distances, 'tf'), (losses_impl, 'math_ops')):
+        wide = _Wide(getattr(module, name))
+        stack.enter_context(mock.patch.object(module, name, wide))
+    yield
+
+
 def run_virtual(
   model: tf.keras.Model, case: dict[str, Any], arrays: Arrays
 ) -> Arrays:
@@ -195,15 +225,14 @@ def run_virtual(
     seen.append(inputs)
     return model(inputs, training=True)
 
-  with tf.GradientTape() as tape:
+  with distances_in(images.dtype), tf.GradientTape() as tape:
     logits = model(images, training=True)
     clean = loss_fn()(labels, logits)
     virtual = regularizer._virtual_adv_regularizer(
       images, embed, config, logits, tf.constant(arrays['draw'])
     )
-    total = clean + tf.cast(case['multiplier'], clean.dtype) * tf.cast(
-      virtual, clean.dtype
-    )
+    multiplier = tf.constant(case['multiplier'], clean.dtype)
+    total = clean + multiplier * tf.cast(virtual, clean.dtype)
   return {
     'perturbed/image': seen[-1].numpy(),
     'clean_loss': clean.numpy(),

@@ -85,8 +85,9 @@ def compare_case(
 ) -> dict[str, Any]:
   """Runs our side of a case and compares it with NSL's.
 
-  Where rounding decided some pixels differently (flips), losses and gradients
-  are compared at NSL's perturbed images.
+  Where rounding decided some pixels differently (flips), or moved the images
+  over a kink of the network, losses and gradients are compared at NSL's
+  perturbed images.
 
   Args:
     case: The case.
@@ -104,14 +105,16 @@ def compare_case(
     return row | {'quantities': {}, 'note': f'NSL: {theirs["error"]}'}
   ours = nsl_parity.run(case, arrays)
   worst, flips = _perturbations(case, arrays, ours, theirs)
-  if flips and case.kind == 'adversarial':
+  found = _quantities(case, ours, theirs)
+  note, kept_out = not_judged(case, dtype)
+  if case.kind != 'perturb' and (flips or over(found, TOLERANCE)):
     given: Any = _part(theirs, 'perturbed/')
     if set(given) == {'image'}:
       given = given['image']
-    ours = nsl_parity.run(case, arrays, given)
-  note, kept_out = not_judged(case, dtype)
+    there = nsl_parity.run(case, arrays, given)
+    found = _quantities(case, there, theirs)
   row |= {
-    'quantities': {'perturbation': worst, **_quantities(case, ours, theirs)},
+    'quantities': {'perturbation': worst, **found},
     'flips': flips,
     'note': note,
     'not_judged': kept_out,

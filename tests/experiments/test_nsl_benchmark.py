@@ -1,0 +1,371 @@
+"""The comparison with NSL, as far as it needs no TensorFlow."""
+
+import ast
+import json
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+from advjax.training.objectives import create_objective, read_hparams
+from experiments.benchmarks import (
+  nsl_cases,
+  nsl_parity,
+  nsl_rows,
+  nsl_table,
+  nsl_training,
+  nsl_venv,
+)
+from experiments.benchmarks.nsl_cases import Case
+from tests import reference
+
+CASES = nsl_cases.adversarial_cases() + nsl_cases.virtual_cases()
+MASKS = {
+  'mask': np.zeros((28, 28, 1)),
+  'mask_left': np.zeros((28, 14, 1)),
+  'lower': np.zeros((28, 28, 1)),
+}
+
+# ----------------------------------------------------------------------- cases
+
+
+def test_every_case_is_one_of_ours_and_travels_as_json():
+  assert len({case.name for case in CASES}) == len(CASES)
+  for case in CASES:
+    options, hparams = nsl_cases.translate(case, MASKS)
+    name = options['name']
+    options = {k: v for k, v in options.items() if not isinstance(v, dict)}
+    create_objective(options)
+    read_hparams(hparams | {'learning_rate': 0.1}, name)
+    job = nsl_cases.job_of(case)
+    assert json.loads(json.dumps(job)) == job
+
+
+def test_cases_cover_every_field_of_nsl():
+  fields = {field for case in CASES for field in case.config}
+  assert fields == {
+    'feature_mask',
+    'adv_step_size',
+    'adv_grad_norm',
+    'clip_value_min',
+    'clip_value_max',
+    'pgd_iterations',
+    'pgd_epsilon',
+    'random_init',
+  }
+  assert any(case.weighted for case in CASES)
+  assert {case.network for case in CASES} == {'cnn', 'cnn_bn', 'cnn_features'}
+  kinds = {item['decay_type'] for item in nsl_cases.decays()}
+  assert len(kinds) == 3
+
+
+def test_names_of_nsl_are_translated():
+  case = Case(
+    'a',
+    'adversarial',
+    'cnn',
+    {
+      'adv_grad_norm': 'infinity',
+      'adv_step_size': 0.1,
+      'pgd_iterations': 3,
+      'pgd_epsilon': 0.2,
+      'feature_mask': {'image': 'mask'},
+      'clip_value_min': {'image': 0.0},
+      'random_init': True,
+    },
+  )
+  options, hparams = nsl_cases.translate(case, {'mask': 1})
+  assert options == {
+    'name': 'adversarial_regularization',
+    'norm': 'infinity',
+    'num_steps': 3,
+    'random_start': True,
+    'bounds': (0.0, None),
+    'mask': 1,
+  }
+  assert hparams == {'multiplier': 0.2, 'step_size': 0.1, 'epsilon': 0.2}
+  assert case.start == 'start_a'
+
+
+# -------------------------------------------------------------- our side of one
+
+
+def linear(params, state, images, *, train):
+  del train
+  return images @ params['Dense_1']['kernel'], state
+
+
+@pytest.mark.parametrize('given', [None, np.full((2, 5), 0.25, np.float32)])
+def test_our_side_of_one_step(monkeypatch, given):
+  rng = np.random.default_rng(0)
+  kernel = rng.normal(size=(5, 3)).astype(np.float32)
+  network = nsl_parity.Network(linear, {'Dense_1': {'kernel': kernel}}, {})
+  monkeypatch.setattr(nsl_parity, '_network', lambda *_: network)
+  images = rng.uniform(size=(2, 5)).astype(np.float32)
+  arrays = {'image': images, 'label': np.array([2, 1]), 'weight': np.ones(2)}
+  case = next(case for case in CASES if case.name == 'infinity: one step')
+  found = nsl_parity.run(case, arrays, given)
+  _, by_logits = reference.cross_entropy(images @ kernel, arrays['label'])
+  moved = images + 0.2 * np.sign(by_logits @ kernel.T)
+  if given is not None:
+    moved = given
+  np.testing.assert_allclose(found['perturbed/image'], moved, atol=1e-6)
+  losses = [
+    reference.cross_entropy(x @ kernel, arrays['label'])[0].mean()
+    for x in (images, moved)
+  ]
+  assert found['clean_loss'] == pytest.approx(losses[0], rel=1e-6)
+  assert found['adversarial_loss'] == pytest.approx(losses[1], rel=1e-6)
+  assert found['total_loss'] == pytest.approx(
+    losses[0] + 0.2 * losses[1], rel=1e-6
+  )
+  assert found['gradient/Dense_1/kernel'].shape == (5, 3)
+
+
+# ----------------------------------------------------------------- differences
+
+
+def test_differences_are_relative_to_the_largest_entry():
+  assert nsl_table.difference([0.0, 4.0], [0.1, 5.0]) == pytest.approx(0.2)
+  assert nsl_table.difference([0.0], [0.0]) == 0
+  assert nsl_table.difference([1e-3], [0.0]) == 1e-3
+  with pytest.raises(ValueError, match=r'ours \(2,\), NSL \(3,\)'):
+    nsl_table.difference([1, 2], [1, 2, 3])
+  with pytest.raises(ValueError, match=r"names differ: \['b'\]"):
+    nsl_table.tree_difference({'a': np.ones(1)}, {'a': np.ones(1), 'b': 0})
+
+
+def test_a_small_array_is_not_lost_beside_a_large_one():
+  large, small = np.array([100.0]), np.array([1e-3])
+  theirs = {'kernel': large, 'bias': small}
+  ours = {'kernel': large, 'bias': 1.5 * small}
+  assert nsl_table.tree_difference(ours, theirs) == pytest.approx(0.5)
+  found = nsl_table.tree_difference(ours, theirs, zero=['bias'])
+  assert found == pytest.approx(5e-6)
+
+
+def test_nan_is_over_the_tolerance():
+  assert nsl_table.over({'a': float('nan'), 'b': 0.0}, 1e-5) == ['a']
+
+
+@pytest.mark.parametrize(
+  ('norm', 'expected', 'flips'),
+  [('infinity', 0.1e-3, 1), ('l1', 0.1e-3, 1), ('l2', 2.0, 0)],
+)
+def test_flips_are_counted_apart(norm, expected, flips):
+  theirs = np.array([[0.2, 0.2, -0.2]])
+  ours = np.array([[0.2 * (1 + 1e-4), -0.2, -0.2]])
+  found, flipped = nsl_table.perturbation_difference(ours, theirs, 0.2, norm)
+  assert found == pytest.approx(expected)
+  assert flipped.sum() == flips
+  assert not flipped[0, 0]
+
+
+def fake_run(perturbed, gradient):
+  """A `run` that knows whether it is given NSL's images."""
+  calls = []
+
+  def run(case, arrays, given=None):
+    del case, arrays
+    calls.append(given)
+    loss = np.float64(1.0 if given is None else 2.0)
+    return {
+      'perturbed/image': perturbed if given is None else given,
+      'clean_loss': loss,
+      'gradient/Dense_0/kernel': gradient,
+    }
+
+  return run, calls
+
+
+def test_after_flips_losses_are_compared_at_the_images_of_nsl(monkeypatch):
+  case = Case(
+    'a',
+    'adversarial',
+    'cnn',
+    {'adv_grad_norm': 'infinity', 'adv_step_size': 0.2},
+  )
+  arrays = {
+    'image': np.zeros((1, 2)),
+    'label': np.zeros(1, int),
+    'weight': np.ones(1),
+  }
+  gradient = np.ones(3)
+  theirs = {
+    'a/perturbed/image': np.array([[0.2, 0.2]]),
+    'a/clean_loss': np.float64(2.0),
+    'a/gradient/Dense_0/kernel': gradient,
+  }
+  run, calls = fake_run(np.array([[0.2, -0.2]]), gradient)
+  monkeypatch.setattr(nsl_parity, 'run', run)
+  monkeypatch.setattr(
+    nsl_parity,
+    'input_gradient',
+    lambda *_: {'perturbed/image': np.array([[1.0, 1e-7]])},
+  )
+  row = nsl_rows.compare_case(case, arrays, theirs, 'float32')
+  assert len(calls) == 2
+  assert row['quantities'] == {
+    'perturbation': 0.0,
+    'clean_loss': 0.0,
+    'gradient': 0.0,
+  }
+  assert row['flips'] == {'share': 0.5, 'gradient': pytest.approx(1e-7)}
+  assert nsl_rows.failures([row]) == []
+  assert '5.0e-01 of the pixels' in nsl_rows.table([row], [])
+
+
+def row_of(**quantities):
+  return {
+    'name': 'an option',
+    'dtype': 'float32',
+    'note': '',
+    'quantities': quantities,
+  }
+
+
+def test_verdicts():
+  bad = row_of(gradient=2e-4, clean_loss=1e-8)
+  assert nsl_rows.failures([bad]) == [
+    'over 1e-05: an option (float32): gradient 2.0e-04'
+  ]
+  assert nsl_rows.failures([bad | {'not_judged': ['gradient']}]) == []
+  # What is NSL's rounding is no failure, and the table says so.
+  rounded = bad | {'to_float64': {'gradient': 1e-6, 'clean_loss': 0.0}}
+  assert nsl_rows.failures([rounded]) == []
+  assert 'gradient: NSL rounds, ours is within 1.0e-06' in nsl_rows.table(
+    [rounded], []
+  )
+  assert nsl_rows.failures([bad | {'to_float64': {'gradient': 1e-4}}])
+  assert '(2.0e-04)' in nsl_rows.table([bad | {'not_judged': ['gradient']}], [])
+
+
+def test_what_nsl_cannot_is_said(monkeypatch):
+  monkeypatch.setattr(nsl_parity, 'run', None)
+  theirs = {'a/error': np.asarray('not implemented: l1')}
+  case = Case('a', 'adversarial', 'cnn', {})
+  row = nsl_rows.compare_case(case, {}, theirs, 'float32')
+  assert row['note'] == 'NSL: not implemented: l1'
+  assert nsl_rows.failures([row]) == []
+
+
+def test_random_starts_are_compared_by_their_distribution():
+  theirs = {
+    f'draws/{norm}': nsl_parity.draws(norm, 100)
+    for norm in ('infinity', 'l2', 'l1')
+  }
+  theirs['draws/l2'] = 0.9 * theirs['draws/l2']
+  rows = nsl_rows.compare_draws(theirs, 100)
+  apart = {(row['norm'], row['mean']): row['standard_errors'] for row in rows}
+  assert apart['infinity', 'size'] == apart['l1', 'magnitude'] == 0
+  assert apart['l2', 'size'] > 30
+
+
+def test_decays_are_compared():
+  item = nsl_cases.decays()[0]
+  steps = np.array(nsl_rows.DECAY_STEPS)
+  row = nsl_rows.compare_decay(item, {item['name']: 0.2 * 0.9 ** (steps / 10)})
+  assert row['quantities']['value'] < 1e-6
+
+
+# ------------------------------------------------------------------- training
+
+
+def rows_of(seconds):
+  right = {
+    f'{network}/{images}': np.array([True, images == 'clean'])
+    for network in ('base', 'adversarial')
+    for images in ('clean', 'from_base', 'from_adversarial')
+  }
+  return [
+    {
+      'library': library,
+      'seed': seed,
+      **nsl_training.accuracies(right),
+      'times': {
+        member: {
+          'seconds': value * (seed + 1),
+          'seconds_with_compile': value + 1,
+          'milliseconds_per_step': value,
+        }
+        for member in nsl_training.MEMBERS
+      },
+    }
+    for seed in (0, 1)
+    for library, value in seconds.items()
+  ]
+
+
+def test_the_ratio_is_ours_over_that_of_nsl():
+  rows = rows_of({'NSL': 4.0, 'advjax': 1.0})
+  ratios = nsl_training.summarize(rows)['adversarial']
+  assert ratios['seconds'] == {'seeds': [0.25, 0.25], 'mean': 0.25}
+  assert ratios['seconds_with_compile']['mean'] == pytest.approx(0.4)
+  text = nsl_training.training_tables(rows, 0.2)
+  assert 'advjax / NSL: 0.250 (0.400 with compiling)' in text
+  assert '| NSL, mean ± std | 1.0000 ± 0.0000 | 0.5000 ± 0.0000 |' in text
+  assert 'FGSM 0.2' in text
+
+
+# ------------------------------------------------------- the venv and its jobs
+
+
+def test_a_python_that_is_too_new_or_not_there_is_named(tmp_path):
+  with pytest.raises(ValueError, match=r"'no-such-python' is not there; give"):
+    nsl_venv.find_python('no-such-python')
+  fake = tmp_path / 'python3.99'
+  fake.write_text('#!/bin/sh\necho 3.99\n')
+  fake.chmod(0o755)
+  with pytest.raises(ValueError, match=r'needs Python 3.10 or 3.11.*is 3.99'):
+    nsl_venv.find_python(str(fake))
+
+
+def test_a_folder_that_is_no_venv_stays_as_it_is(tmp_path):
+  (tmp_path / 'mine').write_text('x')
+  with pytest.raises(ValueError, match=r'is there and is no venv'):
+    nsl_venv.prepare(tmp_path, None)
+  assert [path.name for path in tmp_path.iterdir()] == ['mine']
+
+
+def test_a_venv_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
+  broken = tmp_path / 'python'
+  broken.write_text(
+    '#!/bin/sh\n[ "$1" = -I ] && echo 3.11 && exit\n'
+    'mkdir -p "$3"; echo ERROR: no disk >&2; exit 1\n'
+  )
+  broken.chmod(0o755)
+  with pytest.raises(ValueError, match=r'making the venv failed: ERROR: no di'):
+    nsl_venv.prepare(tmp_path / 'venv', str(broken))
+  assert not (tmp_path / 'venv').exists()
+
+
+def test_jobs_go_to_the_other_side_and_come_back(tmp_path, monkeypatch):
+  peer = tmp_path / 'peer.py'
+  peer.write_text(
+    'import json, pathlib, sys\n'
+    'import numpy as np\n'
+    'folder = pathlib.Path(sys.argv[1])\n'
+    "job = json.loads((folder / 'job.json').read_text())\n"
+    "if job['task'] == 'fail': sys.exit('it went wrong')\n"
+    "arrays = dict(np.load(folder / 'arrays.npz'))\n"
+    "np.savez(folder / 'out.npz', twice=2 * arrays['a/b'])\n"
+  )
+  monkeypatch.setattr(nsl_venv, '_PEER', peer)
+  python = pathlib.Path(sys.executable)
+  found = nsl_venv.run_job(python, {'task': 'x'}, {'a/b': np.arange(3)})
+  np.testing.assert_array_equal(found['twice'], [0, 2, 4])
+  with pytest.raises(RuntimeError, match=r"failed at 'fail':\nit went wrong"):
+    nsl_venv.run_job(python, {'task': 'fail'}, {})
+
+
+def test_the_other_side_needs_nothing_of_ours():
+  tree = ast.parse(nsl_venv._PEER.read_text())
+  modules = {
+    alias.name if isinstance(node, ast.Import) else node.module
+    for node in ast.walk(tree)
+    if isinstance(node, ast.Import | ast.ImportFrom)
+    for alias in node.names
+  }
+  tops = {module.partition('.')[0] for module in modules}
+  assert not tops & {'advjax', 'experiments', 'jax', 'flax'}
