@@ -110,10 +110,7 @@ def save_checkpoint(
 
 
 def restore_checkpoint(
-  directory: pathlib.Path,
-  target: TrainState | None = None,
-  *,
-  newest: int | None = None,
+  directory: pathlib.Path, target: TrainState | None = None
 ) -> Checkpoint | None:
   """Reads the newest whole checkpoint.
 
@@ -121,7 +118,6 @@ def restore_checkpoint(
     directory: Of this kind of checkpoint.
     target: A state of the structure that is wanted; None returns the saved
       one as nested dictionaries.
-    newest: Checkpoints of later steps are passed over.
 
   Returns:
     The checkpoint with NumPy arrays, or None where there is none at all.
@@ -140,8 +136,6 @@ def restore_checkpoint(
   with _manager(directory, keep=1000) as manager:
     steps = sorted(manager.all_steps(), reverse=True)
     for step in steps:
-      if newest is not None and step > newest:
-        continue
       try:
         _check_files(directory / str(step))
         return _restore_step(manager, step, target)

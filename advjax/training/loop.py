@@ -17,7 +17,7 @@ from advjax.training.run import (
   TrainResult,
   check_finite,
   end_epoch,
-  restore_runs,
+  restore_run,
   result_of,
   save,
 )
@@ -29,6 +29,7 @@ from advjax.training.setup import (
 )
 from advjax.training.signals import Interrupted, stop_on_signals
 from advjax.training.state import TrainState
+from advjax.training.workdir import config_to_json
 
 logger = logging.getLogger(__name__)
 
@@ -70,13 +71,14 @@ def train_at_once(
 ) -> list[TrainResult]:
   """Trains several runs of one program at once, vmapped inside the pmap.
 
-  Each run keeps its own folder, as if it were trained alone, and ends where it
-  ends alone, up to float32 rounding. Where that makes it fastest is another
-  question: on CPUs the batched matrix products are slower than one run after
-  another.
+  Each run keeps its own folder, and starts, draws and sees what it does alone;
+  float32 rounding alone can differ. Whether it is faster is another question:
+  on CPUs the batched matrix products are slower than one run after another.
+  Runs that lag behind, after a kill say, are first trained on alone.
 
   Args:
-    trainings: Runs that differ in their seed and hparams alone.
+    trainings: Runs on the same data that differ in their seed, hparams and
+      init_from alone.
     workdirs: A prepared folder for each.
     names: What the log calls each.
 
@@ -84,33 +86,47 @@ def train_at_once(
     A result for each; a run's seconds and milliseconds are its share.
 
   Raises:
-    ValueError: if the runs need different programs; and as `train`.
+    ValueError: if the runs differ in more; and as `train`.
     Interrupted: as `train`.
     Diverged: as `train`, for the first run that does.
   """
-  first = trainings[0]
   for training, name in zip(trainings, names, strict=True):
-    if training.train_steps is not first.train_steps:
-      raise ValueError(
-        f'{name} and {names[0]} cannot be trained at once: they differ in more '
-        'than their seed and hparams'
-      )
-  runs, states = restore_runs(trainings, workdirs, names)
-  step = int(states[0].step)
-  if step < runs[0].num_steps:
-    with contextlib.ExitStack() as stack:
-      logs = [
-        stack.enter_context(
-          contextlib.closing(
-            MetricsLog(run.workdir, run.record.log_bytes, step)
-          )
-        )
-        for run in runs
-      ]
-      states = _train(runs, states, logs)
+    _check_same_program(trainings[0], training, f'{name} and {names[0]}')
+  restored = [
+    restore_run(training, workdir, name)
+    for training, workdir, name in zip(trainings, workdirs, names, strict=True)
+  ]
+  runs = [run for run, _ in restored]
+  states = [state for _, state in restored]
+  furthest = max(int(state.step) for state in states)
+  for index, (run, state) in enumerate(restored):
+    if int(state.step) < furthest:
+      (states[index],) = _train([run], [state], furthest)
+  if furthest < runs[0].num_steps:
+    states = _train(runs, states, runs[0].num_steps)
   return [
     result_of(run, state) for run, state in zip(runs, states, strict=True)
   ]
+
+
+def _check_same_program(first: Training, other: Training, names: str) -> None:
+  """Raises a ValueError if two runs cannot be trained at once."""
+  own = ('seed', 'hparams', 'init_from')
+  configs = [config_to_json(each.config) for each in (first, other)]
+  differing = [
+    field
+    for field in {**configs[0], **configs[1]}
+    if field not in own and configs[0].get(field) != configs[1].get(field)
+  ]
+  if other.train_split is not first.train_split:
+    differing.append('the training images')
+  if other.train_steps is not first.train_steps and not differing:
+    differing.append('the devices')
+  if differing:
+    raise ValueError(
+      f'{names} cannot be trained at once: they differ in '
+      f'{", ".join(differing)}; allowed: {", ".join(own)}'
+    )
 
 
 def train_seeds(
@@ -141,9 +157,26 @@ def train_seeds(
 
 
 def _train(
-  runs: Sequence[Run], states: Sequence[TrainState], logs: Sequence[MetricsLog]
+  runs: Sequence[Run], states: Sequence[TrainState], until: int
 ) -> list[TrainState]:
-  """Runs the steps that are left."""
+  """Runs the steps that are left until a step; the runs are at the same one."""
+  step = int(states[0].step)
+  with contextlib.ExitStack() as stack:
+    logs = [
+      stack.enter_context(
+        contextlib.closing(MetricsLog(run.workdir, run.record.log_bytes, step))
+      )
+      for run in runs
+    ]
+    return _train_logged(runs, states, until, logs)
+
+
+def _train_logged(
+  runs: Sequence[Run],
+  states: Sequence[TrainState],
+  until: int,
+  logs: Sequence[MetricsLog],
+) -> list[TrainState]:
   first = runs[0]
   plan, config = first.training.plan, first.training.config
   num_steps, step = first.num_steps, int(states[0].step)
@@ -163,8 +196,9 @@ def _train(
     # No steps: compiles, so that the times below are those of the steps.
     state, _ = train_steps(state, data, inputs, np.int32(0))
     stopped: int | None = None
-    while step < num_steps and not stopped:
-      count = min(chunk, plan.steps_per_epoch - step % plan.steps_per_epoch)
+    while step < until and not stopped:
+      rest = plan.steps_per_epoch - step % plan.steps_per_epoch
+      count = min(chunk, rest, until - step)
       if config.log_every_steps:
         count = min(count, config.log_every_steps - first.record.num_pending)
       start = time.perf_counter()
@@ -178,7 +212,7 @@ def _train(
       step += count
       fitting = int(_CHUNK_SECONDS * count / seconds)
       chunk = max(1, min(fitting, _MAX_GROWTH * count))
-      rate = count * config.batch_size / seconds
+      rate = len(runs) * count * config.batch_size / seconds
       epoch = -(-step // plan.steps_per_epoch)
       latest = {
         key: float(values[..., count - 1].mean())
@@ -202,7 +236,7 @@ def _train(
       # Read once: a signal that comes later waits for another chunk, and so
       # for a checkpoint.
       stopped = stop.signum
-      if due or step == num_steps or stopped:
+      if due or step == until or stopped:
         for run, own, log in zip(
           runs, unstack_runs(state, runs), logs, strict=True
         ):

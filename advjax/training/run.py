@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -65,29 +65,16 @@ class Run(NamedTuple):
     return training.config.num_epochs * training.plan.steps_per_epoch
 
 
-def restore_runs(
-  trainings: Sequence[Training],
-  workdirs: Sequence[pathlib.Path],
-  names: Sequence[str],
-) -> tuple[list[Run], list[TrainState]]:
-  """Finds the newest step that all runs have a checkpoint of, or the start."""
-  starts = [training.init_state() for training in trainings]
-  newest = None
-  while True:
-    runs, states = [], []
-    for training, workdir, name, start in zip(
-      trainings, workdirs, names, starts, strict=True
-    ):
-      run = Run(training, name, workdir, RunRecord())
-      found = restore_checkpoint(run.last, start, newest=newest)
-      if found:
-        run = run._replace(record=RunRecord(**found.record))
-      runs.append(run)
-      states.append(found.state if found else start)
-    steps = [int(state.step) for state in states]
-    newest = min(steps)
-    if max(steps) == newest:
-      return runs, states
+def restore_run(
+  training: Training, workdir: pathlib.Path, name: str
+) -> tuple[Run, TrainState]:
+  """Returns a run and its state: the last checkpoint's, or the start."""
+  state = training.init_state()
+  run = Run(training, name, workdir, RunRecord())
+  found = restore_checkpoint(run.last, state)
+  if found:
+    state, run = found.state, run._replace(record=RunRecord(**found.record))
+  return run, state
 
 
 def result_of(run: Run, state: TrainState) -> TrainResult:
