@@ -138,7 +138,7 @@ def write(
       if entry is None:
         if locked:
           _remove(folder, _WRITING)
-        _write(folder, source, blocks, num_images, class_names)
+        _write(folder, source, _not_ours(blocks), num_images, class_names)
         entry = read(folder, source)
         if locked and entry is not None:
           _remove(folder, '', keep=_fingerprint(source))
@@ -207,6 +207,8 @@ def _write(
 ) -> None:
   """Writes an entry beside its place, then moves it there."""
   writing = pathlib.Path(tempfile.mkdtemp(prefix=_WRITING, dir=folder))
+  # As private as the folder around it: a cache may be shared.
+  writing.chmod(folder.stat().st_mode)
   try:
     arrays = _write_arrays(writing, blocks, num_images)
     content = json.dumps(
@@ -287,11 +289,25 @@ def _check_space(folder: pathlib.Path, needed: int) -> None:
     )
 
 
+class _SourceError(Exception):
+  """Carries an OSError of the source past what speaks of the cache."""
+
+
+def _not_ours(blocks: Iterable[Block]) -> Iterator[Block]:
+  try:
+    yield from blocks
+  except OSError as error:
+    raise _SourceError from error
+
+
 @contextlib.contextmanager
 def _explained(folder: pathlib.Path) -> Iterator[None]:
   """Says of trouble with the cache's own files where they are, and why."""
   try:
     yield
+  except _SourceError as error:
+    cause = error.__cause__
+    raise ValueError(f'the data set cannot be read: {cause}') from cause
   except OSError as error:
     raise ValueError(
       f'{folder}: decoded images cannot be kept there '

@@ -172,6 +172,26 @@ def test_an_exception_leaves_nothing(tmp_path):
   assert array_cache.read(tmp_path, SOURCE) is None
 
 
+def test_trouble_with_the_source_is_not_laid_on_the_cache(tmp_path):
+  def unreadable():
+    raise PermissionError(13, 'Permission denied', 'mnist-train.array_record')
+    yield
+
+  with pytest.raises(
+    ValueError, match=r'the data set cannot be read: .*mnist-train.array_rec'
+  ):
+    array_cache.write(tmp_path / 'set', {'a': 1}, unreadable(), 3, ('a', 'b'))
+
+
+def test_others_may_read_what_they_may_find(tmp_path):
+  folder = tmp_path / 'set'
+  folder.mkdir(mode=0o755)
+  block = (np.zeros((3, 2, 2, 1), np.uint8), np.arange(3))
+  array_cache.write(folder, {'a': 1}, [block], 3, ('a', 'b', 'c'))
+  (entry,) = [path for path in folder.iterdir() if path.is_dir()]
+  assert entry.stat().st_mode & 0o777 == folder.stat().st_mode & 0o777
+
+
 def test_too_few_images_are_no_entry(tmp_path):
   images, labels = arrays()
   with pytest.raises(ValueError, match='7 images came, 8 were promised'):
