@@ -159,7 +159,6 @@ def default_config() -> config_dict.ConfigDict:
     decay_steps=1000,
     decay_rate=0.96,
     min_value=0.0,
-    staircase=False,
   )
   config.optimizer = config_dict.create(
     name='adam',
@@ -354,6 +353,18 @@ def check_range(
   raise ValueError(f'{field} = {value!r}; allowed: {kind} {span}')
 
 
+def _check_bounds(bounds: Sequence[float] | None) -> None:
+  """Raises a ValueError unless images, in [0, 1], are within the bounds."""
+  if bounds is None:
+    return
+  numbers = [b for b in bounds if isinstance(b, (int, float))]
+  if len(numbers) != 2 or len(bounds) != 2 or bounds[0] > 0 or bounds[1] < 1:
+    raise ValueError(
+      f'evaluation.bounds = {bounds}; allowed: two numbers, at most 0 and at '
+      'least 1, for the images are in [0, 1]'
+    )
+
+
 def check_config(config: Mapping[str, Any]) -> None:
   """Checks the fields that training and evaluation share, before computing.
 
@@ -387,11 +398,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     'evaluation.batch_size', evaluation['batch_size'], 1, integer=True
   )
   check_range('evaluation.epsilon', evaluation['epsilon'], 0.0)
-  bounds = evaluation['bounds']
-  if bounds is not None and (len(bounds) != 2 or not bounds[0] < bounds[1]):
-    raise ValueError(
-      f'evaluation.bounds = {bounds}; allowed: None, or (lowest, highest)'
-    )
+  _check_bounds(evaluation['bounds'])
   if not evaluation['epsilons']:
     raise ValueError('evaluation.epsilons = (); allowed: one number or more')
   for index, epsilon in enumerate(evaluation['epsilons']):

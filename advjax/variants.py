@@ -53,9 +53,9 @@ def set_variant(
     ('trades', 6.0)
   """
   chosen = {'smoke': f'{_DEFAULT}-smoke'}.get(variant or '', variant)
-  name, _, smoke = (chosen or _DEFAULT).partition('-')
+  name, dash, smoke = (chosen or _DEFAULT).partition('-')
   choose('variant', name, _OBJECTIVES)
-  if smoke:
+  if dash:
     choose('variant', smoke, ('smoke',))
   config.objective = _OBJECTIVES[name]
   config.report_checkpoint = 'last' if name == 'standard' else 'best'

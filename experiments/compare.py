@@ -114,16 +114,17 @@ def _report(
 ) -> dict[str, Any]:
   """Returns the numbers of report.json."""
   labels = dataset.test.labels
+  seeds = list(config.seeds or (config.seed,))
   report: dict[str, Any] = {
     'dataset': {
       'name': dataset.name,
       'num_train': len(dataset.train.labels),
       'num_test': len(labels),
     },
-    'seeds': list(config.seeds or (config.seed,)),
+    'seeds': seeds,
     'members': {
       name: {
-        **member_report(trainings[name], results[name]),
+        **member_report(trainings[name], results[name], seeds),
         **robustness_report(found, labels, name),
       }
       for name in trainings
@@ -178,6 +179,13 @@ def run_members(
     name: [create_training(member, dataset, devices) for member in members]
     for name, members in configs.items()
   }
+  for name, members in configs.items():
+    own = [member.seed for member in members]
+    if len(set(own)) < len(own):
+      raise ValueError(
+        f'{name}.seed = {own[0]}; allowed: a reference to the common seed, for '
+        f'seeds = {config.seeds} would train the same network {len(own)} times'
+      )
   workdir = prepare_workdir(workdir, config)
   run_folders = {
     name: _prepare_folders(folders[name], members, config.seeds)

@@ -107,9 +107,15 @@ def evaluate(
   check_range('seed', seed, 0, integer=True)
   if not epsilons:
     raise ValueError('epsilons = []; allowed: one number or more')
-  attacks = parse_attacks(attack_names, norm=norm, step_size=step_size)
   directory = checkpoint_directory(checkpoint)
   config = read_run_config(directory)
+  bounds = config.evaluation.bounds  # A list, as JSON has it.
+  attacks = parse_attacks(
+    attack_names,
+    norm=norm,
+    step_size=step_size,
+    bounds=bounds if bounds is None else tuple(bounds),
+  )
   # The checkpoint has what training started from; the other run may be gone.
   config.init_from = ''
   dataset = data.load(config.dataset)

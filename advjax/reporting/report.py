@@ -143,6 +143,7 @@ def robustness_report(
       'num_steps': attack.num_steps,
       'num_restarts': attack.num_restarts,
       'step_size': step_size,
+      'bounds': attack.bounds and list(attack.bounds),
       'max_perturbation': max(
         each.max_sizes[member, name] for each in evaluations
       ),

@@ -162,6 +162,8 @@ def _attack_heading(attack: str, sample: Mapping[str, Any]) -> str:
     parts.append(f'step size {short(step_size)}')
   if sample.get('norm'):
     parts.append(str(sample['norm']))
+  if 'bounds' in sample and sample['bounds'] is None:
+    parts.append('not clipped to the pixel range')
   return ', '.join(parts)
 
 
@@ -197,14 +199,24 @@ def _test_losses(members: Mapping[str, Mapping[str, Any]]) -> list[Row]:
   if all(finite(test.get('loss')) is None for test in tests):
     return []
   rows = [Row('test loss', tuple(_loss(test, 'loss') for test in tests))]
-  for label, key in (
-    ('  of clean images', 'clean_loss'),
-    ('  of adversarial images', 'adversarial_loss'),
-    ('  the same, times multiplier', 'scaled_adversarial_loss'),
-  ):
-    # The whole loss of plain training is that of clean images.
-    if any(test.get(key) not in (None, test.get('loss')) for test in tests):
-      rows.append(Row(label, tuple(_loss(test, key) for test in tests)))
+  # Objectives that add a second term to the clean loss say what it is scaled.
+  for term in ('adversarial_loss', 'virtual_adversarial_loss'):
+    has_term = [
+      finite(test.get(f'scaled_{term}')) is not None for test in tests
+    ]
+    if not any(has_term):
+      continue
+    name = term.removesuffix('_loss').replace('_', ' ')
+    for label, key in (
+      ('  clean', 'clean_loss'),
+      (f'  {name}', term),
+      (f'  {name} x multiplier', f'scaled_{term}'),
+    ):
+      cells = [
+        _loss(test, key) if has else '-'
+        for test, has in zip(tests, has_term, strict=True)
+      ]
+      rows.append(Row(label, tuple(cells)))
   return rows
 
 

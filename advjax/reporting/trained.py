@@ -14,13 +14,16 @@ from advjax.training.state import num_params
 
 
 def member_report(
-  trainings: Sequence[Training], results: Sequence[TrainResult]
+  trainings: Sequence[Training],
+  results: Sequence[TrainResult],
+  seeds: Sequence[int],
 ) -> dict[str, Any]:
   """Returns what report.json says of a member besides its robustness.
 
   Args:
     trainings: The member's run with each seed.
     results: Their results.
+    seeds: The seeds of the whole run, which a member's own may differ from.
 
   Returns:
     Numbers as JSON; of several seeds the means, and for losses and accuracies
@@ -49,8 +52,8 @@ def member_report(
     ],
     'test': mean_and_std([run['test'] for run in runs]),
     'warnings': [
-      warning if len(runs) == 1 else f'seed {training.config.seed}: {warning}'
-      for training, result in zip(trainings, results, strict=True)
+      warning if len(runs) == 1 else f'seed {seed}: {warning}'
+      for seed, result in zip(seeds, results, strict=True)
       for warning in result.warnings
     ],
   }

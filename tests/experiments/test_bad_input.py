@@ -147,6 +147,18 @@ CASES = {
     [*DIGITS, '--config.evaluation.epsilon=-0.1'],
     r'evaluation.epsilon = -0.1; allowed',
   ),
+  'bounds that images lie outside of': (
+    [*DIGITS, '--config.evaluation.bounds=(0.25, 0.75)'],
+    r'evaluation.bounds = .*; allowed: two numbers, at most 0 and at least 1',
+  ),
+  'bounds that are none': (
+    [*DIGITS, '--config.evaluation.bounds=None'],
+    r'evaluation.bounds = .*None.*; allowed: two numbers',
+  ),
+  'a seed twice': (
+    [*DIGITS, '--config.seeds=1,1'],
+    r'seeds = \(1, 1\); allowed: each seed once',
+  ),
   'no epsilons': (
     [*DIGITS, '--config.evaluation.epsilons=()'],
     r'evaluation.epsilons = \(\); allowed',

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from advjax.training.loop import train
 from experiments.compare import compare
 from tests.test_configs import FOLDER, load
 
@@ -111,3 +112,32 @@ def test_seeds_that_are_none_are_refused(seeds, message, tmp_path):
   with pytest.raises(ValueError, match=message):
     compare(smoke_config(seeds), tmp_path / 'run', jax.devices())
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_member_with_a_seed_of_its_own_is_refused(tmp_path):
+  """It would be the same network every time, with a deviation of 0."""
+  config = smoke_config((0, 1))
+  config.adversarial.seed = 7
+  with pytest.raises(ValueError, match=r'adversarial.seed = 7; .* 2 times'):
+    compare(config, tmp_path / 'run', jax.devices())
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_warning_names_the_seed_of_the_run(several, monkeypatch, tmp_path):
+  """Not that of the member: the adversarial network's is one more."""
+  workdir = several[2]
+
+  def warned(trainings, folders, *, names):
+    del folders
+    results = []
+    for training, name in zip(trainings, names, strict=True):
+      folder = workdir.joinpath(*name.split(' '))
+      result = train(training, folder, name=name)
+      warnings = ['collapsed'] if name == 'adversarial seed_3' else []
+      results.append(result._replace(warnings=warnings))
+    return results
+
+  monkeypatch.setattr('experiments.compare.train_seeds', warned)
+  report, _ = compared(smoke_config((0, 3)), tmp_path)
+  assert report['members']['adversarial']['warnings'] == ['seed 3: collapsed']
+  assert report['members']['base']['warnings'] == []

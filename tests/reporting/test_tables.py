@@ -40,8 +40,16 @@ def test_the_test_loss_stands_beside_its_parts(report):
   base, adversarial = report['members'].values()
   base['test'] = {'loss': 0.0372, 'clean_loss': 0.0372}
   assert cells(report, 'test loss') == ('0.0372', 'n/a')
+  # Of PGD training both are measured, neither is a part of the loss.
+  adversarial['test'] = {
+    'loss': 0.2,
+    'clean_loss': 0.1,
+    'adversarial_loss': 0.2,
+  }
   labels = [row.label for row in results_table(report)]
-  assert not [label for label in labels if label.startswith('  of ')]
+  assert labels.index('test loss') + 1 == labels.index(
+    'FGSM, epsilon 0.1, linf'
+  )
   adversarial['test'] = {
     'loss': 0.0692,
     'loss_std': 0.001,
@@ -50,9 +58,18 @@ def test_the_test_loss_stands_beside_its_parts(report):
     'scaled_adversarial_loss': 0.04014,
   }
   assert cells(report, 'test loss') == ('0.0372', '0.0692 ± 0.0010')
-  assert cells(report, 'of clean images') == ('0.0372', '0.0291')
-  assert cells(report, 'of adversarial images') == ('n/a', '0.2007')
-  assert cells(report, 'the same, times multiplier') == ('n/a', '0.0401')
+  assert cells(report, 'clean') == ('-', '0.0291')
+  assert cells(report, 'adversarial') == ('-', '0.2007')
+  assert cells(report, 'adversarial x multiplier') == ('-', '0.0401')
+
+
+def test_attacks_without_a_box_are_marked(report):
+  for member in report['members'].values():
+    member['robust_accuracy']['fgsm']['bounds'] = None
+    member['robust_accuracy']['bim']['bounds'] = [0.0, 1.0]
+  labels = [row.label for row in results_table(report)]
+  marked = [label for label in labels if 'not clipped' in label]
+  assert marked == ['FGSM, epsilon 0.1, linf, not clipped to the pixel range']
 
 
 def test_absent_numbers_are_said_to_be_absent(report):
