@@ -16,7 +16,8 @@ import jax
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from advjax.config import choose, expand_fractions
+from advjax.config import choose
+from advjax.fractions import expand_fractions
 from advjax.training.parallel import select_devices
 from advjax.training.run import Diverged
 from advjax.training.signals import Interrupted

@@ -17,8 +17,9 @@ from absl import flags
 from ml_collections import config_dict
 
 from advjax import cli, data
-from advjax.config import check_range, parse_number, saved_config
+from advjax.config import check_range, saved_config
 from advjax.evaluation.members import evaluate_members, parse_attacks
+from advjax.fractions import parse_number
 from advjax.reporting.report import (
   command_line,
   environment,

@@ -13,10 +13,9 @@ from advjax.config import (
   check_range,
   choose,
   default_config,
-  expand_fractions,
   member_config,
-  parse_number,
 )
+from advjax.fractions import expand_fractions, parse_number
 
 
 @pytest.mark.parametrize(
