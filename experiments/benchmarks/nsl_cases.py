@@ -14,7 +14,7 @@ NORMS = ('infinity', 'l2', 'l1')
 _STEP_SIZES = {'infinity': 0.2, 'l2': 1.0, 'l1': 5.0}
 # The virtual step, and the difference of power iteration: as large as an image,
 # so that what float32 leaves of small distances is not what is compared.
-_LARGE = {'infinity': 1.0, 'l2': 16.0, 'l1': 300.0}
+_LARGE = {'infinity': 3.0, 'l2': 16.0, 'l1': 300.0}
 _DISTANCES = {
   'l2': ('l2', None),
   'l1': ('l1', None),
