@@ -2,10 +2,11 @@
 
   ./launch.sh train --config=configs/digits.py:trades --workdir=runs/trades
 
-Variants: `standard`, `nsl`, `fgsm_at`, `pgd_at` (the default), `trades`; each
-also as, say, `trades-smoke` (one epoch); `smoke` is `pgd_at-smoke`. All train
-the NSL network for 20 epochs, about half a minute on 2 CPU cores for pgd_at,
-with 137 training images held out to choose the best checkpoint by.
+Variants: `standard`, `nsl`, `virtual`, `fgsm_at`, `pgd_at` (the default),
+`trades`; each also as, say, `trades-smoke` (one epoch); `smoke` is
+`pgd_at-smoke`. All train the NSL network for 20 epochs, about half a minute on
+2 CPU cores for pgd_at, with 137 training images held out to choose the best
+checkpoint by.
 """
 
 from ml_collections import config_dict

@@ -10,11 +10,11 @@ DIR holds sets of TensorFlow Datasets; without the flag it is $TFDS_DATA_DIR, or
 else ~/tensorflow_datasets. A set that is not there is downloaded, if it can be
 (docs/datasets.md).
 
-Variants: `standard`, `nsl`, `fgsm_at`, `pgd_at` (the default), `trades`; each
-also as, say, `trades-smoke` (one epoch on 2,000 images); `smoke` is
-`pgd_at-smoke`. All train the NSL network for 10 epochs of
-860 steps of 64 images; 5,000 training images are held out to choose the best
-checkpoint by. A training step of pgd_at and trades holds seven attack steps.
+Variants: `standard`, `nsl`, `virtual`, `fgsm_at`, `pgd_at` (the default),
+`trades`; each also as, say, `trades-smoke` (one epoch on 2,000 images); `smoke`
+is `pgd_at-smoke`. All train the NSL network for 10 epochs of 860 steps of 64
+images; 5,000 training images are held out to choose the best checkpoint by. A
+training step of pgd_at and trades holds seven attack steps.
 """
 
 from ml_collections import config_dict

@@ -12,9 +12,9 @@ instead of MATLAB's synthetic digits.
 DIR holds sets of TensorFlow Datasets (docs/datasets.md). The numbers, beside
 MATLAB's: docs/results.md.
 
-Variants: `all` (60,000 images, 5 epochs, tested on 10,000), `parity` (nothing is clipped to
-[0, 1], neither in training nor in the attacks, as in MATLAB's code), `smoke`
-(one epoch on 1,000 images).
+Variants: `all` (60,000 images, 5 epochs, tested on 10,000), `parity` (nothing
+is clipped to [0, 1], neither in training nor in the attacks, as in MATLAB's
+code), `smoke` (one epoch on 1,000 images).
 """
 
 from ml_collections import config_dict

@@ -187,6 +187,10 @@ def test_digits_has_an_objective_per_variant():
       'adversarial_regularization',
       {'multiplier': 0.2, 'step_size': 0.2},
     ),
+    'virtual': (
+      'virtual_adversarial_regularization',
+      {'multiplier': 1.0, 'step_size': 2.0, 'approx_difference': 2.0},
+    ),
     'fgsm_at': ('fgsm_at', {'epsilon': 0.1, 'step_size': 0.125}),
     'pgd_at': ('pgd_at', {'epsilon': 0.1, 'step_size': seven_steps}),
     'trades': (
