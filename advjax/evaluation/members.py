@@ -55,7 +55,8 @@ def parse_attacks(
   """Reads a list of attacks and gives each a short, unique name.
 
   Args:
-    texts: As `parse_attack` takes them.
+    texts: As `parse_attack` takes them; several in one, between commas, are
+      what a flag such as --config.evaluation.attacks=fgsm,bim-20 gives.
     norm: 'linf', 'l2' or 'l1'.
     bounds: The pixel range, or None for no clip.
     step_size: An absolute step size for all of them; None: their defaults.
@@ -70,6 +71,7 @@ def parse_attacks(
     >>> list(parse_attacks(['fgsm', 'pgd-40', 'pgd-50-10']))
     ['fgsm', 'pgd-40', 'pgd-50-10']
   """
+  texts = [part for text in texts for part in text.split(',')]
   parsed = {
     text: parse_attack(text, norm=norm, bounds=bounds, step_size=step_size)
     for text in texts

@@ -170,3 +170,7 @@ def test_a_member_alone_has_no_transfer():
     [evaluate(('first',), ('fgsm',))], LABELS, 'first'
   )['robust_accuracy']['fgsm']
   assert report['transfer'] == {}
+
+
+def test_attacks_may_come_as_one_text():
+  assert parse_attacks(['fgsm,bim-20']) == parse_attacks(['fgsm', 'bim-20'])
