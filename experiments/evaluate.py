@@ -5,6 +5,7 @@
     --workdir=runs/base_evaluated
 """
 
+import dataclasses
 import json
 import logging
 import pathlib
@@ -108,15 +109,16 @@ def evaluate(
   check_range('seed', seed, 0, integer=True)
   if not epsilons:
     raise ValueError('epsilons = []; allowed: one number or more')
+  attacks = parse_attacks(attack_names, norm=norm, step_size=step_size)
   directory = checkpoint_directory(checkpoint)
   config = read_run_config(directory)
-  bounds = config.evaluation.bounds  # A list, as JSON has it.
-  attacks = parse_attacks(
-    attack_names,
-    norm=norm,
-    step_size=step_size,
-    bounds=bounds if bounds is None else tuple(bounds),
-  )
+  bounds = config.evaluation.bounds
+  if bounds is not None:
+    bounds = tuple(bounds)  # JSON has lists.
+  attacks = {
+    name: dataclasses.replace(attack, bounds=bounds)
+    for name, attack in attacks.items()
+  }
   # The checkpoint has what training started from; the other run may be gone.
   config.init_from = ''
   dataset = data.load(config.dataset)
