@@ -9,15 +9,25 @@ import numpy as np
 import pytest
 
 from advjax.training.objectives import create_objective, read_hparams
-from experiments.benchmarks import (
-  nsl_cases,
-  nsl_parity,
-  nsl_rows,
-  nsl_table,
-  nsl_training,
-  nsl_venv,
+from experiments.benchmarks.nsl import (
+  cases as nsl_cases,
 )
-from experiments.benchmarks.nsl_cases import Case
+from experiments.benchmarks.nsl import (
+  parity as nsl_parity,
+)
+from experiments.benchmarks.nsl import (
+  rows as nsl_rows,
+)
+from experiments.benchmarks.nsl import (
+  table as nsl_table,
+)
+from experiments.benchmarks.nsl import (
+  training as nsl_training,
+)
+from experiments.benchmarks.nsl import (
+  venv as nsl_venv,
+)
+from experiments.benchmarks.nsl.cases import Case
 from tests import reference
 
 CASES = nsl_cases.adversarial_cases() + nsl_cases.virtual_cases()
@@ -212,7 +222,8 @@ def test_after_flips_losses_are_compared_at_the_images_of_nsl(monkeypatch):
     'gradient': 0.0,
   }
   assert row['flips'] == {'share': 0.5, 'gradient': pytest.approx(1e-7)}
-  assert nsl_rows.failures([row]) == []
+  (line,) = nsl_rows.failures([row])  # Half of the pixels are too many.
+  assert line.startswith('flips: a (float32): 5.0e-01 of the pixels')
   assert '5.0e-01 of the pixels' in nsl_rows.table([row], [])
 
 
@@ -359,11 +370,43 @@ def test_jobs_go_to_the_other_side_and_come_back(tmp_path, monkeypatch):
     nsl_venv.run_job(python, {'task': 'fail'}, {})
 
 
+@pytest.mark.parametrize(
+  ('flips', 'fails'),
+  [
+    ({}, False),
+    ({'share': 1e-4, 'gradient': 1e-6}, False),
+    ({'share': 0.86, 'gradient': 1e-6}, True),
+    ({'share': 1e-4, 'gradient': 1.0}, True),
+    ({'share': float('nan'), 'gradient': 0.0}, True),
+  ],
+)
+def test_flips_that_rounding_cannot_explain_are_failures(flips, fails):
+  row = {
+    'name': 'infinity: step 0.2',
+    'dtype': 'float32',
+    'quantities': {'perturbation': 0.0},
+    'flips': flips,
+    'note': '',
+  }
+  lines = nsl_rows.failures([row])
+  assert len(lines) == fails
+  assert all(line.startswith('flips: infinity: step 0.2') for line in lines)
+
+
+def test_random_starts_that_differ_are_failures():
+  draw = {'norm': 'l2', 'mean': 'size', 'standard_errors': 1.8}
+  assert nsl_rows.failures([], [draw]) == []
+  (line,) = nsl_rows.failures([], [draw | {'standard_errors': 9.0}])
+  assert line.startswith('random start, l2')
+
+
 def test_the_other_side_needs_nothing_of_ours():
-  tree = ast.parse(nsl_venv._PEER.read_text())
+  files = list(nsl_venv._PEER.parent.glob('*.py'))
+  assert nsl_venv._PEER in files
   modules = {
     alias.name if isinstance(node, ast.Import) else node.module
-    for node in ast.walk(tree)
+    for file in files
+    for node in ast.walk(ast.parse(file.read_text()))
     if isinstance(node, ast.Import | ast.ImportFrom)
     for alias in node.names
   }

@@ -22,7 +22,7 @@ PACKAGES = (
 )
 # TensorFlow 2.15 has wheels up to 3.11, and our side of it is written for 3.10.
 _PYTHONS = ('3.11', '3.10')
-_PEER = pathlib.Path(__file__).with_name('nsl_peer.py')
+_PEER = pathlib.Path(__file__).parent / 'peer' / 'main.py'
 _VERSION = 'import sys; print("%d.%d" % sys.version_info[:2])'
 
 
@@ -137,7 +137,7 @@ def run_job(
   job: Mapping[str, Any],
   arrays: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-  """Runs a job of `nsl_peer.py` and returns the arrays it leaves.
+  """Runs a job of `peer/main.py` and returns the arrays it leaves.
 
   Args:
     interpreter: From `prepare`.

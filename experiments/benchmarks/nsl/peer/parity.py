@@ -1,31 +1,15 @@
-"""The side of Neural Structured Learning in the comparison with it.
-
-  python nsl_peer.py FOLDER
-
-runs in a venv with TensorFlow and neural-structured-learning, and neither
-imports nor needs anything of this project: it reads FOLDER/job.json and
-FOLDER/arrays.npz, does what the job's `task` says and writes FOLDER/out.npz.
-`experiments/benchmarks/nsl.py` starts it. No test runs it, since TensorFlow
-is not among this project's dependencies.
-"""
+"""NSL's side of parity: perturbations, losses and gradients of every option."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import pathlib
-import sys
-import time
 from typing import Any
 from unittest import mock
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-
-import absl.logging
 import neural_structured_learning as nsl
 import numpy as np
 import tensorflow as tf
+from network import Arrays, build, loss_fn, name_of, set_weights
 from neural_structured_learning.lib import (
   adversarial_neighbor,
   distances,
@@ -33,66 +17,6 @@ from neural_structured_learning.lib import (
   utils,
 )
 from tensorflow.python.ops.losses import losses_impl
-
-# Keras' names of BatchNorm's arrays, and Flax's.
-_NAMES = {
-  'gamma': 'scale',
-  'beta': 'bias',
-  'moving_mean': 'mean',
-  'moving_variance': 'var',
-}
-Arrays = dict[str, Any]
-
-
-def build(network: str) -> tf.keras.Model:
-  """The tutorial's network: 'cnn', 'cnn_bn', or 'cnn_features' on two inputs.
-
-  BatchNorm has the epsilon and momentum of Flax, and stands before the ReLU.
-  It is not fused: TensorFlow's fused kernel records the variance of n values
-  with n / (n - 1), Keras' own code and Flax without.
-  """
-  layers = tf.keras.layers
-  if network == 'cnn_features':
-    inputs = [
-      tf.keras.Input((28, 14, 1), name=name) for name in ('left', 'right')
-    ]
-    hidden = layers.Concatenate(axis=2)(inputs)
-  else:
-    inputs = hidden = tf.keras.Input((28, 28, 1), name='image')
-  for index, filters in enumerate((32, 64, 64)):
-    if network == 'cnn_bn':
-      hidden = layers.Conv2D(filters, (3, 3), name=f'Conv_{index}')(hidden)
-      hidden = layers.BatchNormalization(
-        momentum=0.99, epsilon=1e-5, fused=False, name=f'BatchNorm_{index}'
-      )(hidden)
-      hidden = layers.ReLU()(hidden)
-    else:
-      hidden = layers.Conv2D(
-        filters, (3, 3), activation='relu', name=f'Conv_{index}'
-      )(hidden)
-    if index < 2:
-      hidden = layers.MaxPooling2D((2, 2))(hidden)
-  hidden = layers.Flatten()(hidden)
-  hidden = layers.Dense(64, activation='relu', name='Dense_0')(hidden)
-  logits = layers.Dense(10, name='Dense_1')(hidden)
-  return tf.keras.Model(inputs, logits)
-
-
-def name_of(variable: tf.Variable) -> str:
-  layer, name = variable.name.split(':')[0].split('/')[-2:]
-  return f'{layer}/{_NAMES.get(name, name)}'
-
-
-def set_weights(model: tf.keras.Model, arrays: Arrays, prefix: str) -> None:
-  for variable in model.variables:
-    variable.assign(arrays[prefix + name_of(variable)])
-
-
-def loss_fn() -> tf.keras.losses.Loss:
-  return tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-# ---------------------------------------------------------------------- parity
 
 
 def neighbor_config(case: dict[str, Any], arrays: Arrays) -> Any:
@@ -310,124 +234,3 @@ def decayed(item: dict[str, Any], step: int) -> float:
     lambda: utils.decay_over_time(step, config, item['value'])
   )
   return float(graph())
-
-
-# -------------------------------------------------------------------- training
-
-
-class _FirstStep(tf.keras.callbacks.Callback):
-  """Notes when the first step, whose tracing takes seconds, is done."""
-
-  def __init__(self) -> None:
-    super().__init__()
-    self._supports_tf_logs = True  # Else every step would wait for its logs.
-    self.end = 0.0
-
-  def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-    if not self.end:
-      self.end = time.perf_counter()
-
-
-def to_dictionary(image: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
-  return {'image': image, 'label': label}
-
-
-def scale(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-  return tf.cast(image, tf.float32) / 255.0, label
-
-
-def adversarial_wrapper(
-  model: tf.keras.Model, job: dict[str, Any]
-) -> nsl.keras.AdversarialRegularization:
-  wrapper = nsl.keras.AdversarialRegularization(
-    model,
-    label_keys=['label'],
-    adv_config=nsl.configs.make_adv_reg_config(
-      multiplier=job['multiplier'],
-      adv_step_size=job['step_size'],
-      adv_grad_norm=job['norm'],
-    ),
-  )
-  wrapper.compile('adam', loss=loss_fn(), metrics=['accuracy'])
-  return wrapper
-
-
-def run_train(job: dict[str, Any], arrays: Arrays) -> Arrays:
-  """The tutorial's training of one network, as model.fit runs it."""
-  tf.keras.utils.set_random_seed(job['seed'])
-  data = (
-    tf.data.Dataset.from_tensor_slices(
-      (arrays['train_images'], arrays['train_labels'])
-    )
-    .map(scale)
-    .shuffle(10000)
-    .batch(job['batch_size'])
-  )
-  model = build('cnn')
-  if job['member'] == 'base':
-    trained = model
-    model.compile('adam', loss=loss_fn(), metrics=['acc'])
-  else:
-    trained = adversarial_wrapper(model, job)
-    data = data.map(to_dictionary)
-  first = _FirstStep()
-  start = time.perf_counter()
-  history = trained.fit(
-    data, epochs=job['num_epochs'], verbose=0, callbacks=[first]
-  ).history
-  seconds = time.perf_counter() - start
-  num_images = len(arrays['train_labels'])
-  num_steps = -(-num_images // job['batch_size']) * job['num_epochs']
-  rest = start + seconds - first.end
-  return {
-    **{f'weights/{name_of(v)}': v.numpy() for v in model.variables},
-    **{f'history/{name}': np.asarray(v) for name, v in history.items()},
-    'seconds_with_compile': np.asarray(seconds),
-    'seconds': np.asarray(rest * num_steps / max(num_steps - 1, 1)),
-    'milliseconds_per_step': np.asarray(1e3 * rest / max(num_steps - 1, 1)),
-  }
-
-
-def run_evaluate(job: dict[str, Any], arrays: Arrays) -> Arrays:
-  """The tutorial's evaluation: what each of two networks says on every batch.
-
-  The images are perturbed by perturb_on_batch, on a wrapper that does not
-  train, and clipped to [0, 1] by hand.
-  """
-  models, wrappers = {}, {}
-  for member in ('base', 'adversarial'):
-    models[member] = build('cnn')
-    set_weights(models[member], arrays, f'{member}/')
-    wrappers[member] = adversarial_wrapper(models[member], job)
-  images = arrays['test_images'].astype(np.float32) / np.float32(255)
-  labels = arrays['test_labels']
-  right: dict[str, list[np.ndarray]] = {}
-  for begin in range(0, len(labels), 256):
-    x, y = images[begin : begin + 256], labels[begin : begin + 256]
-    seen = {'clean': x}
-    for member, wrapper in wrappers.items():
-      moved = wrapper.perturb_on_batch({'image': x, 'label': y})['image']
-      seen[f'from_{member}'] = np.clip(moved, 0, 1)
-    for member, model in models.items():
-      for name, inputs in seen.items():
-        predictions = model(inputs, training=False).numpy().argmax(1)
-        right.setdefault(f'{member}/{name}', []).append(predictions == y)
-  return {name: np.concatenate(parts) for name, parts in right.items()}
-
-
-def main() -> None:
-  absl.logging.set_verbosity(absl.logging.ERROR)
-  folder = pathlib.Path(sys.argv[1])
-  job = json.loads((folder / 'job.json').read_text())
-  with np.load(folder / 'arrays.npz') as file:
-    arrays = dict(file)
-  tasks = {'parity': run_parity, 'train': run_train, 'evaluate': run_evaluate}
-  out = tasks[job['task']](job, arrays)
-  out['versions'] = np.asarray(
-    f'TensorFlow {tf.__version__}, neural-structured-learning {nsl.__version__}'
-  )
-  np.savez(folder / 'out.npz', **out)
-
-
-if __name__ == '__main__':
-  main()

@@ -35,17 +35,25 @@ from advjax.config import check_range
 from advjax.data.array_cache import default_root
 from advjax.reporting.report import environment
 from advjax.training.workdir import write_json
-from experiments.benchmarks import (
-  nsl_cases,
-  nsl_parity,
-  nsl_rows,
-  nsl_training,
-  nsl_venv,
+from experiments.benchmarks.nsl import (
+  cases as nsl_cases,
+)
+from experiments.benchmarks.nsl import (
+  parity as nsl_parity,
+)
+from experiments.benchmarks.nsl import (
+  rows as nsl_rows,
+)
+from experiments.benchmarks.nsl import (
+  training as nsl_training,
+)
+from experiments.benchmarks.nsl import (
+  venv as nsl_venv,
 )
 
 logger = logging.getLogger('advjax')
 
-_CONFIG = pathlib.Path(__file__).parents[2] / 'configs' / 'nsl_mnist.py'
+_CONFIG = pathlib.Path(__file__).parents[3] / 'configs' / 'nsl_mnist.py'
 _NUM_IMAGES = 32
 _NUM_DRAWS = 2000
 
@@ -207,6 +215,12 @@ def main() -> None:
     raise ValueError(f"--workdir: '{workdir}' is a file; give a folder")
   dataset = _load()
   devices = cli.devices_from_flags()
+  if devices[0].platform != 'cpu' and not _PARITY_ONLY.value:
+    raise ValueError(
+      f'--platform: the devices are {devices[0].platform}, but NSL runs on '
+      "TensorFlow's CPU build here: times would say nothing; give "
+      '--platform=cpu, or --parity_only'
+    )
   venv = default_root().parent / 'nsl_venv'
   if _VENV.value:
     venv = pathlib.Path(_VENV.value)
@@ -223,7 +237,7 @@ def main() -> None:
     result = compare(dataset, run_job, _CASES.value)
     write_json(workdir / 'nsl_parity.json', result)
     print(nsl_rows.table(result['rows'], result['random_init']))
-    failed = nsl_rows.failures(result['rows'])
+    failed = nsl_rows.failures(result['rows'], result['random_init'])
     print('\n'.join(failed) or '\nEverything judged is within 1e-5.')
   if not _PARITY_ONLY.value:
     result = _train(dataset, seeds, run_job, devices)

@@ -19,7 +19,7 @@ from advjax.losses import cross_entropy
 from advjax.models import create_model
 from advjax.training.decay import create_decay
 from advjax.training.objectives import create_objective, regularization, virtual
-from experiments.benchmarks.nsl_cases import Case, translate
+from experiments.benchmarks.nsl.cases import Case, translate
 
 Arrays = dict[str, np.ndarray]
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks import nsl_parity
-from experiments.benchmarks.nsl_cases import Case
-from experiments.benchmarks.nsl_table import (
+from experiments.benchmarks.nsl import parity as nsl_parity
+from experiments.benchmarks.nsl.cases import Case
+from experiments.benchmarks.nsl.table import (
   difference,
   gradient_at,
   markdown,
@@ -19,6 +19,10 @@ from experiments.benchmarks.nsl_table import (
 TOLERANCE = 1e-5
 # The second is judged by the first too.
 DTYPES = ('float64', 'float32')
+# Rounding may decide the sign where a gradient is next to nothing, and there
+# alone: so many pixels, and so much of the example's largest gradient.
+_FLIPS = {'share': 1e-3, 'gradient': 1e-4}
+_STANDARD_ERRORS = 5.0
 DECAY_STEPS = (0, 1, 7, 10, 25, 100)
 _COLUMNS = (
   'perturbation',
@@ -241,14 +245,17 @@ def _judge(row: Mapping[str, Any]) -> tuple[list[str], list[str]]:
   return bad, rounding
 
 
-def failures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-  """Returns a line for every row that is over the tolerance.
+def failures(
+  rows: Sequence[Mapping[str, Any]], draws: Sequence[Mapping[str, Any]] = ()
+) -> list[str]:
+  """Returns a line for everything that does not agree.
 
   In float32 a quantity also passes that is within the tolerance of what NSL
   gives in float64: what is apart then is NSL's rounding.
 
   Args:
     rows: From `compare_case` and `compare_decay`.
+    draws: From `compare_draws`.
 
   Returns:
     Lines that name the option, the dtype and the quantities.
@@ -263,11 +270,22 @@ def failures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
   lines = []
   for row in rows:
     bad, _ = _judge(row)
+    label = f'{row["name"]} ({row["dtype"]})'
     if bad:
       named = ', '.join(f'{name} {row["quantities"][name]:.1e}' for name in bad)
+      lines.append(f'over {TOLERANCE:g}: {label}: {named}')
+    flips = row.get('flips') or {}
+    if any(not flips[what] <= most for what, most in _FLIPS.items() if flips):
       lines.append(
-        f'over {TOLERANCE:g}: {row["name"]} ({row["dtype"]}): {named}'
+        f'flips: {label}: {flips["share"]:.1e} of the pixels, with gradients '
+        f'up to {flips["gradient"]:.1e} of the largest'
       )
+  lines += [
+    f'random start, {draw["norm"]}: the mean {draw["mean"]} is '
+    f'{draw["standard_errors"]:.1f} standard errors apart'
+    for draw in draws
+    if not draw['standard_errors'] <= _STANDARD_ERRORS
+  ]
   return lines
 
 

@@ -30,7 +30,7 @@ from advjax.training.setup import (
 )
 from advjax.training.workdir import prepare_workdir
 from advjax.types import LogitsFn
-from experiments.benchmarks.nsl_table import markdown, mean_and_std
+from experiments.benchmarks.nsl.table import markdown, mean_and_std
 
 logger = logging.getLogger('advjax')
 
