@@ -190,8 +190,8 @@ def saved_config(saved: Mapping[str, Any]) -> config_dict.ConfigDict:
   """Returns the config of a run from its config.json.
 
   Args:
-    saved: What the file holds; fields that it lacks, since an older version
-      wrote it, have their defaults.
+    saved: What the file holds. Fields and parts that it lacks, since an older
+      version wrote it, have their defaults.
 
   Returns:
     A training config.

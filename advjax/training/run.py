@@ -30,8 +30,9 @@ class TrainResult(NamedTuple):
     params: The params to evaluate (the moving average where there is one).
     model_state: BatchNorm statistics.
     records: What metrics.jsonl holds.
-    train_seconds: Time of the steps, without compiling and evaluating.
-    step_milliseconds: Median time of a step, over the chunks.
+    train_seconds: Time of the steps, without compiling and evaluating; of
+      runs trained at once, each one's share.
+    step_milliseconds: Median time of a step, over the chunks; likewise.
     warnings: What was noticed, in plain words.
   """
 

@@ -201,7 +201,7 @@ def device_inputs(
 
 
 def final_hparams(training: Training) -> dict[str, float]:
-  """Returns the hparams of a run as they are after its last step.
+  """Returns the hparams of a run as the next step after its last would see.
 
   Args:
     training: A run.
