@@ -38,6 +38,19 @@ from advjax.training.workdir import config_to_json, prepare_workdir
 logger = logging.getLogger('advjax')
 
 
+def _check_seeds(
+  configs: Mapping[str, Sequence[config_dict.ConfigDict]],
+) -> None:
+  """Raises a ValueError if a member would be the same with several seeds."""
+  for name, members in configs.items():
+    seeds = [member.seed for member in members]
+    if len(set(seeds)) < len(seeds):
+      raise ValueError(
+        f'{name}.seed = {seeds[0]}; allowed: a reference to the common seed, '
+        f'for the same network would be trained {len(seeds)} times'
+      )
+
+
 def _prepare_folders(
   folder: pathlib.Path,
   members: Sequence[config_dict.ConfigDict],
@@ -122,6 +135,8 @@ def _report(
       'num_test': len(labels),
     },
     'seeds': seeds,
+    'command': command_line(),
+    'config': config_to_json(config),
     'members': {
       name: {
         **member_report(trainings[name], results[name], seeds),
@@ -170,6 +185,7 @@ def run_members(
     ValueError: for anything wrong in a config, before anything is written.
   """
   check_config(config)
+  _check_seeds(configs)
   dataset = data.load(config.dataset)
   evaluation = config.evaluation
   attacks = parse_attacks(
@@ -179,13 +195,6 @@ def run_members(
     name: [create_training(member, dataset, devices) for member in members]
     for name, members in configs.items()
   }
-  for name, members in configs.items():
-    own = [member.seed for member in members]
-    if len(set(own)) < len(own):
-      raise ValueError(
-        f'{name}.seed = {own[0]}; allowed: a reference to the common seed, for '
-        f'seeds = {config.seeds} would train the same network {len(own)} times'
-      )
   workdir = prepare_workdir(workdir, config)
   run_folders = {
     name: _prepare_folders(folders[name], members, config.seeds)
@@ -200,11 +209,7 @@ def run_members(
     trainings, results, config, attacks, dataset.test, devices
   )
   report = _report(config, dataset, trainings, results, found)
-  report |= {
-    'command': command_line(),
-    'environment': environment(devices),
-    'config': config_to_json(config),
-  }
+  report['environment'] = environment(devices)
   text = write_run(
     workdir,
     report,
