@@ -6,8 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
+
+from advjax.data import records
+from advjax.data import tfds as loader
 
 NAMES = ('cat', 'dog', 'owl')
 
@@ -91,3 +95,33 @@ def prepare_pets(data_dir: pathlib.Path, **kwargs) -> pathlib.Path:
     'test': examples(pixels(12, seed=1)),
   }
   return prepare(data_dir, splits, **kwargs)
+
+
+def no_tensorflow(monkeypatch):
+  monkeypatch.setattr(records, 'has_tensorflow', lambda: False)
+
+
+def labels_of(num_images):
+  return np.arange(num_images) % len(NAMES)
+
+
+def contents(folder):
+  """Every file of a folder with all that could tell that it was touched."""
+  return {
+    path: (path.stat().st_mtime_ns, path.read_bytes())
+    for path in folder.rglob('*')
+    if path.is_file()
+  }
+
+
+def load_pets(data_dir, **fields):
+  return loader.load('pets', str(data_dir), **fields)
+
+
+def check_refused(data_dir, match, **fields):
+  """Nothing is decoded, nothing is touched, and the message says why."""
+  before = contents(data_dir)
+  with pytest.raises(ValueError, match=match):
+    load_pets(data_dir, **fields)
+  assert contents(data_dir) == before
+  assert not (data_dir.parent / 'cache' / 'advjax').exists()
