@@ -28,6 +28,7 @@ from experiments.benchmarks.nsl import (
   venv as nsl_venv,
 )
 from experiments.benchmarks.nsl.cases import Case
+from experiments.benchmarks.nsl.verdicts import failures
 from tests import reference
 
 CASES = nsl_cases.adversarial_cases() + nsl_cases.virtual_cases()
@@ -222,7 +223,7 @@ def test_after_flips_losses_are_compared_at_the_images_of_nsl(monkeypatch):
     'gradient': 0.0,
   }
   assert row['flips'] == {'share': 0.5, 'gradient': pytest.approx(1e-7)}
-  (line,) = nsl_rows.failures([row])  # Half of the pixels are too many.
+  (line,) = failures([row])  # Half of the pixels are too many.
   assert line.startswith('flips: a (float32): 5.0e-01 of the pixels')
   assert '5.0e-01 of the pixels' in nsl_rows.table([row], [])
 
@@ -238,17 +239,17 @@ def row_of(**quantities):
 
 def test_verdicts():
   bad = row_of(gradient=2e-4, clean_loss=1e-8)
-  assert nsl_rows.failures([bad]) == [
+  assert failures([bad]) == [
     'over 1e-05: an option (float32): gradient 2.0e-04'
   ]
-  assert nsl_rows.failures([bad | {'not_judged': ['gradient']}]) == []
+  assert failures([bad | {'not_judged': ['gradient']}]) == []
   # What is NSL's rounding is no failure, and the table says so.
   rounded = bad | {'to_float64': {'gradient': 1e-6, 'clean_loss': 0.0}}
-  assert nsl_rows.failures([rounded]) == []
+  assert failures([rounded]) == []
   assert 'gradient: NSL rounds, ours is within 1.0e-06' in nsl_rows.table(
     [rounded], []
   )
-  assert nsl_rows.failures([bad | {'to_float64': {'gradient': 1e-4}}])
+  assert failures([bad | {'to_float64': {'gradient': 1e-4}}])
   assert '(2.0e-04)' in nsl_rows.table([bad | {'not_judged': ['gradient']}], [])
 
 
@@ -258,7 +259,7 @@ def test_what_nsl_cannot_is_said(monkeypatch):
   case = Case('a', 'adversarial', 'cnn', {})
   row = nsl_rows.compare_case(case, {}, theirs, 'float32')
   assert row['note'] == 'NSL: not implemented: l1'
-  assert nsl_rows.failures([row]) == []
+  assert failures([row]) == []
 
 
 def test_random_starts_are_compared_by_their_distribution():
@@ -388,15 +389,15 @@ def test_flips_that_rounding_cannot_explain_are_failures(flips, fails):
     'flips': flips,
     'note': '',
   }
-  lines = nsl_rows.failures([row])
+  lines = failures([row])
   assert len(lines) == fails
   assert all(line.startswith('flips: infinity: step 0.2') for line in lines)
 
 
 def test_random_starts_that_differ_are_failures():
   draw = {'norm': 'l2', 'mean': 'size', 'standard_errors': 1.8}
-  assert nsl_rows.failures([], [draw]) == []
-  (line,) = nsl_rows.failures([], [draw | {'standard_errors': 9.0}])
+  assert failures([], [draw]) == []
+  (line,) = failures([], [draw | {'standard_errors': 9.0}])
   assert line.startswith('random start, l2')
 
 

@@ -50,6 +50,7 @@ from experiments.benchmarks.nsl import (
 from experiments.benchmarks.nsl import (
   venv as nsl_venv,
 )
+from experiments.benchmarks.nsl.verdicts import TOLERANCE, failures
 
 logger = logging.getLogger('advjax')
 
@@ -145,7 +146,7 @@ def compare(
         logger.info('%s', nsl_rows.summary(row))
         rows.append(row)
   return {
-    'tolerance': nsl_rows.TOLERANCE,
+    'tolerance': TOLERANCE,
     'versions': str(theirs['versions']),
     'rows': rows + [nsl_rows.compare_decay(item, theirs) for item in decays],
     'random_init': nsl_rows.compare_draws(theirs, _NUM_DRAWS),
@@ -237,7 +238,7 @@ def main() -> None:
     result = compare(dataset, run_job, _CASES.value)
     write_json(workdir / 'nsl_parity.json', result)
     print(nsl_rows.table(result['rows'], result['random_init']))
-    failed = nsl_rows.failures(result['rows'], result['random_init'])
+    failed = failures(result['rows'], result['random_init'])
     print('\n'.join(failed) or '\nEverything judged is within 1e-5.')
   if not _PARITY_ONLY.value:
     result = _train(dataset, seeds, run_job, devices)
