@@ -268,13 +268,10 @@ def _l1_project(
 
   # The last rounding falls to those that are not at the box, for these are to
   # be seen to be there. Where the box alone holds too much, high does not.
-  def off_box(sizes: Tree) -> Tree:
-    return jax.tree.map(lambda s, r: jnp.where(s < r, s, 0), sizes, room)
-
   sizes = shrink(shift)
-  at_most = epsilon + _l1_size(off_box(sizes))
-  sizes = shrink(jnp.where(_l1_size(sizes) > at_most, high, shift))
-  inside = off_box(sizes)
+  at_box = jax.tree.map(lambda s, r: jnp.where(s < r, 0, s), sizes, room)
+  sizes = shrink(jnp.where(_l1_size(at_box) > epsilon, high, shift))
+  inside = jax.tree.map(lambda s, r: jnp.where(s < r, s, 0), sizes, room)
   excess = jnp.maximum(_l1_size(sizes) - epsilon, 0)
   left = jnp.maximum(1 - _divide(excess, _l1_size(inside)), 0)
   return jax.tree.map(

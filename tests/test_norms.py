@@ -127,10 +127,12 @@ _project = jax.jit(
 
 def test_l1_projection_when_the_box_alone_holds_more_than_the_ball():
   # The shift that fits rounds down, and nothing is left to take the rounding.
-  delta = np.full((1, 6), 0.84604275, np.float32)
-  upper = np.full((1, 6), 2.0**-24, np.float32)
+  delta = np.full((2, 6), 0.84604275, np.float32)
+  upper = np.full((2, 6), 2.0**-24, np.float32)
+  # So little that a sum with the last one does not show it.
+  upper[1, :5], upper[1, 5] = 2.0**-126, 1
   result = _project('l1', delta, np.float32(0), -upper, upper)
-  np.testing.assert_array_equal(result, np.zeros((1, 6)))
+  np.testing.assert_array_equal(result, np.zeros((2, 6)))
 
 
 def test_l1_projection_is_nearer_than_clip_after_projection():
