@@ -44,11 +44,13 @@ def imports(folder: str) -> set[str]:
   """Returns the top-level names of everything imported, anywhere in files."""
   found = set()
   for file in (ROOT / folder).rglob('*.py'):
+    # A script finds the files beside it by their names alone.
+    beside = {path.stem for path in file.parent.glob('*.py')}
     for node in ast.walk(ast.parse(file.read_text())):
       if isinstance(node, ast.Import):
-        found |= {alias.name.split('.')[0] for alias in node.names}
+        found |= {alias.name.split('.')[0] for alias in node.names} - beside
       elif isinstance(node, ast.ImportFrom) and not node.level:
-        found.add(node.module.split('.')[0])
+        found |= {node.module.split('.')[0]} - beside
   return found
 
 
