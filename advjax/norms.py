@@ -162,8 +162,9 @@ def _l2_project(
   upper: Tree | None = None,
 ) -> Tree:
   size = _l2_size(delta)
-  outside = size > epsilon
-  factor = jnp.where(outside, epsilon / jnp.where(outside, size, 1), 1)
+  # Squares of next to nothing underflow: the size is 0 then, delta is not.
+  outside = (size > epsilon) | (epsilon == 0)
+  factor = jnp.where(outside, epsilon / jnp.where(size > 0, size, 1), 1)
   return _clip(_scale(delta, factor), lower, upper)
 
 

@@ -142,6 +142,14 @@ def test_l1_projection_is_nearer_than_clip_after_projection():
   np.testing.assert_allclose(joint, [[0.1, 0.85, 0.05]], rtol=1e-6)
 
 
+def test_a_ball_of_radius_0_holds_nothing():
+  delta = jnp.array([[1e-27, -1e-38], [0.0, 2.0]])
+  for name in norms.NORMS:
+    box = jnp.ones((2, 2))
+    result = _project(name, delta, np.float32(0), -box, box)
+    np.testing.assert_array_equal(result, np.zeros((2, 2)))
+
+
 def test_projection_takes_one_radius_per_example():
   delta = jnp.ones((2, 4))
   epsilon = jnp.array([0.5, 8.0])
