@@ -6,7 +6,7 @@ and leaves the choice of the objective to `set_variant`.
 
 from ml_collections import config_dict
 
-from advjax.config import choose, shrink_to_smoke
+from advjax.config import choose, default_config, shrink_to_smoke
 
 _OBJECTIVES = {
   'standard': {'name': 'standard'},
@@ -53,7 +53,6 @@ def set_variant(
     ValueError: If there is no such variant.
 
   Example:
-    >>> from advjax.config import default_config
     >>> config = set_variant(
     ...   default_config(), 'trades', epsilon=0.1, nsl_step_size=0.2
     ... )
@@ -84,3 +83,57 @@ def set_variant(
       config.dataset.test_split = 'test[:500]'
       config.num_validation = 200
   return config
+
+
+def train_on_set(
+  builder: str,
+  variant: str | None,
+  *,
+  epsilon: float,
+  epsilons: tuple[float, ...],
+  num_epochs: int,
+  batch_size: int,
+) -> config_dict.ConfigDict:
+  """Returns the config of one network on a set of TensorFlow Datasets.
+
+  5,000 training images are held out to choose the best checkpoint by.
+
+  Args:
+    builder: The set, as TFDS writes it.
+    variant: As `set_variant` takes it.
+    epsilon: linf radius to train on, to watch and to report; also NSL's
+      adv_step_size.
+    epsilons: Radii of the curves.
+    num_epochs: Epochs.
+    batch_size: Images per step.
+
+  Returns:
+    The config.
+
+  Raises:
+    ValueError: If there is no such variant.
+
+  Example:
+    >>> config = train_on_set(
+    ...   'mnist',
+    ...   'trades',
+    ...   epsilon=0.2,
+    ...   epsilons=(0.1, 0.2),
+    ...   num_epochs=10,
+    ...   batch_size=64,
+    ... )
+    >>> config.evaluation.epsilon
+    0.2
+  """
+  config = default_config()
+  config.dataset.name = 'tfds'
+  config.dataset.builder = builder
+  config.num_epochs = num_epochs
+  config.batch_size = batch_size
+  config.num_validation = 5000
+  config.monitor.num_images = 500
+  config.monitor.epsilon = epsilon
+  config.evaluation.epsilon = epsilon
+  config.evaluation.epsilons = epsilons
+  config.evaluation.batch_size = 256
+  return set_variant(config, variant, epsilon=epsilon, nsl_step_size=epsilon)

@@ -19,24 +19,17 @@ checkpoint by. A training step of pgd_at and trades holds seven attack steps.
 
 from ml_collections import config_dict
 
-from advjax.config import default_config
-from advjax.variants import set_variant
-
-# The field's usual radius for CIFAR (Madry et al. 2017).
-_EPSILON = 8 / 255
+from advjax.variants import train_on_set
 
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
   """Returns the config of one training run."""
-  config = default_config()
-  config.dataset.name = 'tfds'
-  config.dataset.builder = 'cifar10'
-  config.num_epochs = 30
-  config.batch_size = 128
-  config.num_validation = 5000
-  config.monitor.num_images = 500
-  config.monitor.epsilon = _EPSILON
-  config.evaluation.epsilon = _EPSILON
-  config.evaluation.epsilons = (2 / 255, 4 / 255, 8 / 255)
-  config.evaluation.batch_size = 256
-  return set_variant(config, variant, epsilon=_EPSILON, nsl_step_size=_EPSILON)
+  return train_on_set(
+    'cifar10',
+    variant,
+    # The field's usual radius for CIFAR (Madry et al. 2017).
+    epsilon=8 / 255,
+    epsilons=(2 / 255, 4 / 255, 8 / 255),
+    num_epochs=30,
+    batch_size=128,
+  )

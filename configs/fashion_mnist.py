@@ -19,24 +19,17 @@ training step of pgd_at and trades holds seven attack steps.
 
 from ml_collections import config_dict
 
-from advjax.config import default_config
-from advjax.variants import set_variant
-
-# Half of MNIST's: its shapes stand out from black, these differ by shades.
-_EPSILON = 0.1
+from advjax.variants import train_on_set
 
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
   """Returns the config of one training run."""
-  config = default_config()
-  config.dataset.name = 'tfds'
-  config.dataset.builder = 'fashion_mnist'
-  config.num_epochs = 10
-  config.batch_size = 64
-  config.num_validation = 5000
-  config.monitor.num_images = 500
-  config.monitor.epsilon = _EPSILON
-  config.evaluation.epsilon = _EPSILON
-  config.evaluation.epsilons = (0.05, 0.1, 0.2)
-  config.evaluation.batch_size = 256
-  return set_variant(config, variant, epsilon=_EPSILON, nsl_step_size=0.1)
+  return train_on_set(
+    'fashion_mnist',
+    variant,
+    # Half of MNIST's: its shapes stand out from black, these differ by shades.
+    epsilon=0.1,
+    epsilons=(0.05, 0.1, 0.2),
+    num_epochs=10,
+    batch_size=64,
+  )

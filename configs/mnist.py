@@ -19,25 +19,18 @@ training step of pgd_at and trades holds seven attack steps.
 
 from ml_collections import config_dict
 
-from advjax.config import default_config
-from advjax.variants import set_variant
-
-# What NSL's tutorial perturbs by; at Madry et al.'s 0.3 a network this small
-# may not begin to learn.
-_EPSILON = 0.2
+from advjax.variants import train_on_set
 
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
   """Returns the config of one training run."""
-  config = default_config()
-  config.dataset.name = 'tfds'
-  config.dataset.builder = 'mnist'
-  config.num_epochs = 10
-  config.batch_size = 64
-  config.num_validation = 5000
-  config.monitor.num_images = 500
-  config.monitor.epsilon = _EPSILON
-  config.evaluation.epsilon = _EPSILON
-  config.evaluation.epsilons = (0.1, 0.2, 0.3)
-  config.evaluation.batch_size = 256
-  return set_variant(config, variant, epsilon=_EPSILON, nsl_step_size=0.2)
+  return train_on_set(
+    'mnist',
+    variant,
+    # What NSL's tutorial perturbs by; at Madry et al.'s 0.3 a network as small
+    # as this may not begin to learn.
+    epsilon=0.2,
+    epsilons=(0.1, 0.2, 0.3),
+    num_epochs=10,
+    batch_size=64,
+  )
