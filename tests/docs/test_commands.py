@@ -115,6 +115,9 @@ def test_other_commands_name_what_is_there(page, command):
   else:
     assert program == '.venv/bin/python', f'what does {command} run?'
     paths = arguments[:1]
+    if paths == ['-m']:
+      module = arguments[1].replace('.', '/')
+      paths = [f'{module}/__main__.py']
   for path in paths:
     assert (pages.ROOT / path).exists(), command
 
