@@ -11,7 +11,8 @@ import pytest
 from advjax.config import member_config
 from advjax.evaluation.members import parse_attacks
 from advjax.training.parallel import replicate
-from advjax.training.setup import create_training, device_inputs
+from advjax.training.placement import device_inputs
+from advjax.training.setup import create_training
 from tests import stand_ins
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'

@@ -10,10 +10,13 @@ from advjax.config import check_range, choose
 from advjax.models.adapters import Model, from_linen
 from advjax.models.networks import CNN, MLP, MatlabCNN
 
+# Of a network's BatchNorm: `axis_name` and `axis_index_groups`.
+_Axis = Mapping[str, Any]
+
 
 def _cnn(
   num_classes: int,
-  axis_name: str | None,
+  axis: _Axis,
   *,
   conv_filters: Sequence[int] = CNN.conv_filters,
   kernel_size: Sequence[int] = CNN.kernel_size,
@@ -28,32 +31,32 @@ def _cnn(
     pool_size,
     num_fc_units,
     batch_norm,
-    axis_name,
+    **axis,
   )
 
 
-def _matlab_cnn(num_classes: int, axis_name: str | None) -> nn.Module:
-  del axis_name  # No BatchNorm.
+def _matlab_cnn(num_classes: int, axis: _Axis) -> nn.Module:
+  del axis  # No BatchNorm.
   return MatlabCNN(num_classes)
 
 
 def _mlp(
   num_classes: int,
-  axis_name: str | None,
+  axis: _Axis,
   *,
   hidden_units: Sequence[int] = MLP.hidden_units,
 ) -> nn.Module:
-  del axis_name  # No BatchNorm.
+  del axis  # No BatchNorm.
   return MLP(num_classes, hidden_units)
 
 
 def _logistic_regression(
   num_classes: int,
-  axis_name: str | None,
+  axis: _Axis,
   *,
   zero_init: bool = False,
 ) -> nn.Module:
-  del axis_name  # No BatchNorm.
+  del axis  # No BatchNorm.
   return MLP(num_classes, (), zero_init)
 
 
@@ -66,7 +69,10 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
 
 
 def create_model(
-  config: Mapping[str, Any], num_classes: int, axis_name: str | None = None
+  config: Mapping[str, Any],
+  num_classes: int,
+  axis_name: str | None = None,
+  axis_index_groups: Sequence[Sequence[int]] | None = None,
 ) -> Model:
   """Builds the model that a config names.
 
@@ -76,6 +82,8 @@ def create_model(
     num_classes: Logits.
     axis_name: Mapped axis over which BatchNorm averages its statistics in
       training; None: each device its own.
+    axis_index_groups: Places on that axis which are averaged over together;
+      None: all of them.
 
   Returns:
     The model.
@@ -100,7 +108,8 @@ def create_model(
     if isinstance(value, bool):
       continue
     fields[field] = _sizes(f'model.{field}', value, field.endswith('_size'))
-  return from_linen(factory(num_classes, axis_name, **fields))
+  axis = {'axis_name': axis_name, 'axis_index_groups': axis_index_groups}
+  return from_linen(factory(num_classes, axis, **fields))
 
 
 def _sizes(field: str, value: Any, is_pair: bool) -> tuple[int, ...]:

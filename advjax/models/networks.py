@@ -24,6 +24,7 @@ class CNN(nn.Module):
     num_fc_units: Units of the dense layers before the logits.
     batch_norm: Whether a BatchNorm stands before each convolution's ReLU.
     axis_name: Mapped axis over which BatchNorm averages its statistics.
+    axis_index_groups: Places on it that are averaged over together.
   """
 
   num_classes: int
@@ -33,6 +34,7 @@ class CNN(nn.Module):
   num_fc_units: Sequence[int] = (64,)
   batch_norm: bool = False
   axis_name: str | None = None
+  axis_index_groups: Sequence[Sequence[int]] | None = None
 
   @nn.compact
   def __call__(self, images: Array, *, train: bool = False) -> Array:
@@ -43,7 +45,9 @@ class CNN(nn.Module):
       if self.batch_norm:
         hidden = _conv(filters, self.kernel_size, 'VALID', name=name)(hidden)
         hidden = nn.BatchNorm(
-          use_running_average=not train, axis_name=self.axis_name
+          use_running_average=not train,
+          axis_name=self.axis_name,
+          axis_index_groups=self.axis_index_groups,
         )(hidden)
         if index < last:
           hidden = layers.max_pool(hidden, self.pool_size, self.pool_size)

@@ -1,18 +1,20 @@
 """The training loop: chunks of compiled steps, and what happens in between."""
 
 import contextlib
+import dataclasses
 import logging
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
 
 from advjax.training.logs import MetricsLog, Progress
-from advjax.training.parallel import replicate
+from advjax.training.placement import device_inputs, place
 from advjax.training.record import add_chunk, log_steps
 from advjax.training.run import (
+  Diverged,
   Run,
   TrainResult,
   check_finite,
@@ -21,12 +23,7 @@ from advjax.training.run import (
   result_of,
   save,
 )
-from advjax.training.setup import (
-  Training,
-  device_inputs,
-  stack_runs,
-  unstack_runs,
-)
+from advjax.training.setup import Training
 from advjax.training.signals import Interrupted, stop_on_signals
 from advjax.training.state import TrainState
 from advjax.training.workdir import config_to_json
@@ -60,7 +57,10 @@ def train(
       stays.
     ValueError: if no checkpoint in the workdir can be read.
   """
-  return train_at_once([training], [workdir], names=[name])[0]
+  (result,) = train_at_once([training], [workdir], names=[name])
+  if isinstance(result, Diverged):
+    raise result
+  return result
 
 
 def train_at_once(
@@ -68,13 +68,14 @@ def train_at_once(
   workdirs: Sequence[pathlib.Path],
   *,
   names: Sequence[str],
-) -> list[TrainResult]:
-  """Trains several runs of one program at once, vmapped inside the pmap.
+) -> list[TrainResult | Diverged]:
+  """Trains several runs of one program at once.
 
-  Each run keeps its own folder, and starts, draws and sees what it does alone;
-  float32 rounding alone can differ. Whether it is faster is another question:
-  on CPUs the batched matrix products are slower than one run after another.
-  Runs that lag behind, after a kill say, are first trained on alone.
+  Each run keeps its own folder, and starts, draws and sees what it does alone,
+  on as many devices as a team has: on CPUs, where the runs of a team take
+  turns, bit for bit; on accelerators, where they are vmapped, but for float32
+  rounding. A run that diverges stops by itself. Runs that lag behind, after a
+  kill say, first catch up while the others wait.
 
   Args:
     trainings: Runs on the same data that differ in their seed, hparams and
@@ -83,12 +84,12 @@ def train_at_once(
     names: What the log calls each.
 
   Returns:
-    A result for each; a run's seconds and milliseconds are its share.
+    For each its result, or the error of a run that diverged; a run's seconds
+    and milliseconds are its share.
 
   Raises:
     ValueError: if the runs differ in more; and as `train`.
     Interrupted: as `train`.
-    Diverged: as `train`, for the first run that does.
   """
   for training, name in zip(trainings, names, strict=True):
     _check_same_program(trainings[0], training, f'{name} and {names[0]}')
@@ -98,14 +99,23 @@ def train_at_once(
   ]
   runs = [run for run, _ in restored]
   states = [state for _, state in restored]
-  furthest = max(int(state.step) for state in states)
-  for index, (run, state) in enumerate(restored):
-    if int(state.step) < furthest:
-      (states[index],) = _train([run], [state], furthest)
-  if furthest < runs[0].num_steps:
-    states = _train(runs, states, runs[0].num_steps)
+  failures: dict[int, Diverged] = {}
+  while True:
+    steps = {
+      index: int(state.step)
+      for index, state in enumerate(states)
+      if index not in failures
+    }
+    lowest = min(steps.values(), default=runs[0].num_steps)
+    if lowest == runs[0].num_steps:
+      break
+    going = [index for index, step in steps.items() if step == lowest]
+    ahead = [step for step in steps.values() if step > lowest]
+    until = min(ahead, default=runs[0].num_steps)
+    states = _train(runs, states, going, until, failures)
   return [
-    result_of(run, state) for run, state in zip(runs, states, strict=True)
+    failures.get(index) or result_of(run, state)
+    for index, (run, state) in enumerate(zip(runs, states, strict=True))
   ]
 
 
@@ -146,109 +156,175 @@ def train_seeds(
     A result for each.
 
   Raises:
-    ValueError, Interrupted, Diverged: as `train_at_once`.
+    ValueError, Interrupted, Diverged: as `train`.
   """
-  if trainings[0].devices[0].platform != 'cpu':
-    return train_at_once(trainings, workdirs, names=names)
-  return [
-    train(training, workdir, name=name)
-    for training, workdir, name in zip(trainings, workdirs, names, strict=True)
-  ]
+  if trainings[0].devices[0].platform == 'cpu':
+    return [
+      train(training, workdir, name=name)
+      for training, workdir, name in zip(
+        trainings, workdirs, names, strict=True
+      )
+    ]
+  results = []
+  for result in train_at_once(trainings, workdirs, names=names):
+    if isinstance(result, Diverged):
+      raise result
+    results.append(result)
+  return results
+
+
+@dataclasses.dataclass
+class _Going:
+  """The runs that take steps; those that diverge drop out.
+
+  Attributes:
+    runs: All runs, those that wait included.
+    indices: Which of them go.
+    failures: Those that have diverged.
+    logs: The log of each run that goes.
+  """
+
+  runs: Sequence[Run]
+  indices: list[int]
+  failures: dict[int, Diverged]
+  logs: dict[int, MetricsLog]
+
+  @property
+  def first(self) -> Run:
+    return self.runs[self.indices[0]]
+
+  @property
+  def name(self) -> str:
+    several = len(self.indices) > 1
+    return f'{len(self.indices)} runs' if several else self.first.name
+
+  def each(self) -> Iterator[tuple[int, Run, MetricsLog]]:
+    for index in list(self.indices):
+      yield index, self.runs[index], self.logs[index]
+
+  @contextlib.contextmanager
+  def watch(self, index: int) -> Iterator[None]:
+    """Takes a run out if it turns out to have diverged."""
+    try:
+      yield
+    except Diverged as error:
+      self.failures[index] = error
+      self.indices.remove(index)
+      if len(self.runs) > 1:
+        logger.error('error: %s', error)
 
 
 def _train(
-  runs: Sequence[Run], states: Sequence[TrainState], until: int
+  runs: Sequence[Run],
+  states: Sequence[TrainState],
+  indices: list[int],
+  until: int,
+  failures: dict[int, Diverged],
 ) -> list[TrainState]:
-  """Runs the steps that are left until a step; the runs are at the same one."""
-  step = int(states[0].step)
+  """Takes the runs `indices`, all at one step, to another; the others wait."""
+  step = int(states[indices[0]].step)
   with contextlib.ExitStack() as stack:
-    logs = [
-      stack.enter_context(
-        contextlib.closing(MetricsLog(run.workdir, run.record.log_bytes, step))
-      )
-      for run in runs
-    ]
-    return _train_logged(runs, states, until, logs)
+    logs = {}
+    for index in indices:
+      log = MetricsLog(runs[index].workdir, runs[index].record.log_bytes, step)
+      logs[index] = stack.enter_context(contextlib.closing(log))
+    going = _Going(runs, indices, failures, logs)
+    return _train_logged(going, states, until)
 
 
 def _train_logged(
-  runs: Sequence[Run],
-  states: Sequence[TrainState],
-  until: int,
-  logs: Sequence[MetricsLog],
+  going: _Going, states: Sequence[TrainState], until: int
 ) -> list[TrainState]:
-  first = runs[0]
-  plan, config = first.training.plan, first.training.config
-  num_steps, step = first.num_steps, int(states[0].step)
-  name = ', '.join(run.name for run in runs)
+  runs, training = going.runs, going.first.training
+  plan, config = training.plan, training.config
+  num_steps, step = going.first.num_steps, int(states[going.indices[0]].step)
   if step:
-    logger.info('%s: going on from step %d', name, step)
-  data, inputs = device_inputs([run.training for run in runs])
-  state = replicate(stack_runs(states), first.training.devices)
-  train_steps = (
-    first.training.train_steps_at_once
-    if len(runs) > 1
-    else first.training.train_steps
-  )
+    logger.info('%s: going on from step %d', going.name, step)
+  placement = place([run.training for run in runs])
+  inputs = device_inputs([run.training for run in runs])
+  state = placement.put(states)
+  train_steps = training.train_runs if len(runs) > 1 else training.train_steps
   chunk = 1
-  progress = Progress(name, num_steps, config.num_epochs, step)
+  progress = Progress(going.name, num_steps, config.num_epochs, step)
   with contextlib.closing(progress), stop_on_signals() as stop:
     # No steps: compiles, so that the times below are those of the steps.
-    state, _ = train_steps(state, data, inputs, np.int32(0))
+    state, _ = train_steps(state, *inputs, placement.num_steps(0, ()))
     stopped: int | None = None
-    while step < until and not stopped:
+    while step < until and going.indices and not stopped:
       rest = plan.steps_per_epoch - step % plan.steps_per_epoch
       count = min(chunk, rest, until - step)
       if config.log_every_steps:
-        count = min(count, config.log_every_steps - first.record.num_pending)
+        pending = going.first.record.num_pending
+        count = min(count, config.log_every_steps - pending)
       start = time.perf_counter()
-      state, history = train_steps(state, data, inputs, np.int32(count))
-      history = jax.tree.map(np.asarray, history)
+      counts = placement.num_steps(count, going.indices)
+      state, history = train_steps(state, *inputs, counts)
+      history = placement.get(jax.tree.map(np.asarray, history))
       seconds = time.perf_counter() - start
-      for run, metrics in zip(runs, unstack_runs(history, runs), strict=True):
-        metrics = {key: values[:count] for key, values in metrics.items()}
-        check_finite(run, metrics['loss'], step)
-        add_chunk(run.record, metrics, seconds / len(runs))
+      latest = _add_chunk(going, history, step, count, seconds)
+      if not going.indices:
+        break
       step += count
       fitting = int(_CHUNK_SECONDS * count / seconds)
       chunk = max(1, min(fitting, _MAX_GROWTH * count))
-      rate = len(runs) * count * config.batch_size / seconds
+      rate = len(going.indices) * count * config.batch_size / seconds
       epoch = -(-step // plan.steps_per_epoch)
-      latest = {
-        key: float(values[..., count - 1].mean())
-        for key, values in history.items()
-      }
       progress.update(epoch, count, latest, rate)
       epoch_done = step % plan.steps_per_epoch == 0
-      if epoch_done or first.record.num_pending == config.log_every_steps:
-        for run, log in zip(runs, logs, strict=True):
+      if epoch_done or going.first.record.num_pending == config.log_every_steps:
+        for _, run, log in going.each():
           log_steps(run.record, log, step, epoch, rate)
       if epoch_done:
-        ended = [
-          end_epoch(run, own, log, step, epoch)
-          for run, own, log in zip(
-            runs, unstack_runs(state, runs), logs, strict=True
-          )
-        ]
-        left = (num_steps - step) * seconds / count
-        progress.epoch_done(epoch, _mean(ended), rate, left)
+        ended = _end_epoch(going, placement.get(state), step, epoch)
+        progress.epoch_done(
+          epoch, ended, rate, (num_steps - step) * seconds / count
+        )
       due = epoch_done and epoch % config.checkpoint_every_epochs == 0
       # Read once: a signal that comes later waits for another chunk, and so
       # for a checkpoint.
       stopped = stop.signum
       if due or step == until or stopped:
-        for run, own, log in zip(
-          runs, unstack_runs(state, runs), logs, strict=True
-        ):
-          save(run, run.last, own, log, keep=2)
+        own = placement.get(state)
+        for index, run, log in going.each():
+          with going.watch(index):
+            save(run, run.last, own[index], log, keep=2)
   # Also after the last step: there is more to do than training.
   if stop.signum:
     raise Interrupted(stop.signum)
-  return unstack_runs(state, runs)
+  return placement.get(state)
+
+
+def _add_chunk(
+  going: _Going,
+  history: Sequence[Mapping[str, np.ndarray]],
+  step: int,
+  count: int,
+  seconds: float,
+) -> dict[str, float]:
+  """Adds a chunk to the records; returns the last step's mean metrics."""
+  share, latest = seconds / len(going.indices), []
+  for index, run, _ in going.each():
+    metrics = {key: values[:count] for key, values in history[index].items()}
+    with going.watch(index):
+      check_finite(run, metrics['loss'], step)
+      add_chunk(run.record, metrics, share)
+      latest.append({key: values[-1] for key, values in metrics.items()})
+  return _mean(latest)
+
+
+def _end_epoch(
+  going: _Going, states: Sequence[TrainState], step: int, epoch: int
+) -> dict[str, float]:
+  """Ends an epoch of every run; returns the mean metrics."""
+  ended = []
+  for index, run, log in going.each():
+    with going.watch(index):
+      ended.append(end_epoch(run, states[index], log, step, epoch))
+  return _mean(ended)
 
 
 def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
   return {
     name: float(np.mean([each[name] for each in metrics]))
-    for name in metrics[0]
+    for name in (metrics[0] if metrics else ())
   }

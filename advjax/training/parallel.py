@@ -92,19 +92,44 @@ def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
+def split(tree: Any, devices: Sequence[jax.Device]) -> Any:
+  """Gives every device its part of a pytree, as a pmap over them returns it.
+
+  Args:
+    tree: A pytree of arrays `[D, ...]`, a row for each device.
+    devices: The devices.
+
+  Returns:
+    The pytree, split over the devices.
+
+  Example:
+    >>> split({'seed': np.zeros((1, 3))}, jax.devices()[:1])['seed'].shape
+    (1, 3)
+  """
+  mesh = Mesh(np.asarray(devices), (AXIS,))
+  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
 def parallelize(
-  function: Callable, devices: Sequence[jax.Device], *, num_args: int
+  function: Callable,
+  devices: Sequence[jax.Device],
+  *,
+  num_args: int,
+  split_args: Sequence[int] = (),
 ) -> functools.partial:
   """Maps `function(rank, state, ...)` over devices with pmap.
 
   All arguments but the rank are the same on every device, and so are the
-  results, of which the first device's copy is returned. The state, the first
+  results, of which the first device's copy is returned; with `split_args`
+  every device has arguments and results of its own. The state, the first
   argument after the rank, is donated.
 
   Args:
     function: Per-device code with collectives over `AXIS`.
     devices: The devices.
     num_args: Number of arguments after the rank.
+    split_args: Places of those, counted from 0, that have a leading axis over
+      the devices. If there are any, so have the results.
 
   Returns:
     The pmapped function with its first argument, the ranks, filled in.
@@ -121,8 +146,8 @@ def parallelize(
   mapped = jax.pmap(
     function,
     axis_name=AXIS,
-    in_axes=(0, *[None] * num_args),
-    out_axes=None,
+    in_axes=(0, *[0 if i in split_args else None for i in range(num_args)]),
+    out_axes=0 if split_args else None,
     devices=list(devices),
     donate_argnums=1,
   )

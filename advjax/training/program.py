@@ -14,6 +14,7 @@ import optax
 from ml_collections import config_dict
 
 from advjax.models import Model, create_model
+from advjax.training.at_once import make_train_runs
 from advjax.training.decay import create_decay
 from advjax.training.metrics import make_evaluate_metrics
 from advjax.training.monitor import robust_accuracy_objective
@@ -23,6 +24,7 @@ from advjax.training.parallel import parallelize
 from advjax.training.step import (
   AXIS,
   StepPlan,
+  Teams,
   make_train_step,
   make_train_steps,
 )
@@ -46,7 +48,9 @@ class Program(NamedTuple):
     objective: What is minimised.
     optimizer: Directions of the updates.
     train_steps: `(state, data, inputs, num_steps) -> (state, history)`.
-    train_steps_at_once: The same over stacked states and inputs.
+    train_runs: The same for several runs at once (`make_train_runs`). With
+      several teams, states, inputs and num_steps have another axis in front,
+      over the devices, and so have the results.
     evaluate: The objective's mean metrics over a split.
     monitor: Clean and PGD accuracy over a split.
   """
@@ -55,7 +59,7 @@ class Program(NamedTuple):
   objective: Objective
   optimizer: optax.GradientTransformation
   train_steps: Callable
-  train_steps_at_once: Callable
+  train_runs: Callable
   evaluate: Callable
   monitor: Callable
 
@@ -93,9 +97,9 @@ def shared_program(
   frozen = config_dict.FrozenConfigDict(config)
   placed = tuple(devices)
   batch_size = frozen.evaluation.batch_size
-  model = _model(frozen.model, num_classes)
+  model = _model(frozen.model, num_classes, plan.teams)
   steps = config_dict.FrozenConfigDict({f: frozen[f] for f in _STEP_FIELDS})
-  objective, optimizer, train_steps, at_once = _steps(
+  objective, optimizer, train_steps, train_runs = _steps(
     model, steps, plan, placed
   )
   return Program(
@@ -103,7 +107,7 @@ def shared_program(
     objective=objective,
     optimizer=optimizer,
     train_steps=train_steps,
-    train_steps_at_once=at_once,
+    train_runs=train_runs,
     evaluate=_evaluate(model, objective, placed, batch_size),
     monitor=_evaluate(
       model, _monitor_objective(frozen.monitor.num_steps), placed, batch_size
@@ -112,8 +116,12 @@ def shared_program(
 
 
 @functools.lru_cache(maxsize=16)
-def _model(config: config_dict.FrozenConfigDict, num_classes: int) -> Model:
-  return create_model(config, num_classes, axis_name=AXIS)
+def _model(
+  config: config_dict.FrozenConfigDict, num_classes: int, teams: Teams
+) -> Model:
+  return create_model(
+    config, num_classes, axis_name=AXIS, axis_index_groups=teams
+  )
 
 
 @functools.lru_cache(maxsize=16)
@@ -138,14 +146,17 @@ def _steps(
     multiplier_decay=None
     if config.multiplier_decay.name == 'constant'
     else decay,
+    teams=plan.teams,
   )
   steps = make_train_steps(step, plan)
-  steps_at_once = jax.vmap(steps, in_axes=(None, 0, None, 0, None))
+  runs = make_train_runs(steps, batched=devices[0].platform != 'cpu')
   return (
     objective,
     optimizer,
     parallelize(steps, devices, num_args=4),
-    parallelize(steps_at_once, devices, num_args=4),
+    parallelize(
+      runs, devices, num_args=4, split_args=(0, 2, 3) if plan.teams else ()
+    ),
   )
 
 

@@ -15,10 +15,9 @@ from advjax.models import Model
 from advjax.training import checkpoint
 from advjax.training.decay import create_decay
 from advjax.training.objectives import Objective, read_hparams
-from advjax.training.parallel import replicate
 from advjax.training.program import shared_program
 from advjax.training.state import TrainState, create_state
-from advjax.training.step import RunInputs, StepPlan
+from advjax.training.step import StepPlan
 from advjax.types import Array, LogitsFn
 
 
@@ -41,8 +40,9 @@ class Training(NamedTuple):
     devices: The devices.
     init_state: Makes the state before the first step.
     train_steps: `(state, data, inputs, num_steps) -> (state, history)`.
-    train_steps_at_once: The same for several runs, states and inputs stacked.
-      Runs whose programs are the same object can be trained at once.
+    train_runs: The same for several runs, states and inputs placed by
+      `Placement`. Runs whose programs are the same object can be trained at
+      once.
     evaluate: The objective's mean metrics over a split.
     monitor: Clean and PGD accuracy over a split.
   """
@@ -61,7 +61,7 @@ class Training(NamedTuple):
   devices: Sequence[jax.Device]
   init_state: Callable[[], TrainState]
   train_steps: Callable
-  train_steps_at_once: Callable
+  train_runs: Callable
   evaluate: Callable
   monitor: Callable
 
@@ -70,6 +70,8 @@ def create_training(
   config: config_dict.ConfigDict,
   dataset: Dataset,
   devices: Sequence[jax.Device],
+  *,
+  num_teams: int = 1,
 ) -> Training:
   """Builds a run from its config; nothing is computed yet.
 
@@ -77,6 +79,8 @@ def create_training(
     config: A training config (`advjax.config.default_config`).
     dataset: From `advjax.data.load(config.dataset)`.
     devices: The devices to train on.
+    num_teams: Teams that the devices are cut into, each for runs of its own,
+      where several are trained at once; divides the number of devices.
 
   Returns:
     The run.
@@ -94,10 +98,11 @@ def create_training(
     45
   """
   check_config(config)
-  if config.batch_size < len(devices):
+  team_size = len(devices) // num_teams
+  if config.batch_size < team_size:
     raise ValueError(
       f'batch_size = {config.batch_size}; allowed: at least the number of '
-      f'devices, {len(devices)}'
+      f'devices, {team_size}'
     )
   hparams = read_hparams(config.hparams, config.objective.name)
   create_decay(config.multiplier_decay)
@@ -111,7 +116,7 @@ def create_training(
   train_rows, held_out = holdout(
     len(train_split.labels), config.num_validation, config.seed
   )
-  plan = StepPlan(len(train_rows), config.batch_size, len(devices))
+  plan = StepPlan(len(train_rows), config.batch_size, team_size, num_teams)
   program = shared_program(config, dataset.num_classes, plan, devices)
   init_key, train_key = jax.random.split(jax.random.key(config.seed))
   watched = held_out if config.num_validation else train_rows
@@ -156,7 +161,7 @@ def create_training(
     devices=devices,
     init_state=init_state,
     train_steps=program.train_steps,
-    train_steps_at_once=program.train_steps_at_once,
+    train_runs=program.train_runs,
     evaluate=program.evaluate,
     monitor=program.monitor,
   )
@@ -173,31 +178,6 @@ def _check_network(model: Model, name: str, shape: Sequence[int]) -> Any:
       f'model.name = {name!r} does not take images of shape {tuple(shape)}: '
       f'{reason}'
     ) from error
-
-
-def device_inputs(
-  trainings: Sequence[Training],
-) -> tuple[dict[str, Array], RunInputs]:
-  """Returns the training data and what the runs differ in, on every device.
-
-  Args:
-    trainings: Runs on the same data, one or several to train at once.
-
-  Returns:
-    `(data, inputs)` for `train_steps`, or, with the inputs of several runs
-    stacked, for `train_steps_at_once`.
-  """
-  split = trainings[0].train_split
-  data = {'image': split.images, 'label': split.labels}
-  inputs = [
-    RunInputs(
-      rows=jnp.asarray(training.rows),
-      hparams={n: jnp.float32(v) for n, v in training.hparams.items()},
-      key=training.key,
-    )
-    for training in trainings
-  ]
-  return replicate((data, stack_runs(inputs)), trainings[0].devices)
 
 
 def final_hparams(training: Training) -> dict[str, float]:
@@ -217,46 +197,6 @@ def final_hparams(training: Training) -> dict[str, float]:
   return hparams | {
     'multiplier': float(decay(hparams['multiplier'], num_steps))
   }
-
-
-def stack_runs(trees: Sequence[Any]) -> Any:
-  """Stacks the states or inputs of several runs; one run's stay as they are.
-
-  Args:
-    trees: One pytree per run.
-
-  Returns:
-    The only one, or one whose leaves have a leading axis over the runs.
-
-  Example:
-    >>> stack_runs([{'a': jnp.zeros(3)}, {'a': jnp.ones(3)}])['a'].shape
-    (2, 3)
-  """
-  if len(trees) == 1:
-    return trees[0]
-  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-def unstack_runs(tree: Any, runs: Sequence[Any]) -> list[Any]:
-  """Undoes `stack_runs`.
-
-  Args:
-    tree: What `stack_runs` returned, or what a program made of it.
-    runs: The runs, of which the number counts.
-
-  Returns:
-    One pytree per run.
-
-  Example:
-    >>> one, other = unstack_runs({'a': jnp.eye(2)}, range(2))
-    >>> other['a'].tolist()
-    [0.0, 1.0]
-  """
-  if len(runs) == 1:
-    return [tree]
-  return [
-    jax.tree.map(lambda leaf, i=i: leaf[i], tree) for i in range(len(runs))
-  ]
 
 
 def eval_logits_fn(model: Model, params: Any, model_state: Any) -> LogitsFn:

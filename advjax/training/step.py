@@ -22,14 +22,36 @@ from advjax.training.state import TrainState
 from advjax.types import Array
 
 AXIS = 'devices'
+# Places on the axis that collectives stay within; None: all of them.
+Teams = tuple[tuple[int, ...], ...] | None
 
 
 class StepPlan(NamedTuple):
-  """The static shape of training: how many examples, rows and devices."""
+  """The static shape of training: how many examples, rows and devices.
+
+  Attributes:
+    num_examples: Training images.
+    batch_size: Images per step.
+    num_devices: Devices that share a batch: a team.
+    num_teams: Teams on the axis, one after the other; each trains runs of its
+      own. Collectives stay within a team.
+  """
 
   num_examples: int
   batch_size: int
   num_devices: int
+  num_teams: int = 1
+
+  @property
+  def teams(self) -> Teams:
+    """Places on the axis by team, as collectives take them; None for one."""
+    if self.num_teams == 1:
+      return None
+    places = range(self.num_teams * self.num_devices)
+    return tuple(
+      tuple(places[start : start + self.num_devices])
+      for start in places[:: self.num_devices]
+    )
 
   @property
   def steps_per_epoch(self) -> int:
@@ -68,6 +90,7 @@ def _take_batch(
 
   Padding repeats real examples, with weight 0.
   """
+  rank %= plan.num_devices
   rows = rank * plan.rows_per_device + jnp.arange(plan.rows_per_device)
   order = position * plan.batch_size + rows
   mask = (rows < plan.batch_size) & (order < plan.num_examples)
@@ -77,12 +100,18 @@ def _take_batch(
   batch = {
     'image': to_float(data['image'][indices]),
     'label': data['label'][indices],
-    'weight': mask / jax.lax.psum(mask.sum(), AXIS),
+    'weight': mask / _psum(mask.sum(), plan.teams),
   }
   return batch, mask, keys
 
 
-def reduce_metrics(metrics: Metrics, mask: Array) -> Metrics:
+def _psum(tree: Any, teams: Teams) -> Any:
+  return jax.lax.psum(tree, AXIS, axis_index_groups=teams)
+
+
+def reduce_metrics(
+  metrics: Metrics, mask: Array, teams: Teams = None
+) -> Metrics:
   """Averages per-example metrics over the real examples of all devices.
 
   psum(sum(mask * metric)) / psum(sum(mask))
@@ -90,9 +119,10 @@ def reduce_metrics(metrics: Metrics, mask: Array) -> Metrics:
   Args:
     metrics: Numbers per example, `[B]`.
     mask: 1 for a real example, 0 for padding, `[B]`.
+    teams: Devices that are averaged over together; None: all of them.
 
   Returns:
-    One number per metric, the same on all devices.
+    One number per metric, the same on all devices (of a team).
 
   Example:
     >>> import functools
@@ -103,9 +133,9 @@ def reduce_metrics(metrics: Metrics, mask: Array) -> Metrics:
     >>> float(values['loss'][0])
     1.0
   """
-  count = jax.lax.psum(mask.sum(), AXIS)
+  count = _psum(mask.sum(), teams)
   sums = jax.tree.map(lambda metric: (mask * metric).sum(), metrics)
-  return jax.tree.map(lambda total: total / count, jax.lax.psum(sums, AXIS))
+  return jax.tree.map(lambda total: total / count, _psum(sums, teams))
 
 
 def _varying(tree: Any) -> Any:
@@ -129,6 +159,7 @@ def make_train_step(
   *,
   ema_decay: float = 0.0,
   multiplier_decay: Decay | None = None,
+  teams: Teams = None,
 ) -> Callable:
   """Builds the update of the state by one batch.
 
@@ -144,6 +175,7 @@ def make_train_step(
     ema_decay: Decay of the moving average of params; 0 for none.
     multiplier_decay: From `create_decay`: how `hparams['multiplier']` falls
       with the steps; None keeps it.
+    teams: Devices that share a batch, `StepPlan.teams`; None: all of them.
 
   Returns:
     `train_step(state, batch, mask, hparams, key) -> (state, metrics)`, to
@@ -176,12 +208,12 @@ def make_train_step(
     gradients, (model_state, metrics) = jax.grad(loss_fn, has_aux=True)(
       _varying(state.params)
     )
-    gradients = jax.lax.psum(gradients, AXIS)
+    gradients = _psum(gradients, teams)
     # Identity for synchronised BatchNorm; keeps other statistics from
     # drifting apart, of which only the first device's would survive.
     model_state = jax.tree.map(
       lambda leaf: (
-        jax.lax.pmean(leaf, AXIS)
+        jax.lax.pmean(leaf, AXIS, axis_index_groups=teams)
         if jnp.issubdtype(leaf.dtype, jnp.floating)
         else leaf
       ),
@@ -202,7 +234,7 @@ def make_train_step(
     state = TrainState(
       state.step + 1, params, model_state, opt_state, ema_params
     )
-    return state, reduce_metrics(metrics, mask)
+    return state, reduce_metrics(metrics, mask, teams)
 
   return train_step
 
@@ -223,7 +255,6 @@ def make_train_steps(train_step: Callable, plan: StepPlan) -> Callable:
     on the axis, `data` holds the whole training split: `image` (uint8 or
     float32) and `label`; `inputs` are `RunInputs`. `history` has a float32
     `[steps_per_epoch]` for each metric, of which num_steps entries are set.
-    A vmap over states and inputs trains several runs at once.
 
   Example:
     >>> plan = StepPlan(num_examples=1437, batch_size=32, num_devices=2)

@@ -15,7 +15,8 @@ import tensorflow_datasets
 from advjax import data
 from advjax.config import default_config
 from advjax.data import records, tfds
-from advjax.training.setup import create_training, device_inputs
+from advjax.training.placement import device_inputs
+from advjax.training.setup import create_training
 from tests.data import tfds_sets
 
 ROOT = pathlib.Path(__file__).parents[2]

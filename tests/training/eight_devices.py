@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 
 from advjax import data
 from advjax.config import default_config
-from advjax.training import setup
+from advjax.training import placement, setup
 from advjax.training.parallel import replicate
 from advjax.training.step import AXIS
 
@@ -44,7 +44,7 @@ def run(training, train_steps):
   start = training.plan.steps_per_epoch - NUM_STEPS // 2
   step = jnp.full_like(state.step, start)
   state = replicate(state._replace(step=step), training.devices)
-  inputs = setup.device_inputs([training])
+  inputs = placement.device_inputs([training])
   losses = []
   for _ in range(2):
     state, history = train_steps(state, *inputs, np.int32(NUM_STEPS // 2))

@@ -45,9 +45,12 @@ def config(**changes):
   return result
 
 
-def training(num_devices=1, data=None, **changes):
+def training(num_devices=1, data=None, num_teams=1, **changes):
   return create_training(
-    config(**changes), data or dataset(), jax.devices()[:num_devices]
+    config(**changes),
+    data or dataset(),
+    jax.devices()[:num_devices],
+    num_teams=num_teams,
   )
 
 

@@ -4,10 +4,16 @@ import shutil
 
 import jax
 import numpy as np
+import optax
 import pytest
 
+from advjax.training.at_once import make_train_runs
 from advjax.training.loop import train, train_at_once
-from advjax.training.setup import stack_runs, unstack_runs
+from advjax.training.optimizers import create_optimizer
+from advjax.training.parallel import parallelize
+from advjax.training.placement import Placement, device_inputs, place
+from advjax.training.run import Diverged
+from advjax.training.step import make_train_step, make_train_steps
 from advjax.training.workdir import prepare_workdir
 from tests import compiles
 from tests.training import runs
@@ -17,10 +23,12 @@ SEEDS = (0, 1, 7)
 CHANGES = {'num_validation': 9, 'num_epochs': 2}
 
 
-def trainings(num_devices=1):
+def trainings(num_devices=1, num_teams=1):
   data = runs.dataset()
   return [
-    runs.training(num_devices=num_devices, data=data, seed=seed, **CHANGES)
+    runs.training(
+      num_devices, data=data, num_teams=num_teams, seed=seed, **CHANGES
+    )
     for seed in SEEDS
   ]
 
@@ -70,25 +78,23 @@ def without_rates(records):
   ]
 
 
-@pytest.mark.parametrize('num_devices', [1, 2])
-def test_every_run_ends_where_it_ends_alone(num_devices, tmp_path):
-  members = trainings(num_devices)
+@pytest.mark.parametrize(
+  ('num_devices', 'num_teams'),
+  [(1, 1), (2, 1), (2, 2)],
+  ids=['one device', 'two devices', 'two teams of one'],
+)
+def test_every_run_ends_where_it_ends_alone(num_devices, num_teams, tmp_path):
+  """Bit for bit, with as many devices as a team has; three runs leave a place
+  in the second team empty."""
+  members = trainings(num_devices, num_teams)
   results = together(tmp_path / 'together', members)
-  for member, result in zip(members, results, strict=True):
+  for member, result in zip(
+    trainings(num_devices // num_teams), results, strict=True
+  ):
     path = tmp_path / f'alone_{member.config.seed}'
     alone = train(member, prepare_workdir(path, member.config))
-    assert_close(result.params, alone.params)
-    found, expected = (
-      without_rates(result.records),
-      without_rates(alone.records),
-    )
-    assert [r.keys() for r in found] == [r.keys() for r in expected]
-    for one, other in zip(found, expected, strict=True):
-      one, other = dict(one), dict(other)
-      assert one.pop('kind') == other.pop('kind')
-      losses = one.pop('losses', []), other.pop('losses', [])
-      assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-      assert one == pytest.approx(other, rel=1e-4)
+    runs.assert_same(result.params, alone.params)
+    assert without_rates(result.records) == without_rates(alone.records)
   # The runs are different ones.
   kernels = [result.params['Dense_0']['kernel'] for result in results]
   assert np.abs(kernels[0] - kernels[1]).max() > 0.01
@@ -136,6 +142,66 @@ def test_a_run_that_has_lost_everything_takes_no_other_with_it(whole, tmp_path):
   assert log_of(path, '0') == before
 
 
+def test_batched_steps_are_those_of_one_run_after_the_other():
+  """What accelerators run, on the CPU."""
+  members = trainings()
+  states = [member.init_state() for member in members]
+  data, inputs = device_inputs(members)
+  found = []
+  for batched in (True, False):
+    program = parallelize(
+      make_train_runs(
+        make_train_steps(
+          make_train_step(
+            members[0].model.apply,
+            members[0].objective,
+            create_optimizer(members[0].config.optimizer),
+            optax.constant_schedule(1.0),
+          ),
+          members[0].plan,
+        ),
+        batched=batched,
+      ),
+      members[0].devices,
+      num_args=4,
+    )
+    placement = place(members)
+    counts = placement.num_steps(5, (0, 2))
+    assert counts.tolist() == [5, 0, 5]
+    state, history = program(placement.put(states), data, inputs, counts)
+    found.append((state, history['loss'][np.array([0, 2])]))
+    assert state.step.tolist() == [5, 0, 5]
+    waiting = placement.get(state)[1]
+    runs.assert_same(waiting, jax.tree.map(np.asarray, states[1]))
+  assert_close(*found)
+
+
+def test_a_run_that_diverges_takes_no_other_with_it(tmp_path, caplog):
+  data = runs.dataset()
+  members = [
+    runs.training(
+      2, data=data, num_teams=2, hparams__learning_rate=rate, **CHANGES
+    )
+    for rate in (0.1, 1e38, 0.2)
+  ]
+  paths = [
+    prepare_workdir(tmp_path / str(i), member.config)
+    for i, member in enumerate(members)
+  ]
+  results = train_at_once(members, paths, names=['a', 'b', 'c'])
+  assert isinstance(results[1], Diverged)
+  assert str(results[1]).startswith('b: ')
+  assert [record.message for record in caplog.records].count(
+    f'error: {results[1]}'
+  ) == 1
+  for index in (0, 2):
+    alone = runs.training(
+      data=data, hparams__learning_rate=(0.1, None, 0.2)[index], **CHANGES
+    )
+    path = prepare_workdir(tmp_path / f'alone_{index}', alone.config)
+    runs.assert_same(results[index].params, train(alone, path).params)
+
+
 def test_runs_may_differ_in_traced_numbers_alone(tmp_path):
   data = runs.dataset()
   members = [
@@ -179,10 +245,17 @@ def test_runs_that_differ_in_more_are_refused(changes, named, tmp_path):
   assert list(tmp_path.iterdir()) == []
 
 
-def test_unstack_undoes_stack():
-  trees = [{'a': np.full(2, i), 'b': np.float32(i)} for i in range(3)]
-  stacked = stack_runs(trees)
-  assert stacked['a'].shape == (3, 2)
-  for tree, expected in zip(unstack_runs(stacked, trees), trees, strict=True):
+@pytest.mark.parametrize(
+  ('num_runs', 'num_teams', 'shape'),
+  [(1, 1, ()), (3, 1, (3,)), (3, 2, (2, 2)), (4, 2, (2, 2)), (2, 2, (2, 1))],
+)
+def test_what_is_put_on_the_devices_comes_back(num_runs, num_teams, shape):
+  trees = [{'a': np.full(2, i), 'key': np.float32(i)} for i in range(num_runs)]
+  placement = Placement(num_runs, num_teams, jax.devices()[:2])
+  placed = placement.put(trees)
+  assert placed['key'].shape == shape
+  assert placed['a'].shape == (*shape, 2)
+  found = placement.get(placed)
+  assert len(found) == num_runs
+  for tree, expected in zip(found, trees, strict=True):
     jax.tree.map(np.testing.assert_array_equal, tree, expected)
-  assert unstack_runs(stack_runs(trees[:1]), trees[:1]) == trees[:1]

@@ -21,12 +21,10 @@ from advjax.config import member_config
 from advjax.evaluation.attack_specs import parse_attack
 from advjax.evaluation.robustness import attack_and_predict, predict
 from advjax.training.loop import train
-from advjax.training.parallel import replicate
+from advjax.training.placement import device_inputs, place
 from advjax.training.setup import (
   create_training,
-  device_inputs,
   eval_logits_fn,
-  stack_runs,
 )
 from advjax.training.workdir import prepare_workdir
 from advjax.types import LogitsFn
@@ -90,7 +88,7 @@ def train_ours(
   training = create_training(config, dataset, devices)
   start = time.perf_counter()
   arguments = device_inputs([training])
-  state = replicate(stack_runs([training.init_state()]), devices)
+  state = place([training]).put([training.init_state()])
   jax.block_until_ready(training.train_steps(state, *arguments, np.int32(0)))
   compile_seconds = time.perf_counter() - start
   with tempfile.TemporaryDirectory() as folder:
