@@ -1,7 +1,6 @@
 """The members of a sweep: their names and configs."""
 
 import copy
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -80,7 +79,7 @@ def create_members(
       changed = _configure(config, row)
       check_member(changed, row)
       _check_shared(changed, base)
-    except ValueError as error:
+    except (ArithmeticError, ValueError) as error:
       raise ValueError(f'member {name!r} of the sweep: {error}') from error
     members.append(Member(name, row, changed))
   _check_different(

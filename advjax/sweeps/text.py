@@ -89,6 +89,7 @@ def _parse_part(part: str, config: config_dict.ConfigDict) -> list[Settings]:
           f'a member sets {", ".join(choice)}, the first one sets '
           f'{", ".join(choices[0])}; allowed: the same fields in all'
         )
+    choices = [{field: c[field] for field in choices[0]} for c in choices]
   else:
     columns = [_parse_values(piece, config) for piece in pieces]
     _check_twice([field for field, _ in columns], name)
