@@ -1,62 +1,36 @@
-"""Orbax checkpoints that are checked when they are read.
+"""Orbax checkpoints that appear whole, and are checked when they are read.
 
 A run keeps `checkpoints/last` (the newest two) and `checkpoints/best` (one).
-Each holds the training state, a record with the progress of the run, and last
-the digests of all its files: a file cut short or changed on disk is noticed,
-said, and the checkpoint before it is used.
+Each is a folder named after its step, with the training state, a record of
+the run's progress, and the digests of all its files. It is written in
+`.saving` beside the others and then renamed, so that a run killed at any
+moment leaves the old checkpoints and perhaps the new one, never half of it. A
+file that was changed on disk later is noticed, said, and the checkpoint
+before it is used.
 """
 
-import hashlib
-import json
 import logging
+import os
 import pathlib
+import shutil
 import textwrap
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
+from advjax.training.checkpoint_files import (
+  Checkpoint,
+  check_files,
+  read_files,
+  sync,
+  write_files,
+)
 from advjax.training.state import TrainState
-from advjax.training.workdir import write_json
 
 logger = logging.getLogger(__name__)
 
-_DIGESTS = 'digests.json'
-
-
-class Checkpoint(NamedTuple):
-  """A state with the record saved beside it."""
-
-  state: Any
-  record: dict[str, Any]
-
-
-def _file_digests(folder: pathlib.Path) -> dict[str, str]:
-  """SHA-256 of every file below a folder, but for the list of them itself."""
-  return {
-    str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-    for path in sorted(folder.rglob('*'))
-    if path.is_file() and path != folder / _DIGESTS
-  }
-
-
-def _check_files(folder: pathlib.Path) -> None:
-  """Raises a ValueError if a file is missing or not as it was written.
-
-  Before Orbax sees it: what it reads in the background goes on failing there,
-  with tracebacks on stderr that no one can catch.
-  """
-  try:
-    expected = json.loads((folder / _DIGESTS).read_text())
-  except (OSError, ValueError):
-    raise ValueError(f'{_DIGESTS} is missing or cut short') from None
-  found = _file_digests(folder)
-  for name in sorted({*expected, *found}):
-    if name not in found:
-      raise ValueError(f'{name} is missing')
-    if found[name] != expected.get(name):
-      raise ValueError(f'{name} has changed since it was written')
+_SAVING = '.saving'
 
 
 def _leaves_by_path(tree: Any) -> dict[str, Any]:
@@ -67,11 +41,32 @@ def _leaves_by_path(tree: Any) -> dict[str, Any]:
   }
 
 
-def _manager(directory: pathlib.Path, keep: int) -> ocp.CheckpointManager:
-  options = ocp.CheckpointManagerOptions(
-    max_to_keep=keep, enable_async_checkpointing=False
-  )
-  return ocp.CheckpointManager(directory.resolve(), options=options)
+def _steps(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The folders named after a step, the newest first."""
+  if not folder.is_dir():
+    return []
+  found = [path for path in folder.iterdir() if path.name.isdigit()]
+  return sorted(found, key=lambda path: int(path.name), reverse=True)
+
+
+def _saved_but_hidden(directory: pathlib.Path) -> list[pathlib.Path]:
+  """What a killed run had written in full and had yet to move to its place."""
+  return [path for path in _steps(directory / _SAVING) if _is_whole(path)]
+
+
+def _is_whole(folder: pathlib.Path) -> bool:
+  try:
+    check_files(folder)
+  except ValueError:
+    return False
+  return True
+
+
+def _candidates(directory: pathlib.Path) -> list[pathlib.Path]:
+  """All checkpoints, the newest first."""
+  # A hidden one comes first: it was to replace the other of the same step.
+  found = [*_saved_but_hidden(directory), *_steps(directory)]
+  return sorted(found, key=lambda path: int(path.name), reverse=True)
 
 
 def save_checkpoint(
@@ -79,11 +74,16 @@ def save_checkpoint(
 ) -> None:
   """Saves a checkpoint under its step, atomically, and drops old ones.
 
+  Other processes of the same job need not call it, nor wait for it.
+
   Args:
     directory: Of this kind of checkpoint, e.g. `WORKDIR/checkpoints/last`.
     state: The training state.
     record: Numbers, strings and lists that go beside it as JSON.
-    keep: How many to keep.
+    keep: How many to keep: this one and those before it.
+
+  Raises:
+    OSError: if it cannot be written; what was there stays.
 
   Example:
     >>> import tempfile
@@ -97,16 +97,54 @@ def save_checkpoint(
   # NumPy arrays: a state that comes out of pmap in one of several processes
   # is local to its host, which Orbax refuses to save as it is.
   state = jax.tree.map(np.asarray, state)
-  arguments = ocp.args.Composite(
-    state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
-  )
-  with _manager(directory, keep) as manager:
-    step = int(state.step)
-    if step in manager.all_steps():
-      manager.delete(step)
-    manager.save(step, args=arguments, force=True)
-  folder = directory / str(step)
-  write_json(folder / _DIGESTS, _file_digests(folder))
+  for hidden in _saved_but_hidden(directory):
+    _publish(directory, hidden)
+  saving = directory.resolve() / _SAVING
+  folder = saving / str(int(state.step))
+  try:
+    if saving.exists():
+      shutil.rmtree(saving)
+    folder.mkdir(parents=True)
+    write_files(folder, state, record)
+  except OSError as error:
+    # Gives the space back; what was saved before is elsewhere.
+    shutil.rmtree(saving, ignore_errors=True)
+    raise OSError(error.errno, error.strerror, str(directory)) from error
+  _publish(directory, folder)
+  _drop_others(directory, int(state.step), keep)
+  shutil.rmtree(saving)
+
+
+def _publish(directory: pathlib.Path, folder: pathlib.Path) -> None:
+  """Moves a whole checkpoint from `.saving` to its place."""
+  place = directory / folder.name
+  if place.exists():
+    # No folder replaces one that has files. Between these two lines the new
+    # one is found where it is.
+    _hide(place)
+  os.replace(folder, place)
+  sync(directory)
+
+
+def _hide(folder: pathlib.Path) -> None:
+  """Moves a checkpoint to where it goes unseen until it is removed."""
+  hidden = folder.parent / _SAVING / f'old-{folder.name}'
+  if hidden.exists():
+    shutil.rmtree(hidden)
+  os.replace(folder, hidden)
+
+
+def _drop_others(directory: pathlib.Path, step: int, keep: int) -> None:
+  """Drops all but a checkpoint and the newest before it.
+
+  Later ones are those that could not be read, when the run went on from one
+  before them.
+  """
+  steps = _steps(directory)
+  kept = [path for path in steps if int(path.name) <= step][:keep]
+  for path in steps:
+    if path not in kept:
+      _hide(path)
 
 
 def restore_checkpoint(
@@ -130,45 +168,27 @@ def restore_checkpoint(
     >>> restore_checkpoint(pathlib.Path('no-such-folder')) is None
     True
   """
-  if not directory.is_dir():
-    return None
   reasons = []
-  with _manager(directory, keep=1000) as manager:
-    steps = sorted(manager.all_steps(), reverse=True)
-    for step in steps:
-      try:
-        _check_files(directory / str(step))
-        return _restore_step(manager, step, target)
-      except Exception as error:  # Orbax raises many kinds for a bad file.
-        reason = str(error).strip() or repr(error)
-        reasons.append(f'step {step}: {textwrap.shorten(reason, 300)}')
-        logger.warning(
-          'The checkpoint of step %d in %s cannot be read, the one before it '
-          'is tried: %s',
-          step,
-          directory,
-          reasons[-1],
-        )
+  for folder in _candidates(directory):
+    try:
+      check_files(folder)
+      return read_files(folder, target)
+    except Exception as error:  # Orbax raises many kinds for a bad file.
+      reason = str(error).strip() or repr(error)
+      reasons.append(f'step {folder.name}: {textwrap.shorten(reason, 300)}')
+      logger.warning(
+        'The checkpoint of step %s in %s cannot be read, the one before it '
+        'is tried: %s',
+        folder.name,
+        directory,
+        reasons[-1],
+      )
   if reasons:
     raise ValueError(
       f'no checkpoint in {directory} can be read ({"; ".join(reasons)}); '
       'remove the folder to start anew'
     )
   return None
-
-
-def _restore_step(
-  manager: ocp.CheckpointManager, step: int, target: TrainState | None
-) -> Checkpoint:
-  wanted = None if target is None else jax.tree.map(np.asarray, target)
-  restored = manager.restore(
-    step,
-    args=ocp.args.Composite(
-      state=ocp.args.StandardRestore(wanted), record=ocp.args.JsonRestore()
-    ),
-  )
-  state = jax.tree.map(np.asarray, restored.state)
-  return Checkpoint(state, dict(restored.record))
 
 
 def checkpoint_directory(path: str | pathlib.Path) -> pathlib.Path:
@@ -192,9 +212,7 @@ def checkpoint_directory(path: str | pathlib.Path) -> pathlib.Path:
   """
   path = pathlib.Path(path)
   for candidate in (path / 'checkpoints' / 'last', path / 'last', path):
-    if candidate.is_dir() and any(
-      entry.name.isdigit() for entry in candidate.iterdir()
-    ):
+    if _candidates(candidate):
       return candidate
   raise ValueError(
     f"no checkpoint found in '{path}': give a run's workdir, or its "
