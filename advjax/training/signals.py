@@ -1,10 +1,18 @@
-"""Stopping a run from outside: Ctrl-C and SIGTERM."""
+"""Stopping a run from outside: Ctrl-C and the warnings of a scheduler."""
 
 import contextlib
 import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+
+# A scheduler warns by SIGTERM; by SIGUSR1 or SIGUSR2 where it is asked to:
+# SLURM's --signal, Grid Engine's -notify, LSF's -wa.
+_SIGNALS = [
+  getattr(signal, name)
+  for name in ('SIGINT', 'SIGTERM', 'SIGUSR1', 'SIGUSR2')
+  if hasattr(signal, name)
+]
 
 
 class Interrupted(Exception):
@@ -23,7 +31,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-  """Notes SIGINT and SIGTERM instead of dying of them.
+  """Notes SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 instead of dying of them.
 
   A second signal acts as usual, for those in a hurry. Outside the main
   thread, where Python takes no handlers, nothing changes.
@@ -41,8 +49,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
   if threading.current_thread() is not threading.main_thread():
     yield request
     return
-  signals = (signal.SIGINT, signal.SIGTERM)
-  previous = {signum: signal.getsignal(signum) for signum in signals}
+  previous = {signum: signal.getsignal(signum) for signum in _SIGNALS}
 
   def restore() -> None:
     for signum, handler in previous.items():
@@ -53,7 +60,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     request.signum = signum
     restore()
 
-  for signum in signals:
+  for signum in _SIGNALS:
     signal.signal(signum, note)
   try:
     yield request
