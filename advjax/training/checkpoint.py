@@ -191,6 +191,22 @@ def restore_checkpoint(
   return None
 
 
+def has_checkpoint(directory: pathlib.Path) -> bool:
+  """Returns whether a folder holds a checkpoint, whole or not.
+
+  Args:
+    directory: Of one kind of checkpoint.
+
+  Returns:
+    Whether there is one.
+
+  Example:
+    >>> has_checkpoint(pathlib.Path('no-such-folder'))
+    False
+  """
+  return bool(_candidates(directory))
+
+
 def checkpoint_directory(path: str | pathlib.Path) -> pathlib.Path:
   """Finds the folder of checkpoints that a user means.
 
@@ -212,7 +228,7 @@ def checkpoint_directory(path: str | pathlib.Path) -> pathlib.Path:
   """
   path = pathlib.Path(path)
   for candidate in (path / 'checkpoints' / 'last', path / 'last', path):
-    if _candidates(candidate):
+    if has_checkpoint(candidate):
       return candidate
   raise ValueError(
     f"no checkpoint found in '{path}': give a run's workdir, or its "

@@ -4,12 +4,16 @@ import json
 import logging
 import os
 import pathlib
+import re
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
-import tensorboardX
 import tqdm
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 
 logger = logging.getLogger(__name__)
 
@@ -32,26 +36,58 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
   return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def _warn_of_lost_records(
+  path: pathlib.Path, num_bytes: int, step: int
+) -> None:
+  """Says how far the last run came, if its end was not saved."""
+  if not path.exists():
+    return
+  with path.open('rb') as file:
+    file.seek(num_bytes)
+    steps = re.findall(rb'"step": (\d+).*\n', file.read())
+  if steps:
+    logger.warning(
+      '%s: the last run ended without saving its end: what it did after step '
+      '%d, up to step %d at least, is done again',
+      path.parent,
+      step,
+      int(steps[-1]),
+    )
+
+
 class MetricsLog:
   """Appends records to metrics.jsonl and scalars to TensorBoard events.
 
   Args:
     workdir: The run's folder.
     num_bytes: Length of metrics.jsonl at the checkpoint that the run goes on
-      from; what was written after it is cut off and will be written again.
+      from; what was written after it is cut off and will be written again,
+      which a warning says.
     step: The step of that checkpoint.
+
+  Raises:
+    OSError: as `write`, if the disk is full, say.
   """
 
   def __init__(self, workdir: pathlib.Path, num_bytes: int, step: int) -> None:
     self.path = workdir / 'metrics.jsonl'
-    self._file = self.path.open('ab')
+    _warn_of_lost_records(self.path, num_bytes, step)
+    # Without a buffer, what failed once would not be tried again on closing.
+    self._file = self.path.open('ab', buffering=0)
     # A longer length would fill the file up with zeros, were records lost.
     self._file.truncate(min(num_bytes, self.path.stat().st_size))
     self._file.seek(0, os.SEEK_END)
+    self._failed = False
+    # Not a SummaryWriter: its thread dies of a full disk, and whoever writes
+    # to it then waits for ever.
+    folder = workdir / 'events'
+    folder.mkdir(exist_ok=True)
+    self._events = EventsWriter(str(folder / 'events'))
     # TensorBoard hides what has this step or a later one; those of the
     # checkpoint's own step were written before it.
-    self._events = tensorboardX.SummaryWriter(
-      str(workdir / 'events'), purge_step=step + 1
+    start = SessionLog(status=SessionLog.START)
+    self._events.write_event(
+      Event(wall_time=time.time(), step=step + 1, session_log=start)
     )
 
   @property
@@ -60,18 +96,54 @@ class MetricsLog:
     return self._file.tell()
 
   def write(self, record: Mapping[str, Any]) -> None:
-    """Writes a record; its numbers go to TensorBoard too."""
-    self._file.write(json.dumps(record).encode() + b'\n')
-    self._file.flush()
-    for name, value in record.items():
-      if isinstance(value, (int, float)) and name not in ('step', 'epoch'):
-        tag = f'{record["kind"]}/{name}'
-        self._events.add_scalar(tag, value, record['step'])
+    """Writes a record; its numbers go to TensorBoard too.
+
+    Args:
+      record: Its `kind`, `step` and `epoch`, and what else there is.
+
+    Raises:
+      OSError: if it cannot be written; no part of it stays in metrics.jsonl.
+    """
+    try:
+      self._write_line(json.dumps(record).encode() + b'\n')
+      values = [
+        Summary.Value(tag=f'{record["kind"]}/{name}', simple_value=value)
+        for name, value in record.items()
+        if isinstance(value, (int, float)) and name not in ('step', 'epoch')
+      ]
+      self._events.write_event(
+        Event(
+          wall_time=time.time(),
+          step=record['step'],
+          summary=Summary(value=values),
+        )
+      )
+      if record['kind'] == 'epoch':
+        self._events.flush()
+    except OSError as error:
+      self._failed = True
+      raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+  def _write_line(self, line: bytes) -> None:
+    start = self.num_bytes
+    try:
+      # A full disk takes a part of the line first.
+      written = 0
+      while written < len(line):
+        written += self._file.write(line[written:])
+    except OSError:
+      self._file.truncate(start)
+      raise
 
   def close(self) -> None:
     """Closes both."""
     self._file.close()
-    self._events.close()
+    try:
+      self._events.close()
+    except OSError:
+      # Its buffer is tried again, and the error has been raised before.
+      if not self._failed:
+        raise
 
 
 class Progress:

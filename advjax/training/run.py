@@ -9,7 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from advjax.training.checkpoint import restore_checkpoint, save_checkpoint
+from advjax.training.checkpoint import (
+  has_checkpoint,
+  restore_checkpoint,
+  save_checkpoint,
+)
 from advjax.training.logs import MetricsLog, read_metrics
 from advjax.training.monitor import has_collapsed
 from advjax.training.record import RunRecord, log_epoch
@@ -111,7 +115,7 @@ def check_finite(run: Run, losses: np.ndarray, step: int) -> None:
 
 
 def _what_stays(run: Run) -> str:
-  if not run.last.is_dir():
+  if not has_checkpoint(run.last):
     return 'there is no checkpoint before it'
   return f"the last good checkpoint stays in '{run.last}'"
 
@@ -123,7 +127,10 @@ def save(
   log: MetricsLog,
   keep: int,
 ) -> None:
-  """Saves a checkpoint; raises Diverged if a parameter is not finite."""
+  """Saves a checkpoint; raises Diverged if a parameter is not finite.
+
+  An OSError, of a full disk say, names the folder and what stays.
+  """
   finite = jax.tree.map(lambda leaf: np.isfinite(leaf).all(), state.params)
   if not all(jax.tree.leaves(finite)):
     raise Diverged(
@@ -131,7 +138,12 @@ def save(
       f'{_what_stays(run)}. A smaller hparams.learning_rate may help'
     )
   run.record.log_bytes = log.num_bytes
-  save_checkpoint(directory, state, dataclasses.asdict(run.record), keep)
+  record = dataclasses.asdict(run.record)
+  try:
+    save_checkpoint(directory, state, record, keep)
+  except OSError as error:
+    error.strerror = f'{error.strerror}; {_what_stays(run)}'
+    raise
 
 
 def end_epoch(
