@@ -2,9 +2,10 @@
 
 Bad input ends a program with one clear message and exit code 2, before
 anything is computed or written; a run that a signal stops exits with
-128 + the signal's number, after a checkpoint.
+128 + the signal's number, after a checkpoint; a full disk ends it with 1.
 """
 
+import errno
 import logging
 import pathlib
 import re
@@ -23,6 +24,9 @@ from advjax.training.run import Diverged
 from advjax.training.signals import Interrupted
 
 logger = logging.getLogger('advjax')
+
+# A full disk, a used up quota, a file larger than its limit.
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _PLATFORM = flags.DEFINE_enum(
   'platform', None, ['cpu', 'gpu', 'tpu'], 'Where to run; an error if absent.'
@@ -107,8 +111,8 @@ def run(main: Callable[[], None], argv: Sequence[str] | None = None) -> None:
     argv: The command line; default: `sys.argv`.
 
   Raises:
-    SystemExit: 2 for bad input, 1 for a diverged run, 128 + signal for a
-      stopped one.
+    SystemExit: 2 for bad input, 1 for a diverged run or a full disk,
+      128 + signal for a stopped one.
   """
   logging.basicConfig(stream=sys.stderr, format='%(message)s', force=True)
   logger.setLevel(logging.INFO)
@@ -134,6 +138,16 @@ def run(main: Callable[[], None], argv: Sequence[str] | None = None) -> None:
   except (ValueError, FileNotFoundError, flags.Error) as error:
     logger.error('error: %s', error)
     sys.exit(2)
+  except OSError as error:
+    if error.errno not in _DISK_FULL:
+      raise
+    logger.error(
+      'error: %s cannot be written: %s; free some space and run the same '
+      'command again to go on',
+      error.filename or 'a file',
+      error.strerror,
+    )
+    sys.exit(1)
 
 
 def _wants_help(arguments: Sequence[str]) -> bool:

@@ -197,7 +197,7 @@ def save_examples(
   `[P]`, `perturbed` float32 `[P, N, ...]`, `predictions` int32 `[P, M, N]`.
 
   Args:
-    path: The file.
+    path: The file, or one that is open for writing bytes.
     evaluation: From `evaluate_members`.
     images: The clean images given to it.
     labels: Their labels.

@@ -17,6 +17,7 @@ from advjax.reporting.values import (
   members_of,
   short,
 )
+from advjax.training.workdir import replacing
 
 _DPI = 150
 _MAX_PIXELS = 1650
@@ -108,7 +109,8 @@ def save_figures(drawn: Sequence[Picture], directory: Path) -> list[Path]:
   paths = []
   for picture in drawn:
     path = directory / f'{picture.name}.png'
-    path.write_bytes(picture.png)
+    with replacing(path) as file:
+      file.write(picture.png)
     paths.append(path)
   return paths
 

@@ -13,6 +13,7 @@ from advjax.reporting.gallery import Picture
 from advjax.reporting.sentences import explain
 from advjax.reporting.tables import format_html, results_table
 from advjax.reporting.values import Report, finite, members_of
+from advjax.training.workdir import replacing
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --soft: #59636e;
@@ -111,17 +112,8 @@ def write_report(
     facts=escape(_facts(report)),
     main='\n'.join(sections),
   )
-  _replace(Path(path), page.encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-  """Writes beside the file, then renames, so that no half page is ever seen."""
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  with replacing(Path(path)) as file:
+    file.write(page.encode())
 
 
 def _facts(report: Report) -> str:

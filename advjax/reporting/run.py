@@ -12,7 +12,7 @@ from advjax.evaluation.members import Evaluation, save_examples
 from advjax.reporting import gallery, html, sentences, tables
 from advjax.reporting.training import history_of
 from advjax.reporting.values import attack_label
-from advjax.training.workdir import write_json
+from advjax.training.workdir import replacing, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +46,8 @@ def write_run(
     numbers mean.
   """
   write_json(workdir / 'report.json', report)
-  save_examples(
-    workdir / 'adversarial_examples.npz', evaluation, images, labels
-  )
+  with replacing(workdir / 'adversarial_examples.npz') as file:
+    save_examples(file, evaluation, images, labels)
   first = next(iter(evaluation.attacks))
   members = list(evaluation.clean)
   entry = report['members'][members[0]]['robust_accuracy'][first]
@@ -100,4 +99,5 @@ def merge_metrics(
   lines = [
     json.dumps({**run, **record}) for run, records in runs for record in records
   ]
-  path.write_text('\n'.join(lines) + '\n')
+  with replacing(path) as file:
+    file.write(('\n'.join(lines) + '\n').encode())

@@ -1,5 +1,6 @@
 """The page: self-contained, well formed, escaped, whole or not at all."""
 
+import errno
 import os
 from html.parser import HTMLParser
 
@@ -136,7 +137,7 @@ def test_page_appears_whole_or_not_at_all(tmp_path, report, monkeypatch):
   assert os.listdir(tmp_path) == ['report.html']
 
   def fail(*args):
-    raise OSError('no space left')
+    raise OSError(errno.ENOSPC, 'no space left')
 
   monkeypatch.setattr(os, 'replace', fail)
   with pytest.raises(OSError, match='no space'):
