@@ -59,3 +59,12 @@ def test_values_that_look_alike_are_written_in_full():
 def test_truth_values_and_tuples():
   rows = [{'optimizer.nesterov': True, 'schedule.boundaries': (0.5, 0.75)}]
   assert member_names(rows) == ['nesterov=true,boundaries=0.5-0.75']
+
+
+def test_long_names_are_cut():
+  rows = [{'init_from': 'a' * 300 + last} for last in 'bc']
+  names = member_names(rows)
+  assert len(set(names)) == 2
+  for name, row in zip(names, rows, strict=True):
+    assert re.fullmatch('init_from=a{190}-[0-9a-f]{8}', name)
+    assert member_names([row]) == [name]
