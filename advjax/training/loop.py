@@ -12,6 +12,7 @@ import numpy as np
 
 from advjax.training.logs import MetricsLog, Progress
 from advjax.training.placement import device_inputs, place
+from advjax.training.program import OWN_FIELDS, common_fields
 from advjax.training.record import add_chunk, log_steps
 from advjax.training.run import (
   Diverged,
@@ -26,7 +27,6 @@ from advjax.training.run import (
 from advjax.training.setup import Training
 from advjax.training.signals import Interrupted, stop_on_signals
 from advjax.training.state import TrainState
-from advjax.training.workdir import config_to_json
 
 logger = logging.getLogger(__name__)
 
@@ -121,13 +121,8 @@ def train_at_once(
 
 def _check_same_program(first: Training, other: Training, names: str) -> None:
   """Raises a ValueError if two runs cannot be trained at once."""
-  own = ('seed', 'hparams', 'init_from')
-  configs = [config_to_json(each.config) for each in (first, other)]
-  differing = [
-    field
-    for field in {**configs[0], **configs[1]}
-    if field not in own and configs[0].get(field) != configs[1].get(field)
-  ]
+  fields, others = common_fields(first.config), common_fields(other.config)
+  differing = [field for field in fields if fields[field] != others[field]]
   if other.train_split is not first.train_split:
     differing.append('the training images')
   if other.train_steps is not first.train_steps and not differing:
@@ -135,7 +130,7 @@ def _check_same_program(first: Training, other: Training, names: str) -> None:
   if differing:
     raise ValueError(
       f'{names} cannot be trained at once: they differ in '
-      f'{", ".join(differing)}; allowed: {", ".join(own)}'
+      f'{", ".join(differing)}; allowed: {", ".join(OWN_FIELDS)}'
     )
 
 

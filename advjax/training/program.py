@@ -13,6 +13,7 @@ import jax
 import optax
 from ml_collections import config_dict
 
+from advjax.config import default_config
 from advjax.models import Model, create_model
 from advjax.training.at_once import make_train_runs
 from advjax.training.decay import create_decay
@@ -28,7 +29,11 @@ from advjax.training.step import (
   make_train_step,
   make_train_steps,
 )
+from advjax.training.workdir import config_to_json
 
+# What runs of one program may differ in: traced numbers, and the start.
+OWN_FIELDS = ('seed', 'hparams', 'init_from')
+_COMMON_FIELDS = frozenset(default_config()) - {'seeds', *OWN_FIELDS}
 # What the steps depend on, besides the network and the sizes.
 _STEP_FIELDS = (
   'objective',
@@ -64,6 +69,24 @@ class Program(NamedTuple):
   monitor: Callable
 
 
+def common_fields(config: config_dict.ConfigDict) -> dict[str, Any]:
+  """Returns the fields that runs have to share to be trained at once.
+
+  Args:
+    config: A training config.
+
+  Returns:
+    Its fields as JSON, but for those of `OWN_FIELDS`, and for those that are
+    there only for others to be derived from.
+
+  Example:
+    >>> 'hparams' in common_fields(default_config())
+    False
+  """
+  fields = config_to_json(config)
+  return {name: fields.get(name) for name in sorted(_COMMON_FIELDS)}
+
+
 def shared_program(
   config: Mapping[str, Any],
   num_classes: int,
@@ -85,7 +108,6 @@ def shared_program(
     ValueError: for a model, objective, optimizer or schedule that is wrong.
 
   Example:
-    >>> from advjax.config import default_config
     >>> plan = StepPlan(num_examples=100, batch_size=10, num_devices=1)
     >>> one, other = (
     ...   shared_program(default_config(), 10, plan, jax.devices()[:1])
