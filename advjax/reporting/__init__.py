@@ -2,5 +2,6 @@
 
 `values` writes numbers, `tables` and `sentences` need no matplotlib; `charts`
 and `pictures` draw, `gallery` composes all figures of a report with their
-captions, `html` writes the page.
+captions, `page` holds what every page has, `html` writes that of a run; `sweep`
+draws and writes the page of a sweep.
 """

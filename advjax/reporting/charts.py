@@ -188,7 +188,11 @@ def _line_legend(
     plain(source if source == target else f'{target} on images from {source}')
     for source, target in lines
   ]
-  part.legend(handles, labels, loc='outside lower left', ncols=3, fontsize=10)
+  widest = 0.5 + 0.08 * max(map(len, labels))  # Inches, at 10 points.
+  columns = min(3, int(part.figure.get_size_inches()[0] / widest) or 1)
+  part.legend(
+    handles, labels, loc='outside lower left', ncols=columns, fontsize=10
+  )
 
 
 def _points(
