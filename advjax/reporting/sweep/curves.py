@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from advjax.reporting.charts import (
   COLORS,
@@ -18,7 +18,12 @@ from advjax.reporting.charts import (
   plain,
   robustness_curves,
 )
-from advjax.reporting.sweep.heatmaps import METRICS, Metric
+from advjax.reporting.sweep.heatmaps import (
+  METRICS,
+  Metric,
+  format_percent,
+  head,
+)
 from advjax.reporting.sweep.settings import (
   Axis,
   Setting,
@@ -29,7 +34,7 @@ from advjax.reporting.values import Report, finite
 
 MAX_LINES = 8
 _MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '*')
-_MIN_SPAN = 0.1  # Of accuracy: what a panel shows at least.
+_MIN_SPAN = 0.05  # Of accuracy: what a panel shows at least.
 _MIN_GAP = 0.08  # Of the axis: where two of its labels would touch.
 
 
@@ -59,7 +64,7 @@ def has_curves(settings: Sequence[Setting], axes: Sequence[Axis]) -> bool:
 
 
 def field_curves(
-  settings: Sequence[Setting], x: Axis, lines: Axis | None
+  settings: Sequence[Setting], x: Axis, lines: Axis | None, title: str = ''
 ) -> Figure:
   """Draws clean and robust accuracy over a swept field.
 
@@ -71,6 +76,7 @@ def field_curves(
     settings: those of one panel: two differ in x or in the field of the lines.
     x: the field along the width.
     lines: a line per value of this field, at most eight; None for one line.
+    title: above both panels.
 
   Returns:
     The figure.
@@ -79,6 +85,7 @@ def field_curves(
   keys = shown_values(axis_values(settings, lines)) if lines else [None]
   with matplotlib.rc_context(STYLE):
     figure = Figure(figsize=(11, 4.2), layout='constrained')
+    head(figure, title)
     axes = figure.subplots(1, 2)
     for ax, (name, metric) in zip(axes, METRICS.items(), strict=True):
       for i, key in enumerate(keys):
@@ -199,10 +206,12 @@ def _scale_y(ax: Axes) -> None:
   low, high = ax.dataLim.intervaly
   if not (math.isfinite(low) and math.isfinite(high)):
     low, high = 0.0, 1.0
-  pad = max(0.08 * (high - low), (_MIN_SPAN - (high - low)) / 2)
-  ax.set_ylim(max(-0.02, low - pad), min(1.02, high + pad))
-  ax.yaxis.set_major_locator(MaxNLocator(6))
-  ax.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=' %'))
+  pad = 0.08 * max(high - low, _MIN_SPAN)
+  high = min(1 + pad / 4, high + pad)
+  low = max(-pad / 4, min(low - pad, high - _MIN_SPAN))
+  ax.set_ylim(low, high)
+  ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+  ax.yaxis.set_major_formatter(format_percent)
 
 
 def attack_curves(report: Report, settings: Sequence[Setting]) -> Figure:

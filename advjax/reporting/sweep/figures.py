@@ -41,12 +41,11 @@ def sweep_pictures(
   maps, lines = [], []
   for number, (label, inside) in enumerate(panels[:_MAX_PANELS], 1):
     suffix = f'_{number}' if label else ''
-    where = f': {label}' if label else ''
     note = _left_out(panels) if number == 1 else ''
     if len(axes) > 1:
-      maps.append(_map(f'heatmap{suffix}', where, inside, axes, settings, note))
+      maps.append(_map(f'heatmap{suffix}', label, inside, axes, settings, note))
     if curves.has_curves(inside, axes):
-      lines.append(_lines(f'curves{suffix}', where, inside, axes, note))
+      lines.append(_lines(f'curves{suffix}', label, inside, axes, note))
   drawn = maps + lines
   if len(ranked) > 1:
     drawn.append(_front(settings))
@@ -69,7 +68,7 @@ def _left_out(panels: Sequence[tuple[str, list[Setting]]]) -> str:
 
 def _map(
   name: str,
-  where: str,
+  label: str,
   inside: Sequence[Setting],
   axes: Sequence[Axis],
   settings: Sequence[Setting],
@@ -78,7 +77,7 @@ def _map(
   x, y = axes[:2]
   best = rank(settings)[0]
   ranges = heatmaps.color_ranges(settings)
-  title = f'Accuracy over {x.label} and {y.label}{where}'
+  title = f'Accuracy over {x.label} and {y.label}{_where(label)}'
   several = any(len(setting.rows) > 1 for setting in inside)
   over_seeds = ', means over the seeds' if several else ''
   if heatmaps.is_sparse(inside, x, y):
@@ -86,7 +85,7 @@ def _map(
       f'A point per setting, its colour the accuracy{over_seeds}; ringed: the '
       'best by robust accuracy, if it is here. Crosses: no accuracy (diverged).'
     )
-    figure = heatmaps.points_chart(inside, x, y, ranges, best)
+    figure = heatmaps.points_chart(inside, x, y, ranges, best, label)
     return draw(name, title, caption + note, figure)
   caption = f'Accuracy on the test images in per cent{over_seeds}'
   if several:
@@ -103,13 +102,13 @@ def _map(
     )
   if (cells.num_rows == 0).any():
     caption += ' A dash: nothing is done there.'
-  figure = heatmaps.heatmap_chart(inside, x, y, ranges, best)
+  figure = heatmaps.heatmap_chart(inside, x, y, ranges, best, label)
   return draw(name, title, caption + note, figure)
 
 
 def _lines(
   name: str,
-  where: str,
+  label: str,
   inside: Sequence[Setting],
   axes: Sequence[Axis],
   note: str,
@@ -128,8 +127,13 @@ def _lines(
     shown = curves.shown_values(values)
     if len(shown) < len(values):
       caption += f' Shown are {len(shown)} of {len(values)} {lines.label}.'
-  figure = curves.field_curves(inside, x, lines)
-  return draw(name, f'Accuracy over {x.label}{where}', caption + note, figure)
+  figure = curves.field_curves(inside, x, lines, label)
+  title = f'Accuracy over {x.label}{_where(label)}'
+  return draw(name, title, caption + note, figure)
+
+
+def _where(label: str) -> str:
+  return f': {label}' if label else ''
 
 
 def _front(settings: Sequence[Setting]) -> Picture:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from advjax.reporting.charts import COLORS, INK, STYLE, plain
+from advjax.reporting.sweep.heatmaps import format_percent
 from advjax.reporting.sweep.settings import Setting
 
 _MAX_LABELS = 12
@@ -96,7 +96,7 @@ def front_chart(settings: Sequence[Setting]) -> Figure:
     ax.set_xlabel('clean accuracy')
     ax.set_ylabel('robust accuracy')
     for axis in (ax.xaxis, ax.yaxis):
-      axis.set_major_formatter(PercentFormatter(1.0, symbol=' %'))
+      axis.set_major_formatter(format_percent)
     _number(ax, points)
     _list_front(figure, ax, front)
   return figure

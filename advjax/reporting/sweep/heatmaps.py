@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import PercentFormatter
 
 from advjax.reporting.charts import COLORS, INK, STYLE, plain
 from advjax.reporting.sweep.settings import (
@@ -23,7 +22,7 @@ from advjax.reporting.sweep.settings import (
 
 _COLOURS = colormaps['viridis']
 _MAX_TEXT = 14  # Values on an axis from which on cells are too small for text.
-_MAX_TICK = 18  # Characters.
+_MAX_TICK = 26  # Characters.
 _MAX_WIDTH = 13.0  # Inches of two panels beside each other.
 _SPARSE = 0.4  # Part of the cells below which the fields form no grid.
 
@@ -87,6 +86,24 @@ def make_grid(
   return grid
 
 
+def format_percent(value: float, _: object = None) -> str:
+  """Writes a tick of an axis of accuracy.
+
+  Example:
+    >>> format_percent(0.975), format_percent(0.5)
+    ('97.5 %', '50 %')
+  """
+  return f'{round(100 * value, 6):g} %'
+
+
+def head(figure: Figure, title: str) -> None:
+  """Writes a title, if there is one, above all panels."""
+  if title:
+    figure.suptitle(
+      plain(title), fontsize=12, fontweight='bold', x=0.01, ha='left'
+    )
+
+
 def is_sparse(settings: Sequence[Setting], x: Axis, y: Axis) -> bool:
   """Returns whether two numeric fields form no grid, as in a random search."""
   num_cells = len(axis_values(settings, x)) * len(axis_values(settings, y))
@@ -110,6 +127,7 @@ def heatmap_chart(
   y: Axis,
   ranges: dict[str, Normalize],
   best: Setting | None = None,
+  title: str = '',
 ) -> Figure:
   """Draws clean and robust accuracy over two fields, a cell per setting.
 
@@ -123,6 +141,7 @@ def heatmap_chart(
     y: the field along the height, upwards.
     ranges: from `color_ranges`, of all panels.
     best: the setting to frame.
+    title: above both.
 
   Returns:
     The figure.
@@ -140,6 +159,7 @@ def heatmap_chart(
       figsize=(max(5.5, columns * panel), rows * (num_y * height + 1.2)),
       layout='constrained',
     )
+    head(figure, title)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, (name, grid) in zip(axes, grids.items(), strict=True):
       _draw_cells(ax, grid, ranges[name], width)
@@ -171,7 +191,7 @@ def _draw_cells(ax: Axes, grid: Grid, colours: Normalize, width: float) -> None:
     ax.axvline(edge - 0.5, color='white', linewidth=1.5)
   for edge in range(1, num_y):
     ax.axhline(edge - 0.5, color='white', linewidth=1.5)
-  size = 11 if width > 0.9 else 9 if width > 0.7 else 8
+  size = 11 if width > 0.9 else 9
   with_text = max(num_x, num_y) <= _MAX_TEXT
   for at in np.ndindex(grid.mean.shape):
     mean, centre = grid.mean[at], (at[1], at[0])
@@ -224,7 +244,7 @@ def _ink(colour: tuple[float, ...]) -> str:
   """Black on bright cells, white on dark ones."""
   red, green, blue = colour[:3]
   bright = 0.299 * red + 0.587 * green + 0.114 * blue
-  return 'black' if bright > 0.5 else 'white'
+  return 'black' if bright > 0.4 else 'white'
 
 
 def _label_axes(
@@ -232,13 +252,11 @@ def _label_axes(
 ) -> None:
   x_ticks = _ticks(axis_values(settings, x))
   y_ticks = _ticks(axis_values(settings, y))
-  ax.set_xticks(range(len(x_ticks)), x_ticks)
-  ax.set_yticks(range(len(y_ticks)), y_ticks)
+  turned: dict[str, Any] = {}
   if 0.09 * max(map(len, x_ticks)) > width:
-    ax.tick_params(axis='x', labelrotation=40)
-    for label in ax.get_xticklabels():
-      label.set_ha('right')
-      label.set_rotation_mode('anchor')
+    turned = {'rotation': 40, 'ha': 'right', 'rotation_mode': 'anchor'}
+  ax.set_xticks(range(len(x_ticks)), x_ticks, **turned)
+  ax.set_yticks(range(len(y_ticks)), y_ticks)
   ax.tick_params(length=0)
   ax.spines[:].set_visible(False)
   ax.set_xlabel(plain(x.label))
@@ -258,6 +276,7 @@ def points_chart(
   y: Axis,
   ranges: dict[str, Normalize],
   best: Setting | None = None,
+  title: str = '',
 ) -> Figure:
   """Draws clean and robust accuracy as coloured points in the plane of x and y.
 
@@ -270,12 +289,14 @@ def points_chart(
     y: the field along the height.
     ranges: from `color_ranges`, of all panels.
     best: the setting to ring.
+    title: above both.
 
   Returns:
     The figure.
   """
   with matplotlib.rc_context(STYLE):
     figure = Figure(figsize=(11, 4.4), layout='constrained')
+    head(figure, title)
     axes = figure.subplots(1, 2)
     for ax, (name, metric) in zip(axes, METRICS.items(), strict=True):
       for setting in settings:
@@ -310,6 +331,6 @@ def _color_bar(figure: Figure, ax: Axes, colours: Normalize) -> None:
   figure.colorbar(
     matplotlib.cm.ScalarMappable(colours, _COLOURS),
     ax=ax,
-    format=PercentFormatter(1.0, symbol=' %'),
+    format=format_percent,
     shrink=0.9,
   )

@@ -10,7 +10,7 @@ from advjax.reporting.gallery import save_figures
 from advjax.reporting.sweep import table, words
 from advjax.reporting.sweep.figures import sweep_pictures
 from advjax.reporting.sweep.rows import strict, write_rows
-from advjax.reporting.sweep.settings import read_settings
+from advjax.reporting.sweep.settings import Setting, read_settings
 from advjax.reporting.values import Report, finite
 from advjax.training.workdir import write_json
 
@@ -40,7 +40,7 @@ def write_sweep(workdir: pathlib.Path, report: Report) -> str:
   warnings = words.sweep_warnings(report)
   sections = [
     *page.warnings_section(warnings),
-    *_meaning(sentences, best),
+    *_meaning(sentences, best, settings),
     *page.figures_section(pictures),
     *_members(report, best),
     *page.origin_section(report, _work(report)),
@@ -59,12 +59,17 @@ def write_sweep(workdir: pathlib.Path, report: Report) -> str:
 
 
 def _meaning(
-  sentences: Sequence[str], best: Mapping[str, Any] | None
+  sentences: Sequence[str],
+  best: Mapping[str, Any] | None,
+  settings: Sequence[Setting],
 ) -> Iterator[str]:
   command = ''
   if best is not None and best.get('command'):
+    setting = next(each for each in settings if best in each.rows)
+    which = ', the first seed of the best setting'
     command = (
-      f'<p>To train the best member alone, {escape(str(best["member"]))}:</p>\n'
+      f'<p>To train the best member{which if len(setting.rows) > 1 else ""} '
+      f'alone, {escape(str(best["member"]))}:</p>\n'
       f'<pre id="best"><code>{escape(str(best["command"]))}</code></pre>'
     )
   yield (

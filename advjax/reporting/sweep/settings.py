@@ -82,7 +82,7 @@ def read_settings(report: Report) -> list[Setting]:
   fields = [field for field in report['fields'] if field != SEED]
   groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
   for row in report['rows']:
-    key = tuple(_frozen(row.get(field)) for field in fields)
+    key = tuple(frozen(row.get(field)) for field in fields)
     groups.setdefault(key, []).append(row)
   ticks = [
     dict(zip(values, tick_labels(values), strict=True))
@@ -215,17 +215,26 @@ def is_apart(first: Score, second: Score) -> bool:
   return first.low > second.high and first.least > second.most
 
 
+def frozen(value: Any) -> Any:
+  """Returns a field's value as one that can be a key: lists as tuples."""
+  if isinstance(value, list | tuple):
+    return tuple(frozen(item) for item in value)
+  return value
+
+
 def short_names(fields: Sequence[str]) -> dict[str, str]:
-  """Returns the last part of each field, or all of it where two end alike.
+  """Returns the last part of each field, or all of it where that is not clear.
 
   Example:
-    >>> short_names(['hparams.epsilon', 'model.name', 'dataset.name'])
-    {'hparams.epsilon': 'epsilon', 'model.name': 'model.name',
-     'dataset.name': 'dataset.name'}
+    >>> short_names(['hparams.epsilon', 'objective.name'])
+    {'hparams.epsilon': 'epsilon', 'objective.name': 'objective.name'}
+    >>> short_names(['hparams.epsilon', 'evaluation.epsilon'])
+    {'hparams.epsilon': 'hparams.epsilon',
+     'evaluation.epsilon': 'evaluation.epsilon'}
   """
   ends = [field.rpartition('.')[2] for field in fields]
   return {
-    field: end if ends.count(end) == 1 else field
+    field: end if ends.count(end) == 1 and end != 'name' else field
     for field, end in zip(fields, ends, strict=True)
   }
 
@@ -262,12 +271,6 @@ def _score(rows: Sequence[Mapping[str, Any]], name: str) -> Score | None:
     low=statistics.fmean(float(row[f'{name}_low']) for row in scored),
     high=statistics.fmean(float(row[f'{name}_high']) for row in scored),
   )
-
-
-def _frozen(value: Any) -> Any:
-  if isinstance(value, list | tuple):
-    return tuple(_frozen(item) for item in value)
-  return value
 
 
 def _numeric(values: Iterable[Any]) -> bool:

@@ -1,10 +1,10 @@
 """The members of a sweep as a table: one to sort on the page, one to print."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from advjax.reporting.sweep.settings import short_names, tick_labels
+from advjax.reporting.sweep.settings import frozen, short_names, tick_labels
 from advjax.reporting.values import Report, attack_label, finite, percent
 
 _MAX_LINES = 20
@@ -16,9 +16,11 @@ STYLE = """
 .members th button:focus-visible { outline: 2px solid currentColor; }
 .members th[aria-sort=ascending] button::after { content: ' \\2191'; }
 .members th[aria-sort=descending] button::after { content: ' \\2193'; }
+.members th, .members td { padding: .25rem .6rem; }
 .members .text { text-align: left; }
 .members .best th, .members .best td { background: var(--panel);
   font-weight: 600; }
+#best { white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
 # A cell's own value is in data-value, so that what is shown may be longer. An
@@ -116,7 +118,8 @@ def members_text(report: Report) -> str:
   shown = ranked[:_MAX_LINES]
   fields = _field_texts(report)
   attacks = list(report['attacks'])
-  lines = [[*fields, 'clean', 'robust', *map(_attack_head, attacks), 'train']]
+  heads = [attack_label(attack, {}) for attack in attacks]
+  lines = [[*fields, 'clean', 'robust', *heads, 'train']]
   for row in shown:
     at = next(i for i, each in enumerate(report['rows']) if each is row)
     cells = [_cut(texts[at]) for texts in fields.values()]
@@ -146,54 +149,60 @@ def members_text(report: Report) -> str:
 
 
 def _columns(report: Report) -> Iterator[_Column]:
+  """Yields the columns after the number; those that nobody fills are left out.
+
+  A row's command is not among them: it is long, and stands in results.csv.
+  """
   rows = report['rows']
   names = short_names(report['fields'])
   for field in report['fields']:
-    values = [_hashable(row.get(field)) for row in rows]
-    ticks = dict(zip(values, tick_labels(values), strict=True))
-    yield _Column(
-      names[field],
-      lambda row, field=field: row.get(field),
-      lambda row, field=field, ticks=ticks: escape(
-        ticks[_hashable(row.get(field))]
-      ),
-      text=any(finite(value) is None for value in values),
-    )
-  for name, head in (
-    ('clean_accuracy', 'clean'),
-    ('robust_accuracy', 'robust'),
-    *((attack, _attack_head(attack)) for attack in report['attacks']),
-  ):
-    yield _Column(
-      head,
-      lambda row, name=name: finite(row.get(name)),
-      lambda row, name=name: _accuracy(row, name),
-    )
-  for name, head, form in (
-    ('loss', 'loss', '.4f'),
-    ('train_seconds', 'training s', ',.1f'),
-    ('step_milliseconds', 'step ms', ',.2f'),
-    ('group', 'group', '.0f'),
-  ):
-    if any(finite(row.get(name)) is not None for row in rows):
-      yield _Column(
-        head,
-        lambda row, name=name: finite(row.get(name)),
-        lambda row, name=name, form=form: _number(row.get(name), form),
-      )
-  for head, text_of in (
-    ('status', _status),
-    ('warnings', lambda row: '; '.join(map(str, row.get('warnings') or ()))),
-    ('member', lambda row: str(row['member'])),
-    ('folder', lambda row: str(row.get('folder') or '')),
-  ):
-    if any(text_of(row) for row in rows):
-      yield _Column(
-        head,
-        text_of,
-        lambda row, text_of=text_of: escape(text_of(row)),
-        text=True,
-      )
+    yield _field_column(field, names[field], rows)
+  yield _accuracy_column('clean_accuracy', 'clean')
+  yield _accuracy_column('robust_accuracy', 'robust')
+  for attack in report['attacks']:
+    yield _accuracy_column(attack, attack_label(attack, {}))
+  columns = [
+    _number_column('loss', 'loss', '.4f'),
+    _number_column('train_seconds', 'training s', ',.1f'),
+    _number_column('step_milliseconds', 'step ms', ',.2f'),
+    _number_column('group', 'group', '.0f'),
+    _text_column('status', _status),
+    _text_column('warnings', _warnings),
+    _text_column('member', lambda row: str(row['member'])),
+    _text_column('folder', lambda row: str(row.get('folder') or '')),
+  ]
+  for column in columns:
+    if any(column.write(row) for row in rows):
+      yield column
+
+
+def _field_column(field: str, head: str, rows: Sequence[Row]) -> _Column:
+  values = [frozen(row.get(field)) for row in rows]
+  ticks = dict(zip(values, tick_labels(values), strict=True))
+  return _Column(
+    head,
+    lambda row: row.get(field),
+    lambda row: escape(ticks[frozen(row.get(field))]),
+    text=any(finite(value) is None for value in values),
+  )
+
+
+def _accuracy_column(name: str, head: str) -> _Column:
+  return _Column(
+    head, lambda row: finite(row.get(name)), lambda row: _accuracy(row, name)
+  )
+
+
+def _number_column(name: str, head: str, form: str) -> _Column:
+  def write(row: Row) -> str:
+    number = finite(row.get(name))
+    return '' if number is None else f'{number:{form}}'
+
+  return _Column(head, lambda row: finite(row.get(name)), write)
+
+
+def _text_column(head: str, text_of: Callable[[Row], str]) -> _Column:
+  return _Column(head, text_of, lambda row: escape(text_of(row)), text=True)
 
 
 def _field_texts(report: Report) -> dict[str, list[str]]:
@@ -201,16 +210,10 @@ def _field_texts(report: Report) -> dict[str, list[str]]:
   names = short_names(report['fields'])
   return {
     names[field]: tick_labels(
-      [_hashable(row.get(field)) for row in report['rows']]
+      [frozen(row.get(field)) for row in report['rows']]
     )
     for field in report['fields']
   }
-
-
-def _hashable(value: Any) -> Any:
-  if isinstance(value, list | tuple):
-    return tuple(_hashable(item) for item in value)
-  return value
 
 
 def _rank(row: Row) -> tuple[bool, float, float]:
@@ -224,6 +227,10 @@ def _status(row: Row) -> str:
   return f'{status}: {row["reason"]}' if row.get('reason') else status
 
 
+def _warnings(row: Row) -> str:
+  return '; '.join(map(str, row.get('warnings') or ()))
+
+
 def _accuracy(row: Row, name: str) -> str:
   value = finite(row.get(name))
   if value is None:
@@ -233,15 +240,6 @@ def _accuracy(row: Row, name: str) -> str:
   if low is not None and high is not None:
     text += f' <small>[{100 * low:.1f}, {100 * high:.1f}]</small>'
   return text
-
-
-def _number(value: object, form: str) -> str:
-  number = finite(value)
-  return '' if number is None else f'{number:{form}}'
-
-
-def _attack_head(attack: str) -> str:
-  return attack_label(attack, {})
 
 
 def _key(value: Any) -> str:

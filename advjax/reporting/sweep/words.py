@@ -130,15 +130,21 @@ def _best(ranked: Sequence[Setting]) -> Iterator[str]:
       f' {best.num_diverged} of its {len(best.rows)} seeds diverged and '
       f'{"is" if best.num_diverged == 1 else "are"} not in these numbers.'
     )
+  what = 'Best by robust accuracy'
+  if len(ranked) == 1:
+    what = 'One setting has been scored'
+  scored = len(best.rows) - best.num_diverged
+  seeds = f' (mean ± standard deviation over {scored} seeds)'
+  if scored == 1:
+    seeds = ''
   yield (
-    f'Best by robust accuracy: {best.label}, with {_accuracy(best.robust)} '
-    f'robust and {_accuracy(best.clean)} clean.{diverged}'
+    f'{what}: {best.label}{seeds}, with {_accuracy(best.robust)} robust and '
+    f'{_accuracy(best.clean)} clean.{diverged}'
   )
 
 
 def _lead(ranked: Sequence[Setting]) -> Iterator[str]:
   if len(ranked) < 2:
-    yield 'No other setting has been scored, so there is nothing to compare.'
     return
   best, second = ranked[0].robust, ranked[1].robust
   assert best is not None and second is not None
@@ -158,12 +164,12 @@ def _lead(ranked: Sequence[Setting]) -> Iterator[str]:
       + (', nor does its range over the seeds.' if seeds else '.')
     )
     return
-  ranges = ' or the ranges over the seeds' if seeds else ''
   others = f'{len(close)} other{"s" if len(close) > 1 else ""}'
+  names = _names(s.label for s in close)
+  ranges = ', or their ranges over the seeds do' if seeds else ''
   yield (
-    f'{text} It is not distinguishable from {others} of '
-    f'{len(ranked) - 1} ({_names(s.label for s in close)}): the 95 % intervals'
-    f'{ranges} overlap.'
+    f'{text} It is not distinguishable from {others} of {len(ranked) - 1} '
+    f'({names}): their 95 % intervals overlap with its own{ranges}.'
   )
 
 
@@ -171,11 +177,11 @@ def _front(settings: Sequence[Setting], best: Setting) -> Iterator[str]:
   front, rest = split_front(settings)
   if len(front) + len(rest) < 2:
     return
-  if len(front) == 1:
-    yield 'The best setting also has the highest clean accuracy of all.'
-    return
   top = front[-1]
   assert top.clean and top.robust and best.clean
+  if top.clean.mean == best.clean.mean:
+    yield 'The best setting also has the highest clean accuracy of all.'
+    return
   points = 100 * (top.clean.mean - best.clean.mean)
   yield (
     f'{len(front)} of {len(front) + len(rest)} settings are on the front: no '
@@ -252,7 +258,7 @@ def _moving(settings: Sequence[Setting]) -> Iterator[str]:
 
 
 def _accuracy(score: Score | None) -> str:
-  """Writes '44.1 % [39.0, 49.3]', or '44.1 ± 1.2 % over the seeds [..]'."""
+  """Writes '44.1 % [39.0, 49.3]', over several seeds '44.1 ± 1.2 % [..]'."""
   if score is None:
     return 'n/a'
   text = percent(score.mean)
