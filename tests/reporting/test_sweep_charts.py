@@ -197,8 +197,10 @@ def names_of(report):
     (product(a=(1, 2)), ['curves', 'pareto_front', 'attack_curves']),
     (
       product(a=(1, 2), norm=('l2', 'linf'), b=(1, 2)),
-      ['heatmap_1', 'heatmap_2', 'curves_1', 'curves_2']
-      + ['pareto_front', 'attack_curves'],
+      [
+        *('heatmap_1', 'heatmap_2', 'curves_1', 'curves_2'),
+        *('pareto_front', 'attack_curves'),
+      ],
     ),
     (
       [{'a': i / 3, 'b': (0.1, 7, 2, 9, 4, 5)[i]} for i in range(6)],
