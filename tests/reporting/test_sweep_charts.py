@@ -1,5 +1,7 @@
 """Figures of a sweep, read back from the objects that matplotlib holds."""
 
+import itertools
+
 import numpy as np
 import pytest
 from matplotlib.colors import Normalize
@@ -227,3 +229,17 @@ def test_captions_say_what_is_shown_and_what_is_left_out():
 
 def test_a_sweep_without_scores_has_no_figures():
   assert names_of(make_report(product(a=(1, 2)), lambda f: None)) == []
+
+
+@pytest.mark.parametrize('values', [(0.01, 0.02, 0.05, 0.3), range(1, 30)])
+def test_labels_of_an_axis_do_not_touch(values):
+  settings = read_settings(
+    make_report(product(a=tuple(v * 1.001 for v in values)))
+  )
+  (x,) = find_axes(settings)
+  figure = curves.field_curves(settings, x, None)
+  figure.canvas.draw()
+  for ax in figure.axes:
+    boxes = [t.get_window_extent() for t in ax.get_xticklabels()]
+    assert len(boxes) >= 3
+    assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))

@@ -35,7 +35,8 @@ from advjax.reporting.values import Report, finite
 MAX_LINES = 8
 _MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '*')
 _MIN_SPAN = 0.05  # Of accuracy: what a panel shows at least.
-_MIN_GAP = 0.08  # Of the axis: where two of its labels would touch.
+# Parts of a panel's width: a character of a label, and the space beside it.
+_CHARACTER, _SPACE = 0.022, 0.03
 
 
 def shown_values(values: Sequence[Any]) -> list[Any]:
@@ -185,9 +186,10 @@ def _scale_x(ax: Axes, x: Axis, values: Sequence[Any]) -> None:
     ax.set_xscale('log')
     numbers = np.log(numbers)
   places = (numbers - numbers[0]) / max(np.ptp(numbers), 1e-12)
+  gap = _SPACE + _CHARACTER * max(map(len, labels))
   last, shown = -math.inf, []
   for i, place in enumerate(places):
-    if place - last >= _MIN_GAP:
+    if place - last >= gap:
       shown.append(i)
       last = place
   ax.set_xticks([values[i] for i in shown], [labels[i] for i in shown])
