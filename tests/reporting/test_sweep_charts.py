@@ -4,6 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 
 from advjax.reporting.sweep import curves, figures, front, heatmaps
@@ -77,6 +79,24 @@ def test_heatmap_writes_its_cells():
   assert robust.get_title() == 'robust accuracy (%)'
   hatches = [patch.get_hatch() for patch in robust.patches]
   assert hatches == ['////', None, None]  # Diverged, missing, the frame.
+
+
+def test_colours_stand_where_the_numbers_do():
+  settings = read_settings(grid_report(1))
+  x, y = find_axes(settings)
+  ranges = heatmaps.color_ranges(settings)
+  figure = heatmaps.heatmap_chart(settings, x, y, ranges)
+  canvas = FigureCanvasAgg(figure)
+  canvas.draw()
+  pixels = np.asarray(canvas.buffer_rgba())
+  ax = figure.axes[1]
+  for text in ax.texts:
+    column, line = text.get_position()
+    at = ax.transData.transform((column + 0.4, line + 0.4)).astype(int)
+    drawn = pixels[len(pixels) - at[1], at[0], :3] / 255
+    value = float(text.get_text()) / 100
+    colour = colormaps['viridis'](ranges['robust accuracy'](value))[:3]
+    np.testing.assert_allclose(drawn, colour, atol=0.02)
 
 
 def test_colours_do_not_magnify_noise():

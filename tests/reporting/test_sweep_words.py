@@ -94,6 +94,8 @@ def test_masked_gradients_are_told():
     '1 member masks its gradients: a=0,seed=0 is right on 80.0 % after FGSM'
   ) in text
   assert 'masks' not in said(by_a((0.9, 0.1), (0.9, 0.3)))
+  report['rows'][0] |= {'fgsm': 0.6, 'robust_accuracy': 0.35}
+  assert 'masks' not in said(report)
 
 
 def test_front_is_told():
