@@ -1,0 +1,266 @@
+"""Sweeps from the flags to the report."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from advjax.sweeps import parse_sweep
+from advjax.training import program
+from advjax.training.checkpoint import restore_checkpoint
+from experiments.sweep import sweep
+from experiments.train import train_and_evaluate
+from tests import compiles
+from tests.test_configs import FOLDER, load
+
+ROOT = pathlib.Path(__file__).parents[2]
+GRID = (
+  'hparams.epsilon=0.05,0.1,8/255;hparams.step_size=0.02,0.05,0.1;seed=0,1'
+)
+OTHER_GRID = (
+  'hparams.epsilon=0.06,0.12,0.2;hparams.step_size=0.01,0.06,0.2;seed=3,4'
+)
+
+
+def config(**changes):
+  """A run of seconds on the digits."""
+  result = load(FOLDER / 'digits.py', 'fgsm_at-smoke')
+  result.model = {'name': 'mlp', 'hidden_units': (16,)}
+  result.evaluation.attacks = ('fgsm', 'bim-2')
+  result.evaluation.epsilons = (0.0, 0.1)
+  result.hparams.learning_rate = 0.01
+  for field, value in changes.items():
+    result[field] = value
+  return result
+
+
+def swept(text, workdir, base=None, **options):
+  """Returns the report of a sweep and what it prints."""
+  base = base or config()
+  with contextlib.redirect_stdout(io.StringIO()) as out:
+    report = sweep(
+      base, parse_sweep(text, base), workdir, jax.devices(), **options
+    )
+  return report, out.getvalue()
+
+
+def params_of(folder):
+  found = restore_checkpoint(folder / 'checkpoints' / 'last')
+  return found.state['params']
+
+
+@pytest.fixture(scope='module')
+def grid(tmp_path_factory):
+  """The 3 x 3 x 2 grid: its folder, report, text, and compiles per call."""
+  workdir = tmp_path_factory.mktemp('grid')
+  calls = []
+  once = program.parallelize
+
+  def counting(function, devices, **options):
+    mapped = once(function, devices, **options)
+
+    def call(*args):
+      with compiles.counted() as count:
+        result = mapped(*args)
+      calls.extend(count)
+      return result
+
+    return call
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(program, 'parallelize', counting)
+    program._steps.cache_clear()
+    report, text = swept(GRID, workdir)
+  return workdir, report, text, calls
+
+
+def test_a_grid_is_compiled_once(grid):
+  _, report, _, calls = grid
+  # The compiling call, and at least one that trains.
+  assert len(calls) > 1 and sum(calls) == 1
+  assert len(report['rows']) == 18 and report['pending'] == []
+  (group,) = report['groups']
+  assert group['members'] == 18 and group['chunks'] == [18]
+  assert group['how'] == (
+    'one after the other in 2 teams of 1 device, in one program'
+  )
+  # Of all programs: initialise, train, watch, attack, predict; not 18 of any.
+  assert 0 < group['compiles'] < 60
+
+
+def test_other_values_in_the_grid_compile_nothing(grid, tmp_path):
+  with compiles.counted() as count:
+    report, _ = swept(OTHER_GRID, tmp_path)
+  assert count == [0]
+  assert report['groups'][0]['compiles'] == 0
+
+
+def test_every_row_is_its_member(grid):
+  workdir, report, _, _ = grid
+  lines = (workdir / 'results.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  assert rows == report['rows']
+  with (workdir / 'results.csv').open() as file:
+    assert [row['member'] for row in csv.DictReader(file)] == [
+      row['member'] for row in rows
+    ]
+  assert json.loads((workdir / 'sweep.json').read_text()) == report
+  for row in rows:
+    saved = json.loads((workdir / row['folder'] / 'config.json').read_text())
+    assert saved['hparams']['epsilon'] == row['hparams.epsilon']
+    assert saved['hparams']['step_size'] == row['hparams.step_size']
+    assert saved['seed'] == row['seed']
+    assert row['robust_accuracy'] <= min(row['fgsm'], row['bim'])
+    assert row['robust_accuracy'] <= row['clean_accuracy']
+    assert row['robust_accuracy_low'] <= row['robust_accuracy']
+    curve = report['curves'][row['member']]
+    assert curve['epsilons'] == [0.0, 0.1]
+    assert curve['fgsm'] == [row['clean_accuracy'], row['fgsm']]
+  assert len({row['loss'] for row in rows}) == 18
+
+
+def test_the_page_shows_the_grid(grid):
+  workdir, report, text, _ = grid
+  page = (workdir / 'report.html').read_text()
+  for row in report['rows']:
+    assert row['member'] in page
+  assert 'data:image/png;base64' in page
+  best = max(
+    report['rows'], key=lambda r: (r['robust_accuracy'], r['clean_accuracy'])
+  )
+  assert best['robust_accuracy'] > 0.2
+  assert 'best member' in text
+
+
+def test_a_member_is_what_its_command_trains_alone(grid, tmp_path):
+  """Bit for bit, with the devices that it had."""
+  workdir, report, _, _ = grid
+  row = report['rows'][7]
+  words = shlex.split(row['command'])
+  fields = dict(word.split('=', 1) for word in words[2:])
+  alone = config()
+  alone.hparams.epsilon = float(fields.pop('--config.hparams.epsilon'))
+  alone.hparams.step_size = float(fields.pop('--config.hparams.step_size'))
+  alone.seed = int(fields.pop('--config.seed'))
+  devices = jax.devices()[: int(fields.pop('--devices'))]
+  assert list(fields) == ['--workdir']
+  with contextlib.redirect_stdout(io.StringIO()):
+    found = train_and_evaluate(alone, tmp_path, devices)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    params_of(tmp_path),
+    params_of(workdir / row['folder']),
+  )
+  (member,) = found['members'].values()
+  assert member['clean_accuracy'] == row['clean_accuracy']
+  assert member['robust_accuracy']['bim']['white_box'] == row['bim']
+
+
+def test_shards_share_a_folder(tmp_path):
+  text = 'hparams.epsilon=0.05,0.1,0.2'
+  first, _ = swept(text, tmp_path, shard='0/2')
+  assert [row['hparams.epsilon'] for row in first['rows']] == [0.05, 0.2]
+  assert first['pending'] == ['epsilon=0.1']
+  second, _ = swept(text, tmp_path, shard='1/2')
+  assert second['pending'] == []
+  assert [row['hparams.epsilon'] for row in second['rows']] == [0.05, 0.1, 0.2]
+  (group,) = second['groups']
+  assert sorted(group['chunks']) == [1, 2]
+  # And a whole sweep has nothing left to do; one with more values little.
+  with compiles.counted():
+    again, _ = swept(text, tmp_path)
+  assert again['rows'] == second['rows']
+  more, _ = swept(text.replace('0.2', '0.2,0.3'), tmp_path)
+  assert more['rows'][:3] == second['rows']
+  assert len(more['rows']) == 4
+
+
+def test_a_member_that_diverges_leaves_a_row(tmp_path):
+  report, text = swept('hparams.learning_rate=1e-3,1e38', tmp_path)
+  done, diverged = report['rows']
+  assert done['status'] == 'done' and done['clean_accuracy'] > 0.2
+  assert diverged['status'] == 'diverged'
+  assert diverged['reason'].startswith('learning_rate=1e+38: the loss is')
+  assert 'diverged' in text
+  assert 'diverged' in (tmp_path / 'report.html').read_text()
+
+
+@pytest.mark.parametrize(
+  ('text', 'named'),
+  [
+    ('hparams.epsilom=0.1', 'epsilom'),
+    ('hparams.epsilon=', 'hparams.epsilon='),
+    ('seed=0,1,0', 'seed=0'),
+    ('hparams.epsilon=small', 'small'),
+    ('hparams.beta=6.0', 'beta'),
+    ('batch_size=0,32', 'batch_size'),
+    ('num_validation=137,5000', 'num_validation'),
+    ('model.hidden_units=8', 'hidden_units'),
+  ],
+)
+def test_a_wrong_sweep_is_refused_before_anything_runs(text, named, tmp_path):
+  with pytest.raises(ValueError, match=named):
+    swept(text, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+COMMAND = [
+  sys.executable,
+  '-m',
+  'experiments.sweep',
+  '--config=configs/digits.py:fgsm_at-smoke',
+  '--config.model.name=logistic_regression',
+  '--config.evaluation.attacks=fgsm',
+  '--sweep=optimizer.name=adam,sgd;zip(hparams.epsilon=0.05,1/10;seed=0,1)',
+  '--platform=cpu',
+  '--devices=1',
+]
+
+
+def test_a_killed_sweep_repeats_no_finished_group(tmp_path):
+  """SIGKILL as soon as the first group is written."""
+  workdir = tmp_path / 'run'
+  command = [*COMMAND, f'--workdir={workdir}']
+  with subprocess.Popen(
+    command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+  ) as program:
+    results = workdir / 'results.jsonl'
+    deadline = time.monotonic() + 120
+    while not results.exists() and time.monotonic() < deadline:
+      assert program.poll() is None, program.stderr.read().decode()
+      time.sleep(0.01)
+    program.send_signal(signal.SIGKILL)
+  rows = [json.loads(line) for line in results.read_text().splitlines()]
+  assert [row['optimizer.name'] for row in rows] == ['adam', 'adam']
+
+  def finished():
+    return {
+      path: (path.stat().st_mtime_ns, path.stat().st_size)
+      for row in rows
+      for path in (workdir / row['folder']).rglob('*')
+      # Written anew, the same, to see whether the folder can be written to.
+      if path.is_file() and path.name != 'config.json'
+    }
+
+  before = finished()
+  done = subprocess.run(
+    command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True
+  )
+  assert '4 members in 2 groups; 2 of them are done' in done.stderr
+  assert finished() == before
+  after = [json.loads(line) for line in results.read_text().splitlines()]
+  assert after[:2] == rows
+  assert [row['group'] for row in after] == [0, 0, 1, 1]
+  assert (workdir / 'report.html').exists()
+  assert os.listdir(workdir / 'members') != []
