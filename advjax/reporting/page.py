@@ -14,6 +14,7 @@ from typing import Any
 
 from advjax.reporting.gallery import Picture
 from advjax.reporting.values import Report, finite
+from advjax.training.workdir import replacing
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --soft: #59636e;
@@ -106,22 +107,8 @@ def write_page(
     main='\n'.join(sections),
     script=f'\n<script>{script}</script>' if script else '',
   )
-  replace_file(Path(path), page.encode())
-
-
-def replace_file(path: Path, content: bytes) -> None:
-  """Writes beside the file, then renames: nobody ever sees half of it.
-
-  Args:
-    path: the file; its folder must be there.
-    content: what to write.
-  """
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  with replacing(Path(path)) as file:
+    file.write(page.encode())
 
 
 def dataset_facts(report: Report) -> list[str]:

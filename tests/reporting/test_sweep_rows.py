@@ -1,6 +1,7 @@
 """results.csv and results.jsonl say what the rows of the report say."""
 
 import csv
+import errno
 import json
 import math
 import os
@@ -71,7 +72,7 @@ def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
   before = (tmp_path / 'results.csv').read_text()
 
   def fail(*args):
-    raise OSError('no space left')
+    raise OSError(errno.ENOSPC, 'no space left')
 
   monkeypatch.setattr(os, 'replace', fail)
   with pytest.raises(OSError, match='no space'):

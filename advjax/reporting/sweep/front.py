@@ -82,16 +82,27 @@ def front_chart(settings: Sequence[Setting]) -> Figure:
     if rest:
       x, y = zip(*map(_point, rest), strict=True)
       ax.plot(
-        x, y, 'o', color=COLORS[4], markersize=6, alpha=0.8, mec='white',
+        x,
+        y,
+        'o',
+        color=COLORS[4],
+        markersize=6,
+        alpha=0.8,
+        mec='white',
         label='beaten by another setting',
-      )  # fmt: skip
+      )
     points = [_point(s) for s in front]
     x, y = zip(*points, strict=True)
     ax.plot(x, y, color=COLORS[1], linewidth=1.4, drawstyle='steps-pre')
     ax.plot(
-      x, y, 'o', color=COLORS[1], markersize=9, mec='white',
+      x,
+      y,
+      'o',
+      color=COLORS[1],
+      markersize=9,
+      mec='white',
       label='on the front',
-    )  # fmt: skip
+    )
     ax.margins(0.08)
     ax.set_xlabel('clean accuracy')
     ax.set_ylabel('robust accuracy')

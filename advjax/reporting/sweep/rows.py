@@ -8,8 +8,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from advjax.reporting.page import replace_file
 from advjax.reporting.values import Report
+from advjax.training.workdir import replacing
 
 
 def write_rows(workdir: pathlib.Path, report: Report) -> None:
@@ -30,13 +30,15 @@ def write_rows(workdir: pathlib.Path, report: Report) -> None:
     json.dumps({name: row.get(name) for name in columns}) for row in rows
   ]
   text = ''.join(f'{line}\n' for line in lines)
-  replace_file(workdir / 'results.jsonl', text.encode())
+  with replacing(workdir / 'results.jsonl') as file:
+    file.write(text.encode())
   table = io.StringIO()
   writer = csv.writer(table, lineterminator='\n')
   writer.writerow(columns)
   for row in rows:
     writer.writerow(_cell(row.get(name)) for name in columns)
-  replace_file(workdir / 'results.csv', table.getvalue().encode())
+  with replacing(workdir / 'results.csv') as file:
+    file.write(table.getvalue().encode())
 
 
 def columns_of(rows: list[Mapping[str, Any]]) -> list[str]:
