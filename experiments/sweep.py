@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from absl import flags
-from advjax.reporting.sweep.page import write_sweep
-from advjax.reporting.sweep.rows import write_rows
 from ml_collections import config_dict, config_flags
 
 from advjax import cli, data
@@ -22,6 +20,8 @@ from advjax.evaluation.attack_specs import Attack
 from advjax.evaluation.members import evaluate_members, parse_attacks
 from advjax.reporting.report import command_line, environment
 from advjax.reporting.sweep.member import diverged_result, member_result
+from advjax.reporting.sweep.page import write_sweep
+from advjax.reporting.sweep.rows import write_rows
 from advjax.sweeps import (
   Member,
   collect_sweep,

@@ -63,7 +63,7 @@ class Program(NamedTuple):
   model: Model
   objective: Objective
   optimizer: optax.GradientTransformation
-  train_steps: Callable
+  train_steps: functools.partial
   train_runs: Callable
   evaluate: Callable
   monitor: Callable
@@ -152,7 +152,9 @@ def _steps(
   config: config_dict.FrozenConfigDict,
   plan: StepPlan,
   devices: tuple[jax.Device, ...],
-) -> tuple[Objective, optax.GradientTransformation, Callable, Callable]:
+) -> tuple[
+  Objective, optax.GradientTransformation, functools.partial, functools.partial
+]:
   objective = create_objective(config.objective)
   optimizer = create_optimizer(config.optimizer)
   schedule = create_schedule(

@@ -1,5 +1,6 @@
 """From a config to everything that training needs, checked before it runs."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -60,7 +61,7 @@ class Training(NamedTuple):
   num_classes: int
   devices: Sequence[jax.Device]
   init_state: Callable[[], TrainState]
-  train_steps: Callable
+  train_steps: functools.partial
   train_runs: Callable
   evaluate: Callable
   monitor: Callable

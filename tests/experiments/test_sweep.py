@@ -25,9 +25,7 @@ from tests import compiles
 from tests.test_configs import FOLDER, load
 
 ROOT = pathlib.Path(__file__).parents[2]
-GRID = (
-  'hparams.epsilon=0.05,0.1,8/255;hparams.step_size=0.02,0.05,0.1;seed=0,1'
-)
+GRID = 'hparams.epsilon=0.05,0.1,8/255;hparams.step_size=0.02,0.05,0.1;seed=0,1'
 OTHER_GRID = (
   'hparams.epsilon=0.06,0.12,0.2;hparams.step_size=0.01,0.06,0.2;seed=3,4'
 )
