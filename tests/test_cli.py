@@ -1,5 +1,6 @@
 """Flags, exit codes, devices."""
 
+import errno
 import logging
 import signal
 
@@ -89,6 +90,7 @@ def run_main(error):
     (Diverged('base: the loss is nan at step 3'), 1),
     (Interrupted(signal.SIGINT), 130),
     (Interrupted(signal.SIGTERM), 143),
+    (Interrupted(signal.SIGUSR1), 128 + signal.SIGUSR1),
   ],
   ids=str,
 )
@@ -96,6 +98,21 @@ def test_exit_codes(error, code, caplog):
   assert run_main(error) == code
   (message,) = caplog.messages
   assert str(error) in message
+
+
+@pytest.mark.parametrize('code', [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_one_line(caplog, code):
+  reason = "No space left; the last good checkpoint stays in 'a/last'"
+  assert run_main(OSError(code, reason, 'a/best')) == 1
+  assert caplog.messages == [
+    'error: a/best cannot be written: No space left; the last good checkpoint '
+    "stays in 'a/last'; free some space and run the same command again to go on"
+  ]
+
+
+def test_another_error_of_the_system_is_not_taken_for_a_full_disk():
+  with pytest.raises(BrokenPipeError):
+    run_main(BrokenPipeError(errno.EPIPE, 'Broken pipe'))
 
 
 def test_a_bug_is_not_taken_for_bad_input():

@@ -133,6 +133,7 @@ class MetricsLog:
         written += self._file.write(line[written:])
     except OSError:
       self._file.truncate(start)
+      self._file.seek(start)
       raise
 
   def close(self) -> None:

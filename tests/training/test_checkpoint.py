@@ -1,5 +1,7 @@
 """Checkpoints: round trips, and every way in which a file can be broken."""
 
+import hashlib
+import json
 import logging
 import pathlib
 import shutil
@@ -8,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from advjax.training.checkpoint import (
@@ -267,3 +270,56 @@ def test_folders_that_a_user_may_mean(tmp_path, two_saved):
   for path in (tmp_path / 'absent', best / '7', tmp_path.parent / 'x'):
     with pytest.raises(ValueError, match='no checkpoint found in'):
       checkpoint_directory(path)
+
+
+# -------------------------------------------------------------- what was there
+
+
+def test_later_checkpoints_that_cannot_be_read_are_dropped(saved):
+  """The run goes on from before them, and comes to other steps."""
+  truncate(saved / '7')
+  save_checkpoint(saved, make_state(5), {'note': 'at 5'}, keep=2)
+  assert sorted(path.name for path in saved.iterdir()) == ['3', '5']
+
+
+def test_leftovers_of_a_save_that_was_cut_off_are_removed(saved):
+  half = saved / '.saving' / '9'
+  shutil.copytree(saved / '7' / 'state', half / 'state')
+  assert restore_checkpoint(saved, make_state(0)).record == {'note': 'at 7'}
+  save_checkpoint(saved, make_state(8), {}, keep=2)
+  assert sorted(path.name for path in saved.iterdir()) == ['7', '8']
+
+
+def test_a_checkpoint_that_is_whole_but_not_in_its_place_counts(saved):
+  """As after a kill between the last file and the last rename."""
+  hidden = saved / '.saving' / '7'
+  hidden.parent.mkdir()
+  (saved / '7').rename(hidden)
+  (saved / '3').rename(saved.parent / '3')
+  assert checkpoint_directory(saved) == saved
+  assert restore_checkpoint(saved, make_state(0)).record == {'note': 'at 7'}
+  save_checkpoint(saved, make_state(9), {}, keep=2)
+  assert sorted(path.name for path in saved.iterdir()) == ['7', '9']
+
+
+def test_checkpoints_of_orbax_managers_are_read(tmp_path):
+  """Runs were saved by one before; only the digests are ours."""
+  state, record = make_state(7, ema=True), {'note': 'at 7'}
+  with ocp.CheckpointManager(tmp_path) as manager:
+    manager.save(
+      7,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(jax.tree.map(np.asarray, state)),
+        record=ocp.args.JsonSave(record),
+      ),
+    )
+  digests = {
+    str(file.relative_to(tmp_path / '7')): hashlib.sha256(
+      file.read_bytes()
+    ).hexdigest()
+    for file in files_of(tmp_path / '7')
+  }
+  (tmp_path / '7' / 'digests.json').write_text(json.dumps(digests))
+  found = restore_checkpoint(tmp_path, make_state(0, ema=True))
+  assert_same(found.state, state)
+  assert found.record == record

@@ -1,14 +1,15 @@
 """Stopping on signals."""
 
+import os
 import signal
 import threading
 
 import pytest
 
-from advjax.training.signals import Interrupted, stop_on_signals
+from advjax.training.signals import _SIGNALS, Interrupted, stop_on_signals
 
 
-@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('signum', _SIGNALS)
 def test_the_first_signal_is_noted_and_a_second_acts(signum):
   def usual(signum, frame):
     raise InterruptedError
@@ -27,10 +28,10 @@ def test_the_first_signal_is_noted_and_a_second_acts(signum):
 
 
 def test_handlers_come_back_without_a_signal():
-  before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+  before = [signal.getsignal(s) for s in _SIGNALS]
   with pytest.raises(KeyError), stop_on_signals():
     raise KeyError
-  after = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+  after = [signal.getsignal(s) for s in _SIGNALS]
   assert after == before
 
 
@@ -49,3 +50,8 @@ def test_outside_the_main_thread_nothing_changes():
 
 def test_the_message_names_the_signal():
   assert str(Interrupted(signal.SIGTERM)) == 'stopped by SIGTERM'
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='Windows has no SIGUSR1')
+def test_what_schedulers_send_is_noted():
+  assert {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2} < {*_SIGNALS}
