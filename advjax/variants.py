@@ -68,6 +68,8 @@ def set_variant(
   config.report_checkpoint = 'last' if name == 'standard' else 'best'
   if name == 'nsl':
     config.hparams.update({'multiplier': 0.2, 'step_size': nsl_step_size})
+    # NSL's pgd_epsilon: None projects on no ball.
+    config.hparams.epsilon = config_dict.placeholder(float)
   if name == 'virtual':
     config.hparams.update(_VIRTUAL)
   if name == 'trades':

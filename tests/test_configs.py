@@ -203,7 +203,7 @@ def test_digits_has_an_objective_per_variant():
   for variant, (objective, hparams) in expected.items():
     config = load(FOLDER / 'digits.py', variant)
     assert config.objective.name == objective
-    found = config.hparams.to_dict()
+    found = {k: v for k, v in config.hparams.items() if v is not None}
     assert found.pop('learning_rate') == 0.001
     assert found == pytest.approx(hparams)
     last = 'last' if variant == 'standard' else 'best'
