@@ -18,7 +18,8 @@ from ml_collections import config_dict, config_flags
 from advjax import cli, data
 from advjax.evaluation.attack_specs import Attack
 from advjax.evaluation.members import evaluate_members, parse_attacks
-from advjax.reporting.report import command_line, environment
+from advjax.reporting.report import environment
+from advjax.reporting.sweep.content import sweep_content
 from advjax.reporting.sweep.member import diverged_result, member_result
 from advjax.reporting.sweep.page import write_sweep
 from advjax.reporting.sweep.rows import write_rows
@@ -33,11 +34,7 @@ from advjax.training.compilations import count_compilations
 from advjax.training.run import Diverged
 from advjax.training.setup import create_training, eval_logits_fn
 from advjax.training.sweep import Chunk, group_by_program, train_group
-from advjax.training.workdir import (
-  config_to_json,
-  prepare_workdir,
-  write_json,
-)
+from advjax.training.workdir import prepare_workdir, write_json
 
 logger = logging.getLogger('advjax')
 
@@ -185,74 +182,25 @@ def _write_up_to_date(
 
 def _report(job: _Job) -> dict[str, Any]:
   """Returns the content of sweep.json, of the members that are done."""
-  config, test = job.config, job.dataset.test
-  results = {m.name: _read_result(job, m) for m in job.members}
-  group_of = {
-    job.members[index].name: number
-    for number, group in enumerate(job.groups)
-    for index in group
-  }
-  rows, curves = [], {}
+  results = {}
   for member in job.members:
-    result = results[member.name]
-    if result is None:
-      continue
-    row = result['row']
-    rows.append(
-      {
-        'member': member.name,
-        'group': group_of[member.name],
-        **member.fields,
-        **row,
-        'folder': str(job.folders[member.name].relative_to(job.workdir)),
-        'command': _command(job, member, row.get('devices_per_run', 1)),
-      }
-    )
-    if 'curve' in result:
-      curves[member.name] = result['curve']
-  return {
-    'title': f'{config.model.name} trained by {config.objective.name}, '
-    f'{len(job.members)} ways',
-    'dataset': {
-      'name': job.dataset.name,
-      'num_train': len(job.dataset.train.labels),
-      'num_test': len(test.labels),
-    },
-    'command': command_line(),
-    'environment': environment(job.devices),
-    'config': config_to_json(config),
-    'objective': config.objective.name,
-    'model': config.model.name,
-    'epsilon': config.evaluation.epsilon,
-    'norm': config.evaluation.norm,
-    'attacks': list(job.attacks),
-    'fields': list(job.members[0].fields),
-    'rows': rows,
-    'curves': curves,
-    'num_members': len(job.members),
-    'pending': [name for name, result in results.items() if result is None],
-    'groups': [
-      _group([results[job.members[i].name] for i in group])
-      for group in job.groups
-    ],
-    'warnings': [],
-  }
-
-
-def _group(results: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
-  """What is known of the chunks of a group."""
-  chunks = {
-    result['chunk']['first']: result['chunk']
-    for result in results
-    if result is not None
-  }.values()
-  return {
-    'members': len(results),
-    'how': '; '.join(dict.fromkeys(chunk['how'] for chunk in chunks)),
-    'chunks': [chunk['members'] for chunk in chunks],
-    'seconds': sum(chunk['seconds'] for chunk in chunks),
-    'compiles': sum(chunk['compiles'] for chunk in chunks),
-  }
+    result = _read_result(job, member)
+    if result is not None:
+      devices = result['row'].get('devices_per_run', 1)
+      result['row']['command'] = _command(job, member, devices)
+      result['row']['folder'] = str(
+        job.folders[member.name].relative_to(job.workdir)
+      )
+    results[member.name] = result
+  return sweep_content(
+    job.config,
+    {member.name: member.fields for member in job.members},
+    [[job.members[index].name for index in group] for group in job.groups],
+    results,
+    job.dataset,
+    list(job.attacks),
+    environment(job.devices),
+  )
 
 
 def _command(job: _Job, member: Member, num_devices: int) -> str:

@@ -18,6 +18,7 @@ from advjax.types import Images, Labels, LogitsFn
 
 
 def is_floating(x: Any) -> bool:
+  """Whether an array holds floating-point numbers of any width."""
   return jnp.issubdtype(x.dtype, jnp.floating)
 
 
@@ -29,6 +30,7 @@ def is_concrete(x: Any) -> bool:
 
 
 def check_callable(name: str, function: Any) -> None:
+  """Checks that an argument can be called."""
   if not callable(function):
     raise ValueError(f'{name} must be callable; got {function!r}')
 
@@ -89,6 +91,7 @@ def check_images(images: Images) -> int:
 
 
 def check_labels(name: str, labels: Labels, batch: int) -> None:
+  """Checks that labels have a row for each image."""
   for x in jax.tree.leaves(labels):
     if x.shape[:1] != (batch,):
       raise ValueError(
@@ -153,6 +156,7 @@ def check_box(images: Any, lower: Any, upper: Any) -> None:
 
 
 def check_mask(mask: Any) -> None:
+  """Checks that the values of a mask are in [0, 1]."""
   if not _holds(_inside, mask, 0, 1):
     raise ValueError(
       'mask must hold values in [0, 1]; got values from '

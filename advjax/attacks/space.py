@@ -115,6 +115,7 @@ class Space(NamedTuple):
 
 
 def make_space(inputs: Inputs, norm: Norm) -> Space:
+  """Returns the space that checked inputs ask for, a radius per example."""
   originals = [jnp.asarray(x) for x in inputs_lib.floating(inputs.images)]
   dtype = inputs_lib.compute_dtype(inputs.images)
   batch = originals[0].shape[0]
