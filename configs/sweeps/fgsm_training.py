@@ -46,7 +46,10 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
   config = default_config()
   config.num_epochs = 20
   config.num_validation = 137
-  config.monitor.every_epochs = 2
+  config.monitor.every_epochs = 5
+  # On so many members 40 steps at every radius would take longer than training.
+  config.evaluation.attacks = ('fgsm', 'pgd-20')
+  config.evaluation.epsilons = (0.05, 0.1, 0.2)
   set_variant(
     config,
     'fgsm_at-smoke' if smoke else 'fgsm_at',
