@@ -18,6 +18,7 @@ Usage:
   ./launch.sh EXPERIMENT --config=configs/FILE.py[:variant] --workdir=DIR \
     [--config.field=value ...]               any other job
   ./launch.sh EXPERIMENT --help              the flags of an experiment
+  ./launch.sh --processes=N ...              any of these in N processes
 
 The main job is compare with configs/nsl_digits.py; its results go to
 runs/nsl_digits in the project.
@@ -189,6 +190,18 @@ $(grep ^ERROR <<< "$output" || tail -n 5 <<< "$output")"
   exec 9>&- # Else the job would hold the lock.
 }
 
+processes=1 arguments=()
+for argument; do
+  case $argument in
+    --processes=*) processes=${argument#*=} ;;
+    --processes) fail 2 'write --processes=N, in one word' ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
+set -- "${arguments[@]+"${arguments[@]}"}"
+[[ $processes =~ ^[1-9][0-9]{0,3}$ ]] ||
+  fail 2 "--processes=$processes: allowed is an integer >= 1"
+
 case ${1:-} in
   -h | --help) usage && exit ;;
   '' | -*) set -- compare "--config=$root/configs/nsl_digits.py" \
@@ -196,6 +209,7 @@ case ${1:-} in
 esac
 
 if [[ $1 == test ]]; then
+  ((processes == 1)) || fail 2 'the tests run in one process'
   command=(pytest "${@:2}")
   # A file's tests stay together: they share what they compile.
   (($# > 1)) || command+=(--numprocesses=auto --maxprocesses=4 --dist=loadfile)
@@ -217,4 +231,8 @@ if [[ $1 == test ]]; then
   (($# > 1)) || "$venv/bin/python" -m ruff check --quiet .
 fi
 # -P: no file in the caller's folder shadows a module.
-exec "$venv/bin/python" -P -m "${command[@]}"
+command=("$venv/bin/python" -P -m "${command[@]}")
+((processes == 1)) || command=(
+  "$venv/bin/python" -P -m advjax.processes.launcher "$processes" "${command[@]}"
+)
+exec "${command[@]}"

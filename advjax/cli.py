@@ -19,6 +19,8 @@ from ml_collections import config_dict, config_flags
 
 from advjax.config import choose
 from advjax.fractions import expand_fractions
+from advjax.processes.peers import Peers, join
+from advjax.processes.place import find_place
 from advjax.training.parallel import select_devices
 from advjax.training.run import Diverged
 from advjax.training.signals import Interrupted
@@ -32,7 +34,10 @@ _PLATFORM = flags.DEFINE_enum(
   'platform', None, ['cpu', 'gpu', 'tpu'], 'Where to run; an error if absent.'
 )
 _DEVICES = flags.DEFINE_integer(
-  'devices', None, 'How many devices; default: all. On the CPU, virtual ones.'
+  'devices',
+  None,
+  'How many devices, of each process where there are several; default: all. On '
+  'the CPU, virtual ones.',
 )
 
 
@@ -103,51 +108,86 @@ def _check_config_flags(arguments: Sequence[str]) -> None:
       section = section[name]
 
 
-def run(main: Callable[[], None], argv: Sequence[str] | None = None) -> None:
+def run(
+  main: Callable[[], None],
+  argv: Sequence[str] | None = None,
+  *,
+  processes: str = 'one',
+) -> None:
   """Parses the flags, runs `main` and turns errors into exit codes.
 
   Args:
     main: The program, without arguments; it reads the flags.
     argv: The command line; default: `sys.argv`.
+    processes: What several processes that run the same command do: 'together'
+      they make one run, 'apart' each makes its own, 'one' refuses.
 
   Raises:
     SystemExit: 2 for bad input, 1 for a diverged run or a full disk,
-      128 + signal for a stopped one.
+      128 + signal for a stopped one. Processes that run together end with the
+      same code, and with 75 if one of them is lost.
   """
   logging.basicConfig(stream=sys.stderr, format='%(message)s', force=True)
   logger.setLevel(logging.INFO)
+  peers: Peers | None = None
+  speaks = True
   try:
+    place = find_place()
+    # What is wrong with a command is said once on each machine.
+    speaks = processes == 'apart' or place.local_id == 0
     arguments = expand_fractions(sys.argv if argv is None else argv)
     if _wants_help(arguments):
-      print(sys.modules['__main__'].__doc__)
-      for module in (sys.argv[0], __name__):
-        print(flags.FLAGS.module_help(module))
+      if speaks:
+        _print_help()
       return
     if 'config' in flags.FLAGS:
       _check_config_flags(arguments)
     rest = flags.FLAGS(arguments)
     if len(rest) > 1:
       raise ValueError(f'arguments not understood: {" ".join(rest[1:])}')
+    if processes == 'one' and place.num_processes > 1:
+      raise ValueError(
+        f'this experiment runs in one process; {place.launcher} started '
+        f'{place.num_processes}'
+      )
+    if processes == 'together':
+      peers = join(place)
+      logger.setLevel(logging.WARNING if place.process_id else logging.INFO)
     main()
-  except Interrupted as stop:
-    logger.warning('%s: run the same command again to go on', stop)
-    sys.exit(128 + stop.signum)
-  except Diverged as error:
-    logger.error('error: %s', error)
-    sys.exit(1)
-  except (ValueError, FileNotFoundError, flags.Error) as error:
-    logger.error('error: %s', error)
-    sys.exit(2)
-  except OSError as error:
-    if error.errno not in _DISK_FULL:
-      raise
-    logger.error(
-      'error: %s cannot be written: %s; free some space and run the same '
-      'command again to go on',
-      error.filename or 'a file',
-      error.strerror,
+    if peers:
+      peers.finish()
+  except (Interrupted, Diverged, ValueError, OSError, flags.Error) as error:
+    if peers and peers.lost_by(error):
+      peers.leave_by(error)
+    code, message = _ending(error)
+    if peers:
+      peers.leave(code, message)
+    if speaks:
+      logger.error('%s', message)
+    sys.exit(code)
+
+
+def _ending(error: Exception) -> tuple[int, str]:
+  """Returns exit code and message for what may happen; raises bugs again."""
+  if isinstance(error, Interrupted):
+    return 128 + error.signum, f'{error}: run the same command again to go on'
+  if isinstance(error, Diverged):
+    return 1, f'error: {error}'
+  if isinstance(error, OSError) and error.errno in _DISK_FULL:
+    return 1, (
+      f'error: {error.filename or "a file"} cannot be written: '
+      f'{error.strerror}; free some space and run the same command again to '
+      'go on'
     )
-    sys.exit(1)
+  if isinstance(error, (ValueError, FileNotFoundError, flags.Error)):
+    return 2, f'error: {error}'
+  raise error
+
+
+def _print_help() -> None:
+  print(sys.modules['__main__'].__doc__)
+  for module in (sys.argv[0], __name__):
+    print(flags.FLAGS.module_help(module))
 
 
 def _wants_help(arguments: Sequence[str]) -> bool:

@@ -19,6 +19,7 @@ from advjax.evaluation.members import (
   parse_attacks,
 )
 from advjax.models import summary
+from advjax.processes.talk import from_main, is_main
 from advjax.reporting.report import (
   command_line,
   environment,
@@ -195,12 +196,14 @@ def run_members(
     name: [create_training(member, dataset, devices) for member in members]
     for name, members in configs.items()
   }
-  workdir = prepare_workdir(workdir, config)
-  run_folders = {
-    name: _prepare_folders(folders[name], members, config.seeds)
-    for name, members in configs.items()
-  }
-  if print_model:
+  workdir = from_main(lambda: prepare_workdir(workdir, config))
+  run_folders = from_main(
+    lambda: {
+      name: _prepare_folders(folders[name], members, config.seeds)
+      for name, members in configs.items()
+    }
+  )
+  if print_model and is_main():
     images = data.to_float(dataset.test.images[:1])
     for name, runs in trainings.items():
       print(f'{name}:\n{summary(runs[0].model, images)}')
@@ -210,6 +213,8 @@ def run_members(
   )
   report = _report(config, dataset, trainings, results, found)
   report['environment'] = environment(devices)
+  if not is_main():
+    return report
   text = write_run(
     workdir,
     report,
@@ -288,4 +293,4 @@ def main() -> None:
 
 if __name__ == '__main__':
   cli.define_config_flags()
-  cli.run(main)
+  cli.run(main, processes='together')

@@ -21,6 +21,7 @@ from advjax import cli, data
 from advjax.config import check_range, saved_config
 from advjax.evaluation.members import evaluate_members, parse_attacks
 from advjax.fractions import parse_number
+from advjax.processes.talk import from_main, is_main
 from advjax.reporting.report import (
   command_line,
   environment,
@@ -110,8 +111,8 @@ def evaluate(
   if not epsilons:
     raise ValueError('epsilons = []; allowed: one number or more')
   attacks = parse_attacks(attack_names, norm=norm, step_size=step_size)
-  directory = checkpoint_directory(checkpoint)
-  config = read_run_config(directory)
+  directory = from_main(lambda: checkpoint_directory(checkpoint))
+  config = from_main(lambda: read_run_config(directory))
   bounds = config.evaluation.bounds
   if bounds is not None:
     bounds = tuple(bounds)  # JSON has lists.
@@ -123,18 +124,17 @@ def evaluate(
   config.init_from = ''
   dataset = data.load(config.dataset)
   training = create_training(config, dataset, devices)
-  state = load_params(directory, training.init_state())
-  path = prepare_workdir(
-    workdir,
-    config_dict.create(
-      checkpoint=str(directory.resolve()),
-      attacks=tuple(attack_names),
-      norm=norm,
-      epsilons=tuple(epsilons),
-      step_size=step_size,
-      seed=seed,
-    ),
+  fresh = training.init_state()
+  state = from_main(lambda: load_params(directory, fresh))
+  settings = config_dict.create(
+    checkpoint=str(directory.resolve()),
+    attacks=tuple(attack_names),
+    norm=norm,
+    epsilons=tuple(epsilons),
+    step_size=step_size,
+    seed=seed,
   )
+  path = from_main(lambda: prepare_workdir(workdir, settings))
   images, labels = data.to_float(dataset.test.images), dataset.test.labels
   name = config.objective.name
   params = evaluation_params(state)
@@ -167,6 +167,8 @@ def evaluate(
     'environment': environment(devices),
     'config': config_to_json(config),
   }
+  if not is_main():
+    return report
   text = write_run(
     path,
     report,
@@ -200,4 +202,4 @@ def main() -> None:
 
 if __name__ == '__main__':
   define_flags()
-  cli.run(main)
+  cli.run(main, processes='together')

@@ -8,6 +8,7 @@ as section 5 and figure 2 of Goodfellow et al. 2014 (arXiv 1412.6572) do:
     --workdir=runs/goodfellow_digits
 """
 
+import functools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from ml_collections import config_dict
 from advjax import cli, data
 from advjax.config import member_config, seed_configs
 from advjax.evaluation.linear import Measured, measure
+from advjax.processes.talk import from_main, is_main
 from advjax.reporting import gallery
 from advjax.reporting.linear import (
   LinearMember,
@@ -113,6 +115,8 @@ def demonstrate(
     'classes': list(dataset.class_names),
     'members': entries,
   }
+  if not is_main():
+    return report
   write_json(workdir / 'report.json', report)
   picture = draw_picture(
     {name: found[0] for name, found in measured.items()},
@@ -143,9 +147,9 @@ def read_networks(
     member = member_config(seed_config, name)
     training = create_training(member, dataset, devices)
     folder = workdir / name / (f'seed_{seed}' if config.seeds else '')
-    state = load_params(
-      folder / 'checkpoints' / member.report_checkpoint, training.init_state()
-    )
+    path = folder / 'checkpoints' / member.report_checkpoint
+    fresh = training.init_state()
+    state = from_main(functools.partial(load_params, path, fresh))
     yield eval_logits_fn(
       training.model, evaluation_params(state), state.model_state
     )
@@ -197,4 +201,4 @@ def main() -> None:
 
 if __name__ == '__main__':
   cli.define_config_flags()
-  cli.run(main)
+  cli.run(main, processes='together')

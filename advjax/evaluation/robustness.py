@@ -2,7 +2,8 @@
 
 Example i of the images gets the key `fold_in(key, i)`, and the last batch is
 padded and masked, so that no random draw depends on the batch size, on the
-padding or on the devices.
+padding or on the devices. The devices may be those of several processes: each
+attacks the rows of its own, and all of them return the same.
 """
 
 import functools
@@ -15,12 +16,8 @@ import numpy as np
 
 from advjax import norms
 from advjax.attacks.callables import Callee
-from advjax.evaluation.batches import (
-  Batch,
-  batches,
-  check_images,
-  check_labels,
-)
+from advjax.evaluation.batches import batches, check_images, check_labels
+from advjax.processes.talk import gather, own_ranks
 from advjax.types import Array, LogitsFn
 
 # attack(logits_fn, images, labels, epsilon, keys) -> images, pure; one of
@@ -140,13 +137,16 @@ def predict(
   images = np.asarray(images)
   check_images(images, batch_size)
   devices = tuple(devices or jax.local_devices())
-  program, network = _predict_program(devices), Callee.of(logits_fn)
+  own = own_ranks(devices)
+  program = _predict_program(_own_devices(devices))
+  network = Callee.of(logits_fn)
   predictions, kinds = [], []
   labels = np.zeros(len(images), np.int32)
   for batch in batches(images, labels, batch_size, len(devices)):
-    result, kind = program(batch.images[:, None], network)
-    predictions.append(np.asarray(result).reshape(-1)[: batch.num_real])
-    kinds.append(np.asarray(kind).reshape(-1, 2)[: batch.num_real])
+    found = program(batch.images[own, None], network)
+    result, kind = (gather(values, devices) for values in found)
+    predictions.append(result.reshape(-1)[: batch.num_real])
+    kinds.append(kind.reshape(-1, 2)[: batch.num_real])
   probabilities, not_finite = np.concatenate(kinds).T
   if not_finite.any():
     raise ValueError(
@@ -229,20 +229,27 @@ def attack_and_predict(
       f'which kept = {kept} is an index'
     )
   devices = tuple(devices or jax.local_devices())
-  program = _attack_program(attack, norm, devices)
-  ask = _predict_program(devices)
+  own = own_ranks(devices)
+  program = _attack_program(attack, norm, _own_devices(devices))
+  ask = _predict_program(_own_devices(devices))
   networks = {name: Callee.of(target) for name, target in targets.items()}
   radii = np.asarray(epsilons, np.float32)
   predictions: dict[str, list[np.ndarray]] = {name: [] for name in targets}
   all_sizes, all_images = [], []
   for batch in batches(images, labels, batch_size, len(devices)):
     perturbed, sizes = program(
-      batch.images, batch.labels, batch.indices, Callee.of(source), radii, key
+      batch.images[own],
+      batch.labels[own],
+      batch.indices[own],
+      Callee.of(source),
+      radii,
+      key,
     )
+    merge = functools.partial(_merge, devices=devices, num_real=batch.num_real)
     for name, network in networks.items():
-      predictions[name].append(_merge(ask(perturbed, network)[0], batch))
-    all_sizes.append(_merge(sizes, batch))
-    all_images.append(_merge(perturbed, batch)[kept])
+      predictions[name].append(merge(ask(perturbed, network)[0]))
+    all_sizes.append(merge(sizes))
+    all_images.append(merge(np.asarray(perturbed)[:, kept, None])[0])
   return AttackedPredictions(
     {name: np.concatenate(parts, 1) for name, parts in predictions.items()},
     np.concatenate(all_sizes, 1),
@@ -319,8 +326,17 @@ def robust_accuracy(
   return RobustAccuracy(clean, attacked, worst_case)
 
 
-def _merge(values: Array, batch: Batch) -> np.ndarray:
-  """Turns `[D, E, B, ...]` of the devices into the real rows `[E, N, ...]`."""
-  by_epsilon = np.moveaxis(np.asarray(values), 0, 1)
+def _own_devices(devices: Devices) -> tuple[jax.Device, ...]:
+  return tuple(devices[rank] for rank in own_ranks(devices))
+
+
+def _merge(
+  values: Array | np.ndarray, devices: Devices, num_real: int
+) -> np.ndarray:
+  """Turns `[D, E, B, ...]` of the devices into the real rows `[E, N, ...]`.
+
+  D are the devices of this process; the rows are those of all of them.
+  """
+  by_epsilon = np.moveaxis(gather(values, devices), 0, 1)
   merged = by_epsilon.reshape(len(by_epsilon), -1, *by_epsilon.shape[3:])
-  return merged[:, : batch.num_real]
+  return merged[:, :num_real]

@@ -15,6 +15,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
+from advjax.processes.talk import is_main
+
 logger = logging.getLogger(__name__)
 
 
@@ -147,6 +149,34 @@ class MetricsLog:
         raise
 
 
+class NoLog:
+  """Stands in for `MetricsLog` where another process writes."""
+
+  num_bytes = 0
+
+  def write(self, record: Mapping[str, Any]) -> None:
+    """Does nothing."""
+
+  def close(self) -> None:
+    """Does nothing."""
+
+
+def open_log(
+  workdir: pathlib.Path, num_bytes: int, step: int
+) -> MetricsLog | NoLog:
+  """Opens a `MetricsLog`; process 0 alone writes it.
+
+  Args:
+    workdir: As for `MetricsLog`, like the others.
+    num_bytes: Likewise.
+    step: Likewise.
+
+  Returns:
+    The log.
+  """
+  return MetricsLog(workdir, num_bytes, step) if is_main() else NoLog()
+
+
 class Progress:
   """A progress bar on a terminal, else one line per epoch.
 
@@ -165,7 +195,7 @@ class Progress:
     self._bar = tqdm.tqdm(
       total=num_steps,
       initial=step,
-      disable=not sys.stderr.isatty(),
+      disable=not sys.stderr.isatty() or not is_main(),
       dynamic_ncols=True,
       mininterval=0.2,
       bar_format='{desc} {percentage:3.0f} % |{bar}| {remaining} left{postfix}',

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 import numpy as np
 
-from advjax.training.logs import MetricsLog, Progress
+from advjax.processes.talk import agree
+from advjax.training.logs import MetricsLog, NoLog, Progress, open_log
 from advjax.training.placement import device_inputs, place
 from advjax.training.program import OWN_FIELDS, common_fields
 from advjax.training.record import add_chunk, log_steps
@@ -182,7 +183,7 @@ class _Going:
   runs: Sequence[Run]
   indices: list[int]
   failures: dict[int, Diverged]
-  logs: dict[int, MetricsLog]
+  logs: dict[int, MetricsLog | NoLog]
 
   @property
   def first(self) -> Run:
@@ -193,7 +194,7 @@ class _Going:
     several = len(self.indices) > 1
     return f'{len(self.indices)} runs' if several else self.first.name
 
-  def each(self) -> Iterator[tuple[int, Run, MetricsLog]]:
+  def each(self) -> Iterator[tuple[int, Run, MetricsLog | NoLog]]:
     for index in list(self.indices):
       yield index, self.runs[index], self.logs[index]
 
@@ -221,7 +222,7 @@ def _train(
   with contextlib.ExitStack() as stack:
     logs = {}
     for index in indices:
-      log = MetricsLog(runs[index].workdir, runs[index].record.log_bytes, step)
+      log = open_log(runs[index].workdir, runs[index].record.log_bytes, step)
       logs[index] = stack.enter_context(contextlib.closing(log))
     going = _Going(runs, indices, failures, logs)
     return _train_logged(going, states, until)
@@ -277,15 +278,17 @@ def _train_logged(
       due = epoch_done and epoch % config.checkpoint_every_epochs == 0
       # Read once: a signal that comes later waits for another chunk, and so
       # for a checkpoint.
-      stopped = stop.signum
+      chunk, stopped = agree(chunk, stop.signum)
       if due or step == until or stopped:
         own = placement.get(state)
         for index, run, log in going.each():
           with going.watch(index):
             save(run, run.last, own[index], log, keep=2)
-  # Also after the last step: there is more to do than training.
-  if stop.signum:
-    raise Interrupted(stop.signum)
+  # Also after the last step: there is more to do than training. And no process
+  # ends before process 0 has saved.
+  _, stopped = agree(chunk, stop.signum)
+  if stopped:
+    raise Interrupted(stopped)
   return placement.get(state)
 
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from advjax.data import Split, to_float
+from advjax.processes.talk import own_ranks
 from advjax.training.objectives import Objective
 from advjax.training.step import AXIS, reduce_metrics
 from advjax.types import Array
@@ -26,7 +27,7 @@ def make_evaluate_metrics(
   Args:
     apply: A `Model`'s apply.
     objective: Whose metrics are wanted.
-    devices: The devices.
+    devices: The devices, those of other processes too.
     batch_size: Rows per device and call.
 
   Returns:
@@ -90,6 +91,7 @@ def make_evaluate_metrics(
     key: Array,
   ) -> dict[str, float]:
     num_examples = len(split.labels)
+    own = own_ranks(devices)
     shape = (len(devices), min(batch_size, -(-num_examples // len(devices))))
     rows = shape[0] * shape[1]
     totals: dict[str, float] = {}
@@ -98,11 +100,11 @@ def make_evaluate_metrics(
       index = order % num_examples
       mask = (order < num_examples).astype(np.float32)
       batch = {
-        'image': split.images[index],
-        'label': split.labels[index],
-        'index': index.astype(np.int32),
+        'image': split.images[index[own]],
+        'label': split.labels[index[own]],
+        'index': index[own].astype(np.int32),
       }
-      means = mapped(batch, mask, params, model_state, hparams, key)
+      means = mapped(batch, mask[own], params, model_state, hparams, key)
       for name, mean in means.items():
         total = totals.get(name, 0.0) + float(mean) * float(mask.sum())
         totals[name] = total

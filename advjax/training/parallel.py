@@ -11,6 +11,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from advjax.config import choose
+from advjax.processes.place import find_place
+from advjax.processes.talk import own_ranks
 from advjax.training.step import AXIS
 
 PLATFORMS = ('cpu', 'gpu', 'tpu')
@@ -28,13 +30,14 @@ def select_devices(
 
   Args:
     platform: 'cpu', 'gpu' or 'tpu'; None takes the best there is.
-    num_devices: How many; None takes all.
+    num_devices: How many of each process; None takes all.
 
   Returns:
-    The devices.
+    The devices, of several processes those of all, in the same order in each.
 
   Raises:
-    ValueError: if the platform is unknown or absent, or has too few devices.
+    ValueError: if the platform is unknown or absent, or has too few devices,
+      or if the processes have different numbers of them.
 
   Example:
     >>> len(select_devices('cpu', 1))
@@ -44,6 +47,9 @@ def select_devices(
     raise ValueError(f'devices = {num_devices}; allowed: an integer >= 1')
   if platform is not None:
     choose('platform', platform, PLATFORMS)
+  if platform == 'cpu' and jax.distributed.is_initialized():
+    # What the processes tell each other goes by the default devices.
+    jax.config.update('jax_platforms', 'cpu')
   if platform in (None, 'cpu'):
     # Once JAX has started, there are as many as there are.
     with contextlib.suppress(RuntimeError):
@@ -57,17 +63,30 @@ def select_devices(
       f'platform = {platform!r} was asked for, but JAX finds no such device '
       f'here; it has: {jax.default_backend()} (jax {jax.__version__})'
     ) from error
-  if num_devices is not None and len(devices) < num_devices:
+  by_process: dict[int, list[jax.Device]] = {}
+  for device in devices:
+    by_process.setdefault(device.process_index, []).append(device)
+  counts = [len(own) for own in by_process.values()]
+  if num_devices is not None and min(counts) < num_devices:
     raise ValueError(
       f'devices = {num_devices} were asked for, but there are only '
-      f'{len(devices)} of platform {devices[0].platform!r}'
+      f'{min(counts)} of platform {devices[0].platform!r}'
+      f'{" in a process" if len(counts) > 1 else ""}'
     )
-  return devices[:num_devices]
+  if len(set(counts)) > 1:
+    raise ValueError(
+      f'the processes have {counts} devices; allowed: as many in each, which '
+      '--devices=N can see to on the CPU'
+    )
+  return [device for own in by_process.values() for device in own[:num_devices]]
 
 
 def _default_cpu_devices() -> int:
+  count = os.cpu_count() or 1
   affinity = getattr(os, 'sched_getaffinity', None)  # Linux alone has it.
-  cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+  cores = len(affinity(0)) if affinity else count
+  if cores == count:  # Nobody has shared them out among the processes.
+    cores = max(1, cores // find_place().num_local)
   return min(cores, _MAX_DEFAULT_CPU_DEVICES)
 
 
@@ -79,7 +98,7 @@ def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
 
   Args:
     tree: A pytree of arrays.
-    devices: The devices.
+    devices: The devices; of other processes', each has copies of its own.
 
   Returns:
     The pytree, replicated; still one array per leaf.
@@ -88,7 +107,8 @@ def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
     >>> replicate({'step': np.zeros(())}, jax.devices()[:1])['step'].shape
     ()
   """
-  mesh = Mesh(np.asarray(devices), (AXIS,))
+  local = [devices[rank] for rank in own_ranks(devices)]
+  mesh = Mesh(np.asarray(local), (AXIS,))
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
@@ -124,9 +144,11 @@ def parallelize(
   every device has arguments and results of its own. The state, the first
   argument after the rank, is donated.
 
+  In several processes each calls it, with the same arguments.
+
   Args:
     function: Per-device code with collectives over `AXIS`.
-    devices: The devices.
+    devices: The devices, those of other processes too.
     num_args: Number of arguments after the rank.
     split_args: Places of those, counted from 0, that have a leading axis over
       the devices. If there are any, so have the results.
@@ -151,4 +173,4 @@ def parallelize(
     devices=list(devices),
     donate_argnums=1,
   )
-  return functools.partial(mapped, np.arange(len(devices)))
+  return functools.partial(mapped, own_ranks(devices))

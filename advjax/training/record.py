@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from advjax.training.logs import MetricsLog
+from advjax.training.logs import MetricsLog, NoLog
 
 
 @dataclasses.dataclass
@@ -63,7 +63,7 @@ def add_chunk(
 
 
 def log_steps(
-  record: RunRecord, log: MetricsLog, step: int, epoch: int, rate: float
+  record: RunRecord, log: MetricsLog | NoLog, step: int, epoch: int, rate: float
 ) -> None:
   """Writes the pending steps as one record of metrics.jsonl.
 
@@ -96,7 +96,7 @@ def log_steps(
 
 def log_epoch(
   record: RunRecord,
-  log: MetricsLog,
+  log: MetricsLog | NoLog,
   step: int,
   epoch: int,
   weights: np.ndarray,

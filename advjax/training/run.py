@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from advjax.processes.talk import from_main, is_main
 from advjax.training.checkpoint import (
   has_checkpoint,
   restore_checkpoint,
   save_checkpoint,
 )
-from advjax.training.logs import MetricsLog, read_metrics
+from advjax.training.logs import MetricsLog, NoLog, read_metrics
 from advjax.training.monitor import has_collapsed
 from advjax.training.record import RunRecord, log_epoch
 from advjax.training.setup import Training
@@ -76,7 +77,7 @@ def restore_run(
   """Returns a run and its state: the last checkpoint's, or the start."""
   state = training.init_state()
   run = Run(training, name, workdir, RunRecord())
-  found = restore_checkpoint(run.last, state)
+  found = from_main(lambda: restore_checkpoint(run.last, state))
   if found:
     state, run = found.state, run._replace(record=RunRecord(**found.record))
   return run, state
@@ -86,7 +87,7 @@ def result_of(run: Run, state: TrainState) -> TrainResult:
   """Returns what a run gives back, of the checkpoint that the config wants."""
   config, record = run.training.config, run.record
   if config.report_checkpoint == 'best':
-    best = restore_checkpoint(run.best, state)
+    best = from_main(lambda: restore_checkpoint(run.best, state))
     if best is None:
       raise ValueError(
         "report_checkpoint = 'best', but there is none: monitor.every_epochs "
@@ -97,7 +98,7 @@ def result_of(run: Run, state: TrainState) -> TrainResult:
   return TrainResult(
     params=jax.tree.map(np.asarray, evaluation_params(state)),
     model_state=jax.tree.map(np.asarray, state.model_state),
-    records=read_metrics(run.workdir / 'metrics.jsonl'),
+    records=from_main(lambda: read_metrics(run.workdir / 'metrics.jsonl')),
     train_seconds=record.train_seconds,
     step_milliseconds=record.step_milliseconds,
     warnings=record.warnings,
@@ -124,7 +125,7 @@ def save(
   run: Run,
   directory: pathlib.Path,
   state: TrainState,
-  log: MetricsLog,
+  log: MetricsLog | NoLog,
   keep: int,
 ) -> None:
   """Saves a checkpoint; raises Diverged if a parameter is not finite.
@@ -138,6 +139,9 @@ def save(
       f'{_what_stays(run)}. A smaller hparams.learning_rate may help'
     )
   run.record.log_bytes = log.num_bytes
+  if not is_main():
+    return
+  run.record.log_bytes = log.num_bytes
   record = dataclasses.asdict(run.record)
   try:
     save_checkpoint(directory, state, record, keep)
@@ -147,7 +151,7 @@ def save(
 
 
 def end_epoch(
-  run: Run, state: TrainState, log: MetricsLog, step: int, epoch: int
+  run: Run, state: TrainState, log: MetricsLog | NoLog, step: int, epoch: int
 ) -> Mapping[str, float]:
   """Looks at robustness, logs the epoch and keeps the best state."""
   training, record = run.training, run.record

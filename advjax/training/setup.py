@@ -13,6 +13,7 @@ from ml_collections import config_dict
 from advjax.config import check_config
 from advjax.data import Dataset, Split, holdout
 from advjax.models import Model
+from advjax.processes.talk import from_main
 from advjax.training import checkpoint
 from advjax.training.decay import create_decay
 from advjax.training.objectives import Objective, read_hparams
@@ -133,7 +134,8 @@ def create_training(
       with_ema=config.ema_decay > 0,
     )
     if config.init_from:
-      state = checkpoint.load_params(config.init_from, state)
+      fresh = state
+      state = from_main(lambda: checkpoint.load_params(config.init_from, fresh))
     return state
 
   shapes = _check_network(
@@ -143,7 +145,7 @@ def create_training(
     # Read once for its errors, before anything is written or computed.
     params, model_state = shapes
     like = TrainState(jnp.zeros(()), params, model_state, (), None)
-    checkpoint.load_params(config.init_from, like)
+    from_main(lambda: checkpoint.load_params(config.init_from, like))
 
   return Training(
     config=config,

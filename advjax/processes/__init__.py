@@ -1,0 +1,1 @@
+"""One run over several processes: who they are, and how they talk."""

@@ -1,0 +1,148 @@
+"""Starts several processes of one command on this machine.
+
+  python -m advjax.processes.launcher 2 python -m experiments.train --config=...
+
+What `launch.sh --processes=N` runs. The processes find each other by
+environment variables; a signal to the launcher goes to all of them.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from advjax.processes.place import (
+  COORDINATOR,
+  LAUNCHER,
+  LOCAL_PROCESS,
+  PROCESS,
+)
+
+# Where one fails, the others end by themselves within seconds; those that do
+# not are asked, then made to.
+_GRACE_SECONDS = 20
+_TERM_SECONDS = 10
+_POLL_SECONDS = 0.1
+
+
+def launch(
+  num_processes: int,
+  command: Sequence[str],
+  *,
+  grace_seconds: float = _GRACE_SECONDS,
+  term_seconds: float = _TERM_SECONDS,
+) -> int:
+  """Runs a command in several processes, and waits for all of them.
+
+  Args:
+    num_processes: How many.
+    command: Program and arguments.
+    grace_seconds: How long the others may go on once one has failed.
+    term_seconds: How long they may take to end after a SIGTERM.
+
+  Returns:
+    The exit code of the first that failed (128 + the number of the signal
+    that killed it), or 0.
+
+  Example:
+    >>> launch(2, [sys.executable, '-c', 'raise SystemExit(3)'])
+    3
+  """
+  come: list[int] = []
+  caught = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+  previous = {
+    signum: signal.signal(signum, lambda signum, frame: come.append(signum))
+    for signum in caught
+  }
+  children: list[subprocess.Popen] = []
+  try:
+    address = f'127.0.0.1:{_free_port()}'
+    for index in range(num_processes):
+      children.append(_start(command, index, num_processes, address))
+    return _wait(children, come, grace_seconds, term_seconds)
+  finally:
+    for child in children:
+      child.kill()
+      child.wait()
+    for signum, handler in previous.items():
+      signal.signal(signum, handler)
+
+
+def _free_port() -> int:
+  with socket.socket() as listening:
+    listening.bind(('127.0.0.1', 0))
+    return listening.getsockname()[1]
+
+
+def _start(
+  command: Sequence[str], index: int, num_processes: int, address: str
+) -> subprocess.Popen:
+  place = f'{index}/{num_processes}'
+  return subprocess.Popen(
+    command,
+    env=os.environ
+    | {
+      PROCESS: place,
+      LOCAL_PROCESS: place,
+      LAUNCHER: str(os.getpid()),
+      COORDINATOR: address,
+    },
+    # Else Ctrl-C would reach them twice: from the terminal and from us.
+    process_group=0,
+  )
+
+
+def _wait(
+  children: Sequence[subprocess.Popen],
+  come: list[int],
+  grace_seconds: float,
+  term_seconds: float,
+) -> int:
+  """Returns the exit code; the others get their time once one has failed."""
+  code, failed_at, forwarded, asked = 0, 0.0, False, False
+  while any(child.poll() is None for child in children):
+    time.sleep(_POLL_SECONDS)
+    while come:
+      forwarded = True
+      _signal_all(children, come.pop(0))
+    if not code:
+      code = _first_failure(children, quiet=forwarded)
+      failed_at = time.monotonic()
+    elif time.monotonic() - failed_at > grace_seconds + term_seconds:
+      _signal_all(children, signal.SIGKILL)
+    elif time.monotonic() - failed_at > grace_seconds and not asked:
+      asked = True
+      _signal_all(children, signal.SIGTERM)
+  return code or _first_failure(children, quiet=forwarded)
+
+
+def _signal_all(children: Sequence[subprocess.Popen], signum: int) -> None:
+  for child in children:
+    child.send_signal(signum)  # Does nothing to one that has ended.
+
+
+def _first_failure(children: Sequence[subprocess.Popen], *, quiet: bool) -> int:
+  """Returns the code of a child that has failed, and says what killed it.
+
+  A child with an exit code of its own has said why it ends.
+  """
+  for index, child in enumerate(children):
+    code = child.poll()
+    if code is not None and code < 0:
+      if not quiet:
+        sys.stderr.write(
+          f'launch.sh: process {index} of {len(children)} was killed by '
+          f'{signal.Signals(-code).name}; the others end now. Run the same '
+          'command again: it goes on from the last whole checkpoint\n'
+        )
+      return 128 - code
+    if code:
+      return code
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(launch(int(sys.argv[1]), sys.argv[2:]))

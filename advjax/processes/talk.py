@@ -1,0 +1,143 @@
+"""What the processes of one run tell each other; nothing, in a single one."""
+
+import pickle
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import jax
+import numpy as np
+
+from advjax.types import Array
+
+T = TypeVar('T')
+
+
+def is_main() -> bool:
+  """Whether this is process 0, which alone reads and writes a run's folder.
+
+  Returns:
+    True in a single process.
+
+  Example:
+    >>> is_main()
+    True
+  """
+  return jax.process_index() == 0
+
+
+def from_main(make: Callable[[], T]) -> T:
+  """Calls a function in process 0, and returns its result in all processes.
+
+  Args:
+    make: Without arguments; returns what pickle takes, arrays as NumPy's.
+
+  Returns:
+    What it returned.
+
+  Raises:
+    ValueError, OSError: what it raised, in all processes.
+
+  Example:
+    >>> from_main(lambda: 3)
+    3
+  """
+  if jax.process_count() == 1:
+    return make()
+  result: T | None = None
+  error: Exception | None = None
+  if is_main():
+    try:
+      result = make()
+    except (ValueError, OSError) as raised:
+      error = raised
+  data = _broadcast(pickle.dumps((result, error)) if is_main() else b'')
+  if not is_main():
+    result, error = pickle.loads(data)
+  if error is not None:
+    raise error
+  return result  # type: ignore[return-value]
+
+
+def _broadcast(data: bytes) -> bytes:
+  """Sends bytes of process 0 to all: as floats, -0.0 would come as 0.0."""
+  from jax.experimental import multihost_utils
+
+  (size,) = multihost_utils.broadcast_one_to_all(
+    np.array([len(data)], np.uint32)
+  )
+  buffer = np.zeros(size, np.uint8)
+  if is_main():
+    buffer[:] = np.frombuffer(data, np.uint8)
+  return multihost_utils.broadcast_one_to_all(buffer).tobytes()
+
+
+def agree(chunk: int, signum: int | None) -> tuple[int, int | None]:
+  """Makes all processes take as many steps, and stop at the same one.
+
+  Args:
+    chunk: How many steps to take at most.
+    signum: The signal that has come, if any.
+
+  Returns:
+    The steps of process 0, and the signal of the first process that has one.
+
+  Example:
+    >>> agree(8, None)
+    (8, None)
+  """
+  if jax.process_count() == 1:
+    return chunk, signum
+  from jax.experimental import multihost_utils
+
+  told = multihost_utils.process_allgather(
+    np.array([chunk, signum or 0], np.int32)
+  )
+  signals = [int(each) for each in told[:, 1] if each]
+  return int(told[0, 0]), signals[0] if signals else None
+
+
+def own_ranks(devices: Sequence[jax.Device]) -> np.ndarray:
+  """Returns the places of this process's devices among all those of a run.
+
+  Args:
+    devices: All devices, in the same order in all processes.
+
+  Returns:
+    Indices, int `[D]`.
+
+  Example:
+    >>> own_ranks(jax.devices()[:1]).tolist()
+    [0]
+  """
+  index = jax.process_index()
+  return np.flatnonzero([each.process_index == index for each in devices])
+
+
+def gather(
+  values: Array | np.ndarray, devices: Sequence[jax.Device]
+) -> np.ndarray:
+  """Collects what each process has of its own devices.
+
+  Args:
+    values: One row for each device of this process, `[L, ...]`.
+    devices: All devices, in the same order in all processes.
+
+  Returns:
+    One row for each device, `[D, ...]`, in all processes. Where all devices
+    are this process's there is no communication.
+
+  Example:
+    >>> gather(np.ones((1, 3)), jax.devices()[:1]).shape
+    (1, 3)
+  """
+  values = np.asarray(values)
+  owners = np.array([each.process_index for each in devices])
+  if len(values) == len(devices):
+    return values
+  from jax.experimental import multihost_utils
+
+  result = np.empty((len(devices), *values.shape[1:]), values.dtype)
+  gathered = multihost_utils.process_allgather(values)
+  for owner, rows in enumerate(gathered):
+    result[owners == owner] = rows
+  return result
