@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -74,6 +75,7 @@ class Peers:
     }
     launcher = os.environ.get(LAUNCHER)
     self._launcher = int(launcher) if launcher else None
+    self._obituary = None if launcher else _start_obituary(place)
     self._leaving = threading.Lock()
     self._done = threading.Event()
     self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -151,6 +153,7 @@ class Peers:
     if first.process_id == place.process_id:
       logger.error('%s', message)
     self._say_farewell()
+    self._drop_obituary()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -212,6 +215,32 @@ class Peers:
     self._thread.join()
     sys.excepthook = sys.__excepthook__
     jax.distributed.shutdown()
+    self._drop_obituary()
+
+  def _drop_obituary(self) -> None:
+    if self._obituary:
+      self._obituary.communicate(b'\n')
+
+
+def _start_obituary(place: Place) -> subprocess.Popen:
+  """Starts what says that this process has ended if it cannot do so itself.
+
+  Where process 0 is gone, JAX aborts the others at once, and a process that
+  is killed says nothing. A launcher of ours speaks for both.
+  """
+  message = (
+    f'process {place.process_id} of {place.num_processes} was killed, has '
+    'crashed, or has lost process 0. Run the same command again: it goes on '
+    'from the last whole checkpoint'
+  )
+  # Its input ends with this process; a line of it says that all is well.
+  script = 'read -r line || printf "%s\\n" "$1" >&2'
+  return subprocess.Popen(
+    ['sh', '-c', script, 'sh', message],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.DEVNULL,
+    process_group=0,
+  )
 
 
 def join(place: Place | None = None) -> Peers | None:
