@@ -161,7 +161,10 @@ class Peers:
 
   def _say_farewell(self) -> None:
     place = self._place
-    others = {f'advjax/left/{index}' for index in self._heard}
+    silent = self._silent(_LOOK_SECONDS - 1)
+    others = {
+      f'advjax/left/{index}' for index in self._heard if index not in silent
+    }
     until = time.monotonic() + _FAREWELL_SECONDS
     try:
       self._store.key_value_set(f'advjax/left/{place.process_id}', '', True)
@@ -229,9 +232,9 @@ def _start_obituary(place: Place) -> subprocess.Popen:
   is killed says nothing. A launcher of ours speaks for both.
   """
   message = (
-    f'process {place.process_id} of {place.num_processes} was killed, has '
-    'crashed, or has lost process 0. Run the same command again: it goes on '
-    'from the last whole checkpoint'
+    f'error: process {place.process_id} of {place.num_processes} was killed or '
+    f'has crashed{", or has lost process 0" if place.process_id else ""}. Run '
+    'the same command again: it goes on from the last whole checkpoint'
   )
   # Its input ends with this process; a line of it says that all is well.
   script = 'read -r line || printf "%s\\n" "$1" >&2'
