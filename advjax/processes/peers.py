@@ -149,6 +149,8 @@ class Peers:
     """
     self._leaving.acquire()  # For good: two threads may want to leave.
     place = self._place
+    if place.process_id:  # Where all fail alike, process 0 is to say it.
+      time.sleep(0.5)
     first = self._announce(_Failure(place.process_id, code, message))
     if first.process_id == place.process_id:
       logger.error('%s', message)

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from advjax.evaluation.members import Evaluation
+from advjax.processes.place import find_place
 from advjax.reporting.values import accuracy_interval
 
 _PACKAGES = ('advjax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
@@ -44,6 +45,7 @@ def environment(devices: Sequence[jax.Device]) -> dict[str, Any]:
     'python': platform.python_version(),
     'devices': devices[0].device_kind,
     'num_devices': len(devices),
+    'num_processes': jax.process_count(),
     **versions,
   }
 
@@ -54,6 +56,9 @@ def command_line() -> str:
   spec = getattr(main, '__spec__', None)
   if spec is not None and spec.name.startswith('experiments.'):
     program = ['./launch.sh', spec.name.removeprefix('experiments.')]
+    place = find_place()
+    if place.launcher == 'launch.sh':
+      program.insert(1, f'--processes={place.num_processes}')
   else:
     program = [sys.argv[0]]
   return shlex.join([*program, *sys.argv[1:]])

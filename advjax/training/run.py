@@ -138,7 +138,6 @@ def save(
       f'{run.name}: a parameter is not finite at step {int(state.step)}; '
       f'{_what_stays(run)}. A smaller hparams.learning_rate may help'
     )
-  run.record.log_bytes = log.num_bytes
   if not is_main():
     return
   run.record.log_bytes = log.num_bytes

@@ -53,6 +53,7 @@ def commands(page: pathlib.Path) -> list[list[str]]:
 def launched(command: list[str]) -> list[str] | None:
   """Returns the experiment and arguments that ./launch.sh would run, if any."""
   program, *arguments = command
+  arguments = [a for a in arguments if not a.startswith('--processes=')]
   if program != './launch.sh' or arguments[:1] in (['test'], ['--help']):
     return None
   if not arguments or arguments[0].startswith('-'):
