@@ -1,0 +1,158 @@
+"""Trains tiny runs in several processes; a program, for it forks.
+
+Reads a JSON list of jobs, {name, folder, processes, devices, attack, fault},
+and writes {name: {codes, stderr, seconds}}. Each process has a folder of its
+own, as on machines that share no file system, and works in it; without
+`attack` it trains alone. A fault is [process, signal, steps]: this process
+sends itself the signal once it has taken so many steps. One import serves all.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import sys
+import time
+import traceback
+
+import jax
+import numpy as np
+import sklearn.datasets  # noqa: F401
+
+from advjax import cli, data
+from advjax.processes.talk import from_main
+from advjax.training import loop
+from advjax.training.setup import create_training
+from advjax.training.workdir import prepare_workdir, write_json
+from experiments import compare
+from tests.training import runs
+
+# Compiled fast rather than well: nothing runs for long.
+os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=0'
+
+
+def write_run(workdir, report, found, *_, **__):
+  """Without pages and pictures: they are the slow part."""
+  write_json(workdir / 'report.json', report)
+  images = {'/'.join(pair): each for pair, each in found.images.items()}
+  np.savez(workdir / 'images.npz', **images)
+  return 'the table'
+
+
+def fail_at(signum, steps):
+  """Sends a signal to this process once it has taken so many steps."""
+  taken, add_chunk = 0, loop.add_chunk
+
+  def add(record, metrics, seconds):
+    nonlocal taken
+    add_chunk(record, metrics, seconds)
+    taken += len(metrics['loss'])
+    if taken >= steps > taken - len(metrics['loss']):
+      os.kill(os.getpid(), signum)
+
+  loop.add_chunk = add
+
+
+def train(attack):
+  """Trains in the folder `run`."""
+  devices, folder = cli.devices_from_flags(), pathlib.Path('run')
+  config = runs.config(
+    evaluation__attacks=('fgsm', 'pgd-3'), evaluation__epsilons=(0.05, 0.1)
+  )
+  if attack:
+    compare.run_members(
+      {'model': [config]},
+      {'model': folder},
+      config,
+      folder,
+      devices,
+      title='several',
+    )
+  else:
+    training = create_training(config, runs.dataset(), devices)
+    loop.train(training, from_main(lambda: prepare_workdir(folder, config)))
+
+
+def child(job, index, port):
+  """Is one process of a job; returns its exit code."""
+  folder = pathlib.Path(job['folder']) / str(index)
+  folder.mkdir(parents=True, exist_ok=True)
+  os.chdir(folder)
+  place = f'{index}/{job["processes"]}'
+  os.environ['ADVJAX_PROCESS'] = os.environ['ADVJAX_LOCAL_PROCESS'] = place
+  os.environ['JAX_COORDINATOR_ADDRESS'] = f'127.0.0.1:{port}'
+  process, signum, steps = job.get('fault') or (None, 0, 0)
+  if process == index:
+    fail_at(signum, steps)
+  jax.config.update('jax_platforms', 'cpu')
+  jax.config.update('jax_numpy_rank_promotion', 'raise')
+  data.load = lambda config: runs.dataset()
+  compare.write_run = write_run
+  argv = ['several', '--platform=cpu', f'--devices={job["devices"]}']
+  try:
+    cli.run(lambda: train(job['attack']), argv, processes='together')
+  except SystemExit as end:
+    return end.code
+  except BaseException:
+    traceback.print_exc()
+    return 99
+  return 0
+
+
+def start(job, index, port):
+  """Forks a process of a job, with its stderr and stdout in a file."""
+  log = pathlib.Path(job['folder']) / f'{job["name"]}.{index}.log'
+  log.parent.mkdir(parents=True, exist_ok=True)
+  pid = os.fork()
+  if pid:
+    return pid, log
+  descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+  os.dup2(descriptor, 1)
+  os.dup2(descriptor, 2)
+  code = child(job, index, port)
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(code)
+
+
+def run(job):
+  """Runs a job to its end; one that hangs is killed."""
+  with socket.socket() as listening:
+    listening.bind(('127.0.0.1', 0))
+    port = listening.getsockname()[1]
+  began = time.monotonic()
+  left = {index: start(job, index, port) for index in range(job['processes'])}
+  logs = {index: log for index, (_, log) in left.items()}
+  codes, seconds = {}, {}
+  while left:
+    for index, (pid, _) in list(left.items()):
+      ended, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
+      if not ended:
+        continue
+      if os.WIFSTOPPED(status):
+        continue
+      codes[index] = os.waitstatus_to_exitcode(status)
+      seconds[index] = time.monotonic() - began
+      del left[index]
+    stopped = (job.get('fault') or [None, 0])[:2] == [*left, signal.SIGSTOP]
+    if stopped or time.monotonic() - began > 150:
+      for pid, _ in left.values():
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(0.02)
+  return {
+    'codes': [codes[index] for index in sorted(codes)],
+    'seconds': [seconds[index] for index in sorted(seconds)],
+    'stderr': [logs[index].read_text() for index in sorted(logs)],
+  }
+
+
+def main():
+  results = {job['name']: run(job) for job in json.load(sys.stdin)}
+  # What the last words of a process are may come after it.
+  time.sleep(0.5)
+  json.dump(results, sys.stdout)
+
+
+if __name__ == '__main__':
+  main()

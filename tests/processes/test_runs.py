@@ -1,0 +1,220 @@
+"""One run over several processes: the same result, and the same end."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from advjax.training.checkpoint import restore_checkpoint
+from tests.training import runs
+
+ROOT = pathlib.Path(__file__).parents[2]
+# Where processes and devices may make a report differ.
+OWN = re.compile(r'seconds|milliseconds|environment|command')
+NUM_STEPS = 3 * runs.STEPS_PER_EPOCH
+# In the second epoch; the first has left a checkpoint.
+LATE = runs.STEPS_PER_EPOCH + 2
+
+
+def run_jobs(jobs, cache, timeout):
+  """Runs jobs of `several.py`; what one has compiled others find in a cache."""
+  done = subprocess.run(
+    [sys.executable, '-m', 'tests.processes.several'],
+    input=json.dumps(jobs),
+    stdout=subprocess.PIPE,
+    text=True,
+    check=True,
+    cwd=ROOT,
+    env={
+      **os.environ,
+      'JAX_COMPILATION_CACHE_DIR': str(cache),
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+      'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+    },
+    timeout=timeout,
+  )
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def job(name, folder, processes=2, devices=1, attack=False, fault=None):
+  return {
+    'name': name,
+    'folder': str(folder),
+    'processes': processes,
+    'devices': devices,
+    'attack': attack,
+    'fault': fault,
+  }
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  return tmp_path_factory.mktemp('several')
+
+
+@pytest.fixture(scope='module')
+def results(folder):
+  """All jobs, in one program: importing costs more than training."""
+  (folder / 'bad/0').mkdir(parents=True)
+  (folder / 'bad/0/run').touch()
+  return run_jobs(
+    [
+      job('p1d1', folder / 'p1d1', processes=1, attack=True),
+      job('p1d2', folder / 'p1d2', processes=1, devices=2, attack=True),
+      job('p2d1', folder / 'p2d1', attack=True),
+      job('stopped', folder / 'stopped', fault=[1, signal.SIGTERM, LATE]),
+      job('other number', folder / 'stopped', processes=1),
+      job('killed', folder / 'killed', fault=[1, signal.SIGKILL, LATE]),
+      job('again', folder / 'killed'),
+      job('killed 0', folder / 'killed_0', fault=[0, signal.SIGKILL, LATE]),
+      job('bad', folder / 'bad'),
+    ],
+    folder / 'cache',
+    timeout=300,
+  )
+
+
+def codes(results, name):
+  found = results[name]
+  return found['codes'], '\n'.join(found['stderr'])
+
+
+def state_of(folder):
+  found = restore_checkpoint(folder / '0/run/checkpoints/last')
+  assert int(found.state['step']) == NUM_STEPS
+  return jax.tree.leaves(found.state)
+
+
+def report_of(folder):
+  """The leaves of report.json by path, but for times and the like."""
+  found = json.loads((folder / '0/run/report.json').read_text())
+  return {
+    key: leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(found)
+    if not OWN.search(key := jax.tree_util.keystr(path))
+  }
+
+
+def images_of(folder):
+  with np.load(folder / '0/run/images.npz') as images:
+    return dict(images)
+
+
+def test_processes_train_as_devices_of_one_do(results, folder):
+  assert [results[name]['codes'] for name in ('p1d2', 'p2d1')] == [[0], [0, 0]]
+  for one, other in zip(
+    state_of(folder / 'p1d2'), state_of(folder / 'p2d1'), strict=True
+  ):
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+  one, other = (report_of(folder / name) for name in ('p1d2', 'p2d1'))
+  assert len(one) > 40
+  assert other == pytest.approx(one, rel=1e-5)
+
+
+def test_processes_train_as_one_device_does(results, folder):
+  assert results['p1d1']['codes'] == [0]
+  for one, other in zip(
+    state_of(folder / 'p1d1'), state_of(folder / 'p2d1'), strict=True
+  ):
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+  one, other = (report_of(folder / name) for name in ('p1d1', 'p2d1'))
+  # The gradients' rounding may turn the sign of a pixel, and so of an image;
+  # an accuracy here is a multiple of an eighth or a tenth.
+  assert other == pytest.approx(one, rel=1e-5, abs=1e-6)
+
+
+def test_every_process_attacks_the_rows_of_its_devices(results, folder):
+  del results
+  one, other = (images_of(folder / name) for name in ('p1d1', 'p2d1'))
+  assert list(one) == list(other) == ['model/fgsm', 'model/pgd']
+  for name, images in one.items():
+    assert len(images) == runs.NUM_TEST
+    np.testing.assert_allclose(other[name], images, atol=1e-6)
+
+
+def test_process_0_alone_reads_and_writes(results, folder):
+  written = sorted(path.name for path in (folder / 'p2d1/0/run').iterdir())
+  assert written == [
+    'checkpoints',
+    'config.json',
+    'events',
+    'images.npz',
+    'metrics.jsonl',
+    'report.json',
+  ]
+  assert not list((folder / 'p2d1/1').iterdir())
+  first, second = results['p2d1']['stderr']
+  assert 'devices: 2 x cpu (cpu), pmap over 2, process 0 of 2' in first
+  assert 'report: run/report.html' in first
+  assert 'epoch' in first
+  assert not [line for line in second.splitlines() if 'Gloo' not in line]
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_step(results, folder):
+  ended, text = codes(results, 'stopped')
+  assert ended == [128 + signal.SIGTERM] * 2
+  assert text.count('stopped by SIGTERM: run the same command again') == 1
+  assert 'Traceback' not in text
+  # Another number of processes goes on, to the same end.
+  ended, text = codes(results, 'other number')
+  assert ended == [0]
+  step = int(re.search(r'going on from step (\d+)\n', text)[1])
+  assert LATE <= step < NUM_STEPS
+  for one, other in zip(
+    state_of(folder / 'p1d1'), state_of(folder / 'stopped'), strict=True
+  ):
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_the_other_process_ends_where_one_is_killed(results, folder):
+  ended, text = codes(results, 'killed')
+  assert ended == [75, -signal.SIGKILL]
+  assert max(results['killed']['seconds']) < 120
+  assert text.count('error: process 0 of 2 has lost process 1: it was') == 1
+  assert 'Run the same command again: it goes on from the last' in text
+  assert 'Traceback' not in text
+  ended, text = codes(results, 'again')
+  assert ended == [0, 0]
+  assert f'going on from step {runs.STEPS_PER_EPOCH}\n' in text
+  for one, other in zip(
+    state_of(folder / 'p2d1'), state_of(folder / 'killed'), strict=True
+  ):
+    np.testing.assert_array_equal(one, other)
+
+
+def test_the_others_end_where_process_0_is_killed(results):
+  """JAX aborts them, or they notice: both are said in plain words."""
+  ended, text = codes(results, 'killed 0')
+  assert ended[0] == -signal.SIGKILL
+  assert ended[1] in (75, -signal.SIGABRT)
+  assert max(results['killed 0']['seconds']) < 120
+  assert re.search(r'error: process 1 of 2 .*has lost process 0', text)
+  assert 'Run the same command again: it goes on from the last' in text
+
+
+def test_bad_input_ends_all_with_one_message(results):
+  ended, text = codes(results, 'bad')
+  assert ended == [2, 2]
+  assert text.count('error:') == 1
+  assert "workdir = 'run' is a file; give a folder" in text
+  assert 'Traceback' not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('process', [0, 1])
+def test_a_process_that_stands_still_is_lost(tmp_path, process):
+  fault = [process, signal.SIGSTOP, LATE]
+  jobs = [job('still', tmp_path, fault=fault)]
+  results = run_jobs(jobs, tmp_path / 'cache', timeout=300)
+  ended, text = codes(results, 'still')
+  other = 1 - process
+  assert ended[other] in (75, -signal.SIGABRT)
+  assert results['still']['seconds'][other] < 120
+  assert re.search(f'error: process {other} of 2 .*has lost process', text)
