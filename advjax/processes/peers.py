@@ -123,18 +123,18 @@ class Peers:
 
   def _failure(self) -> _Failure | None:
     """Returns what the first process to fail has said, if one has."""
-    found = self._store.key_value_dir_get('advjax/failure/')
+    try:
+      found = self._store.key_value_dir_get('advjax/failure/')
+    except jax.errors.JaxRuntimeError:  # Process 0 is gone.
+      return None
     return _Failure(*json.loads(found[0][1])) if found else None
 
   def _announce(self, failure: _Failure) -> _Failure:
     """Says why the run ends; returns what another has said before, if so."""
     try:
       self._store.key_value_set('advjax/failure/first', json.dumps(failure))
-    except jax.errors.JaxRuntimeError:  # It is there, or the store is gone.
-      try:
-        return self._failure() or failure
-      except jax.errors.JaxRuntimeError:
-        return failure
+    except jax.errors.JaxRuntimeError:  # Another has, or process 0 is gone.
+      return self._failure() or failure
     return failure
 
   def leave(self, code: int, message: str) -> NoReturn:

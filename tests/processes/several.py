@@ -14,7 +14,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 
 import jax
 import numpy as np
@@ -58,7 +57,7 @@ def train(attack):
   """Trains in the folder `run`."""
   devices, folder = cli.devices_from_flags(), pathlib.Path('run')
   config = runs.config(
-    evaluation__attacks=('fgsm', 'pgd-3'), evaluation__epsilons=(0.05, 0.1)
+    evaluation__attacks=('pgd-3',), evaluation__epsilons=(0.05, 0.1)
   )
   if attack:
     compare.run_members(
@@ -95,7 +94,7 @@ def child(job, index, port):
   except SystemExit as end:
     return end.code
   except BaseException:
-    traceback.print_exc()
+    sys.excepthook(*sys.exc_info())
     return 99
   return 0
 
