@@ -151,7 +151,7 @@ def run(
         f'{place.num_processes}'
       )
     if processes == 'together':
-      peers = join(place)
+      peers = join(place, _PLATFORM.value)
       logger.setLevel(logging.WARNING if place.process_id else logging.INFO)
     main()
     if peers:

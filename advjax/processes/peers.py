@@ -248,17 +248,21 @@ def _start_obituary(place: Place) -> subprocess.Popen:
   )
 
 
-def join(place: Place | None = None) -> Peers | None:
+def join(
+  place: Place | None = None, platform: str | None = None
+) -> Peers | None:
   """Joins the processes of a run; to be called before any device is touched.
 
   Args:
     place: Of this process; default: what its environment says.
+    platform: 'cpu', 'gpu' or 'tpu', where it is known.
 
   Returns:
     The others; None for a process on its own.
 
   Raises:
-    ValueError: if the environment makes no sense.
+    ValueError: if the environment makes no sense, or the processes of a
+      machine cannot share its GPUs.
 
   Example:
     >>> join() is None
@@ -281,7 +285,7 @@ def join(place: Place | None = None) -> Peers | None:
       os.environ['SLURM_STEP_ID']
     )
     os.environ.setdefault('JAX_COORDINATOR_PORT', str(61440 + step % 4096))
-  gpus = gpus_of(place)
+  gpus = gpus_of(place) if platform in (None, 'gpu') else None
   # It would take SIGTERM for itself.
   jax.config.update('jax_enable_preemption_service', False)
   waiting = threading.Timer(15, _say_waiting, (place,))

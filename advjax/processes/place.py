@@ -175,8 +175,8 @@ def gpus_of(
   if count % place.num_local:
     raise ValueError(
       f'{place.num_local} processes of this machine cannot share its {count} '
-      'GPUs evenly; start as many as divide them, or hide some by '
-      'CUDA_VISIBLE_DEVICES (JAX_PLATFORMS=cpu trains on the CPU)'
+      'GPUs evenly; start as many as divide them, hide some by '
+      'CUDA_VISIBLE_DEVICES, or train on the CPU by --platform=cpu'
     )
   share = count // place.num_local
   return list(range(place.local_id * share, (place.local_id + 1) * share))

@@ -117,17 +117,19 @@ def split(tree: Any, devices: Sequence[jax.Device]) -> Any:
 
   Args:
     tree: A pytree of arrays `[D, ...]`, a row for each device.
-    devices: The devices.
+    devices: The devices, those of other processes too.
 
   Returns:
-    The pytree, split over the devices.
+    The pytree, split over the devices of this process.
 
   Example:
     >>> split({'seed': np.zeros((1, 3))}, jax.devices()[:1])['seed'].shape
     (1, 3)
   """
-  mesh = Mesh(np.asarray(devices), (AXIS,))
-  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+  own = own_ranks(devices)
+  mesh = Mesh(np.asarray([devices[rank] for rank in own]), (AXIS,))
+  rows = jax.tree.map(lambda leaf: leaf[own], tree)
+  return jax.device_put(rows, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
 def parallelize(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from advjax.processes.talk import gather, own_ranks
 from advjax.training.parallel import replicate, split
 from advjax.training.setup import Training
 from advjax.training.step import RunInputs
@@ -71,8 +72,10 @@ class Placement(NamedTuple):
     """
     if self.num_runs == 1:
       return [tree]
-    host = jax.tree.map(np.asarray, tree)
-    if self.num_teams > 1:
+    if self.num_teams == 1:
+      host = jax.tree.map(np.asarray, tree)
+    else:
+      host = jax.tree.map(lambda leaf: gather(leaf, self.devices), tree)
       team_size = len(self.devices) // self.num_teams
       host = jax.tree.map(
         lambda leaf: leaf[::team_size].reshape(-1, *leaf.shape[2:]), host
@@ -99,7 +102,8 @@ class Placement(NamedTuple):
     if self.num_teams == 1:
       return counts
     team_size = len(self.devices) // self.num_teams
-    return np.repeat(counts.reshape(self.num_teams, -1), team_size, axis=0)
+    by_device = np.repeat(counts.reshape(self.num_teams, -1), team_size, axis=0)
+    return by_device[own_ranks(self.devices)]
 
 
 def _stack(trees: Sequence[Any]) -> Any:

@@ -57,7 +57,9 @@ def train(attack):
   """Trains in the folder `run`."""
   devices, folder = cli.devices_from_flags(), pathlib.Path('run')
   config = runs.config(
-    evaluation__attacks=('pgd-3',), evaluation__epsilons=(0.05, 0.1)
+    evaluation__attacks=('pgd-3',),
+    evaluation__epsilons=(0.05, 0.1),
+    monitor__every_epochs=runs.config().num_epochs,  # Less to compile.
   )
   if attack:
     compare.run_members(
