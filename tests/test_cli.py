@@ -182,3 +182,60 @@ def test_devices_are_named_first(caplog):
     flags.FLAGS['devices'].value = None
   (line,) = caplog.messages
   assert line == 'devices: 1 x cpu (cpu), pmap over 1, process 0 of 1'
+
+
+@pytest.mark.parametrize(('place', 'said'), [('0/2', 1), ('1/2', 0)])
+def test_an_experiment_of_one_process_refuses_several(
+  monkeypatch, caplog, place, said
+):
+  """Once on each machine."""
+  monkeypatch.setenv('ADVJAX_PROCESS', place)
+  monkeypatch.setenv('ADVJAX_LOCAL_PROCESS', place)
+  with pytest.raises(SystemExit) as end:
+    cli.run(pytest.fail, ['program'])
+  assert end.value.code == 2
+  assert (
+    caplog.messages
+    == ['error: this experiment runs in one process; launch.sh started 2'][
+      :said
+    ]
+  )
+
+
+def test_processes_apart_do_not_meet(monkeypatch):
+  monkeypatch.setenv('ADVJAX_PROCESS', '1/2')
+  seen = []
+  cli.run(
+    lambda: seen.append(jax.process_count()), ['program'], processes='apart'
+  )
+  assert seen == [1]
+
+
+@pytest.mark.parametrize(
+  ('variables', 'message'),
+  [
+    ({'ADVJAX_PROCESS': '2/2'}, "ADVJAX_PROCESS = '2/2'; allowed: i/n"),
+    (
+      {'ADVJAX_PROCESS': '0/2'},
+      'JAX_COORDINATOR_ADDRESS is not set; give HOST',
+    ),
+    (
+      {
+        'ADVJAX_PROCESS': '0/2',
+        'ADVJAX_LOCAL_PROCESS': '0/2',
+        'JAX_COORDINATOR_ADDRESS': 'localhost:1',
+        'JAX_PLATFORMS': '',
+        'CUDA_VISIBLE_DEVICES': '0,1,2',
+      },
+      '2 processes of this machine cannot share its 3 GPUs evenly',
+    ),
+  ],
+)
+def test_processes_that_cannot_meet(monkeypatch, caplog, variables, message):
+  for name, value in variables.items():
+    monkeypatch.setenv(name, value)
+  with pytest.raises(SystemExit) as end:
+    cli.run(pytest.fail, ['program'], processes='together')
+  assert end.value.code == 2
+  (said,) = caplog.messages
+  assert message in said
