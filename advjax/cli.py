@@ -20,7 +20,7 @@ from ml_collections import config_dict, config_flags
 from advjax.config import choose
 from advjax.fractions import expand_fractions
 from advjax.processes.peers import Peers, join
-from advjax.processes.place import find_place
+from advjax.processes.place import Place, find_place, gpus_of
 from advjax.training.parallel import select_devices
 from advjax.training.run import Diverged
 from advjax.training.signals import Interrupted
@@ -153,6 +153,8 @@ def run(
     if processes == 'together':
       peers = join(place, _PLATFORM.value)
       logger.setLevel(logging.WARNING if place.process_id else logging.INFO)
+    elif place.num_processes > 1:
+      _take_own_gpus(place)
     main()
     if peers:
       peers.finish()
@@ -165,6 +167,15 @@ def run(
     if speaks:
       logger.error('%s', message)
     sys.exit(code)
+
+
+def _take_own_gpus(place: Place) -> None:
+  """Hides the GPUs of the other processes, which run apart from this one."""
+  if _PLATFORM.value in (None, 'gpu'):
+    gpus = gpus_of(place)
+    if gpus is not None:
+      shown = ','.join(str(index) for index in gpus)
+      jax.config.update('jax_cuda_visible_devices', shown)
 
 
 def _ending(error: Exception) -> tuple[int, str]:

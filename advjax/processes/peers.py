@@ -211,7 +211,8 @@ class Peers:
       self.leave_by(error)
     sys.__excepthook__(kind, error, trace)
     who = f'process {self._place.process_id} of {self._place.num_processes}'
-    self.leave(1, f'{who} ended by the error above')
+    code = 130 if issubclass(kind, KeyboardInterrupt) else 1
+    self.leave(code, f'{who} ended by the error above')
 
   def finish(self) -> None:
     """Waits for the others at the end, which process 0 reaches last."""
