@@ -38,8 +38,6 @@ _SILENT_SECONDS = 40
 # JAX's own, for a process whose Python hangs.
 _HEARTBEAT_SECONDS = 60
 _JOIN_SECONDS = 300
-# After a collective has failed: so long does a peer that lives need to say so.
-_LOOK_SECONDS = 4
 # Process 0 is the last to go, for the others hear from it why.
 _FAREWELL_SECONDS = 5
 _A_DAY = 86_400_000  # In milliseconds.
@@ -66,6 +64,10 @@ class Peers:
 
     self._place = place
     self._store: Any = distributed.global_state.client
+    # Process 0 answers all of them.
+    self._pause = 1 + place.num_processes / 100
+    # What one that lives needs at most between two signs of life.
+    self._rest = 3 * self._pause
     # The last sign of life of each of the others, and when it was new.
     now = time.monotonic()
     self._heard = {
@@ -83,9 +85,8 @@ class Peers:
     sys.excepthook = self._end_by_exception
 
   def _watch(self) -> None:
-    pause = 1 + self._place.num_processes / 100
     count = 0
-    while not self._done.wait(pause):
+    while not self._done.wait(self._pause):
       count += 1
       try:
         self._store.key_value_set(
@@ -163,7 +164,7 @@ class Peers:
 
   def _say_farewell(self) -> None:
     place = self._place
-    silent = self._silent(_LOOK_SECONDS - 1)
+    silent = self._silent(self._rest)
     others = {
       f'advjax/left/{index}' for index in self._heard if index not in silent
     }
@@ -197,9 +198,9 @@ class Peers:
       error: The error.
     """
     if not self._failure():
-      time.sleep(_LOOK_SECONDS)
+      time.sleep(self._rest + 1)  # Until it shows who.
     logger.info('%s', error)
-    self._lose(self._silent(_LOOK_SECONDS - 1))
+    self._lose(self._silent(self._rest))
 
   def _end_by_exception(
     self,

@@ -67,16 +67,17 @@ def select_devices(
   for device in devices:
     by_process.setdefault(device.process_index, []).append(device)
   counts = [len(own) for own in by_process.values()]
+  several = len(counts) > 1
   if num_devices is not None and min(counts) < num_devices:
     raise ValueError(
       f'devices = {num_devices} were asked for, but there are only '
       f'{min(counts)} of platform {devices[0].platform!r}'
-      f'{" in a process" if len(counts) > 1 else ""}'
+      f'{" in a process" if several else ""}'
     )
   if len(set(counts)) > 1:
     raise ValueError(
-      f'the processes have {counts} devices; allowed: as many in each, which '
-      '--devices=N can see to on the CPU'
+      f'the processes have {counts} devices; allowed: as many in each (on the '
+      'CPU by --devices=N, of GPUs by CUDA_VISIBLE_DEVICES)'
     )
   return [device for own in by_process.values() for device in own[:num_devices]]
 

@@ -190,4 +190,5 @@ def _warn_of_collapse(run: Run, epoch: int) -> None:
       f"'checkpoints/best'"
     )
     run.record.warnings.append(warning)
-    logger.warning('%s: %s', run.name, warning)
+    if is_main():
+      logger.warning('%s: %s', run.name, warning)

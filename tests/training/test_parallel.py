@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -98,3 +99,31 @@ def test_select_devices():
 def test_devices_that_are_not_there(platform, num_devices, message):
   with pytest.raises(ValueError, match=message):
     select_devices(platform, num_devices)
+
+
+class FakeDevice(NamedTuple):
+  """What `select_devices` looks at."""
+
+  process_index: int
+  id: int
+  platform: str = 'tpu'
+
+
+def test_devices_of_several_processes(monkeypatch):
+  """So many of each process, one process after the other."""
+  found = [FakeDevice(index % 2, index) for index in range(8)]
+  monkeypatch.setattr(jax, 'devices', lambda platform=None: found)
+  by_id = [device.id for device in select_devices('tpu')]
+  assert by_id == [0, 2, 4, 6, 1, 3, 5, 7]
+  assert [device.id for device in select_devices('tpu', 2)] == [0, 2, 1, 3]
+  with pytest.raises(
+    ValueError, match=r'devices = 5 .* only 4 .* in a process'
+  ):
+    select_devices('tpu', 5)
+
+
+def test_processes_with_different_numbers_of_devices(monkeypatch):
+  found = [FakeDevice(0, 0), FakeDevice(0, 1), FakeDevice(1, 2)]
+  monkeypatch.setattr(jax, 'devices', lambda platform=None: found)
+  with pytest.raises(ValueError, match=r'the processes have \[2, 1\] devices'):
+    select_devices('tpu')
