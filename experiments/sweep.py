@@ -18,6 +18,7 @@ from ml_collections import config_dict, config_flags
 from advjax import cli, data
 from advjax.evaluation.attack_specs import Attack
 from advjax.evaluation.members import evaluate_members, parse_attacks
+from advjax.processes.place import which_process
 from advjax.reporting.report import environment
 from advjax.reporting.sweep.content import sweep_content
 from advjax.reporting.sweep.member import diverged_result, member_result
@@ -284,6 +285,20 @@ def _settings(
   return collect_sweep(function, variant or None)
 
 
+def _share(shard: str, process_id: int, num_processes: int) -> str:
+  """Cuts a shard further, for each of several processes: members[i::n][p::m].
+
+  Example:
+    >>> _share('1/3', 0, 2), _share('1/3', 1, 2)
+    ('1/6', '4/6')
+  """
+  index, _, count = shard.partition('/')
+  if num_processes == 1 or not (index.isdigit() and count.isdigit()):
+    return shard  # Of what is wrong with it, `sweep` says more.
+  place = int(index) + int(count) * process_id
+  return f'{place}/{int(count) * num_processes}'
+
+
 def _train_command(arguments: Sequence[str]) -> list[str]:
   """Returns the command of a single run with the same config flags."""
   command, value_follows = ['./launch.sh', 'train'], False
@@ -303,7 +318,7 @@ def main() -> None:
     _settings(flag.config, flag.sweep, config_file),
     flag.workdir,
     cli.devices_from_flags(),
-    shard=flag.shard,
+    shard=_share(flag.shard, *which_process()),
     train_command=_train_command(sys.argv[1:]),
   )
 
@@ -317,5 +332,10 @@ if __name__ == '__main__':
     'zip(FIELD=V1,V2;FIELD=V1,V2) and list(FIELD=V,FIELD=V;...). Default: the '
     "config file's sweep(add).",
   )
-  flags.DEFINE_string('shard', '0/1', 'i/n: train the i-th share of n.')
-  cli.run(main)
+  flags.DEFINE_string(
+    'shard',
+    '0/1',
+    'i/n: train the i-th share of n; of it, several processes '
+    'take a share each.',
+  )
+  cli.run(main, processes='apart')

@@ -15,11 +15,13 @@ import time
 import jax
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from advjax.sweeps import parse_sweep
+from advjax.sweeps import parse_sweep, shard_members
 from advjax.training import program
 from advjax.training.checkpoint import restore_checkpoint
-from experiments.sweep import sweep
+from experiments.sweep import _share, sweep
 from experiments.train import train_and_evaluate
 from tests import compiles
 from tests.test_configs import FOLDER, load
@@ -182,6 +184,18 @@ def test_shards_share_a_folder(tmp_path):
   more, _ = swept(text.replace('0.2', '0.2,0.3'), tmp_path)
   assert more['rows'][:3] == second['rows']
   assert len(more['rows']) == 4
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 40))
+def test_processes_take_shares_of_a_shard(count, num_processes, num_members):
+  members = list(range(num_members))
+  for index in range(count):
+    found = [
+      shard_members(members, _share(f'{index}/{count}', process, num_processes))
+      for process in range(num_processes)
+    ]
+    share = shard_members(members, f'{index}/{count}')
+    assert found == [share[p::num_processes] for p in range(num_processes)]
 
 
 def test_a_member_that_diverges_leaves_a_row(tmp_path):
