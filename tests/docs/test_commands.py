@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -80,6 +81,24 @@ def test_launched_commands_are_understood(tmp_path):
   for arguments, (code, output) in zip(BAD, results[len(good) :], strict=True):
     assert code == 2, f'{" ".join(arguments)}\n{output}'
     assert 'error:' in output and 'Traceback' not in output
+
+
+def test_commands_of_batch_scripts_are_understood():
+  scripts = sorted((pages.ROOT / 'docs' / 'cluster').glob('*.sbatch'))
+  variables = {'SLURM_ARRAY_TASK_ID': '0', 'SLURM_ARRAY_TASK_COUNT': '2'}
+  found = []
+  for script in scripts:
+    text = script.read_text().replace('\\\n', ' ')
+    text = re.sub(
+      r'\$(SLURM_\w+)', lambda match: variables.get(match[1], '1'), text
+    )
+    (command,) = re.findall(
+      r'^(?:srun )?\./launch\.sh (.*?)(?: \|\|.*)?$', text, re.M
+    )
+    found.append(shlex.split(command))
+  assert len(found) == 2
+  for arguments, (code, output) in zip(found, check(found), strict=True):
+    assert code == 0, f'{" ".join(arguments)}\n{output}'
 
 
 def test_every_experiment_has_its_line():
