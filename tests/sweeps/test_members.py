@@ -81,7 +81,8 @@ def test_derived_fields_follow_unless_they_are_swept(order):
 
 def test_a_number_that_the_config_does_not_set():
   config = digits('nsl')
-  assert 'epsilon' not in config.hparams
+  with config.unlocked():
+    del config.hparams.epsilon
   (member,) = members_of('hparams.epsilon=0.3', config)
   assert member.config.hparams.epsilon == 0.3
   assert 'epsilon' not in config.hparams
