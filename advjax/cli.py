@@ -108,6 +108,28 @@ def _check_config_flags(arguments: Sequence[str]) -> None:
       section = section[name]
 
 
+def config_arguments(arguments: Sequence[str]) -> list[str]:
+  """Returns those of the arguments that speak of the config.
+
+  Args:
+    arguments: A command line.
+
+  Returns:
+    `--config`, `--config.field` and their values, in order.
+
+  Example:
+    >>> config_arguments(['a.py', '--config', 'b.py', '--config.c=1', '--d=2'])
+    ['--config', 'b.py', '--config.c=1']
+  """
+  found, value_follows = [], False
+  for argument in arguments:
+    named = re.match(r'--?(no)?config(\.|=|$)', argument)
+    if named or value_follows:
+      found.append(argument)
+      value_follows = bool(named) and '=' not in argument
+  return found
+
+
 def run(
   main: Callable[[], None],
   argv: Sequence[str] | None = None,

@@ -7,7 +7,7 @@ import runpy
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ from ml_collections import config_dict, config_flags
 from advjax import cli, data
 from advjax.evaluation.attack_specs import Attack
 from advjax.evaluation.members import evaluate_members, parse_attacks
+from advjax.evaluation.robustness import NotFinite
 from advjax.processes.place import which_process
 from advjax.reporting.report import environment
 from advjax.reporting.sweep.content import sweep_content
@@ -28,13 +29,20 @@ from advjax.sweeps import (
   Member,
   collect_sweep,
   create_members,
+  cut_shard,
   parse_sweep,
   shard_members,
 )
 from advjax.training.compilations import count_compilations
-from advjax.training.run import Diverged
-from advjax.training.setup import create_training, eval_logits_fn
-from advjax.training.sweep import Chunk, group_by_program, train_group
+from advjax.training.run import Diverged, TrainResult
+from advjax.training.setup import Training, create_training, eval_logits_fn
+from advjax.training.signals import Interrupted, stop_on_signals
+from advjax.training.sweep import (
+  Chunk,
+  count_of,
+  group_by_program,
+  train_group,
+)
 from advjax.training.workdir import prepare_workdir, write_json
 
 logger = logging.getLogger('advjax')
@@ -82,7 +90,7 @@ def _prepare(
   )
   for member in members:
     try:
-      # A single team: a batch is cut least where there are as many teams.
+      # Of one device: how many share a batch is known when it is trained.
       create_training(member.config, dataset, devices[:1])
     except ValueError as error:
       raise ValueError(f'member {member.name}: {error}') from error
@@ -105,27 +113,19 @@ def _read_result(job: _Job, member: Member) -> dict[str, Any] | None:
   return json.loads(path.read_text()) if path.exists() else None
 
 
-def _attack_chunk(
-  job: _Job, members: Sequence[Member], chunk: Chunk
-) -> Iterator[tuple[Member, dict[str, Any]]]:
-  """Attacks the members of a chunk, one after the other."""
+def _attack(
+  job: _Job, member: Member, training: Training, result: TrainResult | Diverged
+) -> dict[str, Any]:
+  """Attacks a trained member; returns what is kept of it."""
+  if isinstance(result, Diverged):
+    return diverged_result(result)
   evaluation, test = job.config.evaluation, job.dataset.test
-  images = np.asarray(data.to_float(test.images))
-  for index, training, result in zip(
-    chunk.indices, chunk.trainings, chunk.results, strict=True
-  ):
-    member = members[index]
-    if isinstance(result, Diverged):
-      yield member, diverged_result(result)
-      continue
+  logits_fn = eval_logits_fn(training.model, result.params, result.model_state)
+  try:
     found = evaluate_members(
-      {
-        member.name: eval_logits_fn(
-          training.model, result.params, result.model_state
-        )
-      },
+      {member.name: logits_fn},
       job.attacks,
-      images,
+      np.asarray(data.to_float(test.images)),
       test.labels,
       epsilon=evaluation.epsilon,
       epsilons=evaluation.epsilons,
@@ -133,9 +133,26 @@ def _attack_chunk(
       batch_size=evaluation.batch_size,
       devices=job.devices,
     )
-    kept = member_result(result, found, test.labels)
-    kept['row']['devices_per_run'] = training.plan.num_devices
-    yield member, kept
+  except NotFinite as error:
+    return diverged_result(error)
+  return member_result(result, found, test.labels)
+
+
+def _note_training(
+  job: _Job, members: Sequence[Member], chunk: Chunk, work: dict[str, Any]
+) -> None:
+  """Leaves in each folder how its member was trained, once for all."""
+  first = members[chunk.indices[0]].name
+  for index, training in zip(chunk.indices, chunk.trainings, strict=True):
+    path = job.folders[members[index].name] / 'trained.json'
+    if not path.exists():
+      write_json(
+        path,
+        {
+          'devices_per_run': training.plan.num_devices,
+          'chunk': {'first': first, 'members': len(chunk.indices), **work},
+        },
+      )
 
 
 def _run_group(job: _Job, members: Sequence[Member]) -> None:
@@ -149,23 +166,27 @@ def _run_group(job: _Job, members: Sequence[Member]) -> None:
       job.dataset,
       job.devices,
     ):
-      logger.info(
-        'attacking %d networks on %d test images',
-        len(chunk.indices),
-        len(job.dataset.test.labels),
-      )
-      kept = list(_attack_chunk(job, members, chunk))
       work = {
-        'first': kept[0][0].name,
-        'members': len(kept),
         'how': chunk.how,
         'seconds': time.perf_counter() - start,
         'compiles': compilations.count,
       }
-      for member, result in kept:
-        write_json(
-          job.folders[member.name] / 'result.json', {**result, 'chunk': work}
-        )
+      _note_training(job, members, chunk, work)
+      logger.info(
+        'attacking %s on %d test images',
+        count_of(len(chunk.indices), 'network'),
+        len(job.dataset.test.labels),
+      )
+      with stop_on_signals() as stop:
+        for index, training, result in zip(
+          chunk.indices, chunk.trainings, chunk.results, strict=True
+        ):
+          folder = job.folders[members[index].name]
+          kept = _attack(job, members[index], training, result)
+          trained = json.loads((folder / 'trained.json').read_text())
+          write_json(folder / 'result.json', {**kept, **trained})
+          if stop.signum:
+            raise Interrupted(stop.signum)
       _write_up_to_date(job, write_rows)
       start, compilations.count = time.perf_counter(), 0
 
@@ -187,11 +208,12 @@ def _report(job: _Job) -> dict[str, Any]:
   for member in job.members:
     result = _read_result(job, member)
     if result is not None:
-      devices = result['row'].get('devices_per_run', 1)
-      result['row']['command'] = _command(job, member, devices)
-      result['row']['folder'] = str(
-        job.folders[member.name].relative_to(job.workdir)
-      )
+      num_devices = result['devices_per_run']
+      result['row'] |= {
+        'devices': num_devices,
+        'command': _command(job, member, num_devices),
+        'folder': str(job.folders[member.name].relative_to(job.workdir)),
+      }
     results[member.name] = result
   return sweep_content(
     job.config,
@@ -204,13 +226,20 @@ def _report(job: _Job) -> dict[str, Any]:
   )
 
 
-def _command(job: _Job, member: Member, num_devices: int) -> str:
-  """Returns the command that trains a member alone."""
+def _command(job: _Job, member: Member, num_devices: int) -> str | None:
+  """Returns the command that trains a member alone, if flags can say it."""
+  base = job.config.to_dict()
+  for field in member.fields:
+    section, _, name = field.rpartition('.')
+    # A number that this member's objective reads, and the config's own not.
+    if name not in (base[section] if section else base):
+      return None
   values = [f'--config.{name}={value}' for name, value in member.fields.items()]
   return shlex.join(
     [
       *job.train_command,
       *values,
+      f'--platform={job.devices[0].platform}',
       f'--devices={num_devices}',
       f'--workdir={job.workdir / "alone" / member.name}',
     ]
@@ -253,9 +282,9 @@ def sweep(
     prepare_workdir(job.folders[member.name], member.config)
   names = {member.name for member in share if not _read_result(job, member)}
   logger.info(
-    '%d members in %d groups; %d of them are done%s',
-    len(job.members),
-    len(job.groups),
+    '%s in %s; %d of them done%s',
+    count_of(len(job.members), 'member'),
+    count_of(len(job.groups), 'group'),
     len(share) - len(names),
     '' if len(share) == len(job.members) else f'; shard {shard}: {len(share)}',
   )
@@ -285,31 +314,6 @@ def _settings(
   return collect_sweep(function, variant or None)
 
 
-def _share(shard: str, process_id: int, num_processes: int) -> str:
-  """Cuts a shard further, for each of several processes: members[i::n][p::m].
-
-  Example:
-    >>> _share('1/3', 0, 2), _share('1/3', 1, 2)
-    ('1/6', '4/6')
-  """
-  index, _, count = shard.partition('/')
-  if num_processes == 1 or not (index.isdigit() and count.isdigit()):
-    return shard  # Of what is wrong with it, `sweep` says more.
-  place = int(index) + int(count) * process_id
-  return f'{place}/{int(count) * num_processes}'
-
-
-def _train_command(arguments: Sequence[str]) -> list[str]:
-  """Returns the command of a single run with the same config flags."""
-  command, value_follows = ['./launch.sh', 'train'], False
-  for argument in arguments:
-    is_config = argument.lstrip('-').startswith(('config', 'noconfig'))
-    if value_follows or (argument.startswith('-') and is_config):
-      command.append(argument)
-      value_follows = not value_follows and '=' not in argument
-  return command
-
-
 def main() -> None:
   flag = flags.FLAGS
   config_file = config_flags.get_config_filename(flag['config'])
@@ -318,8 +322,8 @@ def main() -> None:
     _settings(flag.config, flag.sweep, config_file),
     flag.workdir,
     cli.devices_from_flags(),
-    shard=_share(flag.shard, *which_process()),
-    train_command=_train_command(sys.argv[1:]),
+    shard=cut_shard(flag.shard, *which_process()),
+    train_command=['./launch.sh', 'train', *cli.config_arguments(sys.argv)],
   )
 
 

@@ -41,6 +41,10 @@ class AttackedPredictions(NamedTuple):
   images: np.ndarray
 
 
+class NotFinite(ValueError):
+  """A network returns logits that are NaN or infinite."""
+
+
 class RobustAccuracy(NamedTuple):
   """Which images a network classifies correctly, clean and under attacks.
 
@@ -126,8 +130,8 @@ def predict(
     int32 `[N]`.
 
   Raises:
-    ValueError: if there are no images, if a logit is not finite, or if
-      logits_fn returns probabilities, which weaken every attack.
+    ValueError: if there are no images, if a logit is not finite (`NotFinite`),
+      or if logits_fn returns probabilities, which weaken every attack.
 
   Example:
     >>> import numpy as np
@@ -149,7 +153,7 @@ def predict(
     kinds.append(kind.reshape(-1, 2)[: batch.num_real])
   probabilities, not_finite = np.concatenate(kinds).T
   if not_finite.any():
-    raise ValueError(
+    raise NotFinite(
       f'logits_fn returns logits that are not finite for {not_finite.sum()} '
       f'of {len(images)} images; allowed: finite logits'
     )

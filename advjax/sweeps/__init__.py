@@ -11,13 +11,19 @@ value has the type that the field has there.
 """
 
 from advjax.sweeps.files import collect_sweep
-from advjax.sweeps.members import Member, create_members, shard_members
+from advjax.sweeps.members import (
+  Member,
+  create_members,
+  cut_shard,
+  shard_members,
+)
 from advjax.sweeps.text import parse_sweep
 
 __all__ = [
   'Member',
   'collect_sweep',
   'create_members',
+  'cut_shard',
   'parse_sweep',
   'shard_members',
 ]

@@ -122,6 +122,28 @@ def shard_members(members: Sequence[Member], shard: str) -> list[Member]:
   return list(members[index::count])
 
 
+def cut_shard(shard: str, process_id: int, num_processes: int) -> str:
+  """Cuts a shard further, for several processes: members[i::n][p::m].
+
+  Args:
+    shard: 'i/n', as `shard_members` takes it; that one finds what is wrong.
+    process_id: Which of the processes, from 0.
+    num_processes: How many there are.
+
+  Returns:
+    The shard of that process.
+
+  Example:
+    >>> cut_shard('1/3', 0, 2), cut_shard('1/3', 1, 2)
+    ('1/6', '4/6')
+  """
+  index, _, count = shard.partition('/')
+  if num_processes == 1 or not (index.isdigit() and count.isdigit()):
+    return shard
+  place = int(index) + int(count) * process_id
+  return f'{place}/{int(count) * num_processes}'
+
+
 def _show(row: Mapping[str, Any]) -> str:
   return ', '.join(f'{field} = {value!r}' for field, value in row.items())
 

@@ -11,6 +11,7 @@ import jax
 from ml_collections import config_dict
 
 from advjax.data import Dataset
+from advjax.processes.place import find_place
 from advjax.training.loop import train_at_once
 from advjax.training.program import common_fields
 from advjax.training.run import Diverged, TrainResult
@@ -67,25 +68,29 @@ def group_by_program(
   return list(groups.values())
 
 
-def count_teams(num_runs: int, num_devices: int) -> int:
-  """Returns how many teams the devices make, each with runs of its own.
+def choose_teams(
+  num_runs: int, num_devices: int, batch_size: int
+) -> tuple[int, int]:
+  """Returns how many teams the devices make, and of how many devices.
 
   As many as there are runs for, of equal size: a batch that is not cut needs
-  no communication.
+  no communication. A team has no more devices than a batch has images.
 
   Args:
     num_runs: Runs to train at once.
-    num_devices: Devices.
+    num_devices: Devices; where batches are small, not all are of use.
+    batch_size: Images per step.
 
   Returns:
-    A divisor of num_devices, at most num_runs.
+    `(num_teams, team_size)`, the first at most num_runs.
 
   Example:
-    >>> count_teams(18, 8), count_teams(3, 8), count_teams(1, 8)
-    (8, 2, 1)
+    >>> choose_teams(18, 8, 32), choose_teams(3, 8, 32), choose_teams(1, 8, 4)
+    ((8, 1), (2, 4), (1, 4))
   """
   divisors = [n for n in range(1, num_devices + 1) if num_devices % n == 0]
-  return max(n for n in divisors if n <= num_runs)
+  num_teams = max(n for n in divisors if n <= num_runs)
+  return num_teams, min(num_devices // num_teams, batch_size)
 
 
 def cut(num_runs: int, limit: int) -> list[int]:
@@ -108,14 +113,15 @@ def cut(num_runs: int, limit: int) -> list[int]:
   return [min(size, num_runs - start) for start in range(0, num_runs, size)]
 
 
-def runs_that_fit(training: Training) -> int:
+def runs_that_fit(training: Training, num_devices: int) -> int:
   """Estimates how many runs fit on the devices at once.
 
   From the size of a run's state and the memory that is free; what the steps
   need comes on top, so that fewer may fit.
 
   Args:
-    training: One of the runs.
+    training: One of the runs, on any of the devices.
+    num_devices: How many devices there are.
 
   Returns:
     The number, at least 1.
@@ -128,10 +134,10 @@ def runs_that_fit(training: Training) -> int:
     data = split.images.nbytes + split.labels.nbytes
     free = stats['bytes_limit'] - stats['bytes_in_use'] - data
   else:
-    local = [d for d in training.devices if d.platform == device.platform]
-    free = _available_memory() // len(local)
+    # Other processes on this machine may be at the same.
+    free = _available_memory() // (num_devices * find_place().num_local)
   per_device = int(_SHARE_FOR_STATES * free) // (_COPIES_OF_STATE * state)
-  return max(1, per_device * len(training.devices))
+  return max(1, per_device * num_devices)
 
 
 def _available_memory() -> int:
@@ -172,19 +178,23 @@ def train_group(
     Interrupted: as `train_at_once`.
   """
   left = list(range(len(configs)))
-  limit = runs_that_fit(create_training(configs[0], dataset, devices))
+  alone = create_training(configs[0], dataset, devices[:1])
+  limit = runs_that_fit(alone, len(devices))
   while left:
     sizes = cut(len(left), limit)
     indices = left[: sizes[0]]
-    num_teams = count_teams(len(indices), len(devices))
+    num_teams, team_size = choose_teams(
+      len(indices), len(devices), configs[0].batch_size
+    )
+    used = devices[: num_teams * team_size]
     trainings = [
-      create_training(configs[i], dataset, devices, num_teams=num_teams)
+      create_training(configs[i], dataset, used, num_teams=num_teams)
       for i in indices
     ]
-    how = _describe(len(indices), num_teams, devices)
+    how = _describe(len(indices), num_teams, used)
     logger.info(
-      '%d runs%s: %s',
-      len(indices),
+      '%s%s: %s',
+      count_of(len(indices), 'run'),
       f' of {len(left)} left, for want of memory' if len(sizes) > 1 else '',
       how,
     )
@@ -208,12 +218,21 @@ def train_group(
     left = left[len(indices) :]
 
 
+def count_of(number: int, what: str) -> str:
+  """Returns a number with its noun.
+
+  Example:
+    >>> count_of(1, 'run'), count_of(3, 'run')
+    ('1 run', '3 runs')
+  """
+  return f'{number} {what}{"" if number == 1 else "s"}'
+
+
 def _describe(
   num_runs: int, num_teams: int, devices: Sequence[jax.Device]
 ) -> str:
   """How runs share the devices, in words."""
-  size = len(devices) // num_teams
-  each = f'{size} device{"s" if size > 1 else ""}'
+  each = count_of(len(devices) // num_teams, 'device')
   if num_runs == 1:
     return each
   way = 'one after the other' if devices[0].platform == 'cpu' else 'vmapped'

@@ -36,7 +36,7 @@ from advjax.training.at_once import make_train_runs
 from advjax.training.parallel import parallelize
 from advjax.training.placement import device_inputs, place
 from advjax.training.setup import Training, create_training
-from advjax.training.sweep import count_teams
+from advjax.training.sweep import choose_teams
 from advjax.variants import set_variant
 
 WAYS = ('in turn', 'map', 'vmap', 'map, one team', 'vmap, one team', 'separate')
@@ -108,9 +108,10 @@ def measure(
 ) -> dict[str, dict[str, float]]:
   """Returns, for each way, medians of seconds and of milliseconds per step."""
   configs = member_configs(count)
+  num_teams, _ = choose_teams(count, len(devices), configs[0].batch_size)
   cut, whole = (
     [create_training(c, dataset, devices, num_teams=teams) for c in configs]
-    for teams in (count_teams(count, len(devices)), 1)
+    for teams in (num_teams, 1)
   )
   ways = [way for way in WAYS if way != 'separate' or count <= separate]
   if count == 1:

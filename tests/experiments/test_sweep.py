@@ -15,13 +15,13 @@ import time
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from advjax.sweeps import parse_sweep, shard_members
+from advjax.sweeps import parse_sweep
 from advjax.training import program
 from advjax.training.checkpoint import restore_checkpoint
-from experiments.sweep import _share, sweep
+from advjax.training.signals import Interrupted
+from experiments import sweep as main
+from experiments.sweep import sweep
 from experiments.train import train_and_evaluate
 from tests import compiles
 from tests.test_configs import FOLDER, load
@@ -154,6 +154,7 @@ def test_a_member_is_what_its_command_trains_alone(grid, tmp_path):
   alone.hparams.step_size = float(fields.pop('--config.hparams.step_size'))
   alone.seed = int(fields.pop('--config.seed'))
   devices = jax.devices()[: int(fields.pop('--devices'))]
+  assert fields.pop('--platform') == 'cpu'
   assert list(fields) == ['--workdir']
   with contextlib.redirect_stdout(io.StringIO()):
     found = train_and_evaluate(alone, tmp_path, devices)
@@ -167,35 +168,42 @@ def test_a_member_is_what_its_command_trains_alone(grid, tmp_path):
   assert member['robust_accuracy']['bim']['white_box'] == row['bim']
 
 
-def test_shards_share_a_folder(tmp_path):
+def watched(monkeypatch):
+  """Returns the list that names of members are put on when they are trained."""
+  trained = []
+  once = main.train_group
+
+  def watching(configs, workdirs, names, *rest):
+    trained.extend(names)
+    return once(configs, workdirs, names, *rest)
+
+  monkeypatch.setattr(main, 'train_group', watching)
+  return trained
+
+
+def test_shards_share_a_folder(tmp_path, monkeypatch):
+  trained = watched(monkeypatch)
   text = 'hparams.epsilon=0.05,0.1,0.2'
   first, _ = swept(text, tmp_path, shard='0/2')
+  assert trained == ['epsilon=0.05', 'epsilon=0.2']
   assert [row['hparams.epsilon'] for row in first['rows']] == [0.05, 0.2]
   assert first['pending'] == ['epsilon=0.1']
   second, _ = swept(text, tmp_path, shard='1/2')
+  assert trained[2:] == ['epsilon=0.1']
   assert second['pending'] == []
   assert [row['hparams.epsilon'] for row in second['rows']] == [0.05, 0.1, 0.2]
-  (group,) = second['groups']
-  assert sorted(group['chunks']) == [1, 2]
-  # And a whole sweep has nothing left to do; one with more values little.
-  with compiles.counted():
-    again, _ = swept(text, tmp_path)
-  assert again['rows'] == second['rows']
+  assert sorted(second['groups'][0]['chunks']) == [1, 2]
+  # One with more values trains the new ones.
   more, _ = swept(text.replace('0.2', '0.2,0.3'), tmp_path)
+  assert trained[3:] == ['epsilon=0.3']
   assert more['rows'][:3] == second['rows']
-  assert len(more['rows']) == 4
-
-
-@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 40))
-def test_processes_take_shares_of_a_shard(count, num_processes, num_members):
-  members = list(range(num_members))
-  for index in range(count):
-    found = [
-      shard_members(members, _share(f'{index}/{count}', process, num_processes))
-      for process in range(num_processes)
-    ]
-    share = shard_members(members, f'{index}/{count}')
-    assert found == [share[p::num_processes] for p in range(num_processes)]
+  # As after a kill between the attacks on two members.
+  lost = tmp_path / first['rows'][1]['folder'] / 'result.json'
+  lost.unlink()
+  again, _ = swept(text, tmp_path)
+  assert trained[4:] == ['epsilon=0.2']
+  assert again['rows'] == second['rows']
+  assert again['groups'] == second['groups']
 
 
 def test_a_member_that_diverges_leaves_a_row(tmp_path):
@@ -206,6 +214,51 @@ def test_a_member_that_diverges_leaves_a_row(tmp_path):
   assert diverged['reason'].startswith('learning_rate=1e+38: the loss is')
   assert 'diverged' in text
   assert 'diverged' in (tmp_path / 'report.html').read_text()
+
+
+def test_a_member_whose_logits_are_not_finite_leaves_a_row(tmp_path):
+  """After its last update alone: the losses were finite."""
+  base = config(batch_size=1300, model={'name': 'logistic_regression'})
+  report, _ = swept('hparams.learning_rate=0.01,1e38', tmp_path, base)
+  done, diverged = report['rows']
+  assert done['status'] == 'done'
+  assert diverged['status'] == 'diverged'
+  assert 'logits that are not finite' in diverged['reason']
+
+
+def test_a_signal_stops_between_the_attacks_on_two_members(
+  tmp_path, monkeypatch
+):
+  once = main.evaluate_members
+
+  def signalled(*args, **kwargs):
+    signal.raise_signal(signal.SIGTERM)
+    return once(*args, **kwargs)
+
+  text = 'hparams.epsilon=0.05,0.1'
+  with monkeypatch.context() as patch:
+    patch.setattr(main, 'evaluate_members', signalled)
+    with pytest.raises(Interrupted):
+      swept(text, tmp_path)
+  results = sorted((tmp_path / 'members').glob('*/result.json'))
+  assert [path.parent.name for path in results] == ['epsilon=0.05']
+  trained = watched(monkeypatch)
+  report, _ = swept(text, tmp_path)
+  assert trained == ['epsilon=0.1']
+  assert report['groups'][0]['chunks'] == [2]
+
+
+def test_a_field_that_flags_cannot_set_has_no_command(tmp_path):
+  base = load(FOLDER / 'digits.py', 'standard-smoke')
+  base.model = {'name': 'logistic_regression'}
+  base.evaluation.attacks = ('fgsm',)
+  report, _ = swept(
+    'objective.name=fgsm_at;zip(hparams.epsilon=0.1;hparams.step_size=0.1)',
+    tmp_path,
+    base,
+  )
+  assert report['rows'][0]['command'] is None
+  assert report['rows'][0]['status'] == 'done'
 
 
 @pytest.mark.parametrize(
@@ -269,7 +322,7 @@ def test_a_killed_sweep_repeats_no_finished_group(tmp_path):
   done = subprocess.run(
     command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True
   )
-  assert '4 members in 2 groups; 2 of them are done' in done.stderr
+  assert '4 members in 2 groups; 2 of them done' in done.stderr
   assert finished() == before
   after = [json.loads(line) for line in results.read_text().splitlines()]
   assert after[:2] == rows

@@ -13,6 +13,7 @@ from advjax.config import default_config
 from advjax.sweeps import (
   collect_sweep,
   create_members,
+  cut_shard,
   parse_sweep,
   shard_members,
 )
@@ -350,3 +351,15 @@ def test_wrong_sweeps():
 
   with pytest.raises(ValueError, match=r'add\(3\) is call 2; allowed: a mapp'):
     collect_sweep(sweep)
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 40))
+def test_processes_take_shares_of_a_shard(count, num_processes, num_members):
+  members = list(range(num_members))
+  for index in range(count):
+    found = [
+      shard_members(members, cut_shard(f'{index}/{count}', p, num_processes))
+      for p in range(num_processes)
+    ]
+    share = shard_members(members, f'{index}/{count}')
+    assert found == [share[p::num_processes] for p in range(num_processes)]

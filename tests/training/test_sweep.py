@@ -52,12 +52,13 @@ def test_chunks_hold_every_run_and_none_is_too_large(num_runs, limit):
   assert len(set(sizes[:-1])) <= 1 and sizes[-1] <= sizes[0]
 
 
-@given(st.integers(1, 300), st.integers(1, 64))
-def test_teams_are_equal_and_none_is_idle(num_runs, num_devices):
-  teams = sweep.count_teams(num_runs, num_devices)
+@given(st.integers(1, 300), st.integers(1, 64), st.integers(1, 64))
+def test_teams_are_equal_and_have_work(num_runs, num_devices, batch_size):
+  teams, size = sweep.choose_teams(num_runs, num_devices, batch_size)
   assert num_devices % teams == 0 and teams <= num_runs
   larger = range(teams + 1, min(num_runs, num_devices) + 1)
   assert all(num_devices % count for count in larger)
+  assert size == min(num_devices // teams, batch_size)
 
 
 def test_traced_numbers_alone_stay_in_one_group():
@@ -92,11 +93,11 @@ def test_too_many_runs_for_the_memory_are_cut(
   whole, tmp_path, monkeypatch, caplog
 ):
   """Memory for one run per device."""
-  training = runs.training(2)
+  training = runs.training()
   leaves = jax.tree.leaves(training.init_state())
   state = sum(leaf.nbytes for leaf in leaves)
   monkeypatch.setattr(sweep, '_available_memory', lambda: 2 * 15 * state)
-  assert sweep.runs_that_fit(training) == 2
+  assert sweep.runs_that_fit(training, 2) == 2
   with caplog.at_level(logging.INFO):
     chunks = train_all(tmp_path)
   assert [chunk.indices for chunk in chunks] == [[0, 1], [2, 3], [4]]
@@ -128,6 +129,12 @@ def test_out_of_memory_goes_on_with_half_as_many(
   found = [result for chunk in chunks for result in chunk.results]
   for one, other in zip(found, whole[0].results, strict=True):
     runs.assert_same(one.params, other.params)
+
+
+def test_a_batch_smaller_than_the_devices_leaves_some_idle(tmp_path):
+  (chunk,) = train_all(tmp_path, configs(batch_size=1)[:1])
+  assert chunk.how == '1 device'
+  assert chunk.trainings[0].plan.num_devices == 1
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from advjax.evaluation.members import Evaluation
+from advjax.evaluation.robustness import NotFinite
 from advjax.reporting.report import robustness_report
 from advjax.reporting.values import accuracy_interval
 from advjax.training.run import Diverged, TrainResult
@@ -53,11 +54,11 @@ def member_result(
   return {'row': row, 'curve': curve}
 
 
-def diverged_result(error: Diverged) -> dict[str, Any]:
+def diverged_result(error: Diverged | NotFinite) -> dict[str, Any]:
   """Returns what a sweep keeps of a member that has diverged.
 
   Args:
-    error: Why.
+    error: Why: what training said, or the logits on the test images.
 
   Returns:
     A `row` with the reason instead of numbers.
