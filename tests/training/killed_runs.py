@@ -1,13 +1,14 @@
-"""Trains in forks of one process, and kills them with SIGKILL.
+"""Trains in forks of one process, which kill themselves with SIGKILL.
 
 Reads a JSON list of [folder, moments]; starts a run in each folder once for
-each moment, to kill it then, and once more; writes for each folder a list of
+each moment, to be killed then, and once more; writes for each folder a list of
 {code, said}, the code None for a run that was killed.
 
 A moment is [fraction, seconds]: so long after metrics.jsonl has reached that
 fraction of what it had in the first folder at the end. Or it is the name of a
-kind of checkpoint, and the run is killed while it saves one. One import
-serves all runs.
+kind of checkpoint, and the run is killed while it saves one. A run kills
+itself, since a watcher that a busy machine lets wait would come too late. One
+import serves all runs.
 """
 
 import json
@@ -16,12 +17,12 @@ import pathlib
 import signal
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+import threading
 from typing import Any
 
 import sklearn.datasets  # noqa: F401  What the embedded data takes longest for.
 
+from advjax.training import checkpoint, logs
 from tests.experiments.commands import run
 
 ARGUMENTS = [
@@ -37,78 +38,62 @@ ARGUMENTS = [
   '--platform=cpu',
   '--devices=1',
 ]
-SECONDS_AT_MOST = 120.0
+# Into a save, which takes some tens of milliseconds.
+SAVING_SECONDS = 0.01
 
 
-def start(workdir: pathlib.Path, stderr: int) -> int:
-  """Starts a run in a fork; returns its process id."""
-  child = os.fork()
-  if not child:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(stderr, 2)
-    code = run('train', *ARGUMENTS, f'--workdir={workdir}')
-    sys.stderr.flush()
-    os._exit(code)
-  return child
+def kill_oneself() -> None:
+  os.kill(os.getpid(), signal.SIGKILL)
 
 
-def wait_for(child: int, reached: Callable[[], bool]) -> int | None:
-  """Waits until something is reached; the exit code if the run ends first."""
-  limit = time.monotonic() + SECONDS_AT_MOST
-  while time.monotonic() < limit:
-    ended, status = os.waitpid(child, os.WNOHANG)
-    if ended:
-      return os.waitstatus_to_exitcode(status)
-    if reached():
-      return None
-    time.sleep(0.0005)
-  os.kill(child, signal.SIGKILL)
-  os.waitpid(child, 0)
-  raise TimeoutError(f'{SECONDS_AT_MOST} s have passed')
+def kill_while_saving(kind: str) -> None:
+  """Makes this process die in its next save of a kind of checkpoint."""
+  write = checkpoint.write_files
+
+  def written(folder: pathlib.Path, *arguments: Any) -> None:
+    if kind not in folder.parts:
+      write(folder, *arguments)
+      return
+    threading.Timer(SAVING_SECONDS, kill_oneself).start()
+    write(folder, *arguments)
+    kill_oneself()  # Whole, and not yet where it belongs.
+
+  checkpoint.write_files = written
 
 
-def wait_for_moment(
-  child: int, workdir: pathlib.Path, moment: Any, num_bytes: int
-) -> int | None:
-  """Waits until a moment; the exit code if the run ends first."""
-  if isinstance(moment, str):
-    saving = workdir / 'checkpoints' / moment / '.saving'
-    # Left behind by the run before it, if that was killed while saving.
-    before = saving.stat().st_ctime_ns if saving.exists() else None
+def kill_after(num_bytes: float, seconds: float) -> None:
+  """Makes this process die a while after metrics.jsonl has some length."""
+  write = logs.MetricsLog.write
 
-    def is_saving() -> bool:
-      try:
-        return saving.stat().st_ctime_ns != before
-      except FileNotFoundError:
-        return False
+  def written(log: logs.MetricsLog, record: Any) -> None:
+    write(log, record)
+    if log.num_bytes >= num_bytes:
+      logs.MetricsLog.write = write
+      threading.Timer(seconds, kill_oneself).start()
 
-    return wait_for(child, is_saving)
-  fraction, seconds = moment
-  metrics, events = workdir / 'metrics.jsonl', workdir / 'events'
-  num_before = len(list(events.glob('*')))
-  # metrics.jsonl is cut to the checkpoint's length before this one is made.
-  code = wait_for(child, lambda: len(list(events.glob('*'))) > num_before)
-  if code is None:
-    code = wait_for(
-      child, lambda: metrics.stat().st_size >= fraction * num_bytes
-    )
-  time.sleep(seconds)
-  return code
+  logs.MetricsLog.write = written
 
 
 def run_once(workdir: pathlib.Path, moment: Any, num_bytes: int) -> dict:
   """Runs until a moment, or where it is None until the end."""
   with tempfile.TemporaryFile('w+') as stderr:
-    child = start(workdir, stderr.fileno())
-    if moment is None:
-      code = wait_for(child, lambda: False)
-    else:
-      code = wait_for_moment(child, workdir, moment, num_bytes)
-    if code is None:
-      os.kill(child, signal.SIGKILL)
-      os.waitpid(child, 0)
+    child = os.fork()
+    if not child:
+      os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+      os.dup2(stderr.fileno(), 2)
+      if isinstance(moment, str):
+        kill_while_saving(moment)
+      elif moment is not None:
+        kill_after(moment[0] * num_bytes, moment[1])
+      code = run('train', *ARGUMENTS, f'--workdir={workdir}')
+      sys.stderr.flush()
+      os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     stderr.seek(0)
-    return {'code': code, 'said': stderr.read()}
+    return {
+      'code': None if code == -signal.SIGKILL else code,
+      'said': stderr.read(),
+    }
 
 
 def main() -> None:
