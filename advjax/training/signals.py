@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from types import FrameType
 
 # A scheduler warns by SIGTERM; by SIGUSR1 or SIGUSR2 where it is asked to:
-# SLURM's --signal, Grid Engine's -notify, LSF's -wa.
+# SLURM's --signal, Grid Engine's -notify, LSF's -wa. A terminal that is closed
+# sends SIGHUP.
 _SIGNALS = [
   getattr(signal, name)
-  for name in ('SIGINT', 'SIGTERM', 'SIGUSR1', 'SIGUSR2')
+  for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2')
   if hasattr(signal, name)
 ]
 
@@ -29,9 +30,26 @@ class StopRequest:
   signum: int | None = None
 
 
+def stop_signals() -> list[signal.Signals]:
+  """Returns the signals that ask a run to stop, on this system.
+
+  Returns:
+    SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2; without SIGHUP under nohup.
+
+  Example:
+    >>> signal.SIGTERM in stop_signals()
+    True
+  """
+  return [
+    signum
+    for signum in _SIGNALS
+    if signum.name != 'SIGHUP' or signal.getsignal(signum) != signal.SIG_IGN
+  ]
+
+
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-  """Notes SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 instead of dying of them.
+  """Notes the signals of `stop_signals` instead of dying of them.
 
   A second signal acts as usual, for those in a hurry. Outside the main
   thread, where Python takes no handlers, nothing changes.
@@ -49,7 +67,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
   if threading.current_thread() is not threading.main_thread():
     yield request
     return
-  previous = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+  previous = {signum: signal.getsignal(signum) for signum in stop_signals()}
 
   def restore() -> None:
     for signum, handler in previous.items():
@@ -60,7 +78,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     request.signum = signum
     restore()
 
-  for signum in _SIGNALS:
+  for signum in previous:
     signal.signal(signum, note)
   try:
     yield request

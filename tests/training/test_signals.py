@@ -6,10 +6,14 @@ import threading
 
 import pytest
 
-from advjax.training.signals import _SIGNALS, Interrupted, stop_on_signals
+from advjax.training.signals import (
+  Interrupted,
+  stop_on_signals,
+  stop_signals,
+)
 
 
-@pytest.mark.parametrize('signum', _SIGNALS)
+@pytest.mark.parametrize('signum', stop_signals())
 def test_the_first_signal_is_noted_and_a_second_acts(signum):
   def usual(signum, frame):
     raise InterruptedError
@@ -28,10 +32,10 @@ def test_the_first_signal_is_noted_and_a_second_acts(signum):
 
 
 def test_handlers_come_back_without_a_signal():
-  before = [signal.getsignal(s) for s in _SIGNALS]
+  before = [signal.getsignal(s) for s in signal.Signals]
   with pytest.raises(KeyError), stop_on_signals():
     raise KeyError
-  after = [signal.getsignal(s) for s in _SIGNALS]
+  after = [signal.getsignal(s) for s in signal.Signals]
   assert after == before
 
 
@@ -54,4 +58,19 @@ def test_the_message_names_the_signal():
 
 @pytest.mark.skipif(os.name != 'posix', reason='Windows has no SIGUSR1')
 def test_what_schedulers_send_is_noted():
-  assert {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2} < {*_SIGNALS}
+  noted = {*stop_signals()}
+  assert {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2} < noted
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='Windows has no SIGHUP')
+def test_under_nohup_the_end_of_a_terminal_stays_ignored():
+  before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  try:
+    assert signal.SIGHUP in stop_signals()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stop_on_signals() as stop:
+      signal.raise_signal(signal.SIGHUP)
+      assert stop.signum is None
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+  finally:
+    signal.signal(signal.SIGHUP, before)
