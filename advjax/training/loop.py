@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from advjax.processes.talk import agree
+from advjax.training.lock import lock_folders
 from advjax.training.logs import MetricsLog, NoLog, Progress, open_log
 from advjax.training.placement import device_inputs, place
 from advjax.training.program import OWN_FIELDS, common_fields
@@ -51,12 +52,13 @@ def train(
     The result; for a run that is already finished, without training.
 
   Raises:
-    Interrupted: on SIGINT or SIGTERM, after a checkpoint. Calling again goes
-      on, and ends bit for bit where an uninterrupted run on as many CPU
-      devices ends.
+    Interrupted: on a signal (`stop_signals`), after a checkpoint. Calling
+      again goes on, and ends bit for bit where an uninterrupted run on as many
+      CPU devices ends.
     Diverged: if the loss turns NaN or infinite; the last good checkpoint
       stays.
-    ValueError: if no checkpoint in the workdir can be read.
+    ValueError: if no checkpoint in the workdir can be read, or another
+      program is training there.
   """
   (result,) = train_at_once([training], [workdir], names=[name])
   if isinstance(result, Diverged):
@@ -94,30 +96,33 @@ def train_at_once(
   """
   for training, name in zip(trainings, names, strict=True):
     _check_same_program(trainings[0], training, f'{name} and {names[0]}')
-  restored = [
-    restore_run(training, workdir, name)
-    for training, workdir, name in zip(trainings, workdirs, names, strict=True)
-  ]
-  runs = [run for run, _ in restored]
-  states = [state for _, state in restored]
-  failures: dict[int, Diverged] = {}
-  while True:
-    steps = {
-      index: int(state.step)
-      for index, state in enumerate(states)
-      if index not in failures
-    }
-    lowest = min(steps.values(), default=runs[0].num_steps)
-    if lowest == runs[0].num_steps:
-      break
-    going = [index for index, step in steps.items() if step == lowest]
-    ahead = [step for step in steps.values() if step > lowest]
-    until = min(ahead, default=runs[0].num_steps)
-    states = _train(runs, states, going, until, failures)
-  return [
-    failures.get(index) or result_of(run, state)
-    for index, (run, state) in enumerate(zip(runs, states, strict=True))
-  ]
+  with lock_folders(workdirs):
+    restored = [
+      restore_run(training, workdir, name)
+      for training, workdir, name in zip(
+        trainings, workdirs, names, strict=True
+      )
+    ]
+    runs = [run for run, _ in restored]
+    states = [state for _, state in restored]
+    failures: dict[int, Diverged] = {}
+    while True:
+      steps = {
+        index: int(state.step)
+        for index, state in enumerate(states)
+        if index not in failures
+      }
+      lowest = min(steps.values(), default=runs[0].num_steps)
+      if lowest == runs[0].num_steps:
+        break
+      going = [index for index, step in steps.items() if step == lowest]
+      ahead = [step for step in steps.values() if step > lowest]
+      until = min(ahead, default=runs[0].num_steps)
+      states = _train(runs, states, going, until, failures)
+    return [
+      failures.get(index) or result_of(run, state)
+      for index, (run, state) in enumerate(zip(runs, states, strict=True))
+    ]
 
 
 def _check_same_program(first: Training, other: Training, names: str) -> None:
