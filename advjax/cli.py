@@ -19,6 +19,7 @@ from ml_collections import config_dict, config_flags
 
 from advjax.config import choose
 from advjax.fractions import expand_fractions
+from advjax.processes.orphan import end_with_launcher
 from advjax.processes.peers import Peers, join
 from advjax.processes.place import Place, find_place, gpus_of
 from advjax.training.parallel import select_devices
@@ -155,6 +156,7 @@ def run(
   speaks = True
   try:
     place = find_place()
+    end_with_launcher()
     # What is wrong with a command is said once on each machine.
     speaks = processes == 'apart' or place.local_id == 0
     arguments = expand_fractions(sys.argv if argv is None else argv)

@@ -23,6 +23,7 @@ import jax
 
 from advjax.processes.place import (
   COORDINATOR,
+  EXIT_LOST,
   LAUNCHER,
   Place,
   find_place,
@@ -31,13 +32,13 @@ from advjax.processes.place import (
 
 logger = logging.getLogger('advjax')
 
-# Not an error of the run's own: the same command goes on.
-EXIT_LOST = 75
+# How long to wait for the others at the start; for machines that start minutes
+# apart.
+JOIN_SECONDS = 'ADVJAX_JOIN_SECONDS'
 
 _SILENT_SECONDS = 40
 # JAX's own, for a process whose Python hangs.
 _HEARTBEAT_SECONDS = 60
-_JOIN_SECONDS = 300
 # Process 0 is the last to go, for the others hear from it why.
 _FAREWELL_SECONDS = 5
 _A_DAY = 86_400_000  # In milliseconds.
@@ -75,9 +76,8 @@ class Peers:
       for index in range(place.num_processes)
       if index != place.process_id
     }
-    launcher = os.environ.get(LAUNCHER)
-    self._launcher = int(launcher) if launcher else None
-    self._obituary = None if launcher else _start_obituary(place)
+    has_launcher = LAUNCHER in os.environ
+    self._obituary = None if has_launcher else _start_obituary(place)
     self._leaving = threading.Lock()
     self._done = threading.Event()
     self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -105,8 +105,6 @@ class Peers:
       silent = self._silent(_SILENT_SECONDS)
       if silent:
         self._lose(silent)
-      if self._launcher and os.getppid() != self._launcher:
-        self.leave(EXIT_LOST, 'the launcher of this process is gone')
 
   def _silent(self, seconds: float) -> list[int]:
     now = time.monotonic()
@@ -255,6 +253,9 @@ def join(
 ) -> Peers | None:
   """Joins the processes of a run; to be called before any device is touched.
 
+  A process that waits in vain for the others ends after 110 s, or as many as
+  ADVJAX_JOIN_SECONDS says, for machines that start minutes apart.
+
   Args:
     place: Of this process; default: what its environment says.
     platform: 'cpu', 'gpu' or 'tpu', where it is known.
@@ -287,11 +288,12 @@ def join(
       os.environ['SLURM_STEP_ID']
     )
     os.environ.setdefault('JAX_COORDINATOR_PORT', str(61440 + step % 4096))
+  seconds = _join_seconds()
   gpus = gpus_of(place) if platform in (None, 'gpu') else None
   # It would take SIGTERM for itself.
   jax.config.update('jax_enable_preemption_service', False)
   waiting = threading.Timer(15, _say_waiting, (place,))
-  alone = threading.Timer(_JOIN_SECONDS, _give_up, (place,))
+  alone = threading.Timer(seconds, _give_up, (place, seconds))
   for timer in (waiting, alone):
     timer.daemon = True
     timer.start()
@@ -301,12 +303,19 @@ def join(
     local_device_ids=gpus,
     cluster_detection_method=method,
     # JAX ends it by an abort; ours is to come first.
-    initialization_timeout=_JOIN_SECONDS + 30,
+    initialization_timeout=seconds + 30,
     heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
   )
   for timer in (waiting, alone):
     timer.cancel()
   return Peers(place)
+
+
+def _join_seconds() -> int:
+  text = os.environ.get(JOIN_SECONDS, '110')
+  if not re.fullmatch(r'[1-9]\d{0,5}', text):
+    raise ValueError(f'{JOIN_SECONDS} = {text!r}; allowed: an integer >= 1')
+  return int(text)
 
 
 def _say_waiting(place: Place) -> None:
@@ -318,12 +327,13 @@ def _say_waiting(place: Place) -> None:
   )
 
 
-def _give_up(place: Place) -> None:
+def _give_up(place: Place, seconds: int) -> None:
   logger.error(
-    'error: process %d of %d has waited %d s for the others; see what they '
-    'say, and whether their machines reach each other',
+    'error: process %d of %d has waited %d s (%s) for the others; see what '
+    'they say, and whether their machines reach each other',
     place.process_id,
     place.num_processes,
-    _JOIN_SECONDS,
+    seconds,
+    JOIN_SECONDS,
   )
   os._exit(EXIT_LOST)

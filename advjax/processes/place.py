@@ -18,6 +18,10 @@ LAUNCHER = 'ADVJAX_LAUNCHER'
 # JAX's own: HOST:PORT, where process 0 listens.
 COORDINATOR = 'JAX_COORDINATOR_ADDRESS'
 
+# The exit code of a process that has lost others of its run: not an error of
+# the run's own, the same command goes on.
+EXIT_LOST = 75
+
 
 class Place(NamedTuple):
   """Where a process stands among those of one run.

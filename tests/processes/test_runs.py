@@ -149,6 +149,7 @@ def test_every_process_attacks_the_rows_of_its_devices(results, folder):
 def test_process_0_alone_reads_and_writes(results, folder):
   written = sorted(path.name for path in (folder / 'p2d1/0/run').iterdir())
   assert written == [
+    '.lock',
     'checkpoints',
     'config.json',
     'events',
