@@ -3,7 +3,8 @@
   python -m advjax.processes.launcher 2 python -m experiments.train --config=...
 
 What `launch.sh --processes=N` runs. The processes find each other by
-environment variables; a signal to the launcher goes to all of them.
+environment variables; a signal to the launcher goes to all of them, and they
+end with it (`advjax.processes.orphan`).
 """
 
 import os
@@ -16,13 +17,15 @@ from collections.abc import Sequence
 
 from advjax.processes.place import (
   COORDINATOR,
+  EXIT_LOST,
   LAUNCHER,
   LOCAL_PROCESS,
   PROCESS,
 )
+from advjax.training.signals import stop_signals
 
-# Where one fails, the others end by themselves within seconds; those that do
-# not are asked, then made to.
+# Where one that had joined the others is lost, they end by themselves within
+# seconds; those that do not are asked, then made to.
 _GRACE_SECONDS = 20
 _TERM_SECONDS = 10
 _POLL_SECONDS = 0.1
@@ -40,7 +43,9 @@ def launch(
   Args:
     num_processes: How many.
     command: Program and arguments.
-    grace_seconds: How long the others may go on once one has failed.
+    grace_seconds: How long the others may go on once one has ended because
+      it has lost another (EXIT_LOST). Else they go on to their end: processes
+      that run apart need nothing from each other.
     term_seconds: How long they may take to end after a SIGTERM.
 
   Returns:
@@ -52,10 +57,9 @@ def launch(
     3
   """
   come: list[int] = []
-  caught = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
   previous = {
     signum: signal.signal(signum, lambda signum, frame: come.append(signum))
-    for signum in caught
+    for signum in stop_signals()
   }
   children: list[subprocess.Popen] = []
   try:
@@ -101,19 +105,22 @@ def _wait(
   grace_seconds: float,
   term_seconds: float,
 ) -> int:
-  """Returns the exit code; the others get their time once one has failed."""
-  code, failed_at, forwarded, asked = 0, 0.0, False, False
+  """Returns the exit code; the others get their time once one is lost."""
+  code, lost_at, forwarded, asked = 0, 0.0, False, False
   while any(child.poll() is None for child in children):
     time.sleep(_POLL_SECONDS)
     while come:
       forwarded = True
       _signal_all(children, come.pop(0))
-    if not code:
-      code = _first_failure(children, quiet=forwarded)
-      failed_at = time.monotonic()
-    elif time.monotonic() - failed_at > grace_seconds + term_seconds:
+    code = code or _first_failure(children, quiet=forwarded)
+    # Only a process that had joined the others ends so.
+    if not any(child.poll() == EXIT_LOST for child in children):
+      continue
+    lost_at = lost_at or time.monotonic()
+    late = time.monotonic() - lost_at
+    if late > grace_seconds + term_seconds:
       _signal_all(children, signal.SIGKILL)
-    elif time.monotonic() - failed_at > grace_seconds and not asked:
+    elif late > grace_seconds and not asked:
       asked = True
       _signal_all(children, signal.SIGTERM)
   return code or _first_failure(children, quiet=forwarded)
@@ -135,8 +142,8 @@ def _first_failure(children: Sequence[subprocess.Popen], *, quiet: bool) -> int:
       if not quiet:
         sys.stderr.write(
           f'launch.sh: process {index} of {len(children)} was killed by '
-          f'{signal.Signals(-code).name}; the others end now. Run the same '
-          'command again: it goes on from the last whole checkpoint\n'
+          f'{signal.Signals(-code).name}; the others end by themselves. Run '
+          'the same command again: it goes on from the last whole checkpoint\n'
         )
       return 128 - code
     if code:

@@ -51,27 +51,40 @@ def test_children_know_their_place(folder):
   assert {each[3] for each in said} == {str(os.getpid())}
 
 
-def test_first_failure_is_the_exit_code():
-  script = f'case $ADVJAX_PROCESS in 1/2) exit 7;; esac; {WAIT}'
+def test_where_one_fails_the_others_go_on_to_their_end(folder):
+  """As the shares of a sweep; the first failure is the exit code."""
+  script = (
+    'case $ADVJAX_PROCESS in 1/3) exit 7;; 2/3) sleep 0.2; exit 8;; esac; '
+    'sleep 1; touch finished'
+  )
+  assert run(script, 3, grace_seconds=0.1, term_seconds=0.1) == 7
+  assert (folder / 'finished').exists()
+
+
+def test_one_that_does_not_end_is_stopped_where_another_is_lost():
+  """75 says that processes had joined."""
+  script = f'case $ADVJAX_PROCESS in 1/2) exit 75;; esac; {WAIT}'
   start = time.monotonic()
-  assert run(script, grace_seconds=0.2) == 7
-  assert time.monotonic() - start < 20  # Not for ever: the other is stopped.
+  assert run(script, grace_seconds=0.2) == 75
+  assert time.monotonic() - start < 20  # Not for ever.
 
 
 def test_one_that_does_not_listen_is_killed(folder, capfd):
   script = f"""
-    case $ADVJAX_PROCESS in 1/2) while [ ! -e ready0 ]; do sleep 0.05; done
-    kill -KILL $$;; esac; trap "touch asked" TERM; {WAIT}"""
-  assert run(script, grace_seconds=0.2, term_seconds=0.5) == 128 + 9
+    case $ADVJAX_PROCESS in
+      1/3) while [ ! -e ready0 ]; do sleep 0.05; done; kill -KILL $$;;
+      2/3) while [ ! -e ready0 ]; do sleep 0.05; done; sleep 0.3; exit 75;;
+    esac; trap "touch asked" TERM; {WAIT}"""
+  assert run(script, 3, grace_seconds=0.2, term_seconds=0.5) == 128 + 9
   assert (folder / 'asked').exists()
   said = capfd.readouterr().err
-  assert 'launch.sh: process 1 of 2 was killed by SIGKILL; the others' in said
+  assert 'launch.sh: process 1 of 3 was killed by SIGKILL; the others' in said
   assert 'Run the same command again' in said
   assert said.count('\n') == 1
 
 
 @pytest.mark.parametrize(
-  'signum', [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+  'signum', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1]
 )
 def test_a_signal_goes_to_all_once(folder, capfd, signum):
   script = f"""
@@ -91,6 +104,16 @@ def test_children_that_a_signal_ends_need_no_word(folder, capfd):
   assert run(WAIT) == 128 + signal.SIGTERM
   sender.join()
   assert capfd.readouterr().err == ''
+
+
+def test_under_nohup_the_end_of_a_terminal_ends_nothing(folder):
+  before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+  try:
+    sender = send_when_ready(folder, signal.SIGHUP)
+    assert run('touch "ready${ADVJAX_PROCESS%/*}"; sleep 0.5; exit 3') == 3
+    sender.join()
+  finally:
+    signal.signal(signal.SIGHUP, before)
 
 
 def test_a_command_that_is_not_there_leaves_nothing_behind():
