@@ -14,9 +14,11 @@ def member_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
   """Returns a name for each member of a sweep: what it sets.
 
   A name says the last part of each field (the whole name where two would end
-  alike) and a short form of the value. It does not depend on the other
-  members, so that a sweep with more values finds those it had; only values
-  whose short forms look alike are written in full.
+  alike) and a short form of the value, the fields in alphabetical order but
+  for the seed, which comes last. It depends neither on the order in which the
+  sweep has the fields nor on the other members, so that a sweep with more
+  values or turned round finds those it had; only values whose short forms look
+  alike are written in full.
 
   Args:
     rows: What each member sets; the same fields in all, no two rows alike.
@@ -25,10 +27,10 @@ def member_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     The names, unique also where a file system takes A for a.
 
   Example:
-    >>> member_names([{'hparams.epsilon': 0.1, 'seed': 0}])
+    >>> member_names([{'seed': 0, 'hparams.epsilon': 0.1}])
     ['epsilon=0.1,seed=0']
   """
-  fields = list(rows[0])
+  fields = sorted(rows[0], key=lambda field: (field == 'seed', field))
   ends = Counter(field.rpartition('.')[2] for field in fields)
   labels = {field: field.rpartition('.')[2] for field in fields}
   labels |= {f: f for f, label in labels.items() if ends[label] > 1}

@@ -14,6 +14,7 @@ ANY = {
   'optimizer.nesterov': st.booleans(),
   'model.conv_filters': st.lists(st.integers(0, 99)).map(tuple),
 }
+ORDERS = st.permutations(sorted(ANY))
 ROWS = st.lists(st.fixed_dictionaries(ANY), min_size=1, max_size=6)
 
 
@@ -34,6 +35,18 @@ def test_a_name_does_not_depend_on_the_other_members(rows):
   assume(len(texts) == len({row['hparams.epsilon'] for row in short}))
   alone = [member_names([row])[0] for row in short]
   assert member_names(short) == alone
+
+
+@given(ROWS, ORDERS)
+def test_a_name_does_not_depend_on_the_order_of_the_fields(rows, order):
+  rows = list({repr(row): row for row in rows}.values())
+  turned = [{field: row[field] for field in order} for row in rows]
+  assert member_names(turned) == member_names(rows)
+
+
+def test_fields_are_sorted_and_the_seed_is_last():
+  row = {'seed': 0, 'weight': 1.5, 'hparams.epsilon': 0.1, 'batch_size': 8}
+  assert member_names([row]) == ['batch_size=8,epsilon=0.1,weight=1.5,seed=0']
 
 
 def test_the_last_part_unless_two_end_alike():
