@@ -211,6 +211,19 @@ def test_one_member_and_none(tmp_path, monkeypatch):
   assert text.startswith('No member has been scored')
 
 
+@pytest.mark.parametrize('num_seeds', [1, 2])
+def test_the_best_member_is_the_first_seed(tmp_path, monkeypatch, num_seeds):
+  no_figures(monkeypatch)
+  report = grid_report(num_seeds)
+  said = write_sweep(tmp_path, report).splitlines()
+  page = (tmp_path / 'report.html').read_text()
+  (line,) = (line for line in said if line.startswith('best member'))
+  which = ' (the first seed of the best setting)' if num_seeds > 1 else ''
+  name = line.removeprefix(f'best member{which}: ')
+  assert name in [row['member'] for row in report['rows']]
+  assert f'To train the best member{which} alone, {name}:' in page
+
+
 def test_terminal_lists_twenty_members_the_best_first():
   report = make_report(
     product(a=range(23)),

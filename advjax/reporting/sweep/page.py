@@ -55,7 +55,7 @@ def write_sweep(workdir: pathlib.Path, report: Report) -> str:
     style=table.STYLE,
     script=table.SCRIPT,
   )
-  return '\n'.join(_terminal(report, best, sentences, warnings))
+  return '\n'.join(_terminal(report, best, settings, sentences, warnings))
 
 
 def _meaning(
@@ -65,17 +65,23 @@ def _meaning(
 ) -> Iterator[str]:
   command = ''
   if best is not None and best.get('command'):
-    setting = next(each for each in settings if best in each.rows)
-    which = ', the first seed of the best setting'
     command = (
-      f'<p>To train the best member{which if len(setting.rows) > 1 else ""} '
-      f'alone, {escape(str(best["member"]))}:</p>\n'
+      f'<p>To train the {_best_member(best, settings)} alone, '
+      f'{escape(str(best["member"]))}:</p>\n'
       f'<pre id="best"><code>{escape(str(best["command"]))}</code></pre>'
     )
   yield (
     '<section id="meaning"><h2>What came of it</h2>'
     f'{page.text_list(sentences)}{command}</section>'
   )
+
+
+def _best_member(best: Mapping[str, Any], settings: Sequence[Setting]) -> str:
+  setting = next(each for each in settings if best in each.rows)
+  if len(setting.rows) == 1:
+    return 'best member'
+  # Another seed of it may have done better, by luck.
+  return 'best member (the first seed of the best setting)'
 
 
 def _members(report: Report, best: Mapping[str, Any] | None) -> Iterator[str]:
@@ -121,6 +127,7 @@ def _work(report: Report) -> str:
 def _terminal(
   report: Report,
   best: Mapping[str, Any] | None,
+  settings: Sequence[Setting],
   sentences: Sequence[str],
   warnings: Sequence[str],
 ) -> Iterator[str]:
@@ -128,7 +135,7 @@ def _terminal(
     yield table.members_text(report)
     yield ''
   if best is not None:
-    yield f'best member: {best["member"]}'
+    yield f'{_best_member(best, settings)}: {best["member"]}'
     if best.get('command'):
       yield f'to train it alone: {best["command"]}'
     yield ''
