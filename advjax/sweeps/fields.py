@@ -20,6 +20,8 @@ SHARED = {
   'log_every_steps': 'it changes nothing that is trained',
   'checkpoint_every_epochs': 'it changes nothing that is trained',
 }
+# Around a value in the text of a sweep.
+QUOTES = ('"', "'")
 _ALLOWED = {
   float: 'a finite number such as 0.031 or 8/255',
   int: 'an integer',
@@ -180,7 +182,7 @@ def parse_value(field: str, text: str, kind: type) -> Any:
 
   Args:
     field: Dotted name, for the message.
-    text: What is written.
+    text: What is written; quotes around it do not belong to the value.
     kind: From `field_kind`.
 
   Returns:
@@ -192,9 +194,20 @@ def parse_value(field: str, text: str, kind: type) -> Any:
   Example:
     >>> parse_value('seed', ' 3 ', int)
     3
+    >>> parse_value('init_from', "'runs/epsilon=0.1,seed=0'", str)
+    'runs/epsilon=0.1,seed=0'
   """
   text = text.strip()
-  if not text:
+  if text.startswith(QUOTES):
+    text, quote = text[1:], text[0]
+    if text.find(quote) != len(text) - 1:
+      raise ValueError(
+        f'{field} = {quote}{text}; allowed: quotes around the whole value'
+      )
+    text = text[:-1]
+    if kind is str:
+      return text
+  if not text.strip():
     raise ValueError(f'{field} has an empty value; allowed: {_ALLOWED[kind]}')
   if kind is tuple:
     raise ValueError(

@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from advjax.config import choose
-from advjax.sweeps.fields import check_base, field_kind, parse_value
+from advjax.sweeps.fields import QUOTES, check_base, field_kind, parse_value
 
 # Dotted field of the config -> value
 Settings = dict[str, Any]
@@ -18,7 +18,8 @@ def parse_sweep(text: str, config: config_dict.ConfigDict) -> list[Settings]:
   Args:
     text: Parts between ';'. A part is `FIELD=V1,V2,...`; or
       `zip(FIELD=V1,V2;FIELD=V1,V2)`, fields that move together; or
-      `list(FIELD=V,FIELD=V;FIELD=V,FIELD=V)`, members written out.
+      `list(FIELD=V,FIELD=V;FIELD=V,FIELD=V)`, members written out. A value
+      that has commas or semicolons in it stands in quotes, ' or ".
     config: What the members are made from; its fields say which type their
       values have. A field of `hparams` that it lacks is a number.
 
@@ -43,7 +44,7 @@ def parse_sweep(text: str, config: config_dict.ConfigDict) -> list[Settings]:
       "'hparams.epsilon=0.1,8/255;seed=0,1,2'"
     )
   combined: list[Settings] = [{}]
-  for number, part in enumerate(_split(text), 1):
+  for number, part in enumerate(_split(text, ';'), 1):
     try:
       choices = _parse_part(part, config)
       _check_twice([*combined[0], *choices[0]], 'the sweep')
@@ -55,23 +56,31 @@ def parse_sweep(text: str, config: config_dict.ConfigDict) -> list[Settings]:
   return combined
 
 
-def _split(text: str) -> list[str]:
-  """The parts of a sweep: between the ';' that are in no parentheses."""
-  parts, depth = [''], 0
+def _split(text: str, separator: str) -> list[str]:
+  """What is between separators that are in no parentheses and no quotes."""
+  pieces, depth, quote, before = [''], 0, '', ''
   for character in text:
-    depth += {'(': 1, ')': -1}.get(character, 0)
+    if quote:
+      quote = '' if character == quote else quote
+    elif character in QUOTES and before in ('', '=', ','):
+      # Elsewhere it is an apostrophe.
+      quote = character
+    else:
+      depth += {'(': 1, ')': -1}.get(character, 0)
     if depth < 0:
       break
-    if character == ';' and not depth:
-      parts.append('')
+    if character == separator and not depth and not quote:
+      pieces.append('')
     else:
-      parts[-1] += character
-  if depth:
+      pieces[-1] += character
+    before = character.strip() or before
+  if quote or depth:
+    what = 'quote' if quote else 'parenthesis'
     raise ValueError(
-      f'part {len(parts)} of the sweep, {parts[-1].strip()!r}: a parenthesis '
-      f'is not {"closed" if depth > 0 else "opened"}'
+      f'part {len(pieces)} of the sweep, {pieces[-1].strip()!r}: a {what} is '
+      f'not {"opened" if depth < 0 else "closed"}'
     )
-  return [part.strip() for part in parts]
+  return [piece.strip() for piece in pieces]
 
 
 def _parse_part(part: str, config: config_dict.ConfigDict) -> list[Settings]:
@@ -80,7 +89,7 @@ def _parse_part(part: str, config: config_dict.ConfigDict) -> list[Settings]:
     raise ValueError('it is empty; allowed: FIELD=VALUE,VALUE,...')
   form = re.fullmatch(r'(\w*)\s*\((.*)\)', part, re.DOTALL)
   name = choose('form', form[1], ('zip', 'list')) if form else 'values'
-  pieces = form[2].split(';') if form else [part]
+  pieces = _split(form[2], ';') if form else [part]
   if name == 'list':
     choices = [_parse_member(piece, config) for piece in pieces]
     for choice in choices:
@@ -119,12 +128,12 @@ def _parse_values(
   kind = field_kind(config, field)
   if not text.strip():
     raise ValueError(f'{field} has an empty list of values')
-  return field, [parse_value(field, value, kind) for value in text.split(',')]
+  return field, [parse_value(field, v, kind) for v in _split(text, ',')]
 
 
 def _parse_member(piece: str, config: config_dict.ConfigDict) -> Settings:
   """Reads `FIELD=V,FIELD=V,...`."""
-  pairs = [_parse_values(pair, config) for pair in piece.split(',')]
+  pairs = [_parse_values(pair, config) for pair in _split(piece, ',')]
   _check_twice([field for field, _ in pairs], 'a member')
   return {field: value for field, (value,) in pairs}
 

@@ -114,6 +114,29 @@ def test_spaces_and_lines_do_not_matter():
   ]
 
 
+@pytest.mark.parametrize('quote', ['"', "'"])
+def test_values_in_quotes(quote):
+  paths = ['runs/members/epsilon=0.1,seed=0', 'a;b (c', '', 'e']
+  one, other, none, plain = (f'{quote}{path}{quote}' for path in paths)
+  found = parse_sweep(f'init_from={one},{other}, {none} ,{plain},d', CONFIG)
+  assert [row['init_from'] for row in found] == [*paths, 'd']
+  rows = [
+    {'init_from': path, 'seed': seed} for seed, path in enumerate(paths[:2])
+  ]
+  for text in (
+    f'zip(init_from={one},{other};seed=0,1)',
+    f'list(init_from={one},seed=0;seed={quote}1{quote} , init_from = {other} )',
+  ):
+    assert parse_sweep(text, CONFIG) == rows
+  text = f'init_from={one},{other};seed={quote}0{quote}'
+  assert len(parse_sweep(text, CONFIG)) == 2
+
+
+def test_an_apostrophe_within_a_value_is_no_quote():
+  found = parse_sweep('init_from=it\'s,"it\'s, too";seed=0', CONFIG)
+  assert [row['init_from'] for row in found] == ["it's", "it's, too"]
+
+
 def test_numbers_of_hparams_are_floats():
   config = default_config()
   # Written without a point, and still a number that is traced.
@@ -161,6 +184,9 @@ def test_numbers_of_hparams_are_floats():
     ('lst(seed=0)', "unknown form 'lst'.*did you mean 'list'"),
     ('zip(seed=0', r"part 1 of the sweep, 'zip\(seed=0': .* is not closed"),
     ('batch_size=8;seed=0)', 'part 2 .* a parenthesis is not opened'),
+    ("seed=0;init_from='a,b", 'part 2 .* a quote is not closed'),
+    ("init_from='a'b,c", "init_from = 'a'b; allowed: quotes around the whole"),
+    ("seed='',1", 'seed has an empty value'),
     # Twice the same.
     ('seed=0;batch_size=8;seed=1', "part 3 .* 'seed=1': the sweep sets seed t"),
     ('hparams.epsilon=0.1,1/10', 'hparams.epsilon = 0.1 is there twice'),
