@@ -54,7 +54,7 @@ def check_member(config: config_dict.ConfigDict, fields: Iterable[str]) -> None:
     >>> check_member(default_config(), ['optimizer.b1'])
   """
   check_config(config)
-  read_hparams(config.hparams, config.objective.name)
+  _check_hparams(config, set(fields))
   create_objective(config.objective)
   # How many classes and steps there are is known when the data is loaded.
   create_model(config.model, num_classes=2)
@@ -63,6 +63,27 @@ def check_member(config: config_dict.ConfigDict, fields: Iterable[str]) -> None:
   create_decay(config.multiplier_decay)
   for field in fields:
     _check_read(config, field)
+
+
+def _check_hparams(config: config_dict.ConfigDict, fields: set[str]) -> None:
+  """Raises a ValueError if the objective does not read the traced numbers."""
+  name = config.objective.name
+  if 'objective.name' in fields and name in OBJECTIVES:
+    spec = OBJECTIVES[name]
+    reads = ('learning_rate', *spec.required, *spec.optional)
+    idle = {
+      f'hparams.{hparam}': value
+      for hparam, value in config.hparams.items()
+      if value is not None and hparam not in reads
+    }
+    for field, value in idle.items():
+      if field not in fields:
+        raise ValueError(
+          f'{field} = {value!r} of the config is not read by the objective '
+          f'{name!r}, which reads {", ".join(reads)}; sweep over objectives '
+          'that read the same hparams'
+        )
+  read_hparams(config.hparams, name)
 
 
 def _check_read(config: config_dict.ConfigDict, field: str) -> None:

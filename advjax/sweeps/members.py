@@ -76,12 +76,12 @@ def create_members(
   members = []
   for name, row in zip(names, rows, strict=True):
     try:
-      changed = _configure(config, row)
-      check_member(changed, row)
-      _check_shared(changed, base)
+      members.append(Member(name, row, _configure(config, row, base)))
     except (ArithmeticError, ValueError) as error:
-      raise ValueError(f'member {name!r} of the sweep: {error}') from error
-    members.append(Member(name, row, changed))
+      part = _part_at_fault(config, row, base, str(error))
+      member = f'member {name!r}'
+      where = f'{part} ({member})' if part else f'{member} of the sweep'
+      raise ValueError(f'{where}: {error}') from error
   _check_different(
     [repr(name) for name in names],
     [_training_key(member.config) for member in members],
@@ -172,9 +172,11 @@ def _convert(
 
 
 def _configure(
-  config: config_dict.ConfigDict, row: Mapping[str, Any]
+  config: config_dict.ConfigDict,
+  row: Mapping[str, Any],
+  base: Mapping[str, Any],
 ) -> config_dict.ConfigDict:
-  """The config of a member, references resolved."""
+  """The config of a member, references resolved, all of it checked."""
   # Trap: ConfigDict(config) would share the references, a deep copy has its
   # own.
   changed = copy.deepcopy(config)
@@ -190,7 +192,31 @@ def _configure(
         f'{field} = {value!r} became {changed[field]!r}: in the config it is '
         'one with another field that is swept; sweep over one of them'
       )
-  return changed.copy_and_resolve_references()
+  resolved = changed.copy_and_resolve_references()
+  check_member(resolved, row)
+  _check_shared(resolved, base)
+  return resolved
+
+
+def _part_at_fault(
+  config: config_dict.ConfigDict,
+  row: Mapping[str, Any],
+  base: Mapping[str, Any],
+  message: str,
+) -> str:
+  """What a member sets without which it would be right; '' if no one thing."""
+  # Where there are several, one that the error names.
+  named = [f for f in row if re.search(rf'(?<![\w.]){re.escape(f)}\b', message)]
+  for field in [*named, *row]:
+    others = {other: row[other] for other in row if other != field}
+    try:
+      _configure(config, others, base)
+    except (ArithmeticError, ValueError):
+      continue
+    value = row[field]
+    short = f'{value:.6g}' if isinstance(value, float) else value
+    return f'{field}={short}'
+  return ''
 
 
 def _check_shared(

@@ -42,10 +42,10 @@ def test_a_member_is_the_config_with_its_values():
     'hparams.epsilon=0.05,8/255;batch_size=8;seed=0,7', config
   )
   assert [member.name for member in members] == [
-    'epsilon=0.05,batch_size=8,seed=0',
-    'epsilon=0.05,batch_size=8,seed=7',
-    'epsilon=0.0313725,batch_size=8,seed=0',
-    'epsilon=0.0313725,batch_size=8,seed=7',
+    'batch_size=8,epsilon=0.05,seed=0',
+    'batch_size=8,epsilon=0.05,seed=7',
+    'batch_size=8,epsilon=0.0313725,seed=0',
+    'batch_size=8,epsilon=0.0313725,seed=7',
   ]
   for member in members:
     alone = digits()
@@ -120,7 +120,7 @@ def test_fields_are_in_the_order_of_the_first_member():
   members = create_members(
     digits(), [{'seed': 0, 'batch_size': 8}, {'batch_size': 4, 'seed': 1}]
   )
-  assert members[1].name == 'seed=1,batch_size=4'
+  assert members[1].name == 'batch_size=4,seed=1'
   assert list(members[1].fields) == ['seed', 'batch_size']
 
 
@@ -156,26 +156,51 @@ def test_wrong_shards(shard):
     # What the objective does not read, or lacks.
     (
       'hparams.beta=1,6',
-      "'beta=1' .*beta = 1.0 is not read by the objective 'f",
+      r"^hparams.beta=1 \(member 'beta=1'\): hparams.beta = 1.0 is not rea",
     ),
     ('hparams.multiplier=1', 'which reads learning_rate, epsilon, step_size'),
     (
       'objective.name=fgsm_at,trades',
-      "'name=trades' .*beta is missing: the ob",
+      r"^objective.name=trades \(member 'name=trades'\): hparams.beta is missi",
     ),
     ('objective.name=fgsm', "unknown objective 'fgsm'.*did you mean 'fgsm_at'"),
     (
       'objective.norm=l2,l3',
-      "member 'norm=l3' of the sweep: unknown norm 'l3'",
+      r"^objective.norm=l3 \(member 'norm=l3'\): unknown norm 'l3'",
+    ),
+    # One part of several.
+    (
+      'seed=0;hparams.beta=1;hparams.epsilon=0.1',
+      r"^hparams.beta=1 \(member 'beta=1,epsilon=0.1,seed=0'\): h",
+    ),
+    (
+      'objective.norm=l2;model.name=cnn,resnet',
+      r"^model.name=resnet \(member 'name=resnet,norm=l2'\): unknown model",
+    ),
+    # Two parts are wrong: no one of them is named.
+    (
+      'batch_size=0;ema_decay=2',
+      "^member 'batch_size=0,ema_decay=2' of the sweep: ",
+    ),
+    # What the config has stops fitting.
+    (
+      'objective.name=standard;seed=0',
+      r'^objective.name=standard \(member .*: hparams.epsilon = 0.1 of the conf'
+      "ig is not read by the objective 'standard', which reads learning_rate; "
+      'sweep over objectives that read the same hparams',
+    ),
+    (
+      'objective.name=standard;hparams.epsilon=0.1',
+      r"^objective.name=standard \(member 'epsilon=0.1,name=standard'\)",
     ),
     # What is out of range.
-    ('seed=0,-1', "member 'seed=-1' of the sweep: seed = -1; allowed: an int"),
+    ('seed=0,-1', r"seed=-1 \(member 'seed=-1'\): seed = -1; allowed: an i"),
     ('batch_size=0', 'batch_size = 0; allowed: an integer >= 1'),
     ('hparams.epsilon=-0.1', 'hparams.epsilon = -0.1; allowed: a finite num'),
     ('optimizer.b1=2', 'optimizer.b1 = 2.0; allowed: a number from 0.0 to 1'),
     ('optimizer.name=adams', "unknown optimizer 'adams'.*mean 'adam"),
     ('schedule.name=cos', "unknown schedule 'cos'.*did you mean 'cosine'"),
-    ('model.name=cnn,resnet', "'name=resnet' .* unknown model 'resnet'"),
+    ('model.name=cnn,resnet', "'name=resnet'.*: unknown model 'resnet'"),
     ('multiplier_decay.name=linear', "unknown multiplier_decay 'linear'"),
     # What is idle.
     (
@@ -185,7 +210,7 @@ def test_wrong_shards(shard):
     ),
     (
       'optimizer.name=sgd,adam;optimizer.momentum=0.5,0.9',
-      "member 'name=adam,momentum=0.5'",
+      r"^optimizer.momentum=0.5 \(member 'momentum=0.5,name=adam'\): ",
     ),
     (
       'schedule.factor=0.5',
@@ -285,14 +310,14 @@ def test_members_that_differ_in_nothing_that_is_read():
   assert second.config.optimizer.weight_decay == 0.2
   # One that is swept itself no longer follows.
   with pytest.raises(
-    ValueError, match=r"'ratio=1.*' and 'ratio=2.*trained ali"
+    ValueError, match=r"ratio=1' and '.*ratio=2' .*trained ali"
   ):
     members_of('ratio=1,2;optimizer.weight_decay=0.1', config)
 
 
 def test_what_members_share_does_not_follow():
   config = derived(epsilon='evaluation')
-  message = r"member 'ratio=2' .*evaluation.epsilon = 0.2 follows a field that"
+  message = r"^ratio=2 \(member 'ratio=2'\): evaluation.epsilon = 0.2 foll"
   with pytest.raises(ValueError, match=message):
     members_of('ratio=1,2', config)
 
@@ -312,7 +337,9 @@ def test_what_cannot_be_derived():
   config.ratio = 1.0
   config.one = 1.0
   config.ema_decay = config.get_ref('one') / config.get_ref('ratio')
-  with pytest.raises(ValueError, match=r"member 'ratio=0' .*division by zero"):
+  with pytest.raises(
+    ValueError, match=r"^ratio=0 \(member 'ratio=0'\): .*division by"
+  ):
     members_of('ratio=0', config)
 
 
