@@ -1,8 +1,16 @@
 """Strict settings for every test: two CPU devices, no silent broadcasting."""
 
+import os
+import pathlib
+
+# Compiled fast rather than well: little runs for long. Programs that tests
+# start are compiled like that too.
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+
 import hypothesis
 import jax
 import matplotlib
+import pytest
 
 matplotlib.use('Agg')
 jax.config.update('jax_platforms', 'cpu')
@@ -16,3 +24,33 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile('advjax')
 # JAX starts now: no test that selects devices can change their number later.
 jax.devices()
+
+# Files about last bits: of pixels at the border of a ball, of sums that the
+# compiler may take in another order in another program.
+OPTIMIZED = (
+  'test_losses.py',
+  'test_norms.py',
+  'attacks/test_*.py',
+  'evaluation/test_linear.py',
+  'experiments/test_goodfellow.py',
+  'experiments/test_sweep.py',
+  'training/test_at_once.py',
+  'training/test_objectives*.py',
+  'training/test_step.py',
+  'training/test_sweep.py',
+)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def optimized_where_last_bits_matter(request):
+  """Compiles what a file is about as users do, where it is in the list."""
+  path = request.path.relative_to(pathlib.Path(__file__).parent)
+  if not any(path.match(pattern) for pattern in OPTIMIZED):
+    yield
+    return
+  # No program is left from the other way.
+  jax.clear_caches()
+  jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', True)
+  jax.clear_caches()
