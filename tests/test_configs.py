@@ -84,10 +84,14 @@ def test_a_config_is_inert(path):
   check(load(path).to_dict())
 
 
-# The others run the programs of digits and cifar10, on other images.
+# These run the programs of others, on other images: digits, cifar10,
+# nsl_digits, matlab_digits.
+SAME = ('mnist', 'fashion_mnist', 'cifar100', 'nsl_mnist', 'matlab_mnist')
+
+
 @pytest.mark.parametrize(
   'path',
-  [p for p in FILES if p.stem not in ('mnist', 'fashion_mnist', 'cifar100')],
+  [path for path in FILES if path.stem not in SAME],
   ids=lambda path: path.stem,
 )
 def test_smoke_takes_a_step(path):
