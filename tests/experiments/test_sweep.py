@@ -55,6 +55,12 @@ def swept(text, workdir, base=None, **options):
   return report, out.getvalue()
 
 
+@pytest.fixture
+def no_pages(monkeypatch):
+  """Drawing takes seconds, and is no part of what these tests are about."""
+  monkeypatch.setattr('experiments.sweep.write_sweep', lambda *args: '')
+
+
 def params_of(folder):
   found = restore_checkpoint(folder / 'checkpoints' / 'last')
   return found.state['params']
@@ -99,7 +105,7 @@ def test_a_grid_is_compiled_once(grid):
   assert 0 < group['compiles'] < 60
 
 
-def test_other_values_in_the_grid_compile_nothing(grid, tmp_path):
+def test_other_values_in_the_grid_compile_nothing(grid, no_pages, tmp_path):
   with compiles.counted() as count:
     report, _ = swept(OTHER_GRID, tmp_path)
   assert count == [0]
@@ -181,7 +187,7 @@ def watched(monkeypatch):
   return trained
 
 
-def test_shards_share_a_folder(tmp_path, monkeypatch):
+def test_shards_share_a_folder(no_pages, tmp_path, monkeypatch):
   trained = watched(monkeypatch)
   text = 'hparams.epsilon=0.05,0.1,0.2'
   first, _ = swept(text, tmp_path, shard='0/2')
