@@ -6,6 +6,9 @@ import numpy as np
 
 import advjax
 
+# Made once: tests count what the attacks compile.
+KEY = jax.random.key(7)
+
 
 def fgsm(logits_fn, images, labels, epsilon=0.1, **kwargs):
   return advjax.fgsm(logits_fn, images, labels, epsilon, **kwargs)
@@ -17,13 +20,13 @@ def bim(logits_fn, images, labels, epsilon=0.1, step_size=0.04, **kwargs):
 
 
 def bim_random(logits_fn, images, labels, *args, **kwargs):
-  kwargs = {'key': jax.random.key(7), **kwargs}
+  kwargs = {'key': KEY, **kwargs}
   return bim(logits_fn, images, labels, *args, **kwargs)
 
 
 def pgd(logits_fn, images, labels, epsilon=0.1, step_size=0.04, **kwargs):
   kwargs = {'num_steps': 3, 'num_restarts': 2, **kwargs}
-  kwargs = {'key': jax.random.key(7), **kwargs}
+  kwargs = {'key': KEY, **kwargs}
   return advjax.pgd(logits_fn, images, labels, epsilon, step_size, **kwargs)
 
 
