@@ -67,6 +67,7 @@ def results(folder):
   return run_jobs(
     [
       job('p1d1', folder / 'p1d1', processes=1, attack=True),
+      job('p1d2', folder / 'p1d2', processes=1, devices=2, attack=True),
       job('p2d1', folder / 'p2d1', attack=True),
       job('stopped', folder / 'stopped', fault=[1, signal.SIGTERM, LATE]),
       job('other number', folder / 'stopped', processes=1),
@@ -116,9 +117,18 @@ def images_of(folder):
     return dict(images)
 
 
+def test_processes_train_as_devices_of_one_do(results, folder):
+  assert [results[name]['codes'] for name in ('p1d2', 'p2d1')] == [[0], [0, 0]]
+  for one, other in zip(
+    state_of(folder / 'p1d2'), state_of(folder / 'p2d1'), strict=True
+  ):
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+  one, other = (report_of(folder / name) for name in ('p1d2', 'p2d1'))
+  assert_same_report(one, other)
+
+
 def test_processes_train_as_one_device_does(results, folder):
-  """And so as several devices of one process: see test_parallel.py."""
-  assert [results[name]['codes'] for name in ('p1d1', 'p2d1')] == [[0], [0, 0]]
+  assert results['p1d1']['codes'] == [0]
   for one, other in zip(
     state_of(folder / 'p1d1'), state_of(folder / 'p2d1'), strict=True
   ):
