@@ -62,7 +62,13 @@ def test_all_files_are_there(run):
   }
   for name in MEMBERS:
     files = {path.name for path in (workdir / name).iterdir()}
-    assert files == {'config.json', 'metrics.jsonl', 'events', 'checkpoints'}
+    assert files == {
+      'config.json',
+      'metrics.jsonl',
+      'events',
+      'checkpoints',
+      '.lock',
+    }
     assert any((workdir / name / 'events').iterdir())
     for kind in ('last', 'best'):
       folder = workdir / name / 'checkpoints' / kind
@@ -338,6 +344,7 @@ def test_train_goes_on_from_another_objective_and_needs_it_once(run, tmp_path):
     'metrics.jsonl',
     'events',
     'checkpoints',
+    '.lock',
     'report.json',
     'report.html',
     'figures',

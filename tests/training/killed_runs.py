@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import sklearn.datasets  # noqa: F401  What the embedded data takes longest for.
@@ -74,20 +75,32 @@ def kill_after(num_bytes: float, seconds: float) -> None:
   logs.MetricsLog.write = written
 
 
+def start(
+  workdir: pathlib.Path, stderr: int, prepare: Callable[[], None]
+) -> int:
+  """Starts a run in a fork, prepared there; returns its process id."""
+  child = os.fork()
+  if not child:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(stderr, 2)
+    prepare()
+    code = run('train', *ARGUMENTS, f'--workdir={workdir}')
+    sys.stderr.flush()
+    os._exit(code)
+  return child
+
+
 def run_once(workdir: pathlib.Path, moment: Any, num_bytes: int) -> dict:
   """Runs until a moment, or where it is None until the end."""
+
+  def prepare() -> None:
+    if isinstance(moment, str):
+      kill_while_saving(moment)
+    elif moment is not None:
+      kill_after(moment[0] * num_bytes, moment[1])
+
   with tempfile.TemporaryFile('w+') as stderr:
-    child = os.fork()
-    if not child:
-      os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-      os.dup2(stderr.fileno(), 2)
-      if isinstance(moment, str):
-        kill_while_saving(moment)
-      elif moment is not None:
-        kill_after(moment[0] * num_bytes, moment[1])
-      code = run('train', *ARGUMENTS, f'--workdir={workdir}')
-      sys.stderr.flush()
-      os._exit(code)
+    child = start(workdir, stderr.fileno(), prepare)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     stderr.seek(0)
     return {

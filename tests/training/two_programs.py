@@ -12,7 +12,8 @@ import signal
 import sys
 import tempfile
 
-from tests.training.killed_runs import run_once, start, wait_for
+from advjax.training import checkpoint
+from tests.training.killed_runs import run_once, start
 
 
 def read(folder: pathlib.Path) -> dict[str, bytes]:
@@ -23,16 +24,24 @@ def read(folder: pathlib.Path) -> dict[str, bytes]:
   }
 
 
+def stand_still_in_training() -> None:
+  """Makes this process stop where it has saved its first checkpoint."""
+  publish = checkpoint._publish
+
+  def published(*arguments: pathlib.Path) -> None:
+    publish(*arguments)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+  checkpoint._publish = published
+
+
 def main() -> None:
   workdir = pathlib.Path(sys.argv[1])
   with tempfile.TemporaryFile('w+') as stderr:
-    first = start(workdir, stderr.fileno())
+    first = start(workdir, stderr.fileno(), stand_still_in_training)
     try:
-      saved = workdir / 'checkpoints' / 'last'
-      code = wait_for(first, lambda: any(saved.glob('[0-9]*')))
-      assert code is None
-      os.kill(first, signal.SIGSTOP)
-      os.waitpid(first, os.WUNTRACED)
+      _, status = os.waitpid(first, os.WUNTRACED)
+      assert os.WIFSTOPPED(status), status
       before = read(workdir)
       second = run_once(workdir, None, 0)
       after = read(workdir)
