@@ -1,6 +1,6 @@
 """Measure members trained at once against the same one after the other.
 
-  python -m experiments.benchmarks.sweep --members=1,4,16,64
+  python experiments/benchmarks/sweep.py --members=1,4,16,64
 
 The network and objective of `configs/digits.py:nsl`, one step size, multiplier
 and seed per member; the same number of steps each way, compile time included,
@@ -139,7 +139,11 @@ def main() -> None:
   flag = flags.FLAGS
   for field in ('steps', 'rounds', 'separate'):
     check_range(field, getattr(flag, field), 1, integer=True)
-  counts = [int(text) for text in flag.members]
+  counts = []
+  for text in flag.members:
+    if not text.isdigit() or int(text) < 1:
+      raise ValueError(f'members: {text!r}; allowed: integers >= 1')
+    counts.append(int(text))
   dataset = data.load(default_config().dataset)
   devices = cli.devices_from_flags()
   print(f'{"members":>7}  {"way":14}  seconds  compiling  ms/step   to in turn')
