@@ -141,7 +141,7 @@ def runs_that_fit(training: Training, num_devices: int) -> int:
 
 
 def _available_memory() -> int:
-  """Bytes that the host has left, without swapping."""
+  """Bytes that the host has left, without swapping; 4 GiB where none says."""
   try:
     for line in pathlib.Path('/proc/meminfo').read_text().splitlines():
       if line.startswith('MemAvailable:'):

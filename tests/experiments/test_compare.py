@@ -18,6 +18,9 @@ from experiments.evaluate import evaluate
 from experiments.train import train_and_evaluate
 from tests.test_configs import FOLDER, load
 
+# What training leaves in its folder, and what a report adds.
+TRAINED = {'config.json', 'metrics.jsonl', 'events', 'checkpoints', '.lock'}
+REPORTED = {'report.json', 'report.html', 'figures', 'adversarial_examples.npz'}
 MEMBERS = ('base', 'adversarial')
 
 
@@ -51,24 +54,10 @@ def run(tmp_path_factory):
 def test_all_files_are_there(run):
   workdir = run[2]
   files = {path.name for path in workdir.iterdir()}
-  assert files == {
-    *MEMBERS,
-    'config.json',
-    'metrics.jsonl',
-    'report.json',
-    'report.html',
-    'figures',
-    'adversarial_examples.npz',
-  }
+  assert files == {*MEMBERS, 'config.json', 'metrics.jsonl'} | REPORTED
   for name in MEMBERS:
     files = {path.name for path in (workdir / name).iterdir()}
-    assert files == {
-      'config.json',
-      'metrics.jsonl',
-      'events',
-      'checkpoints',
-      '.lock',
-    }
+    assert files == TRAINED
     assert any((workdir / name / 'events').iterdir())
     for kind in ('last', 'best'):
       folder = workdir / name / 'checkpoints' / kind
@@ -339,17 +328,7 @@ def test_train_goes_on_from_another_objective_and_needs_it_once(run, tmp_path):
   before = run[0]['members']['adversarial']['epochs'][0]['clean_loss']
   assert member['epochs'][0]['clean_loss'] < before - 0.1
   files = {path.name for path in (tmp_path / 'run').iterdir()}
-  assert files == {
-    'config.json',
-    'metrics.jsonl',
-    'events',
-    'checkpoints',
-    '.lock',
-    'report.json',
-    'report.html',
-    'figures',
-    'adversarial_examples.npz',
-  }
+  assert files == TRAINED | REPORTED
   assert 'accuracy in batch 0: fgsm_at' in text
   # The run that it started from is gone; the checkpoint has all there is.
   found, _ = printed(

@@ -117,24 +117,13 @@ def images_of(folder):
     return dict(images)
 
 
-def test_processes_train_as_devices_of_one_do(results, folder):
-  assert [results[name]['codes'] for name in ('p1d2', 'p2d1')] == [[0], [0, 0]]
-  for one, other in zip(
-    state_of(folder / 'p1d2'), state_of(folder / 'p2d1'), strict=True
-  ):
-    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-  one, other = (report_of(folder / name) for name in ('p1d2', 'p2d1'))
-  assert_same_report(one, other)
-
-
-def test_processes_train_as_one_device_does(results, folder):
-  assert results['p1d1']['codes'] == [0]
-  for one, other in zip(
-    state_of(folder / 'p1d1'), state_of(folder / 'p2d1'), strict=True
-  ):
-    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-  one, other = (report_of(folder / name) for name in ('p1d1', 'p2d1'))
-  assert_same_report(one, other)
+@pytest.mark.parametrize('one', ['p1d1', 'p1d2'])
+def test_two_processes_train_as_one_process_does(one, results, folder):
+  assert [results[name]['codes'] for name in (one, 'p2d1')] == [[0], [0, 0]]
+  places = folder / one, folder / 'p2d1'
+  for leaf, other in zip(*map(state_of, places), strict=True):
+    np.testing.assert_allclose(leaf, other, rtol=1e-5, atol=1e-6)
+  assert_same_report(*map(report_of, places))
 
 
 def test_every_process_attacks_the_rows_of_its_devices(results, folder):
