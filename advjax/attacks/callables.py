@@ -81,7 +81,7 @@ def _is_array(x: Any) -> bool:
 def compile_per_callable(
   run: Callable[..., Any], static_argnames: tuple[str, ...]
 ) -> Callable[..., Any]:
-  """Compiles `run(logits_fn, loss_fn, *args, **static)` for any callables.
+  """Compiles `run(logits_fn, *args, **static)` for any callable.
 
   The programs of a plain function (a closure over parameters, say) are dropped
   with it; one cache for all would keep every closure ever attacked alive, with
@@ -101,11 +101,10 @@ def compile_per_callable(
       own[identity] = alive, program
     return own[identity][1]
 
-  def compiled(logits_fn: Any, loss_fn: Any, *args: Any, **static: Any) -> Any:
-    loss = Callee.of(loss_fn)
+  def compiled(logits_fn: Any, *args: Any, **static: Any) -> Any:
     if _is_opaque(logits_fn):
-      return own_program(logits_fn)(loss, *args, **static)
-    return shared(Callee.of(logits_fn), loss, *args, **static)
+      return own_program(logits_fn)(*args, **static)
+    return shared(Callee.of(logits_fn), *args, **static)
 
   return compiled
 

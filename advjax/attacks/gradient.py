@@ -15,6 +15,7 @@ from advjax import norms
 from advjax.attacks import checks
 from advjax.attacks import inputs as inputs_lib
 from advjax.attacks.ascent import ascend
+from advjax.attacks.callables import Callee
 from advjax.losses import cross_entropy
 from advjax.norms import Norm
 from advjax.types import (
@@ -163,7 +164,7 @@ def bim(
   )
   perturbed = ascend(
     logits_fn,
-    loss_fn,
+    Callee.of(loss_fn),
     inputs,
     norm=norms.get(norm),
     num_steps=checks.count('num_steps', num_steps),
@@ -259,7 +260,7 @@ def pgd(
   )
   perturbed = ascend(
     logits_fn,
-    loss_fn,
+    Callee.of(loss_fn),
     inputs,
     norm=norms.get(norm),
     num_steps=checks.count('num_steps', num_steps),
@@ -341,7 +342,7 @@ def mifgsm(
   )
   perturbed = ascend(
     logits_fn,
-    loss_fn,
+    Callee.of(loss_fn),
     inputs,
     norm=norms.get(norm),
     num_steps=checks.count('num_steps', num_steps),
