@@ -24,6 +24,7 @@ from advjax import cli, data
 from advjax.attacks.callables import Callee
 from advjax.config import check_range, choose, default_config
 from advjax.evaluation.attack_specs import parse_attack
+from advjax.files import write_json
 from advjax.models import Model, create_model, from_linen
 from advjax.reporting.report import environment
 from advjax.training.objectives import create_objective
@@ -37,7 +38,6 @@ from advjax.training.step import (
   make_train_step,
   make_train_steps,
 )
-from advjax.training.workdir import write_json
 
 logger = logging.getLogger('advjax')
 

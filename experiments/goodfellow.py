@@ -21,6 +21,7 @@ from ml_collections import config_dict
 from advjax import cli, data
 from advjax.config import member_config, seed_configs
 from advjax.evaluation.linear import Measured, measure
+from advjax.files import write_json
 from advjax.processes.talk import from_main, is_main
 from advjax.reporting import gallery
 from advjax.reporting.linear import (
@@ -33,7 +34,6 @@ from advjax.reporting.values import short
 from advjax.training.checkpoint import load_params
 from advjax.training.setup import create_training, eval_logits_fn
 from advjax.training.state import evaluation_params
-from advjax.training.workdir import write_json
 from advjax.types import LogitsFn
 from experiments.compare import compare
 

@@ -19,6 +19,7 @@ from advjax import cli, data
 from advjax.evaluation.attack_specs import Attack
 from advjax.evaluation.members import evaluate_members, parse_attacks
 from advjax.evaluation.robustness import NotFinite
+from advjax.files import write_json
 from advjax.processes.place import which_process
 from advjax.reporting.report import environment
 from advjax.reporting.sweep.content import sweep_content
@@ -43,7 +44,7 @@ from advjax.training.sweep import (
   group_by_program,
   train_group,
 )
-from advjax.training.workdir import prepare_workdir, write_json
+from advjax.training.workdir import prepare_workdir
 
 logger = logging.getLogger('advjax')
 

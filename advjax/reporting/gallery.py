@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from advjax.files import replacing
 from advjax.reporting import charts, pictures, training
 from advjax.reporting.values import (
   Report,
@@ -17,7 +18,6 @@ from advjax.reporting.values import (
   members_of,
   short,
 )
-from advjax.training.workdir import replacing
 
 _DPI = 150
 _MAX_PIXELS = 1650

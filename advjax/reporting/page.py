@@ -12,9 +12,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from advjax.files import replacing
 from advjax.reporting.gallery import Picture
 from advjax.reporting.values import Report, finite
-from advjax.training.workdir import replacing
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --soft: #59636e;

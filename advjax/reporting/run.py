@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from advjax.evaluation.members import Evaluation, save_examples
+from advjax.files import replacing, write_json
 from advjax.reporting import gallery, html, sentences, tables
 from advjax.reporting.training import history_of
 from advjax.reporting.values import attack_label
-from advjax.training.workdir import replacing, write_json
 
 logger = logging.getLogger(__name__)
 

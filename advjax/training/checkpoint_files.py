@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from advjax.files import write_json
 from advjax.training.state import TrainState
-from advjax.training.workdir import write_json
 
 _DIGESTS = 'digests.json'
 _STATE = 'state'

@@ -11,6 +11,7 @@ import jax
 from ml_collections import config_dict
 
 from advjax.data import Dataset
+from advjax.memory import free_memory
 from advjax.processes.place import find_place
 from advjax.training.loop import train_at_once
 from advjax.training.program import common_fields
@@ -128,27 +129,13 @@ def runs_that_fit(training: Training, num_devices: int) -> int:
   """
   state = sum(leaf.nbytes for leaf in jax.tree.leaves(training.init_state()))
   device = training.devices[0]
-  stats = device.memory_stats()
-  if stats and 'bytes_limit' in stats:
+  # Other processes on this machine may be at the same.
+  free = free_memory(device, num_devices * find_place().num_local)
+  if device.platform != 'cpu':
     split = training.train_split
-    data = split.images.nbytes + split.labels.nbytes
-    free = stats['bytes_limit'] - stats['bytes_in_use'] - data
-  else:
-    # Other processes on this machine may be at the same.
-    free = _available_memory() // (num_devices * find_place().num_local)
+    free -= split.images.nbytes + split.labels.nbytes
   per_device = int(_SHARE_FOR_STATES * free) // (_COPIES_OF_STATE * state)
   return max(1, per_device * num_devices)
-
-
-def _available_memory() -> int:
-  """Bytes that the host has left, without swapping; 4 GiB where none says."""
-  try:
-    for line in pathlib.Path('/proc/meminfo').read_text().splitlines():
-      if line.startswith('MemAvailable:'):
-        return 1024 * int(line.split()[1])
-  except OSError:  # Not Linux.
-    pass
-  return 2**32
 
 
 def train_group(

@@ -1,72 +1,13 @@
 """The folder that a run writes to."""
 
-import contextlib
 import json
-import os
 import pathlib
-import tempfile
-from collections.abc import Iterator, Mapping
-from typing import IO, Any
+from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import config_dict
 
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
-  """Writes a file that appears whole or not at all.
-
-  Args:
-    path: The file. What it holds already stays until the new one is whole.
-
-  Yields:
-    A file to write bytes to.
-
-  Raises:
-    OSError: if it cannot be written, the disk being full, say; it names the
-      file.
-
-  Example:
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   path = pathlib.Path(folder) / 'a'
-    ...   with replacing(path) as file:
-    ...     _ = file.write(b'some')
-    ...   path.read_bytes()
-    b'some'
-  """
-  try:
-    descriptor, name = tempfile.mkstemp(
-      dir=path.parent, prefix=f'.{path.name}.'
-    )
-    try:
-      with os.fdopen(descriptor, 'wb') as file:
-        yield file
-      os.chmod(name, 0o644)
-      os.replace(name, path)
-    except BaseException:
-      pathlib.Path(name).unlink(missing_ok=True)
-      raise
-  except OSError as error:
-    # The name it has is that of the temporary file, or it has none.
-    raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes JSON atomically: a reader sees the old file or the whole new one.
-
-  Args:
-    path: The file.
-    value: What to write.
-
-  Example:
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   path = pathlib.Path(folder) / 'a.json'
-    ...   write_json(path, {'b': 1})
-    ...   json.loads(path.read_text())
-    {'b': 1}
-  """
-  text = json.dumps(value, indent=1) + '\n'
-  with replacing(path) as file:
-    file.write(text.encode())
+from advjax.files import write_json
 
 
 def config_to_json(config: config_dict.ConfigDict) -> dict[str, Any]:

@@ -20,10 +20,11 @@ import numpy as np
 import sklearn.datasets  # noqa: F401
 
 from advjax import cli, data
+from advjax.files import write_json
 from advjax.processes.talk import from_main
 from advjax.training import loop
 from advjax.training.setup import create_training
-from advjax.training.workdir import prepare_workdir, write_json
+from advjax.training.workdir import prepare_workdir
 from experiments import compare
 from tests.training import runs
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from tensorboardX.event_file_writer import EventsWriter
 
+from advjax.files import replacing, write_json
 from advjax.training import checkpoint_files, loop
 from advjax.training.logs import MetricsLog, read_metrics
 from advjax.training.loop import train
-from advjax.training.workdir import replacing, write_json
 from tests.training import runs
 from tests.training.runs import STEPS_PER_EPOCH, assert_same
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from advjax import memory
 from advjax.training import sweep
 from advjax.training.loop import train
 from advjax.training.workdir import prepare_workdir
@@ -96,7 +97,7 @@ def test_too_many_runs_for_the_memory_are_cut(
   training = runs.training()
   leaves = jax.tree.leaves(training.init_state())
   state = sum(leaf.nbytes for leaf in leaves)
-  monkeypatch.setattr(sweep, '_available_memory', lambda: 2 * 15 * state)
+  monkeypatch.setattr(memory, '_available_memory', lambda: 2 * 15 * state)
   assert sweep.runs_that_fit(training, 2) == 2
   with caplog.at_level(logging.INFO):
     chunks = train_all(tmp_path)

@@ -8,7 +8,8 @@ import pytest
 from ml_collections import config_dict
 
 from advjax.config import default_config
-from advjax.training.workdir import config_to_json, prepare_workdir, write_json
+from advjax.files import write_json
+from advjax.training.workdir import config_to_json, prepare_workdir
 
 
 def make_config(**fields):

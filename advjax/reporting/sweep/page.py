@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from advjax.files import write_json
 from advjax.reporting import page
 from advjax.reporting.gallery import save_figures
 from advjax.reporting.sweep import table, words
@@ -12,7 +13,6 @@ from advjax.reporting.sweep.figures import sweep_pictures
 from advjax.reporting.sweep.rows import strict, write_rows
 from advjax.reporting.sweep.settings import Setting, read_settings
 from advjax.reporting.values import Report, finite
-from advjax.training.workdir import write_json
 
 
 def write_sweep(workdir: pathlib.Path, report: Report) -> str:

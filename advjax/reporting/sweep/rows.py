@@ -8,8 +8,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from advjax.files import replacing
 from advjax.reporting.values import Report
-from advjax.training.workdir import replacing
 
 
 def write_rows(workdir: pathlib.Path, report: Report) -> None:

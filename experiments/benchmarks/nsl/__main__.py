@@ -33,8 +33,8 @@ from absl import flags
 from advjax import cli, data
 from advjax.config import check_range
 from advjax.data.array_cache import default_root
+from advjax.files import write_json
 from advjax.reporting.report import environment
-from advjax.training.workdir import write_json
 from experiments.benchmarks.nsl import (
   cases as nsl_cases,
 )
