@@ -17,8 +17,8 @@ from ml_collections import config_dict, config_flags
 
 from advjax import cli, data
 from advjax.evaluation.attack_specs import Attack
+from advjax.evaluation.logits import NotFinite
 from advjax.evaluation.members import evaluate_members, parse_attacks
-from advjax.evaluation.robustness import NotFinite
 from advjax.files import write_json
 from advjax.processes.place import which_process
 from advjax.reporting.report import environment

@@ -17,13 +17,13 @@ import numpy as np
 from advjax import norms
 from advjax.attacks.callables import Callee
 from advjax.evaluation.batches import batches, check_images, check_labels
+from advjax.evaluation.logits import Devices, compute_logits, own_devices
 from advjax.processes.talk import gather, own_ranks
 from advjax.types import Array, LogitsFn
 
 # attack(logits_fn, images, labels, epsilon, keys) -> images, pure; one of
 # `parse_attack`, or any other of this form.
 AttackFn = Callable[..., Array]
-Devices = Sequence[jax.Device]
 
 
 class AttackedPredictions(NamedTuple):
@@ -39,10 +39,6 @@ class AttackedPredictions(NamedTuple):
   predictions: dict[str, np.ndarray]
   sizes: np.ndarray
   images: np.ndarray
-
-
-class NotFinite(ValueError):
-  """A network returns logits that are NaN or infinite."""
 
 
 class RobustAccuracy(NamedTuple):
@@ -65,16 +61,10 @@ class RobustAccuracy(NamedTuple):
 def _predict_program(devices: tuple[jax.Device, ...]) -> Callable:
   """Predicts `[E, B, ...]` images, one batch after the other."""
 
-  def predict(images: Array, network: Callee) -> tuple[Array, Array]:
-    def one(images: Array) -> tuple[Array, Array]:
-      logits = network(images)
-      # A row of probabilities: nothing negative, and a sum of 1.
-      sums = logits.astype(jnp.float32).sum(-1)
-      probabilities = (jnp.abs(sums - 1) < 1e-3) & (logits >= 0).all(-1)
-      kinds = jnp.stack([probabilities, ~jnp.isfinite(logits).all(-1)], -1)
-      return logits.argmax(-1).astype(jnp.int32), kinds
-
-    return jax.lax.map(one, images)
+  def predict(images: Array, network: Callee) -> Array:
+    return jax.lax.map(
+      lambda images: network(images).argmax(-1).astype(jnp.int32), images
+    )
 
   return jax.pmap(predict, in_axes=(0, None), devices=list(devices))
 
@@ -138,31 +128,10 @@ def predict(
     >>> predict(lambda x: 10 * x, np.eye(3, dtype=np.float32)).tolist()
     [0, 1, 2]
   """
-  images = np.asarray(images)
-  check_images(images, batch_size)
-  devices = tuple(devices or jax.local_devices())
-  own = own_ranks(devices)
-  program = _predict_program(_own_devices(devices))
-  network = Callee.of(logits_fn)
-  predictions, kinds = [], []
-  labels = np.zeros(len(images), np.int32)
-  for batch in batches(images, labels, batch_size, len(devices)):
-    found = program(batch.images[own, None], network)
-    result, kind = (gather(values, devices) for values in found)
-    predictions.append(result.reshape(-1)[: batch.num_real])
-    kinds.append(kind.reshape(-1, 2)[: batch.num_real])
-  probabilities, not_finite = np.concatenate(kinds).T
-  if not_finite.any():
-    raise NotFinite(
-      f'logits_fn returns logits that are not finite for {not_finite.sum()} '
-      f'of {len(images)} images; allowed: finite logits'
-    )
-  if probabilities.all() and len(images) > 1:
-    raise ValueError(
-      'logits_fn returns probabilities: every row is >= 0 and sums to 1; '
-      'allowed: logits, without the softmax'
-    )
-  return np.concatenate(predictions)
+  logits = compute_logits(
+    logits_fn, images, batch_size=batch_size, devices=devices
+  )
+  return logits.argmax(-1).astype(np.int32)
 
 
 def attack_and_predict(
@@ -234,8 +203,8 @@ def attack_and_predict(
     )
   devices = tuple(devices or jax.local_devices())
   own = own_ranks(devices)
-  program = _attack_program(attack, norm, _own_devices(devices))
-  ask = _predict_program(_own_devices(devices))
+  program = _attack_program(attack, norm, own_devices(devices))
+  ask = _predict_program(own_devices(devices))
   networks = {name: Callee.of(target) for name, target in targets.items()}
   radii = np.asarray(epsilons, np.float32)
   predictions: dict[str, list[np.ndarray]] = {name: [] for name in targets}
@@ -251,7 +220,7 @@ def attack_and_predict(
     )
     merge = functools.partial(_merge, devices=devices, num_real=batch.num_real)
     for name, network in networks.items():
-      predictions[name].append(merge(ask(perturbed, network)[0]))
+      predictions[name].append(merge(ask(perturbed, network)))
     all_sizes.append(merge(sizes))
     all_images.append(merge(np.asarray(perturbed)[:, kept, None])[0])
   return AttackedPredictions(
@@ -328,10 +297,6 @@ def robust_accuracy(
     attacked[name] = clean & (result.predictions['network'][0] == labels)
   worst_case = functools.reduce(np.logical_and, attacked.values(), clean)
   return RobustAccuracy(clean, attacked, worst_case)
-
-
-def _own_devices(devices: Devices) -> tuple[jax.Device, ...]:
-  return tuple(devices[rank] for rank in own_ranks(devices))
 
 
 def _merge(

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from advjax.evaluation.logits import NotFinite
 from advjax.evaluation.members import Evaluation
-from advjax.evaluation.robustness import NotFinite
 from advjax.reporting.report import robustness_report
 from advjax.reporting.values import accuracy_interval
 from advjax.training.run import Diverged, TrainResult

@@ -1,0 +1,124 @@
+"""What a network says of many images, in batches over all devices."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advjax.attacks.callables import Callee
+from advjax.evaluation.batches import batches, check_images
+from advjax.processes.talk import gather, own_ranks
+from advjax.types import Array, LogitsFn
+
+Devices = Sequence[jax.Device]
+
+
+class NotFinite(ValueError):
+  """A network returns logits that are NaN or infinite."""
+
+
+def own_devices(devices: Devices) -> tuple[jax.Device, ...]:
+  """Returns those of the devices that are this process's."""
+  return tuple(devices[rank] for rank in own_ranks(devices))
+
+
+@functools.lru_cache(maxsize=64)
+def _program(
+  devices: tuple[jax.Device, ...], eot_samples: int | None
+) -> Callable:
+  def logits_of(
+    images: Array, indices: Array, network: Callee, key: Array
+  ) -> Array:
+    if eot_samples is None:
+      logits = network(images)
+    else:
+      logits = _average(network, images, indices, key, eot_samples)
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+  return jax.pmap(logits_of, in_axes=(0, 0, None, None), devices=list(devices))
+
+
+def _average(
+  network: Callee, images: Array, indices: Array, key: Array, num_samples: int
+) -> Array:
+  """The mean over draws; example by example, as attacks call random models."""
+
+  def sample(number: Array) -> Array:
+    def one(image: Array, index: Array) -> Array:
+      own = jax.random.fold_in(jax.random.fold_in(key, index), number)
+      return network(image[None], own)[0]
+
+    return jax.vmap(one)(images, indices)
+
+  numbers = jnp.arange(num_samples, dtype=jnp.uint32)
+  return jnp.mean(jax.lax.map(sample, numbers), axis=0)
+
+
+def compute_logits(
+  logits_fn: LogitsFn,
+  images: np.ndarray,
+  *,
+  batch_size: int = 64,
+  devices: Devices | None = None,
+  key: Array | None = None,
+  eot_samples: int | None = None,
+) -> np.ndarray:
+  """Computes the logits of many images, and checks that they are logits.
+
+  f(x_i), or the mean of f(x_i, key) over eot_samples keys
+
+  Args:
+    logits_fn: Images `[B, ...]` to logits `[B, K]`.
+    images: `[N, ...]`, floating, in the pixel range that logits_fn takes.
+    batch_size: Images per device and call.
+    devices: Default: all local ones.
+    key: For networks that draw: example i gets `fold_in(key, i)`.
+    eot_samples: Draws to average over, or None: `logits_fn(images)` alone.
+
+  Returns:
+    float32 `[N, K]`, or float64 if the logits are.
+
+  Raises:
+    ValueError: if there are no images, if a logit is not finite (`NotFinite`),
+      or if logits_fn returns probabilities, which weaken every attack.
+
+  Example:
+    >>> import numpy as np
+    >>> compute_logits(lambda x: 10 * x, np.eye(2, dtype=np.float32)).tolist()
+    [[10.0, 0.0], [0.0, 10.0]]
+  """
+  images = np.asarray(images)
+  check_images(images, batch_size)
+  devices = tuple(devices or jax.local_devices())
+  own = own_ranks(devices)
+  program = _program(own_devices(devices), eot_samples)
+  network = Callee.of(logits_fn)
+  key = jax.random.key(0) if key is None else key
+  parts = []
+  no_labels = np.zeros(len(images), np.int32)
+  for batch in batches(images, no_labels, batch_size, len(devices)):
+    found = program(batch.images[own], batch.indices[own], network, key)
+    rows = gather(found, devices)
+    parts.append(rows.reshape(-1, *rows.shape[2:])[: batch.num_real])
+  logits = np.concatenate(parts)
+  if logits.ndim != 2:
+    raise ValueError(
+      f'logits_fn returns shape {logits.shape} for {len(images)} images; '
+      f'allowed: [{len(images)}, K]'
+    )
+  finite = np.isfinite(logits).all(-1)
+  if not finite.all():
+    raise NotFinite(
+      f'logits_fn returns logits that are not finite for {(~finite).sum()} '
+      f'of {len(images)} images; allowed: finite logits'
+    )
+  # A row of probabilities: nothing negative, and a sum of 1.
+  sums_to_one = abs(logits.sum(-1) - 1) < 1e-3
+  if len(images) > 1 and (sums_to_one & (logits >= 0).all(-1)).all():
+    raise ValueError(
+      'logits_fn returns probabilities: every row is >= 0 and sums to 1; '
+      'allowed: logits, without the softmax'
+    )
+  return logits
