@@ -1,20 +1,18 @@
 """The one loop behind all gradient attacks: step, project, clip, repeat."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from advjax.attacks import inputs as inputs_lib
+from advjax.attacks import scores
 from advjax.attacks.callables import compile_per_callable
 from advjax.attacks.inputs import Inputs
+from advjax.attacks.scores import Evaluate
 from advjax.attacks.space import Leaves, Space, make_space
 from advjax.norms import Norm, expand
 from advjax.types import Array, LogitsFn, LossFn
-
-# (images, keys, iterate) -> (sum of the scores, (scores [B], fooled [B]))
-Evaluate = Callable[..., tuple[Array, tuple[Array, Array]]]
 
 
 class _Best(NamedTuple):
@@ -39,14 +37,16 @@ def _ascend(
   """Returns the perturbed leaves: the last iterate, or the best one."""
   inputs = jax.lax.stop_gradient(inputs)
   space = make_space(inputs, norm)
-  evaluate = _make_evaluate(logits_fn, loss_fn, inputs, eot_samples)
+  evaluate = _make_evaluate(logits_fn, loss_fn, inputs, space, eot_samples)
   keys = None
   if inputs.key is not None:
     keys = inputs_lib.example_keys(inputs.key, space.batch)
   zero = _zero(evaluate, inputs, space, keys)
 
   def attempt(best: _Best | None, r: Any) -> Any:
-    return _attempt(space, evaluate, _fold(keys, r), zero, best, num_steps)
+    return _attempt(
+      space, evaluate, scores.fold(keys, r), zero, best, num_steps
+    )
 
   if not keep_best:
     return jax.lax.stop_gradient(attempt(None, 0))
@@ -88,7 +88,7 @@ def _attempt(
     return (delta, velocity, best), None
 
   still = space.still(zero)
-  start_keys = _fold(keys, 0)
+  start_keys = scores.fold(keys, 0)
   delta = still
   if start_keys is not None:  # In the type of `still`: see _zero.
     delta = [s + d for s, d in zip(still, space.start(start_keys), strict=True)]
@@ -128,12 +128,6 @@ def _counter(length: int) -> Array:
   return jnp.arange(length, dtype=jnp.uint32)
 
 
-def _fold(keys: Array | None, data: Any) -> Array | None:
-  if keys is None:
-    return None
-  return jax.vmap(jax.random.fold_in, (0, None))(keys, data)
-
-
 def _zero(
   evaluate: Evaluate, inputs: Inputs, space: Space, keys: Array | None
 ) -> Array:
@@ -157,70 +151,21 @@ def _zero(
   return zero
 
 
-# --------------------------------------------------------------- what it climbs
-
-
 def _make_evaluate(
   logits_fn: LogitsFn,
   loss_fn: LossFn,
   inputs: Inputs,
+  space: Space,
   eot_samples: int | None,
 ) -> Evaluate:
   targeted = inputs.targets is not None
   wanted = inputs.targets if targeted else inputs.labels
-
-  def once(images: Leaves, keys: Array | None) -> tuple[Array, Any]:
-    logits = _call(
-      logits_fn, inputs_lib.replace_floating(inputs.images, images), keys
-    )
-    loss = jnp.asarray(loss_fn(logits, wanted))
-    if loss.shape != images[0].shape[:1]:
-      raise ValueError(
-        f'loss_fn must return one loss per example, {images[0].shape[:1]}; '
-        f'got shape {loss.shape}'
-      )
-    loss = loss.astype(jnp.promote_types(loss.dtype, jnp.float32))
-    return (-loss if targeted else loss), logits
-
-  def evaluate(images: Leaves, keys: Array | None, t: Any) -> Any:
-    if eot_samples is None:
-      score, logits = once(images, None)
-    else:
-      # One after the other and recomputed for the gradient: the memory of one
-      # sample, whatever their number.
-      step_keys = _fold(keys, t)
-      sample = jax.checkpoint(lambda s: once(images, _fold(step_keys, s)))
-      score, logits = jax.tree.map(
-        lambda x: jnp.mean(x, axis=0),
-        jax.lax.map(sample, _counter(eot_samples)),
-      )
-    return jnp.sum(score), (score, _fooled(logits, wanted, targeted, score))
-
-  return evaluate
-
-
-def _call(logits_fn: LogitsFn, images: Any, keys: Array | None) -> Any:
-  if keys is None:
-    return logits_fn(images)
-
-  # Example by example: what a random model draws cannot depend on the batch.
-  def one(image: Any, key: Array) -> Any:
-    logits = logits_fn(jax.tree.map(lambda x: x[None], image), key)
-    return jax.tree.map(lambda x: x[0], logits)
-
-  return jax.vmap(one)(images, keys)
-
-
-def _fooled(logits: Any, wanted: Any, targeted: bool, score: Array) -> Array:
-  """Whether the prediction is what the attack wants; False if unknown. [B]"""
-  unknown = jnp.zeros_like(score, dtype=bool)
-  if not isinstance(logits, jax.Array) or not isinstance(wanted, jax.Array):
-    return unknown
-  if logits.ndim == 2 and wanted.shape == logits.shape:
-    wanted = jnp.argmax(wanted, axis=-1)
-  elif logits.ndim != 2 or not jnp.issubdtype(wanted.dtype, jnp.integer):
-    return unknown
-  if wanted.ndim != 1:
-    return unknown
-  hit = (jnp.argmax(logits, axis=-1) == wanted) == targeted
-  return hit & ~jnp.isnan(score)  # NaN logits predict nothing.
+  return scores.make_evaluate(
+    logits_fn,
+    lambda logits: scores.ascended(
+      loss_fn, logits, wanted, targeted, space.batch
+    ),
+    lambda logits, score: scores.fooled(logits, wanted, targeted, score),
+    inputs.images,
+    eot_samples,
+  )

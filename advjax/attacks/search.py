@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from advjax.attacks import inputs as inputs_lib
 from advjax.attacks.callables import compile_per_callable
@@ -98,7 +99,32 @@ def advance(
     new = search.step(logits_fn, problem, state, t)
     return select(moves, new, state), t + moves
 
+  problem, state, t, active = _vary_alike(
+    lambda problem, state, t, _: search.step(logits_fn, problem, state, t),
+    (problem, state, t, active),
+  )
   return jax.lax.fori_loop(0, count, step, (state, t))
+
+
+def _vary_alike(step: Callable[..., Any], args: Any) -> Any:
+  """Gives the arguments of a step the type that its result has in a shard_map.
+
+  There the type of a loop's state says over which mesh axes it varies, which
+  may come from the problem or from the parameters inside the model; and the
+  gradient at images that vary less than the loss would be summed over the mesh.
+  Only the type of the first step is used, so that nothing is computed for it.
+  """
+  axes = tuple(jax.sharding.get_abstract_mesh().manual_axes)
+  zero = jnp.zeros(())
+  if not axes or jax.typeof(zero) == jax.typeof(
+    jax.lax.pcast(zero, axes, to='varying')
+  ):
+    return args  # Nothing is known of what varies: under pmap, for one.
+  for x in jax.tree.leaves((args, step(*args))):
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+      x = jax.random.key_data(x)
+    zero = zero + jnp.sum(jnp.zeros_like(x, zero.dtype))
+  return jax.tree.map(lambda x: jnp.where(zero > 0, x, x), args)
 
 
 def better(new: Found, old: Found) -> Found:
@@ -127,6 +153,11 @@ def space_of(problem: Problem, norm: Norm) -> Space:
 
 def _problem_of(inputs: Inputs) -> Problem:
   """Puts checked inputs into the form of a search."""
+  if not isinstance(inputs.images, jax.Array | np.ndarray):
+    raise ValueError(
+      'images must be one array [B, ...] for this attack; got a pytree, '
+      f'{jax.tree.structure(inputs.images)}'
+    )
   images = jnp.asarray(inputs.images)
   dtype = inputs_lib.compute_dtype(images)
   epsilon = inputs.epsilon
