@@ -5,12 +5,13 @@ training, data and reports are subpackages with needs of their own.
 """
 
 from advjax import attacks, losses, norms
-from advjax.attacks import bim, fgsm, mifgsm, pgd
+from advjax.attacks import apgd, bim, fgsm, mifgsm, pgd
 from advjax.evaluation import robust_accuracy
 
 __version__ = '0.1.0'
 
 __all__ = [
+  'apgd',
   'attacks',
   'bim',
   'fgsm',

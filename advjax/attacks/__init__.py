@@ -1,5 +1,6 @@
 """Adversarial attacks as pure functions of a callable."""
 
+from advjax.attacks.apgd import apgd
 from advjax.attacks.gradient import bim, fgsm, mifgsm, pgd
 
-__all__ = ['bim', 'fgsm', 'mifgsm', 'pgd']
+__all__ = ['apgd', 'bim', 'fgsm', 'mifgsm', 'pgd']

@@ -1,19 +1,19 @@
 """APGD: projected gradient ascent that chooses its own step sizes."""
 
 import functools
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from advjax import losses, norms
 from advjax.attacks import checks, scores, search
 from advjax.attacks import inputs as inputs_lib
-from advjax.attacks.search import Found, Problem, Search, better, select
+from advjax.attacks import pace as pace_lib
+from advjax.attacks.pace import Pace, Point, Walk
+from advjax.attacks.search import Found, Problem, Search, better
 from advjax.attacks.space import Space
-from advjax.norms import Norm, expand
+from advjax.norms import Norm
 from advjax.types import Array, ArrayLike, Bounds, Labels, LogitsFn, LossFn
 
 
@@ -98,14 +98,6 @@ def apgd(
       raise ValueError(f'{name} must be given; got None')
   if eot_samples is not None:
     eot_samples = checks.count('eot_samples', eot_samples)
-  own_search = make_apgd(
-    norm=norm,
-    num_steps=checks.count('num_steps', num_steps),
-    loss_fn=loss_fn,
-    targeted=targets is not None,
-    eot_samples=eot_samples,
-    success='any' if targets is None else 'target',
-  )
   inputs = inputs_lib.prepare(
     logits_fn,
     images,
@@ -122,52 +114,32 @@ def apgd(
   return search.run(
     logits_fn,
     inputs,
-    search=own_search,
+    search=make_apgd(
+      norm=norm,
+      num_steps=checks.count('num_steps', num_steps),
+      loss_fn=loss_fn,
+      targeted=targets is not None,
+      eot_samples=eot_samples,
+      success='any' if targets is None else 'target',
+    ),
     num_restarts=checks.count('num_restarts', num_restarts),
   )
 
 
-class _Best(NamedTuple):
-  """Where the loss was highest, and what the step from there needs."""
+class _Choices(NamedTuple):
+  """What is static."""
 
-  delta: Array  # [B, ...]
-  gradient: Array  # [B, ...]
-  loss: Array  # [B]
+  norm: Norm
+  pace: Pace
+  loss_fn: LossFn
+  targeted: bool
+  eot_samples: int | None
+  success: Literal['any', 'target']
 
 
 class _State(NamedTuple):
-  """What APGD knows of its rows; all [B] or [B, ...]."""
-
-  delta: Array  # the point to evaluate next
-  step_size: Array
-  best: _Best
-  pace: Any  # what the choice of step sizes remembers
+  walk: Walk
   found: Found
-
-
-class _Halving(NamedTuple):
-  """What the step sizes of linf and l2 depend on."""
-
-  previous: Array  # [B, ...], the point before the last move
-  loss: Array  # [B], at the last point
-  rises: Array  # int32 [B], steps since the last checkpoint that climbed
-  checked: Array  # [B], the highest loss at the last checkpoint
-  halved: Array  # bool [B], whether the last checkpoint halved the step
-
-
-class _Sparse(NamedTuple):
-  """What the step sizes of l1 depend on."""
-
-  nonzero: Array  # int32 [B], coordinates that the best perturbation changes
-
-
-class _Rule(NamedTuple):
-  """How a norm starts and moves."""
-
-  start: Callable[[Space, Array], tuple[Array, Any]]  # -> (delta, pace)
-  radius: Callable[[Array, Array], Array]  # (epsilon, t) -> [B]
-  counts: Callable[[Array], Array]  # t -> bool [B], inside the real ball
-  move: Callable[..., _State]  # (space, next radius, state, seen, t) -> state
 
 
 @functools.lru_cache
@@ -184,58 +156,123 @@ def make_apgd(
 
   Args:
     norm: 'linf', 'l2' or 'l1'.
-    num_steps: number of steps, besides the evaluation of the start.
+    num_steps: number of steps, besides the look at the start.
     loss_fn: `(logits, labels) -> [B]`.
     targeted: whether it moves towards the targets of the problem.
     eot_samples: draws of a random model per step, or None.
-    success: what counts as fooled: 'any' misclassification, or the 'target'.
+    success: what counts as fooled: 'any' misclassification, as AutoAttack
+      counts targeted attacks too, or the 'target'.
 
   Raises:
-    ValueError: if the norm is another one.
+    ValueError: if the norm or success is another one.
   """
   norm = norms.get(norm)
   if norm not in norms.NORMS.values():
     raise ValueError(
       f'norm must be one of {sorted(norms.NORMS)} for apgd; got {norm!r}'
     )
-  rule = _l1_rule(num_steps) if norm == norms.l1 else _rule(norm, num_steps)
-
-  def start(problem: Problem) -> _State:
-    space = _space(problem, norm, rule.radius(problem.epsilon, _zeros(problem)))
-    delta, pace = rule.start(space, scores.fold(problem.keys, 0))
-    lowest = jnp.full(space.batch, -jnp.inf, problem.lower.dtype)
-    return _State(
-      delta=delta,
-      step_size=jnp.zeros_like(lowest),
-      best=_Best(delta, jnp.zeros_like(delta), lowest),
-      pace=pace,
-      found=Found(problem.images, jnp.zeros_like(lowest, bool), lowest),
+  if success not in (('any', 'target') if targeted else ('any',)):
+    raise ValueError(
+      "success must be 'any', or 'target' of a targeted attack; "
+      f'got {success!r} with targeted={targeted}'
     )
-
-  def step(
-    logits_fn: LogitsFn, problem: Problem, state: _State, t: Array
-  ) -> _State:
-    space = _space(problem, norm, rule.radius(problem.epsilon, t))
-    evaluate = scores.make_evaluate(
-      logits_fn,
-      lambda logits: _score(loss_fn, logits, problem, targeted),
-      lambda logits, score: _fooled(logits, score, problem, success),
-      problem.images,
-      eot_samples,
-    )
-    images = space.images([state.delta])
-    (_, (loss, fooled)), gradient = jax.value_and_grad(evaluate, has_aux=True)(
-      images, problem.keys, t + 1
-    )
-    seen = _finite(state.delta, gradient[0], loss.astype(state.best.loss.dtype))
-    counts = rule.counts(t)
-    lowest = jnp.where(counts, seen.loss, -jnp.inf)
-    found = better(Found(images[0], fooled & counts, lowest), state.found)
-    state = state._replace(found=found)
-    radius = rule.radius(problem.epsilon, t + 1)
-    return rule.move(space, radius, state, seen, t)
-
-  samples = eot_samples or 1
+  if norm == norms.l1:
+    pace = pace_lib.sparse(num_steps)
+  else:
+    pace = pace_lib.halving(norm, num_steps)
+  choices = _Choices(norm, pace, loss_fn, targeted, eot_samples, success)
   return Search(
-    start, step, lambda _, state: state.found, num_steps + 1, samples, samples
+    start=functools.partial(_start, choices),
+    step=functools.partial(_step, choices),
+    found=lambda problem, state: state.found,
+    num_steps=num_steps + 1,
+    num_forward=eot_samples or 1,
+    num_backward=eot_samples or 1,
+  )
+
+
+def _start(choices: _Choices, problem: Problem) -> _State:
+  batch = len(problem.images)
+  space = _space(choices, problem, jnp.zeros(batch, jnp.int32))
+  found = Found(
+    problem.images,
+    jnp.zeros(batch, bool),
+    jnp.full(batch, -jnp.inf, problem.lower.dtype),
+  )
+  walk = choices.pace.start(space, scores.fold(problem.keys, 0))
+  return _State(walk, found)
+
+
+def _step(
+  choices: _Choices,
+  logits_fn: LogitsFn,
+  problem: Problem,
+  state: _State,
+  t: Array,
+) -> _State:
+  walk, found = state
+  images = _space(choices, problem, t).images([walk.delta])
+  evaluate = scores.make_evaluate(
+    logits_fn,
+    functools.partial(_score, choices, problem),
+    functools.partial(_fooled, choices, problem),
+    problem.images,
+    choices.eot_samples,
+  )
+  gradient_fn = jax.value_and_grad(evaluate, has_aux=True)
+  (_, (loss, fooled)), gradient = gradient_fn(images, problem.keys, t + 1)
+  seen = _point(walk.delta, gradient[0], loss.astype(found.score.dtype))
+  # What lies in a larger ball is a stage on the way, no result.
+  final = choices.pace.final(t)
+  score = jnp.where(final, seen.loss, -jnp.inf)
+  found = better(Found(images[0], fooled & final, score), found)
+  space = _space(choices, problem, t + 1)
+  return _State(choices.pace.move(space, walk, seen, t), found)
+
+
+def _space(choices: _Choices, problem: Problem, t: Array) -> Space:
+  """The ball in which step t takes place."""
+  space = search.space_of(problem, choices.norm)
+  if space.epsilon is None:
+    raise ValueError('epsilon must be a number or [B]; got None')
+  return space._replace(epsilon=choices.pace.radius(space.epsilon, t))
+
+
+def _score(choices: _Choices, problem: Problem, logits: Any) -> Array:
+  """What is ascended, [B]."""
+  loss_fn = choices.loss_fn
+  targets = problem.targets if choices.targeted else None
+  if loss_fn is losses.dlr:
+    least = 3 if targets is None else 4
+    if logits.ndim == 2 and logits.shape[1] < least:
+      raise ValueError(
+        f'loss_fn: losses.dlr needs at least {least} classes'
+        f'{"" if targets is None else " with targets"}; got logits of shape '
+        f'{logits.shape}; take losses.margin instead'
+      )
+    if targets is not None:
+      return losses.targeted_dlr(logits, problem.labels, targets)
+  wanted = problem.labels if targets is None else targets
+  return scores.ascended(
+    loss_fn, logits, wanted, targets is not None, len(problem.images)
+  )
+
+
+def _fooled(
+  choices: _Choices, problem: Problem, logits: Any, score: Array
+) -> Array:
+  targeted = choices.success == 'target'
+  wanted = problem.targets if targeted else problem.labels
+  return scores.fooled(logits, wanted, targeted, score)
+
+
+def _point(delta: Array, gradient: Array, loss: Array) -> Point:
+  """What was seen; NaN is the lowest loss, and nothing climbs along it."""
+  # Any loss that a point can have beats the -inf of having seen none.
+  lowest = jnp.finfo(loss.dtype).min
+  gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
+  return Point(
+    delta,
+    gradient.astype(delta.dtype),
+    jnp.where(loss > lowest, loss, lowest),
   )
