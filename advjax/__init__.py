@@ -5,7 +5,7 @@ training, data and reports are subpackages with needs of their own.
 """
 
 from advjax import attacks, losses, norms
-from advjax.attacks import apgd, bim, fgsm, mifgsm, pgd
+from advjax.attacks import apgd, bim, fgsm, mifgsm, pgd, square
 from advjax.evaluation import robust_accuracy
 
 __version__ = '0.1.0'
@@ -20,4 +20,5 @@ __all__ = [
   'norms',
   'pgd',
   'robust_accuracy',
+  'square',
 ]
