@@ -1,0 +1,196 @@
+"""Noise of the size of an attack: what an image survives without a gradient.
+
+An attack that does not beat noise of its own radius has found nothing.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from advjax import norms
+from advjax.attacks import inputs as inputs_lib
+from advjax.attacks.space import Space, make_space
+from advjax.losses import cross_entropy
+from advjax.norms import expand
+from advjax.types import Array, LogitsFn
+
+NOISES = ('uniform', 'gaussian', 'salt_and_pepper')
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+  """Random perturbations within a ball, in the form of an attack.
+
+  Every image has its own key, and no noise depends on the network or the label.
+  It is clipped to the pixel range, and so may be smaller than epsilon:
+
+  - 'uniform': a point drawn uniformly from the ball.
+  - 'gaussian': for 'linf', epsilon / 2 times a standard normal value per pixel,
+    clipped to the ball; for 'l2' and 'l1', a Gaussian direction of length
+    epsilon, `epsilon g / |g|`.
+  - 'salt_and_pepper': for 'linf', +epsilon or -epsilon at every pixel, which is
+    as near to black and white as this ball allows; for 'l2' and 'l1', values
+    of pixels in random order, each set to the upper or the lower end of the
+    pixel range, until the next one would leave the ball; that one moves as
+    far as it may.
+
+  Attributes:
+    name: One of `NOISES`.
+    norm: 'linf', 'l2' or 'l1'.
+    bounds: The pixel range, or None for no clip; 'salt_and_pepper' needs one
+      for 'l2' and 'l1'.
+
+  Raises:
+    ValueError: if these are not allowed.
+
+  Example:
+    >>> noise = jax.jit(Noise('salt_and_pepper', 'l1'), static_argnums=0)
+    >>> images, keys = jnp.full((1, 4), 0.5), jax.random.key(0)
+    >>> noisy = noise(lambda x: x, images, jnp.array([0]), 0.75, keys)
+    >>> jnp.sort(jnp.abs(noisy - images))
+    Array([[0.  , 0.  , 0.25, 0.5 ]], dtype=float32)
+  """
+
+  name: str
+  norm: str = 'linf'
+  bounds: tuple[float, float] | None = (0.0, 1.0)
+
+  def __post_init__(self) -> None:
+    if self.name not in NOISES:
+      raise ValueError(f'noise {self.name!r}; allowed: {", ".join(NOISES)}')
+    if self.norm not in norms.NORMS:
+      raise ValueError(
+        f'norm = {self.norm!r}; allowed: {", ".join(norms.NORMS)}'
+      )
+    salt = self.name == 'salt_and_pepper'
+    if self.bounds is None and salt and self.norm != 'linf':
+      raise ValueError(
+        'bounds = None; allowed: a pixel range, for salt_and_pepper in '
+        f'{self.norm} goes to its ends'
+      )
+
+  def __call__(
+    self,
+    logits_fn: LogitsFn,
+    images: Array,
+    labels: Array,
+    epsilon: Array | float,
+    keys: Array,
+  ) -> Array:
+    """Adds the noise: `[B, ...]` to `[B, ...]`, in the ball and the range.
+
+    Args:
+      logits_fn: Images `[B, ...]` to logits `[B, K]`; not computed.
+      images: Floating, in the pixel range.
+      labels: int `[B]`; they change nothing.
+      epsilon: Radius.
+      keys: A key, or one per example.
+
+    Returns:
+      The noisy images.
+
+    Raises:
+      ValueError: as the attacks, for what does not fit.
+    """
+    if epsilon is None:
+      raise ValueError('epsilon must be a number or [B]; got None')
+    inputs = inputs_lib.prepare(
+      logits_fn,
+      images,
+      labels,
+      epsilon=epsilon,
+      step_size=epsilon,  # As the radius, which a space may be without.
+      loss_fn=cross_entropy,
+      bounds=self.bounds,
+      targets=None,
+      mask=None,
+      key=keys,
+    )
+    norm = norms.get(self.norm)
+    space = make_space(inputs, norm)
+    own = inputs_lib.example_keys(inputs.key, space.batch)
+    draw = {
+      'uniform': _uniform,
+      'gaussian': _gaussian,
+      'salt_and_pepper': _signs if self.norm == 'linf' else _salt_and_pepper,
+    }[self.name]
+    return space.images([draw(space, own, space.step_size)])[0]
+
+
+def noises(norm: str, bounds: tuple[float, float] | None) -> dict[str, Noise]:
+  """Returns all noises that there are for a norm and a pixel range, by name.
+
+  Args:
+    norm: 'linf', 'l2' or 'l1'.
+    bounds: The pixel range, or None for no clip.
+
+  Returns:
+    All of `NOISES`, but for 'salt_and_pepper' in 'l2' and 'l1' without bounds.
+
+  Raises:
+    ValueError: if the norm is not allowed.
+
+  Example:
+    >>> list(noises('l2', None))
+    ['uniform', 'gaussian']
+  """
+  ends = bounds is not None or norm == 'linf'
+  return {
+    name: Noise(name, norm, bounds)
+    for name in NOISES
+    if ends or name != 'salt_and_pepper'
+  }
+
+
+# ---------------------------------------------- perturbations, a key per image
+
+
+def _uniform(space: Space, keys: Array, radius: Array) -> Array:
+  del radius
+  return space.start(keys)[0]
+
+
+def _gaussian(space: Space, keys: Array, radius: Array) -> Array:
+  draws = _draw(jax.random.normal, space, keys)
+  radius = expand(radius, draws).astype(draws.dtype)
+  if space.norm is norms.linf:
+    return jnp.clip(draws * radius / 2, -radius, radius)
+  size = expand(space.norm.size(draws), draws).astype(draws.dtype)
+  return draws * (radius / size)
+
+
+def _signs(space: Space, keys: Array, radius: Array) -> Array:
+  draws = _draw(jax.random.rademacher, space, keys)
+  return draws * expand(radius, draws).astype(draws.dtype)
+
+
+def _salt_and_pepper(space: Space, keys: Array, radius: Array) -> Array:
+  power = 1 if space.norm is norms.l1 else 2
+
+  def one(key: Array, radius: Array, lower: Array, upper: Array) -> Array:
+    side_key, order_key = jax.random.split(key)
+    salt = jax.random.bernoulli(side_key, 0.5, lower.shape)
+    target = jnp.where(salt, upper, lower).ravel()
+    order = jax.random.permutation(order_key, target.size)
+    target = target[order]
+    costs = jnp.abs(target) ** power
+    left = radius.astype(costs.dtype) ** power - (jnp.cumsum(costs) - costs)
+    # What can be paid for in full goes to the very end of the pixel range.
+    part = jnp.sign(target) * jnp.maximum(left, 0) ** (1 / power)
+    moved = jnp.where(left >= costs, target, part)
+    return jnp.zeros_like(moved).at[order].set(moved).reshape(lower.shape)
+
+  lower, upper = (room[0] for room in space.room())
+  return jax.vmap(one)(keys, radius, lower, upper)
+
+
+def _draw(
+  distribution: Callable[..., Array], space: Space, keys: Array
+) -> Array:
+  """Draws as many values as an image has, one image per key, as wide floats."""
+  images = space.originals[0]
+  dtype = jnp.promote_types(images.dtype, jnp.float32)
+  shape = images.shape[1:]
+  return jax.vmap(lambda key: distribution(key, shape, dtype))(keys)
