@@ -1,0 +1,195 @@
+"""Traces are those of the attacks themselves, and of a loop in NumPy."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from advjax import norms
+from advjax.attacks.callables import Callee
+from advjax.evaluation import traces
+from advjax.evaluation.attack_specs import parse_attack
+from advjax.evaluation.traces import trace
+from tests import reference
+from tests.training import networks
+
+NUM_IMAGES = 30
+IMAGES = (
+  np.random.default_rng(8)
+  .uniform(size=(NUM_IMAGES, networks.NUM_INPUTS))
+  .astype(np.float32)
+)
+LABELS = networks.MLP.logits(IMAGES).argmax(1)
+LABELS[::5] = (LABELS[::5] + 1) % networks.NUM_CLASSES
+KEY = jax.random.key(11)
+EPSILON = 0.3
+
+
+def forward(params, images):
+  return networks.apply(params, {}, images, train=False)[0]
+
+
+NETWORK = Partial(forward, networks.params())
+run = functools.partial(
+  trace,
+  NETWORK,
+  images=IMAGES,
+  labels=LABELS,
+  epsilon=EPSILON,
+  key=KEY,
+  devices=jax.devices()[:1],
+)
+# Some images are where the network is flat.
+FLAT = (networks.MLP.gradient(IMAGES, np.ones((1, 3)) * [0, 1, 2]) == 0).all(1)
+
+
+def keys():
+  return jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(NUM_IMAGES))
+
+
+def start(norm):
+  """A uniform draw from the ball, from the keys of restart 0."""
+  fold = jax.vmap(jax.random.fold_in, (0, None))
+  like = jnp.zeros(IMAGES.shape)
+  return EPSILON * np.asarray(
+    norms.get(norm).sample(fold(fold(keys(), 0), 0), like)
+  )
+
+
+def measure(iterates):
+  logits = [networks.MLP.logits(np.asarray(x, np.float64)) for x in iterates]
+  losses = [reference.cross_entropy(z, LABELS)[0].mean() for z in logits]
+  return losses, [(z.argmax(1) == LABELS).mean() for z in logits]
+
+
+@pytest.mark.parametrize(
+  ('text', 'norm', 'step_size', 'options'),
+  [
+    ('fgsm', 'linf', 0.7, {'step_size': EPSILON, 'num_steps': 1}),
+    ('bim-4', 'linf', None, {'step_size': EPSILON / 2, 'num_steps': 4}),
+    (
+      'mifgsm-3',
+      'l2',
+      0.2,
+      {'step_size': 0.2, 'num_steps': 3, 'decay': 1.0},
+    ),
+    ('pgd-3', 'linf', 0.05, {'step_size': 0.05, 'num_steps': 3}),
+  ],
+)
+def test_a_trace_is_that_of_the_attack(text, norm, step_size, options):
+  attack = parse_attack(text, norm=norm, step_size=step_size)
+  found = run(attack=attack)
+  if attack.name == 'pgd':
+    options = {**options, 'start': start(norm)}
+  iterates = reference.ascend(
+    networks.MLP,
+    IMAGES.astype(np.float64),
+    LABELS,
+    EPSILON,
+    norm=norm,
+    **options,
+  )
+  losses, accuracies = measure(iterates)
+  assert found.loss.shape == found.accuracy.shape == (attack.num_steps + 1,)
+  np.testing.assert_allclose(found.loss, losses, atol=1e-5)
+  np.testing.assert_allclose(found.accuracy, accuracies, atol=1e-9)
+  assert found.loss[-1] > found.loss[0]
+  assert found.zero_gradients == pytest.approx(FLAT.mean())
+  assert found.not_finite_gradients == 0 < found.zero_gradients
+  if attack.name != 'pgd':
+    assert found.accuracy[0] == 0.8
+    moved = jax.jit(attack)(NETWORK, IMAGES, LABELS, EPSILON, keys())
+    (loss,), (accuracy,) = measure([moved])
+    assert found.loss[-1] == pytest.approx(loss, abs=1e-5)
+    assert found.accuracy[-1] == pytest.approx(accuracy, abs=1e-9)
+
+
+def test_pgd_returns_the_best_of_its_trace():
+  """Image by image, so that means do not hide the iterates."""
+  attack = parse_attack('pgd-3', step_size=0.05)
+  moved = jax.jit(attack)(NETWORK, IMAGES, LABELS, EPSILON, keys())
+  returned = reference.cross_entropy(
+    networks.MLP.logits(np.asarray(moved, np.float64)), LABELS
+  )[0]
+  program = traces._program(attack, tuple(jax.devices()[:1]))
+  losses, correct, *_ = (
+    np.asarray(values)[0]
+    for values in program(
+      IMAGES[None],
+      LABELS.astype(np.int32)[None],
+      np.arange(NUM_IMAGES, dtype=np.int32)[None],
+      Callee.of(NETWORK),
+      np.float32(EPSILON),
+      KEY,
+    )
+  )
+  for row in range(NUM_IMAGES):
+    fooled = ~correct[row]
+    candidates = losses[row, fooled] if fooled.any() else losses[row]
+    assert returned[row] == pytest.approx(candidates.max(), abs=1e-5)
+
+
+BIM = parse_attack('bim-4')
+
+
+def test_no_cut_shows():
+  whole = run(attack=BIM)
+  cut = run(attack=BIM, batch_size=5, devices=jax.devices())
+  np.testing.assert_allclose(cut.loss, whole.loss, rtol=1e-6)
+  np.testing.assert_array_equal(cut.accuracy, whole.accuracy)
+
+
+def test_the_first_thousand_images_are_enough(monkeypatch):
+  assert traces._MAX_IMAGES == 1000
+  monkeypatch.setattr(traces, '_MAX_IMAGES', 10)
+  found = run(attack=BIM, batch_size=5, devices=jax.devices())
+  clean = networks.MLP.logits(IMAGES.astype(np.float64))
+  losses, _ = reference.cross_entropy(clean, LABELS)
+  assert found.loss[0] == pytest.approx(losses[:10].mean(), abs=1e-5)
+  assert found.loss[0] != pytest.approx(losses.mean(), abs=1e-3)
+
+
+def test_zero_and_broken_gradients_are_counted():
+  """The square root has no finite slope at 0, and what is flat none at all."""
+
+  def logits_fn(images):
+    first = images[:, :1]
+    flat = jax.lax.stop_gradient(first)
+    signal = jnp.where(first > 0.8, flat, jnp.sqrt(first))
+    return jnp.concatenate([signal, 1 - signal], axis=-1)
+
+  images = np.full((10, 2), 0.25, np.float32)
+  images[:3, 0] = 0.9
+  images[3:5, 0] = 0.0
+  found = trace(
+    logits_fn,
+    parse_attack('bim-2'),
+    images,
+    np.zeros(10, int),
+    0.125,
+    key=KEY,
+    batch_size=4,
+  )
+  assert found.zero_gradients == pytest.approx(0.3)
+  assert found.not_finite_gradients == pytest.approx(0.2)
+  assert np.isfinite(found.loss).all()
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'images': 2 * IMAGES}, r'images hold values from .* 0.0 to 1.0'),
+    ({'images': IMAGES[:0]}, r'images have shape'),
+    ({'labels': LABELS[:3]}, r'labels have shape \(3,\)'),
+    ({'labels': LABELS + 1}, r'labels hold values from 1 to 3'),
+    ({'epsilon': -0.1}, r'epsilon = -0.1; allowed: a number >= 0'),
+    ({'epsilon': float('nan')}, r'epsilon = nan'),
+    ({'batch_size': 0}, r'batch_size = 0'),
+  ],
+)
+def test_bad_input_is_named(changes, message):
+  with pytest.raises(ValueError, match=message):
+    run(**{'attack': parse_attack('bim-4'), **changes})
