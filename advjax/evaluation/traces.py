@@ -15,8 +15,12 @@ import numpy as np
 
 from advjax import norms
 from advjax.attacks import inputs as inputs_lib
+from advjax.attacks import scores
+from advjax.attacks.apgd import make_apgd
 from advjax.attacks.callables import Callee
-from advjax.attacks.space import Space, make_space
+from advjax.attacks.inputs import Inputs
+from advjax.attacks.search import Problem
+from advjax.attacks.space import make_space
 from advjax.evaluation.attack_specs import Attack
 from advjax.evaluation.batches import batches, check_images, check_labels
 from advjax.evaluation.logits import Devices, own_devices
@@ -24,6 +28,7 @@ from advjax.losses import cross_entropy
 from advjax.processes.talk import gather, own_ranks
 from advjax.types import Array, LogitsFn
 
+TRACED = ('fgsm', 'bim', 'mifgsm', 'pgd', 'apgd')
 _MAX_IMAGES = 1000
 
 
@@ -61,12 +66,15 @@ def trace(
 
   `L_t = mean_i loss(f(x_i^t), y_i)`, where x_i^0 is the image (for pgd the
   first random start) and x_i^t what t steps of the attack make of it, on the
-  first 1,000 images. The iterates are those of the attack itself: bim, fgsm and
-  mifgsm return the last of them, pgd the best.
+  first 1,000 images. The points are those of the attack itself: fgsm, bim and
+  mifgsm return the last of them, pgd returns the best. Of apgd, whose steps in
+  l1 lead through larger balls, x_i^t is the best point so far (the image, until
+  there is one in the ball); it returns the last.
 
   Args:
     logits_fn: Images `[B, ...]` to logits `[B, K]`.
-    attack: From `parse_attack`. Of several restarts, the first is recorded.
+    attack: A gradient attack on the cross-entropy, one of `TRACED` by name. Of
+      several restarts, the first is recorded.
     images: `[N, ...]`, floating, in the pixel range.
     labels: int `[N]`.
     epsilon: Radius, in the units of the pixels.
@@ -78,7 +86,7 @@ def trace(
     The trace.
 
   Raises:
-    ValueError: if images, labels or epsilon are not as described.
+    ValueError: if attack, images, labels or epsilon are not as described.
 
   Example:
     >>> from advjax.evaluation.attack_specs import parse_attack
@@ -93,6 +101,8 @@ def trace(
     >>> found.accuracy.tolist(), found.zero_gradients
     ([1.0, 0.5, 0.0], 0.0)
   """
+  if attack.name not in TRACED:
+    raise ValueError(f'attack {attack.name!r}; allowed: {", ".join(TRACED)}')
   images = np.asarray(images)
   check_images(images, batch_size, attack.bounds)
   labels = check_labels(labels, images, logits_fn)
@@ -138,7 +148,8 @@ def _program(attack: Attack, devices: tuple[jax.Device, ...]) -> Callable:
     key: Array,
   ) -> tuple[Array, Array, Array, Array]:
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-    space, start = _start(attack, network, images, labels, epsilon, keys)
+    make_walk = _search_walk if attack.name == 'apgd' else _ascent_walk
+    walk = make_walk(attack, network, images, labels, epsilon, keys)
 
     def summed(images: Array) -> tuple[Array, tuple[Array, Array]]:
       logits = network(images)
@@ -147,17 +158,13 @@ def _program(attack: Attack, devices: tuple[jax.Device, ...]) -> Callable:
 
     ask = jax.grad(summed, has_aux=True)
 
-    def step(carry: Any, _: None) -> tuple[Any, tuple[Array, Array]]:
-      delta, velocity = carry
-      (perturbed,) = space.images(delta)
-      gradient, seen = ask(perturbed)
-      return space.move(delta, velocity, [gradient]), seen
+    def step(state: Any, t: Array) -> tuple[Any, tuple[Array, Array]]:
+      gradient, seen = ask(walk.images(state))
+      return walk.move(state, gradient, t), seen
 
-    velocity = None if space.decay is None else [0 * x for x in start]
-    (delta, _), seen = jax.lax.scan(
-      step, (start, velocity), None, attack.num_steps
-    )
-    _, last = summed(space.images(delta)[0])
+    times = jnp.arange(attack.num_steps, dtype=jnp.int32)
+    state, seen = jax.lax.scan(step, walk.start, times)
+    _, last = summed(walk.images(state))
     losses, correct = (
       jnp.concatenate([x, y[None]]).T for x, y in zip(seen, last, strict=True)
     )
@@ -172,15 +179,32 @@ def _program(attack: Attack, devices: tuple[jax.Device, ...]) -> Callable:
   )
 
 
-def _start(
+# ------------------------------------------------------ attacks, taken to parts
+
+
+class _Walk(NamedTuple):
+  """An attack, one step at a time.
+
+  Attributes:
+    start: The state before the first step.
+    images: `images(state)`, the perturbed images that are recorded.
+    move: `move(state, gradient at them, t) -> state`, step t from 0 on.
+  """
+
+  start: Any
+  images: Callable[[Any], Array]
+  move: Callable[[Any, Array, Array], Any]
+
+
+def _prepare(
   attack: Attack,
   network: Callee,
   images: Array,
   labels: Array,
   epsilon: Array,
   keys: Array,
-) -> tuple[Space, list[Array]]:
-  """The space that an attack moves in, and where it starts."""
+) -> tuple[Inputs, Array]:
+  """What an attack starts with, and the keys of its first restart."""
   step_size: Array | float = epsilon * attack.step_ratio
   if attack.step_size is not None and attack.name != 'fgsm':
     step_size = attack.step_size
@@ -194,13 +218,65 @@ def _start(
     bounds=attack.bounds,
     targets=None,
     mask=None,
-    key=keys,
     decay=1.0 if attack.name == 'mifgsm' else None,
   )
+  return inputs, scores.fold(inputs_lib.example_keys(keys, len(images)), 0)
+
+
+def _ascent_walk(attack: Attack, *arguments: Any) -> _Walk:
+  inputs, keys = _prepare(attack, *arguments)
   space = make_space(inputs, norms.get(attack.norm))
-  if attack.name != 'pgd':
-    return space, space.still(jnp.zeros(space.batch))
-  # The start of the first restart.
-  fold = jax.vmap(jax.random.fold_in, (0, None))
-  keys = fold(fold(inputs_lib.example_keys(keys, space.batch), 0), 0)
-  return space, space.start(keys)
+  delta = still = space.still(jnp.zeros(space.batch))
+  if attack.name == 'pgd':
+    delta = space.start(scores.fold(keys, 0))
+
+  def move(state: Any, gradient: Array, t: Array) -> Any:
+    del t
+    delta, velocity = state
+    return space.move(delta, velocity, [gradient])
+
+  return _Walk(
+    (delta, None if space.decay is None else still),
+    lambda state: space.images(state[0])[0],
+    move,
+  )
+
+
+def _search_walk(
+  attack: Attack,
+  network: Callee,
+  images: Array,
+  labels: Array,
+  epsilon: Array,
+  keys: Array,
+) -> _Walk:
+  """The best point so far; a search asks for its own gradients."""
+  inputs, keys = _prepare(attack, network, images, labels, epsilon, keys)
+  dtype = inputs_lib.compute_dtype(images)
+  problem = Problem(
+    images=images,
+    labels=labels,
+    targets=None,
+    epsilon=jnp.full(len(images), epsilon, dtype),
+    keys=keys,
+    lower=jnp.asarray(inputs.lower[0], dtype),
+    upper=jnp.asarray(inputs.upper[0], dtype),
+  )
+  search = make_apgd(
+    norm=attack.norm,
+    num_steps=attack.num_steps,
+    loss_fn=cross_entropy,
+    targeted=False,
+    eot_samples=None,
+  )
+
+  def step(state: Any, t: Array) -> Any:
+    times = jnp.full(len(images), t, jnp.int32)
+    return search.step(network, problem, state, times)
+
+  # Its first step is the look at the random start.
+  return _Walk(
+    step(search.start(problem), jnp.int32(0)),
+    lambda state: search.found(problem, state).images,
+    lambda state, _, t: step(state, t + 1),
+  )

@@ -151,25 +151,28 @@ def test_salt_and_pepper_sets_as_many_values_as_it_can(norm, full):
 def test_noise_runs_as_an_attack_whatever_the_batches():
   noise = Noise('salt_and_pepper', 'l2')
   assert noise == Noise('salt_and_pepper', 'l2')  # One program for both.
-  found = [
-    attack_and_predict(
-      logits_fn,
-      {},
-      noise,
-      IMAGES[195:205],
-      LABELS[:10],
-      [0.75, 2.0],
-      key=jax.random.key(1),
-      kept=1,
-      norm='l2',
-      batch_size=batch_size,
-      devices=jax.devices()[:num_devices],
-    )
-    for batch_size, num_devices in [(10, 1), (3, 2)]
-  ]
-  np.testing.assert_array_equal(found[0].images, found[1].images)
-  np.testing.assert_allclose(found[0].sizes[1, :5], 2, rtol=1e-5)
-  images = IMAGES[195:205] * 2
+  images = IMAGES[195:205]
+  found = attack_and_predict(
+    logits_fn,
+    {},
+    noise,
+    images,
+    LABELS[:10],
+    [0.75, 2.0],
+    key=jax.random.key(3),
+    kept=1,
+    norm='l2',
+    batch_size=3,
+    devices=jax.devices(),
+  )
+  np.testing.assert_allclose(found.sizes[1, :5], 2, rtol=1e-5)
+  # The same rows among others.
+  epsilons = np.full(NUM_IMAGES, 2, np.float32)
+  every = make_all(np.resize(images, IMAGES.shape), epsilons, KEYS)
+  np.testing.assert_allclose(
+    found.images, every['salt_and_pepper', 'l2'][:10], atol=1e-6
+  )
+  images = 2 * images
   with pytest.raises(ValueError, match=r'images hold values from'):
     attack_and_predict(
       logits_fn, {}, noise, images, LABELS[:10], [1], key=jax.random.key(0)

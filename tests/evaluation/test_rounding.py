@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis.extra import numpy as numpy_strategies
 from PIL import Image
 
@@ -30,6 +30,7 @@ def as_png(images):
   return np.stack(pictures) / np.float32(255)
 
 
+@settings(max_examples=30)
 @given(
   numpy_strategies.arrays(
     np.float32,

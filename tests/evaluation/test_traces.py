@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
+import advjax
 from advjax import norms
 from advjax.attacks.callables import Callee
 from advjax.evaluation import traces
-from advjax.evaluation.attack_specs import parse_attack
+from advjax.evaluation.attack_specs import Attack, parse_attack
 from advjax.evaluation.traces import trace
 from tests import reference
 from tests.training import networks
@@ -101,6 +102,7 @@ def test_a_trace_is_that_of_the_attack(text, norm, step_size, options):
   assert found.not_finite_gradients == 0 < found.zero_gradients
   if attack.name != 'pgd':
     assert found.accuracy[0] == 0.8
+  if attack.name in ('bim', 'mifgsm'):
     moved = jax.jit(attack)(NETWORK, IMAGES, LABELS, EPSILON, keys())
     (loss,), (accuracy,) = measure([moved])
     assert found.loss[-1] == pytest.approx(loss, abs=1e-5)
@@ -130,6 +132,20 @@ def test_pgd_returns_the_best_of_its_trace():
     fooled = ~correct[row]
     candidates = losses[row, fooled] if fooled.any() else losses[row]
     assert returned[row] == pytest.approx(candidates.max(), abs=1e-5)
+
+
+def test_apgd_records_the_best_point_so_far():
+  attack = Attack('apgd', 6, 1, 0.0, None, 'linf', (0.0, 1.0))
+  found = run(attack=attack)
+  moved = advjax.apgd(NETWORK, IMAGES, LABELS, EPSILON, num_steps=6, key=keys())
+  (loss,), (accuracy,) = measure([moved])
+  assert found.loss.shape == (7,)
+  assert found.loss[-1] == pytest.approx(loss, abs=1e-5)
+  assert found.accuracy[-1] == pytest.approx(accuracy, abs=1e-9)
+  assert (np.diff(found.accuracy) <= 0).all()
+  assert found.accuracy[0] > found.accuracy[-1]
+  assert found.loss[0] < found.loss[-1]
+  assert found.zero_gradients == pytest.approx(FLAT.mean())
 
 
 BIM = parse_attack('bim-4')
@@ -181,6 +197,10 @@ def test_zero_and_broken_gradients_are_counted():
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
+    (
+      {'attack': Attack('square', 9, 1, 0.0, None, 'linf', (0.0, 1.0))},
+      r"attack 'square'; allowed: fgsm, bim, mifgsm, pgd, apgd",
+    ),
     ({'images': 2 * IMAGES}, r'images hold values from .* 0.0 to 1.0'),
     ({'images': IMAGES[:0]}, r'images have shape'),
     ({'labels': LABELS[:3]}, r'labels have shape \(3,\)'),
