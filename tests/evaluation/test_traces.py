@@ -69,7 +69,7 @@ def measure(iterates):
 @pytest.mark.parametrize(
   ('text', 'norm', 'step_size', 'options'),
   [
-    ('fgsm', 'linf', 0.7, {'step_size': EPSILON, 'num_steps': 1}),
+    ('fgsm', 'linf', 0.1, {'step_size': EPSILON, 'num_steps': 1}),
     ('bim-4', 'linf', None, {'step_size': EPSILON / 2, 'num_steps': 4}),
     (
       'mifgsm-3',
