@@ -151,7 +151,7 @@ def space_of(problem: Problem, norm: Norm) -> Space:
   )
 
 
-def _problem_of(inputs: Inputs) -> Problem:
+def problem_of(inputs: Inputs) -> Problem:
   """Puts checked inputs into the form of a search."""
   if not isinstance(inputs.images, jax.Array | np.ndarray):
     raise ValueError(
@@ -178,7 +178,7 @@ def _problem_of(inputs: Inputs) -> Problem:
 def _run(
   logits_fn: LogitsFn, inputs: Inputs, *, search: Search, num_restarts: int
 ) -> Array:
-  problem = jax.lax.stop_gradient(_problem_of(inputs))
+  problem = jax.lax.stop_gradient(problem_of(inputs))
   fold = jax.vmap(jax.random.fold_in, (0, None))
 
   def attempt(restart: Any) -> Found:

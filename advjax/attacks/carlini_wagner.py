@@ -1,0 +1,269 @@
+"""Carlini and Wagner: the distance and the margin weighed against each other."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from advjax import norms
+from advjax.attacks import checks, closest
+from advjax.attacks import inputs as inputs_lib
+from advjax.attacks.callables import compile_per_callable
+from advjax.attacks.closest import Closest
+from advjax.attacks.inputs import Inputs
+from advjax.attacks.search import Problem, problem_of, select, space_of
+from advjax.norms import expand
+from advjax.types import Array, ArrayLike, Bounds, Labels, LogitsFn
+
+_LARGEST_CONST = 1e10
+# The border of the box is infinitely far away behind tanh: start inside.
+_INSIDE = 0.999999
+_PROGRESS = 0.9999
+
+
+class _Choices(NamedTuple):
+  """Numbers that may be traced, all scalars."""
+
+  learning_rate: Array
+  initial_const: Array
+  confidence: Array
+
+
+class _Descent(NamedTuple):
+  """Where the descent with one constant per row stands."""
+
+  offset: Array  # [B, ...], from the originals, behind tanh
+  mean: Array  # [B, ...], Adam's moments
+  square: Array  # [B, ...]
+  checked: Array  # [B], the loss when progress was looked at last
+  active: Array  # bool [B]
+  success: Array  # bool [B], whether this descent has fooled the network
+  closest: Closest
+
+
+class _Bracket(NamedTuple):
+  """What is known of the constants that are large enough, all [B]."""
+
+  const: Array  # the next one to try
+  low: Array  # too small
+  high: Array  # large enough, or inf
+
+
+def carlini_wagner(
+  logits_fn: LogitsFn,
+  images: Array,
+  labels: Labels,
+  *,
+  num_steps: int = 1000,
+  num_searches: int = 9,
+  learning_rate: ArrayLike = 0.01,
+  initial_const: ArrayLike = 1e-3,
+  confidence: ArrayLike = 0.0,
+  bounds: Bounds = (0.0, 1.0),
+  targets: Labels | None = None,
+) -> Array:
+  """Carlini and Wagner's l2 attack; the closest image that fools.
+
+  It minimises `|x - x_0|_2^2 + c * max(confidence - m(x), 0)` over w by Adam,
+  where m is the margin by which the network is fooled, the largest logit other
+  than the label's less the label's, and `x = (lower + upper) / 2 +
+  (upper - lower) / 2 * tanh(w)` is inside the box by itself (where a pixel has
+  no bound on one side or both, x is w). Each row has a constant c of its own:
+  from one search to the next it grows tenfold until a search fools the network,
+  and is bisected from then on; of ten searches or more, the last one repeats
+  the smallest c that did.
+
+  A row's search ends before num_steps when its loss has not fallen by 0.01 % in
+  a tenth of them. Adam does not move pixels at the border of the box while c is
+  tiny: their gradient behind tanh is below its 1e-8.
+
+  Carlini and Wagner 2016, arXiv 1608.04644.
+
+  Args:
+    logits_fn: images `[B, ...]` -> logits `[B, K]`, normalisation included.
+    images: float `[B, ...]` inside bounds.
+    labels: int `[B]`.
+    num_steps: largest number of steps of a search, at least 1; static.
+    num_searches: constants tried per row, at least 1; static. The network is
+      evaluated num_searches * num_steps + 1 times at most.
+    learning_rate: of Adam; may be traced, as the next two.
+    initial_const: the first c, above 0.
+    confidence: margin from which an image counts as fooling, in logits.
+    bounds: `(lower, upper)` of the images or None; see `fgsm`.
+    targets: int `[B]`, the classes to be classified as; m is then the target's
+      logit less the largest other one.
+
+  Returns:
+    The closest images found that are misclassified, or classified as their
+    targets, with a margin of at least confidence; of the same shape and dtype,
+    within bounds, behind stop_gradient. Rows of which this is true from the
+    beginning, and rows for which nothing was found, are the originals bit for
+    bit.
+
+  Raises:
+    ValueError: if a shape, a static choice or a concrete value does not fit.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from advjax.attacks.carlini_wagner import carlini_wagner
+    >>> logits_fn = lambda x: jnp.stack([x[:, 0], x[:, 1]], axis=-1)
+    >>> images, labels = jnp.array([[0.5, 0.25]]), jnp.array([0])
+    >>> carlini_wagner(logits_fn, images, labels, num_steps=200).round(2)
+    Array([[0.37, 0.38]], dtype=float32)
+  """
+  num_steps = checks.count('num_steps', num_steps)
+  num_searches = checks.count('num_searches', num_searches)
+  inputs = closest.prepare(
+    logits_fn, images, labels, bounds=bounds, targets=targets
+  )
+  dtype = inputs_lib.compute_dtype(inputs.images)
+  choices = _Choices(
+    learning_rate=checks.number('learning_rate', learning_rate, dtype),
+    initial_const=checks.number('initial_const', initial_const, dtype),
+    confidence=checks.number('confidence', confidence, dtype),
+  )
+  first = choices.initial_const
+  if checks.is_concrete(first) and not first > 0:
+    raise ValueError(f'initial_const must be above 0; got {initial_const}')
+  return _run(
+    logits_fn, inputs, choices, num_steps=num_steps, num_searches=num_searches
+  )
+
+
+def _minimise(
+  logits_fn: LogitsFn,
+  inputs: Inputs,
+  choices: _Choices,
+  *,
+  num_steps: int,
+  num_searches: int,
+) -> Array:
+  problem = jax.lax.stop_gradient(problem_of(inputs))
+  choices = _Choices(*map(jnp.asarray, jax.lax.stop_gradient(choices)))
+  margins, fooled, _ = closest.climb(logits_fn, problem, problem.images)
+  done = fooled & (margins >= choices.confidence)
+  best = closest.none_yet(problem)
+  zero = jnp.zeros_like(best.size)
+  best = closest.nearer(best, problem.images, zero, done)
+
+  def search(
+    r: Array, carry: tuple[Closest, _Bracket]
+  ) -> tuple[Closest, _Bracket]:
+    best, bracket = carry
+    const = bracket.const
+    if num_searches >= 10:
+      const = jnp.where(r == num_searches - 1, bracket.high, const)
+    const = jnp.minimum(const, _LARGEST_CONST)
+    best, success = _descend(
+      logits_fn, problem, choices, const, ~done, best, num_steps
+    )
+    high = jnp.where(success, jnp.minimum(bracket.high, const), bracket.high)
+    low = jnp.where(success, bracket.low, jnp.maximum(bracket.low, const))
+    following = jnp.where(jnp.isinf(high), const * 10, (low + high) / 2)
+    return best, _Bracket(following, low, high)
+
+  bracket = _Bracket(choices.initial_const + zero, zero, zero + jnp.inf)
+  best, _ = jax.lax.fori_loop(0, num_searches, search, (best, bracket))
+  return jax.lax.stop_gradient(best.images)
+
+
+_run = compile_per_callable(_minimise, ('num_steps', 'num_searches'))
+
+
+def _descend(
+  logits_fn: LogitsFn,
+  problem: Problem,
+  choices: _Choices,
+  const: Array,
+  active: Array,
+  best: Closest,
+  num_steps: int,
+) -> tuple[Closest, Array]:
+  """Minimises with one constant per row; says which rows have fooled."""
+  space = space_of(problem, norms.l2)
+  dtype = problem.lower.dtype
+  originals = problem.images.astype(dtype)
+  origin = _behind_tanh(problem, originals)
+  centre = _before_tanh(problem, origin)
+  period = -(-num_steps // 10)
+
+  def step(carry: tuple[Array, _Descent]) -> tuple[Array, _Descent]:
+    t, state = carry
+    x, pull = jax.vjp(
+      lambda offset: _before_tanh(problem, origin + offset), state.offset
+    )
+    images = space.images([x - originals])[0]
+    margins, fooled, gradient = closest.climb(logits_fn, problem, images)
+    success = fooled & (margins >= choices.confidence) & state.active
+    size = norms.l2.size(closest.moved(problem, images))
+
+    distance = x - centre
+    lacking = jnp.maximum(choices.confidence - margins, 0)
+    loss = const * lacking + _sum_squares(distance)
+    weight = jnp.where(lacking > 0, const, 0)  # No gradient of a NaN either.
+    slope = closest.finite(
+      pull(2 * distance - expand(weight, gradient) * gradient)[0]
+    )
+    # Adam: Kingma and Ba 2014, arXiv 1412.6980.
+    mean = 0.9 * state.mean + 0.1 * slope
+    square = 0.999 * state.square + 0.001 * slope**2
+    age = (t + 1).astype(dtype)
+    scale = jnp.sqrt(square / (1 - 0.999**age)) + 1e-8
+    unit = mean / (1 - 0.9**age) / scale
+
+    look = t % period == 0
+    falls = loss <= _PROGRESS * state.checked
+    new = _Descent(
+      offset=state.offset - choices.learning_rate * unit,
+      mean=mean,
+      square=square,
+      checked=jnp.where(look, loss, state.checked),
+      active=state.active & (falls | ~look),
+      success=state.success | success,
+      closest=closest.nearer(state.closest, images, size, success),
+    )
+    return t + 1, select(state.active, new, state)
+
+  still = jnp.zeros(problem.images.shape, dtype)
+  state = _Descent(
+    offset=still,
+    mean=still,
+    square=still,
+    checked=jnp.full_like(best.size, jnp.inf),
+    active=active,
+    success=jnp.zeros_like(active),
+    closest=best,
+  )
+  _, state = jax.lax.while_loop(
+    lambda carry: (carry[0] < num_steps) & jnp.any(carry[1].active),
+    step,
+    (jnp.int32(0), state),
+  )
+  return state.closest, state.success
+
+
+def _sum_squares(x: Array) -> Array:
+  return jnp.sum(x**2, axis=tuple(range(1, x.ndim)))
+
+
+def _middle_and_half(problem: Problem) -> tuple[Array, Array, Array]:
+  """Middle and half width of the box, and where it has a width."""
+  lower, upper = problem.lower, problem.upper
+  closed = jnp.isfinite(lower) & jnp.isfinite(upper)
+  middle = jnp.where(closed, (lower + upper) / 2, 0)
+  half = jnp.where(closed, (upper - lower) / 2, 1)
+  return middle, half, closed
+
+
+def _behind_tanh(problem: Problem, images: Array) -> Array:
+  """What _before_tanh makes images of, nearly."""
+  middle, half, closed = _middle_and_half(problem)
+  share = (images - middle) / jnp.where(half > 0, half, 1)
+  inside = jnp.arctanh(_INSIDE * jnp.clip(share, -1, 1))
+  return jnp.where(closed, inside, images)
+
+
+def _before_tanh(problem: Problem, w: Array) -> Array:
+  """Images inside the box, from anything."""
+  middle, half, closed = _middle_and_half(problem)
+  return jnp.where(closed, middle + half * jnp.tanh(w), w)

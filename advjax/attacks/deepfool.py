@@ -1,0 +1,190 @@
+"""DeepFool: to the nearest boundary of a network taken for linear."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from advjax import norms
+from advjax.attacks import checks, closest
+from advjax.attacks.callables import compile_per_callable
+from advjax.attacks.inputs import Inputs
+from advjax.attacks.search import (
+  Found,
+  Problem,
+  Search,
+  advance,
+  problem_of,
+  select,
+  space_of,
+)
+from advjax.norms import Norm, expand
+from advjax.types import Array, Bounds, Labels, LogitsFn
+
+# Added to every distance by the paper's own program, to end beyond a boundary.
+_BEYOND = 1e-4
+
+
+class _State(NamedTuple):
+  """What a search knows of its rows."""
+
+  total: Array  # [B, ...], all steps so far, without overshoot or clip
+  candidates: Array  # int [B, num_candidates - 1], the classes to aim at
+  images: Array  # [B, ...], the first that fooled, or the originals
+  fooled: Array  # [B]
+
+
+def deepfool(
+  logits_fn: LogitsFn,
+  images: Array,
+  labels: Labels,
+  *,
+  num_steps: int = 50,
+  num_candidates: int = 10,
+  overshoot: float = 0.02,
+  norm: str | Norm = 'l2',
+  bounds: Bounds = (0.0, 1.0),
+) -> Array:
+  """DeepFool: repeated steps to the nearest boundary of the linearised network.
+
+  `r += (|f_k| / |w_k|_* + 1e-4) * d_k`, where `f_k = z_k(x) - z_y(x)`, w_k is
+  its gradient, |.|_* the dual norm, d_k the unit step in the norm along which
+  f_k rises fastest, and k the candidate with the least `|f_k| / |w_k|_*`. The
+  next x is `clip(x_0 + (1 + overshoot) * r)`: the sum r itself is not clipped.
+  A row ends at its first misclassified x.
+
+  Moosavi-Dezfooli et al. 2015, arXiv 1511.04599.
+
+  Args:
+    logits_fn: images `[B, ...]` -> logits `[B, K]`, normalisation included.
+    images: float `[B, ...]` inside bounds.
+    labels: int `[B]`.
+    num_steps: largest number of steps, at least 1; static.
+    num_candidates: classes of the highest clean logits, the label's own among
+      them, whose boundaries are looked at; at least 2; static. Each but the
+      label costs a backward pass per step.
+    overshoot: share by which r is lengthened; static.
+    norm: 'l2' or 'linf', what is to be small.
+    bounds: `(lower, upper)` of the images or None; see `fgsm`.
+
+  Returns:
+    Misclassified images of the same shape and dtype, within bounds, behind
+    stop_gradient. Rows that are misclassified from the beginning, and rows for
+    which nothing was found, are the originals bit for bit.
+
+  Raises:
+    ValueError: if a shape, a static choice or a concrete value does not fit.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from advjax.attacks.deepfool import deepfool
+    >>> logits_fn = lambda x: jnp.stack([x[:, 0], x[:, 1]], axis=-1)
+    >>> images, labels = jnp.array([[0.5, 0.25]]), jnp.array([0])
+    >>> deepfool(logits_fn, images, labels, norm='linf').round(4)
+    Array([[0.3724, 0.3776]], dtype=float32)
+  """
+  search = make_deepfool(
+    checks.count('num_steps', num_steps),
+    checks.count('num_candidates', num_candidates),
+    closest.static_number('overshoot', overshoot),
+    closest.norm_of(norm, ('l2', 'linf')),
+  )
+  inputs = closest.prepare(logits_fn, images, labels, bounds=bounds)
+  return _run(logits_fn, inputs, search=search)
+
+
+@functools.lru_cache
+def make_deepfool(
+  num_steps: int = 50,
+  num_candidates: int = 10,
+  overshoot: float = 0.02,
+  norm: Norm = norms.l2,
+) -> Search:
+  """DeepFool as a search; its last step only looks where the others led."""
+  if num_candidates < 2:
+    raise ValueError(f'num_candidates must be at least 2; got {num_candidates}')
+
+  def start(problem: Problem) -> _State:
+    batch = len(problem.images)
+    return _State(
+      total=jnp.zeros(problem.images.shape, problem.lower.dtype),
+      candidates=jnp.zeros((batch, num_candidates - 1), jnp.int32),
+      images=problem.images,
+      fooled=jnp.zeros(batch, bool),
+    )
+
+  def step(
+    logits_fn: LogitsFn, problem: Problem, state: _State, t: Array
+  ) -> _State:
+    delta = (1 + overshoot) * state.total
+    images = space_of(problem, norm).images([delta])[0]
+    logits, pull = jax.vjp(lambda x: _logits(logits_fn, x), images)
+    rows = jnp.arange(len(images))
+    own = jax.nn.one_hot(problem.labels, logits.shape[1], dtype=bool)
+    others = jnp.where(own, -jnp.inf, logits)
+    count = min(num_candidates, logits.shape[1]) - 1
+    ranked = jax.lax.top_k(others, count)[1].astype(jnp.int32)
+    candidates = select(
+      t == 0, state.candidates.at[:, :count].set(ranked), state.candidates
+    )
+
+    def towards(k: Array) -> tuple[Array, Array]:
+      aim = jax.nn.one_hot(k, logits.shape[1], dtype=logits.dtype)
+      (gradient,) = pull(aim - own.astype(logits.dtype))
+      gradient = closest.finite(gradient)
+      gap = jnp.abs(logits[rows, k] - logits[rows, problem.labels])
+      distance = gap / closest.dual_size(norm, gradient)
+      return jnp.where(distance >= 0, distance, jnp.inf), gradient  # No NaN.
+
+    distances, gradients = jax.vmap(towards)(candidates[:, :count].T)
+    nearest = jnp.argmin(distances, axis=0)
+    distance = distances[nearest, rows]
+    direction = norm.direction(gradients[nearest, rows])
+    length = expand(distance + _BEYOND, direction)
+    total = state.total + length * direction
+    now = closest.is_fooled(problem, logits)
+    return _State(
+      # Without a gradient the boundary is infinitely far, and 0 * inf is NaN.
+      jnp.where(jnp.isfinite(total), total, state.total),
+      candidates,
+      select(now & ~state.fooled, images, state.images),
+      state.fooled | now,
+    )
+
+  def found(problem: Problem, state: _State) -> Found:
+    size = norm.size(closest.moved(problem, state.images))
+    return Found(state.images, state.fooled, -size)
+
+  return Search(start, step, found, num_steps + 1, 1, num_candidates - 1)
+
+
+def _logits(logits_fn: LogitsFn, images: Array) -> Array:
+  logits = jnp.asarray(logits_fn(images))
+  if logits.ndim != 2 or logits.shape[1] < 2:
+    raise ValueError(
+      'logits must have shape [batch, classes] with at least 2 classes; '
+      f'got {logits.shape}'
+    )
+  return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+
+def _run_search(
+  logits_fn: LogitsFn, inputs: Inputs, *, search: Search
+) -> Array:
+  problem = jax.lax.stop_gradient(problem_of(inputs))
+
+  def active(carry: Any) -> Array:
+    state, t = carry
+    return ~state.fooled & (t < search.num_steps)
+
+  # Most rows take a handful of the steps: end when the last one is fooled.
+  state, _ = jax.lax.while_loop(
+    lambda carry: jnp.any(active(carry)),
+    lambda carry: advance(search, logits_fn, problem, *carry, active(carry), 1),
+    (search.start(problem), jnp.zeros(len(problem.images), jnp.int32)),
+  )
+  return jax.lax.stop_gradient(search.found(problem, state).images)
+
+
+_run = compile_per_callable(_run_search, ('search',))

@@ -1,0 +1,205 @@
+"""The smallest epsilon at which an attack succeeds, for every example."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advjax import losses
+from advjax.attacks import checks, closest
+from advjax.attacks import inputs as inputs_lib
+from advjax.attacks.callables import Callee, compile_per_callable
+from advjax.attacks.inputs import Inputs
+from advjax.attacks.search import select
+from advjax.types import Array, ArrayLike, Images, Labels, LogitsFn
+
+# (logits_fn, images, labels, epsilon [B], keys [B]) -> images
+FixedEpsilonAttack = Callable[..., Any]
+
+
+class MinimalEpsilon(NamedTuple):
+  """What `minimal_epsilon` returns; a pytree.
+
+  Attributes:
+    epsilon: `[B]`, the smallest radius found at which the attack succeeds: 0
+      for what is misclassified from the beginning, inf where it does not
+      succeed at the largest radius.
+    images: What succeeded at that radius, of the shape and dtype of the images;
+      the originals where epsilon is 0 or inf.
+    found: bool `[B]`, whether epsilon is finite.
+  """
+
+  epsilon: Array
+  images: Images
+  found: Array
+
+
+def minimal_epsilon(
+  attack: FixedEpsilonAttack,
+  logits_fn: LogitsFn,
+  images: Images,
+  labels: Labels,
+  *,
+  key: Array,
+  max_epsilon: ArrayLike,
+  num_bisections: int = 10,
+) -> MinimalEpsilon:
+  """Bisects the radius at which an attack begins to succeed, per example.
+
+  `high` starts at max_epsilon and `low` at 0; `middle = (low + high) / 2`
+  becomes high where the attack of that radius is misclassified, low where it is
+  not, and the last high is returned. All examples bisect at once, each with a
+  radius of its own, in num_bisections + 1 runs of the attack. The accuracy
+  under the attack is then known for every radius: `mean(epsilon > radius)`.
+
+  The keys stay the same from run to run. An attack need not succeed at every
+  radius above one at which it does. What is returned then is still a radius at
+  which it succeeded, one above a radius at which it failed (or 0), but perhaps
+  not the smallest such; and inf always means that it failed at max_epsilon.
+
+  Args:
+    attack: `attack(logits_fn, images, labels, epsilon, keys) -> images` with
+      epsilon `[B]` and keys `[B]`: any attack of fixed size, its other choices
+      made. It has to keep to the bounds itself. Compiled once per object: do
+      not make a new lambda for every call.
+    logits_fn: images `[B, ...]` -> logits `[B, K]`, normalisation included.
+    images: float `[B, ...]`, or a pytree where the attack takes one.
+    labels: int `[B]`.
+    key: one key, folded with the row, or `[B]` keys.
+    max_epsilon: the largest radius, a scalar or `[B]`; may be traced.
+    num_bisections: at least 1; static. epsilon is known to within
+      `max_epsilon / 2**num_bisections`.
+
+  Returns:
+    Radii, images and whether there are any, behind stop_gradient.
+
+  Raises:
+    ValueError: if a shape, a static choice or a concrete value does not fit.
+
+  Example:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import advjax
+    >>> from advjax.attacks.minimal_epsilon import minimal_epsilon
+    >>> def attack(logits_fn, images, labels, epsilon, keys):
+    ...   return advjax.pgd(
+    ...     logits_fn,
+    ...     images,
+    ...     labels,
+    ...     epsilon,
+    ...     epsilon / 4,
+    ...     num_steps=10,
+    ...     key=keys,
+    ...   )
+    >>> logits_fn = lambda x: jnp.stack([x[:, 0], x[:, 1]], axis=-1)
+    >>> images = jnp.array([[0.5, 0.25], [0.75, 0.25], [0.25, 0.75]])
+    >>> epsilon, _, found = minimal_epsilon(
+    ...   attack,
+    ...   logits_fn,
+    ...   images,
+    ...   jnp.array([0, 0, 0]),
+    ...   key=jax.random.key(0),
+    ...   max_epsilon=0.2,
+    ... )
+    >>> epsilon.round(3), found
+    (Array([0.125,   inf, 0.   ], dtype=float32), Array([ True, False,  True]))
+
+    The robustness curve, at as many radii as you like:
+
+    >>> radii = jnp.array([0.0, 0.1, 0.15])
+    >>> jnp.mean(epsilon[None] > radii[:, None], axis=1).round(2)
+    Array([0.67, 0.67, 0.33], dtype=float32)
+  """
+  checks.check_callable('attack', attack)
+  if key is None:
+    raise ValueError('key must be one key or one per example; got None')
+  if max_epsilon is None:
+    raise ValueError('max_epsilon must be a number or [B]; got None')
+  inputs = inputs_lib.prepare(
+    logits_fn,
+    images,
+    labels,
+    epsilon=None,
+    step_size=0.0,
+    loss_fn=losses.margin,
+    bounds=None,
+    targets=None,
+    mask=None,
+    key=key,
+  )
+  batch = len(jax.tree.leaves(inputs.images)[0])
+  closest.check_integers('labels', inputs.labels, batch)
+  dtype = inputs_lib.compute_dtype(inputs.images)
+  limit = checks.number('max_epsilon', max_epsilon, dtype, batch)
+  if checks.is_concrete(limit) and not np.all(np.isfinite(limit)):
+    raise ValueError(f'max_epsilon must be finite; got {limit}')
+  return _run(
+    logits_fn,
+    Callee.of(attack),
+    inputs,
+    limit,
+    num_bisections=checks.count('num_bisections', num_bisections),
+  )
+
+
+def _bisect(
+  logits_fn: LogitsFn,
+  attack: FixedEpsilonAttack,
+  inputs: Inputs,
+  limit: Array,
+  *,
+  num_bisections: int,
+) -> MinimalEpsilon:
+  inputs, limit = jax.lax.stop_gradient((inputs, limit))
+  images = jax.tree.map(jnp.asarray, inputs.images)
+  labels = jnp.asarray(inputs.labels)
+  batch = labels.shape[0]
+  keys = inputs_lib.example_keys(inputs.key, batch)
+  limit = jnp.broadcast_to(jnp.asarray(limit), (batch,))
+
+  def succeeds(perturbed: Images) -> Array:
+    logits = jnp.asarray(logits_fn(perturbed))
+    if logits.ndim != 2:
+      raise ValueError(
+        f'logits must have shape [batch, classes]; got {logits.shape}'
+      )
+    return closest.predicts(logits, labels)[1]
+
+  def bisect(
+    i: Array, carry: tuple[Array, MinimalEpsilon]
+  ) -> tuple[Array, MinimalEpsilon]:
+    low, best = carry
+    first = i == 0
+    epsilon = jnp.where(first, limit, (low + best.epsilon) / 2)
+    # What is infinite by now stays so; any radius will do to keep it finite.
+    epsilon = jnp.where(best.found | first, epsilon, limit)
+    perturbed = attack(logits_fn, images, labels, epsilon, keys)
+    _check_alike(perturbed, images)
+    success = succeeds(perturbed) & (best.found | first)
+    low = jnp.where(success, low, epsilon)
+    # Below the smallest already there is nothing nearer: 0 stays 0.
+    better = success & (epsilon < best.epsilon)
+    new = MinimalEpsilon(epsilon, perturbed, success)
+    return low, select(better, new, best)
+
+  clean = succeeds(images)
+  zero = jnp.zeros_like(limit)
+  best = MinimalEpsilon(jnp.where(clean, zero, jnp.inf), images, clean)
+  _, best = jax.lax.fori_loop(0, num_bisections + 1, bisect, (zero, best))
+  return jax.lax.stop_gradient(best)
+
+
+def _check_alike(perturbed: Images, images: Images) -> None:
+  got, wanted = (
+    jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
+    for tree in (perturbed, images)
+  )
+  if got != wanted:
+    raise ValueError(
+      f'attack must return images like those it is given, {wanted}; got {got}'
+    )
+
+
+_run = compile_per_callable(_bisect, ('num_bisections',))
