@@ -1,4 +1,4 @@
-"""Carlini and Wagner: the distance and the margin weighed against each other."""
+"""Carlini and Wagner: distance and margin, weighed against each other."""
 
 from typing import NamedTuple
 
@@ -11,14 +11,13 @@ from advjax.attacks import inputs as inputs_lib
 from advjax.attacks.callables import compile_per_callable
 from advjax.attacks.closest import Closest
 from advjax.attacks.inputs import Inputs
-from advjax.attacks.search import Problem, problem_of, select, space_of
+from advjax.attacks.search import Problem, problem_of, space_of
 from advjax.norms import expand
 from advjax.types import Array, ArrayLike, Bounds, Labels, LogitsFn
 
 _LARGEST_CONST = 1e10
 # The border of the box is infinitely far away behind tanh: start inside.
 _INSIDE = 0.999999
-_PROGRESS = 0.9999
 
 
 class _Choices(NamedTuple):
@@ -35,8 +34,6 @@ class _Descent(NamedTuple):
   offset: Array  # [B, ...], from the originals, behind tanh
   mean: Array  # [B, ...], Adam's moments
   square: Array  # [B, ...]
-  checked: Array  # [B], the loss when progress was looked at last
-  active: Array  # bool [B]
   success: Array  # bool [B], whether this descent has fooled the network
   closest: Closest
 
@@ -66,16 +63,17 @@ def carlini_wagner(
 
   It minimises `|x - x_0|_2^2 + c * max(confidence - m(x), 0)` over w by Adam,
   where m is the margin by which the network is fooled, the largest logit other
-  than the label's less the label's, and `x = (lower + upper) / 2 +
-  (upper - lower) / 2 * tanh(w)` is inside the box by itself (where a pixel has
-  no bound on one side or both, x is w). Each row has a constant c of its own:
+  than the label's less the label's, and `x = middle + half * tanh(w)`, with the
+  middle and half the width of the box, is inside by itself (without both bounds
+  a pixel is its w). Each row has a constant c of its own:
   from one search to the next it grows tenfold until a search fools the network,
   and is bisected from then on; of ten searches or more, the last one repeats
   the smallest c that did.
 
-  A row's search ends before num_steps when its loss has not fallen by 0.01 % in
-  a tenth of them. Adam does not move pixels at the border of the box while c is
-  tiny: their gradient behind tanh is below its 1e-8.
+  A search takes all its steps. The authors' program ends one when the loss of
+  the batch no longer falls, so that what a row gets depends on the others.
+  Adam does not move pixels at the border of the box while c is tiny: their
+  gradient behind tanh is below its 1e-8.
 
   Carlini and Wagner 2016, arXiv 1608.04644.
 
@@ -83,9 +81,9 @@ def carlini_wagner(
     logits_fn: images `[B, ...]` -> logits `[B, K]`, normalisation included.
     images: float `[B, ...]` inside bounds.
     labels: int `[B]`.
-    num_steps: largest number of steps of a search, at least 1; static.
+    num_steps: steps of a search, at least 1; static.
     num_searches: constants tried per row, at least 1; static. The network is
-      evaluated num_searches * num_steps + 1 times at most.
+      evaluated num_searches * num_steps + 1 times.
     learning_rate: of Adam; may be traced, as the next two.
     initial_const: the first c, above 0.
     confidence: margin from which an image counts as fooling, in logits.
@@ -108,8 +106,8 @@ def carlini_wagner(
     >>> from advjax.attacks.carlini_wagner import carlini_wagner
     >>> logits_fn = lambda x: jnp.stack([x[:, 0], x[:, 1]], axis=-1)
     >>> images, labels = jnp.array([[0.5, 0.25]]), jnp.array([0])
-    >>> carlini_wagner(logits_fn, images, labels, num_steps=200).round(2)
-    Array([[0.37, 0.38]], dtype=float32)
+    >>> carlini_wagner(logits_fn, images, labels, num_steps=200).round(1)
+    Array([[0.4, 0.4]], dtype=float32)
   """
   num_steps = checks.count('num_steps', num_steps)
   num_searches = checks.count('num_searches', num_searches)
@@ -155,7 +153,7 @@ def _minimise(
       const = jnp.where(r == num_searches - 1, bracket.high, const)
     const = jnp.minimum(const, _LARGEST_CONST)
     best, success = _descend(
-      logits_fn, problem, choices, const, ~done, best, num_steps
+      logits_fn, problem, choices, const, best, num_steps
     )
     high = jnp.where(success, jnp.minimum(bracket.high, const), bracket.high)
     low = jnp.where(success, bracket.low, jnp.maximum(bracket.low, const))
@@ -175,7 +173,6 @@ def _descend(
   problem: Problem,
   choices: _Choices,
   const: Array,
-  active: Array,
   best: Closest,
   num_steps: int,
 ) -> tuple[Closest, Array]:
@@ -183,23 +180,20 @@ def _descend(
   space = space_of(problem, norms.l2)
   dtype = problem.lower.dtype
   originals = problem.images.astype(dtype)
-  origin = _behind_tanh(problem, originals)
-  centre = _before_tanh(problem, origin)
-  period = -(-num_steps // 10)
+  origin = _to_w(problem, originals)
+  centre = _to_images(problem, origin)
 
-  def step(carry: tuple[Array, _Descent]) -> tuple[Array, _Descent]:
-    t, state = carry
+  def step(t: Array, state: _Descent) -> _Descent:
     x, pull = jax.vjp(
-      lambda offset: _before_tanh(problem, origin + offset), state.offset
+      lambda offset: _to_images(problem, origin + offset), state.offset
     )
     images = space.images([x - originals])[0]
     margins, fooled, gradient = closest.climb(logits_fn, problem, images)
-    success = fooled & (margins >= choices.confidence) & state.active
+    success = fooled & (margins >= choices.confidence)
     size = norms.l2.size(closest.moved(problem, images))
 
     distance = x - centre
     lacking = jnp.maximum(choices.confidence - margins, 0)
-    loss = const * lacking + _sum_squares(distance)
     weight = jnp.where(lacking > 0, const, 0)  # No gradient of a NaN either.
     slope = closest.finite(
       pull(2 * distance - expand(weight, gradient) * gradient)[0]
@@ -211,39 +205,24 @@ def _descend(
     scale = jnp.sqrt(square / (1 - 0.999**age)) + 1e-8
     unit = mean / (1 - 0.9**age) / scale
 
-    look = t % period == 0
-    falls = loss <= _PROGRESS * state.checked
-    new = _Descent(
+    return _Descent(
       offset=state.offset - choices.learning_rate * unit,
       mean=mean,
       square=square,
-      checked=jnp.where(look, loss, state.checked),
-      active=state.active & (falls | ~look),
       success=state.success | success,
       closest=closest.nearer(state.closest, images, size, success),
     )
-    return t + 1, select(state.active, new, state)
 
   still = jnp.zeros(problem.images.shape, dtype)
   state = _Descent(
     offset=still,
     mean=still,
     square=still,
-    checked=jnp.full_like(best.size, jnp.inf),
-    active=active,
-    success=jnp.zeros_like(active),
+    success=jnp.zeros(best.size.shape, bool),
     closest=best,
   )
-  _, state = jax.lax.while_loop(
-    lambda carry: (carry[0] < num_steps) & jnp.any(carry[1].active),
-    step,
-    (jnp.int32(0), state),
-  )
+  state = jax.lax.fori_loop(0, num_steps, step, state)
   return state.closest, state.success
-
-
-def _sum_squares(x: Array) -> Array:
-  return jnp.sum(x**2, axis=tuple(range(1, x.ndim)))
 
 
 def _middle_and_half(problem: Problem) -> tuple[Array, Array, Array]:
@@ -255,15 +234,15 @@ def _middle_and_half(problem: Problem) -> tuple[Array, Array, Array]:
   return middle, half, closed
 
 
-def _behind_tanh(problem: Problem, images: Array) -> Array:
-  """What _before_tanh makes images of, nearly."""
+def _to_w(problem: Problem, images: Array) -> Array:
+  """What `_to_images` makes these images of, nearly."""
   middle, half, closed = _middle_and_half(problem)
   share = (images - middle) / jnp.where(half > 0, half, 1)
   inside = jnp.arctanh(_INSIDE * jnp.clip(share, -1, 1))
   return jnp.where(closed, inside, images)
 
 
-def _before_tanh(problem: Problem, w: Array) -> Array:
+def _to_images(problem: Problem, w: Array) -> Array:
   """Images inside the box, from anything."""
   middle, half, closed = _middle_and_half(problem)
   return jnp.where(closed, middle + half * jnp.tanh(w), w)

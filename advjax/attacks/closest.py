@@ -68,12 +68,10 @@ def prepare(
 
 def check_integers(name: str, labels: Any, batch: int) -> None:
   """Checks for one integer class per image."""
-  dtype, shape = getattr(labels, 'dtype', None), getattr(labels, 'shape', None)
-  if shape != (batch,) or not jnp.issubdtype(dtype, jnp.integer):
-    raise ValueError(
-      f'{name} must be int [{batch}], a class per image; '
-      f'got {dtype} of shape {shape}'
-    )
+  whole = hasattr(labels, 'dtype') and jnp.issubdtype(labels.dtype, jnp.integer)
+  if not whole or labels.shape != (batch,):
+    got = jax.tree.map(lambda x: f'{x.dtype} {x.shape}', labels)
+    raise ValueError(f'{name} must be int [{batch}]; got {got}')
 
 
 def norm_of(norm: str | Norm, allowed: tuple[str, ...]) -> Norm:

@@ -81,8 +81,8 @@ def deepfool(
     >>> from advjax.attacks.deepfool import deepfool
     >>> logits_fn = lambda x: jnp.stack([x[:, 0], x[:, 1]], axis=-1)
     >>> images, labels = jnp.array([[0.5, 0.25]]), jnp.array([0])
-    >>> deepfool(logits_fn, images, labels, norm='linf').round(4)
-    Array([[0.3724, 0.3776]], dtype=float32)
+    >>> deepfool(logits_fn, images, labels, norm='linf') - images
+    Array([[-0.1276,  0.1276]], dtype=float32)
   """
   search = make_deepfool(
     checks.count('num_steps', num_steps),
