@@ -28,7 +28,7 @@ def linf_step(weights: Array, gap: Array, lower: Array, upper: Array) -> Array:
 
   Args:
     weights: float `[B, D]`, finite.
-    gap: float `[B]`, finite; negative on the other side of the plane.
+    gap: float `[B]`, negative on the other side of the plane; NaN: no plane.
     lower: `[B, D]`, at most 0, -inf where there is no bound.
     upper: `[B, D]`, at least 0.
 
@@ -96,8 +96,8 @@ def l1_step(weights: Array, gap: Array, lower: Array, upper: Array) -> Array:
     >>> import jax.numpy as jnp
     >>> from advjax.attacks import hyperplane
     >>> box = jnp.array([[-1.0, -1.0]]), jnp.array([[0.5, 1.0]])
-    >>> hyperplane.l1_step(jnp.array([[3.0, 1.0]]), jnp.array([2.0]), *box)
-    Array([[0.5, 0.5]], dtype=float32)
+    >>> hyperplane.l1_step(jnp.array([[3.0, 1.0]]), jnp.array([1.75]), *box)
+    Array([[0.5 , 0.25]], dtype=float32)
   """
   sign, size, room, length = _towards(weights, gap, lower, upper)
   return sign * _one_by_one(size, room, length)
@@ -152,6 +152,7 @@ def _towards(
   What has no weight has no room either.
   """
   size, largest = _scaled(weights)
+  gap = jnp.where(jnp.isnan(gap), 0, gap)
   length = jnp.abs(gap) / jnp.where(largest > 0, largest, 1)
   length = jnp.minimum(length, jnp.finfo(length.dtype).max)
   sign = jnp.sign(weights) * jnp.sign(gap)[:, None]
