@@ -11,10 +11,12 @@ from matplotlib.figure import Figure
 
 from advjax.files import replacing
 from advjax.reporting import charts, pictures, training
+from advjax.reporting.evaluated.drawn import without_large, without_transfer
 from advjax.reporting.values import (
   Report,
   attacks_of,
   finite,
+  is_evaluated,
   members_of,
   short,
 )
@@ -169,7 +171,7 @@ def report_pictures(
 
 
 def _bars(report: Report, attacked: bool) -> Picture:
-  several = len(members_of(report)) > 1
+  several = len(members_of(report)) > 1 and not is_evaluated(report)
   caption = 'Accuracy on the test images with 95 % intervals, in per cent.'
   if attacked:
     caption += (
@@ -181,7 +183,7 @@ def _bars(report: Report, attacked: bool) -> Picture:
       ' Hatched: images perturbed on another member (the one that fools it '
       'most), which is no measure of robustness.'
     )
-  figure = charts.accuracy_bars(report)
+  figure = charts.accuracy_bars(without_transfer(report))
   return draw('accuracy', 'Accuracy, clean and under attack', caption, figure)
 
 
@@ -198,7 +200,7 @@ def _curves(report: Report) -> Picture:
       ' Transfer, below, uses the same images on the members that they were '
       'not made for.'
     )
-  figure = charts.robustness_curves(report)
+  figure = charts.robustness_curves(without_large(report))
   return draw('robustness', 'Accuracy over epsilon', caption, figure)
 
 

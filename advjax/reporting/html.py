@@ -4,10 +4,12 @@ import os
 from collections.abc import Iterator, Sequence
 
 from advjax.reporting import page
+from advjax.reporting.evaluated.parts import STYLE, Part, section
 from advjax.reporting.gallery import Picture
+from advjax.reporting.sanity.findings import suspicions
 from advjax.reporting.sentences import explain
 from advjax.reporting.tables import format_html, results_table
-from advjax.reporting.values import Report, members_of
+from advjax.reporting.values import Report, is_evaluated, members_of
 
 
 def write_report(
@@ -15,6 +17,7 @@ def write_report(
   report: Report,
   pictures: Sequence[Picture] = (),
   title: str = 'Robustness report',
+  parts: Sequence[Part] = (),
 ) -> None:
   """Writes the page of a run: self-contained, nothing loaded from elsewhere.
 
@@ -27,15 +30,19 @@ def write_report(
     report: the content of report.json.
     pictures: the figures, in the order of the page.
     title: the heading.
+    parts: what only an evaluation has, from `evaluated_parts`.
   """
   sections = [
     *_warnings(report),
     *_sentences(report),
     *_results(report),
+    *(section(part) for part in parts),
     *page.figures_section(pictures),
     *page.origin_section(report),
   ]
-  page.write_page(path, title, _facts(report), sections)
+  page.write_page(
+    path, title, _facts(report), sections, style=STYLE if parts else ''
+  )
 
 
 def _facts(report: Report) -> list[str]:
@@ -55,6 +62,7 @@ def _warnings(report: Report) -> Iterator[str]:
   warnings = [str(text) for text in report.get('warnings', ())]
   for name, member in members_of(report).items():
     warnings += [f'{name}: {text}' for text in member.get('warnings', ())]
+  warnings += suspicions(report.get('sanity', ()))
   yield from page.warnings_section(warnings)
 
 
@@ -71,10 +79,12 @@ def _results(report: Report) -> Iterator[str]:
   if not members_of(report):
     return
   table = format_html(results_table(report))
+  note = 'White box: images made with its own gradients.'
+  if not is_evaluated(report):
+    note += ' Transfer: images made for another member.'
   yield (
     '<section id="results"><h2>Results</h2>'
     f'{page.scroll(table, "Results")}'
-    '<p class="facts"><small>A column is the member that is scored. White box: '
-    'images made with its own gradients. Transfer: images made for another '
-    'member. In brackets: 95 % intervals (Wilson).</small></p></section>'
+    f'<p class="facts"><small>A column is the member that is scored. {note} In '
+    'brackets: 95 % intervals (Wilson).</small></p></section>'
   )

@@ -135,19 +135,25 @@ def figures_section(pictures: Sequence[Picture]) -> Iterator[str]:
   """Yields the section of the figures, if there are any."""
   if not pictures:
     return
-  parts = ['<section id="figures"><h2>Figures</h2>\n<div class="gallery">']
-  for picture in pictures:
-    data = base64.b64encode(picture.png).decode()
-    width, height = struct.unpack('>II', picture.png[16:24])
-    name, title = escape(picture.name), escape(picture.title)
-    half = ' half' if picture.half else ''
-    parts.append(
-      f'<article class="picture{half}" id="{name}"><h3>{title}</h3>\n'
-      f'<figure><img src="data:image/png;base64,{data}" alt="{title}" '
-      f'width="{width}" height="{height}">'
-      f'<figcaption>{escape(picture.caption)}</figcaption></figure></article>'
-    )
-  yield '\n'.join([*parts, '</div></section>'])
+  articles = '\n'.join(picture_html(picture) for picture in pictures)
+  yield (
+    '<section id="figures"><h2>Figures</h2>\n<div class="gallery">\n'
+    f'{articles}\n</div></section>'
+  )
+
+
+def picture_html(picture: Picture) -> str:
+  """Returns a figure with its title and caption, the image inside the page."""
+  data = base64.b64encode(picture.png).decode()
+  width, height = struct.unpack('>II', picture.png[16:24])
+  name, title = escape(picture.name), escape(picture.title)
+  half = ' half' if picture.half else ''
+  return (
+    f'<article class="picture{half}" id="{name}"><h3>{title}</h3>\n'
+    f'<figure><img src="data:image/png;base64,{data}" alt="{title}" '
+    f'width="{width}" height="{height}">'
+    f'<figcaption>{escape(picture.caption)}</figcaption></figure></article>'
+  )
 
 
 def origin_section(report: Report, work: str = '') -> Iterator[str]:

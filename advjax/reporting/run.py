@@ -11,6 +11,7 @@ import numpy as np
 from advjax.evaluation.members import Evaluation, save_examples
 from advjax.files import replacing, write_json
 from advjax.reporting import gallery, html, sentences, tables
+from advjax.reporting.evaluated.parts import evaluated_lines, evaluated_parts
 from advjax.reporting.training import history_of
 from advjax.reporting.values import attack_label
 
@@ -65,8 +66,10 @@ def write_run(
   pictures = gallery.report_pictures(
     report, histories, examples, seed=report['seeds'][0]
   )
-  gallery.save_figures(pictures, workdir / 'figures')
-  html.write_report(workdir / 'report.html', report, pictures, title)
+  parts = evaluated_parts(report)
+  own = [picture for part in parts for picture in part.pictures]
+  gallery.save_figures([*pictures, *own], workdir / 'figures')
+  html.write_report(workdir / 'report.html', report, pictures, title, parts)
   count = min(32, len(labels))
   batch = ', '.join(
     f'{name} {(values[:count] == labels[:count]).sum()} / {count}'
@@ -82,6 +85,7 @@ def write_run(
       f'({attack_label(first, entry)}, made on {members[0]})',
       '',
       *sentences.explain(report),
+      *evaluated_lines(report),
     ]
   )
 

@@ -1,17 +1,20 @@
 """The results table of a report, for the terminal and for the page."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from advjax.reporting.sanity.scores import score_of
 from advjax.reporting.values import (
   Interval,
   Report,
   attack_label,
   attacks_of,
+  autoattack_runs,
   entry_of,
   finite,
   interval_of,
+  is_evaluated,
   members_of,
   percent,
   short,
@@ -38,7 +41,7 @@ def results_table(report: Report) -> tuple[Row, ...]:
 
   A column belongs to the member that is scored; under each attack the lines say
   on whose gradients the images were made: its own (white box) or those of
-  another member (transfer).
+  another member (transfer). An evaluation has AutoAttack, and transfer apart.
 
   Args:
     report: the content of report.json.
@@ -52,20 +55,13 @@ def results_table(report: Report) -> tuple[Row, ...]:
   rows.append(
     Row(
       'clean accuracy',
-      tuple(_accuracy(member, 'clean_accuracy') for member in members.values()),
+      tuple(
+        accuracy_text(member, 'clean_accuracy') for member in members.values()
+      ),
     )
   )
   rows += _test_losses(members)
-  for attack, sample in attacks_of(report).items():
-    rows.append(Row(_attack_heading(attack, sample)))
-    entries = [entry_of(report, name, attack) or {} for name in members]
-    rows.append(
-      Row('  white box', tuple(_accuracy(e, 'white_box') for e in entries))
-    )
-    for source, entry in zip(members, entries, strict=True):
-      if entry.get('transfer'):
-        cells = tuple(_transfer(entry, source, target) for target in members)
-        rows.append(Row(f'  transfer from {source}', cells))
+  rows += _evaluated(report) if is_evaluated(report) else _attacked(report)
   if any(finite(m.get('train_seconds')) is not None for m in members.values()):
     rows.append(Row('time'))
   rows += _simple_row('  training', members, 'train_seconds', _seconds)
@@ -73,6 +69,44 @@ def results_table(report: Report) -> tuple[Row, ...]:
     '  per training step', members, 'step_milliseconds', _milliseconds
   )
   return tuple(rows)
+
+
+def _attacked(report: Report) -> Iterator[Row]:
+  """Yields white box and transfer under each attack."""
+  members = members_of(report)
+  for attack, sample in attacks_of(report).items():
+    yield Row(_attack_heading(attack, sample))
+    entries = [entry_of(report, name, attack) or {} for name in members]
+    cells = tuple(accuracy_text(entry, 'white_box') for entry in entries)
+    yield Row('  white box', cells)
+    for source, entry in zip(members, entries, strict=True):
+      if entry.get('transfer'):
+        cells = tuple(_transfer(entry, source, target) for target in members)
+        yield Row(f'  transfer from {source}', cells)
+
+
+def _evaluated(report: Report) -> Iterator[Row]:
+  """Yields white box alone, a line per attack, and AutoAttack."""
+  members = members_of(report)
+  attacks = attacks_of(report)
+  if attacks:
+    yield Row('white box')
+  for attack, sample in attacks.items():
+    entries = [entry_of(report, name, attack) or {} for name in members]
+    cells = tuple(accuracy_text(entry, 'white_box') for entry in entries)
+    yield Row(f'  {_attack_heading(attack, sample)}', cells)
+  runs = autoattack_runs(report)
+  if runs:
+    yield Row('AutoAttack')
+  for where, found in runs.items():
+    scores = (
+      score_of(report, found.get(name, {}), 'accuracy') for name in members
+    )
+    cells = tuple(
+      _with_interval(score and score.value, score and score[1:], None)
+      for score in scores
+    )
+    yield Row(f'  {where}', cells)
 
 
 def format_text(rows: Sequence[Row]) -> str:
@@ -167,7 +201,8 @@ def _attack_heading(attack: str, sample: Mapping[str, Any]) -> str:
   return ', '.join(parts)
 
 
-def _accuracy(entry: Mapping[str, Any], name: str) -> str:
+def accuracy_text(entry: Mapping[str, Any], name: str) -> str:
+  """Writes `entry[name]` as '98.6 ± 0.4 % [96.8, 99.4]'."""
   std = finite(entry.get(f'{name}_std'))
   return _with_interval(entry.get(name), interval_of(entry, name), std)
 

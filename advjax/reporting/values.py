@@ -96,10 +96,18 @@ def attack_label(key: str, entry: Mapping[str, Any]) -> str:
   """
   stem, _, rest = key.partition('-')
   name = _NAMES.get(stem.lower(), stem.upper())
+  kind, _, numbers = rest.partition('-')
+  if kind.isalpha():  # 'ce' of 'apgd-ce', 't' of 'fab-t-100'
+    name, rest = f'{name}-{kind.upper()}', numbers
   num_steps = finite(entry.get('num_steps'))
   if num_steps is not None and num_steps > 1 and not rest:
     rest = f'{num_steps:.0f}'
   return f'{name}-{rest}' if rest else name
+
+
+def is_evaluated(report: Report) -> bool:
+  """Returns whether a report has a sanity section and parts of its own."""
+  return 'sanity' in report
 
 
 def members_of(report: Report) -> dict[str, Mapping[str, Any]]:
@@ -131,3 +139,26 @@ def transfer_of(
   value = finite(entry.get('transfer', {}).get(target))
   ends = {'transfer_ci': entry.get('transfer_ci', {}).get(target)}
   return value, interval_of(ends, 'transfer')
+
+
+def autoattack_runs(
+  report: Report,
+) -> dict[str, dict[str, Mapping[str, Any]]]:
+  """Returns the runs of AutoAttack: where -> member -> its entry.
+
+  Example:
+    >>> entry = {'version': 'plus', 'epsilon': 0.1, 'norm': 'linf'}
+    >>> list(autoattack_runs({'members': {'base': {'autoattack': [entry]}}}))
+    ['plus, epsilon 0.1, linf']
+  """
+  runs: dict[str, dict[str, Mapping[str, Any]]] = {}
+  for name, member in members_of(report).items():
+    for entry in member.get('autoattack', ()):
+      epsilon = finite(entry.get('epsilon'))
+      where = (
+        str(entry.get('version', 'version unknown')),
+        'epsilon unknown' if epsilon is None else f'epsilon {short(epsilon)}',
+        str(entry.get('norm', 'norm unknown')),
+      )
+      runs.setdefault(', '.join(where), {})[name] = entry
+  return runs

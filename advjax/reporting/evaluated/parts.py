@@ -1,0 +1,230 @@
+"""The parts of a page that only an evaluation has, in their order."""
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import NamedTuple
+
+from advjax.reporting import page
+from advjax.reporting.evaluated import charts, matrices, sanity, shading, tables
+from advjax.reporting.evaluated.autoattack import (
+  autoattack_lines,
+  autoattack_steps,
+)
+from advjax.reporting.gallery import Picture, draw
+from advjax.reporting.sanity.findings import suspicions
+from advjax.reporting.tables import Row, format_html
+from advjax.reporting.values import Report, members_of, percent
+
+_MAX_TRANSFER = 4  # Attacks; the others are folded.
+
+STYLE = shading.STYLE + sanity.STYLE
+
+
+class Part(NamedTuple):
+  """A section of the page.
+
+  Attributes:
+    name: its anchor.
+    title: its heading.
+    html: what stands in it, every text escaped.
+    pictures: the figures in it, which are files too.
+  """
+
+  name: str
+  title: str
+  html: str
+  pictures: tuple[Picture, ...] = ()
+
+
+def evaluated_parts(report: Report) -> list[Part]:
+  """Returns a part for everything that was measured.
+
+  Args:
+    report: The content of report.json; that of `compare` has none of it.
+
+  Returns:
+    The parts in the order of the page.
+  """
+  return [
+    *_sanity(report),
+    *_autoattack(report),
+    *_transfer(report),
+    *_noise(report),
+    *_minimal(report),
+    *_classes(report),
+    *_traces(report),
+    *_rounding(report),
+    *_corruptions(report),
+  ]
+
+
+def evaluated_lines(report: Report) -> Iterator[str]:
+  """Yields what the terminal shows of it: AutoAttack and the suspicions."""
+  lines = list(autoattack_lines(report))
+  findings = report.get('sanity', ())
+  if findings:
+    lines += [
+      f'sanity: {sanity.sanity_line(findings)}',
+      *(f'warning: {text}' for text in suspicions(findings)),
+    ]
+  if lines:
+    yield ''
+    yield from lines
+
+
+def section(part: Part) -> str:
+  """Returns a part as a section of the page."""
+  return (
+    f'<section id="{part.name}"><h2>{part.title}</h2>\n{part.html}</section>'
+  )
+
+
+def _sanity(report: Report) -> Iterator[Part]:
+  listed = sanity.sanity_html(report.get('sanity', ()))
+  if listed:
+    note = _note(
+      'Suspicious: more than chance in the test images explains, by the 95 % '
+      'interval of the difference. Passed is no proof of robustness: it says '
+      'that this check found nothing.'
+    )
+    yield Part('sanity', 'Can these numbers be trusted?', listed + note)
+
+
+def _autoattack(report: Report) -> Iterator[Part]:
+  rows = autoattack_steps(report)
+  if rows:
+    note = _note(
+      'Each attack runs on the images that those above it left standing; what '
+      'stands after all of them is right on the clean image and under every '
+      'attack. Forward and backward count images through the network.'
+    )
+    table = _table(rows, 'Attacks of AutoAttack')
+    yield Part('autoattack', 'AutoAttack, attack by attack', table + note)
+
+
+def _transfer(report: Report) -> Iterator[Part]:
+  listed = matrices.transfer_tables(report)
+  if listed:
+    note = _note(
+      'Accuracy in per cent. A row is the member whose gradients made the '
+      'images, a column the member that is scored on them. Framed: white box. '
+      'All others are transfer, which is no measure of robustness.'
+    )
+    text = shading.side_by_side(listed[:_MAX_TRANSFER], 'Transfer')
+    more = listed[_MAX_TRANSFER:]
+    if more:
+      several = f'{len(more)} more attack{"" if len(more) == 1 else "s"}'
+      folded = shading.side_by_side(more, 'More transfer')
+      text += f'<details><summary>{several}</summary>{folded}</details>'
+    yield Part('transfer', 'Made on one, scored on another', text + note)
+
+
+def _noise(report: Report) -> Iterator[Part]:
+  rows = tables.noise_rows(report)
+  if rows:
+    note = _note(
+      'Random perturbations in the same ball, beside attacks (white box). What '
+      'does not beat noise has found nothing.'
+    )
+    yield Part('noise', 'Noise of the same size', _table(rows, 'Noise') + note)
+
+
+def _minimal(report: Report) -> Iterator[Part]:
+  rows = tables.minimal_rows(report)
+  if rows:
+    note = _note(
+      'Median size of the smallest perturbation found per image, and on how '
+      'many images one was found. An upper bound of the distance to the '
+      'nearest image of another class.'
+    )
+    yield Part(
+      'minimal',
+      'Smallest perturbations',
+      _table(rows, 'Smallest perturbations') + note,
+    )
+
+
+def _classes(report: Report) -> Iterator[Part]:
+  rows = tables.class_rows(report)
+  if not rows:
+    return
+  shown, count = len(charts.shown_classes(report)), len(rows) - 1
+  caption = (
+    'Accuracy of each class: hollow on clean images, filled under the attack '
+    'that leaves the member the least.'
+  )
+  if shown < count:
+    caption += (
+      f' Drawn are the {shown} of {count} classes that the attacks break most.'
+    )
+  picture = draw(
+    'class_accuracy',
+    'Accuracy by class, clean and attacked',
+    caption,
+    charts.class_chart(report),
+  )
+  folded = _table(rows, 'Classes')
+  yield Part(
+    'per_class',
+    'Class by class',
+    f'{page.picture_html(picture)}\n<details><summary>All {count} classes, in '
+    f'numbers</summary>{folded}</details>',
+    (picture,),
+  )
+
+
+def _traces(report: Report) -> Iterator[Part]:
+  rows = tables.gradient_rows(report)
+  drawn: tuple[Picture, ...] = ()
+  if charts.traced_attacks(report):
+    caption = (
+      'Mean loss (above) and accuracy (below) after each step of the attacks, '
+      'white box; step 0 is the clean image. A loss that still climbs at the '
+      'last step asks for more steps; one that stays flat from the first is a '
+      'sign of masked gradients.'
+    )
+    figure = charts.trace_chart(report)
+    drawn = (draw('loss_per_step', 'Loss and accuracy', caption, figure),)
+  text = ''.join(page.picture_html(picture) for picture in drawn)
+  if rows:
+    text += '<h3>Gradients at the clean images</h3>\n'
+    text += _table(rows, 'Gradients') + _note(
+      'Share of the test images whose gradient is zero in every pixel, or not '
+      'finite in any: there, attacks cannot see where to go.'
+    )
+  if text:
+    yield Part('traces', 'Step by step', text, drawn)
+
+
+def _rounding(report: Report) -> Iterator[Part]:
+  rows = tables.rounding_rows(report)
+  if rows:
+    note = _note(
+      'Accuracy on the perturbed images as they are (white box), and once they '
+      'are rounded to multiples of 1/255, as an image file does.'
+    )
+    yield Part('rounding', 'Rounded to 8 bits', _table(rows, 'Rounding') + note)
+
+
+def _corruptions(report: Report) -> Iterator[Part]:
+  listed = matrices.corruption_tables(report)
+  if listed:
+    means = ', '.join(
+      f'{name} {percent(member["corruption_accuracy"])}'
+      for name, member in members_of(report).items()
+      if member.get('corruption_accuracy') is not None
+    )
+    note = _note(
+      'Accuracy in per cent on corrupted test images, by severity from 1 to 5. '
+      + (f'Mean over all of them: {means}.' if means else '')
+    )
+    text = shading.side_by_side(listed, 'Corruptions')
+    yield Part('corruptions', 'Common corruptions', text + note)
+
+
+def _table(rows: Sequence[Row], label: str) -> str:
+  return page.scroll(format_html(rows), label)
+
+
+def _note(text: str) -> str:
+  return f'<p class="facts"><small>{escape(text)}</small></p>'
