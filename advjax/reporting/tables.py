@@ -94,7 +94,8 @@ def _evaluated(report: Report) -> Iterator[Row]:
   for attack, sample in attacks.items():
     entries = [entry_of(report, name, attack) or {} for name in members]
     cells = tuple(accuracy_text(entry, 'white_box') for entry in entries)
-    yield Row(f'  {_attack_heading(attack, sample)}', cells)
+    heading = _attack_heading(attack, {**sample, 'step_size': None})
+    yield Row(f'  {heading}', cells)
   runs = autoattack_runs(report)
   if runs:
     yield Row('AutoAttack')

@@ -16,6 +16,7 @@ from advjax.reporting.tables import Row, format_html
 from advjax.reporting.values import Report, members_of, percent
 
 _MAX_TRANSFER = 4  # Attacks; the others are folded.
+_MAX_RUNS = 6  # Of AutoAttack; more are folded.
 
 STYLE = shading.STYLE + sanity.STYLE
 
@@ -98,8 +99,11 @@ def _autoattack(report: Report) -> Iterator[Part]:
       'stands after all of them is right on the clean image and under every '
       'attack. Forward and backward count images through the network.'
     )
-    table = _table(rows, 'Attacks of AutoAttack')
-    yield Part('autoattack', 'AutoAttack, attack by attack', table + note)
+    text = _table(rows, 'Attacks of AutoAttack')
+    num_runs = sum(not row.cells for row in rows)
+    if num_runs > _MAX_RUNS:
+      text = f'<details><summary>All {num_runs} runs</summary>{text}</details>'
+    yield Part('autoattack', 'AutoAttack, attack by attack', text + note)
 
 
 def _transfer(report: Report) -> Iterator[Part]:
@@ -218,7 +222,16 @@ def _corruptions(report: Report) -> Iterator[Part]:
       'Accuracy in per cent on corrupted test images, by severity from 1 to 5. '
       + (f'Mean over all of them: {means}.' if means else '')
     )
-    text = shading.side_by_side(listed, 'Corruptions')
+    # The means of all members have a line of their own.
+    first = [] if len(listed) == 1 else listed[:1]
+    text = '\n'.join(
+      shading.side_by_side(listed_here, label)
+      for listed_here, label in (
+        (first, 'Mean corruption'),
+        (listed[len(first) :], 'Corruptions'),
+      )
+      if listed_here
+    )
     yield Part('corruptions', 'Common corruptions', text + note)
 
 

@@ -186,9 +186,14 @@ def few(report: Report) -> float:
 
   0.2 %, as in AutoAttack's own check of Square, and 2 images at least: which
   images fall at the very border depends on random draws.
+
+  Example:
+    >>> [few({'dataset': {'num_test': count}}) for count in (100, 10_000)]
+    [0.025, 0.00205]
   """
   count = num_images(report)
-  return max(0.002, 2 / count if count else 0.0)
+  # Half an image more, for accuracies are rounded.
+  return (max(0.002 * count, 2) + 0.5) / count if count else 0.002
 
 
 def large_epsilon(
