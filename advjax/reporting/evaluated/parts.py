@@ -183,9 +183,9 @@ def _traces(report: Report) -> Iterator[Part]:
   if charts.traced_attacks(report):
     caption = (
       'Mean loss (above) and accuracy (below) after each step of the attacks, '
-      'white box; step 0 is the clean image. A loss that still climbs at the '
-      'last step asks for more steps; one that stays flat from the first is a '
-      'sign of masked gradients.'
+      'white box; step 0 is where they start, PGD at a random point. A loss '
+      'that still climbs at the last step asks for more steps; one that stays '
+      'flat from the first is a sign of masked gradients.'
     )
     figure = charts.trace_chart(report)
     drawn = (draw('loss_per_step', 'Loss and accuracy', caption, figure),)
