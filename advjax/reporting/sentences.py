@@ -116,7 +116,13 @@ def _robustness(report: Report) -> Iterator[str]:
       if is_below(worst[second], worst[best]):
         points = _points(worst[best].value - worst[second].value)
         ahead = second if len(worst) == 2 else f'the next, {second},'
-        text += f' {best} is more robust than {ahead} by {points}.'
+        if _is_suspicious(report, best):
+          text += (
+            f' The numbers of {best} are suspicious (see the warnings), so its '
+            f'lead of {points} over {second} shows nothing.'
+          )
+        else:
+          text += f' {best} is more robust than {ahead} by {points}.'
       else:
         text += (
           f' The intervals of {best} and {second} overlap: these images do not '
@@ -127,6 +133,14 @@ def _robustness(report: Report) -> Iterator[str]:
         ' It is not robust.' if len(worst) == 1 else ' None of them is robust.'
       )
     yield text
+
+
+def _is_suspicious(report: Report, name: str) -> bool:
+  """Whether the findings of an evaluation speak against a member's numbers."""
+  return any(
+    finding['member'] == name and finding['passed'] is False
+    for finding in report.get('sanity', ())
+  )
 
 
 def _worst_cases(

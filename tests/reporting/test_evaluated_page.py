@@ -219,6 +219,16 @@ def test_the_strongest_attack_may_be_autoattack(report):
   assert any('masks' in line for line in explain(report))
 
 
+def test_a_suspicious_member_is_not_called_more_robust(report):
+  (said,) = (line for line in explain(report) if 'strongest' in line)
+  assert 'pgd_at is more robust than the next, single_step, by 71' in said
+  report['sanity'][-1] |= {'passed': False}
+  assert report['sanity'][-1]['member'] == 'pgd_at'
+  (said,) = (line for line in explain(report) if 'strongest' in line)
+  assert 'is more robust' not in said
+  assert 'The numbers of pgd_at are suspicious' in said
+
+
 def test_charts_of_every_report_leave_out_what_is_far(report):
   cut = without_large(report)['members']['base']['robust_accuracy']
   curve = cut['pgd-10']['curve']

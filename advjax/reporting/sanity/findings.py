@@ -14,7 +14,7 @@ RULES: dict[str, Rule] = {
   'nothing stands in a large ball': attacks.reaches_chance,
   'many steps beat one': attacks.steps_help,
   'more steps and restarts help': attacks.effort_helps,
-  'gradients are not masked': attacks.unmasked,
+  'one step and many agree': attacks.unmasked,
   'gradients are there': measurements.gradients_are_there,
   'white box beats transfer': measurements.white_box_beats_transfer,
   'attacks beat noise': measurements.attacks_beat_noise,
