@@ -2,8 +2,6 @@
 
 import ast
 import json
-import pathlib
-import sys
 
 import numpy as np
 import pytest
@@ -24,10 +22,8 @@ from experiments.benchmarks.nsl import (
 from experiments.benchmarks.nsl import (
   training as nsl_training,
 )
-from experiments.benchmarks.nsl import (
-  venv as nsl_venv,
-)
 from experiments.benchmarks.nsl.cases import Case
+from experiments.benchmarks.nsl.venv import PEER
 from experiments.benchmarks.nsl.verdicts import failures
 from tests import reference
 
@@ -320,57 +316,6 @@ def test_the_ratio_is_ours_over_that_of_nsl():
   assert 'FGSM 0.2' in text
 
 
-# ------------------------------------------------------- the venv and its jobs
-
-
-def test_a_python_that_is_too_new_or_not_there_is_named(tmp_path):
-  with pytest.raises(ValueError, match=r"'no-such-python' is not there; give"):
-    nsl_venv.find_python('no-such-python')
-  fake = tmp_path / 'python3.99'
-  fake.write_text('#!/bin/sh\necho 3.99\n')
-  fake.chmod(0o755)
-  with pytest.raises(ValueError, match=r'needs Python 3.10 or 3.11.*is 3.99'):
-    nsl_venv.find_python(str(fake))
-
-
-def test_a_folder_that_is_no_venv_stays_as_it_is(tmp_path):
-  (tmp_path / 'mine').write_text('x')
-  with pytest.raises(ValueError, match=r'is there and is no venv'):
-    nsl_venv.prepare(tmp_path, None)
-  assert [path.name for path in tmp_path.iterdir()] == ['mine']
-
-
-def test_a_venv_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
-  broken = tmp_path / 'python'
-  broken.write_text(
-    '#!/bin/sh\n[ "$1" = -I ] && echo 3.11 && exit\n'
-    'mkdir -p "$3"; echo ERROR: no disk >&2; exit 1\n'
-  )
-  broken.chmod(0o755)
-  with pytest.raises(ValueError, match=r'making the venv failed: ERROR: no di'):
-    nsl_venv.prepare(tmp_path / 'venv', str(broken))
-  assert not (tmp_path / 'venv').exists()
-
-
-def test_jobs_go_to_the_other_side_and_come_back(tmp_path, monkeypatch):
-  peer = tmp_path / 'peer.py'
-  peer.write_text(
-    'import json, pathlib, sys\n'
-    'import numpy as np\n'
-    'folder = pathlib.Path(sys.argv[1])\n'
-    "job = json.loads((folder / 'job.json').read_text())\n"
-    "if job['task'] == 'fail': sys.exit('it went wrong')\n"
-    "arrays = dict(np.load(folder / 'arrays.npz'))\n"
-    "np.savez(folder / 'out.npz', twice=2 * arrays['a/b'])\n"
-  )
-  monkeypatch.setattr(nsl_venv, '_PEER', peer)
-  python = pathlib.Path(sys.executable)
-  found = nsl_venv.run_job(python, {'task': 'x'}, {'a/b': np.arange(3)})
-  np.testing.assert_array_equal(found['twice'], [0, 2, 4])
-  with pytest.raises(RuntimeError, match=r"failed at 'fail':\nit went wrong"):
-    nsl_venv.run_job(python, {'task': 'fail'}, {})
-
-
 @pytest.mark.parametrize(
   ('flips', 'fails'),
   [
@@ -402,8 +347,8 @@ def test_random_starts_that_differ_are_failures():
 
 
 def test_the_other_side_needs_nothing_of_ours():
-  files = list(nsl_venv._PEER.parent.glob('*.py'))
-  assert nsl_venv._PEER in files
+  files = list(PEER.main.parent.glob('*.py'))
+  assert PEER.main in files
   modules = {
     alias.name if isinstance(node, ast.Import) else node.module
     for file in files

@@ -35,6 +35,7 @@ from advjax.config import check_range
 from advjax.data.array_cache import default_root
 from advjax.files import write_json
 from advjax.reporting.report import environment
+from experiments.benchmarks import peer_venv
 from experiments.benchmarks.nsl import (
   cases as nsl_cases,
 )
@@ -47,9 +48,7 @@ from experiments.benchmarks.nsl import (
 from experiments.benchmarks.nsl import (
   training as nsl_training,
 )
-from experiments.benchmarks.nsl import (
-  venv as nsl_venv,
-)
+from experiments.benchmarks.nsl.venv import PEER
 from experiments.benchmarks.nsl.verdicts import TOLERANCE, failures
 
 logger = logging.getLogger('advjax')
@@ -225,12 +224,12 @@ def main() -> None:
   venv = default_root().parent / 'nsl_venv'
   if _VENV.value:
     venv = pathlib.Path(_VENV.value)
-  interpreter = nsl_venv.prepare(venv.absolute(), _PYTHON.value)
+  interpreter = peer_venv.prepare(PEER, venv.absolute(), _PYTHON.value)
 
   def run_job(
     job: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
   ) -> dict[str, Any]:
-    return nsl_venv.run_job(interpreter, job, arrays)
+    return peer_venv.run_job(PEER, interpreter, job, arrays)
 
   workdir.mkdir(parents=True, exist_ok=True)
   failed = []

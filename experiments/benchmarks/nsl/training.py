@@ -34,7 +34,7 @@ logger = logging.getLogger('advjax')
 
 MEMBERS = ('base', 'adversarial')
 LIBRARIES = ('NSL', 'advjax')
-# run_job of nsl_venv, its interpreter given.
+# peer_venv.run_job, its peer and interpreter given.
 RunJob = Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], dict[str, Any]]
 
 _ACCURACIES = {
