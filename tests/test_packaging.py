@@ -20,13 +20,20 @@ EXTRAS = PROJECT['optional-dependencies']
 DISTRIBUTIONS = {
   'PIL': 'pillow',
   'absl': 'absl-py',
+  'haiku': 'dm-haiku',
   'ml_collections': 'ml-collections',
   'orbax': 'orbax-checkpoint',
   'sklearn': 'scikit-learn',
   'tensorflow_datasets': 'tensorflow-datasets',
 }
 # Imported where they happen to be installed, or in an environment of their own.
-OPTIONAL = {'keras', 'neural_structured_learning', 'tensorflow'}
+OPTIONAL = {
+  'foolbox',
+  'neural_structured_learning',
+  'tensorflow',
+  'torch',
+  'torchattacks',
+}
 
 
 def requirements() -> list[str]:

@@ -3,7 +3,7 @@
 import pathlib
 import re
 import shlex
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -32,6 +32,17 @@ def blocks(page: pathlib.Path) -> list[Block]:
     Block(match[1], match[2], text[: match.start(2)].count('\n') + 1)
     for match in _BLOCK.finditer(text)
   ]
+
+
+def run(page: pathlib.Path) -> dict[str, Any]:
+  """Runs the Python blocks of a page in order, as one program."""
+  namespace: dict[str, Any] = {'__name__': page.stem}
+  for block in blocks(page):
+    if block.language == 'python':
+      # Lines are counted as in the page: so they stand in a traceback.
+      source = '\n' * (block.line - 1) + block.text
+      exec(compile(source, str(page), 'exec'), namespace)
+  return namespace
 
 
 def prose(page: pathlib.Path) -> str:

@@ -1,8 +1,5 @@
 """Every Python block in README.md and docs/ runs, and does what it says."""
 
-import pathlib
-from typing import Any
-
 import jax
 import numpy as np
 import pytest
@@ -12,17 +9,7 @@ import advjax
 from advjax.config import default_config
 from tests import compiles
 from tests.docs import pages
-
-
-def run(page: pathlib.Path) -> dict[str, Any]:
-  """Runs the blocks of a page in order, as one program."""
-  namespace: dict[str, Any] = {'__name__': page.stem}
-  for block in pages.blocks(page):
-    if block.language == 'python':
-      # Lines are counted as in the page: so they stand in a traceback.
-      source = '\n' * (block.line - 1) + block.text
-      exec(compile(source, str(page), 'exec'), namespace)
-  return namespace
+from tests.docs.pages import run
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -60,6 +59,7 @@ def logits(kernels: Mapping[str, Array], images: Array) -> Array:
     Logits `[B, 10]`.
 
   Example:
+    >>> import jax.numpy as jnp
     >>> shapes = [(3, 3, 1, 2), (3, 3, 2, 2), (3, 3, 2, 2), (18, 4), (4, 10)]
     >>> kernels = dict(zip(KERNELS, map(jnp.ones, shapes), strict=True))
     >>> logits(kernels, jnp.ones((5, 28, 28, 1))).shape
