@@ -5,18 +5,37 @@ training, data and reports are subpackages with needs of their own.
 """
 
 from advjax import attacks, losses, norms
-from advjax.attacks import apgd, bim, fgsm, mifgsm, pgd, square
+from advjax.attacks import (
+  apgd,
+  bim,
+  carlini_wagner,
+  deepfool,
+  fab,
+  fgsm,
+  fmn,
+  mifgsm,
+  minimal_epsilon,
+  pgd,
+  square,
+)
 from advjax.evaluation import robust_accuracy
+from advjax.evaluation.autoattack import autoattack
 
 __version__ = '0.1.0'
 
 __all__ = [
   'apgd',
   'attacks',
+  'autoattack',
   'bim',
+  'carlini_wagner',
+  'deepfool',
+  'fab',
   'fgsm',
+  'fmn',
   'losses',
   'mifgsm',
+  'minimal_epsilon',
   'norms',
   'pgd',
   'robust_accuracy',

@@ -23,7 +23,7 @@ from flax import linen as nn
 from advjax import cli, data
 from advjax.attacks.callables import Callee
 from advjax.config import check_range, choose, default_config
-from advjax.evaluation.attack_specs import parse_attack
+from advjax.evaluation.attack_specs import Attack, parse_attack
 from advjax.files import write_json
 from advjax.models import Model, create_model, from_linen
 from advjax.reporting.report import environment
@@ -159,6 +159,11 @@ def attack_program(
 ) -> Program:
   """Compiles an attack on a network as it is initialised."""
   attack = parse_attack(name)
+  if not isinstance(attack, Attack):
+    raise ValueError(
+      f'attack {name!r} is not measured here; allowed: attacks of a radius '
+      'such as fgsm, bim-20, pgd-40, apgd-100'
+    )
   images = jnp.asarray(data.to_float(dataset.train.images[:batch_size]))
   labels = jnp.asarray(dataset.train.labels[:batch_size])
   variables = model.init(jax.random.key(0), images[:1])

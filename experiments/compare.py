@@ -12,7 +12,7 @@ from ml_collections import config_dict
 
 from advjax import cli, data
 from advjax.config import check_config, member_config, seed_configs
-from advjax.evaluation.attack_specs import Attack
+from advjax.evaluation.attack_specs import AnyAttack
 from advjax.evaluation.members import (
   Evaluation,
   evaluate_members,
@@ -88,7 +88,7 @@ def _attack_members(
   trainings: Mapping[str, Sequence[Training]],
   results: Mapping[str, Sequence[TrainResult]],
   config: config_dict.ConfigDict,
-  attacks: Mapping[str, Attack],
+  attacks: Mapping[str, AnyAttack],
   test: data.Split,
   devices: Sequence[jax.Device],
 ) -> list[Evaluation]:

@@ -16,7 +16,7 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 from advjax import cli, data
-from advjax.evaluation.attack_specs import Attack
+from advjax.evaluation.attack_specs import AnyAttack
 from advjax.evaluation.logits import NotFinite
 from advjax.evaluation.members import evaluate_members, parse_attacks
 from advjax.files import write_json
@@ -69,7 +69,7 @@ class _Job(NamedTuple):
   groups: list[list[int]]
   folders: dict[str, pathlib.Path]
   dataset: data.Dataset
-  attacks: dict[str, Attack]
+  attacks: dict[str, AnyAttack]
   workdir: pathlib.Path
   devices: Sequence[jax.Device]
   train_command: Sequence[str]

@@ -1,7 +1,24 @@
 """Adversarial attacks as pure functions of a callable."""
 
 from advjax.attacks.apgd import apgd
+from advjax.attacks.carlini_wagner import carlini_wagner
+from advjax.attacks.deepfool import deepfool
+from advjax.attacks.fab import fab
+from advjax.attacks.fmn import fmn
 from advjax.attacks.gradient import bim, fgsm, mifgsm, pgd
+from advjax.attacks.minimal_epsilon import minimal_epsilon
 from advjax.attacks.square import square
 
-__all__ = ['apgd', 'bim', 'fgsm', 'mifgsm', 'pgd', 'square']
+__all__ = [
+  'apgd',
+  'bim',
+  'carlini_wagner',
+  'deepfool',
+  'fab',
+  'fgsm',
+  'fmn',
+  'mifgsm',
+  'minimal_epsilon',
+  'pgd',
+  'square',
+]

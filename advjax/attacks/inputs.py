@@ -111,22 +111,25 @@ def compute_dtype(images: Images) -> Any:
 
 def example_keys(key: Any, batch: int) -> Array:
   """One key per example, `[B]`: a scalar key is folded with the row."""
-  if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-    key = _threefry(key)
-  elif jax.random.key_data(key).shape[-1] == 4:
-    key = _threefry(jax.random.key_data(key))
+  key = threefry(key)
   if key.ndim:
     return key
   rows = jnp.arange(batch, dtype=jnp.uint32)
   return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
 
 
-def _threefry(data: Array) -> Array:
-  """A threefry key from the words of a key, two of them or the four of `rbg`.
+def threefry(key: Array) -> Array:
+  """Typed threefry keys from keys of any kind, typed or raw.
 
   What `rbg` draws under vmap depends on the batch; threefry's draws do not.
   """
-  return jax.random.wrap_key_data(data[..., :2], impl='threefry2x32')
+  words = key
+  if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+    words = jax.random.key_data(key)
+    if words.shape[-1] == 2:
+      return key
+  # Of the four words of an rbg key the first two.
+  return jax.random.wrap_key_data(words[..., :2], impl='threefry2x32')
 
 
 def _first(images: Images, key: Any) -> tuple[Any, Any]:

@@ -1,30 +1,54 @@
-"""Attacks as users name them: `fgsm`, `bim-20`, `pgd-50-10`."""
+"""Attacks as users name them: `fgsm`, `bim-20`, `pgd-50-10`, `autoattack`."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from advjax import attacks
+from advjax.evaluation.autoattack.versions import VERSIONS
 from advjax.types import Array, LogitsFn
 
-_FORM = 'NAME[-STEPS[-RESTARTS]] such as fgsm, bim-20, mifgsm-10, pgd-50-10'
+Box = tuple[float, float] | None
+
 # Name: (largest number of parts, default steps, step size as a multiple of
-# epsilon / steps).
-_ATTACKS = {
+# epsilon / steps; None: the attack finds its own).
+_STEPPED: dict[str, tuple[int, int, float | None]] = {
   'fgsm': (1, 1, 1.0),
   'bim': (2, 20, 2.0),
   'mifgsm': (2, 10, 1.0),
   'pgd': (3, 40, 2.5),
+  'apgd': (3, 100, None),
+  'fab': (3, 100, None),
+  'square': (3, 5000, None),
 }
+# Name: (default steps, norms).
+_MINIMAL: dict[str, tuple[int, tuple[str, ...]]] = {
+  'deepfool': (50, ('linf', 'l2')),
+  'cw': (1000, ('l2',)),
+  'fmn': (100, ('linf', 'l2', 'l1')),
+}
+# Name: version and attacks of AutoAttack; None: all of the version.
+_AUTOATTACK: dict[str, tuple[str, tuple[str, ...] | None]] = {
+  'autoattack': ('standard', None),
+  **{f'autoattack-{version}': (version, None) for version in VERSIONS},
+  **{
+    name: ('standard', (name,))
+    for name in ('apgd-ce', 'apgd-dlr', 'apgd-t', 'fab-t')
+  },
+}
+_FORM = 'NAME[-STEPS[-RESTARTS]] such as fgsm, bim-20, mifgsm-10, pgd-50-10'
 
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-  """A gradient attack with its static choices made.
+  """An attack of a given radius with its static choices made.
 
   Attributes:
-    name: 'fgsm', 'bim', 'mifgsm' or 'pgd'.
-    num_steps: Gradient steps.
-    num_restarts: Random starts (pgd alone).
-    step_ratio: Step size as a share of epsilon, unless `step_size` is given.
+    name: 'fgsm', 'bim', 'mifgsm', 'pgd', 'apgd', 'fab' or 'square'.
+    num_steps: Steps, or queries of square.
+    num_restarts: Times that it starts (pgd, apgd, fab and square).
+    step_ratio: Step size as a share of epsilon, unless `step_size` is given;
+      None where the attack finds its own.
     step_size: An absolute step size, or None.
     norm: 'linf', 'l2' or 'l1'.
     bounds: The pixel range.
@@ -33,10 +57,10 @@ class Attack:
   name: str
   num_steps: int
   num_restarts: int
-  step_ratio: float
+  step_ratio: float | None
   step_size: float | None
   norm: str
-  bounds: tuple[float, float] | None
+  bounds: Box
 
   def __call__(
     self,
@@ -53,52 +77,163 @@ class Attack:
       images: In the pixel range.
       labels: int `[B]`.
       epsilon: Radius.
-      key: A key, or one per example; only pgd draws.
+      key: A key, or one per example; fgsm, bim and mifgsm do not draw.
 
     Returns:
       The perturbed images.
     """
-    step_size: Array | float = epsilon * self.step_ratio
-    if self.step_size is not None:
-      step_size = self.step_size
+    choices: dict[str, Any] = {'norm': self.norm, 'bounds': self.bounds}
     if self.name == 'fgsm':
-      return attacks.fgsm(
-        logits_fn, images, labels, epsilon, norm=self.norm, bounds=self.bounds
-      )
-    if self.name == 'pgd':
-      return attacks.pgd(
+      return attacks.fgsm(logits_fn, images, labels, epsilon, **choices)
+    if self.name in ('bim', 'mifgsm', 'pgd'):
+      step_size = self.step_at(epsilon)
+      if self.name == 'pgd':
+        choices |= {'key': key, 'num_restarts': self.num_restarts}
+      attack: Any = {
+        'bim': attacks.bim,
+        'mifgsm': attacks.mifgsm,
+        'pgd': attacks.pgd,
+      }[self.name]
+      return attack(
         logits_fn,
         images,
         labels,
         epsilon,
         step_size,
         num_steps=self.num_steps,
-        key=key,
-        num_restarts=self.num_restarts,
-        norm=self.norm,
-        bounds=self.bounds,
+        **choices,
       )
-    attack = {'bim': attacks.bim, 'mifgsm': attacks.mifgsm}[self.name]
+    choices |= {'key': key, 'num_restarts': self.num_restarts}
+    if self.name == 'square':
+      return attacks.square(
+        logits_fn,
+        images,
+        labels,
+        epsilon,
+        num_queries=self.num_steps,
+        **choices,
+      )
+    attack = {'apgd': attacks.apgd, 'fab': attacks.fab}[self.name]
     return attack(
-      logits_fn,
-      images,
-      labels,
-      epsilon,
-      step_size,
-      num_steps=self.num_steps,
-      norm=self.norm,
-      bounds=self.bounds,
+      logits_fn, images, labels, epsilon, num_steps=self.num_steps, **choices
     )
+
+  def step_at(self, epsilon: Any) -> Any:
+    """Returns the step size at a radius; None where the attack finds its own.
+
+    Args:
+      epsilon: A number, or an array.
+    """
+    if self.step_ratio is None:
+      return None
+    # The one step of fgsm goes to the boundary.
+    if self.step_size is None or self.name == 'fgsm':
+      return epsilon * self.step_ratio
+    return self.step_size
+
+  def settings(self, epsilon: float) -> dict[str, Any]:
+    """Returns what a report says of it at a radius."""
+    return {
+      'attack': self.name
+      if self.name == 'fgsm'
+      else f'{self.name}-{self.num_steps}',
+      'num_steps': self.num_steps,
+      'num_restarts': self.num_restarts,
+      'step_size': self.step_at(epsilon),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class MinimalAttack:
+  """An attack that looks for the nearest adversarial image.
+
+  Attributes:
+    name: 'deepfool', 'cw' or 'fmn'.
+    num_steps: Steps (of each search, for cw).
+    norm: What it makes small.
+    bounds: The pixel range.
+  """
+
+  name: str
+  num_steps: int
+  norm: str
+  bounds: Box
+
+  def __call__(
+    self, logits_fn: LogitsFn, images: Array, labels: Array
+  ) -> Array:
+    """Perturbs images as little as it can: `[B, ...]` to `[B, ...]`.
+
+    Args:
+      logits_fn: Images `[B, ...]` to logits `[B, K]`.
+      images: In the pixel range.
+      labels: int `[B]`.
+
+    Returns:
+      The nearest adversarial images found, the originals where none was.
+    """
+    choices: dict[str, Any] = {
+      'num_steps': self.num_steps,
+      'bounds': self.bounds,
+    }
+    if self.name == 'cw':
+      return attacks.carlini_wagner(logits_fn, images, labels, **choices)
+    choices['norm'] = self.norm
+    if self.name == 'deepfool':
+      return attacks.deepfool(logits_fn, images, labels, **choices)
+    return attacks.fmn(logits_fn, images, labels, **choices)
+
+  def settings(self, epsilon: float) -> dict[str, Any]:
+    """Returns what a report says of it at a radius."""
+    del epsilon  # It takes none.
+    return {
+      'attack': f'{self.name}-{self.num_steps}',
+      'num_steps': self.num_steps,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class FullAttack:
+  """AutoAttack, or one of its attacks with all targets.
+
+  It works on the host, on all images: `advjax.autoattack` runs it.
+
+  Attributes:
+    name: As users write it.
+    version: 'standard', 'plus' or 'rand'.
+    attacks: Which attacks of it; None: all.
+    norm: 'linf', 'l2' or 'l1'.
+    bounds: The pixel range.
+  """
+
+  name: str
+  version: str
+  attacks: tuple[str, ...] | None
+  norm: str
+  bounds: Box
+
+  def settings(self, epsilon: float) -> dict[str, Any]:
+    """Returns what a report says of it at a radius."""
+    del epsilon  # It finds its own step sizes.
+    return {'attack': self.name, 'version': self.version}
+
+
+AnyAttack = Attack | MinimalAttack | FullAttack
 
 
 def parse_attack(
   text: str,
   *,
   norm: str = 'linf',
-  bounds: tuple[float, float] | None = (0.0, 1.0),
+  bounds: Box = (0.0, 1.0),
   step_size: float | None = None,
-) -> Attack:
+) -> AnyAttack:
   """Reads an attack written as NAME[-STEPS[-RESTARTS]].
+
+  fgsm, bim, mifgsm, pgd, apgd, fab and square stay within a radius; deepfool,
+  cw and fmn look for the nearest adversarial image; autoattack,
+  autoattack-plus and autoattack-rand are AutoAttack, and apgd-ce, apgd-dlr,
+  apgd-t and fab-t are parts of it, which take no numbers.
 
   Default step sizes: bim 2 epsilon / steps (epsilon / 10 for 20 steps), pgd
   2.5 epsilon / steps (Madry et al. 2017, arXiv 1706.06083), mifgsm
@@ -108,7 +243,8 @@ def parse_attack(
     text: The attack.
     norm: 'linf', 'l2' or 'l1'.
     bounds: The pixel range, or None for no clip.
-    step_size: An absolute step size instead of the default one.
+    step_size: An absolute step size for bim, mifgsm and pgd instead of the
+      default one.
 
   Returns:
     The attack.
@@ -121,22 +257,53 @@ def parse_attack(
     >>> attack.num_steps, attack.num_restarts, attack.step_ratio
     (50, 10, 0.05)
   """
-  name, *numbers = text.strip().split('-')
-  if name not in _ATTACKS:
-    raise ValueError(
-      f'unknown attack {text!r}; allowed: {_FORM}, with a name among '
-      f'{", ".join(_ATTACKS)}'
-    )
+  text = text.strip()
+  name, *numbers = text.split('-')
   if norm not in ('linf', 'l2', 'l1'):
     raise ValueError(f"norm = {norm!r}; allowed: 'linf', 'l2', 'l1'")
   if step_size is not None and not 0 < step_size < float('inf'):
     raise ValueError(f'step_size = {step_size!r}; allowed: a number > 0')
-  num_parts, num_steps, factor = _ATTACKS[name]
+  if text in _AUTOATTACK:
+    return FullAttack(text, *_AUTOATTACK[text], norm, bounds)
+  if name not in _STEPPED and name not in _MINIMAL:
+    known = ', '.join([*_STEPPED, *_MINIMAL, *_AUTOATTACK])
+    raise ValueError(
+      f'unknown attack {text!r}; allowed: {_FORM}, with a name among {known}'
+    )
+  if name in _MINIMAL:
+    default, norms = _MINIMAL[name]
+    steps, _ = _numbers(text, numbers, 1, default)
+    if norm not in norms:
+      raise ValueError(
+        f'norm = {norm!r} with {name}; allowed: {", ".join(norms)}'
+      )
+    return MinimalAttack(name, steps, norm, bounds)
+  num_parts, default, factor = _STEPPED[name]
+  steps, restarts = _numbers(text, numbers, num_parts - 1, default)
+  ratio = None if factor is None else factor / steps
+  return Attack(name, steps, restarts, ratio, step_size, norm, bounds)
+
+
+def _numbers(
+  text: str, numbers: list[str], at_most: int, num_steps: int
+) -> tuple[int, int]:
+  """Reads steps and restarts."""
   whole = all(number.isdigit() and int(number) > 0 for number in numbers)
-  if len(numbers) >= num_parts or not whole:
+  if len(numbers) > at_most or not whole:
     raise ValueError(
       f'attack {text!r} is not of the form {_FORM} (steps and restarts are '
-      'whole numbers >= 1; only pgd has restarts, fgsm has one step)'
+      'whole numbers >= 1; only pgd, apgd, fab and square have restarts, fgsm '
+      'has one step)'
     )
   steps, restarts = [*map(int, numbers), *(num_steps, 1)[len(numbers) :]]
-  return Attack(name, steps, restarts, factor / steps, step_size, norm, bounds)
+  return steps, restarts
+
+
+def replace_bounds(
+  attacks: Mapping[str, AnyAttack], bounds: Box
+) -> dict[str, AnyAttack]:
+  """Returns the same attacks for images of another pixel range."""
+  return {
+    name: dataclasses.replace(attack, bounds=bounds)
+    for name, attack in attacks.items()
+  }

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax.attacks import fgsm
-from advjax.evaluation.robustness import predict
+from advjax.evaluation.logits import predict
 from advjax.types import Array, LogitsFn
 
 

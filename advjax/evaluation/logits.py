@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax.attacks.callables import Callee
+from advjax.attacks.scores import call, fold
 from advjax.evaluation.batches import batches, check_images
 from advjax.processes.talk import gather, own_ranks
 from advjax.types import Array, LogitsFn
@@ -34,26 +35,15 @@ def _program(
     if eot_samples is None:
       logits = network(images)
     else:
-      logits = _average(network, images, indices, key, eot_samples)
+      keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+      samples = jax.lax.map(
+        lambda sample: call(network, images, fold(keys, sample)),
+        jnp.arange(eot_samples, dtype=jnp.uint32),
+      )
+      logits = jnp.mean(samples, axis=0)
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
   return jax.pmap(logits_of, in_axes=(0, 0, None, None), devices=list(devices))
-
-
-def _average(
-  network: Callee, images: Array, indices: Array, key: Array, num_samples: int
-) -> Array:
-  """The mean over draws; example by example, as attacks call random models."""
-
-  def sample(number: Array) -> Array:
-    def one(image: Array, index: Array) -> Array:
-      own = jax.random.fold_in(jax.random.fold_in(key, index), number)
-      return network(image[None], own)[0]
-
-    return jax.vmap(one)(images, indices)
-
-  numbers = jnp.arange(num_samples, dtype=jnp.uint32)
-  return jnp.mean(jax.lax.map(sample, numbers), axis=0)
 
 
 def compute_logits(
@@ -122,3 +112,38 @@ def compute_logits(
       'allowed: logits, without the softmax'
     )
   return logits
+
+
+def predict(
+  logits_fn: LogitsFn,
+  images: np.ndarray,
+  *,
+  batch_size: int = 64,
+  devices: Devices | None = None,
+) -> np.ndarray:
+  """Predicts the classes of many images, in batches over all devices.
+
+  argmax_k f(x_i)_k
+
+  Args:
+    logits_fn: Images `[B, ...]` to logits `[B, K]`.
+    images: `[N, ...]`, in the pixel range that logits_fn takes.
+    batch_size: Images per device and call.
+    devices: Default: all local ones.
+
+  Returns:
+    int32 `[N]`.
+
+  Raises:
+    ValueError: if there are no images, if a logit is not finite (`NotFinite`),
+      or if logits_fn returns probabilities, which weaken every attack.
+
+  Example:
+    >>> import numpy as np
+    >>> predict(lambda x: 10 * x, np.eye(3, dtype=np.float32)).tolist()
+    [0, 1, 2]
+  """
+  logits = compute_logits(
+    logits_fn, images, batch_size=batch_size, devices=devices
+  )
+  return logits.argmax(-1).astype(np.int32)

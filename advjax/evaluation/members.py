@@ -1,17 +1,18 @@
 """Several networks, each attacked and each asked about the others' images."""
 
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from advjax.evaluation.attack_specs import Attack, parse_attack
-from advjax.evaluation.robustness import (
-  AttackedPredictions,
-  Devices,
-  attack_and_predict,
-  predict,
+from advjax.evaluation.attack_specs import (
+  AnyAttack,
+  MinimalAttack,
+  parse_attack,
 )
+from advjax.evaluation.attacked import AttackedPredictions, attack_and_predict
+from advjax.evaluation.logits import Devices, predict
 from advjax.types import Array, LogitsFn
 
 # On larger test sets the curves over epsilon are made on so many images; the
@@ -30,6 +31,11 @@ class Evaluation(NamedTuple):
       first M images.
     images: (source, attack) -> the perturbed images at the headline epsilon.
     max_sizes: (source, attack) -> the largest perturbation at it.
+    distances: (source, attack) -> of attacks that look for the nearest
+      adversarial image its distance, `[M]`, infinite where none was found; 0
+      for images that are misclassified as they are.
+    autoattack: (source, attack) -> what AutoAttack found at each epsilon of the
+      curve and at the headline epsilon; for other attacks empty.
     attacks: Attack -> what it is.
     epsilon: The headline epsilon.
     epsilons: Those of the curves.
@@ -40,7 +46,9 @@ class Evaluation(NamedTuple):
   curves: dict[tuple[str, str], dict[str, np.ndarray]]
   images: dict[tuple[str, str], np.ndarray]
   max_sizes: dict[tuple[str, str], float]
-  attacks: dict[str, Attack]
+  distances: dict[tuple[str, str], np.ndarray]
+  autoattack: dict[tuple[str, str], list[dict[str, Any]]]
+  attacks: dict[str, AnyAttack]
   epsilon: float
   epsilons: tuple[float, ...]
 
@@ -51,7 +59,7 @@ def parse_attacks(
   norm: str = 'linf',
   bounds: tuple[float, float] | None = (0.0, 1.0),
   step_size: float | None = None,
-) -> dict[str, Attack]:
+) -> dict[str, AnyAttack]:
   """Reads a list of attacks and gives each a short, unique name.
 
   Args:
@@ -89,7 +97,7 @@ def parse_attacks(
 
 def evaluate_members(
   members: Mapping[str, LogitsFn],
-  attacks: Mapping[str, Attack],
+  attacks: Mapping[str, AnyAttack],
   images: np.ndarray,
   labels: np.ndarray,
   *,
@@ -98,6 +106,8 @@ def evaluate_members(
   key: Array,
   batch_size: int,
   devices: Devices,
+  folder: pathlib.Path | None = None,
+  progress: bool = False,
 ) -> Evaluation:
   """Attacks every member, and asks all members about every image made.
 
@@ -111,6 +121,8 @@ def evaluate_members(
     key: Example i gets `fold_in(key, i)`.
     batch_size: Images per device and call.
     devices: The devices.
+    folder: Where AutoAttack saves what it has found, to go on from.
+    progress: Whether AutoAttack draws progress bars.
 
   Returns:
     All predictions.
@@ -138,7 +150,7 @@ def evaluate_members(
   share: dict[str, Any] = {'batch_size': batch_size, 'devices': devices}
   clean = {name: predict(fn, images, **share) for name, fn in members.items()}
   result = Evaluation(
-    clean, {}, {}, {}, {}, dict(attacks), epsilon, tuple(epsilons)
+    clean, {}, {}, {}, {}, {}, {}, dict(attacks), epsilon, tuple(epsilons)
   )
   # Where all images are few, the headline epsilon is one of the curve's.
   at_once = len(images) <= _MAX_CURVE_IMAGES
@@ -151,7 +163,9 @@ def evaluate_members(
       def run(
         count: int,
         radii: Sequence[float],
-        attack: Attack = attack,
+        attack_name: str = attack_name,
+        attack: AnyAttack = attack,
+        source: str = source,
         source_fn: LogitsFn = source_fn,
       ) -> AttackedPredictions:
         return attack_and_predict(
@@ -164,10 +178,13 @@ def evaluate_members(
           key=key,
           kept=radii.index(epsilon) if epsilon in radii else 0,
           norm=attack.norm,
+          save_as=folder and folder / f'{source}_{attack_name}',
+          progress=progress,
           **share,
         )
 
-      curve = run(_MAX_CURVE_IMAGES, radii)
+      nearest = isinstance(attack, MinimalAttack)
+      curve = run(_MAX_CURVE_IMAGES, [*radii, np.inf] if nearest else radii)
       headline = curve if at_once else run(len(images), [epsilon])
       place = radii.index(epsilon) if at_once else 0
       pair = source, attack_name
@@ -180,6 +197,13 @@ def evaluate_members(
       }
       result.images[pair] = headline.images
       result.max_sizes[pair] = float(headline.sizes[place].max())
+      if nearest:
+        found = curve.predictions[source][-1] != labels[:_MAX_CURVE_IMAGES]
+        result.distances[pair] = np.where(found, curve.sizes[-1], np.inf)
+      summaries = list(curve.autoattack)
+      if not at_once:
+        summaries += headline.autoattack
+      result.autoattack[pair] = summaries
   return result
 
 

@@ -205,15 +205,13 @@ def _prepare(
   keys: Array,
 ) -> tuple[Inputs, Array]:
   """What an attack starts with, and the keys of its first restart."""
-  step_size: Array | float = epsilon * attack.step_ratio
-  if attack.step_size is not None and attack.name != 'fgsm':
-    step_size = attack.step_size
+  step_size = attack.step_at(epsilon)
   inputs = inputs_lib.prepare(
     network,
     images,
     labels,
     epsilon=epsilon,
-    step_size=step_size,
+    step_size=0.0 if step_size is None else step_size,
     loss_fn=cross_entropy,
     bounds=attack.bounds,
     targets=None,

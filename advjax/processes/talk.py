@@ -141,3 +141,45 @@ def gather(
   for owner, rows in enumerate(gathered):
     result[owners == owner] = rows
   return result
+
+
+def merge_rows(values: np.ndarray, owners: np.ndarray) -> np.ndarray:
+  """Takes each row from the process that has worked on it.
+
+  Args:
+    values: `[N, ...]`, of the same shape in all processes.
+    owners: int `[N]`: the process whose row counts.
+
+  Returns:
+    `[N, ...]`, the same in all processes.
+
+  Example:
+    >>> merge_rows(np.array([3.0, 4.0]), np.array([0, 0])).tolist()
+    [3.0, 4.0]
+  """
+  if jax.process_count() == 1:
+    return values
+  from jax.experimental import multihost_utils
+
+  gathered = multihost_utils.process_allgather(values)
+  return np.asarray(gathered)[owners, np.arange(len(values))]
+
+
+def sum_over_processes(value: int) -> int:
+  """Sums a number over all processes.
+
+  Args:
+    value: This process's.
+
+  Returns:
+    The sum, in all processes.
+
+  Example:
+    >>> sum_over_processes(3)
+    3
+  """
+  if jax.process_count() == 1:
+    return value
+  from jax.experimental import multihost_utils
+
+  return int(multihost_utils.process_allgather(np.array(value)).sum())

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from advjax.evaluation.attack_specs import Attack
+from advjax.evaluation.attacked import attack_and_predict
 from advjax.evaluation.corruptions import KINDS, SEVERITIES, corrupt
-from advjax.evaluation.logits import Devices
+from advjax.evaluation.logits import Devices, predict
 from advjax.evaluation.members import Evaluation
 from advjax.evaluation.noise import noises
 from advjax.evaluation.per_class import per_class_accuracy
-from advjax.evaluation.robustness import attack_and_predict, predict
 from advjax.evaluation.rounding import round_to_8_bits
 from advjax.evaluation.traces import TRACED, trace
 from advjax.reporting.values import accuracy_interval
@@ -32,6 +33,7 @@ def measure_extras(
   key: Array,
   batch_size: int,
   devices: Devices,
+  corruptions: bool = True,
 ) -> Parts:
   """Measures the parts of an evaluation's report.json for all members.
 
@@ -49,10 +51,11 @@ def measure_extras(
     key: Example i gets `fold_in(key, i)`.
     batch_size: Images per device and call.
     devices: The devices.
+    corruptions: Whether to measure corruptions at all.
 
   Returns:
     Member -> `per_class`, `noise`, `traces`, and where they apply `rounded`,
-    `corruptions` and `corruption_accuracy`.
+    `corruptions` and `corruption_accuracy`, `minimal` and `autoattack`.
 
   Raises:
     ValueError: as `attack_and_predict`.
@@ -72,8 +75,17 @@ def measure_extras(
   if bounds is not None and tuple(bounds) == _UNIT:
     found.append(measure_rounding(members, evaluation, labels, **share))
     shape = images.shape
-    if len(shape) == 4 and min(shape[1:3]) >= 8 and shape[3] in (1, 3):
+    if (
+      corruptions
+      and len(shape) == 4
+      and min(shape[1:3]) >= 8
+      and shape[3] in (1, 3)
+    ):
       found.append(measure_corruptions(members, images, labels, **share))
+  found += [
+    measure_distances(evaluation, labels),
+    collect_autoattack(evaluation),
+  ]
   for each in found:
     for name, part in each.items():
       parts[name] |= part
@@ -111,6 +123,49 @@ def measure_classes(
     }
     for name, clean in evaluation.clean.items()
   }
+
+
+def measure_distances(evaluation: Evaluation, labels: np.ndarray) -> Parts:
+  """Sums up how far the nearest adversarial images are.
+
+  Args:
+    evaluation: From `evaluate_members`.
+    labels: int `[N]`.
+
+  Returns:
+    Member -> `minimal`, if an attack looked for them: attack -> the median over
+    images that are classified correctly (None if it is infinite), the share of
+    these for which one was found, and the norm.
+  """
+  parts: Parts = {name: {} for name in evaluation.clean}
+  for (source, attack), distances in evaluation.distances.items():
+    count = len(distances)
+    correct = evaluation.clean[source][:count] == labels[:count]
+    median = np.median(distances[correct]) if correct.any() else np.nan
+    found = np.isfinite(distances[correct])
+    parts[source].setdefault('minimal', {})[attack] = {
+      'median_epsilon': float(median) if np.isfinite(median) else None,
+      'found': float(found.mean()) if correct.any() else None,
+      'norm': evaluation.attacks[attack].norm,
+    }
+  return parts
+
+
+def collect_autoattack(evaluation: Evaluation) -> Parts:
+  """Collects what AutoAttack said of each member.
+
+  Args:
+    evaluation: From `evaluate_members`.
+
+  Returns:
+    Member -> `autoattack`, if it ran: what it found, one epsilon after the
+    other.
+  """
+  parts: Parts = {name: {} for name in evaluation.clean}
+  for (source, attack), found in evaluation.autoattack.items():
+    if attack.startswith('autoattack') and found:
+      parts[source].setdefault('autoattack', []).extend(found)
+  return parts
 
 
 def measure_noise(
@@ -197,7 +252,7 @@ def measure_traces(
   parts: Parts = {name: {'traces': {}} for name in members}
   for name, logits_fn in members.items():
     for attack_name, attack in evaluation.attacks.items():
-      if attack.name not in TRACED:
+      if not isinstance(attack, Attack) or attack.name not in TRACED:
         continue
       found = trace(
         logits_fn,

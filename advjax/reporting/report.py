@@ -135,19 +135,10 @@ def robustness_report(
       }
       for i, epsilon in enumerate(first.epsilons)
     ]
-    step_size = attack.step_size
-    if step_size is None:
-      step_size = attack.step_ratio * first.epsilon
-    steps = str(attack.num_steps)
     attacks[name] = {
-      'attack': attack.name
-      if attack.name == 'fgsm'
-      else f'{attack.name}-{steps}',
+      **attack.settings(first.epsilon),
       'epsilon': first.epsilon,
       'norm': attack.norm,
-      'num_steps': attack.num_steps,
-      'num_restarts': attack.num_restarts,
-      'step_size': step_size,
       'bounds': attack.bounds and list(attack.bounds),
       'max_perturbation': max(
         each.max_sizes[member, name] for each in evaluations

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 import advjax
-from advjax.evaluation.attack_specs import parse_attack
+from advjax.evaluation.attack_specs import (
+  FullAttack,
+  MinimalAttack,
+  parse_attack,
+)
 from advjax.evaluation.members import parse_attacks
 from tests.training import networks
 
@@ -40,7 +44,7 @@ def test_parse(text, name, num_steps, num_restarts, step_ratio):
 
 
 @pytest.mark.parametrize(
-  'text', ['fgms', '', 'apgd', 'FGSM', 'pgd50', '-20', 'fgsm,bim']
+  'text', ['fgms', '', 'auto', 'FGSM', 'pgd50', '-20', 'fgsm,bim']
 )
 def test_an_unknown_attack_is_named(text):
   with pytest.raises(ValueError, match='unknown attack') as error:
@@ -101,6 +105,44 @@ def test_attacks_are_named_once_at_least(texts):
     parse_attacks(texts)
 
 
+@pytest.mark.parametrize(
+  ('text', 'version', 'parts'),
+  [
+    ('autoattack', 'standard', None),
+    ('autoattack-plus', 'plus', None),
+    ('autoattack-rand', 'rand', None),
+    ('apgd-t', 'standard', ('apgd-t',)),
+    ('fab-t', 'standard', ('fab-t',)),
+  ],
+)
+def test_autoattack_and_its_parts(text, version, parts):
+  attack = parse_attack(text, norm='l1', bounds=None)
+  assert attack == FullAttack(text, version, parts, 'l1', None)
+  assert attack.settings(0.1) == {'attack': text, 'version': version}
+
+
+def test_attacks_that_look_for_the_nearest_image():
+  assert parse_attack('cw-20', norm='l2').num_steps == 20
+  assert parse_attack('fmn', norm='l1') == MinimalAttack(
+    'fmn', 100, 'l1', (0.0, 1.0)
+  )
+  for text, norm, allowed in [
+    ('cw', 'linf', 'l2'),
+    ('deepfool', 'l1', 'linf, l2'),
+  ]:
+    with pytest.raises(
+      ValueError, match=f'{norm!r} with {text}; allowed: {allowed}'
+    ):
+      parse_attack(text, norm=norm)
+
+
+def test_attacks_that_find_their_step_size_have_none():
+  assert parse_attack('apgd').settings(0.1)['step_size'] is None
+  assert parse_attack('fgsm', step_size=0.3).settings(0.1)['step_size'] == 0.1
+  assert parse_attack('bim-4').settings(0.1)['step_size'] == 0.05
+  assert parse_attack('bim-4', step_size=0.3).settings(0.1)['step_size'] == 0.3
+
+
 def logits_fn(images):
   return networks.apply(networks.params(), {}, images, train=False)[0]
 
@@ -109,6 +151,23 @@ def logits_fn(images):
   ('text', 'options', 'expected'),
   [
     ('fgsm', {}, lambda *a, key: advjax.fgsm(*a, 0.2)),
+    (
+      'apgd-3-2',
+      {},
+      lambda *a, key: advjax.apgd(
+        *a, 0.2, num_steps=3, num_restarts=2, key=key
+      ),
+    ),
+    (
+      'fab-3',
+      {'norm': 'l2'},
+      lambda *a, key: advjax.fab(*a, 0.2, num_steps=3, norm='l2'),
+    ),
+    (
+      'square-30',
+      {},
+      lambda *a, key: advjax.square(*a, 0.2, num_queries=30, key=key),
+    ),
     (
       'bim-3',
       {'norm': 'l2'},

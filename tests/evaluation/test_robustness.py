@@ -11,7 +11,8 @@ from jax.tree_util import Partial
 import advjax
 from advjax.evaluation import robust_accuracy
 from advjax.evaluation.attack_specs import parse_attack
-from advjax.evaluation.robustness import attack_and_predict, predict
+from advjax.evaluation.attacked import attack_and_predict
+from advjax.evaluation.logits import predict
 from tests import compiles
 from tests.training import networks
 

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as numpy_strategies
 from PIL import Image
 
+from advjax.evaluation.logits import predict
 from advjax.evaluation.members import (
   evaluate_members,
   parse_attacks,
   save_examples,
 )
-from advjax.evaluation.robustness import predict
 from advjax.evaluation.rounding import round_to_8_bits
 
 

@@ -19,7 +19,8 @@ from ml_collections import config_dict
 from advjax import data
 from advjax.config import member_config
 from advjax.evaluation.attack_specs import parse_attack
-from advjax.evaluation.robustness import attack_and_predict, predict
+from advjax.evaluation.attacked import attack_and_predict
+from advjax.evaluation.logits import predict
 from advjax.training.loop import train
 from advjax.training.placement import device_inputs, place
 from advjax.training.setup import (

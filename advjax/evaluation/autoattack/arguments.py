@@ -1,0 +1,69 @@
+"""What AutoAttack is given, checked."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from advjax import losses, norms
+from advjax.attacks import inputs as inputs_lib
+from advjax.evaluation.autoattack import versions
+from advjax.evaluation.autoattack.rounds import Shared
+from advjax.evaluation.batches import check_images, check_labels
+from advjax.types import Array, Bounds, LogitsFn
+
+
+def check_arguments(
+  logits_fn: LogitsFn,
+  images: Any,
+  labels: Any,
+  epsilon: Any,
+  norm: str,
+  version: str,
+  bounds: Bounds,
+  key: Array,
+) -> tuple[np.ndarray, np.ndarray, Shared]:
+  """Checks the arguments of `autoattack` before any compute is spent.
+
+  Returns:
+    Images, labels, and what all examples share.
+  """
+  if any(isinstance(x, jax.core.Tracer) for x in (images, labels, epsilon)):
+    raise ValueError(
+      'autoattack works on the host, but was called on traced values; inside '
+      'jit, vmap or pmap use advjax.apgd or advjax.pgd'
+    )
+  if norm not in norms.NORMS:
+    raise ValueError(f'norm = {norm!r}; allowed: {", ".join(norms.NORMS)}')
+  if np.ndim(epsilon) != 0:
+    raise ValueError(f'epsilon = {epsilon!r}; allowed: one number')
+  images = np.asarray(images)
+  check_images(images, 1)
+  eot_samples = versions.eot_samples(version)
+  if eot_samples is None:
+    labels = check_labels(labels, images, logits_fn)
+  inputs = inputs_lib.prepare(
+    logits_fn,
+    images,
+    np.asarray(labels, np.int32),
+    epsilon=epsilon,
+    step_size=0.0,
+    loss_fn=losses.cross_entropy,
+    bounds=bounds,
+    targets=None,
+    mask=None,
+    key=key,
+    eot_samples=eot_samples,
+  )
+  box = inputs.lower[0], inputs.upper[0]
+  if any(len(bound) > 1 for bound in box):
+    raise ValueError(
+      'bounds must broadcast to one image, '
+      f'{images.shape[1:]}; got shapes {[bound.shape for bound in box]}'
+    )
+  key = inputs_lib.threefry(key)
+  if key.ndim:
+    raise ValueError(f'key must be one key; got {len(key)} keys')
+  dtype = inputs_lib.compute_dtype(images)
+  lower, upper = (np.asarray(bound, dtype) for bound in box)
+  return images, inputs.labels, Shared(inputs.epsilon, lower, upper, key)

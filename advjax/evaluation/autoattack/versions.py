@@ -1,0 +1,125 @@
+"""The attacks that AutoAttack is made of, and its versions."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from advjax import losses
+from advjax.attacks.apgd import make_apgd
+from advjax.attacks.fab import make_fab
+from advjax.attacks.search import Search
+from advjax.attacks.square import make_square
+
+# In the order of the paper; an attack draws from `fold_in(key, place here)`.
+ATTACKS = ('apgd-ce', 'apgd-dlr', 'apgd-t', 'fab', 'fab-t', 'square')
+
+VERSIONS: dict[str, tuple[str, ...]] = {
+  'standard': ('apgd-ce', 'apgd-t', 'fab-t', 'square'),
+  'plus': ('apgd-ce', 'apgd-dlr', 'fab', 'square', 'apgd-t', 'fab-t'),
+  'rand': ('apgd-ce', 'apgd-dlr'),
+}
+# Draws that 'rand' averages over.
+_EOT_SAMPLES = 20
+# Where there are fewer classes the DLR loss is not defined.
+_CLASSES_OF_DLR = 4
+
+
+class Component(NamedTuple):
+  """One attack of AutoAttack.
+
+  Attributes:
+    name: One of ATTACKS.
+    search: What it does to an example.
+    num_targets: It is tried with so many targets, the classes with the highest
+      logits besides the label; None: without targets.
+    num_restarts: Times that each is tried.
+  """
+
+  name: str
+  search: Search
+  num_targets: int | None
+  num_restarts: int
+
+
+def eot_samples(version: str) -> int | None:
+  """Returns over how many draws of the network a version averages, if any."""
+  return _EOT_SAMPLES if version == 'rand' else None
+
+
+def attack_names(version: str, attacks: Sequence[str] | None) -> list[str]:
+  """Returns the attacks of a version, or those asked for, checked.
+
+  Raises:
+    ValueError: if the version or an attack is unknown, or one is named twice.
+  """
+  if version not in VERSIONS:
+    raise ValueError(f'version = {version!r}; allowed: {", ".join(VERSIONS)}')
+  if attacks is None:
+    return list(VERSIONS[version])
+  names = list(attacks)
+  unknown = [name for name in names if name not in ATTACKS]
+  if unknown or not names or len(set(names)) < len(names):
+    raise ValueError(
+      f'attacks = {names}; allowed: one or more of {", ".join(ATTACKS)}, each '
+      'once'
+    )
+  return names
+
+
+def make_component(
+  name: str, version: str, norm: str, num_classes: int
+) -> Component:
+  """Makes one attack with the settings of the reference implementation.
+
+  For l1 those of its second paper (arXiv 2103.01208): five restarts of APGD-CE
+  and five targets of APGD-T.
+
+  Args:
+    name: One of ATTACKS.
+    version: One of VERSIONS.
+    norm: 'linf', 'l2' or 'l1'.
+    num_classes: Below 4 the margin loss stands in for DLR.
+
+  Returns:
+    The component.
+  """
+  dlr = losses.dlr if num_classes >= _CLASSES_OF_DLR else losses.margin
+  samples = eot_samples(version)
+  plus = version == 'plus'
+  restarts = 5 if plus or norm == 'l1' else 1
+
+  def apgd(loss_fn: Callable, targeted: bool = False) -> Search:
+    return make_apgd(
+      norm=norm,
+      num_steps=100,
+      loss_fn=loss_fn,
+      targeted=targeted,
+      eot_samples=samples,
+    )
+
+  def targets(at_most: int) -> int:
+    return min(at_most, num_classes - 1)
+
+  if name == 'apgd-ce':
+    return Component(name, apgd(losses.cross_entropy), None, restarts)
+  if name == 'apgd-dlr':
+    return Component(name, apgd(dlr), None, restarts)
+  if name == 'apgd-t':
+    number = targets(5 if norm == 'l1' else 9)
+    return Component(name, apgd(dlr, targeted=True), number, 1)
+  if name == 'fab':
+    # Its restarts start around what was found before, so they are steps.
+    search = make_fab(
+      norm=norm, num_steps=100, targeted=False, num_restarts=5 if plus else 1
+    )
+    return Component(name, search, None, 1)
+  if name == 'fab-t':
+    search = make_fab(norm=norm, num_steps=100, targeted=True)
+    return Component(name, search, targets(9), 1)
+  search = make_square(
+    norm=norm,
+    num_queries=5000,
+    loss_fn=losses.margin,
+    targeted=False,
+    p_init=0.8,
+  )
+  return Component(name, search, None, 1)

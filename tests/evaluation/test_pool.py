@@ -1,0 +1,197 @@
+"""Batches that stay full: every item gets its steps, and no other's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from advjax.attacks.callables import Callee
+from advjax.attacks.search import Found, Search
+from advjax.evaluation.autoattack import pool, rounds
+from advjax.evaluation.autoattack.pool import Items, Shared, run_items
+from tests import compiles
+
+NUM_STEPS = 20
+RNG = np.random.default_rng(0)
+IMAGES = RNG.uniform(size=(30, 2)).astype(np.float32)
+LABELS = RNG.integers(0, 3, 30).astype(np.int32)
+SHARED = Shared(
+  np.float32(0.5), np.float32(-9), np.float32(9), jax.random.key(3)
+)
+NETWORK = Callee.of(lambda images: images @ jnp.ones((2, 3)))
+# Each example with three targets, and a restart of each.
+ITEMS = Items(
+  np.tile(np.arange(30, dtype=np.int32), 6),
+  np.tile(np.repeat(np.arange(3, dtype=np.int32), 30), 2),
+  np.repeat(np.arange(6, dtype=np.uint32), 30),
+)
+
+
+def limit(num_steps, target, label):
+  return 0.5 * num_steps + (0.3 + 0.1 * (target + label)) * num_steps**0.5
+
+
+def make_search(num_steps):
+  """Walks at random; an item is fooled when it gets far enough for it."""
+
+  def start(problem):
+    return {'at': problem.images, 'draws': jnp.zeros(len(problem.images))}
+
+  def step(logits_fn, problem, state, t):
+    keys = jax.vmap(jax.random.fold_in)(problem.keys, t)
+    draw = jax.vmap(jax.random.uniform)(keys)
+    pull = 0.01 * logits_fn(state['at'])[:, 0] + problem.epsilon
+    moved = state['at'] + (draw * pull)[:, None]
+    return {'at': moved, 'draws': state['draws'] + draw}
+
+  def found(problem, state):
+    fooled = state['draws'] > limit(num_steps, problem.targets, problem.labels)
+    return Found(state['at'], fooled, state['draws'])
+
+  return Search(start, step, found, num_steps, 2, 1)
+
+
+SEARCH = make_search(NUM_STEPS)
+
+
+def alone(search, item):
+  """What an item finds by itself: (steps until fooled, images) or None."""
+  example = ITEMS.examples[item]
+  key = jax.random.fold_in(SHARED.key, example)
+  key = jax.random.fold_in(key, ITEMS.numbers[item])
+  at, draws = IMAGES[example].astype(np.float64), 0.0
+  target, label = ITEMS.targets[item], LABELS[example]
+  for t in range(search.num_steps):
+    draw = float(jax.random.uniform(jax.random.fold_in(key, t)))
+    at = at + draw * (0.01 * at.sum() + 0.5)
+    draws += draw
+    if draws > limit(search.num_steps, target, label):
+      return t + 1, at
+  return None
+
+
+@pytest.fixture(scope='module')
+def expected():
+  return [alone(SEARCH, item) for item in range(len(ITEMS.examples))]
+
+
+def run(batch_size, num_devices=1, items=ITEMS, search=SEARCH, **options):
+  return run_items(
+    search,
+    NETWORK,
+    IMAGES,
+    LABELS,
+    items,
+    SHARED,
+    batch_size=batch_size,
+    devices=tuple(jax.devices()[:num_devices]),
+    **options,
+  )
+
+
+@pytest.mark.parametrize(
+  ('batch_size', 'num_devices'), [(7, 1), (50, 1), (4, 2)]
+)
+def test_an_example_is_fooled_if_one_of_its_items_is(
+  expected, batch_size, num_devices
+):
+  left = []
+  result = run(batch_size, num_devices, progress=left.append)
+  hits = [
+    [expected[i] for i in np.flatnonzero(ITEMS.examples == example)]
+    for example in range(30)
+  ]
+  fooled = np.array([any(each) for each in hits])
+  assert 5 < fooled.sum() < 25
+  np.testing.assert_array_equal(result.fooled, fooled)
+  for example in np.flatnonzero(fooled):
+    distances = [
+      np.abs(hit[1] - result.images[example]).max()
+      for hit in hits[example]
+      if hit
+    ]
+    assert min(distances) < 1e-4
+  np.testing.assert_array_equal(result.images[~fooled], IMAGES[~fooled])
+  assert left == sorted(left, reverse=True) and left[-1] < 8
+  # All the steps of those that stand; at least those of the first hit.
+  least = 6 * NUM_STEPS * (~fooled).sum() + sum(
+    min(hit[0] for hit in each if hit) for each in hits if any(each)
+  )
+  assert least <= result.num_steps < 6 * NUM_STEPS * 30
+
+
+def test_steps_are_counted_until_an_item_is_fooled(expected):
+  """One item per example: no other item can end it earlier."""
+  items = Items(*(values[:30] for values in ITEMS))
+  steps = sum(hit[0] if hit else NUM_STEPS for hit in expected[:30])
+  for batch_size in (7, 64):
+    assert run(batch_size, items=items).num_steps == steps
+
+
+def test_nothing_to_do():
+  items = Items(*(values[:0] for values in ITEMS))
+  result = run(8, items=items)
+  assert not result.fooled.any() and result.num_steps == 0
+  np.testing.assert_array_equal(result.images, IMAGES)
+
+
+def test_few_items_with_many_steps_to_go_move_to_a_smaller_batch(monkeypatch):
+  sizes = []
+  compile_round = rounds.compile_round
+
+  def watch(search, devices, network, rows, shared):
+    sizes.append(rows.labels.shape)
+    return compile_round(search, devices, network, rows, shared)
+
+  monkeypatch.setattr(pool, 'compile_round', watch)
+  search = make_search(1000)
+  items = Items(*(values[:20] for values in ITEMS))
+  result = run(16, items=items, search=search)
+  assert sizes[0] == (1, 16) and sizes[-1] == (1, 4)
+  monkeypatch.setattr(pool, '_STEPS_WORTH_COMPILING', 10**6)
+  sizes.clear()
+  whole = run(16, items=items, search=search)
+  assert set(sizes) == {(1, 16)}
+  np.testing.assert_array_equal(result.fooled, whole.fooled)
+  np.testing.assert_allclose(result.images, whole.images, rtol=1e-5)
+  assert result.num_steps == whole.num_steps
+
+
+def test_batches_are_halved_until_memory_suffices(monkeypatch, expected):
+  sizes, needed = [], []
+  compile_round = rounds.compile_round
+
+  def watch(*args):
+    program, seconds = compile_round(*args)
+    sizes.append(args[3].labels.shape[1])
+    needed.append(program.bytes)
+    return program, seconds
+
+  monkeypatch.setattr(pool, 'compile_round', watch)
+  # Of it 0.7 are for the program: not enough for the first.
+  monkeypatch.setattr(
+    rounds, 'free_memory', lambda device, num_sharing: needed[0] / 0.71
+  )
+  result = run(32)
+  assert sizes == [32, 16]
+  np.testing.assert_array_equal(
+    result.fooled,
+    [
+      any(expected[i] for i in np.flatnonzero(ITEMS.examples == example))
+      for example in range(30)
+    ],
+  )
+
+
+def test_the_same_shapes_compile_once():
+  run(8)
+  with compiles.counted() as count:
+    run(8)
+  assert count == [0]
+
+
+@pytest.mark.parametrize('num_steps', [1, 2, 7, 20, 100, 101, 250, 5000])
+def test_rounds_waste_little(num_steps):
+  count = rounds.steps_per_round(num_steps)
+  assert 1 <= count <= num_steps
+  assert -num_steps % count <= max(0, 0.05 * num_steps)
