@@ -220,6 +220,16 @@ def test_trace_chart_has_a_column_per_attack(report):
   assert len(figure.axes[2].lines) == 2
 
 
+def test_losses_far_apart_are_both_to_be_seen(report):
+  figure = charts.trace_chart(report)
+  assert {ax.get_yscale() for ax in figure.axes} == {'linear'}
+  trace = report['members']['base']['traces']['fgsm']
+  trace['loss'] = [None, 1e4]
+  figure = charts.trace_chart(report)
+  assert [ax.get_yscale() for ax in figure.axes[:2]] == ['log', 'linear']
+  assert figure.axes[0].get_ylim()[0] < 0.1
+
+
 def test_charts_ask_for_something_to_draw():
   with pytest.raises(ValueError, match='per_class'):
     charts.class_chart({'members': {'it': {}}})

@@ -24,6 +24,7 @@ from advjax.reporting.values import (
 MAX_CLASSES = 20  # In the chart; more would need a page of their own.
 _MAX_COLUMNS = 4
 _MAX_NAME = 24  # Characters.
+_APART = 30  # Times another member's loss from which on the scale is log.
 _DASHES = ('-', (0, (5, 2)), (0, (1.5, 1.5)), '-.', (0, (8, 2)), ':')
 
 
@@ -190,15 +191,15 @@ def traced_attacks(report: Report) -> list[str]:
 
 
 def _trace_panel(ax: Axes, report: Report, attack: str, what: str) -> None:
-  longest = 1
+  longest, lines = 1, []
   for i, member in enumerate(members_of(report).values()):
     values = member.get('traces', {}).get(attack, {}).get(what, ())
     if not len(values):
       continue
     longest = max(longest, len(values) - 1)
-    numbers = _values(values, range(len(values)))
+    lines.append(_values(values, range(len(values))))
     ax.plot(
-      numbers,
+      lines[-1],
       color=COLORS[i % len(COLORS)],
       linestyle=_DASHES[i % len(_DASHES)],
       linewidth=1.8,
@@ -211,3 +212,9 @@ def _trace_panel(ax: Axes, report: Report, attack: str, what: str) -> None:
     ax.set_ylim(-0.02, 1.02)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, 0, symbol=' %'))
     ax.set_xlabel('step')
+    return
+  highest = [line[line > 0].max() for line in lines if (line > 0).any()]
+  if highest and max(highest) > _APART * min(highest):
+    # Large logits make large losses, beside which others would be flat.
+    ax.set_yscale('log')
+    ax.set_ylim(bottom=min(highest) / 100)

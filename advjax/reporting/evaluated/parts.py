@@ -183,7 +183,8 @@ def _traces(report: Report) -> Iterator[Part]:
   if charts.traced_attacks(report):
     caption = (
       'Mean loss (above) and accuracy (below) after each step of the attacks, '
-      'white box; step 0 is where they start, PGD at a random point. A loss '
+      'white box; step 0 is where they start, PGD at a random point. Losses '
+      'far apart are on a logarithmic scale. A loss '
       'that still climbs at the last step asks for more steps; one that stays '
       'flat from the first is a sign of masked gradients.'
     )
