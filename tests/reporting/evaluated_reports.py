@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from advjax.reporting.sanity.findings import sanity_findings
+from advjax.reporting.sanity.findings import RULES, sanity_findings
 from advjax.reporting.values import accuracy_interval
 
 NUM_TEST = 1000
@@ -233,3 +233,25 @@ def evaluated(num_classes: int = 10) -> dict[str, Any]:
   """The report whole."""
   report = build(num_classes)
   return report | {'sanity': sanity_findings(report)}
+
+
+def find(
+  report: dict[str, Any], check: str, member: str = 'base'
+) -> tuple[bool | None, str]:
+  """Returns verdict and sentence of a check."""
+  return RULES[check](report, member)
+
+
+def set_curve(
+  report: dict[str, Any],
+  attack: str,
+  values: Sequence[float],
+  member: str = 'base',
+) -> None:
+  """Sets white-box accuracies at EPSILONS, the second is the headline."""
+  entry = report['members'][member]['robust_accuracy'][attack]
+  for point, value in zip(entry['curve'], values, strict=True):
+    point |= accuracy('white_box', value)
+  entry |= {
+    key: entry['curve'][1][key] for key in ('white_box', 'white_box_ci')
+  }
