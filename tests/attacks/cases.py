@@ -35,6 +35,17 @@ def mifgsm(logits_fn, images, labels, epsilon=0.1, step_size=0.04, **kwargs):
   return advjax.mifgsm(logits_fn, images, labels, epsilon, step_size, **kwargs)
 
 
+def apgd(logits_fn, images, labels, epsilon=0.1, **kwargs):
+  kwargs = {'num_steps': 5, 'key': KEY, **kwargs}
+  return advjax.apgd(logits_fn, images, labels, epsilon, **kwargs)
+
+
+def square(logits_fn, images, labels, epsilon=0.1, **kwargs):
+  kwargs = {'num_queries': 12, 'key': KEY, **kwargs}
+  return advjax.square(logits_fn, images, labels, epsilon, **kwargs)
+
+
+# The gradient attacks: any tree of images, masks, a step size.
 ATTACKS = {
   'fgsm': fgsm,
   'bim': bim,
@@ -42,6 +53,9 @@ ATTACKS = {
   'pgd': pgd,
   'mifgsm': mifgsm,
 }
+# Those that are searches: one array of images, and steps of their own.
+SEARCHES = {'apgd': apgd, 'square': square}
+ANY = {**ATTACKS, **SEARCHES}
 NORMS = ['linf', 'l2', 'l1']
 
 SHAPE = (4, 2, 5, 3)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures('quick_compiles')
 ARGS = cases.IMAGES, cases.LABELS
 
 
-@pytest.mark.parametrize('name', ['fgsm', 'pgd', 'mifgsm'])
+@pytest.mark.parametrize('name', ['fgsm', 'pgd', 'mifgsm', *cases.SEARCHES])
 def test_a_loop_over_epsilons_compiles_once(name):
   def logits_fn(images):
     return cases.apply(cases.WEIGHTS, images)
@@ -27,15 +27,13 @@ def test_a_loop_over_epsilons_compiles_once(name):
   epsilons = [0.1, 1 / 255, np.float64(0.05), np.float32(0.02), 1]
   epsilons += [jnp.float32(0.03), jnp.asarray(0.04)]
   kinds = [jax.block_until_ready(e) for e in epsilons]
-  kwargs = {} if name == 'fgsm' else {'num_steps': 2}
+  kwargs = {'num_steps': 2} if name in ('pgd', 'mifgsm') else {}
   with compiles.counted() as count:
     for epsilon in kinds:
-      cases.ATTACKS[name](logits_fn, *ARGS, epsilon, **kwargs)
+      cases.ANY[name](logits_fn, *ARGS, epsilon, **kwargs)
   assert count == [1]
   with compiles.counted() as count:
-    cases.ATTACKS[name](
-      logits_fn, *ARGS, 0.3, bounds=(np.float32(0), 2), **kwargs
-    )
+    cases.ANY[name](logits_fn, *ARGS, 0.3, bounds=(np.float32(0), 2), **kwargs)
   assert count == [0]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import advjax
-from advjax import losses
+from advjax import losses, norms
 from tests.attacks import cases
 
 KEY = jax.random.key(0)
@@ -91,6 +91,32 @@ MISTAKES = [
 def test_mistake(changes, message):
   with pytest.raises(ValueError, match=f'(?s){message}'):
     call(**changes)
+
+
+@pytest.mark.parametrize('name', list(cases.SEARCHES))
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'norm': 'l3'}, r"norm must be one of \['l1', 'l2', 'linf'\].*'l3'"),
+    ({'norm': norms.NSL_NORMS['l2']}, 'norm must be one of'),
+    ({'key': 0}, 'key must be one key or 4 keys.*got 0'),
+    ({'num_restarts': 0}, 'num_restarts must be at least 1; got 0'),
+    ({'epsilon': -0.1}, r'epsilon must be at least 0; got -0\.1'),
+    ({'epsilon': np.ones(3)}, r'epsilon must have shape \(\) or \(4,\)'),
+    ({'images': 2 * cases.IMAGES}, 'images must be finite and inside bounds'),
+    ({'images': NAN.astype(np.float32)}, 'images must be finite.*nan'),
+    ({'labels': cases.LABELS + 1}, r'labels must lie in \[0, 3\).* 1 to 3'),
+    ({'labels': cases.LABELS[:3]}, 'labels must have a leading axis of 4'),
+    ({'targets': cases.LABELS + 1}, r'targets must lie in \[0, 3\)'),
+    ({'bounds': 1.0}, 'bounds must be None or a pair'),
+    ({'logits_fn': None}, 'logits_fn must be callable; got None'),
+  ],
+)
+def test_mistake_with_a_search(name, changes, message):
+  kwargs = {'images': cases.IMAGES, 'labels': cases.LABELS, **changes}
+  logits_fn = kwargs.pop('logits_fn', cases.logits_fn)
+  with pytest.raises(ValueError, match=f'(?s){message}'):
+    cases.SEARCHES[name](logits_fn, **kwargs)
 
 
 def test_values_of_tracers_are_not_looked_at():

@@ -1,5 +1,7 @@
 """Inside ball and box in the output's dtype, and no move where none is due."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,6 +41,10 @@ def test_inside_ball_and_box(name, norm, dtype, epsilon, border, seed):
     norm=norm,
     bounds=bounds,
   )
+  check_inside(result, images, epsilon, norm, bounds)
+
+
+def check_inside(result, images, epsilon, norm, bounds):
   assert result.dtype == images.dtype and result.shape == images.shape
   wide = np.asarray(result, np.float64)
   assert np.all((wide >= bounds[0] - 1e-8) & (wide <= bounds[1] + 1e-8))
@@ -47,6 +53,24 @@ def test_inside_ball_and_box(name, norm, dtype, epsilon, border, seed):
   assert np.all(np.linalg.norm(moved, order, axis=1) <= epsilon * (1 + 1e-6))
   if epsilon == 0:
     assert np.asarray(result).tobytes() == np.asarray(images).tobytes()
+
+
+@pytest.mark.parametrize(
+  ('name', 'norm'),
+  list(zip(cases.SEARCHES, itertools.cycle(cases.NORMS), strict=False)),
+)
+def test_searches_in_bfloat16(name, norm, quick_compiles):
+  bounds = (-0.1, 0.9)
+  images = np.random.default_rng(0).uniform(-0.09, 0.89, cases.SHAPE)
+  images[1] = 0.9 * 0.996
+  images = jnp.asarray(images, jnp.bfloat16)
+  labels = np.asarray(any_dtype(images).argmax(axis=1), np.int32)
+  for epsilon in (0.0, 1e-3, 8 / 255, 0.7):
+    result = cases.SEARCHES[name](
+      any_dtype, images, labels, epsilon, norm=norm, bounds=bounds
+    )
+    check_inside(result, images, epsilon, norm, bounds)
+    assert epsilon < 0.7 or np.any(result != images)
 
 
 def any_dtype(images):

@@ -25,9 +25,10 @@ def mesh():
 
 def attack(name, weights, images, labels, keys, epsilon):
   """The attack on a closure over weights, which may be traced."""
-  kwargs = {'key': keys} if name in ('bim_random', 'pgd') else {}
-  kwargs |= {} if name == 'fgsm' else {'num_steps': 2}
-  return cases.ATTACKS[name](
+  kwargs = {'key': keys} if name in (*cases.SEARCHES, 'pgd') else {}
+  if name in ('mifgsm', 'pgd'):
+    kwargs['num_steps'] = 2
+  return cases.ANY[name](
     lambda x: cases.apply(weights, x), images, labels, epsilon, **kwargs
   )
 
@@ -49,6 +50,9 @@ def same(name, result):
 
 
 table = pytest.mark.parametrize('name', ['fgsm', 'pgd', 'mifgsm'])
+table_and_searches = pytest.mark.parametrize(
+  'name', ['fgsm', 'pgd', 'mifgsm', *cases.SEARCHES]
+)
 
 
 @table
@@ -56,7 +60,7 @@ def test_jit(name):
   same(name, jax.jit(functools.partial(attack, name))(*arguments()))
 
 
-@table
+@table_and_searches
 def test_vmap_over_examples_as_batches_of_one(name):
   def one(weights, image, label, key, epsilon):
     result = attack(name, weights, image[None], label[None], key[None], epsilon)
@@ -107,7 +111,7 @@ def test_scan(name):
   np.testing.assert_allclose(total, eager(name).sum(), rtol=1e-5)
 
 
-@table
+@table_and_searches
 def test_pmap(name):
   weights, *batch = arguments()
   batches = jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), tuple(batch))
@@ -129,7 +133,7 @@ def shard(run, mesh):
   )
 
 
-@table
+@table_and_searches
 def test_shard_map(name, mesh):
   same(name, shard(functools.partial(attack, name), mesh)(*arguments()))
 
