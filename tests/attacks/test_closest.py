@@ -1,0 +1,58 @@
+"""The closest images that fool, beside those that foolbox finds."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from advjax.attacks.deepfool import deepfool
+from advjax.attacks.fmn import fmn
+from tests.attacks import closest
+
+with warnings.catch_warnings():
+  warnings.simplefilter('ignore')
+  foolbox = pytest.importorskip('foolbox')
+
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+
+
+def by_foolbox(attack):
+  with jax.numpy_rank_promotion('allow'), warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    found = attack.run(
+      foolbox.JAXModel(jax.jit(closest.MLP), bounds=(0, 1)),
+      jnp.asarray(closest.IMAGES),
+      jnp.asarray(closest.LABELS),
+    )
+  return np.asarray(found)
+
+
+@pytest.mark.parametrize('norm', ['l2', 'linf'])
+def test_deepfool(norm):
+  name = {'l2': 'L2DeepFoolAttack', 'linf': 'LinfDeepFoolAttack'}[norm]
+  found = deepfool(
+    closest.MLP, closest.IMAGES, closest.LABELS, num_candidates=3, norm=norm
+  )
+  theirs = by_foolbox(getattr(foolbox.attacks, name)(candidates=3))
+  assert np.all(closest.predictions(found) != closest.LABELS)
+  assert np.asarray(found[7]).tobytes() == closest.IMAGES[7].tobytes()
+  np.testing.assert_allclose(found, theirs, atol=1e-5)
+
+
+def test_fmn():
+  # Not l2, where foolbox does not project, nor l1, where it does not find
+  # anything for some of these images.
+  found = np.asarray(
+    fmn(closest.MLP, closest.IMAGES, closest.LABELS, norm='linf')
+  )
+  theirs = by_foolbox(foolbox.attacks.LInfFMNAttack(steps=20))
+  for images in (found, theirs):
+    assert np.all(closest.predictions(images) != closest.LABELS)
+  assert found[7].tobytes() == closest.IMAGES[7].tobytes()
+  ours, theirs = (
+    closest.sizes(x - closest.IMAGES, 'linf')[:7] for x in (found, theirs)
+  )
+  assert ours.mean() <= 1.01 * theirs.mean()
+  assert np.all(ours <= 1.1 * theirs)

@@ -1,0 +1,171 @@
+"""The smallest radius: closed form, curves, and attacks of every kind."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import advjax
+from advjax.attacks.minimal_epsilon import minimal_epsilon
+from advjax.evaluation.attack_specs import parse_attack
+from tests import compiles
+from tests.attacks import closest
+
+pytestmark = pytest.mark.usefixtures('quick_compiles')
+KEY = jax.random.key(3)
+KEYS = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(4))
+
+
+FGSM = parse_attack('fgsm')
+
+
+def search(attack=FGSM, labels=closest.LINEAR_LABELS, max_epsilon=0.25, **more):
+  return minimal_epsilon(
+    attack,
+    closest.LINEAR,
+    closest.LINEAR_IMAGES,
+    labels,
+    key=KEY,
+    max_epsilon=max_epsilon,
+    **more,
+  )
+
+
+def test_finds_the_closed_form_of_a_linear_network():
+  result = search()
+  assert np.all(result.found)
+  # Above the exact radius, by no more than the bisection knows.
+  error = np.asarray(result.epsilon, float) - closest.linear_distances('linf')
+  assert np.all((error > -1e-6) & (error <= 0.25 / 2**10 + 1e-6))
+  moved = np.asarray(result.images, float) - closest.LINEAR_IMAGES
+  np.testing.assert_allclose(
+    closest.sizes(moved, 'linf'), result.epsilon, rtol=1e-5
+  )
+  logits = closest.LINEAR(result.images)
+  assert np.all(logits.argmax(axis=1) != closest.LINEAR_LABELS)
+
+
+def test_what_is_out_of_reach_or_wrong_already():
+  labels = closest.LINEAR_LABELS ^ np.int32([0, 1, 0, 0])
+  exact = closest.linear_distances('linf')
+  limit = np.where(np.arange(4) == 2, 0.9, 1.1) * exact
+  result = search(labels=labels, max_epsilon=limit)
+  np.testing.assert_array_equal(result.found, [True, True, False, True])
+  np.testing.assert_array_equal(result.epsilon[1:3], [0, np.inf])
+  error = (np.asarray(result.epsilon, float) - exact)[[0, 3]]
+  assert np.all((error > -1e-6) & (error <= limit[[0, 3]] / 2**10 + 1e-6))
+  images = np.asarray(result.images)
+  assert images[1:3].tobytes() == closest.LINEAR_IMAGES[1:3].tobytes()
+
+
+def test_the_curve_is_the_accuracy_at_every_radius():
+  result = search()
+  for radius in (0.0, *np.float32(closest.linear_distances('linf') + 1e-3)):
+    images = advjax.fgsm(
+      closest.LINEAR, closest.LINEAR_IMAGES, closest.LINEAR_LABELS, radius
+    )
+    robust = closest.LINEAR(images).argmax(axis=1) == closest.LINEAR_LABELS
+    np.testing.assert_array_equal(result.epsilon > radius, robust)
+
+
+def test_a_success_that_comes_and_goes():
+  """Returns a success above a failure, and inf for a failure at the limit."""
+  limits = jnp.float32([1.0, 1.0, 0.5, 0.5])
+
+  def attack(logits_fn, images, labels, epsilon, keys):
+    # Succeeds from 1/8 to 3/8 and above 5/8.
+    hits = ((epsilon >= 0.125) & (epsilon <= 0.375)) | (epsilon > 0.625)
+    wrong = advjax.fgsm(logits_fn, images, labels, 0.25)
+    return jnp.where(hits.reshape(-1, 1, 1, 1), wrong, images)
+
+  result = search(attack, max_epsilon=limits, num_bisections=8)
+  # From 1 it tries 1/2 and stays above; from 1/2 it fails at once.
+  epsilon = np.asarray(result.epsilon)
+  assert np.all((epsilon[:2] > 0.625) & (epsilon[:2] <= 0.625 + 1 / 256))
+  np.testing.assert_array_equal(epsilon[2:], np.inf)
+  np.testing.assert_array_equal(result.found, [True, True, False, False])
+
+
+def test_the_images_are_those_of_the_attack_with_the_same_keys():
+  """Along one direction per key, the first radius that fools."""
+  draw = jax.jit(jax.vmap(lambda key: jax.random.normal(key, (2, 3, 1))))
+
+  def attack(logits_fn, images, labels, epsilon, keys):
+    return images + epsilon.reshape(-1, 1, 1, 1) * draw(keys)
+
+  result = search(attack, max_epsilon=4.0)
+  epsilon, found = np.asarray(result.epsilon), np.asarray(result.found)
+  assert 0 < found.sum()
+  directions = np.asarray(draw(KEYS), float)
+  slopes = (directions * closest.WEIGHTS[None]).sum((1, 2, 3))
+  with np.errstate(divide='ignore'):
+    exact = -closest.LINEAR_MARGINS / slopes
+  exact = np.where((exact > 0) & (exact < 4), exact, np.inf)
+  np.testing.assert_allclose(epsilon, exact, atol=4 / 2**10)
+  moved = epsilon.reshape(-1, 1, 1, 1)[found] * directions[found]
+  np.testing.assert_allclose(
+    np.asarray(result.images)[found],
+    closest.LINEAR_IMAGES[found] + moved,
+    atol=1e-6,
+  )
+
+
+def test_a_loop_over_limits_compiles_once():
+  def attack(logits_fn, images, labels, epsilon, keys):
+    return images + 0 * epsilon.reshape(-1, 1, 1, 1)
+
+  with compiles.counted() as count:
+    for limit in (0.25, 1, np.float64(0.5)):
+      search(attack, max_epsilon=limit)
+  assert count == [1]
+
+
+def test_under_pmap():
+  halves = [
+    x.reshape(2, 2, *x.shape[1:])
+    for x in (closest.LINEAR_IMAGES, closest.LINEAR_LABELS)
+  ]
+
+  def run(images, labels):
+    return minimal_epsilon(
+      FGSM, closest.LINEAR, images, labels, key=KEY, max_epsilon=0.25
+    )
+
+  result = jax.pmap(run)(*halves)
+  np.testing.assert_allclose(
+    result.epsilon.reshape(-1), search().epsilon, atol=1e-6
+  )
+
+
+def test_trees_of_images():
+  images = {'a': closest.LINEAR_IMAGES, 'id': np.arange(4)}
+  result = minimal_epsilon(
+    FGSM,
+    lambda x: closest.LINEAR(x['a']),
+    images,
+    closest.LINEAR_LABELS,
+    key=KEY,
+    max_epsilon=0.25,
+  )
+  np.testing.assert_allclose(result.epsilon, search().epsilon, atol=1e-6)
+  np.testing.assert_array_equal(result.images['id'], np.arange(4))
+
+
+@pytest.mark.parametrize(
+  ('changed', 'message'),
+  [
+    ({'attack': 3}, 'attack must be callable; got 3'),
+    ({'attack': lambda f, x, y, e, k: x[:1]}, 'attack must return images like'),
+    ({'max_epsilon': np.inf}, 'max_epsilon must be finite; got inf'),
+    ({'max_epsilon': -1}, 'max_epsilon must be at least 0; got -1'),
+    (
+      {'max_epsilon': np.ones(3)},
+      r'max_epsilon must have shape \(\) or \(4,\)',
+    ),
+    ({'num_bisections': 0}, 'num_bisections must be at least 1; got 0'),
+    ({'labels': np.zeros((4, 2))}, r'labels must be int \[4\]; got float'),
+  ],
+)
+def test_errors(changed, message):
+  with pytest.raises(ValueError, match=message):
+    search(**changed)
