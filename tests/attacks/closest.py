@@ -32,9 +32,20 @@ def _linear(weights, bias, images):
 
 
 LINEAR = Partial(_linear, jnp.asarray(WEIGHTS), jnp.asarray(BIAS))
-LINEAR_MARGINS = (LINEAR_IMAGES * WEIGHTS[None].astype(float)).sum((1, 2, 3))
-LINEAR_MARGINS += BIAS
-LINEAR_LABELS = np.where(LINEAR_MARGINS > 0, 0, 1).astype(np.int32)
+
+
+def linear_margins(images):
+  """The first logit less the second, in float64."""
+  flat = np.asarray(images, np.float64).reshape(len(images), -1)
+  return flat @ WEIGHTS.reshape(-1) + float(BIAS)
+
+
+def linear_predictions(images):
+  return np.where(linear_margins(images) >= 0, 0, 1).astype(np.int32)
+
+
+LINEAR_MARGINS = linear_margins(LINEAR_IMAGES)
+LINEAR_LABELS = linear_predictions(LINEAR_IMAGES)
 
 
 def linear_distances(norm):
@@ -96,7 +107,7 @@ def line_search(norm):
       direction[rows, largest] = np.sign(gradient[rows, largest])
     else:
       direction = gradient / np.maximum(sizes(gradient, 'l2'), 1e-9)[:, None]
-    for length in np.linspace(0, 4, 401)[::-1]:
+    for length in np.linspace(0, 4, 201):
       x = np.clip(images + length * direction, 0, 1)
       fooled = predictions(x) != LABELS
       size = np.where(fooled, sizes(x - images, norm), np.inf)
