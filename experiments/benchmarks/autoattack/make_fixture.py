@@ -24,8 +24,9 @@ from advjax import cli, data
 from advjax.config import check_range
 from advjax.models import Model
 from advjax.training.objectives import pgd_at
-from experiments.benchmarks.autoattack import network
+from experiments.benchmarks.autoattack import network, sides
 from experiments.benchmarks.autoattack import venv as torch_venv
+from experiments.benchmarks.autoattack.network import Reference
 from experiments.benchmarks.autoattack.venv import Torch
 
 logger = logging.getLogger('advjax')
@@ -34,8 +35,6 @@ logger = logging.getLogger('advjax')
 _SIZES = (8, 16, 16, 32)
 _HPARAMS = {'epsilon': 0.1, 'step_size': 0.025}
 _BATCH_SIZE = 32
-_NUM_STEPS = 100
-_NUM_QUERIES = 5000
 
 _OUTPUT = flags.DEFINE_string(
   'output', str(network.OWN), 'The npz file to write.'
@@ -132,13 +131,13 @@ def train_network(
 
 
 def reference_flags(
-  torch: Torch, arrays: dict[str, np.ndarray], norm: str, num_seeds: int
+  torch: Torch, reference: Reference, norm: str, num_seeds: int
 ) -> dict[str, np.ndarray]:
   """Runs the reference's attacks, each on its own on all images.
 
   Args:
     torch: The other side.
-    arrays: Kernels, images and labels.
+    reference: Network and images.
     norm: 'linf' or 'l2'.
     num_seeds: Seeds 0, 1, ...
 
@@ -149,26 +148,17 @@ def reference_flags(
   for attack in network.ATTACKS:
     found = []
     for seed in range(num_seeds):
-      out = torch.run(
-        arrays,
-        task='flags',
-        attack=attack,
-        norm=norm,
-        epsilon=network.EPSILONS[norm],
-        seed=seed,
-        num_steps=_NUM_STEPS,
-        num_queries=_NUM_QUERIES,
-      )
-      found.append(out['robust'])
+      run = sides.their_attack(reference, torch, seed)
+      stand, seconds = run(norm, attack)
+      found.append(stand)
       logger.info(
-        '%s, %s, seed %d: %d of %d stand, %.0f s (%s)',
+        '%s, %s, seed %d: %d of %d stand, %.0f s',
         norm,
         attack,
         seed,
-        out['robust'].sum(),
-        len(out['robust']),
-        out['seconds'],
-        out['versions'],
+        stand.sum(),
+        len(stand),
+        seconds,
       )
     robust[f'robust_{norm}_{attack.replace("-", "_")}'] = np.stack(found)
   robust[f'robust_{norm}_autoattack'] = np.all(list(robust.values()), axis=0)
@@ -182,14 +172,13 @@ def main() -> None:
   for flag in (_NUM_EPOCHS, _NUM_SEEDS, _THREADS):
     check_range(flag.name, flag.value, 1, integer=True)
   torch = torch_venv.prepare(_VENV.value, _PYTHON.value, _THREADS.value)
-  arrays: dict[str, Any] = {
-    **train_network(Model(init, apply), dataset, _NUM_EPOCHS.value, 0),
-    'images': np.asarray(data.to_float(dataset.test.images[:num_images])),
-    'labels': dataset.test.labels[:num_images],
-  }
+  kernels = train_network(Model(init, apply), dataset, _NUM_EPOCHS.value, 0)
+  images = np.asarray(data.to_float(dataset.test.images[:num_images]))
+  reference = Reference(kernels, images, dataset.test.labels[:num_images], {})
   flagged: dict[str, Any] = {}
   for norm in network.EPSILONS:
-    flagged |= reference_flags(torch, arrays, norm, _NUM_SEEDS.value)
+    flagged |= reference_flags(torch, reference, norm, _NUM_SEEDS.value)
+  arrays: dict[str, Any] = sides.arrays_of(reference)
   seeds = np.arange(_NUM_SEEDS.value)
   np.savez_compressed(_OUTPUT.value, seeds=seeds, **arrays, **flagged)
   for name, robust in flagged.items():
