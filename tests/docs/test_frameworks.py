@@ -216,3 +216,11 @@ def test_saved_examples_come_back_as_they_were(page):
   np.testing.assert_array_equal(page['loaded'], found)
   moved = np.abs(page['rounded'] - found).max()
   assert 0.9 / 510 < moved < 1.001 / 510
+
+
+def test_apgd_finds_as_much_as_bim(page):
+  network, _, (images, labels, *_), found = page['attacked']['function']
+  wrong = network(page['stronger']).argmax(-1) != labels
+  assert wrong.sum() >= (network(found).argmax(-1) != labels).sum()
+  size = np.abs(np.float64(page['stronger']) - images).max()
+  assert size <= page['epsilon'] + 1e-7
