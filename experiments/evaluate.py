@@ -35,6 +35,7 @@ from advjax.reporting.report import (
 )
 from advjax.reporting.run import write_run
 from advjax.reporting.sanity.findings import sanity_findings
+from advjax.reporting.sanity.scores import large_epsilon
 from advjax.training.checkpoint import checkpoint_directory, load_params
 from advjax.training.setup import create_training, eval_logits_fn
 from advjax.training.state import evaluation_params, num_params
@@ -162,6 +163,19 @@ def _load(
   )
 
 
+def _curve(
+  epsilons: Sequence[float],
+  norm: str,
+  bounds: tuple[float, float] | None,
+  image_shape: Sequence[int],
+) -> list[float]:
+  """Those asked for, and one at which no network can be right."""
+  large = large_epsilon(norm, bounds, image_shape)
+  if large is None or large <= max(epsilons):
+    return list(epsilons)
+  return [*epsilons, large]
+
+
 def evaluate(
   checkpoints: Sequence[str],
   attack_names: Sequence[str],
@@ -248,7 +262,7 @@ def evaluate(
     images,
     labels,
     epsilon=epsilons[-1],
-    epsilons=epsilons,
+    epsilons=_curve(epsilons, norm, bounds, images.shape[1:]),
     key=jax.random.key(seed),
     folder=path / 'autoattack',
     progress=sys.stderr.isatty(),
@@ -270,6 +284,7 @@ def evaluate(
       'name': dataset.name,
       'num_train': len(dataset.train.labels),
       'num_test': len(labels),
+      'image_shape': list(images.shape[1:]),
     },
     'seeds': [seed],
     'classes': list(dataset.class_names),
