@@ -32,6 +32,7 @@ OPTIMIZED = (
   'test_norms.py',
   'attacks/test_*.py',
   'evaluation/test_linear.py',
+  'evaluation/test_reference_flags.py',
   'experiments/test_goodfellow.py',
   'experiments/test_sweep.py',
   'training/test_at_once.py',

@@ -111,6 +111,8 @@ def make_component(
     search = make_fab(
       norm=norm, num_steps=100, targeted=False, num_restarts=5 if plus else 1
     )
+    # It asks for the gradient of every other class.
+    search = search._replace(num_backward=num_classes - 1)
     return Component(name, search, None, 1)
   if name == 'fab-t':
     search = make_fab(norm=norm, num_steps=100, targeted=True)
