@@ -213,7 +213,9 @@ class _State(NamedTuple):
 def _start(problem: Problem) -> _State:
   images = problem.images
   delta = jnp.zeros_like(images, dtype=inputs_lib.compute_dtype(images))
-  return _State(delta, images, jnp.full(len(images), jnp.inf, delta.dtype))
+  # Made from delta: under shard_map it must vary over the mesh as the images.
+  infinite = jnp.inf + jnp.sum(_flat(delta), axis=1)
+  return _State(delta, images, infinite)
 
 
 def _found(problem: Problem, state: _State) -> Found:
