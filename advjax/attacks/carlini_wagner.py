@@ -103,10 +103,10 @@ def carlini_wagner(
 
   Example:
     >>> import jax.numpy as jnp
-    >>> from advjax.attacks.carlini_wagner import carlini_wagner
+    >>> import advjax
     >>> logits_fn = lambda x: jnp.stack([x[:, 0], x[:, 1]], axis=-1)
     >>> images, labels = jnp.array([[0.5, 0.25]]), jnp.array([0])
-    >>> carlini_wagner(logits_fn, images, labels, num_steps=200).round(1)
+    >>> advjax.carlini_wagner(logits_fn, images, labels, num_steps=200).round(1)
     Array([[0.4, 0.4]], dtype=float32)
   """
   num_steps = checks.count('num_steps', num_steps)

@@ -78,10 +78,10 @@ def deepfool(
 
   Example:
     >>> import jax.numpy as jnp
-    >>> from advjax.attacks.deepfool import deepfool
+    >>> import advjax
     >>> logits_fn = lambda x: jnp.stack([x[:, 0], x[:, 1]], axis=-1)
     >>> images, labels = jnp.array([[0.5, 0.25]]), jnp.array([0])
-    >>> deepfool(logits_fn, images, labels, norm='linf') - images
+    >>> advjax.deepfool(logits_fn, images, labels, norm='linf') - images
     Array([[-0.1276,  0.1276]], dtype=float32)
   """
   search = make_deepfool(

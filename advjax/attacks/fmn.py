@@ -81,10 +81,10 @@ def fmn(
 
   Example:
     >>> import jax.numpy as jnp
-    >>> from advjax.attacks.fmn import fmn
+    >>> import advjax
     >>> logits_fn = lambda x: jnp.stack([x[:, 0], x[:, 1]], axis=-1)
     >>> images, labels = jnp.array([[0.5, 0.25]]), jnp.array([0])
-    >>> fmn(logits_fn, images, labels, norm='linf').round(3)
+    >>> advjax.fmn(logits_fn, images, labels, norm='linf').round(3)
     Array([[0.375, 0.375]], dtype=float32)
   """
   search = make_fmn(

@@ -82,7 +82,6 @@ def minimal_epsilon(
     >>> import jax
     >>> import jax.numpy as jnp
     >>> import advjax
-    >>> from advjax.attacks.minimal_epsilon import minimal_epsilon
     >>> def attack(logits_fn, images, labels, epsilon, keys):
     ...   return advjax.pgd(
     ...     logits_fn,
@@ -95,7 +94,7 @@ def minimal_epsilon(
     ...   )
     >>> logits_fn = lambda x: jnp.stack([x[:, 0], x[:, 1]], axis=-1)
     >>> images = jnp.array([[0.5, 0.25], [0.75, 0.25], [0.25, 0.75]])
-    >>> epsilon, _, found = minimal_epsilon(
+    >>> epsilon, _, found = advjax.minimal_epsilon(
     ...   attack,
     ...   logits_fn,
     ...   images,

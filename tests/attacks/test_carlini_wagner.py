@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax.attacks.carlini_wagner import carlini_wagner
+from advjax.attacks import carlini_wagner
 from tests import compiles
 from tests.attacks import closest
 

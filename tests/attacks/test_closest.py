@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax.attacks.deepfool import deepfool
-from advjax.attacks.fmn import fmn
+from advjax.attacks import deepfool, fmn
 from tests.attacks import closest
 
 with warnings.catch_warnings():

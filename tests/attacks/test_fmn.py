@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax.attacks.fmn import fmn
+from advjax.attacks import fmn
 from tests import compiles
 from tests.attacks import closest
 

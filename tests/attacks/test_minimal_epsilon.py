@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import advjax
-from advjax.attacks.minimal_epsilon import minimal_epsilon
+from advjax.attacks import minimal_epsilon
 from advjax.evaluation.attack_specs import parse_attack
 from tests import compiles
 from tests.attacks import closest
