@@ -85,7 +85,8 @@ def carlini_wagner(
     num_searches: constants tried per row, at least 1; static. The network is
       evaluated num_searches * num_steps + 1 times.
     learning_rate: of Adam; may be traced, as the next two.
-    initial_const: the first c, above 0.
+    initial_const: the first c, above 0. It weighs logits against squared units
+      of the images: for pixels up to 255 take 255^2 times as much.
     confidence: margin from which an image counts as fooling, in logits.
     bounds: `(lower, upper)` of the images or None; see `fgsm`.
     targets: int `[B]`, the classes to be classified as; m is then the target's
