@@ -6,10 +6,11 @@ from advjax.attacks.deepfool import deepfool
 from advjax.attacks.fab import fab
 from advjax.attacks.fmn import fmn
 from advjax.attacks.gradient import bim, fgsm, mifgsm, pgd
-from advjax.attacks.minimal_epsilon import minimal_epsilon
+from advjax.attacks.minimal_epsilon import MinimalEpsilon, minimal_epsilon
 from advjax.attacks.square import square
 
 __all__ = [
+  'MinimalEpsilon',
   'apgd',
   'bim',
   'carlini_wagner',
