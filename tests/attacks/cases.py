@@ -45,6 +45,28 @@ def square(logits_fn, images, labels, epsilon=0.1, **kwargs):
   return advjax.square(logits_fn, images, labels, epsilon, **kwargs)
 
 
+def fab(logits_fn, images, labels, epsilon=0.1, **kwargs):
+  kwargs = {'num_steps': 4, 'key': KEY, **kwargs}
+  return advjax.fab(logits_fn, images, labels, epsilon, **kwargs)
+
+
+def deepfool(logits_fn, images, labels, **kwargs):
+  kwargs = {'num_steps': 3, 'num_candidates': 3, **kwargs}
+  return advjax.deepfool(logits_fn, images, labels, **kwargs)
+
+
+def carlini_wagner(logits_fn, images, labels, norm='l2', **kwargs):
+  assert norm == 'l2'
+  kwargs = {'learning_rate': 0.3, 'initial_const': 1.0, **kwargs}
+  kwargs = {'num_steps': 5, 'num_searches': 3, **kwargs}
+  return advjax.carlini_wagner(logits_fn, images, labels, **kwargs)
+
+
+def fmn(logits_fn, images, labels, **kwargs):
+  kwargs = {'num_steps': 6, **kwargs}
+  return advjax.fmn(logits_fn, images, labels, **kwargs)
+
+
 # The gradient attacks: any tree of images, masks, a step size.
 ATTACKS = {
   'fgsm': fgsm,
@@ -54,8 +76,10 @@ ATTACKS = {
   'mifgsm': mifgsm,
 }
 # Those that are searches: one array of images, and steps of their own.
-SEARCHES = {'apgd': apgd, 'square': square}
+SEARCHES = {'apgd': apgd, 'fab': fab, 'square': square}
 ANY = {**ATTACKS, **SEARCHES}
+# Those that look for the nearest image that fools: no epsilon.
+NEAREST = {'deepfool': deepfool, 'carlini_wagner': carlini_wagner, 'fmn': fmn}
 NORMS = ['linf', 'l2', 'l1']
 
 SHAPE = (4, 2, 5, 3)

@@ -21,7 +21,7 @@ SHAPES = {
   (7, 7, 1): 100,
   (6, 6, 3): 4,
 }
-ROWS = 1700
+ROWS = 1700  # Six times: three programs with two boxes each.
 BOUNDS = [(0.0, 1.0), (-0.1, 0.9)]  # The latter are no floats.
 EPSILONS = np.float32(
   [0, 1e-30, 1e-9, 1e-7, 1e-4, 1 / 255, 8 / 255, 0.1, 0.3, 1, 4, 100]
@@ -67,50 +67,65 @@ def draw(shape, bounds, rng):
   )
 
 
-def check(images, result, epsilon, norm, bounds):
+def check_box(images, result, bounds):
+  """Returns how far the result is away, in float64: `[rows, coordinates]`."""
   result = np.asarray(result)
   lower, upper = np.float32(bounds)
   assert result.dtype == images.dtype and result.shape == images.shape
   assert np.all((result >= lower) & (result <= upper))  # No NaN either.
-  moved = (result.astype(np.float64) - images).reshape(ROWS, -1)
+  return (result.astype(np.float64) - images).reshape(ROWS, -1)
+
+
+def check_ball(images, result, epsilon, norm, bounds):
+  moved = check_box(images, result, bounds)
   size = np.linalg.norm(moved, ORDERS[norm], axis=1)
   slack = 1e-5 if norm == 'l1' else 1e-6 * np.maximum(1, epsilon)
   np.testing.assert_array_less(size - epsilon, slack)
   still = epsilon == 0
-  assert result[still].tobytes() == images[still].tobytes()
-  # The attack did something.
-  assert np.mean(size > 0) > 0.2
+  assert np.asarray(result)[still].tobytes() == images[still].tobytes()
+  assert np.mean(size > 0) > 0.1  # It did something.
 
 
-def run(name, norm, shape, seed):
-  rng = np.random.default_rng(seed)
+def run(name, norm, shape):
+  rng = np.random.default_rng(len(name))
   for bounds in BOUNDS:
     images, labels, targets, epsilon = draw(shape, bounds, rng)
-    kwargs = {'targets': targets} if name in ('fab', 'pgd') else {}
+    kwargs = {'norm': norm, 'bounds': bounds}
+    if name in cases.NEAREST:
+      result = cases.NEAREST[name](model(shape), images, labels, **kwargs)
+      moved = check_box(images, result, bounds)
+      assert np.mean(moved.any(axis=1)) > 0.1
+      continue
+    if name in ('fab', 'pgd'):
+      kwargs['targets'] = targets
     sizes = (epsilon,)
     if name in cases.ATTACKS and name != 'fgsm':
       sizes = (epsilon, np.float32(0.4) * epsilon)
-    result = cases.ANY[name](
-      model(shape), images, labels, *sizes, norm=norm, bounds=bounds, **kwargs
-    )
-    check(images, result, epsilon, norm, bounds)
+    result = cases.ANY[name](model(shape), images, labels, *sizes, **kwargs)
+    check_ball(images, result, epsilon, norm, bounds)
 
 
-# Every attack sees the three norms and the first three shapes.
+NORMS = {name: cases.NORMS for name in (*cases.ANY, *cases.NEAREST)}
+NORMS |= {'deepfool': ['linf', 'l2'], 'carlini_wagner': ['l2']}
+# Every attack sees its norms and the first three shapes.
 FEW = [
-  (name, norm, list(SHAPES)[(i + j) % 3])
-  for i, name in enumerate(cases.ANY)
-  for j, norm in enumerate(cases.NORMS)
+  (name, norms[j % len(norms)], list(SHAPES)[(i + j) % 3])
+  for i, (name, norms) in enumerate(NORMS.items())
+  for j in range(3)
 ]
-REST = sorted(set(itertools.product(cases.ANY, cases.NORMS, SHAPES)) - set(FEW))
+ALL = [
+  (name, norm, shape)
+  for name, norms in NORMS.items()
+  for norm, shape in itertools.product(norms, SHAPES)
+]
 
 
 @pytest.mark.parametrize(('name', 'norm', 'shape'), FEW)
 def test_inside_ball_and_box(name, norm, shape, quick_compiles):
-  run(name, norm, shape, seed=len(name))
+  run(name, norm, shape)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('name', 'norm', 'shape'), REST)
+@pytest.mark.parametrize(('name', 'norm', 'shape'), ALL)
 def test_inside_ball_and_box_with_every_norm_and_shape(name, norm, shape):
-  run(name, norm, shape, seed=len(name))
+  run(name, norm, shape)

@@ -119,6 +119,26 @@ def test_mistake_with_a_search(name, changes, message):
     cases.SEARCHES[name](logits_fn, **kwargs)
 
 
+@pytest.mark.parametrize('name', list(cases.NEAREST))
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'num_steps': 0}, 'num_steps must be at least 1; got 0'),
+    ({'images': 2 * cases.IMAGES}, 'images must be finite and inside bounds'),
+    ({'images': (cases.IMAGES,)}, 'images must be one array'),
+    ({'labels': cases.LABELS + 1}, r'labels must lie in \[0, 3\).* 1 to 3'),
+    ({'labels': SOFT}, 'labels must be int'),
+    ({'bounds': (1.0, 0.0)}, 'bounds must have lower <= upper'),
+    ({'logits_fn': None}, 'logits_fn must be callable; got None'),
+  ],
+)
+def test_mistake_with_an_attack_without_epsilon(name, changes, message):
+  kwargs = {'images': cases.IMAGES, 'labels': cases.LABELS, **changes}
+  logits_fn = kwargs.pop('logits_fn', cases.logits_fn)
+  with pytest.raises(ValueError, match=f'(?s){message}'):
+    cases.NEAREST[name](logits_fn, **kwargs)
+
+
 def test_values_of_tracers_are_not_looked_at():
   result = jax.jit(lambda x, y, e: call(images=x, labels=y, epsilon=e))(
     2 * cases.IMAGES, cases.LABELS + 7, -0.1
