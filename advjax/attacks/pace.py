@@ -149,7 +149,7 @@ def sparse(num_steps: int) -> Pace:
     radius, begin, check = _radius(space), _at(begins, t), _at(checks, t)
     best = select(begin | (seen.loss > walk.best.loss), seen, walk.best)
     nonzero = jnp.where(
-      begin | check, _nonzero(best.delta), walk.memory.nonzero
+      begin | check, _nonzero(best.delta, radius), walk.memory.nonzero
     )
     sparser = check & (20 * nonzero < 19 * walk.memory.nonzero)
     longest = begin | sparser
@@ -193,8 +193,11 @@ def _top(gradient: Array, nonzero: Array) -> Array:
   return signs * expand(share, signs)
 
 
-def _nonzero(delta: Array) -> Array:
-  return jnp.sum(delta != 0, axis=tuple(range(1, delta.ndim)), dtype=jnp.int32)
+def _nonzero(delta: Array, radius: Array) -> Array:
+  # A projection may leave the dust of its rounding where it means 0.
+  dust = 8 * jnp.finfo(delta.dtype).eps * expand(radius, delta)
+  changed = jnp.abs(delta) > dust
+  return jnp.sum(changed, axis=tuple(range(1, delta.ndim)), dtype=jnp.int32)
 
 
 def _project(space: Space, delta: Array) -> Array:
