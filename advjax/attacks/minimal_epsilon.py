@@ -172,13 +172,12 @@ def _bisect(
     i: Array, carry: tuple[Array, MinimalEpsilon]
   ) -> tuple[Array, MinimalEpsilon]:
     low, best = carry
-    first = i == 0
-    epsilon = jnp.where(first, limit, (low + best.epsilon) / 2)
-    # What is infinite by now stays so; any radius will do to keep it finite.
-    epsilon = jnp.where(best.found | first, epsilon, limit)
+    # What has failed at the limit goes on failing there.
+    middle = (low + best.epsilon) / 2
+    epsilon = jnp.where(best.found & (i > 0), middle, limit)
     perturbed = attack(logits_fn, images, labels, epsilon, keys)
     _check_alike(perturbed, images)
-    success = succeeds(perturbed) & (best.found | first)
+    success = succeeds(perturbed)
     low = jnp.where(success, low, epsilon)
     # Below the smallest already there is nothing nearer: 0 stays 0.
     better = success & (epsilon < best.epsilon)

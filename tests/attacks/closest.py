@@ -131,7 +131,7 @@ TROUBLE = Partial(_trouble, MLP.args[0])
 TROUBLE_IMAGES = IMAGES[:4].copy()
 TROUBLE_IMAGES[:, 0] = [0.125, 0.375, 0.375, 0.625]
 # Row 1 is right for ever, row 2 wrong from the beginning.
-TROUBLE_LABELS = np.int32([0, 1, 2, predictions(TROUBLE_IMAGES)[3]])
+TROUBLE_LABELS = np.int32([1, 1, 2, predictions(TROUBLE_IMAGES)[3]])
 _PINNED = np.arange(20) == 0
 # The first pixel stays where it is.
 TROUBLE_BOUNDS = (

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from advjax.attacks import deepfool, fmn
+from advjax.attacks.closest import Closest, nearer
 from tests.attacks import closest
 
 with warnings.catch_warnings():
@@ -26,6 +27,15 @@ def by_foolbox(attack):
       jnp.asarray(closest.LABELS),
     )
   return np.asarray(found)
+
+
+def test_only_what_is_nearer_and_fools_replaces():
+  old = Closest(jnp.zeros((4, 1)), jnp.array([jnp.inf, 2.0, 2.0, 2.0]))
+  sizes = jnp.array([9.0, 1.0, 3.0, 1.0])
+  fooled = jnp.array([True, True, True, False])
+  new = nearer(old, jnp.ones((4, 1)), sizes, fooled)
+  np.testing.assert_array_equal(new.images[:, 0], [1, 1, 0, 0])
+  np.testing.assert_array_equal(new.size, [9, 1, 2, 2])
 
 
 @pytest.mark.parametrize('norm', ['l2', 'linf'])

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from advjax.attacks import deepfool
+from advjax.attacks.closest import prepare
+from advjax.attacks.deepfool import make_deepfool
+from advjax.attacks.search import run
 from tests import compiles
 from tests.attacks import closest
 
@@ -57,6 +60,36 @@ def test_candidates_are_the_highest_clean_logits():
   shorter = closest.sizes(np.asarray(more) - images, 'l2')
   longer = closest.sizes(np.asarray(few) - images, 'l2')
   assert np.all(shorter <= longer + 1e-3) and np.any(shorter < 0.9 * longer)
+
+
+def test_candidates_stay_those_of_the_start():
+  def logits_fn(x):
+    # From -1 to 0 ever slower, and from below it to above 0 on the way.
+    slow, steep = -((1 - x) ** 2), 3 * x - 1.6
+    return jnp.concatenate([0 * x, slow, steep], axis=1)
+
+  images, labels = np.zeros((1, 1), np.float32), np.int32([0])
+  found = deepfool(logits_fn, images, labels, num_candidates=2)
+  # Newton's method: 1/2, then 3/4, not 1.6 / 3 where the steep logit crosses.
+  np.testing.assert_allclose(found, 1.02 * 0.75, atol=0.01)
+
+
+def test_a_search_keeps_the_first_that_fooled():
+  # Here no row rests.
+  inputs = prepare(
+    closest.LINEAR,
+    closest.LINEAR_IMAGES,
+    closest.LINEAR_LABELS,
+    bounds=(0.0, 1.0),
+  )
+  found = run(
+    closest.LINEAR,
+    inputs,
+    search=make_deepfool(3, 2, 0.1),
+    num_restarts=1,
+  )
+  once = one_step(closest.LINEAR, closest.LINEAR_IMAGES, closest.LINEAR_LABELS)
+  np.testing.assert_allclose(found, once, atol=1e-6)
 
 
 def test_rows_do_not_see_each_other():
