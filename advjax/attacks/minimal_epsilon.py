@@ -169,12 +169,12 @@ def _bisect(
     return closest.predicts(logits, labels)[1]
 
   def bisect(
-    i: Array, carry: tuple[Array, MinimalEpsilon]
+    _: Array, carry: tuple[Array, MinimalEpsilon]
   ) -> tuple[Array, MinimalEpsilon]:
     low, best = carry
     # What has failed at the limit goes on failing there.
     middle = (low + best.epsilon) / 2
-    epsilon = jnp.where(best.found & (i > 0), middle, limit)
+    epsilon = jnp.where(best.found, middle, limit)
     perturbed = attack(logits_fn, images, labels, epsilon, keys)
     _check_alike(perturbed, images)
     success = succeeds(perturbed)

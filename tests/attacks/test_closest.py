@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from advjax.attacks import deepfool, fmn
-from advjax.attacks.closest import Closest, nearer
+from advjax.attacks.closest import Closest, nearer, predicts
 from tests.attacks import closest
 
 with warnings.catch_warnings():
@@ -36,6 +36,13 @@ def test_only_what_is_nearer_and_fools_replaces():
   new = nearer(old, jnp.ones((4, 1)), sizes, fooled)
   np.testing.assert_array_equal(new.images[:, 0], [1, 1, 0, 0])
   np.testing.assert_array_equal(new.size, [9, 1, 2, 2])
+
+
+def test_nan_predicts_nothing():
+  logits = jnp.array([[jnp.nan, 1.0], [0.0, jnp.nan], [0.0, 1.0], [1.0, 0.0]])
+  right, wrong = predicts(logits, jnp.array([1, 0, 1, 1]))
+  np.testing.assert_array_equal(right, [False, False, True, False])
+  np.testing.assert_array_equal(wrong, [False, False, False, True])
 
 
 @pytest.mark.parametrize('norm', ['l2', 'linf'])
