@@ -30,7 +30,7 @@ from advjax.types import Array, Bounds, LogitsFn
 logger = logging.getLogger(__name__)
 
 # On a CPU what fits into its caches; elsewhere halved until memory suffices.
-_BATCH_SIZE = {'cpu': 64}
+_BATCH_SIZE = {'cpu': 32}
 _LARGEST_BATCH_SIZE = 1024
 # Of the images: what Square finds after the gradients may be chance, more than
 # this is a sign that the gradients are no good.
@@ -102,7 +102,7 @@ def autoattack(
     attacks: Instead of all of the version: some of 'apgd-ce', 'apgd-dlr',
       'apgd-t', 'fab', 'fab-t' and 'square', in the order to run them in.
     bounds: `(lower, upper)`: numbers, arrays that broadcast to one image, None.
-    batch_size: Images per device and call; default: 64 on CPUs, elsewhere up to
+    batch_size: Images per device and call; default: 32 on CPUs, elsewhere up to
       1,024 as memory allows.
     devices: Default: all local ones.
     path: A file to save to after each attack; if it holds a part of this very
