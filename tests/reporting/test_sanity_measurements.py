@@ -76,6 +76,9 @@ def test_rounding_does_not_undo_an_attack(report):
   rounded['pgd-10'] = 0.5
   passed, detail = find(report, check)
   assert passed is False and '10.0 %, and 50.0 % once' in detail
+  # An attack that stops right behind the border is not expected to.
+  report['members']['base']['minimal'] = {'pgd-10': {}}
+  assert find(report, check)[0] is True
 
 
 @pytest.mark.parametrize(
