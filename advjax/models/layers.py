@@ -20,6 +20,10 @@ from jax import Array, lax
 
 Padding = str | Sequence[tuple[int, int]]
 
+# On the CPU, batches of this size or more go through a convolution in parts.
+_LARGE_BATCH = 128
+_ROWS_AT_ONCE = range(8, 17)
+
 _NHWC = lax.conv_dimension_numbers(
   (1, 1, 1, 1), (1, 1, 1, 1), ('NHWC', 'HWIO', 'NHWC')
 )
@@ -83,7 +87,10 @@ def conv_general_dilated(
   pads = _explicit_pads(lhs.shape, rhs.shape, window_strides, padding)
 
   def cpu(lhs: Array, rhs: Array) -> Array:
-    return conv_by_matmul(lhs, rhs, window_strides, pads, precision)
+    return _in_parts(
+      lambda part: conv_by_matmul(part, rhs, window_strides, pads, precision),
+      lhs,
+    )
 
   return lax.platform_dependent(lhs, rhs, cpu=cpu, default=plain)
 
@@ -277,11 +284,29 @@ def conv_then_max_pool(window: Sequence[int]) -> Callable[..., Array]:
       span = lhs.shape[axis + 1] + low + high - rhs.shape[axis]
       unread = (span // window_strides[axis] + 1) % window[axis]
       used.append((low, high - unread * window_strides[axis]))
-    # Negative padding crops.
-    outputs = conv_general_dilated(lhs, rhs, window_strides, used, **geometry)
-    return max_pool(outputs, window, window)
+
+    def whole(lhs: Array, rhs: Array) -> Array:
+      # Negative padding crops.
+      outputs = conv_general_dilated(lhs, rhs, window_strides, used, **geometry)
+      return max_pool(outputs, window, window)
+
+    def cpu(lhs: Array, rhs: Array) -> Array:
+      return _in_parts(lambda part: whole(part, rhs), lhs)
+
+    return lax.platform_dependent(lhs, rhs, cpu=cpu, default=whole)
 
   return convolve
+
+
+def _in_parts(function: Callable[[Array], Array], images: Array) -> Array:
+  """Applies it to a few rows at a time, whose patches stay in the caches."""
+  batch = len(images)
+  sizes = [size for size in _ROWS_AT_ONCE if batch % size == 0]
+  if batch < _LARGE_BATCH or not sizes:
+    return function(images)
+  parts = images.reshape(-1, max(sizes), *images.shape[1:])
+  results = lax.map(function, parts)
+  return results.reshape(batch, *results.shape[2:])
 
 
 def _explicit_pads(

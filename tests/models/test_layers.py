@@ -326,3 +326,38 @@ def test_the_default_form_equals_that_of_the_cpu(case, monkeypatch):
     lax, 'platform_dependent', lambda *args, cpu, default: default(*args)
   )
   _close(jax.jit(lambda *args: pooled(*args))(*args), expected)
+
+
+@pytest.mark.parametrize('batch', [128, 130, 131])  # Parts of 16, 13; whole.
+def test_large_batches_go_through_in_parts(batch):
+  args = _rand(batch, 6, 6, 2), _rand(3, 3, 2, 3)
+  fused = layers.conv_then_max_pool((2, 2))
+
+  def ours(images, kernel):
+    return fused(images, kernel, (1, 1), 'VALID')
+
+  def plain(images, kernel):
+    outputs = lax.conv_general_dilated(
+      images,
+      kernel,
+      (1, 1),
+      'VALID',
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+    return nn.max_pool(outputs, (2, 2), (2, 2))
+
+  text = jax.jit(ours).lower(*args).as_text()
+  assert ('stablehlo.while' in text) == (batch != 131)
+  for function in (lambda f: f, lambda f: jax.grad(_weighted(f), (0, 1))):
+    found, expected = (jax.jit(function(f))(*args) for f in (ours, plain))
+    jax.tree.map(_close, found, expected)
+
+
+def _weighted(function):
+  def total(*args):
+    outputs = function(*args)
+    return jnp.sum(
+      outputs * jnp.cos(jnp.arange(outputs.size)).reshape(outputs.shape)
+    )
+
+  return total
