@@ -53,6 +53,7 @@ def prepare_workdir(
       another config; nothing in it is changed then.
 
   Example:
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...   config = config_dict.create(seed=0)
     ...   (prepare_workdir(folder, config) / 'config.json').exists()
