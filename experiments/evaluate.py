@@ -8,13 +8,11 @@ Several checkpoints, separated by commas, are attacked side by side, and each is
 asked about the images made on the others.
 """
 
-import functools
-import json
 import logging
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,7 +20,7 @@ from absl import flags
 from ml_collections import config_dict
 
 from advjax import cli, data
-from advjax.config import check_range, saved_config
+from advjax.config import check_range
 from advjax.evaluation.attack_specs import replace_bounds
 from advjax.evaluation.members import evaluate_members, parse_attacks
 from advjax.fractions import parse_number
@@ -36,11 +34,8 @@ from advjax.reporting.report import (
 from advjax.reporting.run import write_run
 from advjax.reporting.sanity.findings import sanity_findings
 from advjax.reporting.sanity.scores import large_epsilon
-from advjax.training.checkpoint import checkpoint_directory, load_params
-from advjax.training.setup import create_training, eval_logits_fn
-from advjax.training.state import evaluation_params, num_params
+from advjax.training.trained import Trained, load_trained
 from advjax.training.workdir import config_to_json, prepare_workdir
-from advjax.types import LogitsFn
 
 logger = logging.getLogger('advjax')
 
@@ -66,7 +61,11 @@ def define_flags() -> None:
   flags.DEFINE_string(
     'step_size', None, 'Step size of bim, mifgsm and pgd; default: by attack.'
   )
-  flags.DEFINE_integer('batch_size', 64, 'Images per device.')
+  flags.DEFINE_integer(
+    'batch_size',
+    None,
+    'Images per device; default: 64, of AutoAttack as memory allows.',
+  )
   flags.DEFINE_integer('seed', 0, 'Seeds all that is drawn.')
   flags.DEFINE_integer(
     'num_images', None, 'So many test images, the first; default: all.'
@@ -81,86 +80,6 @@ def define_flags() -> None:
     'workdir', None, 'Folder that the report is written to.', required=True
   )
   flags.register_validator('workdir', lambda path: path != '', 'is empty')
-
-
-def read_run_config(directory: pathlib.Path) -> config_dict.ConfigDict:
-  """Reads the config of the run that a checkpoint folder belongs to."""
-  for folder in (directory, *directory.parents):
-    if (folder / 'config.json').is_file():
-      return saved_config(json.loads((folder / 'config.json').read_text()))
-  raise ValueError(
-    f"'{directory}' belongs to no run: there is no config.json above it"
-  )
-
-
-class _Trained(NamedTuple):
-  """A network to attack."""
-
-  config: config_dict.ConfigDict
-  logits_fn: LogitsFn
-  num_params: int
-
-
-def _names(
-  directories: Sequence[pathlib.Path],
-  configs: Sequence[config_dict.ConfigDict],
-) -> list[str]:
-  """Names networks by objective, else by folder, else by both and a number."""
-  objectives = [config.objective.name for config in configs]
-  folders = [directory.parent.parent.name for directory in directories]
-  for names in (objectives, folders):
-    if len({*names, ''}) == len(names) + 1:
-      return names
-  return [f'{name}_{index}' for index, name in enumerate(objectives)]
-
-
-def _read_configs(
-  directories: Sequence[pathlib.Path], data_dir: str | None
-) -> list[config_dict.ConfigDict]:
-  """Reads the configs of the runs, which must be about the same images."""
-  configs = [
-    from_main(functools.partial(read_run_config, folder))
-    for folder in directories
-  ]
-  for config in configs:
-    # The checkpoint has what training started from; the other run may be gone.
-    config.init_from = ''
-    if data_dir is not None:
-      config.dataset.data_dir = data_dir
-  first = configs[0]
-  for directory, config in zip(directories, configs, strict=True):
-    for field in ('dataset', 'evaluation.bounds'):
-      have, want = (_field(each, field) for each in (config, first))
-      if have != want:
-        raise ValueError(
-          f"checkpoint = '{directory}' has {field} = {have}, "
-          f"'{directories[0]}' has {want}; allowed: networks of one data set"
-        )
-  return configs
-
-
-def _field(config: config_dict.ConfigDict, name: str) -> Any:
-  value = config
-  for part in name.split('.'):
-    value = value[part]
-  return config_to_json(value) if hasattr(value, 'to_json') else value
-
-
-def _load(
-  directory: pathlib.Path,
-  config: config_dict.ConfigDict,
-  dataset: data.Dataset,
-  devices: Sequence[jax.Device],
-) -> _Trained:
-  training = create_training(config, dataset, devices)
-  fresh = training.init_state()
-  state = from_main(lambda: load_params(directory, fresh))
-  params = evaluation_params(state)
-  return _Trained(
-    config,
-    eval_logits_fn(training.model, params, state.model_state),
-    num_params(params),
-  )
 
 
 def _curve(
@@ -185,7 +104,7 @@ def evaluate(
   *,
   norm: str = 'linf',
   step_size: float | None = None,
-  batch_size: int = 64,
+  batch_size: int | None = None,
   seed: int = 0,
   num_images: int | None = None,
   corruptions: bool = True,
@@ -201,7 +120,8 @@ def evaluate(
     devices: The devices.
     norm: 'linf', 'l2' or 'l1'.
     step_size: Of bim, mifgsm and pgd; None: their defaults.
-    batch_size: Images per device and call; no result depends on it.
+    batch_size: Images per device and call; None: 64, of AutoAttack its own
+      choice. No accuracy depends on it but for the rounding of networks.
     seed: Seeds all that is drawn.
     num_images: So many test images, the first; None: all.
     corruptions: Whether to measure common corruptions.
@@ -215,32 +135,23 @@ def evaluate(
   """
   for index, epsilon in enumerate(epsilons):
     check_range(f'epsilons[{index}]', epsilon, 0.0)
-  check_range('batch_size', batch_size, 1, integer=True)
   check_range('seed', seed, 0, integer=True)
-  if num_images is not None:
-    check_range('num_images', num_images, 1, integer=True)
-  if not epsilons or not checkpoints:
+  for name, value in (('batch_size', batch_size), ('num_images', num_images)):
+    if value is not None:
+      check_range(name, value, 1, integer=True)
+  if not epsilons or not checkpoints or isinstance(checkpoints, str):
     raise ValueError(
-      f'checkpoint = {list(checkpoints)}, epsilons = {list(epsilons)}; '
-      'allowed: one of each or more'
+      f'checkpoint = {checkpoints!r}, epsilons = {epsilons!r}; allowed: lists '
+      'of one or more'
     )
   attacks = parse_attacks(attack_names, norm=norm, step_size=step_size)
-  directories = [
-    from_main(functools.partial(checkpoint_directory, path))
-    for path in checkpoints
-  ]
-  configs = _read_configs(directories, data_dir)
-  names = _names(directories, configs)
-  bounds = configs[0].evaluation.bounds
+  trained, dataset = load_trained(checkpoints, devices, data_dir)
+  first = next(iter(trained.values()))
+  bounds = first.config.evaluation.bounds
   bounds = None if bounds is None else tuple(bounds)  # JSON has lists.
   attacks = replace_bounds(attacks, bounds)
-  dataset = data.load(configs[0].dataset)
-  trained = {
-    name: _load(directory, config, dataset, devices)
-    for name, directory, config in zip(names, directories, configs, strict=True)
-  }
   settings = config_dict.create(
-    checkpoint=tuple(str(directory.resolve()) for directory in directories),
+    checkpoint=tuple(str(e.directory.resolve()) for e in trained.values()),
     attacks=tuple(attack_names),
     norm=norm,
     epsilons=tuple(epsilons),
@@ -255,7 +166,7 @@ def evaluate(
   labels = test.labels[:num_images]
   logger.info('attacking %d test images', len(labels))
   members = {name: each.logits_fn for name, each in trained.items()}
-  share: dict[str, Any] = {'batch_size': batch_size, 'devices': devices}
+  key = jax.random.key(seed)
   found = evaluate_members(
     members,
     attacks,
@@ -263,10 +174,11 @@ def evaluate(
     labels,
     epsilon=epsilons[-1],
     epsilons=_curve(epsilons, norm, bounds, images.shape[1:]),
-    key=jax.random.key(seed),
+    key=key,
+    batch_size=batch_size,
+    devices=devices,
     folder=path / 'autoattack',
     progress=sys.stderr.isatty(),
-    **share,
   )
   parts = measure_extras(
     members,
@@ -275,9 +187,10 @@ def evaluate(
     labels,
     num_classes=dataset.num_classes,
     bounds=bounds,
-    key=jax.random.key(seed),
+    key=key,
+    batch_size=batch_size or 64,
+    devices=devices,
     corruptions=corruptions,
-    **share,
   )
   report: dict[str, Any] = {
     'dataset': {
@@ -285,6 +198,7 @@ def evaluate(
       'num_train': len(dataset.train.labels),
       'num_test': len(labels),
       'image_shape': list(images.shape[1:]),
+      'largest_class_share': float(np.bincount(labels).max() / len(labels)),
     },
     'seeds': [seed],
     'classes': list(dataset.class_names),
@@ -320,7 +234,7 @@ def evaluate(
   return report
 
 
-def _title(trained: Mapping[str, _Trained]) -> str:
+def _title(trained: Mapping[str, Trained]) -> str:
   (name, first), *others = trained.items()
   if others:
     return f'{len(trained)} networks, attacked'

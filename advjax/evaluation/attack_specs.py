@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from advjax import attacks
-from advjax.evaluation.autoattack.versions import VERSIONS
 from advjax.types import Array, LogitsFn
 
 Box = tuple[float, float] | None
@@ -30,7 +29,7 @@ _MINIMAL: dict[str, tuple[int, tuple[str, ...]]] = {
 # Name: version and attacks of AutoAttack; None: all of the version.
 _AUTOATTACK: dict[str, tuple[str, tuple[str, ...] | None]] = {
   'autoattack': ('standard', None),
-  **{f'autoattack-{version}': (version, None) for version in VERSIONS},
+  'autoattack-plus': ('plus', None),
   **{
     name: ('standard', (name,))
     for name in ('apgd-ce', 'apgd-dlr', 'apgd-t', 'fab-t')
@@ -200,7 +199,7 @@ class FullAttack:
 
   Attributes:
     name: As users write it.
-    version: 'standard', 'plus' or 'rand'.
+    version: 'standard' or 'plus'.
     attacks: Which attacks of it; None: all.
     norm: 'linf', 'l2' or 'l1'.
     bounds: The pixel range.
@@ -231,9 +230,9 @@ def parse_attack(
   """Reads an attack written as NAME[-STEPS[-RESTARTS]].
 
   fgsm, bim, mifgsm, pgd, apgd, fab and square stay within a radius; deepfool,
-  cw and fmn look for the nearest adversarial image; autoattack,
-  autoattack-plus and autoattack-rand are AutoAttack, and apgd-ce, apgd-dlr,
-  apgd-t and fab-t are parts of it, which take no numbers.
+  cw and fmn look for the nearest adversarial image; autoattack
+  and autoattack-plus are AutoAttack, and apgd-ce, apgd-dlr, apgd-t and fab-t
+  are parts of it, which take no numbers.
 
   Default step sizes: bim 2 epsilon / steps (epsilon / 10 for 20 steps), pgd
   2.5 epsilon / steps (Madry et al. 2017, arXiv 1706.06083), mifgsm

@@ -113,7 +113,7 @@ def attack_and_predict(
   key: Array,
   kept: int = 0,
   norm: str | norms.Norm = 'linf',
-  batch_size: int = 64,
+  batch_size: int | None = None,
   devices: Devices | None = None,
   save_as: pathlib.Path | None = None,
   progress: bool = False,
@@ -138,10 +138,10 @@ def attack_and_predict(
     key: Example i gets `fold_in(key, i)`.
     kept: Index of the epsilon whose images are returned.
     norm: Measures the perturbations.
-    batch_size: Images per device and call.
+    batch_size: Images per device and call; default: 64, of AutoAttack its own.
     devices: Default: all local ones.
     save_as: Where AutoAttack saves what it has found, to go on from; a file for
-      each epsilon and number of images, whose names begin like this.
+      each epsilon, whose names begin like this.
     progress: Whether AutoAttack draws a progress bar.
 
   Returns:
@@ -167,7 +167,8 @@ def attack_and_predict(
     [1.0, 0.0]
   """
   images = np.asarray(images)
-  check_images(images, batch_size, getattr(attack, 'bounds', None))
+  size = 64 if batch_size is None else batch_size
+  check_images(images, size, getattr(attack, 'bounds', None))
   labels = check_labels(labels, images, source)
   if not 0 <= kept < len(epsilons) or min(epsilons, default=-1) < 0:
     raise ValueError(
@@ -188,7 +189,7 @@ def attack_and_predict(
   radii = np.asarray(epsilons, np.float32)
   predictions: dict[str, list[np.ndarray]] = {name: [] for name in targets}
   all_sizes, all_images = [], []
-  for batch in batches(images, labels, batch_size, len(devices)):
+  for batch in batches(images, labels, size, len(devices)):
     perturbed, sizes = program(
       batch.images[own],
       batch.labels[own],
@@ -219,7 +220,7 @@ def _autoattack_and_predict(
   *,
   key: Array,
   kept: int,
-  batch_size: int,
+  batch_size: int | None,
   devices: Devices,
   save_as: pathlib.Path | None,
   progress: bool,
@@ -241,12 +242,12 @@ def _autoattack_and_predict(
       batch_size=batch_size,
       devices=devices,
       path=save_as
-      and save_as.with_name(f'{save_as.name}_{epsilon:g}_{len(images)}.npz'),
+      and save_as.with_name(f'{save_as.name}_{float(epsilon)!r}.npz'),
       progress=progress,
     )
     for name, target in targets.items():
       predictions[name].append(
-        predict(target, result.images, batch_size=batch_size, devices=devices)
+        predict(target, result.images, devices=devices, check=False)
       )
     delta = result.images.astype(np.float32) - images.astype(np.float32)
     sizes.append(np.asarray(norms.get(attack.norm).size(delta)))

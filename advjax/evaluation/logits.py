@@ -54,6 +54,7 @@ def compute_logits(
   devices: Devices | None = None,
   key: Array | None = None,
   eot_samples: int | None = None,
+  check: bool = True,
 ) -> np.ndarray:
   """Computes the logits of many images, and checks that they are logits.
 
@@ -66,6 +67,8 @@ def compute_logits(
     devices: Default: all local ones.
     key: For networks that draw: example i gets `fold_in(key, i)`.
     eot_samples: Draws to average over, or None: `logits_fn(images)` alone.
+    check: Whether the values are checked; those on perturbed images may well
+      be infinite.
 
   Returns:
     float32 `[N, K]`, or float64 if the logits are.
@@ -98,6 +101,8 @@ def compute_logits(
       f'logits_fn returns shape {logits.shape} for {len(images)} images; '
       f'allowed: [{len(images)}, K]'
     )
+  if not check:
+    return logits
   finite = np.isfinite(logits).all(-1)
   if not finite.all():
     raise NotFinite(
@@ -120,6 +125,7 @@ def predict(
   *,
   batch_size: int = 64,
   devices: Devices | None = None,
+  check: bool = True,
 ) -> np.ndarray:
   """Predicts the classes of many images, in batches over all devices.
 
@@ -130,6 +136,7 @@ def predict(
     images: `[N, ...]`, in the pixel range that logits_fn takes.
     batch_size: Images per device and call.
     devices: Default: all local ones.
+    check: As `compute_logits` takes it.
 
   Returns:
     int32 `[N]`.
@@ -144,6 +151,6 @@ def predict(
     [0, 1, 2]
   """
   logits = compute_logits(
-    logits_fn, images, batch_size=batch_size, devices=devices
+    logits_fn, images, batch_size=batch_size, devices=devices, check=check
   )
   return logits.argmax(-1).astype(np.int32)

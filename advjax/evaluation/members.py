@@ -1,13 +1,15 @@
 """Several networks, each attacked and each asked about the others' images."""
 
+import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from advjax.evaluation.attack_specs import (
   AnyAttack,
+  FullAttack,
   MinimalAttack,
   parse_attack,
 )
@@ -28,14 +30,14 @@ class Evaluation(NamedTuple):
     headline: (source, attack) -> member -> predictions, int `[N]`, at the
       headline epsilon.
     curves: (source, attack) -> member -> predictions, int `[E, M]`, on the
-      first M images.
+      first M images, 1,000 at most but for AutoAttack.
     images: (source, attack) -> the perturbed images at the headline epsilon.
     max_sizes: (source, attack) -> the largest perturbation at it.
     distances: (source, attack) -> of attacks that look for the nearest
       adversarial image its distance, `[M]`, infinite where none was found; 0
       for images that are misclassified as they are.
     autoattack: (source, attack) -> what AutoAttack found at each epsilon of the
-      curve and at the headline epsilon; for other attacks empty.
+      curve and at the headline epsilon, on all images; empty for others.
     attacks: Attack -> what it is.
     epsilon: The headline epsilon.
     epsilons: Those of the curves.
@@ -104,7 +106,7 @@ def evaluate_members(
   epsilon: float,
   epsilons: Sequence[float],
   key: Array,
-  batch_size: int,
+  batch_size: int | None,
   devices: Devices,
   folder: pathlib.Path | None = None,
   progress: bool = False,
@@ -119,7 +121,7 @@ def evaluate_members(
     epsilon: The headline epsilon, on all images.
     epsilons: Those of the curves, on the first 1,000 images.
     key: Example i gets `fold_in(key, i)`.
-    batch_size: Images per device and call.
+    batch_size: Images per device and call; None: 64, of AutoAttack its own.
     devices: The devices.
     folder: Where AutoAttack saves what it has found, to go on from.
     progress: Whether AutoAttack draws progress bars.
@@ -148,63 +150,75 @@ def evaluate_members(
     (1, 3)
   """
   share: dict[str, Any] = {'batch_size': batch_size, 'devices': devices}
-  clean = {name: predict(fn, images, **share) for name, fn in members.items()}
+  clean = {
+    name: predict(fn, images, batch_size=batch_size or 64, devices=devices)
+    for name, fn in members.items()
+  }
   result = Evaluation(
     clean, {}, {}, {}, {}, {}, {}, dict(attacks), epsilon, tuple(epsilons)
   )
-  # Where all images are few, the headline epsilon is one of the curve's.
-  at_once = len(images) <= _MAX_CURVE_IMAGES
-  radii = list(epsilons)
-  if at_once and epsilon not in radii:
-    radii.append(epsilon)
   for attack_name, attack in attacks.items():
     for source, source_fn in members.items():
-
-      def run(
-        count: int,
-        radii: Sequence[float],
-        attack_name: str = attack_name,
-        attack: AnyAttack = attack,
-        source: str = source,
-        source_fn: LogitsFn = source_fn,
-      ) -> AttackedPredictions:
-        return attack_and_predict(
-          source_fn,
-          members,
-          attack,
-          images[:count],
-          labels[:count],
-          radii,
-          key=key,
-          kept=radii.index(epsilon) if epsilon in radii else 0,
-          norm=attack.norm,
-          save_as=folder and folder / f'{source}_{attack_name}',
-          progress=progress,
-          **share,
-        )
-
-      nearest = isinstance(attack, MinimalAttack)
-      curve = run(_MAX_CURVE_IMAGES, [*radii, np.inf] if nearest else radii)
-      headline = curve if at_once else run(len(images), [epsilon])
-      place = radii.index(epsilon) if at_once else 0
       pair = source, attack_name
+      run = functools.partial(
+        attack_and_predict,
+        source_fn,
+        members,
+        attack,
+        key=key,
+        norm=attack.norm,
+        save_as=folder and folder / f'{source}_{attack_name}',
+        progress=progress,
+        **share,
+      )
+      curve, headline = _curve_and_headline(
+        run, attack, images, labels, epsilon, epsilons
+      )
       result.curves[pair] = {
         name: values[: len(epsilons)]
         for name, values in curve.predictions.items()
       }
       result.headline[pair] = {
-        name: values[place] for name, values in headline.predictions.items()
+        name: values[0] for name, values in headline.predictions.items()
       }
       result.images[pair] = headline.images
-      result.max_sizes[pair] = float(headline.sizes[place].max())
-      if nearest:
-        found = curve.predictions[source][-1] != labels[:_MAX_CURVE_IMAGES]
-        result.distances[pair] = np.where(found, curve.sizes[-1], np.inf)
-      summaries = list(curve.autoattack)
-      if not at_once:
-        summaries += headline.autoattack
-      result.autoattack[pair] = summaries
+      result.max_sizes[pair] = float(headline.sizes[0].max())
+      result.autoattack[pair] = list(curve.autoattack)
+      if isinstance(attack, MinimalAttack):
+        wrong = curve.predictions[source][-1] != labels[: len(curve.sizes[-1])]
+        result.distances[pair] = np.where(wrong, curve.sizes[-1], np.inf)
   return result
+
+
+def _curve_and_headline(
+  run: Callable[..., AttackedPredictions],
+  attack: AnyAttack,
+  images: np.ndarray,
+  labels: np.ndarray,
+  epsilon: float,
+  epsilons: Sequence[float],
+) -> tuple[AttackedPredictions, AttackedPredictions]:
+  """The attack at all epsilons, and at the headline one on all images."""
+  radii = list(epsilons)
+  many = len(images) > _MAX_CURVE_IMAGES and not isinstance(attack, FullAttack)
+  # Where images are few, the headline epsilon is one of the curve's. AutoAttack
+  # is asked for by name, so it gets all images.
+  if not many and epsilon not in radii:
+    radii.append(epsilon)
+  kept = radii.index(epsilon) if epsilon in radii else 0
+  if isinstance(attack, MinimalAttack):
+    radii.append(np.inf)
+  count = _MAX_CURVE_IMAGES if many else len(images)
+  curve = run(images[:count], labels[:count], radii, kept=kept)
+  if many:
+    return curve, run(images, labels, [epsilon])
+  return curve, curve._replace(
+    predictions={
+      name: values[kept : kept + 1]
+      for name, values in curve.predictions.items()
+    },
+    sizes=curve.sizes[kept : kept + 1],
+  )
 
 
 def save_examples(

@@ -44,7 +44,7 @@ def test_parse(text, name, num_steps, num_restarts, step_ratio):
 
 
 @pytest.mark.parametrize(
-  'text', ['fgms', '', 'auto', 'FGSM', 'pgd50', '-20', 'fgsm,bim']
+  'text', ['fgms', '', 'autoattack-rand', 'FGSM', 'pgd50', '-20', 'fgsm,bim']
 )
 def test_an_unknown_attack_is_named(text):
   with pytest.raises(ValueError, match='unknown attack') as error:
@@ -110,7 +110,6 @@ def test_attacks_are_named_once_at_least(texts):
   [
     ('autoattack', 'standard', None),
     ('autoattack-plus', 'plus', None),
-    ('autoattack-rand', 'rand', None),
     ('apgd-t', 'standard', ('apgd-t',)),
     ('fab-t', 'standard', ('fab-t',)),
   ],

@@ -113,7 +113,7 @@ def test_epsilon_zero_fools_nothing():
 
 @pytest.mark.parametrize('batch_size', [5, 64])
 @pytest.mark.parametrize('num_devices', [1, 2])
-def test_no_result_depends_on_batches_or_devices(batch_size, num_devices):
+def test_no_flag_depends_on_batches_or_devices(batch_size, num_devices):
   epsilon = float(np.median(largest_robust(WEIGHTS, LABELS, 'linf')))
   names = ['apgd-t']
   found = attack(
@@ -169,6 +169,8 @@ def test_versions_are_those_of_the_paper():
   assert make('apgd-ce', 'standard', 'l1', 10).num_restarts == 5
   assert make('apgd-t', 'standard', 'l1', 10).num_targets == 5
   assert make('apgd-dlr', 'plus', 'linf', 10).num_restarts == 5
+  assert make('apgd-t', 'plus', 'l1', 10).num_targets == 9
+  assert make('apgd-ce', 'rand', 'l1', 10).num_restarts == 1
   assert make('fab-t', 'standard', 'linf', 3).num_targets == 2
   same = make('apgd-t', 'standard', 'linf', 10).search
   assert same is table['apgd-t'].search
@@ -182,11 +184,15 @@ def test_versions_are_those_of_the_paper():
   ('options', 'message'),
   [
     ({'version': 'full'}, "version = 'full'; allowed: standard, plus, rand"),
+    ({'attacks': ['pgd']}, r"\['pgd'\] with version 'standard'; allowed: one"),
+    ({'attacks': 'pgd'}, r"attacks = \['pgd'\] with"),
+    ({'attacks': []}, r'attacks = \[\] with'),
     (
-      {'attacks': ['pgd']},
-      r"attacks = \['pgd'\]; allowed: one or more",
+      {'attacks': ['fab'], 'version': 'rand'},
+      'more of apgd-ce, apgd-dlr, each',
     ),
-    ({'attacks': []}, r'attacks = \[\]; allowed'),
+    ({'labels': LABELS + 0.5, 'version': 'rand'}, 'labels have shape .* float'),
+    ({'key': None}, 'key must be a key of jax.random.key; got None'),
     ({'attacks': ['fab', 'fab']}, 'each once'),
     ({'norm': 'l0'}, "norm = 'l0'; allowed: linf, l2, l1"),
     ({'epsilon': [0.1, 0.2]}, r'epsilon = \[0.1, 0.2\]; allowed: one number'),
@@ -262,11 +268,15 @@ def test_a_file_of_another_run_is_left_alone(tmp_path):
   before = path.read_bytes()
   other = Partial(apply, -jnp.asarray(WEIGHTS))
   for options, message in [
-    ({'epsilon': 0.02}, r'epsilon: 0.0099\d* there, 0.019\d* asked for'),
+    ({'epsilon': 0.02}, 'epsilon: 0.01 there, 0.02 asked for'),
     ({'epsilon': 0.01, 'norm': 'l2'}, 'norm: linf there, l2 asked for'),
-    ({'epsilon': 0.01, 'network': other}, 'network: its logits differ'),
+    (
+      {'epsilon': 0.01, 'network': other},
+      'network: its logits or gradients differ',
+    ),
     ({'epsilon': 0.01, 'attacks': ['fab']}, 'attacks: apgd-ce there'),
-    ({'epsilon': 0.01, 'key': jax.random.key(6)}, 'key: '),
+    ({'epsilon': 0.01, 'key': jax.random.key(6)}, 'key differ'),
+    ({'epsilon': 0.01, 'network': masked}, 'its logits or gradients differ'),
   ]:
     with pytest.raises(ValueError, match=message):
       attack(path=path, **options)
@@ -279,18 +289,36 @@ def test_a_file_of_another_run_is_left_alone(tmp_path):
 # -------------------------------------------------------------------- warnings
 
 
-def test_square_after_masked_gradients_is_a_warning():
-  @jax.custom_vjp
-  def masked(images):
-    return NETWORK(images)
+@jax.custom_vjp
+def masked(images):
+  """The network without gradients."""
+  return NETWORK(images)
 
-  masked.defvjp(
-    lambda images: (masked(images), images),
-    lambda images, _: (jnp.zeros_like(images),),
-  )
+
+masked.defvjp(
+  lambda images: (masked(images), images),
+  lambda images, _: (jnp.zeros_like(images),),
+)
+
+
+def test_square_after_masked_gradients_is_a_warning():
   epsilon = float(np.median(largest_robust(WEIGHTS, LABELS, 'linf')))
   result = attack(masked, epsilon=epsilon, attacks=['apgd-ce', 'square'])
   assert result.per_attack['square'].num_fooled > 3
   (warning,) = (w for w in result.warnings if 'Square' in w)
   assert 'the gradients may be masked' in warning
   assert not attack(epsilon=epsilon, attacks=['apgd-t', 'square']).warnings
+  # Nothing ran before it: whatever it finds says nothing about gradients.
+  assert not attack(epsilon=epsilon, attacks=['square', 'apgd-ce']).warnings
+
+
+def test_infinite_logits_of_what_was_found_are_a_warning():
+  far = IMAGES.max() + 0.01
+
+  def network(images):
+    beyond = images.max(-1, keepdims=True) > far
+    first = jnp.arange(5)[None] == 0
+    return jnp.where(beyond & first, jnp.inf, NETWORK(images))
+
+  result = attack(network, epsilon=0.1)
+  assert any('not finite' in warning for warning in result.warnings)

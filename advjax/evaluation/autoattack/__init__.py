@@ -1,9 +1,6 @@
 """AutoAttack on the device: several attacks, in batches that stay full."""
 
-from advjax.evaluation.autoattack.run import (
-  AutoAttackResult,
-  autoattack,
-  summarise,
-)
+from advjax.evaluation.autoattack.result import AutoAttackResult, summarise
+from advjax.evaluation.autoattack.run import autoattack
 
 __all__ = ['AutoAttackResult', 'autoattack', 'summarise']

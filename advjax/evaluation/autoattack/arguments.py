@@ -39,9 +39,17 @@ def check_arguments(
     raise ValueError(f'epsilon = {epsilon!r}; allowed: one number')
   images = np.asarray(images)
   check_images(images, 1)
+  if key is None:
+    raise ValueError('key must be a key of jax.random.key; got None')
   eot_samples = versions.eot_samples(version)
+  labels = np.asarray(labels)
   if eot_samples is None:
     labels = check_labels(labels, images, logits_fn)
+  elif labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu':
+    raise ValueError(
+      f'labels have shape {labels.shape} and dtype {labels.dtype}; allowed: '
+      f'integers of shape {images.shape[:1]}'
+    )
   inputs = inputs_lib.prepare(
     logits_fn,
     images,

@@ -5,7 +5,9 @@ different age: those that are done, or whose example is fooled already, make
 room for the next ones between two rounds of a few steps. When nothing waits any
 more and few items are left with many steps to go, they move to a smaller batch.
 What an item finds depends on the item alone, so that no choice made here, nor
-the number of devices, changes a result but for the rounding of the network.
+the number of devices, changes which examples are fooled, but for the rounding
+of the network. Where several items fool one example, the first to do so counts,
+which is a matter of the batch.
 """
 
 import time
@@ -118,8 +120,8 @@ def run_items(
     if program is None:
       program, seconds = compile_round(search, devices, network, rows, shared)
       compile_seconds += seconds
-      if size > 1 and not program.fits(devices):
-        # Only the first and largest batch can be too large: nothing is lost.
+      # Asked before the first round, of the largest batch: nothing is lost.
+      if batch.state is None and size > 1 and not program.fits(devices):
         batch_size, batch = -(-size // 2), nothing
         waiting = np.arange(len(items.examples))
         continue

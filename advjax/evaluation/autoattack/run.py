@@ -5,7 +5,6 @@ import functools
 import logging
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,8 +13,9 @@ from advjax.attacks.callables import Callee
 from advjax.evaluation.autoattack import saved, versions
 from advjax.evaluation.autoattack.arguments import check_arguments
 from advjax.evaluation.autoattack.pool import Items, Outcome, run_items
+from advjax.evaluation.autoattack.result import AutoAttackResult, doubts
 from advjax.evaluation.autoattack.rounds import Shared
-from advjax.evaluation.autoattack.saved import AttackRecord, Progress
+from advjax.evaluation.autoattack.saved import Progress
 from advjax.evaluation.autoattack.versions import Component
 from advjax.evaluation.batches import check_images
 from advjax.evaluation.logits import Devices, compute_logits, own_devices
@@ -32,29 +32,6 @@ logger = logging.getLogger(__name__)
 # On a CPU what fits into its caches; elsewhere halved until memory suffices.
 _BATCH_SIZE = {'cpu': 32}
 _LARGEST_BATCH_SIZE = 1024
-# Of the images: what Square finds after the gradients may be chance, more than
-# this is a sign that the gradients are no good.
-_FOUND_BY_CHANCE = 0.005
-
-
-class AutoAttackResult(NamedTuple):
-  """What AutoAttack leaves standing.
-
-  Attributes:
-    images: `[N, ...]`: adversarial where one was found, else the originals.
-    robust: bool `[N]`: classified correctly, clean and under every attack. Its
-      mean is the robust accuracy.
-    clean: bool `[N]`: classified correctly without an attack.
-    per_attack: What each attack found and cost, in the order they ran in; each
-      was given only what the ones before it left standing.
-    warnings: What casts doubt on the result, in plain sentences.
-  """
-
-  images: np.ndarray
-  robust: np.ndarray
-  clean: np.ndarray
-  per_attack: dict[str, AttackRecord]
-  warnings: tuple[str, ...]
 
 
 def autoattack(
@@ -85,8 +62,10 @@ def autoattack(
   It works on the host, with a few compiled programs, on all devices of all
   processes. Batches stay full: an example that is fooled makes room for the
   next one, and targets of one example may share a batch. Example i draws from
-  its own key: no result depends on the batch size or the devices, but for the
-  rounding of the network.
+  its own key: which examples are robust does not depend on the batch size or
+  the devices, but for the rounding of the network. Where several targets fool
+  an example, which of the images is returned, and how many passes it took, is a
+  matter of the batch.
 
   Croce and Hein 2020, arXiv 2003.01690.
 
@@ -145,7 +124,7 @@ def autoattack(
     logits_fn,
     batch_size=batch_size,
     devices=devices,
-    key=key,
+    key=shared.key,
     eot_samples=versions.eot_samples(version),
   )
   logits = ask(images)
@@ -154,9 +133,16 @@ def autoattack(
   if path is not None:
     path = pathlib.Path(path)
     identity = saved.identity(
-      images, labels, logits, shared, norm=norm, version=version
+      logits_fn,
+      images,
+      labels,
+      shared,
+      norm=norm,
+      version=version,
+      gradients=names != ['square'],
     )
-    run = from_main(lambda: saved.load(path, identity, names, run))
+    before = from_main(lambda: saved.load(path, identity, names, run))
+    run = run if before is None else before
   for name in names[len(run.records) :]:
     component = versions.make_component(name, version, norm, logits.shape[1])
     with _progress_bar(name, progress) as show:
@@ -172,56 +158,31 @@ def autoattack(
         progress=show,
       )
     run = saved.add(run, component, outcome)
-    logger.info('%s leaves %d of %d', name, run.robust.sum(), len(labels))
-    if path is not None and is_main():
-      saved.save(path, identity, run)
-  unconfirmed = 0
-  if version != 'rand':  # Whose draws would be others.
-    correct = ask(run.images).argmax(-1) == labels
-    unconfirmed = int((correct & clean & ~run.robust).sum())
+    logger.info(
+      '%s (%s, epsilon %g) leaves %d of %d',
+      name,
+      norm,
+      epsilon,
+      run.robust.sum(),
+      len(labels),
+    )
+    if path is not None:
+      from_main(functools.partial(saved.save, path, identity, run))
   return AutoAttackResult(
     images=run.images,
     robust=run.robust,
     clean=clean,
     per_attack=run.records,
-    warnings=tuple(_warnings(run, unconfirmed)),
+    # In the version rand the draws would be others.
+    warnings=tuple(
+      doubts(
+        run,
+        clean,
+        labels,
+        None if version == 'rand' else ask(run.images, check=False),
+      )
+    ),
   )
-
-
-def summarise(
-  result: AutoAttackResult, epsilon: float, norm: str, version: str
-) -> dict[str, Any]:
-  """Returns a result as a report has it: numbers instead of flags.
-
-  Args:
-    result: From `autoattack`.
-    epsilon: The radius that it was given.
-    norm: Likewise.
-    version: Likewise.
-
-  Returns:
-    Accuracies as fractions, cost per attack, warnings.
-  """
-  return {
-    'epsilon': float(epsilon),
-    'norm': norm,
-    'version': version,
-    'clean_accuracy': float(result.clean.mean()),
-    'accuracy': float(result.robust.mean()),
-    'attacks': [
-      {
-        'name': name,
-        'accuracy': float(record.robust.mean()),
-        'fooled': record.num_fooled,
-        'seconds': record.seconds,
-        'compile_seconds': record.compile_seconds,
-        'forward': record.num_forward,
-        'backward': record.num_backward,
-      }
-      for name, record in result.per_attack.items()
-    ],
-    'warnings': list(result.warnings),
-  }
 
 
 def _items(
@@ -297,22 +258,3 @@ def _progress_bar(name: str, wanted: bool) -> Iterator[Callable[[int], None]]:
       bar.update(bar.total - num_left - bar.n)
 
     yield show
-
-
-def _warnings(run: Progress, num_unconfirmed: int) -> Iterator[str]:
-  """What casts doubt on a result."""
-  num_images = len(run.robust)
-  others = [name for name in run.records if name != 'square']
-  found = run.records['square'].num_fooled if 'square' in run.records else 0
-  if others and found > _FOUND_BY_CHANCE * num_images:
-    yield (
-      f'Square, which sees no gradients, fooled {found} of {num_images} images '
-      f'that {", ".join(others)} had not: the gradients may be masked. Attack '
-      'the network with something made for it.'
-    )
-  if num_unconfirmed:
-    yield (
-      f'{num_unconfirmed} images fooled the network only within the attack and '
-      'not when they were classified again: the network rounds differently in '
-      'another batch, or it draws at random (then version must be rand).'
-    )

@@ -8,15 +8,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from advjax.attacks import inputs as inputs_lib
+from advjax.attacks.scores import call
 from advjax.evaluation.autoattack.pool import Outcome
 from advjax.evaluation.autoattack.rounds import Shared
 from advjax.evaluation.autoattack.versions import Component
 from advjax.files import replacing
+from advjax.losses import cross_entropy
+from advjax.types import Array, LogitsFn
 
-# Logits that tell whether the network is the same; more than rounding differs.
-_NUM_LOGITS = 64
+# Images whose logits and gradients tell whether the network is the same, and
+# the share of the largest of them by which rounding may change one.
+_NUM_IMAGES = 32
 _TOLERANCE = 1e-3
 
 
@@ -66,27 +72,86 @@ def add(run: Progress, component: Component, outcome: Outcome) -> Progress:
 
 
 def identity(
+  logits_fn: LogitsFn,
   images: np.ndarray,
   labels: np.ndarray,
-  logits: np.ndarray,
   shared: Shared,
-  **choices: str,
+  *,
+  norm: str,
+  version: str,
+  gradients: bool,
 ) -> dict[str, Any]:
-  """Returns what two runs have in common if one can go on with the other's."""
+  """Returns what two runs have in common if one can go on with the other's.
+
+  Args:
+    logits_fn: The network: some of its logits, and if `gradients` some numbers
+      of its gradients, for networks that mask these may have equal logits.
+    images: All of them.
+    labels: Theirs.
+    shared: Radius, box and key.
+    norm: Of the ball.
+    version: Of AutoAttack.
+    gradients: Whether an attack of the run follows gradients.
+
+  Returns:
+    JSON values.
+  """
 
   def digest(*arrays: Any) -> str:
     parts = [np.ascontiguousarray(array).tobytes() for array in arrays]
     return hashlib.sha256(b''.join(parts)).hexdigest()[:16]
 
   return {
-    **choices,
-    'epsilon': float(shared.epsilon),
+    'norm': norm,
+    'version': version,
+    'epsilon': f'{float(shared.epsilon):.6g}',
     'bounds': digest(shared.lower, shared.upper),
     'key': digest(jax.random.key_data(shared.key)),
     'images': f'{images.dtype}{list(images.shape)} {digest(images)}',
     'labels': digest(labels),
-    'network': logits[:_NUM_LOGITS].tolist(),
+    'network': _fingerprint(
+      logits_fn,
+      images[:_NUM_IMAGES],
+      labels[:_NUM_IMAGES],
+      shared.key,
+      eot=version == 'rand',
+      gradients=gradients,
+    ),
   }
+
+
+def _fingerprint(
+  logits_fn: LogitsFn,
+  images: np.ndarray,
+  labels: np.ndarray,
+  key: Array,
+  *,
+  eot: bool,
+  gradients: bool,
+) -> list[list[float]]:
+  """Rows of numbers that differ between networks: logits, and gradients.
+
+  Of a gradient its size, and its product with the cosines of 1, 2, 3, ...
+  """
+  keys = inputs_lib.example_keys(key, len(images)) if eot else None
+
+  classes = jnp.asarray(labels)
+
+  def loss(images: Array) -> tuple[Array, Array]:
+    logits = call(logits_fn, images, keys)
+    return cross_entropy(logits, classes).sum(), logits
+
+  originals = jnp.asarray(images)
+  if not gradients:
+    return [np.asarray(loss(originals)[1], np.float64).ravel().tolist()]
+  gradient, logits = jax.jit(jax.grad(loss, has_aux=True))(originals)
+  flat = np.asarray(gradient, np.float64).reshape(len(images), -1)
+  waves = np.cos(1 + np.arange(flat.shape[1]))
+  return [
+    np.asarray(logits, np.float64).ravel().tolist(),
+    np.linalg.norm(flat, axis=1).tolist(),
+    (flat @ waves).tolist(),
+  ]
 
 
 def save(
@@ -115,14 +180,14 @@ def load(
   identity: Mapping[str, Any],
   names: Sequence[str],
   nothing: Progress,
-) -> Progress:
-  """Returns the run that a file holds, or `nothing` if there is no file.
+) -> Progress | None:
+  """Returns the run that a file holds, or None if there is no file.
 
   Raises:
     ValueError: if the file holds something else.
   """
   if not path.exists():
-    return nothing
+    return None
   try:
     with path.open('rb') as file:
       arrays = dict(np.load(file))
@@ -141,7 +206,8 @@ def load(
       f"path = '{path}' holds another run of AutoAttack ({'; '.join(differing)}"
       '); give another path, or remove the file'
     )
-  images = np.frombuffer(arrays['images'].tobytes(), nothing.images.dtype)
+  # A copy can be written to.
+  images = np.frombuffer(arrays['images'], nothing.images.dtype).copy()
   records = {
     name: AttackRecord(robust=robust, **entry)
     for (name, entry), robust in zip(
@@ -160,11 +226,18 @@ def _differing(
   for name, value in wanted.items():
     have: Any = found.get(name)
     if name == 'network':
-      logits = np.asarray(have, np.float64)
-      if logits.shape != np.shape(value) or not np.allclose(
-        logits, value, rtol=_TOLERANCE, atol=_TOLERANCE
-      ):
-        differing.append('network: its logits differ')
+      same = len(have) == len(value) and all(map(_close, have, value))
+      if not same:
+        differing.append('network: its logits or gradients differ')
     elif have != value:
-      differing.append(f'{name}: {have} there, {value} asked for')
+      shown = f': {have} there, {value} asked for'
+      digests = name in ('bounds', 'key', 'images', 'labels')
+      differing.append(name + (' differ' if digests else shown))
   return differing
+
+
+def _close(have: Sequence[float], wanted: Sequence[float]) -> bool:
+  scale = np.abs(wanted).max(initial=0)
+  return len(have) == len(wanted) and np.allclose(
+    have, wanted, rtol=0, atol=_TOLERANCE * scale, equal_nan=True
+  )

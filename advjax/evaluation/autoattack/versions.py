@@ -55,12 +55,14 @@ def attack_names(version: str, attacks: Sequence[str] | None) -> list[str]:
     raise ValueError(f'version = {version!r}; allowed: {", ".join(VERSIONS)}')
   if attacks is None:
     return list(VERSIONS[version])
-  names = list(attacks)
-  unknown = [name for name in names if name not in ATTACKS]
+  # The others have no form that averages over draws.
+  allowed = VERSIONS['rand'] if version == 'rand' else ATTACKS
+  names = [attacks] if isinstance(attacks, str) else list(attacks)
+  unknown = [name for name in names if name not in allowed]
   if unknown or not names or len(set(names)) < len(names):
     raise ValueError(
-      f'attacks = {names}; allowed: one or more of {", ".join(ATTACKS)}, each '
-      'once'
+      f'attacks = {names} with version {version!r}; allowed: one or more of '
+      f'{", ".join(allowed)}, each once'
     )
   return names
 
@@ -70,8 +72,8 @@ def make_component(
 ) -> Component:
   """Makes one attack with the settings of the reference implementation.
 
-  For l1 those of its second paper (arXiv 2103.01208): five restarts of APGD-CE
-  and five targets of APGD-T.
+  For l1 the standard version is that of its second paper (arXiv 2103.01208):
+  five restarts of APGD-CE and five targets of APGD-T.
 
   Args:
     name: One of ATTACKS.
@@ -85,7 +87,8 @@ def make_component(
   dlr = losses.dlr if num_classes >= _CLASSES_OF_DLR else losses.margin
   samples = eot_samples(version)
   plus = version == 'plus'
-  restarts = 5 if plus or norm == 'l1' else 1
+  standard_l1 = version == 'standard' and norm == 'l1'
+  restarts = 5 if plus or standard_l1 else 1
 
   def apgd(loss_fn: Callable, targeted: bool = False) -> Search:
     return make_apgd(
@@ -104,7 +107,7 @@ def make_component(
   if name == 'apgd-dlr':
     return Component(name, apgd(dlr), None, restarts)
   if name == 'apgd-t':
-    number = targets(5 if norm == 'l1' else 9)
+    number = targets(5 if standard_l1 else 9)
     return Component(name, apgd(dlr, targeted=True), number, 1)
   if name == 'fab':
     # Its restarts start around what was found before, so they are steps.

@@ -1,0 +1,142 @@
+"""Trained networks, read back from the folders of their runs."""
+
+import functools
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import config_dict
+
+from advjax import data
+from advjax.config import saved_config
+from advjax.processes.talk import from_main
+from advjax.training.checkpoint import checkpoint_directory, load_params
+from advjax.training.setup import create_training, eval_logits_fn
+from advjax.training.state import evaluation_params, num_params
+from advjax.training.workdir import config_to_json
+from advjax.types import LogitsFn
+
+
+def read_run_config(directory: pathlib.Path) -> config_dict.ConfigDict:
+  """Reads the config of the run that a checkpoint folder belongs to."""
+  for folder in (directory, *directory.parents):
+    if (folder / 'config.json').is_file():
+      return saved_config(json.loads((folder / 'config.json').read_text()))
+  raise ValueError(
+    f"'{directory}' belongs to no run: there is no config.json above it"
+  )
+
+
+class Trained(NamedTuple):
+  """A network as its run left it.
+
+  Attributes:
+    directory: The folder of its checkpoints.
+    config: Of its run.
+    logits_fn: Images to logits, in evaluation mode.
+    num_params: How many parameters it has.
+  """
+
+  directory: pathlib.Path
+  config: config_dict.ConfigDict
+  logits_fn: LogitsFn
+  num_params: int
+
+
+def load_trained(
+  checkpoints: Sequence[str],
+  devices: Sequence[jax.Device],
+  data_dir: str | None = None,
+) -> tuple[dict[str, Trained], data.Dataset]:
+  """Loads trained networks, and the data set that all of them are about.
+
+  Args:
+    checkpoints: Each as `checkpoint_directory` takes it.
+    devices: The devices.
+    data_dir: Where the data set lies now; None: where it lay in training.
+
+  Returns:
+    The networks by name: that of their objective, where these differ, else of
+    their folder; and the data set.
+
+  Raises:
+    ValueError: if one is not there, or was trained on another data set.
+  """
+  directories = [
+    from_main(functools.partial(checkpoint_directory, path))
+    for path in checkpoints
+  ]
+  configs = _read_configs(directories, data_dir)
+  dataset = data.load(configs[0].dataset)
+  trained = {
+    name: _load(directory, config, dataset, devices)
+    for name, directory, config in zip(
+      _names(directories, configs), directories, configs, strict=True
+    )
+  }
+  return trained, dataset
+
+
+def _names(
+  directories: Sequence[pathlib.Path],
+  configs: Sequence[config_dict.ConfigDict],
+) -> list[str]:
+  """Names networks by objective, else by folder, else by both and a number."""
+  objectives = [config.objective.name for config in configs]
+  folders = [directory.parent.parent.name for directory in directories]
+  for names in (objectives, folders):
+    if len({*names, ''}) == len(names) + 1:
+      return names
+  return [f'{name}_{index}' for index, name in enumerate(objectives)]
+
+
+def _read_configs(
+  directories: Sequence[pathlib.Path], data_dir: str | None
+) -> list[config_dict.ConfigDict]:
+  """Reads the configs of the runs, which must be about the same images."""
+  configs = [
+    from_main(functools.partial(read_run_config, folder))
+    for folder in directories
+  ]
+  for config in configs:
+    # The checkpoint has what training started from; the other run may be gone.
+    config.init_from = ''
+    if data_dir is not None:
+      config.dataset.data_dir = data_dir
+  first = configs[0]
+  for directory, config in zip(directories, configs, strict=True):
+    for field in ('dataset', 'evaluation.bounds'):
+      have, want = (_field(each, field) for each in (config, first))
+      if have != want:
+        raise ValueError(
+          f"checkpoint = '{directory}' has {field} = {have}, "
+          f"'{directories[0]}' has {want}; allowed: networks of one data set"
+        )
+  return configs
+
+
+def _field(config: config_dict.ConfigDict, name: str) -> Any:
+  value = config
+  for part in name.split('.'):
+    value = value[part]
+  return config_to_json(value) if hasattr(value, 'to_json') else value
+
+
+def _load(
+  directory: pathlib.Path,
+  config: config_dict.ConfigDict,
+  dataset: data.Dataset,
+  devices: Sequence[jax.Device],
+) -> Trained:
+  training = create_training(config, dataset, devices)
+  fresh = training.init_state()
+  state = from_main(lambda: load_params(directory, fresh))
+  params = evaluation_params(state)
+  return Trained(
+    directory,
+    config,
+    eval_logits_fn(training.model, params, state.model_state),
+    num_params(params),
+  )
