@@ -88,7 +88,12 @@ def _attacked(report: Report) -> Iterator[Row]:
 def _evaluated(report: Report) -> Iterator[Row]:
   """Yields white box alone, a line per attack, and AutoAttack."""
   members = members_of(report)
-  attacks = attacks_of(report)
+  runs = autoattack_runs(report)
+  attacks = {
+    attack: sample
+    for attack, sample in attacks_of(report).items()
+    if not (runs and attack.startswith('autoattack'))  # It follows.
+  }
   if attacks:
     yield Row('white box')
   for attack, sample in attacks.items():
@@ -96,7 +101,6 @@ def _evaluated(report: Report) -> Iterator[Row]:
     cells = tuple(accuracy_text(entry, 'white_box') for entry in entries)
     heading = _attack_heading(attack, {**sample, 'step_size': None})
     yield Row(f'  {heading}', cells)
-  runs = autoattack_runs(report)
   if runs:
     yield Row('AutoAttack')
   for where, found in runs.items():

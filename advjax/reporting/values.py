@@ -146,19 +146,34 @@ def autoattack_runs(
 ) -> dict[str, dict[str, Mapping[str, Any]]]:
   """Returns the runs of AutoAttack: where -> member -> its entry.
 
+  Epsilons have three digits, or all where three do not tell them apart.
+
   Example:
     >>> entry = {'version': 'plus', 'epsilon': 0.1, 'norm': 'linf'}
     >>> list(autoattack_runs({'members': {'base': {'autoattack': [entry]}}}))
     ['plus, epsilon 0.1, linf']
   """
-  runs: dict[str, dict[str, Mapping[str, Any]]] = {}
+  runs: dict[tuple[str, float | None, str], dict[str, Mapping[str, Any]]] = {}
   for name, member in members_of(report).items():
     for entry in member.get('autoattack', ()):
-      epsilon = finite(entry.get('epsilon'))
-      where = (
+      ball = (
         str(entry.get('version', 'version unknown')),
-        'epsilon unknown' if epsilon is None else f'epsilon {short(epsilon)}',
+        finite(entry.get('epsilon')),
         str(entry.get('norm', 'norm unknown')),
       )
-      runs.setdefault(', '.join(where), {})[name] = entry
-  return runs
+      runs.setdefault(ball, {})[name] = entry
+  rounded = [_where(*ball) for ball in runs]
+  return {
+    where if rounded.count(where) == 1 else _where(*ball, exact=True): found
+    for where, (ball, found) in zip(rounded, runs.items(), strict=True)
+  }
+
+
+def _where(
+  version: str, epsilon: float | None, norm: str, exact: bool = False
+) -> str:
+  if epsilon is None:
+    number = 'unknown'
+  else:
+    number = repr(epsilon) if exact else short(epsilon)
+  return f'{version}, epsilon {number}, {norm}'

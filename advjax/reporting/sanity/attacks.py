@@ -8,17 +8,12 @@ from advjax.reporting.sanity.scores import (
   Verdict,
   at,
   attacks_on,
-  autoattacks_on,
   is_above,
   said,
   score_of,
   shared,
 )
-from advjax.reporting.values import (
-  Report,
-  members_of,
-  percent,
-)
+from advjax.reporting.values import Report, finite, members_of, percent
 
 _ROBUST = 0.5  # Accuracy after one step from which on it looks like robustness.
 
@@ -78,11 +73,6 @@ def _curves(
     }
     if scores:
       yield attack.label, attack.norm, scores
-  norms: dict[str, dict[float, Score]] = {}
-  for _, norm, epsilon, score in autoattacks_on(report, member):
-    norms.setdefault(norm, {})[epsilon] = score
-  for norm, scores in norms.items():
-    yield 'AutoAttack', norm, dict(sorted(scores.items()))
 
 
 def reaches_chance(report: Report, member: str) -> Verdict:
@@ -95,31 +85,37 @@ def reaches_chance(report: Report, member: str) -> Verdict:
         one_step |= attack.one_step
         if not attack.one_step:
           found.append((score, epsilon, attack.norm, attack.label))
-  num_classes = len(report.get('classes', ()))
-  if not found or not num_classes:
-    reason = 'the report does not name the classes'
-    if not found:
-      reason = 'no epsilon of the curve is large enough to break everything'
-      if one_step:
-        reason = 'only attacks of one step were run at a large epsilon'
-      elif unlimited:
-        reason += ', or the pixel range or size of the images is not known'
+  if not found:
+    reason = 'no epsilon of the curve is large enough to break everything'
+    if one_step:
+      reason = 'only attacks of one step were run at a large epsilon'
+    elif unlimited:
+      reason += ', or the pixel range or size of the images is not known'
     return Verdict(None, f'For {member} this was not measured: {reason}.')
   score, epsilon, norm, label = min(found)
   where = f'at {at(epsilon, norm)}, where every image can be made the same'
-  if score.low > 1 / num_classes:
+  # All images made the same get one answer: right for one class at most.
+  chance = finite(report.get('dataset', {}).get('largest_class_share'))
+  if chance is None:
+    return Verdict(
+      None,
+      f'{label} leaves {member} {said(score)} {where}. Whether that is above '
+      'chance cannot be said: the report does not have the share of the most '
+      'frequent class.',
+    )
+  if score.low > chance:
     return Verdict(
       False,
-      f'{member} is right on {said(score)} {where}; nothing above chance '
-      f'({percent(1 / num_classes)}) is possible. {label} fails there, as it '
-      'does where gradients are masked or vanish, so its other numbers are too '
-      'high as well: try a loss on logit differences, more steps, and attacks '
-      'that use no gradients.',
+      f'{member} is right on {said(score)} {where}; nothing above the share of '
+      f'the most frequent class ({percent(chance)}) is possible. {label} fails '
+      'there, as it does where gradients are masked or vanish, so its other '
+      'numbers are too high as well: try a loss on logit differences, more '
+      'steps, and attacks that use no gradients.',
     )
   return Verdict(
     True,
-    f'{label} leaves {member} {said(score)} {where} (chance: '
-    f'{percent(1 / num_classes)}).',
+    f'{label} leaves {member} {said(score)} {where} (the most frequent class: '
+    f'{percent(chance)}).',
   )
 
 

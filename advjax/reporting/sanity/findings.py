@@ -45,7 +45,8 @@ def sanity_findings(report: Report) -> list[dict[str, Any]]:
     and what to do.
 
   Example:
-    >>> report = {'members': {'base': {'clean_accuracy': 0.9}}}
+    >>> members = {'base': {'clean_accuracy': 0.9}}
+    >>> report = {'dataset': {'num_test': 100}, 'members': members}
     >>> sanity_findings(report)[-1]['passed']
     True
   """

@@ -52,6 +52,8 @@ class Attacked(NamedTuple):
     num_restarts: Its restarts.
     large: The radius from which on nothing may stand, if there is one.
     scores: Epsilon -> accuracy, headline and curve.
+    counts: Epsilon -> number of images that the accuracy is over, None where
+      the report does not say it: a curve may be over fewer than the headline.
   """
 
   name: str
@@ -63,11 +65,17 @@ class Attacked(NamedTuple):
   num_restarts: float
   large: float | None
   scores: dict[float, Score]
+  counts: dict[float, int | None]
 
   @property
   def one_step(self) -> bool:
     """Whether it is a gradient attack of one step."""
     return self.num_steps <= 1 and not self.black_box
+
+  @property
+  def is_autoattack(self) -> bool:
+    """Whether it is a version of AutoAttack, which holds several attacks."""
+    return self.name.startswith('autoattack')
 
   @property
   def black_box(self) -> bool:
@@ -79,6 +87,24 @@ class Attacked(NamedTuple):
     return self.large is not None and epsilon >= self.large * (1 - 1e-6)
 
 
+class Run(NamedTuple):
+  """A run of AutoAttack on a member.
+
+  Attributes:
+    entry: What the report says of it.
+    norm: The norm of its ball.
+    epsilon: The radius.
+    score: What it leaves standing.
+    count: The number of images it is over, None where the report does not say.
+  """
+
+  entry: Mapping[str, Any]
+  norm: str
+  epsilon: float
+  score: Score
+  count: int | None
+
+
 def score_of(
   report: Report, entry: Mapping[str, Any], name: str
 ) -> Score | None:
@@ -86,7 +112,7 @@ def score_of(
 
   Args:
     report: The content of report.json; its number of test images makes an
-      interval where the entry has none.
+      interval where the entry has neither one nor `num_images` of its own.
     entry: What holds the accuracy, and the interval as `<name>_ci`.
     name: Its key.
 
@@ -100,14 +126,18 @@ def score_of(
     return None
   ends = interval_of(entry, name)
   if ends is None:
-    count = num_images(report)
+    count = _count(entry.get('num_images')) or num_images(report)
     ends = accuracy_interval(value, count) if count else (value, value)
   return Score(value, *ends)
 
 
 def num_images(report: Report) -> int | None:
   """Returns the number of test images, None if the report does not say it."""
-  number = finite(report.get('dataset', {}).get('num_test'))
+  return _count(report.get('dataset', {}).get('num_test'))
+
+
+def _count(value: object) -> int | None:
+  number = finite(value)
   return int(number) if number else None
 
 
@@ -116,12 +146,14 @@ def attacks_on(report: Report, member: str) -> list[Attacked]:
   entries = members_of(report)[member].get('robust_accuracy', {})
   attacked = []
   for name, entry in entries.items():
-    scores = {}
-    for point in (*entry.get('curve', ()), entry):
+    scores, counts = {}, {}
+    on_curve = _count(entry.get('curve_num_images'))
+    points = [(point, on_curve) for point in entry.get('curve', ())]
+    for point, count in (*points, (entry, num_images(report))):
       epsilon = finite(point.get('epsilon'))
       score = score_of(report, point, 'white_box')
       if epsilon is not None and score is not None:
-        scores[epsilon] = score
+        scores[epsilon], counts[epsilon] = score, count
     headline = finite(entry.get('epsilon'))
     if headline not in scores or headline is None:
       continue
@@ -142,20 +174,21 @@ def attacks_on(report: Report, member: str) -> list[Attacked]:
           report.get('dataset', {}).get('image_shape'),
         ),
         dict(sorted(scores.items())),
+        counts,
       )
     )
   return attacked
 
 
-def autoattacks_on(
-  report: Report, member: str
-) -> Iterator[tuple[Mapping[str, Any], str, float, Score]]:
-  """Yields entry, norm, epsilon and accuracy of each AutoAttack run."""
+def autoattacks_on(report: Report, member: str) -> Iterator[Run]:
+  """Yields the runs of AutoAttack, those without an accuracy left out."""
   for entry in members_of(report)[member].get('autoattack', ()):
     epsilon = finite(entry.get('epsilon'))
     score = score_of(report, entry, 'accuracy')
     if epsilon is not None and score is not None:
-      yield entry, str(entry.get('norm', 'norm unknown')), epsilon, score
+      norm = str(entry.get('norm', 'norm unknown'))
+      count = _count(entry.get('num_images'))
+      yield Run(entry, norm, epsilon, score, count)
 
 
 def is_above(upper: Score, lower: Score) -> bool:
@@ -181,19 +214,33 @@ def is_above(upper: Score, lower: Score) -> bool:
   return upper.value - lower.value > chance
 
 
-def few(report: Report) -> float:
-  """Returns the share of images that one attack may find beyond others.
+def few(count: int) -> float:
+  """Returns how many images one attack may find beyond others.
 
   0.2 %, as in AutoAttack's own check of Square, and 2 images at least: which
   images fall at the very border depends on random draws.
 
   Example:
-    >>> [few({'dataset': {'num_test': count}}) for count in (100, 10_000)]
-    [0.025, 0.00205]
+    >>> [few(count) for count in (100, 10_000)]
+    [2.0, 20.0]
   """
-  count = num_images(report)
-  # Half an image more, for accuracies are rounded.
-  return (max(0.002 * count, 2) + 0.5) / count if count else 0.002
+  return max(2.0, 0.002 * count)
+
+
+def is_more_than_few(gap: float, count: int | None) -> bool:
+  """Returns whether an accuracy is lower by more than a `few` images.
+
+  Args:
+    gap: The difference of two accuracies over the same images.
+    count: The number of images; where it is not known, 0.2 % are few.
+
+  Example:
+    >>> is_more_than_few(0.02, 100), is_more_than_few(0.03, 100)
+    (False, True)
+  """
+  if count is None:
+    return gap > 0.002
+  return round(gap * count) > few(count)  # Accuracies may be rounded.
 
 
 def large_epsilon(
@@ -237,10 +284,17 @@ def large_epsilon(
 def shared(
   one: Attacked, other: Attacked
 ) -> Iterator[tuple[float, Score, Score]]:
-  """Yields epsilon and both accuracies wherever two attacks have one."""
+  """Yields epsilon and both accuracies wherever two attacks can be compared.
+
+  They can where ball and images are the same.
+  """
   if one.norm == other.norm:
     for epsilon, score in one.scores.items():
-      if epsilon > 0 and epsilon in other.scores:
+      if (
+        epsilon > 0
+        and epsilon in other.scores
+        and one.counts[epsilon] == other.counts[epsilon]
+      ):
         yield epsilon, score, other.scores[epsilon]
 
 
