@@ -72,7 +72,7 @@ def test_transfer_has_its_source_in_the_row(report):
   }
   entries['base']['transfer'] = {'single_step': 0.11, 'pgd_at': 0.22}
   tables_html = matrices.transfer_tables(report)
-  assert len(tables_html) == 4
+  assert len(tables_html) == 5
   table = Cells(tables_html[0])
   assert 'FGSM, epsilon 0.1 (linf)' in table.text
   assert [row[0][0] for row in table.rows[1:]] == list(report['members'])
@@ -113,7 +113,7 @@ def test_noise_stands_beside_attacks_of_its_ball(report):
     'no perturbation',
     'epsilon 0.1, linf',
     *('  uniform noise', '  Gaussian noise', '  salt-and-pepper noise'),
-    *('  FGSM', '  PGD-10', '  PGD-40-5', '  Square-1000'),
+    *('  FGSM', '  PGD-10', '  PGD-40-5', '  Square-1000', '  AutoAttack'),
   ]
   assert rows[5].cells[0] == '93.0 % [91.2, 94.4]'
   assert rows[6].cells[0] == '41.0 % [38.0, 44.1]'
@@ -142,13 +142,13 @@ def test_classes_are_listed_clean_and_under_the_worst_attack(report):
   rows = tables.class_rows(report)
   assert rows[0].cells[:4] == (
     'base, clean',
-    'base, PGD-40-5',
+    'base, AutoAttack',
     'single_step, clean',
-    'single_step, Square-1000',
+    'single_step, AutoAttack',
   )
   assert len(rows) == 11
   per_class = report['members']['base']['per_class']
-  assert rows[1].cells[1] == f'{100 * per_class["pgd-40-5"][0]:.1f} %'
+  assert rows[1].cells[1] == f'{100 * per_class["autoattack"][0]:.1f} %'
   del report['classes']
   assert [row.label for row in tables.class_rows(report)[1:3]] == ['0', '1']
 
@@ -185,14 +185,14 @@ def test_class_chart_shows_what_the_attacks_break(report):
   figure = charts.class_chart(report)
   axes = [ax for ax in figure.axes if ax.lines]
   assert [ax.get_title() for ax in axes] == [
-    'base, PGD-40-5',
-    'single_step, Square-1000',
+    'base, AutoAttack',
+    'single_step, AutoAttack',
     'pgd_at, PGD-40-5',
   ]
   clean, attacked = (line.get_xdata() for line in axes[0].lines)
   per_class = report['members']['base']['per_class']
   assert np.array_equal(clean, per_class['clean'])
-  assert np.array_equal(attacked, per_class['pgd-40-5'])
+  assert np.array_equal(attacked, per_class['autoattack'])
   assert axes[0].get_yticklabels()[3].get_text() == 'digit 3'
 
 

@@ -153,7 +153,7 @@ def test_many_members_attacks_and_classes(tmp_path, no_figures):
     members['base']['robust_accuracy'][f'mifgsm-{number}'] = attack
   report['sanity'] = sanity_findings(report)
   page = Page(write(tmp_path, report))
-  assert '8 more attacks' in page.text
+  assert '9 more attacks' in page.text
   assert 'All 1000 classes, in numbers' in page.text
   assert 'class 999' in page.text
   (line,) = (x for x in page.texts if 'checks found something' in x)
@@ -192,6 +192,8 @@ def test_results_are_white_box_and_autoattack(report):
     'n/a',
   )
   assert not any('transfer' in label for label in rows)
+  # Its runs say it, so that it is not among the other attacks.
+  assert [label for label in rows if 'AutoAttack' in label] == ['AutoAttack']
   lines = format_text(results_table(report)).splitlines()
   assert max(map(len, lines)) <= 100
 

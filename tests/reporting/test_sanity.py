@@ -11,7 +11,9 @@ from advjax.reporting.sanity.findings import (
 )
 from advjax.reporting.sanity.scores import (
   Score,
+  few,
   is_above,
+  is_more_than_few,
   large_epsilon,
   score_of,
 )
@@ -20,6 +22,7 @@ from tests.reporting.evaluated_reports import (
   EPSILONS,
   NUM_TEST,
   build,
+  drop_autoattack,
   find,
   set_curve,
 )
@@ -64,7 +67,7 @@ def test_a_masked_network_is_suspected_of_masking(report):
   texts = suspicions(findings)
   assert len(texts) == 3
   assert 'one step (FGSM) leaves 90.0 %' in texts[0]
-  assert 'many steps (Square-1000) leave 14.0 %' in texts[0]
+  assert 'many steps (AutoAttack) leave 13.0 %' in texts[0]
 
 
 def test_every_finding_is_a_sentence_about_its_member(report):
@@ -98,19 +101,17 @@ def test_accuracy_may_not_rise_with_epsilon(report):
   report['members']['base']['robust_accuracy'].pop('pgd-10')
   set_curve(report, 'fgsm', (0.78, 0.41, 0.14, 0.4))
   assert find(report, check)[0] is True
-  run = report['members']['base']['autoattack'][0]
-  report['members']['base']['autoattack'].append(
-    run | {'epsilon': 0.2, 'accuracy': 0.3}
-  )
+  entry = report['members']['base']['robust_accuracy']['autoattack']
+  entry['curve'].append(entry['curve'][0] | {'epsilon': 0.2})
+  entry['curve'][1] |= {'white_box': 0.3, 'white_box_ci': [0.27, 0.33]}
   passed, detail = find(report, check)
   assert passed is False and 'Under AutoAttack' in detail
 
 
 def test_flat_curves_leave_it_open(report):
-  entries = report['members']['base']['robust_accuracy']
-  for attack in entries:
+  drop_autoattack(report)
+  for attack in report['members']['base']['robust_accuracy']:
     set_curve(report, attack, (0.984, 0.98, 0.979, 0.98))
-  report['members']['base']['autoattack'] = []
   passed, detail = find(report, 'accuracy falls with epsilon')
   assert passed is None and 'larger epsilons or more images' in detail
 
@@ -118,15 +119,22 @@ def test_flat_curves_leave_it_open(report):
 def test_nothing_stands_where_all_images_can_be_gray(report):
   check = 'nothing stands in a large ball'
   for attack in ('pgd-10', 'pgd-40-5', 'square'):
-    set_curve(report, attack, (0.66, 0.1, 0.05, 0.11))  # Chance is 10 %.
+    set_curve(report, attack, (0.66, 0.1, 0.05, 0.11))  # By chance.
   assert find(report, check)[0] is True
   for attack in ('pgd-10', 'pgd-40-5', 'square'):
     set_curve(report, attack, (0.66, 0.4, 0.4, 0.4))
   passed, detail = find(report, check)
   assert passed is False
   assert 'right on 40.0 % at epsilon 0.5 (linf)' in detail
-  del report['classes']
-  assert find(report, check)[0] is None
+  assert 'the most frequent class (10.4 %)' in detail
+  # A network that always says the most frequent class.
+  report['dataset']['largest_class_share'] = 0.4
+  assert find(report, check)[0] is True
+  report['dataset']['largest_class_share'] = 0.3
+  assert find(report, check)[0] is False
+  del report['dataset']['largest_class_share']
+  passed, detail = find(report, check)
+  assert passed is None and 'does not have the share' in detail
 
 
 @pytest.mark.parametrize(
@@ -196,6 +204,7 @@ def test_more_work_does_not_hurt(report):
   ],
 )
 def test_masking_is_one_step_far_above_many(report, one, many, passed, words):
+  drop_autoattack(report)
   set_curve(report, 'fgsm', (0.9, one, 0.3, 0.2))
   for attack in ('pgd-10', 'pgd-40-5', 'square'):
     set_curve(report, attack, (0.88, many, 0.01, 0.0))
@@ -211,54 +220,15 @@ def test_one_step_too_long_is_no_masking(report):
   assert find(report, 'many steps beat one')[0] is None
 
 
-def test_square_finds_little_after_the_others(report):
-  check = 'black box finds little more'
-  for entry in (m['robust_accuracy'] for m in report['members'].values()):
-    del entry['square']
-  attacks = report['members']['base']['autoattack'][0]['attacks']
-  assert [a['name'] for a in attacks][-1] == 'square'
-  attacks[-1]['accuracy'] = attacks[-2]['accuracy'] - 0.002  # 2 of 1,000.
-  assert find(report, check)[0] is True
-  attacks[-1]['accuracy'] = attacks[-2]['accuracy'] - 0.003
-  passed, detail = find(report, check)
-  assert passed is False and 'from 7.1 % to 6.8 % at epsilon 0.1' in detail
-  # Alone it shows nothing.
-  report['members']['base']['autoattack'][0]['attacks'] = attacks[-1:]
-  assert find(report, check)[0] is None
-
-
-def test_square_beside_attacks_with_gradients(report):
-  check = 'black box finds little more'
-  report['members']['base']['autoattack'] = []
-  for value, passed in ((0.078, True), (0.076, False)):
-    set_curve(report, 'square', (0.7, value, 0.02, 0.0))
-    found, detail = find(report, check)
-    assert found is passed, detail
-  assert 'where PGD-40-5 leaves 8.0 %' in detail
-  for attack in ('pgd-10', 'pgd-40-5'):
-    del report['members']['base']['robust_accuracy'][attack]
-  assert find(report, check)[0] is None
-
-
-def test_autoattack_is_no_weaker_than_others(report):
-  check = 'AutoAttack is the strongest'
-  (run,) = report['members']['base']['autoattack']
-  for value, passed in ((0.082, True), (0.083, False)):
-    run['accuracy'] = value
-    found, detail = find(report, check)
-    assert found is passed, detail
-  assert 'AutoAttack leaves base 8.3 % and PGD-40-5 8.0 %' in detail
-  run['norm'] = 'l2'
-  assert find(report, check)[0] is None
-
-
-def test_flags_of_autoattack_are_passed_on(report):
-  report['members']['base']['autoattack'][0]['warnings'] = [
-    'the network is random. '
-  ]
-  passed, detail = find(report, 'AutoAttack raised no flags')
-  assert passed is False
-  assert 'at epsilon 0.1 (linf): the network is random' in detail
+def test_few_are_two_images_or_two_in_a_thousand():
+  assert [few(count) for count in (10, 1000, 5000)] == [2, 2, 10]
+  assert not is_more_than_few(1.0, 2)
+  assert not is_more_than_few(0.002, 1000)
+  assert is_more_than_few(0.003, 1000)
+  assert not is_more_than_few(10 / 5000, 5000)
+  assert is_more_than_few(11 / 5000, 5000)
+  assert not is_more_than_few(-0.5, 1000)
+  assert is_more_than_few(0.003, None) and not is_more_than_few(0.001, None)
 
 
 def test_above_is_more_than_chance():

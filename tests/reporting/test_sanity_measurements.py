@@ -114,6 +114,10 @@ def test_attacks_without_a_limit_find_something(report):
 
 def test_probabilities_were_looked_for(report):
   passed, detail = find(report, 'logits, not probabilities')
-  assert passed is True and 'returns logits' in detail
+  assert passed is True and 'On the 1,000 clean test images' in detail
+  assert 'returns logits' not in detail  # Which nobody can know.
+  report['dataset']['num_test'] = 1
+  assert find(report, 'logits, not probabilities')[0] is None
+  report['dataset']['num_test'] = NUM_TEST
   del report['members']['base']['clean_accuracy']
   assert find(report, 'logits, not probabilities')[0] is None

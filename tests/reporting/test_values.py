@@ -11,6 +11,7 @@ from advjax.reporting.values import (
   accuracy_interval,
   attack_label,
   attacks_of,
+  autoattack_runs,
   finite,
   interval_of,
   percent,
@@ -81,6 +82,25 @@ def test_interval_of_wants_two_finite_ends():
 )
 def test_attack_label(key, entry, label):
   assert attack_label(key, entry) == label
+
+
+def test_close_epsilons_of_autoattack_are_kept_apart():
+  def entry(epsilon, norm='linf'):
+    return {'version': 'standard', 'epsilon': epsilon, 'norm': norm}
+
+  entries = [entry(8 / 255), entry(0.0314), entry(0.1), entry(0.1, 'l2')]
+  members = {'one': {'autoattack': entries}, 'two': {'autoattack': entries[1:]}}
+  runs = autoattack_runs({'members': members})
+  assert list(runs) == [
+    f'standard, epsilon {8 / 255!r}, linf',
+    'standard, epsilon 0.0314, linf',
+    'standard, epsilon 0.1, linf',
+    'standard, epsilon 0.1, l2',
+  ]
+  assert [list(found) for found in runs.values()] == [['one']] + 3 * [
+    ['one', 'two']
+  ]
+  assert [found['one'] for found in runs.values()] == entries
 
 
 def test_attacks_of_joins_the_members(report):
