@@ -95,14 +95,14 @@ class Run(NamedTuple):
     norm: The norm of its ball.
     epsilon: The radius.
     score: What it leaves standing.
-    count: The number of images it is over, None where the report does not say.
+    num_images: The number of images it is over, None where the report does not say.
   """
 
   entry: Mapping[str, Any]
   norm: str
   epsilon: float
   score: Score
-  count: int | None
+  num_images: int | None
 
 
 def score_of(

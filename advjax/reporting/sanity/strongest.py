@@ -62,7 +62,7 @@ def _square_after(run: Run, member: str) -> Iterator[_Found]:
     ):
       gap = before - after
       yield (
-        is_more_than_few(gap, run.count),
+        is_more_than_few(gap, run.num_images),
         gap,
         f'takes {member} from {percent(before)} to {percent(after)} at '
         f'{at(run.epsilon, run.norm)}, after the other attacks of AutoAttack',
@@ -104,7 +104,9 @@ def autoattack_is_strongest(report: Report, member: str) -> Verdict:
     for attack in attacks_on(report, member):
       other = attack.scores.get(run.epsilon)
       # On other images the numbers differ by chance.
-      same_images = run.count and attack.counts.get(run.epsilon) == run.count
+      same_images = (
+        run.num_images and attack.counts.get(run.epsilon) == run.num_images
+      )
       if attack.is_autoattack or other is None or not same_images:
         continue
       if attack.norm == run.norm:
@@ -113,7 +115,7 @@ def autoattack_is_strongest(report: Report, member: str) -> Verdict:
           f'at {at(run.epsilon, run.norm)} AutoAttack leaves {member} '
           f'{said(run.score)} and {attack.label} {said(other)}'
         )
-        found.append((is_more_than_few(gap, run.count), gap, numbers))
+        found.append((is_more_than_few(gap, run.num_images), gap, numbers))
   if not found:
     return Verdict(
       None,
