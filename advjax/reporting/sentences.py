@@ -6,9 +6,10 @@ intervals do not overlap.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from advjax.reporting.doubts import Score, doubts, is_below, score_in
+from advjax.reporting.sanity.attacks import does_not_fall
+from advjax.reporting.sanity.findings import sanity_findings, suspicions
 from advjax.reporting.sanity.scores import score_of
 from advjax.reporting.values import (
   Report,
@@ -25,9 +26,20 @@ from advjax.reporting.values import (
   transfer_of,
 )
 
+_ONLY_VALUE = 0.02  # Half an interval where the report gives none.
 _COLLAPSE = 0.2  # A fall of robust accuracy that is more than noise.
 _WIDE = 0.02  # Half an interval from which on the sentence about it is needed.
 _BROKEN = 0.10  # Below this worst-case accuracy nobody would speak of robust.
+
+
+class _Score(NamedTuple):
+  """An accuracy, its interval, and where it was measured."""
+
+  value: float
+  low: float
+  high: float
+  epsilon: float
+  attack: str
 
 
 def explain(report: Report) -> list[str]:
@@ -38,14 +50,16 @@ def explain(report: Report) -> list[str]:
 
   Returns:
     Sentences: the clean accuracies, transfer against white box, which member is
-    more robust, then what to distrust (in an evaluation, findings say it):
-    masked gradients, an attack that is too weak, accuracy that does not fall
-    with epsilon; collapse in training, a small test set.
+    more robust, then what to distrust, by the rules of an evaluation (where
+    it is one, a section of its own says it); collapse in training, a small test
+    set.
   """
   sentences = [*_clean(report), *_transfer(report), *_robustness(report)]
+  findings = [] if is_evaluated(report) else sanity_findings(report)
   for name in members_of(report):
-    if not is_evaluated(report):  # The sanity section says it, and more.
-      sentences += doubts(report, name)
+    sentences += suspicions([f for f in findings if f['member'] == name])
+    flat = None if is_evaluated(report) else does_not_fall(report, name)
+    sentences += [flat] if flat else []
     sentences += _collapse(report, name)
   return sentences + list(_width(report))
 
@@ -53,7 +67,7 @@ def explain(report: Report) -> list[str]:
 def _clean(report: Report) -> Iterator[str]:
   scores = {}
   for name, member in members_of(report).items():
-    score = score_in(member, 'clean_accuracy')
+    score = _score_in(member, 'clean_accuracy')
     if score is not None:
       scores[name] = score
   if not scores:
@@ -62,14 +76,14 @@ def _clean(report: Report) -> Iterator[str]:
   yield f'Right on clean test images: {listed}.' + _clean_cost(scores)
 
 
-def _clean_cost(scores: Mapping[str, Score]) -> str:
+def _clean_cost(scores: Mapping[str, _Score]) -> str:
   if len(scores) != 2:
     return ''
   (_, first), (name, second) = scores.items()
-  if is_below(second, first):
+  if _is_below(second, first):
     points = _points(first.value - second.value)
     return f' {name} pays with {points} of clean accuracy.'
-  if is_below(first, second):
+  if _is_below(first, second):
     return f' {name} is better even there.'
   return ' The intervals overlap: no difference is shown.'
 
@@ -83,7 +97,7 @@ def _transfer(report: Report) -> Iterator[str]:
     parts = []
     for name in names[1:]:
       value, _ = transfer_of(entry, name)
-      own = score_in(entry_of(report, name, attack) or {}, 'white_box')
+      own = _score_in(entry_of(report, name, attack) or {}, 'white_box')
       if value is not None and own is not None:
         parts.append(
           f'{name} is right on {percent(value)} (transfer), and on '
@@ -113,7 +127,7 @@ def _robustness(report: Report) -> Iterator[str]:
     if len(worst) > 1:
       ranked = sorted(worst, key=lambda name: -worst[name].value)
       best, second = ranked[:2]
-      if is_below(worst[second], worst[best]):
+      if _is_below(worst[second], worst[best]):
         points = _points(worst[best].value - worst[second].value)
         ahead = second if len(worst) == 2 else f'the next, {second},'
         if _is_suspicious(report, best):
@@ -145,13 +159,13 @@ def _is_suspicious(report: Report, name: str) -> bool:
 
 def _worst_cases(
   report: Report,
-) -> dict[tuple[str, float], dict[str, Score]]:
+) -> dict[tuple[str, float], dict[str, _Score]]:
   """Returns (norm, epsilon) -> member -> its lowest white-box accuracy."""
-  worst: dict[tuple[str, float], dict[str, Score]] = {}
+  worst: dict[tuple[str, float], dict[str, _Score]] = {}
   for name in members_of(report):
     for attack in attacks_of(report):
       entry = entry_of(report, name, attack) or {}
-      score = score_in(entry, 'white_box', attack_label(attack, entry))
+      score = _score_in(entry, 'white_box', attack_label(attack, entry))
       if score is None or finite(entry.get('epsilon')) is None:
         continue
       norm = str(entry.get('norm', 'norm unknown'))
@@ -164,7 +178,7 @@ def _worst_cases(
       if left is not None and epsilon is not None:
         norm = str(entry.get('norm', 'norm unknown'))
         cases = worst.setdefault((norm, epsilon), {})
-        score = Score(*left, epsilon, 'AutoAttack')
+        score = _Score(*left, epsilon, 'AutoAttack')
         cases[name] = min(score, cases.get(name, score))
   return worst
 
@@ -206,6 +220,23 @@ def _width(report: Report) -> Iterator[str]:
     f'{images} {verb} few: the 95 % intervals reach ± {_points(max(halves))}, '
     'and smaller differences mean little.'
   )
+
+
+def _score_in(
+  entry: Mapping[str, Any], name: str, attack: str = ''
+) -> _Score | None:
+  """Returns the accuracy `entry[name]` with its interval, None if absent."""
+  value = finite(entry.get(name))
+  if value is None:
+    return None
+  ends = max(0.0, value - _ONLY_VALUE), min(1.0, value + _ONLY_VALUE)
+  low, high = interval_of(entry, name) or ends
+  return _Score(value, low, high, finite(entry.get('epsilon')) or 0.0, attack)
+
+
+def _is_below(lower: _Score, upper: _Score) -> bool:
+  """Returns whether the intervals of two accuracies do not overlap."""
+  return lower.high < upper.low
 
 
 def _points(difference: float) -> str:

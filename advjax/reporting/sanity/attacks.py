@@ -25,17 +25,17 @@ def falls(report: Report, member: str) -> Verdict:
   clean = score_of(report, members_of(report)[member], 'clean_accuracy')
   curves = list(_curves(report, member))
   if not curves:
-    return Verdict(None, f'{member} was not attacked.')
-  rises, flat = [], []
-  for label, norm, scores in curves:
+    return Verdict(
+      None, f'{member} was not attacked, or only by one step too long.'
+    )
+  rises = []
+  for label, _, scores in curves:
     points = [(e, score) for e, score in scores.items() if e > 0]
     if clean:
       points.insert(0, (0.0, clean))
     for (below, low), (above, high) in itertools.combinations(points, 2):
       if is_above(high, low):
         rises.append((high.value - low.value, label, below, low, above, high))
-    if clean and points[-1][0] > 0 and not is_above(clean, points[-1][1]):
-      flat.append((points[-1][0], label, norm, points[-1][1]))
   if rises:
     _, label, below, low, above, high = max(rises)
     return Verdict(
@@ -45,18 +45,32 @@ def falls(report: Report, member: str) -> Verdict:
       'every smaller perturbation, so the attack misses what is there: look '
       'at its step size, and give it more steps or restarts.',
     )
-  if clean and len(flat) == len(curves):
-    epsilon, label, norm, score = max(flat)
-    return Verdict(
-      None,
-      f'Up to {at(epsilon, norm)} no attack lowers the accuracy of {member} by '
-      f'more than chance ({said(clean)} clean, {said(score)} under {label}): '
-      'larger epsilons or more images would tell.',
-    )
+  flat = does_not_fall(report, member)
+  if flat:
+    return Verdict(None, flat)
   return Verdict(
     True,
     f'The accuracy of {member} falls with epsilon under '
     f'{_count(len(curves), "attack")}.',
+  )
+
+
+def does_not_fall(report: Report, member: str) -> str | None:
+  """Returns what to say where no attack lowers the accuracy, else None."""
+  clean = score_of(report, members_of(report)[member], 'clean_accuracy')
+  ends = []
+  for label, norm, scores in _curves(report, member):
+    epsilon = max(scores)
+    if clean is None or epsilon <= 0 or is_above(clean, scores[epsilon]):
+      return None
+    ends.append((epsilon, label, norm, scores[epsilon]))
+  if clean is None or not ends:
+    return None
+  epsilon, label, norm, score = max(ends)
+  return (
+    f'Up to {at(epsilon, norm)} no attack lowers the accuracy of {member} by '
+    f'more than chance ({said(clean)} clean, {said(score)} under {label}): '
+    'larger epsilons or more images would tell.'
   )
 
 

@@ -95,7 +95,7 @@ class Run(NamedTuple):
     norm: The norm of its ball.
     epsilon: The radius.
     score: What it leaves standing.
-    num_images: The number of images it is over, None where the report does not say.
+    num_images: The number of images it is over, None where not said.
   """
 
   entry: Mapping[str, Any]
