@@ -1,8 +1,8 @@
 """Plain sentences that say what the numbers of a report mean.
 
 Every sentence is derived from numbers, and is left out when they do not ask for
-it. A claim that one accuracy is above another is made only where their 95 %
-intervals do not overlap.
+it. That one member is above another is said only where their 95 % intervals do
+not overlap; what is suspicious, `sanity` decides.
 """
 
 from collections.abc import Iterator, Mapping
