@@ -110,6 +110,7 @@ def apgd(
     mask=None,
     key=key,
     eot_samples=eot_samples,
+    one_array=True,
   )
   return search.run(
     logits_fn,

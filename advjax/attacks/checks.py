@@ -5,6 +5,7 @@ where they are concrete. On the CPU nothing here compiles, so that a loop over
 epsilons costs one compilation, that of the attack.
 """
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -74,6 +75,30 @@ def number(name: str, value: Any, dtype: Any, batch: int | None = None) -> Any:
   return value
 
 
+def static_number(
+  name: str, value: Any, low: float = 0, high: float = math.inf
+) -> float:
+  """Returns a static number between two bounds, finite, as a float."""
+  allowed = f'in [{low}, {high}]' if high < math.inf else f'of at least {low}'
+  if not isinstance(value, int | float | np.number) or not (
+    low <= value <= high and value < math.inf
+  ):
+    raise ValueError(
+      f'{name} must be a Python number {allowed} (it is static); got {value!r}'
+    )
+  return float(value)
+
+
+def check_one_array(images: Any) -> None:
+  """Checks that images are no pytree, for attacks that take none."""
+  if getattr(images, 'ndim', 0) < 2:
+    got = getattr(images, 'shape', type(images).__name__)
+    raise ValueError(
+      'images must be one array [B, ...] of at least 2 axes for this attack; '
+      f'got {got}'
+    )
+
+
 def check_images(images: Images) -> int:
   """Returns the batch size."""
   leaves = jax.tree.leaves(images)
@@ -98,6 +123,14 @@ def check_labels(name: str, labels: Labels, batch: int) -> None:
         f'{name} must have a leading axis of {batch}, as the images; '
         f'got shape {x.shape}'
       )
+
+
+def check_integers(name: str, labels: Any, batch: int) -> None:
+  """Checks for one integer class per image."""
+  whole = hasattr(labels, 'dtype') and jnp.issubdtype(labels.dtype, jnp.integer)
+  if not whole or labels.shape != (batch,):
+    got = jax.tree.map(lambda x: f'{x.dtype} {x.shape}', labels)
+    raise ValueError(f'{name} must be int [{batch}]; got {got}')
 
 
 def check_classes(

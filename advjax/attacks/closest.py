@@ -1,13 +1,13 @@
 """What the attacks share that look for the closest image that fools."""
 
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from advjax import losses, norms
+from advjax.attacks import checks
 from advjax.attacks import inputs as inputs_lib
 from advjax.attacks.inputs import Inputs
 from advjax.attacks.search import Found, Problem, select
@@ -45,10 +45,6 @@ def prepare(
   targets: Labels | None = None,
 ) -> Inputs:
   """Checks what all of these attacks are given: one array, integer labels."""
-  if not isinstance(images, jax.Array | np.ndarray) or images.ndim < 1:
-    raise ValueError(
-      f'images must be one array [B, ...]; got {type(images).__name__}'
-    )
   inputs = inputs_lib.prepare(
     logits_fn,
     images,
@@ -59,19 +55,12 @@ def prepare(
     bounds=bounds,
     targets=targets,
     mask=None,
+    one_array=True,
   )
-  check_integers('labels', inputs.labels, len(inputs.images))
+  checks.check_integers('labels', inputs.labels, len(inputs.images))
   if targets is not None:
-    check_integers('targets', inputs.targets, len(inputs.images))
+    checks.check_integers('targets', inputs.targets, len(inputs.images))
   return inputs
-
-
-def check_integers(name: str, labels: Any, batch: int) -> None:
-  """Checks for one integer class per image."""
-  whole = hasattr(labels, 'dtype') and jnp.issubdtype(labels.dtype, jnp.integer)
-  if not whole or labels.shape != (batch,):
-    got = jax.tree.map(lambda x: f'{x.dtype} {x.shape}', labels)
-    raise ValueError(f'{name} must be int [{batch}]; got {got}')
 
 
 def norm_of(norm: str | Norm, allowed: tuple[str, ...]) -> Norm:
@@ -80,16 +69,6 @@ def norm_of(norm: str | Norm, allowed: tuple[str, ...]) -> Norm:
     if norm == name or norm == norms.NORMS[name]:
       return norms.NORMS[name]
   raise ValueError(f'norm must be one of {sorted(allowed)}; got {norm!r}')
-
-
-def static_number(name: str, value: Any) -> float:
-  """Returns a static choice as a float of at least 0."""
-  if not isinstance(value, int | float | np.number) or not value >= 0:
-    raise ValueError(
-      f'{name} must be a Python number of at least 0 (it is static); '
-      f'got {value!r}'
-    )
-  return float(value)
 
 
 def dual_size(norm: Norm, gradient: Array) -> Array:

@@ -87,7 +87,7 @@ def deepfool(
   search = make_deepfool(
     checks.count('num_steps', num_steps),
     checks.count('num_candidates', num_candidates),
-    closest.static_number('overshoot', overshoot),
+    checks.static_number('overshoot', overshoot),
     closest.norm_of(norm, ('l2', 'linf')),
   )
   inputs = closest.prepare(logits_fn, images, labels, bounds=bounds)

@@ -7,14 +7,13 @@ on the way, and goes back some way whenever it is misclassified.
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from advjax import norms
-from advjax.attacks import checks, hyperplane, planes, search
+from advjax.attacks import checks, closest, hyperplane, planes, search
 from advjax.attacks import inputs as inputs_lib
 from advjax.attacks.planes import Plane
 from advjax.attacks.search import Found, Problem, Search
@@ -92,7 +91,6 @@ def fab(
     >>> float(jnp.abs(nearest - images).max())  # 0.125 and a little more.
     0.126
   """
-  _check_images(images)
   num_restarts = checks.count('num_restarts', num_restarts)
   if num_restarts > 1 and key is None:
     raise ValueError(
@@ -109,17 +107,18 @@ def fab(
     targets=targets,
     mask=None,
     key=key,
+    one_array=True,
   )
-  _check_classes('labels', inputs.labels, len(images))
+  checks.check_integers('labels', inputs.labels, len(inputs.images))
   if targets is not None:
-    _check_classes('targets', inputs.targets, len(images))
+    checks.check_integers('targets', inputs.targets, len(inputs.images))
   made = make_fab(
     norm=norm,
     num_steps=checks.count('num_steps', num_steps),
     targeted=targets is not None,
-    eta=_number('eta', eta, 1, math.inf),
-    beta=_number('beta', beta, 0, 1),
-    alpha_max=_number('alpha_max', alpha_max, 0, 1),
+    eta=checks.static_number('eta', eta, 1),
+    beta=checks.static_number('beta', beta, 0, 1),
+    alpha_max=checks.static_number('alpha_max', alpha_max, 0, 1),
     num_restarts=num_restarts,
   )
   return search.run(logits_fn, inputs, search=made, num_restarts=1)
@@ -139,8 +138,8 @@ def make_fab(
   """Returns FAB as a search, the same object for the same choices.
 
   Random starts are steps of the search, for they are drawn around what was
-  found before. `num_backward` of the search without targets is 1 gradient for
-  each class but one.
+  found before. Without targets `num_backward` is per class other than the
+  label: a step takes `num_backward * (K - 1)` backward passes.
 
   Args:
     norm: 'linf', 'l2' or 'l1'.
@@ -235,8 +234,7 @@ def _keep(
   problem: Problem, space: Space, state: _State, point: Array, logits: Array
 ) -> tuple[_State, Array]:
   """Keeps a misclassified point that is nearer; says where it is one: [B]."""
-  fooled = jnp.argmax(logits, axis=-1) != problem.labels
-  fooled &= ~jnp.any(jnp.isnan(logits), axis=-1)  # NaN logits predict nothing.
+  fooled = closest.predicts(logits, problem.labels)[1]
   wide = state.delta.dtype
   moved = point.astype(wide) - problem.images.astype(wide)
   distance = space.norm.size([moved])
@@ -301,37 +299,3 @@ def _restart(
 
 def _flat(x: Array) -> Array:
   return x.reshape(x.shape[0], math.prod(x.shape[1:]))
-
-
-# ------------------------------------------------------------------- arguments
-
-
-def _check_images(images: Any) -> None:
-  if getattr(images, 'ndim', 0) < 2:
-    got = getattr(images, 'shape', type(images).__name__)
-    raise ValueError(
-      f'images must be one array [B, ...] of at least 2 axes; got {got}'
-    )
-
-
-def _check_classes(name: str, classes: Any, batch: int) -> None:
-  if (
-    not isinstance(classes, jax.Array | np.ndarray)
-    or classes.shape != (batch,)
-    or not jnp.issubdtype(classes.dtype, jnp.integer)
-  ):
-    raise ValueError(
-      f'{name} must be an int array of shape {(batch,)}; got {classes!r}'
-    )
-
-
-def _number(name: str, value: float, low: float, high: float) -> float:
-  """Returns a static number between two bounds."""
-  allowed = f'in [{low}, {high}]' if high < math.inf else f'of at least {low}'
-  if not isinstance(value, int | float | np.number) or not (
-    low <= value <= high and value < math.inf
-  ):
-    raise ValueError(
-      f'{name} must be a Python number {allowed} (it is static); got {value!r}'
-    )
-  return float(value)

@@ -90,8 +90,8 @@ def fmn(
   search = make_fmn(
     checks.count('num_steps', num_steps),
     closest.norm_of(norm, ('l2', 'linf', 'l1')),
-    closest.static_number('step_size', step_size),
-    closest.static_number('gamma', gamma),
+    checks.static_number('step_size', step_size),
+    checks.static_number('gamma', gamma),
   )
   inputs = closest.prepare(
     logits_fn, images, labels, bounds=bounds, targets=targets

@@ -48,10 +48,16 @@ def prepare(
   key: Any = None,
   decay: Any = None,
   eot_samples: int | None = None,
+  one_array: bool = False,
 ) -> Inputs:
-  """Checks the arguments that the gradient attacks share and gathers them."""
+  """Checks the arguments that the attacks share and gathers them.
+
+  With `one_array` the images are no pytree: what a search takes.
+  """
   checks.check_callable('logits_fn', logits_fn)
   checks.check_callable('loss_fn', loss_fn)
+  if one_array:
+    checks.check_one_array(images)
   images = jax.tree.map(_as_array, images)
   batch = checks.check_images(images)
   dtype = compute_dtype(images)

@@ -131,7 +131,7 @@ def minimal_epsilon(
     key=key,
   )
   batch = len(jax.tree.leaves(inputs.images)[0])
-  closest.check_integers('labels', inputs.labels, batch)
+  checks.check_integers('labels', inputs.labels, batch)
   dtype = inputs_lib.compute_dtype(inputs.images)
   limit = checks.number('max_epsilon', max_epsilon, dtype, batch)
   if checks.is_concrete(limit) and not np.all(np.isfinite(limit)):

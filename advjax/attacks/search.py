@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from advjax.attacks import inputs as inputs_lib
 from advjax.attacks.callables import compile_per_callable
@@ -53,7 +52,8 @@ class Search(NamedTuple):
     found: `found(problem, state) -> Found`.
     num_steps: Steps until a row is done.
     num_forward: Forward passes per step.
-    num_backward: Backward passes per step.
+    num_backward: Backward passes per step; of FAB without targets, per step
+      and class other than the label.
   """
 
   start: Callable[[Problem], State]
@@ -153,11 +153,6 @@ def space_of(problem: Problem, norm: Norm) -> Space:
 
 def problem_of(inputs: Inputs) -> Problem:
   """Puts checked inputs into the form of a search."""
-  if not isinstance(inputs.images, jax.Array | np.ndarray):
-    raise ValueError(
-      'images must be one array [B, ...] for this attack; got a pytree, '
-      f'{jax.tree.structure(inputs.images)}'
-    )
   images = jnp.asarray(inputs.images)
   dtype = inputs_lib.compute_dtype(images)
   epsilon = inputs.epsilon
@@ -180,10 +175,10 @@ def _run(
 ) -> Array:
   problem = jax.lax.stop_gradient(problem_of(inputs))
   fold = jax.vmap(jax.random.fold_in, (0, None))
+  batch = len(problem.images)
 
-  def attempt(restart: Any) -> Found:
+  def attempt(problem: Problem, restart: Any) -> Found:
     own = problem._replace(keys=fold(problem.keys, restart))
-    batch = len(problem.images)
     state, _ = advance(
       search,
       logits_fn,
@@ -195,14 +190,19 @@ def _run(
     )
     return search.found(own, state)
 
-  found = attempt(0)
-  if num_restarts > 1:
-    # One after the other: the memory of one restart, whatever their number.
-    found, _ = jax.lax.scan(
-      lambda found, r: (better(attempt(r), found), None),
-      found,
-      jnp.arange(1, num_restarts, dtype=jnp.uint32),
-    )
+  if num_restarts == 1:
+    return jax.lax.stop_gradient(attempt(problem, 0).images)
+  score = jnp.full(batch, -jnp.inf, problem.lower.dtype)
+  nothing = Found(problem.images, jnp.zeros(batch, bool), score)
+  problem, nothing = _vary_alike(
+    lambda problem, _: attempt(problem, 0), (problem, nothing)
+  )
+  # One after the other: the memory of one restart, whatever their number.
+  found, _ = jax.lax.scan(
+    lambda found, r: (better(attempt(problem, r), found), None),
+    nothing,
+    jnp.arange(num_restarts, dtype=jnp.uint32),
+  )
   return jax.lax.stop_gradient(found.images)
 
 

@@ -125,6 +125,7 @@ def square(
     targets=targets,
     mask=None,
     key=key,
+    one_array=True,
   )
   return search_lib.run(
     logits_fn,

@@ -19,7 +19,7 @@ from advjax.attacks import scores
 from advjax.attacks.apgd import make_apgd
 from advjax.attacks.callables import Callee
 from advjax.attacks.inputs import Inputs
-from advjax.attacks.search import Problem
+from advjax.attacks.search import problem_of
 from advjax.attacks.space import make_space
 from advjax.evaluation.attack_specs import Attack
 from advjax.evaluation.batches import batches, check_images, check_labels
@@ -250,16 +250,7 @@ def _search_walk(
 ) -> _Walk:
   """The best point so far; a search asks for its own gradients."""
   inputs, keys = _prepare(attack, network, images, labels, epsilon, keys)
-  dtype = inputs_lib.compute_dtype(images)
-  problem = Problem(
-    images=images,
-    labels=labels,
-    targets=None,
-    epsilon=jnp.full(len(images), epsilon, dtype),
-    keys=keys,
-    lower=jnp.asarray(inputs.lower[0], dtype),
-    upper=jnp.asarray(inputs.upper[0], dtype),
-  )
+  problem = problem_of(inputs._replace(key=keys))
   search = make_apgd(
     norm=attack.norm,
     num_steps=attack.num_steps,

@@ -168,8 +168,7 @@ def check_errors(attack, cases):
 
 COMMON_ERRORS = [
   ({'images': IMAGES + 1}, 'images must be finite and inside bounds'),
-  ({'images': [IMAGES]}, r'images must be one array \[B, ...\]; got list'),
-  ({'images': LABELS}, 'images must be a floating array'),
+  ({'images': LABELS[:, None]}, 'images must be a floating array'),
   ({'labels': LABELS[:3]}, 'labels must have a leading axis of 8'),
   ({'labels': np.eye(8)}, r'labels must be int \[8\]; got float'),
   ({'labels': LABELS + 4}, r'labels must lie in \[0, 4\)'),

@@ -471,13 +471,6 @@ def test_another_epsilon_compiles_nothing():
     ({'epsilon': -0.1}, 'epsilon must be at least 0; got -0.1'),
     ({'epsilon': None}, 'epsilon must be given; got None'),
     ({'key': None}, 'key must be given; got None'),
-    (
-      {
-        'logits_fn': lambda x: cases.logits_fn(x['a']),
-        'images': {'a': cases.IMAGES},
-      },
-      'images must be one array',
-    ),
     ({'bounds': (0.2, 0.8)}, 'images must be finite and inside bounds'),
     ({'labels': cases.LABELS + 5}, 'labels must lie in .0, 3.'),
     (

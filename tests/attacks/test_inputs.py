@@ -125,7 +125,6 @@ def test_mistake_with_a_search(name, changes, message):
   [
     ({'num_steps': 0}, 'num_steps must be at least 1; got 0'),
     ({'images': 2 * cases.IMAGES}, 'images must be finite and inside bounds'),
-    ({'images': (cases.IMAGES,)}, 'images must be one array'),
     ({'labels': cases.LABELS + 1}, r'labels must lie in \[0, 3\).* 1 to 3'),
     ({'labels': SOFT}, 'labels must be int'),
     ({'bounds': (1.0, 0.0)}, 'bounds must have lower <= upper'),
@@ -137,6 +136,20 @@ def test_mistake_with_an_attack_without_epsilon(name, changes, message):
   logits_fn = kwargs.pop('logits_fn', cases.logits_fn)
   with pytest.raises(ValueError, match=f'(?s){message}'):
     cases.NEAREST[name](logits_fn, **kwargs)
+
+
+@pytest.mark.parametrize('name', [*cases.SEARCHES, *cases.NEAREST])
+def test_one_array_for_searches_and_attacks_without_epsilon(name):
+  attack = {**cases.SEARCHES, **cases.NEAREST}[name]
+  for images, got in (
+    ((cases.IMAGES,), 'tuple'),
+    ([cases.IMAGES], 'list'),
+    ({'a': cases.IMAGES}, 'dict'),
+    (cases.IMAGES[:, 0, 0, 0], r'\(4,\)'),
+  ):
+    message = rf'images must be one array \[B, ...\] of at least.*; got {got}'
+    with pytest.raises(ValueError, match=message):
+      attack(cases.logits_fn, images, cases.LABELS)
 
 
 def test_values_of_tracers_are_not_looked_at():
