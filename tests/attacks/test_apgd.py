@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -250,56 +248,6 @@ def apgd(logits_fn, images, labels, epsilon=0.1, **kwargs):
   return advjax.apgd(logits_fn, images, labels, epsilon, **kwargs)
 
 
-def any_dtype(images):
-  return cases.apply(cases.WEIGHTS, images.astype(jnp.float32))
-
-
-@quick
-@settings(
-  max_examples=40,
-  suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(
-  kind=st.sampled_from(
-    [
-      ('linf', 'bfloat16'),
-      ('l2', 'float32'),
-      ('l1', 'float32'),
-    ]
-  ),
-  epsilon=st.lists(
-    st.sampled_from([0.0, 1e-8, 1e-3, 8 / 255, 0.7, 3.0]),
-    min_size=4,
-    max_size=4,
-  ),
-  border=st.sampled_from([None, 'lower', 'upper']),
-  seed=st.integers(0, 5),
-)
-def test_inside_ball_and_box(kind, epsilon, border, seed):
-  norm, dtype = kind
-  bounds = (-0.1, 0.9)  # Neither is a bfloat16.
-  images = np.random.default_rng(seed).uniform(-0.09, 0.89, cases.SHAPE)
-  if border is not None:
-    images[seed % 4] = bounds[border == 'upper'] * 0.996
-  images = jnp.asarray(images, dtype)
-  epsilon = np.array(epsilon, np.float32)
-  result = apgd(
-    any_dtype, images, cases.LABELS, epsilon, norm=norm, bounds=bounds
-  )
-  assert result.dtype == images.dtype and result.shape == images.shape
-  wide = np.asarray(result, np.float64)
-  assert np.all((wide >= bounds[0] - 1e-7) & (wide <= bounds[1] + 1e-7))
-  moved = (wide - np.asarray(images, np.float64)).reshape(4, -1)
-  order = {'linf': np.inf, 'l2': 2, 'l1': 1}[norm]
-  sizes = np.linalg.norm(moved, order, axis=1)
-  slack = 1e-5 if norm == 'l1' else 1e-6
-  assert np.all(sizes <= epsilon + slack * np.maximum(1, epsilon))
-  assert np.all((sizes > 0.3 * epsilon) | (epsilon < 1e-4) | (epsilon > 0.5))
-  still = epsilon == 0
-  before, after = np.asarray(images[still]), np.asarray(result[still])
-  assert before.tobytes() == after.tobytes()
-
-
 @quick
 def test_many_restarts_contain_one():
   def rank(num_restarts):
@@ -438,13 +386,15 @@ def test_shard_map_over_models_with_images_that_do_not_vary():
   both = jnp.stack([cases.WEIGHTS, -cases.WEIGHTS])
 
   def run(weights):
-    return two_steps(lambda x: cases.apply(weights[0], x))[None]
+    logits_fn = functools.partial(cases.apply, weights[0])
+    return two_steps(logits_fn, 0.02, num_restarts=4)[None]
 
   mesh = Mesh(np.array(jax.devices()[:2]), ('data',))
   result = jax.shard_map(
     run, mesh=mesh, in_specs=P('data'), out_specs=P('data')
   )(both)
-  np.testing.assert_allclose(result[0], two_steps(cases.logits_fn), atol=1e-6)
+  expected = two_steps(cases.logits_fn, 0.02, num_restarts=4)
+  np.testing.assert_allclose(result[0], expected, atol=1e-6)
   assert np.abs(result[1] - result[0]).max() > 0.02
 
 

@@ -221,21 +221,18 @@ def test_nan_logits_do_not_fool(targeted):
 
 @settings(max_examples=25)
 @given(
-  norm_and_dtype=st.sampled_from(
-    [*((norm, 'float32') for norm in cases.NORMS), ('l2', 'bfloat16')]
-  ),
+  norm=st.sampled_from(cases.NORMS),
   epsilon=st.sampled_from([0.0, 1e-8, 1e-3, 8 / 255, 0.1, 0.7, 3.0]),
   border=st.sampled_from([None, 0, 1]),
   seed=st.integers(0, 2**31 - 1),
 )
-def test_inside_ball_and_box(norm_and_dtype, epsilon, border, seed):
-  norm, dtype = norm_and_dtype
-  bounds = (-0.1, 0.9)  # Neither is a bfloat16.
+def test_inside_ball_and_box(norm, epsilon, border, seed):
+  bounds = (-0.1, 0.9)  # Neither is a float.
   rng = np.random.default_rng(seed)
   images = rng.uniform(-0.09, 0.89, IMAGES.shape)
   if border is not None:
     images[seed % B] = bounds[border] * 0.996
-  images = jnp.asarray(images, dtype)
+  images = jnp.asarray(images, jnp.float32)
   labels = rng.integers(K, size=B)
   scale = rng.choice([0.01, 1, 100], B)
   epsilon = np.float32(epsilon * scale)

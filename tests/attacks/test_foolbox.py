@@ -16,6 +16,13 @@ with warnings.catch_warnings():
 
 EPSILONS = {'linf': 0.06, 'l2': 0.4}
 STEPS = 5
+MODEL = reference.Mlp.random(0, 60, 24, 5)
+PARAMETERS = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), MODEL)
+
+
+def logits_fn(x):
+  hidden = jax.nn.relu(x @ PARAMETERS.w1 + PARAMETERS.b1[None])
+  return hidden @ PARAMETERS.w2 + PARAMETERS.b2[None]
 
 
 @pytest.mark.parametrize(
@@ -27,15 +34,8 @@ STEPS = 5
   ],
 )
 def test_last_iterate(attack, norm):
-  model = reference.Mlp.random(0, 60, 24, 5)
-  parameters = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), model)
   images = np.random.default_rng(1).uniform(size=(32, 60)).astype(np.float32)
-  labels = model.logits(images).argmax(axis=1)
-
-  def logits_fn(x):
-    hidden = jax.nn.relu(x @ parameters.w1 + parameters.b1[None])
-    return hidden @ parameters.w2 + parameters.b2[None]
-
+  labels = MODEL.logits(images).argmax(axis=1)
   epsilon = EPSILONS[norm]
   ours = advjax.bim(
     logits_fn, images, labels, epsilon, epsilon / 3, num_steps=STEPS, norm=norm

@@ -19,13 +19,15 @@ each_norm = pytest.mark.parametrize('norm', cases.NORMS)
 @pytest.mark.parametrize('name', ['fgsm', 'bim_random'])
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(
-  norm=st.sampled_from(cases.NORMS),
-  dtype=st.sampled_from(['float32', 'bfloat16']),
+  kind=st.sampled_from(
+    [('linf', 'bfloat16'), ('l2', 'float32'), ('l1', 'float32')]
+  ),
   epsilon=st.sampled_from([0.0, 1e-8, 1e-3, 0.1, 8 / 255, 0.7, 3.0]),
   border=st.sampled_from([None, 'lower', 'upper']),
   seed=st.integers(0, 5),
 )
-def test_inside_ball_and_box(name, norm, dtype, epsilon, border, seed):
+def test_inside_ball_and_box(name, kind, epsilon, border, seed):
+  norm, dtype = kind
   bounds = (-0.1, 0.9)  # Neither is a bfloat16.
   images = np.random.default_rng(seed).uniform(-0.09, 0.89, cases.SHAPE)
   if border is not None:
@@ -86,23 +88,30 @@ def test_epsilon_zero_keeps_the_sign_of_zero():
     assert np.asarray(result).tobytes() == images.tobytes()
 
 
+@jax.custom_vjp
+def stuck(value, x):
+  """A model whose gradient has one value everywhere."""
+  del value
+  return jnp.zeros((len(x), 3))
+
+
+stuck.defvjp(
+  lambda value, x: (stuck(value, x), (value, x)),
+  lambda saved, _: (saved[0], jnp.full_like(saved[1], saved[0])),
+)
+
+
 @each_norm
 @pytest.mark.parametrize('value', [0.0, np.nan, np.inf])
 def test_gradients_that_lead_nowhere_move_nothing(norm, value):
-  @jax.custom_vjp
-  def logits_fn(x):
-    return jnp.zeros((len(x), 3))
-
-  logits_fn.defvjp(
-    lambda x: (logits_fn(x), x), lambda x, _: (jnp.full_like(x, value),)
-  )
+  logits_fn = jax.tree_util.Partial(stuck, jnp.float32(value))
   result = advjax.mifgsm(
     logits_fn, cases.IMAGES, cases.LABELS, 0.1, 0.04, num_steps=2, norm=norm
   )
   np.testing.assert_array_equal(result, cases.IMAGES)
 
 
-def test_tiny_gradients_move_as_far_as_large_ones():
+def test_tiny_gradients_move_as_far_as_large_ones(quick_compiles):
   def small(images):
     return 1e-25 * cases.logits_fn(images)
 
@@ -117,7 +126,7 @@ def test_tiny_gradients_move_as_far_as_large_ones():
 
 
 @pytest.mark.parametrize('name', ['pgd', 'mifgsm'])
-def test_what_is_masked_out_never_moves(name):
+def test_what_is_masked_out_never_moves(name, quick_compiles):
   mask = np.zeros(cases.SHAPE[1:], np.float32)
   mask[0] = 0.5
   result = cases.ATTACKS[name](

@@ -55,11 +55,6 @@ table_and_searches = pytest.mark.parametrize(
 )
 
 
-@table
-def test_jit(name):
-  same(name, jax.jit(functools.partial(attack, name))(*arguments()))
-
-
 @table_and_searches
 def test_vmap_over_examples_as_batches_of_one(name):
   def one(weights, image, label, key, epsilon):
@@ -138,8 +133,7 @@ def test_shard_map(name, mesh):
   same(name, shard(functools.partial(attack, name), mesh)(*arguments()))
 
 
-@pytest.mark.parametrize('norm', ['l2', 'l1'])
-def test_shard_map_of_the_other_norms(norm, mesh):
+def test_shard_map_of_the_loop_that_projects_in_l1(mesh):
   def run(weights, images, labels, keys, epsilon):
     return cases.pgd(
       lambda x: cases.apply(weights, x),
@@ -148,7 +142,7 @@ def test_shard_map_of_the_other_norms(norm, mesh):
       epsilon,
       key=keys,
       num_steps=2,
-      norm=norm,
+      norm='l1',
     )
 
   result = shard(run, mesh)(*arguments())
@@ -169,7 +163,7 @@ def test_shard_map_over_models_with_images_that_do_not_vary(mesh):
   assert np.abs(result[1] - result[0]).max() > 0.05
 
 
-def test_no_tracer_outlives_the_surroundings():
+def test_jit_and_no_tracer_outlives_it():
   weights, *batch = arguments()
   with jax.checking_leaks():
     result = jax.jit(lambda w: attack('pgd', w, *batch))(weights)
