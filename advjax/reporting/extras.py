@@ -11,15 +11,14 @@ from advjax.evaluation.corruptions import KINDS, SEVERITIES, corrupt
 from advjax.evaluation.logits import Devices, predict
 from advjax.evaluation.members import Evaluation
 from advjax.evaluation.noise import noises
-from advjax.evaluation.per_class import per_class_accuracy
 from advjax.evaluation.rounding import round_to_8_bits
 from advjax.evaluation.traces import TRACED, trace
+from advjax.reporting import collected
+from advjax.reporting.collected import Parts
 from advjax.reporting.values import accuracy_interval
 from advjax.types import Array, LogitsFn
 
 _UNIT = (0.0, 1.0)  # The pixel range of 8-bit images and of corruptions.
-
-Parts = dict[str, dict[str, Any]]
 
 
 def measure_extras(
@@ -65,7 +64,7 @@ def measure_extras(
     <function measure_extras at ...>
   """
   share: dict[str, Any] = {'batch_size': batch_size, 'devices': devices}
-  parts = measure_classes(evaluation, labels, num_classes)
+  parts = collected.measure_classes(evaluation, labels, num_classes)
   found = [
     measure_noise(
       members, evaluation, images, labels, bounds=bounds, key=key, **share
@@ -83,88 +82,12 @@ def measure_extras(
     ):
       found.append(measure_corruptions(members, images, labels, **share))
   found += [
-    measure_distances(evaluation, labels),
-    collect_autoattack(evaluation),
+    collected.measure_distances(evaluation, labels),
+    collected.collect_autoattack(evaluation),
   ]
   for each in found:
     for name, part in each.items():
       parts[name] |= part
-  return parts
-
-
-def measure_classes(
-  evaluation: Evaluation, labels: np.ndarray, num_classes: int
-) -> Parts:
-  """Counts the accuracy of each class, clean and at the headline epsilon.
-
-  Args:
-    evaluation: From `evaluate_members`.
-    labels: int `[N]`.
-    num_classes: The number of classes.
-
-  Returns:
-    Member -> `per_class`: 'clean' and each attack -> accuracies, None for a
-    class without images.
-  """
-
-  def classes(predictions: np.ndarray) -> list[float | None]:
-    values = per_class_accuracy(predictions, labels, num_classes)
-    return [None if np.isnan(value) else float(value) for value in values]
-
-  return {
-    name: {
-      'per_class': {
-        'clean': classes(clean),
-        **{
-          attack: classes(evaluation.headline[name, attack][name])
-          for attack in evaluation.attacks
-        },
-      }
-    }
-    for name, clean in evaluation.clean.items()
-  }
-
-
-def measure_distances(evaluation: Evaluation, labels: np.ndarray) -> Parts:
-  """Sums up how far the nearest adversarial images are.
-
-  Args:
-    evaluation: From `evaluate_members`.
-    labels: int `[N]`.
-
-  Returns:
-    Member -> `minimal`, if an attack looked for them: attack -> the median over
-    images that are classified correctly (None if it is infinite), the share of
-    these for which one was found, and the norm.
-  """
-  parts: Parts = {name: {} for name in evaluation.clean}
-  for (source, attack), distances in evaluation.distances.items():
-    count = len(distances)
-    correct = evaluation.clean[source][:count] == labels[:count]
-    median = np.median(distances[correct]) if correct.any() else np.nan
-    found = np.isfinite(distances[correct])
-    parts[source].setdefault('minimal', {})[attack] = {
-      'median_epsilon': float(median) if np.isfinite(median) else None,
-      'found': float(found.mean()) if correct.any() else None,
-      'norm': evaluation.attacks[attack].norm,
-    }
-  return parts
-
-
-def collect_autoattack(evaluation: Evaluation) -> Parts:
-  """Collects what AutoAttack said of each member.
-
-  Args:
-    evaluation: From `evaluate_members`.
-
-  Returns:
-    Member -> `autoattack`, if it ran: what it found, one epsilon after the
-    other.
-  """
-  parts: Parts = {name: {} for name in evaluation.clean}
-  for (source, attack), found in evaluation.autoattack.items():
-    if attack.startswith('autoattack') and found:
-      parts[source].setdefault('autoattack', []).extend(found)
   return parts
 
 
@@ -300,7 +223,11 @@ def measure_rounding(
     for attack in evaluation.attacks:
       rounded = round_to_8_bits(evaluation.images[name, attack])
       predictions = predict(
-        logits_fn, rounded, batch_size=batch_size, devices=devices
+        logits_fn,
+        rounded,
+        batch_size=batch_size,
+        devices=devices,
+        check=False,
       )
       parts[name]['rounded'][attack] = float((predictions == labels).mean())
   return parts
@@ -335,7 +262,11 @@ def measure_corruptions(
       corrupted = corrupt(images, kind, severity, seed=0)
       for name, logits_fn in members.items():
         predictions = predict(
-          logits_fn, corrupted, batch_size=batch_size, devices=devices
+          logits_fn,
+          corrupted,
+          batch_size=batch_size,
+          devices=devices,
+          check=False,
         )
         accuracy = float((predictions == labels).mean())
         found[name].setdefault(kind, []).append(accuracy)
