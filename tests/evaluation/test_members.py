@@ -165,6 +165,39 @@ def test_curves_of_large_test_sets_are_on_the_first_images(
     assert saved['predictions'].shape == (2, 2, 7)
 
 
+def test_attacks_that_choose_their_radius_and_those_of_autoattack():
+  """The border is 0.1 away for the first network, 0.2 for the last one."""
+  found = evaluate(attacks=('apgd-ce', 'deepfool-3'))
+  for attack in ('apgd-ce', 'deepfool'):
+    for source, white_box in (('first', 0.0), ('last', 1.0)):
+      other = {'first': 'last', 'last': 'first'}[source]
+      headline, curves = (
+        part[source, attack] for part in (found.headline, found.curves)
+      )
+      assert accuracy(headline[source]) == white_box
+      assert accuracy(curves[source]) == [1.0, 0.0]
+      assert curves[source].shape == (2, NUM_IMAGES)
+      if attack == 'deepfool' or source == 'last':
+        assert accuracy(headline[other]) == 1.0
+  assert set(found.distances) == {('first', 'deepfool'), ('last', 'deepfool')}
+  for source, distance in (('first', 0.1), ('last', 0.2)):
+    # DeepFool goes 2 % farther than it must.
+    distances = found.distances[source, 'deepfool']
+    np.testing.assert_allclose(distances, 1.02 * distance, rtol=1e-4)
+    assert found.autoattack[source, 'deepfool'] == []
+    entries = found.autoattack[source, 'apgd-ce']
+    assert [e['epsilon'] for e in entries] == [0.05, 0.25, 0.15]
+    assert [e['accuracy'] for e in entries] == [
+      float(epsilon < distance) for epsilon in (0.05, 0.25, 0.15)
+    ]
+  # What lies outside of the headline epsilon is not shown.
+  assert found.max_sizes['first', 'deepfool'] == pytest.approx(0.102)
+  assert found.max_sizes['last', 'deepfool'] == 0.0
+  assert found.images['last', 'deepfool'].tobytes() == IMAGES.tobytes()
+  assert found.images['last', 'apgd-ce'].tobytes() == IMAGES.tobytes()
+  assert 0.1 < found.max_sizes['first', 'apgd-ce'] <= 0.15 + 1e-6
+
+
 def test_a_member_alone_has_no_transfer():
   report = robustness_report(
     [evaluate(('first',), ('fgsm',))], LABELS, 'first'

@@ -32,8 +32,16 @@ def robust(norm, name):
   return result.robust
 
 
-@pytest.mark.parametrize('norm', ['linf', 'l2'])
-@pytest.mark.parametrize('name', network.ATTACKS)
+def each_attack():
+  """All attacks in linf, and in l2 the one that is strongest per second."""
+  for norm in ('linf', 'l2'):
+    for name in network.ATTACKS:
+      quick = norm == 'linf' or name == 'apgd-t'
+      marks = () if quick else pytest.mark.slow
+      yield pytest.param(norm, name, marks=marks)
+
+
+@pytest.mark.parametrize(('norm', 'name'), each_attack())
 def test_no_attack_leaves_more_than_the_weakest_seed_and_one(norm, name):
   flags = REFERENCE.robust[norm][name]
   assert flags.shape == (3, 64)
@@ -45,7 +53,9 @@ def test_no_attack_leaves_more_than_the_weakest_seed_and_one(norm, name):
   assert (~found & REFERENCE.robust[norm]['autoattack'].all(0)).sum() <= 1
 
 
-@pytest.mark.parametrize('norm', ['linf', 'l2'])
+@pytest.mark.parametrize(
+  'norm', ['linf', pytest.param('l2', marks=pytest.mark.slow)]
+)
 def test_the_four_together_leave_no_more_than_the_reference_and_one(norm):
   found = np.all([robust(norm, name) for name in network.ATTACKS], axis=0)
   assert found.sum() <= REFERENCE.robust[norm]['autoattack'].sum(1).max() + 1

@@ -195,6 +195,89 @@ def test_other_params_and_epsilons_compile_nothing():
   assert count[0] <= 1  # The key.
 
 
+# ------------------------------------- attacks that are called in another manner
+
+LINEAR = np.array([0.5, -1.0, 2.0, -0.25, 1.5, 1.0], np.float32)
+
+
+def linear(weights, images):
+  signal = (images - 0.5) @ weights
+  return jnp.stack([-signal, signal], axis=-1)
+
+
+@pytest.fixture(scope='module')
+def limits():
+  """The linear network, images, labels, and how far the border is from each.
+
+  |w . (x - 1/2)| / |w|_1, beyond which every image is fooled; 0 for those that
+  are wrong as they are. The box is out of reach.
+  """
+  images = 0.25 + 0.5 * IMAGES
+  signal = (images.astype(np.float64) - 0.5) @ LINEAR
+  labels = (signal > 0).astype(np.int32)
+  labels[::5] = 1 - labels[::5]
+  right = labels == (signal > 0)
+  distances = np.where(right, np.abs(signal) / np.abs(LINEAR).sum(), 0.0)
+  return Partial(linear, jnp.asarray(LINEAR)), images, labels, distances
+
+
+@pytest.mark.parametrize('name', ['apgd-ce', 'deepfool-3'])
+def test_other_kinds_of_attacks_find_what_is_there(limits, name):
+  logits_fn, images, labels, distances = limits
+  epsilons = [0.0, 0.05, 0.1]
+  found = attack_and_predict(
+    logits_fn,
+    {'itself': logits_fn, 'other': Partial(linear, -jnp.asarray(LINEAR))},
+    parse_attack(name),
+    images,
+    labels,
+    epsilons,
+    key=KEY,
+    kept=1,
+    **cut(64, 2),
+  )
+  assert (found.predictions['other'] == 1 - found.predictions['itself']).all()
+  for epsilon, predictions, sizes in zip(
+    epsilons, found.predictions['itself'], found.sizes, strict=True
+  ):
+    # DeepFool goes 2 % farther than it must.
+    sure = np.abs(distances - epsilon) > 0.03 * epsilon
+    assert sure.sum() > 80
+    expected = distances > epsilon if epsilon else distances > 0
+    np.testing.assert_array_equal((predictions == labels)[sure], expected[sure])
+    assert sizes.max() <= epsilon + 1e-6
+    assert (sizes[(predictions == labels) | (distances == 0)] == 0).all()
+  moved = np.abs(found.images - images).max(1)
+  np.testing.assert_allclose(moved, found.sizes[1], atol=1e-7)
+  assert [e['epsilon'] for e in found.autoattack] == (
+    epsilons if name == 'apgd-ce' else []
+  )
+  for entry, predictions in zip(
+    found.autoattack, found.predictions['itself'], strict=False
+  ):
+    assert entry['accuracy'] == pytest.approx((predictions == labels).mean())
+
+
+def test_they_are_among_the_worst_cases(limits):
+  logits_fn, images, labels, distances = limits
+  table = robust_accuracy(
+    logits_fn,
+    images,
+    labels,
+    {name: parse_attack(name) for name in ('apgd-ce', 'deepfool-3')},
+    0.1,
+    key=KEY,
+    **cut(64, 2),
+  )
+  np.testing.assert_array_equal(table.clean, distances > 0)
+  sure = np.abs(distances - 0.1) > 0.003
+  for flags in (*table.attacked.values(), table.worst_case):
+    np.testing.assert_array_equal(flags[sure], (distances > 0.1)[sure])
+  both = np.logical_and(*table.attacked.values())
+  np.testing.assert_array_equal(table.worst_case, both)
+  assert 0 < table.worst_case.mean() < table.clean.mean() == 0.8
+
+
 # ---------------------------------------------------------------- what it finds
 
 

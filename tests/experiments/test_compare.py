@@ -1,11 +1,8 @@
-"""A comparison from end to end, and what it leaves; then its checkpoints."""
+"""A comparison from end to end, and what it leaves."""
 
-import contextlib
-import io
 import json
 import logging
 import re
-import shutil
 
 import jax
 import numpy as np
@@ -16,36 +13,12 @@ from advjax.training.loop import train
 from experiments.compare import compare
 from experiments.evaluate import evaluate
 from experiments.train import train_and_evaluate
-from tests.test_configs import FOLDER, load
+from tests.experiments.comparison import printed, smoke_config
 
 # What training leaves in its folder, and what a report adds.
 TRAINED = {'config.json', 'metrics.jsonl', 'events', 'checkpoints', '.lock'}
 REPORTED = {'report.json', 'report.html', 'figures', 'adversarial_examples.npz'}
 MEMBERS = ('base', 'adversarial')
-
-
-def smoke_config(file='nsl_digits', variant='smoke'):
-  """A smoke variant, with a network that compiles in no time."""
-  config = load(FOLDER / f'{file}.py', variant)
-  config.model = {'name': 'mlp', 'hidden_units': (16,)}
-  return config
-
-
-def printed(function, *args, **kwargs):
-  """Returns what a function returns, and what it prints."""
-  with contextlib.redirect_stdout(io.StringIO()) as out:
-    result = function(*args, **kwargs)
-  return result, out.getvalue()
-
-
-@pytest.fixture(scope='module')
-def run(tmp_path_factory):
-  """(report, text, workdir) of the comparison."""
-  workdir = tmp_path_factory.mktemp('compare') / 'new' / 'run'
-  report, text = printed(
-    compare, smoke_config(), workdir, jax.devices(), print_model=True
-  )
-  return report, text, workdir
 
 
 # --------------------------------------------------------------- what it leaves
@@ -261,54 +234,7 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
   assert seen == [tmp_path / 'run' / 'base']
 
 
-# ---------------------------------------------------------- evaluate and train
-
-
-@pytest.mark.parametrize('kind', ['', 'checkpoints/best'])
-def test_evaluate_finds_what_compare_found(run, tmp_path, kind):
-  report, _, workdir = run
-  found, text = printed(
-    evaluate,
-    str(workdir / 'base' / kind),
-    ['fgsm', 'pgd-2'],
-    [0.0, 0.1],
-    tmp_path / 'evaluated',
-    jax.devices(),
-  )
-  (member,) = found['members'].values()
-  expected = report['members']['base']
-  assert member['num_params'] == expected['num_params']
-  assert member['clean_accuracy'] == expected['clean_accuracy']
-  for name in ('fgsm', 'pgd'):
-    entry, other = (m['robust_accuracy'][name] for m in (member, expected))
-    assert entry['white_box'] == other['white_box']
-    assert entry['transfer'] == {}
-  saved = json.loads((tmp_path / 'evaluated' / 'report.json').read_text())
-  assert saved == json.loads(json.dumps(found))
-  assert (tmp_path / 'evaluated' / 'report.html').exists()
-  assert 'clean accuracy' in text
-
-
-def test_evaluate_takes_a_run_of_an_older_version(run, tmp_path):
-  """Its config.json lacks what has been added since."""
-  folder = tmp_path / 'run'
-  shutil.copytree(run[2] / 'base', folder)
-  config = json.loads((folder / 'config.json').read_text())
-  del config['multiplier_decay'], config['seeds'], config['evaluation']
-  (folder / 'config.json').write_text(json.dumps(config))
-  found, _ = printed(
-    evaluate, str(folder), ['fgsm'], [0.1], tmp_path / 'new', jax.devices()
-  )
-  expected = run[0]['members']['base']['clean_accuracy']
-  assert found['members']['standard']['clean_accuracy'] == expected
-
-
-def test_evaluate_does_not_write_into_the_run(run):
-  workdir = run[2] / 'base'
-  before = (workdir / 'config.json').read_bytes()
-  with pytest.raises(ValueError, match='holds a run of another config'):
-    evaluate(str(workdir), ['fgsm'], [0.1], workdir, jax.devices())
-  assert (workdir / 'config.json').read_bytes() == before
+# ---------------------------------------------------------- training after it
 
 
 def test_train_goes_on_from_another_objective_and_needs_it_once(run, tmp_path):
@@ -333,7 +259,7 @@ def test_train_goes_on_from_another_objective_and_needs_it_once(run, tmp_path):
   # The run that it started from is gone; the checkpoint has all there is.
   found, _ = printed(
     evaluate,
-    str(tmp_path / 'run' / 'checkpoints' / 'best'),
+    [str(tmp_path / 'run' / 'checkpoints' / 'best')],
     ['fgsm'],
     [0.1],
     tmp_path / 'evaluated',

@@ -1,0 +1,352 @@
+"""Evaluations of trained runs from end to end, and what they leave."""
+
+import json
+import pathlib
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from advjax import data
+from advjax.evaluation.autoattack import run as autoattack_run
+from advjax.evaluation.autoattack import versions
+from advjax.reporting import extras
+from advjax.reporting.sanity.findings import RULES
+from experiments import evaluate as program
+from experiments.evaluate import evaluate
+from tests.experiments.comparison import printed
+
+NUM_IMAGES = 40
+EPSILONS = [0.05, 0.1]
+# Where no network can be right, which is looked at unasked.
+LARGE = 0.5
+ATTACKS = ['fgsm', 'apgd-2', 'deepfool-3', 'autoattack']
+NAMES = ('standard', 'nsl')
+
+
+@pytest.fixture
+def no_pages(monkeypatch):
+  """Drawing takes seconds, and is no part of what these tests are about."""
+  monkeypatch.setattr(program, 'write_run', lambda *args, **kwargs: '')
+
+
+# --------------------------------------------------------- several checkpoints
+
+
+@pytest.fixture(scope='module', autouse=True)
+def short_attacks():
+  """AutoAttack of two attacks and few steps, and two corruptions."""
+  make = versions.make_component
+
+  def make_short(*args):
+    component = make(*args)
+    return component._replace(search=component.search._replace(num_steps=3))
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(versions, 'make_component', make_short)
+    patch.setitem(versions.VERSIONS, 'standard', ('apgd-ce', 'square'))
+    patch.setattr(extras, 'KINDS', ('gaussian_noise', 'contrast'))
+    yield
+
+
+def evaluate_both(run, workdir):
+  return evaluate(
+    [str(run[2] / 'base'), str(run[2] / 'adversarial')],
+    ATTACKS,
+    EPSILONS,
+    workdir,
+    jax.devices(),
+    num_images=NUM_IMAGES,
+  )
+
+
+@pytest.fixture(scope='module')
+def both(run, short_attacks, tmp_path_factory):
+  """(report, text, workdir) of both networks under all kinds of attacks."""
+  workdir = tmp_path_factory.mktemp('evaluated') / 'both'
+  return *printed(evaluate_both, run, workdir), workdir
+
+
+def test_every_network_has_every_part(run, both):
+  report, _, workdir = both
+  saved = json.loads(
+    (workdir / 'report.json').read_text(), parse_constant=pytest.fail
+  )
+  assert saved == json.loads(json.dumps(report))
+  assert report['dataset'] == {
+    'name': 'digits',
+    'num_train': 1437,
+    'num_test': NUM_IMAGES,
+    'image_shape': [28, 28, 1],
+  }
+  assert report['classes'] == [str(digit) for digit in range(10)]
+  assert tuple(report['members']) == tuple(report['config']) == NAMES
+  for name, folder in zip(NAMES, ('base', 'adversarial'), strict=True):
+    member = report['members'][name]
+    compared = run[0]['members'][folder]
+    assert member['num_params'] == compared['num_params']
+    assert list(member['per_class']) == ['clean', *member['robust_accuracy']]
+    assert len(member['per_class']['clean']) == 10
+    assert list(member['noise']) == ['uniform', 'gaussian', 'salt_and_pepper']
+    assert member['noise']['uniform']['epsilon'] == EPSILONS[-1]
+    assert list(member['corruptions']) == ['gaussian_noise', 'contrast']
+    assert 0 < member['corruption_accuracy'] < 1
+    assert list(member['rounded']) == list(member['robust_accuracy'])
+    assert len(member['traces']['fgsm']['loss']) == 2
+    assert 'deepfool' not in member['traces']
+    (minimal,) = member['minimal'].values()
+    assert minimal['norm'] == 'linf' and minimal['median_epsilon'] > 0
+    findings = [f for f in report['sanity'] if f['member'] == name]
+    assert [f['check'] for f in findings] == list(RULES)
+    passed = {f['check'] for f in findings if f['passed']}
+    assert {'perturbations stay in the ball', 'gradients are there'} <= passed
+
+
+def test_white_box_and_transfer_go_both_ways(both):
+  report = both[0]
+  for name, other in (NAMES, NAMES[::-1]):
+    attacks = report['members'][name]['robust_accuracy']
+    assert list(attacks) == ['fgsm', 'apgd', 'deepfool', 'autoattack']
+    for attack, entry in attacks.items():
+      assert (entry['epsilon'], entry['norm']) == (0.1, 'linf')
+      assert list(entry['transfer']) == [other]
+      assert entry['transfer'][other] >= (
+        report['members'][other]['robust_accuracy'][attack]['white_box']
+      )
+      radii = [point['epsilon'] for point in entry['curve']]
+      assert radii == [*EPSILONS, LARGE]
+      assert entry['curve'][1]['white_box'] == entry['white_box']
+      assert entry['max_perturbation'] <= 0.1 + 1e-6
+
+
+def test_autoattack_is_there_once_for_each_epsilon(both):
+  report, _, workdir = both
+  files = set()
+  for name in NAMES:
+    member = report['members'][name]
+    curve = member['robust_accuracy']['autoattack']['curve']
+    entries = member['autoattack']
+    assert [entry['epsilon'] for entry in entries] == [*EPSILONS, LARGE]
+    for entry, point in zip(entries, curve, strict=True):
+      assert (entry['norm'], entry['version']) == ('linf', 'standard')
+      assert entry['clean_accuracy'] == member['clean_accuracy']
+      assert entry['accuracy'] == point['white_box']
+      first, last = entry['attacks']
+      assert (first['name'], last['name']) == ('apgd-ce', 'square')
+      assert last['accuracy'] == entry['accuracy']
+      fooled = (first['fooled'] + last['fooled']) / NUM_IMAGES
+      assert entry['accuracy'] == pytest.approx(
+        entry['clean_accuracy'] - fooled
+      )
+      assert 0 < first['forward'] == first['backward'] <= 3 * NUM_IMAGES
+      assert last['backward'] == 0
+      files.add(f'{name}_autoattack_{entry["epsilon"]:g}_{NUM_IMAGES}.npz')
+  assert {path.name for path in (workdir / 'autoattack').iterdir()} == files
+
+
+def test_the_page_shows_both(both):
+  _, text, workdir = both
+  page = (workdir / 'report.html').read_text()
+  for name in NAMES:
+    assert name in page and name in text
+  for word in ('AutoAttack', 'Common corruptions', 'deepfool'):
+    assert word in page
+  assert set(re.findall(r'\bsrc\s*=\s*["\']?(\S{5})', page)) == {'data:'}
+
+
+def test_the_examples_say_what_the_report_says(both):
+  report, _, workdir = both
+  test = data.load({'name': 'digits'}).test
+  with np.load(workdir / 'adversarial_examples.npz') as saved:
+    arrays = dict(saved)
+  images = data.to_float(test.images[:NUM_IMAGES])
+  np.testing.assert_array_equal(arrays['images'], images)
+  np.testing.assert_array_equal(arrays['labels'], test.labels[:NUM_IMAGES])
+  assert tuple(arrays['members']) == NAMES
+  pairs = list(zip(arrays['source'], arrays['attack'], strict=True))
+  assert len(pairs) == len(set(pairs)) == 2 * len(ATTACKS)
+  right = (arrays['predictions'] == arrays['labels']).mean(-1)
+  for (source, attack), accuracies in zip(pairs, right, strict=True):
+    entry = report['members'][source]['robust_accuracy'][attack]
+    expected = {source: entry['white_box'], **entry['transfer']}
+    assert dict(zip(NAMES, accuracies, strict=True)) == pytest.approx(expected)
+  moved = np.abs(arrays['perturbed'] - arrays['images'])
+  assert moved.max() == pytest.approx(EPSILONS[-1])
+  assert moved.max((1, 2, 3, 4)).min() > 0
+
+
+def test_a_second_call_attacks_nothing_again(run, both, no_pages, monkeypatch):
+  report, _, workdir = both
+
+  def run_items(*args, **kwargs):
+    raise AssertionError('it is attacked again')
+
+  monkeypatch.setattr(autoattack_run, 'run_items', run_items)
+  again, _ = printed(evaluate_both, run, workdir)
+  assert again['members'] == report['members']
+  assert again['sanity'] == report['sanity']
+
+
+# -------------------------------------------------------------- one checkpoint
+
+
+@pytest.mark.parametrize('kind', ['', 'checkpoints/best'])
+def test_evaluate_finds_what_compare_found(run, tmp_path, no_pages, kind):
+  report, _, workdir = run
+  found = evaluate(
+    [str(workdir / 'base' / kind)],
+    ['fgsm', 'bim-5'],
+    [0.0, 0.1],
+    tmp_path / 'evaluated',
+    jax.devices(),
+    corruptions=False,
+  )
+  (member,) = found['members'].values()
+  expected = report['members']['base']
+  assert member['num_params'] == expected['num_params']
+  assert member['clean_accuracy'] == expected['clean_accuracy']
+  fgsm, other = (m['robust_accuracy']['fgsm'] for m in (member, expected))
+  assert fgsm['white_box'] == other['white_box']
+  assert fgsm['transfer'] == {}
+  for part in ('corruptions', 'corruption_accuracy', 'minimal', 'autoattack'):
+    assert part not in member
+
+
+def test_evaluate_does_not_write_into_the_run(run):
+  workdir = run[2] / 'base'
+  before = (workdir / 'config.json').read_bytes()
+  with pytest.raises(ValueError, match='holds a run of another config'):
+    evaluate([str(workdir)], ['fgsm'], [0.1], workdir, jax.devices())
+  assert (workdir / 'config.json').read_bytes() == before
+
+
+# ------------------------------------------------------- what it is about to do
+
+
+class Planned(Exception):
+  """Instead of the attacks: the networks, data and options that they get."""
+
+
+@pytest.fixture
+def planned(monkeypatch, tmp_path):
+  """Calls evaluate, and returns the networks and images it would attack."""
+
+  def stop(members, attacks, images, labels, **options):
+    raise Planned(members, images, labels)
+
+  monkeypatch.setattr(program, 'evaluate_members', stop)
+
+  def call(*checkpoints, **options):
+    with pytest.raises(Planned) as caught:
+      evaluate(
+        [str(path) for path in checkpoints],
+        ['fgsm'],
+        [0.1],
+        tmp_path / 'new',
+        jax.devices(),
+        **options,
+      )
+    return caught.value.args
+
+  return call
+
+
+def test_networks_are_named_by_what_tells_them_apart(run, planned, tmp_path):
+  base = run[2] / 'base'
+  other = tmp_path / 'other'
+  shutil.copytree(base, other)
+  assert list(planned(base)[0]) == ['standard']
+  shutil.rmtree(tmp_path / 'new')
+  assert list(planned(base, other)[0]) == ['base', 'other']
+  shutil.rmtree(tmp_path / 'new')
+  best = base / 'checkpoints' / 'best'
+  assert list(planned(base, best)[0]) == ['standard_0', 'standard_1']
+
+
+def test_the_first_images_are_attacked(run, planned):
+  _, images, labels = planned(run[2] / 'base', num_images=7)
+  test = data.load({'name': 'digits'}).test
+  np.testing.assert_array_equal(images, data.to_float(test.images[:7]))
+  np.testing.assert_array_equal(labels, test.labels[:7])
+
+
+def test_a_run_of_an_older_version_is_taken(run, planned, tmp_path):
+  """Its config.json lacks what has been added since."""
+  folder = changed(run, tmp_path / 'run', without=('seeds', 'evaluation'))
+  members, images, labels = planned(folder)
+  accuracy = (members['standard'](images).argmax(-1) == labels).mean()
+  expected = run[0]['members']['base']['clean_accuracy']
+  assert float(accuracy) == pytest.approx(expected)
+
+
+def test_the_data_may_have_moved(run, monkeypatch, tmp_path):
+  def load(config):
+    raise Planned(config.data_dir)
+
+  monkeypatch.setattr(program.data, 'load', load)
+  with pytest.raises(Planned, match='^there$'):
+    evaluate(
+      [str(run[2] / 'base'), str(run[2] / 'adversarial')],
+      ['fgsm'],
+      [0.1],
+      tmp_path / 'new',
+      jax.devices(),
+      data_dir='there',
+    )
+
+
+# ------------------------------------------------------------------- bad input
+
+
+def changed(run, folder, without=(), **fields):
+  """A copy of a run whose config has other fields."""
+  shutil.copytree(run[2] / 'base', folder)
+  path = folder / 'config.json'
+  config = json.loads(path.read_text()) | fields
+  path.write_text(
+    json.dumps({k: v for k, v in config.items() if k not in without})
+  )
+  return folder
+
+
+def refused(message, checkpoints, workdir, **options):
+  arguments = {'attack_names': ['fgsm'], 'epsilons': [0.1], **options}
+  with pytest.raises(ValueError, match=message):
+    evaluate(
+      checkpoints, workdir=workdir, devices=jax.devices(), **arguments
+    )
+  assert not pathlib.Path(workdir).exists()
+
+
+def test_networks_of_other_data_are_refused(run, tmp_path):
+  base = str(run[2] / 'base')
+  dataset = {'name': 'digits', 'classes': [3, 7]}
+  other = str(changed(run, tmp_path / 'other', dataset=dataset))
+  refused(
+    r"checkpoint = '.*other.*' has dataset = .*3, 7.*, '.*base.*' has .*; "
+    'allowed: networks of one data set',
+    [base, other],
+    tmp_path / 'new',
+  )
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'num_images': 0}, 'num_images = 0; allowed: an integer >= 1'),
+    ({'num_images': 1.5}, 'num_images = 1.5; allowed: an integer'),
+    ({'epsilons': []}, r'epsilons = \[\]; allowed: one'),
+    ({'attack_names': ['autoattack-3']}, "unknown attack 'autoattack-3'"),
+    ({'norm': 'l1', 'attack_names': ['deepfool']}, "norm = 'l1' with deepf"),
+  ],
+)
+def test_bad_options_are_named(run, tmp_path, options, message):
+  refused(message, [str(run[2] / 'base')], tmp_path / 'new', **options)
+
+
+def test_one_checkpoint_alone_comes_in_a_list(run, tmp_path):
+  """A text is a sequence too, of paths that are letters."""
+  refused('checkpoint = ', str(run[2] / 'base'), tmp_path / 'new')
+  refused(r'checkpoint = \[\]', [], tmp_path / 'new')
