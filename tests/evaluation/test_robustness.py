@@ -195,7 +195,7 @@ def test_other_params_and_epsilons_compile_nothing():
   assert count[0] <= 1  # The key.
 
 
-# ------------------------------------- attacks that are called in another manner
+# ------------------------------------ attacks that are called in another manner
 
 LINEAR = np.array([0.5, -1.0, 2.0, -0.25, 1.5, 1.0], np.float32)
 
@@ -242,7 +242,7 @@ def test_other_kinds_of_attacks_find_what_is_there(limits, name):
   ):
     # DeepFool goes 2 % farther than it must.
     sure = np.abs(distances - epsilon) > 0.03 * epsilon
-    assert sure.sum() > 80
+    assert sure.sum() > 75
     expected = distances > epsilon if epsilon else distances > 0
     np.testing.assert_array_equal((predictions == labels)[sure], expected[sure])
     assert sizes.max() <= epsilon + 1e-6

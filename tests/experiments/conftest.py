@@ -3,15 +3,51 @@
 import jax
 import pytest
 
+from advjax.reporting import gallery
+from experiments import evaluate as evaluation
 from experiments.compare import compare
 from tests.experiments.comparison import printed, smoke_config
 
 
 @pytest.fixture(scope='session')
 def run(tmp_path_factory):
-  """(report, text, workdir) of the comparison; nobody writes into it."""
+  """(report, text, workdir) of the comparison; nobody changes it."""
   workdir = tmp_path_factory.mktemp('compare') / 'new' / 'run'
   report, text = printed(
     compare, smoke_config(), workdir, jax.devices(), print_model=True
   )
   return report, text, workdir
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+  """Drawing takes seconds, and is no part of what a test is about."""
+  monkeypatch.setattr(gallery, 'report_pictures', lambda *args, **kwargs: [])
+
+
+class Planned(Exception):
+  """Raised where the attacks would begin."""
+
+
+@pytest.fixture
+def planned(monkeypatch, tmp_path):
+  """Calls `evaluate`; returns the networks, images and labels to attack."""
+
+  def stop(members, attacks, images, labels, **options):
+    raise Planned(members, images, labels)
+
+  monkeypatch.setattr(evaluation, 'evaluate_members', stop)
+
+  def call(*checkpoints, **options):
+    with pytest.raises(Planned) as caught:
+      evaluation.evaluate(
+        [str(path) for path in checkpoints],
+        ['fgsm'],
+        [0.1],
+        tmp_path / 'new',
+        jax.devices(),
+        **options,
+      )
+    return caught.value.args
+
+  return call

@@ -18,18 +18,13 @@ from experiments import evaluate as program
 from experiments.evaluate import evaluate
 from tests.experiments.comparison import printed
 
-NUM_IMAGES = 40
+NUM_IMAGES = 360
 EPSILONS = [0.05, 0.1]
 # Where no network can be right, which is looked at unasked.
 LARGE = 0.5
-ATTACKS = ['fgsm', 'apgd-2', 'deepfool-3', 'autoattack']
-NAMES = ('standard', 'nsl')
-
-
-@pytest.fixture
-def no_pages(monkeypatch):
-  """Drawing takes seconds, and is no part of what these tests are about."""
-  monkeypatch.setattr(program, 'write_run', lambda *args, **kwargs: '')
+ATTACKS = ['fgsm', 'deepfool-8', 'autoattack']
+NAMES = ('standard', 'adversarial_regularization')
+FOLDERS = ('base', 'adversarial')
 
 
 # --------------------------------------------------------- several checkpoints
@@ -53,12 +48,12 @@ def short_attacks():
 
 def evaluate_both(run, workdir):
   return evaluate(
-    [str(run[2] / 'base'), str(run[2] / 'adversarial')],
+    [str(run[2] / folder) for folder in FOLDERS],
     ATTACKS,
     EPSILONS,
     workdir,
     jax.devices(),
-    num_images=NUM_IMAGES,
+    batch_size=16,
   )
 
 
@@ -83,10 +78,8 @@ def test_every_network_has_every_part(run, both):
   }
   assert report['classes'] == [str(digit) for digit in range(10)]
   assert tuple(report['members']) == tuple(report['config']) == NAMES
-  for name, folder in zip(NAMES, ('base', 'adversarial'), strict=True):
+  for name in NAMES:
     member = report['members'][name]
-    compared = run[0]['members'][folder]
-    assert member['num_params'] == compared['num_params']
     assert list(member['per_class']) == ['clean', *member['robust_accuracy']]
     assert len(member['per_class']['clean']) == 10
     assert list(member['noise']) == ['uniform', 'gaussian', 'salt_and_pepper']
@@ -104,16 +97,30 @@ def test_every_network_has_every_part(run, both):
     assert {'perturbations stay in the ball', 'gradients are there'} <= passed
 
 
+def test_it_finds_what_compare_found(run, both):
+  names = dict(zip(FOLDERS, NAMES, strict=True))
+  for folder, name in names.items():
+    found, compared = both[0]['members'][name], run[0]['members'][folder]
+    for field in ('num_params', 'clean_accuracy', 'clean_accuracy_ci'):
+      assert found[field] == compared[field]
+    entry, other = (m['robust_accuracy']['fgsm'] for m in (found, compared))
+    for field in ('white_box', 'white_box_ci', 'epsilon', 'step_size'):
+      assert entry[field] == other[field]
+    for member, accuracy in other['transfer'].items():
+      assert entry['transfer'][names[member]] == accuracy
+
+
 def test_white_box_and_transfer_go_both_ways(both):
   report = both[0]
   for name, other in (NAMES, NAMES[::-1]):
     attacks = report['members'][name]['robust_accuracy']
-    assert list(attacks) == ['fgsm', 'apgd', 'deepfool', 'autoattack']
+    assert list(attacks) == ['fgsm', 'deepfool', 'autoattack']
     for attack, entry in attacks.items():
       assert (entry['epsilon'], entry['norm']) == (0.1, 'linf')
       assert list(entry['transfer']) == [other]
-      assert entry['transfer'][other] >= (
-        report['members'][other]['robust_accuracy'][attack]['white_box']
+      assert (
+        entry['transfer'][other]
+        >= (report['members'][other]['robust_accuracy'][attack]['white_box'])
       )
       radii = [point['epsilon'] for point in entry['curve']]
       assert radii == [*EPSILONS, LARGE]
@@ -151,7 +158,7 @@ def test_the_page_shows_both(both):
   page = (workdir / 'report.html').read_text()
   for name in NAMES:
     assert name in page and name in text
-  for word in ('AutoAttack', 'Common corruptions', 'deepfool'):
+  for word in ('AutoAttack', 'Common corruptions', 'DeepFool'):
     assert word in page
   assert set(re.findall(r'\bsrc\s*=\s*["\']?(\S{5})', page)) == {'data:'}
 
@@ -177,7 +184,9 @@ def test_the_examples_say_what_the_report_says(both):
   assert moved.max((1, 2, 3, 4)).min() > 0
 
 
-def test_a_second_call_attacks_nothing_again(run, both, no_pages, monkeypatch):
+def test_a_second_call_attacks_nothing_again(
+  run, both, no_pictures, monkeypatch
+):
   report, _, workdir = both
 
   def run_items(*args, **kwargs):
@@ -189,68 +198,7 @@ def test_a_second_call_attacks_nothing_again(run, both, no_pages, monkeypatch):
   assert again['sanity'] == report['sanity']
 
 
-# -------------------------------------------------------------- one checkpoint
-
-
-@pytest.mark.parametrize('kind', ['', 'checkpoints/best'])
-def test_evaluate_finds_what_compare_found(run, tmp_path, no_pages, kind):
-  report, _, workdir = run
-  found = evaluate(
-    [str(workdir / 'base' / kind)],
-    ['fgsm', 'bim-5'],
-    [0.0, 0.1],
-    tmp_path / 'evaluated',
-    jax.devices(),
-    corruptions=False,
-  )
-  (member,) = found['members'].values()
-  expected = report['members']['base']
-  assert member['num_params'] == expected['num_params']
-  assert member['clean_accuracy'] == expected['clean_accuracy']
-  fgsm, other = (m['robust_accuracy']['fgsm'] for m in (member, expected))
-  assert fgsm['white_box'] == other['white_box']
-  assert fgsm['transfer'] == {}
-  for part in ('corruptions', 'corruption_accuracy', 'minimal', 'autoattack'):
-    assert part not in member
-
-
-def test_evaluate_does_not_write_into_the_run(run):
-  workdir = run[2] / 'base'
-  before = (workdir / 'config.json').read_bytes()
-  with pytest.raises(ValueError, match='holds a run of another config'):
-    evaluate([str(workdir)], ['fgsm'], [0.1], workdir, jax.devices())
-  assert (workdir / 'config.json').read_bytes() == before
-
-
 # ------------------------------------------------------- what it is about to do
-
-
-class Planned(Exception):
-  """Instead of the attacks: the networks, data and options that they get."""
-
-
-@pytest.fixture
-def planned(monkeypatch, tmp_path):
-  """Calls evaluate, and returns the networks and images it would attack."""
-
-  def stop(members, attacks, images, labels, **options):
-    raise Planned(members, images, labels)
-
-  monkeypatch.setattr(program, 'evaluate_members', stop)
-
-  def call(*checkpoints, **options):
-    with pytest.raises(Planned) as caught:
-      evaluate(
-        [str(path) for path in checkpoints],
-        ['fgsm'],
-        [0.1],
-        tmp_path / 'new',
-        jax.devices(),
-        **options,
-      )
-    return caught.value.args
-
-  return call
 
 
 def test_networks_are_named_by_what_tells_them_apart(run, planned, tmp_path):
@@ -263,6 +211,15 @@ def test_networks_are_named_by_what_tells_them_apart(run, planned, tmp_path):
   shutil.rmtree(tmp_path / 'new')
   best = base / 'checkpoints' / 'best'
   assert list(planned(base, best)[0]) == ['standard_0', 'standard_1']
+
+
+@pytest.mark.parametrize('kind', ['', 'checkpoints', 'checkpoints/best'])
+def test_a_checkpoint_is_named_by_its_folder(run, planned, kind):
+  """There was one epoch, which is the last and the best."""
+  members, images, labels = planned(run[2] / 'base' / kind)
+  accuracy = (members['standard'](images).argmax(-1) == labels).mean()
+  expected = run[0]['members']['base']['clean_accuracy']
+  assert float(accuracy) == pytest.approx(expected)
 
 
 def test_the_first_images_are_attacked(run, planned):
@@ -283,12 +240,12 @@ def test_a_run_of_an_older_version_is_taken(run, planned, tmp_path):
 
 def test_the_data_may_have_moved(run, monkeypatch, tmp_path):
   def load(config):
-    raise Planned(config.data_dir)
+    raise RuntimeError(config.data_dir)
 
   monkeypatch.setattr(program.data, 'load', load)
-  with pytest.raises(Planned, match='^there$'):
+  with pytest.raises(RuntimeError, match=r'^there$'):
     evaluate(
-      [str(run[2] / 'base'), str(run[2] / 'adversarial')],
+      [str(run[2] / folder) for folder in FOLDERS],
       ['fgsm'],
       [0.1],
       tmp_path / 'new',
@@ -314,10 +271,16 @@ def changed(run, folder, without=(), **fields):
 def refused(message, checkpoints, workdir, **options):
   arguments = {'attack_names': ['fgsm'], 'epsilons': [0.1], **options}
   with pytest.raises(ValueError, match=message):
-    evaluate(
-      checkpoints, workdir=workdir, devices=jax.devices(), **arguments
-    )
+    evaluate(checkpoints, workdir=workdir, devices=jax.devices(), **arguments)
   assert not pathlib.Path(workdir).exists()
+
+
+def test_nothing_is_written_into_the_run(run):
+  workdir = run[2] / 'base'
+  before = (workdir / 'config.json').read_bytes()
+  with pytest.raises(ValueError, match='holds a run of another config'):
+    evaluate([str(workdir)], ['fgsm'], [0.1], workdir, jax.devices())
+  assert (workdir / 'config.json').read_bytes() == before
 
 
 def test_networks_of_other_data_are_refused(run, tmp_path):

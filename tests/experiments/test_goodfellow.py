@@ -123,7 +123,7 @@ def test_pixels_that_are_always_black_have_no_weight(run, dataset):
   assert (weights[~black] != 0).all()
 
 
-def test_several_seeds_give_mean_and_std(run, dataset, tmp_path):
+def test_several_seeds_give_mean_and_std(run, dataset, no_pictures, tmp_path):
   config = smoke_config()
   config.seeds = (0, 5)
   config.evaluation.attacks = ('fgsm',)

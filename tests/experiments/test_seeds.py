@@ -1,7 +1,5 @@
 """Several seeds in one comparison: runs, means, standard deviations."""
 
-import contextlib
-import io
 import json
 import logging
 
@@ -11,15 +9,14 @@ import pytest
 
 from advjax.training.loop import train
 from experiments.compare import compare
-from tests.test_configs import FOLDER, load
+from tests.experiments import comparison
 
 MEMBERS = ('base', 'adversarial')
 
 
 def smoke_config(seeds=()):
   """A comparison of seconds under one attack."""
-  config = load(FOLDER / 'nsl_digits.py', 'smoke')
-  config.model = {'name': 'mlp', 'hidden_units': (16,)}
+  config = comparison.smoke_config()
   config.evaluation.attacks = ('fgsm',)
   config.seeds = seeds
   return config
@@ -27,9 +24,7 @@ def smoke_config(seeds=()):
 
 def compared(config, workdir):
   """Returns the report of a comparison, and what it prints."""
-  with contextlib.redirect_stdout(io.StringIO()) as out:
-    report = compare(config, workdir, jax.devices())
-  return report, out.getvalue()
+  return comparison.printed(compare, config, workdir, jax.devices())
 
 
 @pytest.fixture(scope='module')
@@ -39,9 +34,9 @@ def several(tmp_path_factory):
   return *compared(smoke_config((0, 3)), workdir), workdir
 
 
-def test_several_seeds_are_runs_of_their_own(several, tmp_path):
+def test_several_seeds_are_runs_of_their_own(several, run):
   report, _, workdir = several
-  single, _ = compared(smoke_config(), tmp_path)
+  single, _, _ = run
   assert report['seeds'] == [0, 3]
   # The adversarial network's seed is one more than the run's.
   for name, first in (('base', 0), ('adversarial', 1)):
@@ -92,7 +87,7 @@ def test_several_seeds_are_reported_as_mean_and_std(several):
   assert 'The run of seed 0.' in (workdir / 'report.html').read_text()
 
 
-def test_several_seeds_train_nothing_again(several, caplog):
+def test_several_seeds_train_nothing_again(several, no_pictures, caplog):
   report, _, workdir = several
   with caplog.at_level(logging.INFO):
     again, _ = compared(smoke_config((0, 3)), workdir)
@@ -123,7 +118,9 @@ def test_a_member_with_a_seed_of_its_own_is_refused(tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
-def test_a_warning_names_the_seed_of_the_run(several, monkeypatch, tmp_path):
+def test_a_warning_names_the_seed_of_the_run(
+  several, monkeypatch, no_pictures, tmp_path
+):
   """Not that of the member: the adversarial network's is one more."""
   workdir = several[2]
 

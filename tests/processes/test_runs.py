@@ -67,7 +67,6 @@ def results(folder):
   return run_jobs(
     [
       job('p1d1', folder / 'p1d1', processes=1, attack=True),
-      job('p1d2', folder / 'p1d2', processes=1, devices=2, attack=True),
       job('p2d1', folder / 'p2d1', attack=True),
       job('stopped', folder / 'stopped', fault=[1, signal.SIGTERM, LATE]),
       job('other number', folder / 'stopped', processes=1),
@@ -117,10 +116,9 @@ def images_of(folder):
     return dict(images)
 
 
-@pytest.mark.parametrize('one', ['p1d1', 'p1d2'])
-def test_two_processes_train_as_one_process_does(one, results, folder):
-  assert [results[name]['codes'] for name in (one, 'p2d1')] == [[0], [0, 0]]
-  places = folder / one, folder / 'p2d1'
+def test_two_processes_train_as_one_process_does(results, folder):
+  assert [results[name]['codes'] for name in ('p1d1', 'p2d1')] == [[0], [0, 0]]
+  places = folder / 'p1d1', folder / 'p2d1'
   for leaf, other in zip(*map(state_of, places), strict=True):
     np.testing.assert_allclose(leaf, other, rtol=1e-5, atol=1e-6)
   assert_same_report(*map(report_of, places))
@@ -129,10 +127,26 @@ def test_two_processes_train_as_one_process_does(one, results, folder):
 def test_every_process_attacks_the_rows_of_its_devices(results, folder):
   del results
   one, other = (images_of(folder / name) for name in ('p1d1', 'p2d1'))
-  assert list(one) == list(other) == ['model/pgd']
+  assert list(one) == list(other) == ['model/pgd', 'model/apgd-ce']
   for name, images in one.items():
     assert len(images) == runs.NUM_TEST
     np.testing.assert_allclose(other[name], images, atol=1e-6)
+
+
+def test_autoattack_is_shared_by_the_processes(results, folder):
+  """Flags are equal, and what each has counted is summed."""
+  del results
+  one, other = (report_of(folder / name) for name in ('p1d1', 'p2d1'))
+  own = [key for key in one if key.startswith(("['autoattack']", "['flags']"))]
+  assert {key: one[key] for key in own} == {key: other[key] for key in own}
+  for index in range(2):
+    at = f"['autoattack'][{index}]['attacks'][0]"
+    assert one[at + "['forward']"] == one[at + "['backward']"] > runs.NUM_TEST
+    assert 0 < one[at + "['fooled']"] < runs.NUM_TEST
+  predictions = [one[f"['flags']['model'][{i}]"] for i in range(runs.NUM_TEST)]
+  right = predictions == runs.dataset().test.labels
+  accuracies = {one[f"['autoattack'][{i}]['accuracy']"] for i in range(2)}
+  assert right.mean() in accuracies
 
 
 def test_process_0_alone_reads_and_writes(results, folder):
