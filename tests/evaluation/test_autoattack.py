@@ -105,6 +105,14 @@ def test_images_are_adversarial_or_the_originals():
   assert moved.max() <= epsilon * (1 + 1e-6)
 
 
+def test_a_progress_bar_where_it_is_wanted(capsys):
+  attack(epsilon=0.0)
+  assert not capsys.readouterr().err
+  attack(epsilon=0.0, progress=True)
+  shown = capsys.readouterr().err
+  assert 'apgd-ce' in shown and '100%' in shown
+
+
 def test_epsilon_zero_fools_nothing():
   result = attack(epsilon=0.0)
   np.testing.assert_array_equal(result.robust, result.clean)

@@ -94,7 +94,8 @@ def run_items(
     shared: What they share.
     batch_size: Items per device at most; halved until memory suffices.
     devices: Those of this process.
-    progress: Called after each round with the number of items that are left.
+    progress: Called before each round, and at the end, with the number of items
+      that are left.
 
   Returns:
     The outcome.
@@ -110,6 +111,7 @@ def run_items(
     waiting = waiting[~fooled[items.examples[waiting]]]
     over = fooled[items.examples[batch.items]] | (batch.age >= search.num_steps)
     batch = batch._replace(items=np.where(over, -1, batch.items))
+    progress(len(waiting) + int((batch.items >= 0).sum()))
     size = _next_size(batch, len(waiting), search.num_steps, batch_size)
     if size == 0:
       break
@@ -135,7 +137,6 @@ def run_items(
       examples = items.examples[batch.items[hits]]
       found[examples] = np.asarray(perturbed)[hits]
       fooled[examples] = True
-    progress(len(waiting) + int((batch.items >= 0).sum()))
   seconds = time.perf_counter() - start - compile_seconds
   return Outcome(fooled, found, num_steps, seconds, compile_seconds)
 
