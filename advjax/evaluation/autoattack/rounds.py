@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from advjax.attacks.callables import Callee
 from advjax.attacks.search import Problem, Search, select
@@ -123,10 +124,26 @@ def _compile(
     lambda x: jax.ShapeDtypeStruct((len(devices), *x.shape), x.dtype),
     jax.eval_shape(lambda *args: search.start(_problem(*args)), one, shared),
   )
-  program = jax.pmap(
-    functools.partial(_round, search),
-    in_axes=(None, 0, 0, None),
-    devices=list(devices),
+  # Not pmap: where there are several processes it cannot be compiled ahead.
+  mesh = Mesh(np.array(devices), ('device',))
+  same, split = PartitionSpec(), PartitionSpec('device')
+
+  def per_device(network: Any, state: Any, rows: Rows, shared: Shared) -> Any:
+    state, rows = jax.tree.map(lambda x: x[0], (state, rows))
+    out = _round(search, network, state, rows, shared)
+    return jax.tree.map(lambda x: x[None], out)
+
+  program = jax.jit(
+    jax.shard_map(
+      per_device,
+      mesh=mesh,
+      in_specs=(same, split, split, same),
+      out_specs=split,
+      check_vma=False,
+    ),
+    in_shardings=tuple(
+      NamedSharding(mesh, spec) for spec in (same, split, split, same)
+    ),
     donate_argnums=(1,),
   )
   compiled = program.lower(network, state, rows, shared).compile()
