@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 
+from advjax import cli
 from advjax.sweeps import parse_sweep
 from advjax.training import program
 from advjax.training.checkpoint import restore_checkpoint
@@ -337,7 +338,13 @@ def test_a_killed_sweep_repeats_no_finished_group(no_pages, tmp_path, caplog):
   base.model.name = 'logistic_regression'
   base.evaluation.attacks = ('fgsm',)
   with caplog.at_level(logging.INFO):
-    sweep(base, parse_sweep(COMBINATIONS, base), workdir, jax.devices()[:1])
+    sweep(
+      base,
+      parse_sweep(COMBINATIONS, base),
+      workdir,
+      jax.devices()[:1],
+      train_command=['./launch.sh', 'train', *cli.config_arguments(command)],
+    )
   assert '4 members in 2 groups; 2 of them done' in caplog.text
   assert finished() == before
   after = [json.loads(line) for line in results.read_text().splitlines()]
