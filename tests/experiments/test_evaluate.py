@@ -75,6 +75,7 @@ def test_every_network_has_every_part(run, both):
     'num_train': 1437,
     'num_test': NUM_IMAGES,
     'image_shape': [28, 28, 1],
+    'largest_class_share': 37 / NUM_IMAGES,
   }
   assert report['classes'] == [str(digit) for digit in range(10)]
   assert tuple(report['members']) == tuple(report['config']) == NAMES
@@ -149,7 +150,7 @@ def test_autoattack_is_there_once_for_each_epsilon(both):
       )
       assert 0 < first['forward'] == first['backward'] <= 3 * NUM_IMAGES
       assert last['backward'] == 0
-      files.add(f'{name}_autoattack_{entry["epsilon"]:g}_{NUM_IMAGES}.npz')
+      files.add(f'{name}_autoattack_{entry["epsilon"]:g}.npz')
   assert {path.name for path in (workdir / 'autoattack').iterdir()} == files
 
 
@@ -300,7 +301,7 @@ def test_networks_of_other_data_are_refused(run, tmp_path):
   [
     ({'num_images': 0}, 'num_images = 0; allowed: an integer >= 1'),
     ({'num_images': 1.5}, 'num_images = 1.5; allowed: an integer'),
-    ({'epsilons': []}, r'epsilons = \[\]; allowed: one'),
+    ({'epsilons': []}, r'epsilons = \[\]; allowed: lists of one'),
     ({'attack_names': ['autoattack-3']}, "unknown attack 'autoattack-3'"),
     ({'norm': 'l1', 'attack_names': ['deepfool']}, "norm = 'l1' with deepf"),
   ],
