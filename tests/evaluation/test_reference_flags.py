@@ -41,7 +41,7 @@ def each_attack():
       yield pytest.param(norm, name, marks=marks)
 
 
-@pytest.mark.parametrize(('norm', 'name'), each_attack())
+@pytest.mark.parametrize(('norm', 'name'), list(each_attack()))
 def test_no_attack_leaves_more_than_the_weakest_seed_and_one(norm, name):
   flags = REFERENCE.robust[norm][name]
   assert flags.shape == (3, 64)
