@@ -22,7 +22,11 @@ from ml_collections import config_dict
 from advjax import cli, data
 from advjax.config import check_range
 from advjax.evaluation.attack_specs import replace_bounds
-from advjax.evaluation.members import evaluate_members, parse_attacks
+from advjax.evaluation.members import (
+  Evaluation,
+  evaluate_members,
+  parse_attacks,
+)
 from advjax.fractions import parse_number
 from advjax.processes.talk import from_main, is_main
 from advjax.reporting.extras import measure_extras
@@ -192,12 +196,40 @@ def evaluate(
     devices=devices,
     corruptions=corruptions,
   )
+  report = _report(trained, dataset, found, parts, labels, seed, devices)
+  if not is_main():
+    return report
+  text = write_run(
+    path,
+    report,
+    found,
+    images,
+    labels,
+    {name: [] for name in trained},
+    dataset.class_names,
+    title=_title(trained),
+  )
+  print(text)
+  print(f'\nreport: {path / "report.html"}')
+  return report
+
+
+def _report(
+  trained: Mapping[str, Trained],
+  dataset: data.Dataset,
+  found: Evaluation,
+  parts: Mapping[str, Mapping[str, Any]],
+  labels: np.ndarray,
+  seed: int,
+  devices: Sequence[jax.Device],
+) -> dict[str, Any]:
+  """Returns the content of report.json."""
   report: dict[str, Any] = {
     'dataset': {
       'name': dataset.name,
       'num_train': len(dataset.train.labels),
       'num_test': len(labels),
-      'image_shape': list(images.shape[1:]),
+      'image_shape': list(dataset.test.images.shape[1:]),
       'largest_class_share': float(np.bincount(labels).max() / len(labels)),
     },
     'seeds': [seed],
@@ -217,20 +249,6 @@ def evaluate(
     },
   }
   report['sanity'] = sanity_findings(report)
-  if not is_main():
-    return report
-  text = write_run(
-    path,
-    report,
-    found,
-    images,
-    labels,
-    {name: [] for name in trained},
-    dataset.class_names,
-    title=_title(trained),
-  )
-  print(text)
-  print(f'\nreport: {path / "report.html"}')
   return report
 
 
