@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from advjax.attacks.callables import Callee
-from advjax.attacks.search import Problem, Search, select
+from advjax.attacks.search import Problem, Search, advance, select
 from advjax.memory import free_memory
 from advjax.types import Array
 
@@ -186,9 +186,9 @@ def _round(
   def step(carry: Any) -> Any:
     i, state, age, fooled = carry
     moves = moving(age, fooled)
-    state = select(moves, search.step(network, problem, state, age), state)
+    state, age = advance(search, network, problem, state, age, moves, 1)
     fooled = fooled | (moves & search.found(problem, state).fooled)
-    return i + 1, state, age + moves, fooled
+    return i + 1, state, age, fooled
 
   start = 0, state, rows.age, jnp.zeros(rows.age.shape, bool)
   _, state, age, fooled = jax.lax.while_loop(go_on, step, start)
