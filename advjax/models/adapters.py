@@ -1,4 +1,4 @@
-"""The two-function seam between networks and everything else."""
+"""The seam between networks and everything else."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,18 +15,36 @@ PyTree = Any
 class Model(NamedTuple):
   """A classifier as two pure functions.
 
-  A function of yours fits as it is: `Model(init, apply)`.
+  A function of yours fits as it is: `Model(init, apply)`. The other fields are
+  for networks that can be trained stage by stage, or looked into.
 
   Attributes:
     init: `(key, images) -> (params, model_state)`; images is an example batch
       `[B, H, W, C]` in [0, 1], model_state is {} without BatchNorm.
     apply: `(params, model_state, images, *, train) -> (logits, model_state)`;
       logits `[B, K]` are float32 or wider, model_state is returned unchanged
-      unless train is true.
+      unless train is true. With stages it takes `num_frozen` (default 0) too:
+      so many stages, the first ones, run as in evaluation even if train is
+      true, and keep their part of model_state.
+    stages: Stages in the order the images pass them, the head last; each is
+      the names of its entries in params (a dictionary). () for none.
+    pretrained: `(params, model_state) -> (params, model_state)`, from what
+      `init` returned to the trained weights that the network starts from, as
+      NumPy arrays; None where it starts at random.
+    features: `(params, model_state, images) -> maps`, the last feature maps
+      `[B, h, w, C]` before they are pooled, in evaluation mode.
+    head: `(params, model_state, maps) -> logits`, what follows the features.
+    class_weights: `params -> [C, K]`, the dense layer behind global average
+      pooling, where the head is just these two.
   """
 
   init: Callable[..., tuple[PyTree, PyTree]]
   apply: Callable[..., tuple[Array, PyTree]]
+  stages: tuple[tuple[str, ...], ...] = ()
+  pretrained: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]] | None = None
+  features: Callable[[PyTree, PyTree, Array], Array] | None = None
+  head: Callable[[PyTree, PyTree, Array], Array] | None = None
+  class_weights: Callable[[PyTree], Array] | None = None
 
 
 def from_linen(module: nn.Module) -> Model:

@@ -4,8 +4,6 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flax import linen as nn
-
 from advjax.config import check_range, choose
 from advjax.models.adapters import Model, from_linen
 from advjax.models.networks import CNN, MLP, MatlabCNN
@@ -23,21 +21,23 @@ def _cnn(
   pool_size: Sequence[int] = CNN.pool_size,
   num_fc_units: Sequence[int] = CNN.num_fc_units,
   batch_norm: bool = False,
-) -> nn.Module:
-  return CNN(
-    num_classes,
-    conv_filters,
-    kernel_size,
-    pool_size,
-    num_fc_units,
-    batch_norm,
-    **axis,
+) -> Model:
+  return from_linen(
+    CNN(
+      num_classes,
+      conv_filters,
+      kernel_size,
+      pool_size,
+      num_fc_units,
+      batch_norm,
+      **axis,
+    )
   )
 
 
-def _matlab_cnn(num_classes: int, axis: _Axis) -> nn.Module:
+def _matlab_cnn(num_classes: int, axis: _Axis) -> Model:
   del axis  # No BatchNorm.
-  return MatlabCNN(num_classes)
+  return from_linen(MatlabCNN(num_classes))
 
 
 def _mlp(
@@ -45,9 +45,9 @@ def _mlp(
   axis: _Axis,
   *,
   hidden_units: Sequence[int] = MLP.hidden_units,
-) -> nn.Module:
+) -> Model:
   del axis  # No BatchNorm.
-  return MLP(num_classes, hidden_units)
+  return from_linen(MLP(num_classes, hidden_units))
 
 
 def _logistic_regression(
@@ -55,12 +55,12 @@ def _logistic_regression(
   axis: _Axis,
   *,
   zero_init: bool = False,
-) -> nn.Module:
+) -> Model:
   del axis  # No BatchNorm.
-  return MLP(num_classes, (), zero_init)
+  return from_linen(MLP(num_classes, (), zero_init))
 
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+ARCHITECTURES: dict[str, Callable[..., Model]] = {
   'cnn': _cnn,
   'matlab_cnn': _matlab_cnn,
   'mlp': _mlp,
@@ -98,18 +98,20 @@ def create_model(
   name = choose('model', fields.pop('name'), ARCHITECTURES)
   check_range('num_classes', num_classes, 2, integer=True)
   factory = ARCHITECTURES[name]
-  allowed = [
-    field
+  defaults = {
+    field: parameter.default
     for field, parameter in inspect.signature(factory).parameters.items()
     if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-  ]
+  }
   for field, value in fields.items():
-    choose(f'field of model {name}', field, allowed)
-    if isinstance(value, bool):
-      continue
-    fields[field] = _sizes(f'model.{field}', value, field.endswith('_size'))
+    choose(f'field of model {name}', field, defaults)
+    # Of words, each network knows its own.
+    if isinstance(defaults[field], tuple):
+      fields[field] = _sizes(f'model.{field}', value, field.endswith('_size'))
+    elif isinstance(defaults[field], bool) and not isinstance(value, bool):
+      raise ValueError(f'model.{field} = {value!r}; allowed: True or False')
   axis = {'axis_name': axis_name, 'axis_index_groups': axis_index_groups}
-  return from_linen(factory(num_classes, axis, **fields))
+  return factory(num_classes, axis, **fields)
 
 
 def _sizes(field: str, value: Any, is_pair: bool) -> tuple[int, ...]:
