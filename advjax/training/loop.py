@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import pathlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -91,7 +91,8 @@ def train_at_once(
     and milliseconds are its share.
 
   Raises:
-    ValueError: if the runs differ in more; and as `train`.
+    ValueError: if the runs differ in more, as several do that are unfrozen
+      stage by stage; and as `train`.
     Interrupted: as `train`.
   """
   for training, name in zip(trainings, names, strict=True):
@@ -133,6 +134,8 @@ def _check_same_program(first: Training, other: Training, names: str) -> None:
     differing.append('the training images')
   if other.train_steps is not first.train_steps and not differing:
     differing.append('the devices')
+  if other is not first and first.config.unfreezing.name != 'none':
+    differing.append('when their stages are unfrozen')
   if differing:
     raise ValueError(
       f'{names} cannot be trained at once: they differ in '
@@ -148,6 +151,8 @@ def train_seeds(
 ) -> list[TrainResult]:
   """Trains runs of one program: at once on accelerators, else in turn.
 
+  In turn, too, if stages are unfrozen: each run does so at its own moments.
+
   Args:
     trainings: Runs that differ in their seed alone.
     workdirs: A prepared folder for each.
@@ -159,7 +164,8 @@ def train_seeds(
   Raises:
     ValueError, Interrupted, Diverged: as `train`.
   """
-  if trainings[0].devices[0].platform == 'cpu':
+  staged = trainings[0].config.unfreezing.name != 'none'
+  if trainings[0].devices[0].platform == 'cpu' or staged:
     return [
       train(training, workdir, name=name)
       for training, workdir, name in zip(
@@ -198,6 +204,11 @@ class _Going:
   def name(self) -> str:
     several = len(self.indices) > 1
     return f'{len(self.indices)} runs' if several else self.first.name
+
+  @property
+  def train_steps(self) -> Callable:
+    several = len(self.runs) > 1
+    return self.first.training.train_runs if several else self.first.train_steps
 
   def each(self) -> Iterator[tuple[int, Run, MetricsLog | NoLog]]:
     for index in list(self.indices):
@@ -244,12 +255,14 @@ def _train_logged(
   placement = place([run.training for run in runs])
   inputs = device_inputs([run.training for run in runs])
   state = placement.put(states)
-  train_steps = training.train_runs if len(runs) > 1 else training.train_steps
   chunk = 1
   progress = Progress(going.name, num_steps, config.num_epochs, step)
   with contextlib.closing(progress), stop_on_signals() as stop:
     # No steps: compiles, so that the times below are those of the steps.
-    state, _ = train_steps(state, *inputs, placement.num_steps(0, ()))
+    nothing = placement.num_steps(0, ())
+    frozen = going.first.num_frozen
+    train_steps = going.train_steps
+    state, _ = train_steps(state, *inputs, nothing)
     stopped: int | None = None
     while step < until and going.indices and not stopped:
       rest = plan.steps_per_epoch - step % plan.steps_per_epoch
@@ -280,6 +293,10 @@ def _train_logged(
         progress.epoch_done(
           epoch, ended, rate, (num_steps - step) * seconds / count
         )
+        unfrozen = going.indices and frozen != going.first.num_frozen
+        if unfrozen and step < until:
+          frozen, train_steps = going.first.num_frozen, going.train_steps
+          state, _ = train_steps(state, *inputs, nothing)
       due = epoch_done and epoch % config.checkpoint_every_epochs == 0
       # Read once: a signal that comes later waits for another chunk, and so
       # for a checkpoint.

@@ -29,6 +29,7 @@ from advjax.training.step import (
   make_train_step,
   make_train_steps,
 )
+from advjax.training.unfreezing import check_unfreezing, staged_optimizer
 from advjax.training.workdir import config_to_json
 
 # What runs of one program may differ in: traced numbers, and the start.
@@ -42,6 +43,7 @@ _STEP_FIELDS = (
   'multiplier_decay',
   'num_epochs',
   'ema_decay',
+  'unfreezing',
 )
 
 
@@ -53,6 +55,7 @@ class Program(NamedTuple):
     objective: What is minimised.
     optimizer: Directions of the updates.
     train_steps: `(state, data, inputs, num_steps) -> (state, history)`.
+    frozen_steps: The number of frozen stages -> the same, with so many.
     train_runs: The same for several runs at once (`make_train_runs`). With
       several teams, states, inputs and num_steps have another axis in front,
       over the devices, and so have the results.
@@ -64,6 +67,7 @@ class Program(NamedTuple):
   objective: Objective
   optimizer: optax.GradientTransformation
   train_steps: functools.partial
+  frozen_steps: Callable[[int], functools.partial]
   train_runs: Callable
   evaluate: Callable
   monitor: Callable
@@ -121,14 +125,16 @@ def shared_program(
   batch_size = frozen.evaluation.batch_size
   model = _model(frozen.model, num_classes, plan.teams)
   steps = config_dict.FrozenConfigDict({f: frozen[f] for f in _STEP_FIELDS})
+  check_unfreezing(frozen.unfreezing, model)
   objective, optimizer, train_steps, train_runs = _steps(
-    model, steps, plan, placed
+    model, steps, plan, placed, 0
   )
   return Program(
     model=model,
     objective=objective,
     optimizer=optimizer,
     train_steps=train_steps,
+    frozen_steps=lambda count: _steps(model, steps, plan, placed, count)[2],
     train_runs=train_runs,
     evaluate=_evaluate(model, objective, placed, batch_size),
     monitor=_evaluate(
@@ -152,11 +158,16 @@ def _steps(
   config: config_dict.FrozenConfigDict,
   plan: StepPlan,
   devices: tuple[jax.Device, ...],
+  num_frozen: int,
 ) -> tuple[
   Objective, optax.GradientTransformation, functools.partial, functools.partial
 ]:
   objective = create_objective(config.objective)
   optimizer = create_optimizer(config.optimizer)
+  if config.unfreezing.name != 'none':
+    optimizer = staged_optimizer(
+      config.optimizer, model.stages, config.unfreezing.rate_factor, num_frozen
+    )
   schedule = create_schedule(
     config.schedule, config.num_epochs * plan.steps_per_epoch
   )
@@ -171,6 +182,7 @@ def _steps(
     if config.multiplier_decay.name == 'constant'
     else decay,
     teams=plan.teams,
+    num_frozen=num_frozen,
   )
   steps = make_train_steps(step, plan)
   runs = make_train_runs(steps, batched=devices[0].platform != 'cpu')

@@ -21,6 +21,7 @@ class RunRecord:
     chunk_milliseconds: Time per step of each chunk.
     robust_accuracies: What the monitor saw.
     best_step: The step of the best checkpoint, or None.
+    epoch_losses: The mean training loss of each epoch.
     warnings: What was noticed, in plain words.
   """
 
@@ -33,6 +34,7 @@ class RunRecord:
   chunk_milliseconds: list[float] = dataclasses.field(default_factory=list)
   robust_accuracies: list[float] = dataclasses.field(default_factory=list)
   best_step: int | None = None
+  epoch_losses: list[float] = dataclasses.field(default_factory=list)
   warnings: list[str] = dataclasses.field(default_factory=list)
 
   @property
@@ -101,6 +103,7 @@ def log_epoch(
   epoch: int,
   weights: np.ndarray,
   monitored: Mapping[str, float],
+  counts: Mapping[str, int],
 ) -> dict[str, float]:
   """Writes an epoch's means as one record of metrics.jsonl.
 
@@ -111,6 +114,7 @@ def log_epoch(
     epoch: The epoch that is done, from 1.
     weights: Real examples in each step, which weight the means.
     monitored: What the monitor saw at the end of this epoch, if it looked.
+    counts: What else to write.
 
   Returns:
     The metrics written.
@@ -119,7 +123,9 @@ def log_epoch(
     name: float(np.average(values, weights=weights))
     for name, values in record.epoch_metrics.items()
   }
+  record.epoch_losses.append(means['loss'])
   metrics = means | {f'monitor_{name}': v for name, v in monitored.items()}
+  metrics |= counts
   log.write({'kind': 'epoch', 'step': step, 'epoch': epoch, **metrics})
   record.epoch_metrics = {}
   record.num_logged = 0

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +20,7 @@ from advjax.training.monitor import has_collapsed
 from advjax.training.record import RunRecord, log_epoch
 from advjax.training.setup import Training
 from advjax.training.state import TrainState, evaluation_params
+from advjax.training.unfreezing import num_frozen
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,25 @@ class Run(NamedTuple):
   @property
   def best(self) -> pathlib.Path:
     return self.workdir / 'checkpoints' / 'best'
+
+  @property
+  def num_frozen(self) -> int:
+    """How many stages of the network are frozen now."""
+    training = self.training
+    return num_frozen(
+      self.record.epoch_losses,
+      training.config.unfreezing,
+      len(training.model.stages),
+    )
+
+  @property
+  def train_steps(self) -> Callable:
+    """The program of its steps, with what is frozen now."""
+    count, training = self.num_frozen, self.training
+    if training.config.unfreezing.name != 'none':
+      total = len(training.model.stages)
+      logger.info('%s: %d of %d stages are frozen', self.name, count, total)
+    return training.frozen_steps(count) if count else training.train_steps
 
   @property
   def num_steps(self) -> int:
@@ -167,7 +187,9 @@ def end_epoch(
     )
   weights = np.full(plan.steps_per_epoch, plan.batch_size)
   weights[-1] -= weights.sum() - plan.num_examples
-  metrics = log_epoch(record, log, step, epoch, weights, monitored)
+  staged = training.config.unfreezing.name != 'none'
+  counts = {'num_frozen': run.num_frozen} if staged else {}
+  metrics = log_epoch(record, log, step, epoch, weights, monitored, counts)
   if due:
     best = max(record.robust_accuracies, default=-1.0)
     record.robust_accuracies.append(monitored['robust_accuracy'])

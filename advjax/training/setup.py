@@ -42,6 +42,7 @@ class Training(NamedTuple):
     devices: The devices.
     init_state: Makes the state before the first step.
     train_steps: `(state, data, inputs, num_steps) -> (state, history)`.
+    frozen_steps: The number of frozen stages -> the same, with so many.
     train_runs: The same for several runs, states and inputs placed by
       `Placement`. Runs whose programs are the same object can be trained at
       once.
@@ -63,6 +64,7 @@ class Training(NamedTuple):
   devices: Sequence[jax.Device]
   init_state: Callable[[], TrainState]
   train_steps: functools.partial
+  frozen_steps: Callable[[int], functools.partial]
   train_runs: Callable
   evaluate: Callable
   monitor: Callable
@@ -164,6 +166,7 @@ def create_training(
     devices=devices,
     init_state=init_state,
     train_steps=program.train_steps,
+    frozen_steps=program.frozen_steps,
     train_runs=program.train_runs,
     evaluate=program.evaluate,
     monitor=program.monitor,

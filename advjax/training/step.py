@@ -8,6 +8,7 @@ the key of an example in a step is `fold_in(fold_in(key, step), index)` with
 its index in the training split. So neither depends on the devices.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -160,6 +161,7 @@ def make_train_step(
   ema_decay: float = 0.0,
   multiplier_decay: Decay | None = None,
   teams: Teams = None,
+  num_frozen: int = 0,
 ) -> Callable:
   """Builds the update of the state by one batch.
 
@@ -176,6 +178,8 @@ def make_train_step(
     multiplier_decay: From `create_decay`: how `hparams['multiplier']` falls
       with the steps; None keeps it.
     teams: Devices that share a batch, `StepPlan.teams`; None: all of them.
+    num_frozen: So many stages of the network, the first ones, are frozen;
+      the optimizer has to hold their params.
 
   Returns:
     `train_step(state, batch, mask, hparams, key) -> (state, metrics)`, to
@@ -190,6 +194,18 @@ def make_train_step(
     ...   optax.constant_schedule(1.0),
     ... )
   """
+
+  if num_frozen:
+    apply = functools.partial(apply, num_frozen=num_frozen)
+
+  def mean_statistics(new: Array, old: Array) -> Array:
+    if not jnp.issubdtype(new.dtype, jnp.floating):
+      return new
+    mean = functools.partial(
+      jax.lax.pmean, axis_name=AXIS, axis_index_groups=teams
+    )
+    # A mean of equal numbers may round; one of their changes, 0, does not.
+    return old + mean(new - old) if num_frozen else mean(new)
 
   def train_step(
     state: TrainState,
@@ -211,14 +227,7 @@ def make_train_step(
     gradients = _psum(gradients, teams)
     # Identity for synchronised BatchNorm; keeps other statistics from
     # drifting apart, of which only the first device's would survive.
-    model_state = jax.tree.map(
-      lambda leaf: (
-        jax.lax.pmean(leaf, AXIS, axis_index_groups=teams)
-        if jnp.issubdtype(leaf.dtype, jnp.floating)
-        else leaf
-      ),
-      model_state,
-    )
+    model_state = jax.tree.map(mean_statistics, model_state, state.model_state)
     directions, opt_state = optimizer.update(
       gradients, state.opt_state, state.params
     )

@@ -166,7 +166,8 @@ def train_group(
   """
   left = list(range(len(configs)))
   alone = create_training(configs[0], dataset, devices[:1])
-  limit = runs_that_fit(alone, len(devices))
+  staged = configs[0].unfreezing.name != 'none'
+  limit = 1 if staged else runs_that_fit(alone, len(devices))
   while left:
     sizes = cut(len(left), limit)
     indices = left[: sizes[0]]

@@ -1,0 +1,149 @@
+"""Fine-tuning from the head backwards, stage by stage.
+
+At first only the head is trained. Each time the training loss stops falling,
+the next stage towards the images is unfrozen, until all are. Frozen stages do
+not move: neither their params nor the statistics of their BatchNorm.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from advjax.config import check_range, choose
+from advjax.models import Model
+from advjax.training.optimizers import create_optimizer
+
+UNFREEZINGS = ('none', 'plateau')
+
+
+def check_unfreezing(config: Mapping[str, Any], model: Model) -> None:
+  """Checks how a network is to be unfrozen.
+
+  Args:
+    config: `name`, 'none' or 'plateau'; `patience`, epochs without improvement
+      before the next stage is unfrozen; `min_improvement`, the share that the
+      loss has to fall by to have improved; `rate_factor`, the learning rate of
+      a stage as a share of the next one's, towards the head.
+    model: The network.
+
+  Raises:
+    ValueError: if a field is wrong, or the network has no stages.
+
+  Example:
+    >>> from advjax.config import default_config
+    >>> check_unfreezing(default_config().unfreezing, Model(None, None))
+  """
+  name = choose('unfreezing', config['name'], UNFREEZINGS)
+  check_range('unfreezing.patience', config['patience'], 1, integer=True)
+  for field in ('min_improvement', 'rate_factor'):
+    check_range(f'unfreezing.{field}', config[field], 0.0, 1.0)
+  if name != 'none' and not model.stages:
+    raise ValueError(
+      f"unfreezing.name = {name!r}; allowed: 'none', for this network has no "
+      'stages (ResNets and those of keras.applications have)'
+    )
+
+
+def num_frozen(
+  losses: Sequence[float], config: Mapping[str, Any], num_stages: int
+) -> int:
+  """Returns how many stages are frozen after some epochs.
+
+  All but the head, and one less each time that the loss has not come below
+  (1 - min_improvement) times its lowest value for `patience` epochs in a row.
+  The lowest value is sought anew after each unfreezing. So what is frozen is a
+  function of the losses alone, and the same after a resume.
+
+  Args:
+    losses: Mean training loss of each epoch so far.
+    config: As `check_unfreezing` takes it.
+    num_stages: Stages of the network.
+
+  Returns:
+    The number of frozen stages, from num_stages - 1 down to 0.
+
+  Example:
+    >>> config = {'name': 'plateau', 'patience': 2, 'min_improvement': 0.01}
+    >>> num_frozen([1.0, 0.5, 0.5, 0.5], config, num_stages=5)
+    3
+  """
+  if config['name'] == 'none':
+    return 0
+  frozen, best, waited = num_stages - 1, float('inf'), 0
+  for loss in losses:
+    improved = loss < (1 - config['min_improvement']) * best
+    best, waited = (loss, 0) if improved else (best, waited + 1)
+    if waited == config['patience']:
+      frozen, best, waited = max(frozen - 1, 0), float('inf'), 0
+  return frozen
+
+
+def staged_optimizer(
+  config: Mapping[str, Any],
+  stages: Sequence[Sequence[str]],
+  rate_factor: float,
+  num_frozen: int,
+) -> optax.GradientTransformation:
+  """Builds an optimizer with a state and a learning rate for each stage.
+
+  direction_s <- rate_factor^(S - 1 - s) direction(gradient_s), 0 where frozen
+
+  A frozen stage keeps the state that it began with, so that it starts with
+  fresh momentum. The state has the same structure whatever is frozen.
+
+  Args:
+    config: As `create_optimizer` takes it.
+    stages: `Model.stages`.
+    rate_factor: The learning rate of a stage, as a share of the next one's.
+    num_frozen: So many stages, the first ones, do not move.
+
+  Returns:
+    A transformation of gradients into update directions.
+
+  Example:
+    >>> from advjax.config import default_config
+    >>> import jax.numpy as jnp
+    >>> optimizer = staged_optimizer(
+    ...   {**default_config().optimizer, 'name': 'sgd'},
+    ...   (('stem',), ('body',), ('head',)),
+    ...   rate_factor=0.5,
+    ...   num_frozen=1,
+    ... )
+    >>> params = {name: jnp.ones(()) for name in ('stem', 'body', 'head')}
+    >>> directions, _ = optimizer.update(params, optimizer.init(params), params)
+    >>> {name: float(value) for name, value in directions.items()}
+    {'body': 0.5, 'head': 1.0, 'stem': 0.0}
+  """
+  optimizer = create_optimizer(config)
+  last = len(stages) - 1
+  transforms = {
+    index: _frozen(optimizer)
+    if index < num_frozen
+    else optax.chain(optimizer, optax.scale(rate_factor ** (last - index)))
+    for index in range(len(stages))
+  }
+  stage_of = {name: i for i, names in enumerate(stages) for name in names}
+
+  def labels(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+      name: jax.tree.map(lambda _, n=name: stage_of[n], tree)
+      for name, tree in params.items()
+    }
+
+  return optax.multi_transform(transforms, labels)
+
+
+def _frozen(
+  optimizer: optax.GradientTransformation,
+) -> optax.GradientTransformation:
+  """The optimizer at rest, with the state of one that is scaled."""
+  scaled = optax.chain(optimizer, optax.scale(0.0))
+
+  def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    del params
+    return jax.tree.map(jnp.zeros_like, updates), state
+
+  return optax.GradientTransformation(scaled.init, update)

@@ -1,0 +1,313 @@
+"""Fine-tuning stage by stage: the rule, the optimizer, and whole runs."""
+
+import logging
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advjax.config import default_config
+from advjax.models import Model, from_linen
+from advjax.training import loop, program
+from advjax.training.checkpoint import restore_checkpoint
+from advjax.training.logs import read_metrics
+from advjax.training.loop import train, train_at_once
+from advjax.training.optimizers import create_optimizer
+from advjax.training.placement import device_inputs, place
+from advjax.training.signals import Interrupted
+from advjax.training.state import TrainState
+from advjax.training.unfreezing import (
+  check_unfreezing,
+  num_frozen,
+  staged_optimizer,
+)
+from tests.training import runs
+from tests.training.runs import STEPS_PER_EPOCH, assert_same
+
+STAGES = (('stem',), ('body', 'side'), ('head',))
+
+
+class Staged(nn.Module):
+  """Three stages, with BatchNorm in the first two."""
+
+  stages = (('stem', 'stem_norm'), ('body', 'body_norm'), ('head',))
+
+  @nn.compact
+  def __call__(self, images, *, train=False, num_frozen=0):
+    hidden = images.reshape(len(images), -1)
+    for index, name in enumerate(('stem', 'body')):
+      hidden = nn.Dense(6, name=name)(hidden)
+      hidden = nn.BatchNorm(
+        use_running_average=not train or num_frozen > index,
+        momentum=0.9,
+        name=f'{name}_norm',
+      )(hidden)
+      hidden = nn.relu(hidden)
+    return nn.Dense(runs.NUM_CLASSES, name='head')(hidden)
+
+
+def staged_model():
+  module = Staged()
+  plain = from_linen(module)
+
+  def apply(params, model_state, images, *, train, num_frozen=0):
+    if not train:
+      return plain.apply(params, model_state, images, train=False)
+    logits, updated = module.apply(
+      {'params': params, **model_state},
+      images,
+      train=True,
+      num_frozen=num_frozen,
+      mutable=['batch_stats'],
+    )
+    return logits, dict(updated)
+
+  return Model(plain.init, apply, Staged.stages)
+
+
+@pytest.fixture
+def with_stages(monkeypatch):
+  """Makes the networks that configs name networks with stages."""
+  for cached in (program._model, program._steps):
+    cached.cache_clear()
+  model = staged_model()
+  monkeypatch.setattr(program, 'create_model', lambda *args, **kwargs: model)
+  yield
+  for cached in (program._model, program._steps):
+    cached.cache_clear()
+
+
+def rule(patience=2, min_improvement=0.1):
+  return {
+    'name': 'plateau',
+    'patience': patience,
+    'min_improvement': min_improvement,
+    'rate_factor': 0.5,
+  }
+
+
+# ---------------------------------------------------------------- the rule
+
+
+def test_a_falling_loss_unfreezes_nothing():
+  assert num_frozen([0.5**n for n in range(20)], rule(), 4) == 3
+
+
+def test_every_plateau_unfreezes_one_stage_until_none_is_left():
+  assert [num_frozen([1.0] * n, rule(), 4) for n in range(14)] == [
+    *[3, 3, 3],
+    *[2, 2, 2],
+    *[1, 1, 1],
+    *[0, 0, 0, 0, 0],
+  ]
+
+
+def test_after_unfreezing_the_loss_may_rise_first():
+  losses = [1.0, 0.99, 0.98, 3.0, 2.0, 1.5, 1.2]
+  assert num_frozen(losses, rule(), 4) == 2
+
+
+def test_without_unfreezing_nothing_is_frozen():
+  assert num_frozen([1.0] * 9, default_config().unfreezing, 4) == 0
+
+
+@jax.jit
+def reduced(losses, patience):
+  """By which share optax lowers the rate, after each of the losses."""
+  optimizer = optax.contrib.reduce_on_plateau(0.5, patience, rtol=0.25)
+
+  def step(state, loss):
+    state = optimizer.update(jnp.zeros(()), state, value=loss)[1]
+    return state, state.scale
+
+  return jax.lax.scan(step, optimizer.init(jnp.zeros(())), losses)[1]
+
+
+@given(
+  losses=st.lists(st.integers(1, 400), min_size=12, max_size=12),
+  patience=st.integers(1, 4),
+)
+def test_the_first_plateau_is_that_of_optax(losses, patience):
+  """The rule by which optax lowers the learning rate, up to its first time."""
+  expected = np.asarray(reduced(jnp.array(losses, jnp.float32), patience)) < 1
+  found = [
+    num_frozen(losses[: n + 1], rule(patience, 0.25), 4) < 3
+    for n in range(len(losses))
+  ]
+  assert found == expected.tolist()
+
+
+# ----------------------------------------------------------- the optimizer
+
+
+def parameters(value):
+  names = [name for stage in STAGES for name in stage]
+  return {name: {'kernel': jnp.full(3, value)} for name in names}
+
+
+@pytest.mark.parametrize('name', ['sgd', 'adam', 'adamw'])
+@pytest.mark.parametrize('frozen', [0, 1, 2])
+def test_each_stage_has_its_rate_and_frozen_ones_rest(name, frozen):
+  config = {**default_config().optimizer, 'name': name, 'weight_decay': 0.1}
+  staged = staged_optimizer(config, STAGES, 0.5, frozen)
+  plain = create_optimizer(config)
+  params = parameters(2.0)
+  state, plain_state = staged.init(params), plain.init(params)
+  start = state
+  for gradient in (1.0, -0.5, 3.0):
+    found, state = staged.update(parameters(gradient), state, params)
+    expected, plain_state = plain.update(
+      parameters(gradient), plain_state, params
+    )
+    for index, stage in enumerate(STAGES):
+      scale = 0.0 if index < frozen else 0.5 ** (2 - index)
+      for key in stage:
+        np.testing.assert_allclose(
+          found[key]['kernel'], scale * expected[key]['kernel'], rtol=1e-6
+        )
+  for index in range(frozen):
+    assert_same(state.inner_states[index], start.inner_states[index])
+
+
+def test_an_unfrozen_stage_starts_with_fresh_momentum():
+  config = {**default_config().optimizer, 'name': 'sgd'}
+  params = parameters(2.0)
+  frozen = staged_optimizer(config, STAGES, 1.0, 2)
+  state = frozen.init(params)
+  for _ in range(5):
+    _, state = frozen.update(parameters(1.0), state, params)
+  opened = staged_optimizer(config, STAGES, 1.0, 1)
+  found, state = opened.update(parameters(1.0), state, params)
+  # The head has momentum from five steps, the body none, the stem rests.
+  np.testing.assert_allclose(found['head']['kernel'], 4.68559, rtol=1e-5)
+  np.testing.assert_array_equal(found['body']['kernel'], 1.0)
+  np.testing.assert_array_equal(found['side']['kernel'], 1.0)
+  np.testing.assert_array_equal(found['stem']['kernel'], 0.0)
+
+
+# --------------------------------------------------------------- whole runs
+
+UNFREEZING = {
+  'name': 'plateau',
+  'patience': 1,
+  # Unreachable: every second epoch ends a plateau.
+  'min_improvement': 0.9,
+  'rate_factor': 0.5,
+}
+
+
+def training(num_devices=2, **changes):
+  return runs.training(
+    num_devices=num_devices,
+    num_epochs=5,
+    unfreezing=UNFREEZING,
+    **changes,
+  )
+
+
+def state_of(path, run):
+  return restore_checkpoint(path / 'checkpoints' / 'last', run.init_state())
+
+
+def test_a_run_unfreezes_and_resumes_in_the_middle(
+  with_stages, tmp_path, caplog, monkeypatch
+):
+  run = training()
+  for name in ('whole', 'parts'):
+    (tmp_path / name).mkdir()
+  whole = train(run, tmp_path / 'whole')
+  epochs = [r for r in whole.records if r['kind'] == 'epoch']
+  assert [epoch['num_frozen'] for epoch in epochs] == [2, 2, 1, 1, 0]
+
+  def stop_after(steps):
+    def frozen_steps(count):
+      steps_of = run.frozen_steps(count)
+
+      def train_steps(state, data, inputs, num_steps):
+        if int(num_steps) and int(state.step) >= steps:
+          signal.raise_signal(signal.SIGTERM)
+        return steps_of(state, data, inputs, num_steps)
+
+      return train_steps
+
+    return run._replace(frozen_steps=frozen_steps)
+
+  monkeypatch.setattr(loop, '_CHUNK_SECONDS', 0.0)
+  with pytest.raises(Interrupted):
+    train(stop_after(3 * STEPS_PER_EPOCH), tmp_path / 'parts')
+  stopped = state_of(tmp_path / 'parts', run)
+  assert 3 * STEPS_PER_EPOCH <= int(stopped.state.step) < 4 * STEPS_PER_EPOCH
+  with caplog.at_level(logging.INFO):
+    resumed = train(run, tmp_path / 'parts')
+  assert '1 of 3 stages are frozen' in caplog.text
+  assert_same(resumed.params, whole.params)
+  assert_same(resumed.model_state, whole.model_state)
+  assert [
+    record['num_frozen']
+    for record in read_metrics(tmp_path / 'parts' / 'metrics.jsonl')
+    if record['kind'] == 'epoch'
+  ] == [2, 2, 1, 1, 0]
+
+
+@pytest.mark.parametrize('num_devices', [1, 2])
+def test_frozen_stages_keep_params_statistics_and_momentum(
+  with_stages, num_devices
+):
+  run = training(
+    num_devices, optimizer__name='sgd', optimizer__weight_decay=0.1
+  )
+  start = run.init_state()
+  before = jax.tree.map(np.array, start)
+  placement = place([run])
+  state, _ = run.frozen_steps(1)(
+    placement.put([start]), *device_inputs([run]), np.int32(3)
+  )
+  after = TrainState(*jax.tree.map(np.asarray, tuple(state)))
+  for name in ('stem', 'stem_norm'):
+    assert_same(after.params[name], before.params[name])
+  assert_same(
+    after.model_state['batch_stats']['stem_norm'],
+    before.model_state['batch_stats']['stem_norm'],
+  )
+  assert_same(after.opt_state.inner_states[0], before.opt_state.inner_states[0])
+  for name in ('body', 'body_norm', 'head'):
+    changed = jax.tree.map(
+      lambda new, old: (new != old).any(),
+      after.params[name],
+      before.params[name],
+    )
+    assert all(jax.tree.leaves(changed))
+  statistics = after.model_state['batch_stats']['body_norm']
+  assert (statistics['mean'] != 0).any()
+
+
+def test_several_runs_at_once_are_refused(with_stages, tmp_path):
+  trainings = [training(), training(seed=1)]
+  with pytest.raises(ValueError, match='when their stages are unfrozen'):
+    train_at_once(trainings, [tmp_path / 'a', tmp_path / 'b'], names=['a', 'b'])
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'name': 'platau'}, "did you mean 'plateau'"),
+    ({'patience': 0}, 'unfreezing.patience = 0; allowed: an integer >= 1'),
+    ({'min_improvement': 2.0}, 'unfreezing.min_improvement = 2.0; allowed'),
+    ({'rate_factor': -1.0}, 'unfreezing.rate_factor = -1.0; allowed'),
+  ],
+)
+def test_errors_name_the_field(changes, message):
+  config = {**default_config().unfreezing, **changes}
+  with pytest.raises(ValueError, match=message):
+    check_unfreezing(config, staged_model())
+
+
+def test_a_network_without_stages_cannot_be_unfrozen():
+  with pytest.raises(ValueError, match='this network has no stages'):
+    runs.training(unfreezing=UNFREEZING)
