@@ -50,12 +50,20 @@ class Model(NamedTuple):
 def from_linen(module: nn.Module) -> Model:
   """Adapts a Linen module that is called as `module(images, train=...)`.
 
+  It can be trained stage by stage if it has an attribute `stages`, the names
+  of its parts in params from the images' side to the head, and takes
+  `num_frozen`. It can be looked into if it has the methods
+  `feature_maps(images, train=...)` and `logits(maps)`, and
+  `class_weights(params)` where the head is global average pooling and one
+  dense layer.
+
   Args:
     module: The module; its params are trained, all other collections
       (BatchNorm's statistics) are the model's state.
 
   Returns:
-    The model.
+    The model; its apply raises a ValueError if num_frozen is not in
+    0, ..., len(stages).
 
   Example:
     >>> from advjax.models.networks import MLP
@@ -66,24 +74,77 @@ def from_linen(module: nn.Module) -> Model:
     ... ].shape
     (2, 10)
   """
+  stages = tuple((name,) for name in getattr(module, 'stages', ()))
 
   def init(key: Array, images: Array) -> tuple[PyTree, PyTree]:
     variables = dict(module.init(key, images, train=False))
     return variables.pop('params', {}), variables
 
   def apply(
-    params: PyTree, model_state: PyTree, images: Array, *, train: bool
+    params: PyTree,
+    model_state: PyTree,
+    images: Array,
+    *,
+    train: bool,
+    num_frozen: int = 0,
   ) -> tuple[Array, PyTree]:
+    check_num_frozen(num_frozen, len(stages), type(module).__name__)
     variables = {'params': params, **model_state}
     if not train or not model_state:
       logits: Any = module.apply(variables, images, train=train)
       return _at_least_float32(logits), model_state
+    frozen: dict[str, Any] = {'num_frozen': num_frozen} if stages else {}
     logits, updated = module.apply(
-      variables, images, train=True, mutable=list(model_state)
+      variables, images, train=True, mutable=list(model_state), **frozen
     )
     return _at_least_float32(logits), _like(dict(updated), dict(model_state))
 
-  return Model(init, apply)
+  def features(params: PyTree, model_state: PyTree, images: Array) -> Array:
+    variables = {'params': params, **model_state}
+    maps: Any = module.apply(
+      variables, images, train=False, method='feature_maps'
+    )
+    return maps
+
+  def head(params: PyTree, model_state: PyTree, maps: Array) -> Array:
+    variables = {'params': params, **model_state}
+    logits: Any = module.apply(variables, maps, method='logits')
+    return _at_least_float32(logits)
+
+  is_open = hasattr(module, 'feature_maps') and hasattr(module, 'logits')
+  return Model(
+    init,
+    apply,
+    stages,
+    features=features if is_open else None,
+    head=head if is_open else None,
+    class_weights=getattr(module, 'class_weights', None),
+  )
+
+
+def check_num_frozen(num_frozen: int, num_stages: int, name: str) -> None:
+  """Raises a ValueError unless so many stages of a network can be frozen.
+
+  Args:
+    num_frozen: Stages to freeze.
+    num_stages: Stages that the network has.
+    name: Of the network, for the message.
+
+  Raises:
+    ValueError: naming the network.
+
+  Example:
+    >>> check_num_frozen(1, 0, 'CNN')
+    Traceback (most recent call last):
+    ...
+    ValueError: num_frozen = 1; allowed: 0, for CNN has no stages
+  """
+  if isinstance(num_frozen, int) and 0 <= num_frozen <= num_stages:
+    return
+  allowed = f'from 0 to {num_stages}, the stages of {name}'
+  if num_stages == 0:
+    allowed = f'0, for {name} has no stages'
+  raise ValueError(f'num_frozen = {num_frozen!r}; allowed: {allowed}')
 
 
 def from_nnx(create: Callable[[nnx.Rngs], nnx.Module]) -> Model:

@@ -7,6 +7,11 @@ from typing import Any
 from advjax.config import check_range, choose
 from advjax.models.adapters import Model, from_linen
 from advjax.models.networks import CNN, MLP, MatlabCNN
+from advjax.models.resnet import (
+  RESIDUAL_NETWORKS,
+  residual_network,
+  small_resnet,
+)
 
 # Of a network's BatchNorm: `axis_name` and `axis_index_groups`.
 _Axis = Mapping[str, Any]
@@ -60,11 +65,57 @@ def _logistic_regression(
   return from_linen(MLP(num_classes, (), zero_init))
 
 
+def _residual(name: str) -> Callable[..., Model]:
+  def create(
+    num_classes: int,
+    axis: _Axis,
+    *,
+    stem: str = 'cifar',
+    normalization: str = 'batch',
+    dtype: str = 'float32',
+  ) -> Model:
+    return from_linen(
+      residual_network(
+        name,
+        num_classes,
+        stem=stem,
+        normalization=normalization,
+        dtype=dtype,
+        **axis,
+      )
+    )
+
+  return create
+
+
+def _small_resnet(
+  num_classes: int,
+  axis: _Axis,
+  *,
+  widths: Sequence[int] = (32, 64, 96),
+  stem: str = 'strided',
+  normalization: str = 'batch',
+  dtype: str = 'float32',
+) -> Model:
+  return from_linen(
+    small_resnet(
+      num_classes,
+      widths=widths,
+      stem=stem,
+      normalization=normalization,
+      dtype=dtype,
+      **axis,
+    )
+  )
+
+
 ARCHITECTURES: dict[str, Callable[..., Model]] = {
   'cnn': _cnn,
   'matlab_cnn': _matlab_cnn,
   'mlp': _mlp,
   'logistic_regression': _logistic_regression,
+  'small_resnet': _small_resnet,
+  **{name: _residual(name) for name in RESIDUAL_NETWORKS},
 }
 
 
@@ -77,8 +128,9 @@ def create_model(
   """Builds the model that a config names.
 
   Args:
-    config: `name`, one of 'cnn' (NSL's), 'matlab_cnn', 'mlp' and
-      'logistic_regression', and fields of that network.
+    config: `name`, one of 'cnn' (NSL's), 'matlab_cnn', 'mlp',
+      'logistic_regression', 'small_resnet' and the residual networks of
+      `advjax.models.resnet`, and fields of that network.
     num_classes: Logits.
     axis_name: Mapped axis over which BatchNorm averages its statistics in
       training; None: each device its own.
