@@ -72,6 +72,8 @@ def default_config() -> config_dict.ConfigDict:
     train_split=config_dict.placeholder(str),
     test_split=config_dict.placeholder(str),
     cache_dir=config_dict.placeholder(str),
+    image_size=config_dict.placeholder(int),
+    test_fraction=config_dict.placeholder(float),
     classes=config_dict.placeholder(tuple),
   )
   # Images held out of the training split to choose the best checkpoint by.

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from advjax.data import digits, npz, tfds
+from advjax.data import digits, folder, npz, tfds
 from advjax.data.dataset import (
   Dataset,
   Split,
@@ -23,6 +23,7 @@ __all__ = ['Dataset', 'Split', 'holdout', 'keep_classes', 'load', 'to_float']
 
 _LOADERS: dict[str, Callable[..., Dataset]] = {
   'digits': digits.load,
+  'folder': folder.load,
   'npz': npz.load,
   'tfds': tfds.load,
 }
@@ -32,11 +33,11 @@ def load(config: Mapping[str, Any]) -> Dataset:
   """Loads the data set that a config names.
 
   Args:
-    config: A mapping or ConfigDict with the loader's `name` ('digits', 'npz'
-      or 'tfds'), that loader's own fields (the parameters of its `load`), and
-      for all of them `classes`, the labels to keep (`keep_classes`; all by
-      default). A field that is None counts as not given, so that a config can
-      hold a place for it.
+    config: A mapping or ConfigDict with the loader's `name` ('digits', 'npz',
+      'folder' or 'tfds'), that loader's own fields (the parameters of its
+      `load`), and for all of them `classes`, the labels to keep
+      (`keep_classes`; all by default). A field that is None counts as not
+      given, so that a config can hold a place for it.
 
   Returns:
     The data set.

@@ -2,8 +2,9 @@
 
 An entry is a folder with `images.npy` (uint8 [N, H, W, C]), `labels.npy` (int32
 [N]) and `entry.json`: the class names, the source (whatever says where the
-images come from and that they have not changed: paths, sizes, times), and size
-and CRC-32 of both arrays. Entries of one set stand side by side:
+images come from and that they have not changed: paths, sizes, times), size and
+CRC-32 of both arrays, and notes of whoever wrote them. Entries of one set stand
+side by side:
 
   ROOT/SET-KEY/.lock           held while one of them is written
   ROOT/SET-KEY/writing-XXXX/   half-made; without a lock, a leftover
@@ -53,11 +54,13 @@ class Entry(NamedTuple):
     images: uint8 [N, H, W, C], memory-mapped, read-only.
     labels: int32 [N], memory-mapped, read-only.
     class_names: One name per class.
+    notes: What its writer had to say of it.
   """
 
   images: np.ndarray
   labels: np.ndarray
   class_names: tuple[str, ...]
+  notes: Mapping[str, Any]
 
 
 def default_root() -> pathlib.Path:
@@ -90,7 +93,12 @@ def read(folder: pathlib.Path, source: Source) -> Entry | None:
     name: _read_array(path, name, description['arrays'][name])
     for name in _DTYPES
   }
-  return Entry(**arrays, class_names=tuple(description['class_names']))
+  return Entry(
+    **arrays,
+    class_names=tuple(description['class_names']),
+    # Entries of older versions have none.
+    notes=description.get('notes', {}),
+  )
 
 
 def write(
@@ -99,6 +107,9 @@ def write(
   blocks: Iterable[Block],
   num_images: int,
   class_names: Sequence[str],
+  *,
+  fewer: bool = False,
+  notes: Mapping[str, Any] | None = None,
 ) -> Entry:
   """Writes the entry of a source, or waits for the process that does.
 
@@ -112,6 +123,9 @@ def write(
       the entry is not there.
     num_images: Their number, over all blocks.
     class_names: One name per class.
+    fewer: Whether fewer images may come than `num_images`.
+    notes: Kept with the entry; anything that JSON can hold. Read after the
+      last block, so that whoever makes the blocks can fill it.
 
   Returns:
     The entry, as `read` does.
@@ -131,6 +145,8 @@ def write(
     >>> entry.labels
     array([0, 1, 0, 1], dtype=int32)
   """
+  # An empty one is kept, not replaced: the blocks may fill it.
+  notes = {} if notes is None else notes
   with _explained(folder):
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / '.lock') as locked:
@@ -138,7 +154,8 @@ def write(
       if entry is None:
         if locked:
           _remove(folder, _WRITING)
-        _write(folder, source, _not_ours(blocks), num_images, class_names)
+        description = {'class_names': list(class_names), 'source': source}
+        _write(folder, description, _not_ours(blocks), num_images, fewer, notes)
         entry = read(folder, source)
         if locked and entry is not None:
           _remove(folder, '', keep=_fingerprint(source))
@@ -176,15 +193,20 @@ def _read_array(
         raise _damaged(
           path, file.name, f'it has {size:,} bytes, not {expected["bytes"]:,}'
         )
-      checksum = 0
-      while chunk := stream.read(_CHUNK):
-        checksum = zlib.crc32(chunk, checksum)
+      checksum = _checksum(stream)
   except FileNotFoundError:
     raise _damaged(path, file.name, 'it is missing') from None
   if checksum != expected['crc32']:
     raise _damaged(path, file.name, 'its checksum is wrong')
   # A plain array over the map: numpy.memmap is a subclass of its own.
   return np.load(file, mmap_mode='r').view(np.ndarray)
+
+
+def _checksum(stream: BinaryIO) -> int:
+  checksum = 0
+  while chunk := stream.read(_CHUNK):
+    checksum = zlib.crc32(chunk, checksum)
+  return checksum
 
 
 def _damaged(path: pathlib.Path, file: str, what: str) -> ValueError:
@@ -200,26 +222,26 @@ def _damaged(path: pathlib.Path, file: str, what: str) -> ValueError:
 
 def _write(
   folder: pathlib.Path,
-  source: Source,
+  description: Mapping[str, Any],
   blocks: Iterable[Block],
   num_images: int,
-  class_names: Sequence[str],
+  fewer: bool,
+  notes: Mapping[str, Any],
 ) -> None:
   """Writes an entry beside its place, then moves it there."""
   writing = pathlib.Path(tempfile.mkdtemp(prefix=_WRITING, dir=folder))
   # As private as the folder around it: a cache may be shared.
   writing.chmod(folder.stat().st_mode)
   try:
-    arrays = _write_arrays(writing, blocks, num_images)
+    arrays = _write_arrays(writing, blocks, num_images, fewer)
     content = json.dumps(
-      {'class_names': list(class_names), 'arrays': arrays, 'source': source},
-      indent=1,
+      {**description, 'arrays': arrays, 'notes': notes}, indent=1
     ).encode()
     with open(writing / _DESCRIPTION, 'wb') as stream:
       stream.write(b'%08x\n' % zlib.crc32(content) + content)
       _flush(stream)
     try:
-      os.rename(writing, folder / _fingerprint(source))
+      os.rename(writing, folder / _fingerprint(description['source']))
     except OSError as error:
       # Where there are no locks, another process may have been quicker.
       if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
@@ -229,7 +251,10 @@ def _write(
 
 
 def _write_arrays(
-  writing: pathlib.Path, blocks: Iterable[Block], num_images: int
+  writing: pathlib.Path,
+  blocks: Iterable[Block],
+  num_images: int,
+  fewer: bool,
 ) -> dict[str, Any]:
   """Writes both arrays block by block; returns their sizes and checksums."""
   arrays: dict[str, Any] = {}
@@ -246,14 +271,27 @@ def _write_arrays(
       all_labels.append(labels)
     _flush(stream)
   labels = np.concatenate(all_labels).astype(_DTYPES['labels'])
-  if len(labels) != num_images:
+  if len(labels) > num_images or (len(labels) < num_images and not fewer):
     raise ValueError(f'{len(labels)} images came, {num_images} were promised')
+  if len(labels) < num_images:
+    shape = (len(labels), *shape[1:])
+    arrays['images']['crc32'] = _rewrite_header(writing / 'images.npy', shape)
   with open(writing / 'labels.npy', 'wb') as stream:
     arrays['labels'] = {'bytes': 0, 'crc32': 0}
     _append(stream, _header('labels', labels.shape), arrays['labels'])
     _append(stream, labels.data, arrays['labels'])
     _flush(stream)
   return arrays
+
+
+def _rewrite_header(file: pathlib.Path, shape: tuple[int, ...]) -> int:
+  """Changes the number of images in a file; returns its checksum."""
+  with open(file, 'r+b') as stream:
+    # NumPy leaves room for the digits of any number: the length is the same.
+    stream.write(_header('images', shape))
+    _flush(stream)
+    stream.seek(0)
+    return _checksum(stream)
 
 
 def _header(name: str, shape: tuple[int, ...]) -> bytes:

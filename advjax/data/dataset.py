@@ -27,11 +27,13 @@ class Dataset(NamedTuple):
   """A training and a test split of the same classes.
 
   Attributes:
-    name: The loader's name.
+    name: What it is called, in messages and reports.
     train: The split to train on.
     test: The split that only final numbers are computed on.
     num_classes: Labels are in [0, num_classes).
-    class_names: One name per class.
+    class_names: One name per class, for people.
+    class_ids: One id per class where classes have ids beside their names, such
+      as WordNet's 'n02233338'; else empty.
   """
 
   name: str
@@ -39,6 +41,7 @@ class Dataset(NamedTuple):
   test: Split
   num_classes: int
   class_names: tuple[str, ...]
+  class_ids: tuple[str, ...] = ()
 
 
 def to_float(images: Any) -> Any:
@@ -111,7 +114,7 @@ def holdout(
 def keep_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
   """Returns the images of some classes, in both splits and in their order.
 
-  Label `classes[i]` becomes `i`, and keeps its name.
+  Label `classes[i]` becomes `i`, and keeps its name and its id.
 
   Args:
     dataset: Any data set.
@@ -165,4 +168,7 @@ def keep_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
     test=keep(dataset.test, 'test'),
     num_classes=len(classes),
     class_names=tuple(dataset.class_names[label] for label in classes),
+    class_ids=tuple(
+      dataset.class_ids[label] for label in classes if dataset.class_ids
+    ),
   )

@@ -1,12 +1,33 @@
 """PNG, JPEG and other files of one image each, as uint8 arrays of one size."""
 
+import contextlib
 import io
+import struct
+import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+  from PIL import Image
+
 # What Pillow calls images of so many channels.
 _MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
+# What is said of images of Pillow's modes that are turned into RGB.
+_CONVERTED = {
+  'grey': ('1', 'L', 'LA', 'La'),
+  'palette': ('P', 'PA'),
+  'cmyk': ('CMYK',),
+  '16-bit': ('I', 'I;16', 'I;16L', 'I;16B', 'I;16N'),
+  'other colours': ('YCbCr', 'LAB', 'HSV'),
+}
+_WITH_ALPHA = ('LA', 'La', 'PA', 'RGBA', 'RGBa')
+
+
+class NoImage(ValueError):
+  """A file that cannot be decoded."""
 
 
 def decode_image(encoded: bytes, channels: int) -> np.ndarray:
@@ -51,6 +72,131 @@ def decode_image(encoded: bytes, channels: int) -> np.ndarray:
   if animated:
     raise ValueError('is a GIF of several frames')
   return pixels.reshape(*pixels.shape[:2], channels)
+
+
+@contextlib.contextmanager
+def quiet_pillow() -> Iterator[None]:
+  """Lets Pillow warn of nothing, and refuse what it warns may be a bomb.
+
+  Not to be entered by several threads: Python keeps one list of filters.
+  """
+  from PIL import Image
+
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    warnings.simplefilter('error', Image.DecompressionBombWarning)
+    yield
+
+
+def image_size(encoded: bytes) -> tuple[int, int]:
+  """Returns (height, width) of an image file as it is meant to be seen.
+
+  Args:
+    encoded: Its content.
+
+  Returns:
+    The size, after the turn that EXIF asks for; the pixels are not decoded.
+
+  Raises:
+    NoImage: If it is none.
+  """
+  with _opened(encoded) as image:
+    height, width = image.height, image.width
+    return (width, height) if _orientation(image) > 4 else (height, width)
+
+
+def decode_rgb(
+  encoded: bytes, size: tuple[int, int]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+  """Decodes an image file of any kind to RGB of one size.
+
+  It is turned as EXIF says. Grey is repeated, palettes and CMYK are converted,
+  alpha is dropped, and 16 bits are rounded to 8. An image of another size is
+  scaled by Pillow (bilinear, antialiased) until it covers the size, and cropped
+  at the centre.
+
+  Args:
+    encoded: The content of the file.
+    size: (height, width).
+
+  Returns:
+    (uint8 [height, width, 3]; what was done, of 'grey', 'palette', 'cmyk',
+    'alpha', '16-bit', 'other colours', 'turned' and 'resized').
+
+  Raises:
+    NoImage: If it is damaged, cut off, of more than 16 bits per channel, or
+      larger than Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`).
+
+  Example:
+    >>> from PIL import Image
+    >>> stream = io.BytesIO()
+    >>> Image.new('L', (30, 20), 7).save(stream, 'PNG')
+    >>> pixels, done = decode_rgb(stream.getvalue(), (8, 8))
+    >>> pixels.shape, done
+    ((8, 8, 3), ('grey', 'resized'))
+  """
+  from PIL import Image, ImageOps
+
+  with _opened(encoded) as image:
+    done = [name for name, modes in _CONVERTED.items() if image.mode in modes]
+    if image.mode in _WITH_ALPHA or 'transparency' in image.info:
+      done.append('alpha')
+    if _orientation(image) > 1:
+      done.append('turned')
+      ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith('I'):
+      image = _to_8_bits(image)
+    if image.mode == 'F':
+      raise ValueError('floating-point pixels')
+    rgb = image.convert('RGB')
+    if rgb.size != size[::-1]:
+      done.append('resized')
+      # Crops the largest part of the right proportions, then scales it.
+      rgb = ImageOps.fit(rgb, size[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(rgb), tuple(done)
+
+
+@contextlib.contextmanager
+def _opened(encoded: bytes) -> Iterator['Image.Image']:
+  """Opens an image; what Pillow raises for broken files is a NoImage."""
+  from PIL import Image
+
+  try:
+    with Image.open(io.BytesIO(encoded)) as image:
+      yield image
+  # Each of them is raised by some decoder for some damage.
+  except (
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+  ) as error:
+    raise NoImage(f'is no image that Pillow can read ({error})') from error
+
+
+def _orientation(image: 'Image.Image') -> int:
+  """Returns the EXIF orientation: 1 is upright, from 5 on sides change."""
+  from PIL import ExifTags
+
+  orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+  return orientation if orientation in range(1, 9) else 1
+
+
+def _to_8_bits(image: 'Image.Image') -> 'Image.Image':
+  """Scales grey of 16 bits to 8: Pillow itself would clip or cut off."""
+  from PIL import Image
+
+  values = np.asarray(image).astype(np.int64)
+  if values.min() < 0 or values.max() > 65535:
+    raise ValueError('more than 16 bits per channel')
+  return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
 def decode_blocks(

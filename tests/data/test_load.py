@@ -53,10 +53,13 @@ def test_classes_are_a_field_of_every_data_set(tmp_path):
 @pytest.mark.parametrize(
   ('config', 'message'),
   [
-    ({'name': 'digit'}, "'digit'; allowed: digits, npz, tfds; did.*'digits'"),
-    ({'name': 'imagenet'}, "'imagenet'; allowed: digits, npz, tfds$"),
+    (
+      {'name': 'digit'},
+      "'digit'; allowed: digits, folder, npz, tfds; did.*'digits'",
+    ),
+    ({'name': 'imagenet'}, "'imagenet'; allowed: digits, folder, npz, tfds$"),
     ({'name': 3}, 'unknown data set 3'),
-    ({}, 'unknown data set None; allowed: digits, npz, tfds'),
+    ({}, 'unknown data set None; allowed: digits, folder, npz, tfds'),
     ({'name': 'npz'}, "'npz' needs the field 'path'"),
     ({'name': 'npz', 'paht': 'a'}, "'npz' 'paht'; allowed: path, cla.*'path'"),
     ({'name': 'digits', 'path': 'a'}, "'digits' 'path'; allowed: classes$"),
