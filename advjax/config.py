@@ -129,6 +129,10 @@ def default_config() -> config_dict.ConfigDict:
     # The pixel range that perturbed images are clipped to; None: no clip.
     bounds=(0.0, 1.0),
     batch_size=64,
+    # Above 1: accuracy is also counted among the k likeliest classes.
+    top_k=1,
+    # What compare measures besides attacks: see advjax.reporting.shifts.
+    shifts=(),
   )
   return config
 
@@ -330,6 +334,7 @@ def check_config(config: Mapping[str, Any]) -> None:
   check_range(
     'evaluation.batch_size', evaluation['batch_size'], 1, integer=True
   )
+  check_range('evaluation.top_k', evaluation['top_k'], 1, integer=True)
   check_range('evaluation.epsilon', evaluation['epsilon'], 0.0)
   _check_bounds(evaluation['bounds'])
   if not evaluation['epsilons']:

@@ -11,7 +11,7 @@ from absl import flags
 from ml_collections import config_dict
 
 from advjax import cli, data
-from advjax.config import check_config, member_config, seed_configs
+from advjax.config import check_config, check_range, member_config, seed_configs
 from advjax.evaluation.attack_specs import AnyAttack
 from advjax.evaluation.members import (
   Evaluation,
@@ -114,6 +114,7 @@ def _attack_members(
       key=jax.random.key(seed),
       batch_size=config.evaluation.batch_size,
       devices=devices,
+      top_k=config.evaluation.top_k,
     )
     found.append(evaluation._replace(images={}) if found else evaluation)
   return found
@@ -189,6 +190,10 @@ def run_members(
   _check_seeds(configs)
   dataset = data.load(config.dataset)
   evaluation = config.evaluation
+  check_range(
+    'evaluation.top_k', evaluation.top_k, 1, dataset.num_classes - 1,
+    integer=True,
+  )  # fmt: skip
   attacks = parse_attacks(
     evaluation.attacks, norm=evaluation.norm, bounds=evaluation.bounds
   )

@@ -183,6 +183,7 @@ def evaluate(
     devices=devices,
     folder=path / 'autoattack',
     progress=sys.stderr.isatty(),
+    top_k=first.config.evaluation.top_k,
   )
   parts = measure_extras(
     members,

@@ -147,6 +147,7 @@ def test_check_range(value, integer, fine):
     ('evaluation.epsilon', -0.1, r'evaluation.epsilon = -0.1; allowed'),
     ('evaluation.epsilons', (0.1, -0.2), r'evaluation.epsilons\[1\] = -0.2'),
     ('evaluation.epsilons', (), r'evaluation.epsilons = \(\); allowed'),
+    ('evaluation.top_k', 0, r'evaluation.top_k = 0; allowed: an integer >= 1'),
     ('report_checkpoint', 'bset', r"'bset'.*did you mean 'best'"),
     ('report_checkpoint', 'best', r'best.* needs num_validation > 0'),
   ],

@@ -9,6 +9,7 @@ attacks the rows of its own, and all of them return the same.
 import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,8 @@ from advjax.attacks.callables import Callee
 from advjax.evaluation.attack_specs import FullAttack, MinimalAttack
 from advjax.evaluation.autoattack import autoattack, summarise
 from advjax.evaluation.batches import batches, check_images, check_labels
-from advjax.evaluation.logits import Devices, own_devices, predict
+from advjax.evaluation.logits import Devices, own_devices
+from advjax.evaluation.top_k import in_top_k, predict_in_top_k
 from advjax.processes.talk import gather, own_ranks
 from advjax.types import Array, LogitsFn
 
@@ -39,24 +41,37 @@ class AttackedPredictions(NamedTuple):
     images: The perturbed images at one of the epsilons, `[N, ...]`.
     autoattack: Of AutoAttack, what it found at each epsilon, as `summarise`
       returns it; empty otherwise.
+    in_top_k: For every network, whether the label is among the k classes that
+      it holds for the likeliest, bool `[E, N]`; empty if k is 1.
   """
 
   predictions: dict[str, np.ndarray]
   sizes: np.ndarray
   images: np.ndarray
   autoattack: tuple[dict[str, Any], ...] = ()
+  in_top_k: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 @functools.lru_cache(maxsize=64)
-def _predict_program(devices: tuple[jax.Device, ...]) -> Callable:
-  """Predicts `[E, B, ...]` images, one batch after the other."""
+def _predict_program(devices: tuple[jax.Device, ...], top_k: int) -> Callable:
+  """Predicts `[E, B, ...]` images, one batch after the other.
 
-  def predict(images: Array, network: Callee) -> Array:
-    return jax.lax.map(
-      lambda images: network(images).argmax(-1).astype(jnp.int32), images
-    )
+  Returns the classes, and with top_k above 1 also whether the label is in it.
+  """
 
-  return jax.pmap(predict, in_axes=(0, None), devices=list(devices))
+  def predict(
+    images: Array, labels: Array, network: Callee
+  ) -> tuple[Array, ...]:
+    def at_epsilon(images: Array) -> tuple[Array, ...]:
+      logits = network(images)
+      classes = logits.argmax(-1).astype(jnp.int32)
+      if top_k == 1:
+        return (classes,)
+      return classes, in_top_k(logits, labels, top_k)
+
+    return jax.lax.map(at_epsilon, images)
+
+  return jax.pmap(predict, in_axes=(0, 0, None), devices=list(devices))
 
 
 @functools.lru_cache(maxsize=64)
@@ -117,6 +132,7 @@ def attack_and_predict(
   devices: Devices | None = None,
   save_as: pathlib.Path | None = None,
   progress: bool = False,
+  top_k: int = 1,
 ) -> AttackedPredictions:
   """Attacks one network at many epsilons, and asks several for the class.
 
@@ -143,12 +159,14 @@ def attack_and_predict(
     save_as: Where AutoAttack saves what it has found, to go on from; a file for
       each epsilon, whose names begin like this.
     progress: Whether AutoAttack draws a progress bar.
+    top_k: With k above 1 the result also says where the label is among the k
+      likeliest classes, on the same images.
 
   Returns:
     Predictions, sizes and images.
 
   Raises:
-    ValueError: if images, labels or epsilons are not as described.
+    ValueError: if images, labels, epsilons or top_k are not as described.
 
   Example:
     >>> import numpy as np
@@ -180,14 +198,15 @@ def attack_and_predict(
     return _autoattack_and_predict(
       source, targets, attack, images, labels, epsilons,
       key=key, kept=kept, batch_size=batch_size, devices=devices,
-      save_as=save_as, progress=progress,
+      save_as=save_as, progress=progress, top_k=top_k,
     )  # fmt: skip
   own = own_ranks(devices)
   program = _attack_program(attack, norm, own_devices(devices))
-  ask = _predict_program(own_devices(devices))
+  ask = _predict_program(own_devices(devices), top_k)
   networks = {name: Callee.of(target) for name, target in targets.items()}
   radii = np.asarray(epsilons, np.float32)
-  predictions: dict[str, list[np.ndarray]] = {name: [] for name in targets}
+  # Member -> the parts of its predictions, and of what is in the top k.
+  found: dict[str, list[list[np.ndarray]]] = {name: [] for name in targets}
   all_sizes, all_images = [], []
   for batch in batches(images, labels, size, len(devices)):
     perturbed, sizes = program(
@@ -200,13 +219,20 @@ def attack_and_predict(
     )
     merge = functools.partial(_merge, devices=devices, num_real=batch.num_real)
     for name, network in networks.items():
-      predictions[name].append(merge(ask(perturbed, network)))
+      said = ask(perturbed, batch.labels[own], network)
+      found[name].append([merge(each) for each in said])
     all_sizes.append(merge(sizes))
     all_images.append(merge(np.asarray(perturbed)[:, kept, None])[0])
+  # Of each member its predictions and, where asked for, what is in the top k.
+  whole = {
+    name: [np.concatenate(each, 1) for each in zip(*parts, strict=True)]
+    for name, parts in found.items()
+  }
   return AttackedPredictions(
-    {name: np.concatenate(parts, 1) for name, parts in predictions.items()},
+    {name: parts[0] for name, parts in whole.items()},
     np.concatenate(all_sizes, 1),
     np.concatenate(all_images),
+    in_top_k={n: parts[1] for n, parts in whole.items() if top_k > 1},
   )
 
 
@@ -224,9 +250,11 @@ def _autoattack_and_predict(
   devices: Devices,
   save_as: pathlib.Path | None,
   progress: bool,
+  top_k: int,
 ) -> AttackedPredictions:
   """As `attack_and_predict`, by AutoAttack at one epsilon after the other."""
   predictions: dict[str, list[np.ndarray]] = {name: [] for name in targets}
+  found: dict[str, list[np.ndarray]] = {name: [] for name in targets}
   sizes, summaries, images_kept = [], [], images
   for index, epsilon in enumerate(epsilons):
     result = autoattack(
@@ -246,9 +274,11 @@ def _autoattack_and_predict(
       progress=progress,
     )
     for name, target in targets.items():
-      predictions[name].append(
-        predict(target, result.images, devices=devices, check=False)
+      classes, in_it = predict_in_top_k(
+        target, result.images, labels, top_k, devices=devices, check=False
       )
+      predictions[name].append(classes)
+      found[name].append(in_it)
     delta = result.images.astype(np.float32) - images.astype(np.float32)
     sizes.append(np.asarray(norms.get(attack.norm).size(delta)))
     summaries.append(summarise(result, epsilon, attack.norm, attack.version))
@@ -259,6 +289,7 @@ def _autoattack_and_predict(
     np.stack(sizes),
     images_kept,
     tuple(summaries),
+    {name: np.stack(parts) for name, parts in found.items() if top_k > 1},
   )
 
 

@@ -14,12 +14,29 @@ from advjax.evaluation.attack_specs import (
   parse_attack,
 )
 from advjax.evaluation.attacked import AttackedPredictions, attack_and_predict
-from advjax.evaluation.logits import Devices, predict
+from advjax.evaluation.logits import Devices
+from advjax.evaluation.top_k import predict_in_top_k
 from advjax.types import Array, LogitsFn
 
 # On larger test sets the curves over epsilon are made on so many images; the
 # headline epsilon always on all of them.
 _MAX_CURVE_IMAGES = 1000
+
+
+class TopK(NamedTuple):
+  """Whether labels are among the k classes that members hold for likeliest.
+
+  Attributes:
+    k: How many classes, 2 or more.
+    clean: Member -> bool `[N]`, on the clean images.
+    headline: (source, attack) -> member -> bool `[N]`, at the headline epsilon.
+    curves: (source, attack) -> member -> bool `[E, M]`.
+  """
+
+  k: int
+  clean: dict[str, np.ndarray]
+  headline: dict[tuple[str, str], dict[str, np.ndarray]]
+  curves: dict[tuple[str, str], dict[str, np.ndarray]]
 
 
 class Evaluation(NamedTuple):
@@ -41,6 +58,7 @@ class Evaluation(NamedTuple):
     attacks: Attack -> what it is.
     epsilon: The headline epsilon.
     epsilons: Those of the curves.
+    in_top_k: The same of the k likeliest classes; None if k is 1.
   """
 
   clean: dict[str, np.ndarray]
@@ -53,6 +71,7 @@ class Evaluation(NamedTuple):
   attacks: dict[str, AnyAttack]
   epsilon: float
   epsilons: tuple[float, ...]
+  in_top_k: TopK | None = None
 
 
 def parse_attacks(
@@ -110,6 +129,7 @@ def evaluate_members(
   devices: Devices,
   folder: pathlib.Path | None = None,
   progress: bool = False,
+  top_k: int = 1,
 ) -> Evaluation:
   """Attacks every member, and asks all members about every image made.
 
@@ -125,6 +145,7 @@ def evaluate_members(
     devices: The devices.
     folder: Where AutoAttack saves what it has found, to go on from.
     progress: Whether AutoAttack draws progress bars.
+    top_k: With k above 1 `in_top_k` is filled, on the same images.
 
   Returns:
     All predictions.
@@ -151,12 +172,19 @@ def evaluate_members(
   """
   share: dict[str, Any] = {'batch_size': batch_size, 'devices': devices}
   clean = {
-    name: predict(fn, images, batch_size=batch_size or 64, devices=devices)
+    name: predict_in_top_k(
+      fn, images, labels, top_k, batch_size=batch_size or 64, devices=devices
+    )
     for name, fn in members.items()
   }
-  result = Evaluation(
-    clean, {}, {}, {}, {}, {}, {}, dict(attacks), epsilon, tuple(epsilons)
+  in_top_k = TopK(
+    top_k, {name: each[1] for name, each in clean.items()}, {}, {}
   )
+  result = Evaluation(
+    {name: each[0] for name, each in clean.items()},
+    {}, {}, {}, {}, {}, {}, dict(attacks), epsilon, tuple(epsilons),
+    in_top_k if top_k > 1 else None,
+  )  # fmt: skip
   for attack_name, attack in attacks.items():
     for source, source_fn in members.items():
       pair = source, attack_name
@@ -169,18 +197,17 @@ def evaluate_members(
         norm=attack.norm,
         save_as=folder and folder / f'{source}_{attack_name}',
         progress=progress,
+        top_k=top_k,
         **share,
       )
       curve, headline = _curve_and_headline(
         run, attack, images, labels, epsilon, epsilons
       )
-      result.curves[pair] = {
-        name: values[: len(epsilons)]
-        for name, values in curve.predictions.items()
-      }
-      result.headline[pair] = {
-        name: values[0] for name, values in headline.predictions.items()
-      }
+      count = len(epsilons)
+      result.curves[pair] = _at(curve.predictions, slice(count))
+      result.headline[pair] = _at(headline.predictions, 0)
+      in_top_k.curves[pair] = _at(curve.in_top_k, slice(count))
+      in_top_k.headline[pair] = _at(headline.in_top_k, 0)
       result.images[pair] = headline.images
       result.max_sizes[pair] = float(headline.sizes[0].max())
       result.autoattack[pair] = list(curve.autoattack)
@@ -188,6 +215,12 @@ def evaluate_members(
         wrong = curve.predictions[source][-1] != labels[: len(curve.sizes[-1])]
         result.distances[pair] = np.where(wrong, curve.sizes[-1], np.inf)
   return result
+
+
+def _at(
+  values: Mapping[str, np.ndarray], index: int | slice
+) -> dict[str, np.ndarray]:
+  return {name: each[index] for name, each in values.items()}
 
 
 def _curve_and_headline(
@@ -212,12 +245,11 @@ def _curve_and_headline(
   curve = run(images[:count], labels[:count], radii, kept=kept)
   if many:
     return curve, run(images, labels, [epsilon])
+  at = slice(kept, kept + 1)
   return curve, curve._replace(
-    predictions={
-      name: values[kept : kept + 1]
-      for name, values in curve.predictions.items()
-    },
-    sizes=curve.sizes[kept : kept + 1],
+    predictions=_at(curve.predictions, at),
+    sizes=curve.sizes[at],
+    in_top_k=_at(curve.in_top_k, at),
   )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from advjax.evaluation.members import Evaluation
+from advjax.evaluation.members import Evaluation, TopK
 from advjax.processes.place import find_place
 from advjax.reporting.values import accuracy_interval
 
@@ -64,8 +64,21 @@ def command_line() -> str:
   return shlex.join([*program, *sys.argv[1:]])
 
 
-def _accuracy(name: str, correct: Sequence[np.ndarray]) -> dict[str, Any]:
-  """One network's accuracy, or the mean over those of several seeds."""
+def accuracy_entry(name: str, correct: Sequence[np.ndarray]) -> dict[str, Any]:
+  """Returns one network's accuracy, or the mean over those of several seeds.
+
+  Args:
+    name: What it is called.
+    correct: For each seed, which images are classified correctly, bool `[N]`.
+
+  Returns:
+    The accuracy as `name`, its interval as `<name>_ci`, and of several seeds
+    the sample standard deviation as `<name>_std`.
+
+  Example:
+    >>> accuracy_entry('accuracy', [np.array([True, False])])['accuracy']
+    0.5
+  """
   accuracies = [float(each.mean()) for each in correct]
   value = statistics.fmean(accuracies)
   entry: dict[str, Any] = {
@@ -78,27 +91,51 @@ def _accuracy(name: str, correct: Sequence[np.ndarray]) -> dict[str, Any]:
 
 
 def _attacked(
-  source: str,
-  predictions: Sequence[Mapping[str, np.ndarray]],
+  evaluations: Sequence[Evaluation],
+  pair: tuple[str, str],
   labels: np.ndarray,
+  point: int | None = None,
 ) -> dict[str, Any]:
-  """White box for the source, transfer for all other members."""
-  entries = {
-    name: _accuracy(
-      'accuracy',
-      [each[name] == labels[: len(each[name])] for each in predictions],
-    )
-    for name in predictions[0]
+  """White box and transfer at a point of the curve, or at the headline."""
+
+  def at_point(part: Evaluation | TopK) -> dict[str, np.ndarray]:
+    if point is None:
+      return part.headline[pair]
+    return {name: each[point] for name, each in part.curves[pair].items()}
+
+  correct = [
+    {name: v == labels[: len(v)] for name, v in at_point(each).items()}
+    for each in evaluations
+  ]
+  in_top_k = [at_point(each.in_top_k) for each in evaluations if each.in_top_k]
+  result = _own_and_others(pair[0], correct, '')
+  return result | (
+    _own_and_others(pair[0], in_top_k, '_top_k') if in_top_k else {}
+  )
+
+
+def _own_and_others(
+  source: str, correct: Sequence[Mapping[str, np.ndarray]], ending: str
+) -> dict[str, Any]:
+  """White box for the source, transfer for all other members.
+
+  `correct` says for each seed which images which member gets right.
+  """
+  result = accuracy_entry(
+    f'white_box{ending}', [each[source] for each in correct]
+  )
+  # Every number of the white box has one of transfer for each other member.
+  transfer: dict[str, Any] = {
+    key.replace('white_box', 'transfer'): {} for key in result
   }
-  own = entries.pop(source)
-  result = {
-    key.replace('accuracy', 'white_box'): value for key, value in own.items()
-  }
-  for key in own:
-    result[key.replace('accuracy', 'transfer')] = {
-      name: entry[key] for name, entry in entries.items()
-    }
-  return result
+  for name in correct[0]:
+    if name != source:
+      entry = accuracy_entry(
+        f'transfer{ending}', [each[name] for each in correct]
+      )
+      for key, value in entry.items():
+        transfer[key][name] = value
+  return result | transfer
 
 
 def robustness_report(
@@ -115,39 +152,36 @@ def robustness_report(
     `clean_accuracy` and, per attack made with this member's gradients,
     `robust_accuracy`; accuracies are fractions with a 95 % interval over the
     images beside each, as `..._ci`. Of several seeds they are the means, with
-    the sample standard deviation over the seeds as `..._std`.
+    the sample standard deviation over the seeds as `..._std`. Where labels
+    were looked for in the top k, also `top_k`, `clean_top_k_accuracy`, and
+    `white_box_top_k` and `transfer_top_k` of every attack.
   """
   first = evaluations[0]
-  report = _accuracy(
+  report = accuracy_entry(
     'clean_accuracy', [each.clean[member] == labels for each in evaluations]
   )
+  if first.in_top_k:
+    report['top_k'] = first.in_top_k.k
+    report |= accuracy_entry(
+      'clean_top_k_accuracy',
+      [each.in_top_k.clean[member] for each in evaluations if each.in_top_k],
+    )
   report['robust_accuracy'] = attacks = {}
   for name, attack in first.attacks.items():
-    curves = [each.curves[member, name] for each in evaluations]
+    pair = member, name
     curve = [
-      {
-        'epsilon': epsilon,
-        **_attacked(
-          member,
-          [{k: v[i] for k, v in values.items()} for values in curves],
-          labels,
-        ),
-      }
-      for i, epsilon in enumerate(first.epsilons)
+      {'epsilon': epsilon, **_attacked(evaluations, pair, labels, point)}
+      for point, epsilon in enumerate(first.epsilons)
     ]
     attacks[name] = {
       **attack.settings(first.epsilon),
       'epsilon': first.epsilon,
       'norm': attack.norm,
       'bounds': attack.bounds and list(attack.bounds),
-      'max_perturbation': max(
-        each.max_sizes[member, name] for each in evaluations
-      ),
-      **_attacked(
-        member, [each.headline[member, name] for each in evaluations], labels
-      ),
+      'max_perturbation': max(each.max_sizes[pair] for each in evaluations),
+      **_attacked(evaluations, pair, labels),
       'curve': curve,
-      'curve_num_images': min(len(labels), curves[0][member].shape[1]),
+      'curve_num_images': min(len(labels), first.curves[pair][member].shape[1]),
     }
   return report
 
