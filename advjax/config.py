@@ -82,6 +82,24 @@ def default_config() -> config_dict.ConfigDict:
   config.objective = config_dict.create(name='standard')
   # The traced numbers: learning_rate, and those that the objective reads.
   config.hparams = config_dict.create(learning_rate=1e-3)
+  # Of training images, on the device; 0 is off: docs/augmentation.md.
+  config.augmentation = config_dict.create(
+    crop_padding=0,
+    resized_crop=0.0,
+    resized_crop_ratio=4 / 3,
+    horizontal_flip=0.0,
+    vertical_flip=0.0,
+    brightness=0.0,
+    contrast=0.0,
+    saturation=0.0,
+    hue=0.0,
+    gaussian=0.0,
+    poisson=0.0,
+    salt_and_pepper=0.0,
+    cutout=0,
+    mixup=0.0,
+    cutmix=0.0,
+  )
   # How hparams.multiplier falls with the steps: see advjax.training.decay.
   config.multiplier_decay = config_dict.create(
     name='constant',

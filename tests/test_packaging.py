@@ -20,6 +20,7 @@ EXTRAS = PROJECT['optional-dependencies']
 DISTRIBUTIONS = {
   'PIL': 'pillow',
   'absl': 'absl-py',
+  'dm_pix': 'dm-pix',
   'haiku': 'dm-haiku',
   'ml_collections': 'ml-collections',
   'orbax': 'orbax-checkpoint',

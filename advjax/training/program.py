@@ -13,6 +13,7 @@ import jax
 import optax
 from ml_collections import config_dict
 
+from advjax.augmentation import create_augmentation
 from advjax.config import default_config
 from advjax.models import Model, create_model
 from advjax.training.at_once import make_train_runs
@@ -37,6 +38,7 @@ OWN_FIELDS = ('seed', 'hparams', 'init_from')
 _COMMON_FIELDS = frozenset(default_config()) - {'seeds', *OWN_FIELDS}
 # What the steps depend on, besides the network and the sizes.
 _STEP_FIELDS = (
+  'augmentation',
   'objective',
   'optimizer',
   'schedule',
@@ -94,6 +96,7 @@ def common_fields(config: config_dict.ConfigDict) -> dict[str, Any]:
 def shared_program(
   config: Mapping[str, Any],
   num_classes: int,
+  image_shape: Sequence[int],
   plan: StepPlan,
   devices: Sequence[jax.Device],
 ) -> Program:
@@ -102,6 +105,7 @@ def shared_program(
   Args:
     config: A training config.
     num_classes: Classes.
+    image_shape: `(H, W, C)` of the images.
     plan: Sizes.
     devices: The devices.
 
@@ -109,12 +113,15 @@ def shared_program(
     The program; what is compiled on its first use stays for the next run.
 
   Raises:
-    ValueError: for a model, objective, optimizer or schedule that is wrong.
+    ValueError: for a model, augmentation, objective, optimizer or schedule
+      that is wrong.
 
   Example:
     >>> plan = StepPlan(num_examples=100, batch_size=10, num_devices=1)
     >>> one, other = (
-    ...   shared_program(default_config(), 10, plan, jax.devices()[:1])
+    ...   shared_program(
+    ...     default_config(), 10, (8, 8, 1), plan, jax.devices()[:1]
+    ...   )
     ...   for _ in range(2)
     ... )
     >>> one.train_steps is other.train_steps
@@ -124,7 +131,10 @@ def shared_program(
   placed = tuple(devices)
   batch_size = frozen.evaluation.batch_size
   model = _model(frozen.model, num_classes, plan.teams)
-  steps = config_dict.FrozenConfigDict({f: frozen[f] for f in _STEP_FIELDS})
+  steps = config_dict.FrozenConfigDict(
+    {field: frozen[field] for field in _STEP_FIELDS}
+    | {'num_classes': num_classes, 'image_shape': tuple(image_shape)}
+  )
   check_unfreezing(frozen.unfreezing, model)
   objective, optimizer, train_steps, train_runs = _steps(
     model, steps, plan, placed, 0
@@ -184,7 +194,10 @@ def _steps(
     teams=plan.teams,
     num_frozen=num_frozen,
   )
-  steps = make_train_steps(step, plan)
+  augment = create_augmentation(
+    config.augmentation, config.image_shape, config.num_classes
+  )
+  steps = make_train_steps(step, plan, augment)
   runs = make_train_runs(steps, batched=devices[0].platform != 'cpu')
   return (
     objective,

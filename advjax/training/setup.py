@@ -121,7 +121,10 @@ def create_training(
     len(train_split.labels), config.num_validation, config.seed
   )
   plan = StepPlan(len(train_rows), config.batch_size, team_size, num_teams)
-  program = shared_program(config, dataset.num_classes, plan, devices)
+  image_shape = train_split.images.shape[1:]
+  program = shared_program(
+    config, dataset.num_classes, image_shape, plan, devices
+  )
   init_key, train_key = jax.random.split(jax.random.key(config.seed))
   watched = held_out if config.num_validation else train_rows
   watched = watched[: config.monitor.num_images]

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from advjax.augmentation import Augment
 from advjax.data import to_float
 from advjax.training.decay import Decay
 from advjax.training.objectives import Metrics, Objective
@@ -86,21 +87,36 @@ def _take_batch(
   position: Array,
   key: Array,
   plan: StepPlan,
+  augment: Augment | None,
 ) -> tuple[dict[str, Array], Array, Array]:
   """This device's rows of a batch, their mask and their keys.
 
   Padding repeats real examples, with weight 0.
   """
+
+  def take(order: Array) -> tuple[Array, Array, Array]:
+    indices = permutation[order]
+    return indices, to_float(data['image'][indices]), data['label'][indices]
+
+  def draw(keys: Array) -> tuple[Array, Array]:
+    places = jax.vmap(
+      lambda key: jax.random.randint(key, (), 0, plan.num_examples)
+    )(keys)
+    _, images, labels = take(places)
+    return images, labels
+
   rank %= plan.num_devices
   rows = rank * plan.rows_per_device + jnp.arange(plan.rows_per_device)
   order = position * plan.batch_size + rows
   mask = (rows < plan.batch_size) & (order < plan.num_examples)
-  indices = permutation[order % plan.num_examples]
+  indices, images, labels = take(order % plan.num_examples)
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+  if augment is not None:
+    images, labels = augment(images, labels, keys, draw)
   mask = mask.astype(jnp.float32)
   batch = {
-    'image': to_float(data['image'][indices]),
-    'label': data['label'][indices],
+    'image': images,
+    'label': labels,
     'weight': mask / _psum(mask.sum(), plan.teams),
   }
   return batch, mask, keys
@@ -248,7 +264,9 @@ def make_train_step(
   return train_step
 
 
-def make_train_steps(train_step: Callable, plan: StepPlan) -> Callable:
+def make_train_steps(
+  train_step: Callable, plan: StepPlan, augment: Augment | None = None
+) -> Callable:
   """Builds the compiled loop: shuffling and many steps in one program.
 
   The number of steps is an argument, not a constant: one compile serves
@@ -257,6 +275,7 @@ def make_train_steps(train_step: Callable, plan: StepPlan) -> Callable:
   Args:
     train_step: From `make_train_step`.
     plan: Sizes.
+    augment: From `create_augmentation`; None leaves the images as they are.
 
   Returns:
     `train_steps(rank, state, data, inputs, num_steps) -> (state, history)`
@@ -288,7 +307,7 @@ def make_train_steps(train_step: Callable, plan: StepPlan) -> Callable:
       position = state.step % plan.steps_per_epoch
       key = jax.random.fold_in(draw_key, state.step)
       batch, mask, keys = _take_batch(
-        rank, data, permutation, position, key, plan
+        rank, data, permutation, position, key, plan, augment
       )
       return train_step(state, batch, mask, inputs.hparams, keys)
 

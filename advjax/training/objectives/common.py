@@ -23,7 +23,12 @@ def shares(batch: Mapping[str, Array]) -> Array:
 
 
 def accuracy(logits: Array, labels: Array) -> Array:
-  """1 where the prediction is the label, else 0, `[B]`."""
+  """1 where the prediction is the label, else 0, `[B]`.
+
+  Of labels that are shares of the classes, `[B, K]`, the largest counts.
+  """
+  if labels.ndim == 2:
+    labels = labels.argmax(-1)
   return (logits.argmax(-1) == labels).astype(jnp.float32)
 
 
