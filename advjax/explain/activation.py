@@ -1,0 +1,137 @@
+"""Images that a network invents: what it would like to see of a class."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advjax.attacks import checks
+from advjax.attacks import inputs as attack_inputs
+from advjax.attacks.callables import compile_per_callable
+from advjax.explain import inputs
+from advjax.types import Array, ArrayLike, LogitsFn
+
+
+def activation_maximization(
+  logits_fn: LogitsFn,
+  classes: Array,
+  shape: Sequence[int],
+  *,
+  num_steps: int = 256,
+  step_size: ArrayLike = 0.02,
+  l2_penalty: ArrayLike = 0.0,
+  variation_penalty: ArrayLike = 0.02,
+  jitter: int = 2,
+  key: Array,
+) -> Array:
+  """Climbs from noise to an image that maximises the logit of a class.
+
+  Maximises `logit[y](x) - l2 * |x - 1/2|^2 - tv * sum |differences of
+  neighbours|` in [0, 1] by steps along the gradient, each of the same root mean
+  square: `x <- clip(x + step_size * g / rms(g))`. Before each step the image is
+  shifted by up to `jitter` pixels at random, and back after it, so that no
+  pixel matters by itself.
+
+  Erhan et al. 2009, Visualizing higher-layer features of a deep network;
+  Simonyan et al. 2013, arXiv 1312.6034.
+
+  Args:
+    logits_fn: Images `[B, H, W, C]` in [0, 1] to logits `[B, K]`.
+    classes: int `[B]`; one image is made for each.
+    shape: Height, width and channels of the images.
+    num_steps: Steps, at least 1; static.
+    step_size: Mean change of a pixel in a step; may be traced, as the
+      penalties.
+    l2_penalty: Weight of the squared distance from gray.
+    variation_penalty: Weight of the total variation.
+    jitter: Largest shift, in pixels; static.
+    key: One key, folded with the row, or `[B]` keys.
+
+  Returns:
+    float32 `[B, H, W, C]` in [0, 1].
+
+  Raises:
+    ValueError: if an argument is not as above.
+
+  Example:
+    >>> logits_fn = lambda images: images.mean((1, 2))
+    >>> images = activation_maximization(
+    ...   logits_fn,
+    ...   jnp.array([0]),
+    ...   (2, 2, 1),
+    ...   num_steps=40,
+    ...   key=jax.random.key(0),
+    ... )
+    >>> bool((images > 0.95).all())
+    True
+  """
+  checks.check_callable('logits_fn', logits_fn)
+  if len(shape) != 3 or min(shape) < 1:
+    raise ValueError(
+      f'shape must be (height, width, channels), each at least 1; got {shape!r}'
+    )
+  classes = inputs.check_labels(classes, len(classes))
+  checks.check_key(key, len(classes))
+  example = np.zeros((len(classes), *shape), np.float32)
+  checks.check_classes(logits_fn, (example,), classes=classes)
+  if not isinstance(jitter, int) or jitter < 0:
+    raise ValueError(
+      f'jitter must be a Python integer of at least 0; got {jitter!r}'
+    )
+  numbers = {
+    'step_size': step_size,
+    'l2_penalty': l2_penalty,
+    'variation_penalty': variation_penalty,
+  }
+  return _climb(
+    logits_fn,
+    classes,
+    key,
+    *(checks.number(n, value, jnp.float32) for n, value in numbers.items()),
+    shape=tuple(int(size) for size in shape),
+    num_steps=checks.count('num_steps', num_steps),
+    jitter=jitter,
+  )
+
+
+def _run(
+  logits_fn: LogitsFn,
+  classes: Array,
+  key: Array,
+  step_size: Array,
+  l2_penalty: Array,
+  variation_penalty: Array,
+  *,
+  shape: tuple[int, int, int],
+  num_steps: int,
+  jitter: int,
+) -> Array:
+  keys = attack_inputs.example_keys(key, len(classes))
+
+  def score(images: Array, shifts: Array) -> Array:
+    shifted = jax.vmap(lambda x, s: jnp.roll(x, s, (0, 1)))(images, shifts)
+    logits = inputs.class_logits(logits_fn(shifted), classes)
+    distance = jnp.sum((images - 0.5) ** 2)
+    variation = jnp.abs(jnp.diff(images, axis=1)).sum()
+    variation += jnp.abs(jnp.diff(images, axis=2)).sum()
+    return logits.sum() - l2_penalty * distance - variation_penalty * variation
+
+  def step(images: Array, t: Array) -> tuple[Array, None]:
+    step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t + 1)
+    shifts = jax.vmap(
+      lambda k: jax.random.randint(k, (2,), -jitter, jitter + 1)
+    )(step_keys)
+    gradient = jax.grad(score)(images, shifts).astype(jnp.float32)
+    size = jnp.sqrt(jnp.mean(gradient**2, axis=(1, 2, 3), keepdims=True))
+    direction = gradient / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
+    return jnp.clip(images + step_size * direction, 0, 1), None
+
+  start_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
+  noise = jax.vmap(lambda k: jax.random.normal(k, shape))(start_keys)
+  images = jnp.clip(0.5 + 0.05 * noise, 0, 1)
+  images, _ = jax.lax.scan(step, images, jnp.arange(num_steps))
+  return images
+
+
+_climb = compile_per_callable(_run, ('shape', 'num_steps', 'jitter'))

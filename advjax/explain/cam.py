@@ -1,0 +1,191 @@
+"""Class activation maps: where in the image the evidence for a class lies."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from advjax.attacks import checks
+from advjax.attacks.callables import Callee, compile_per_callable
+from advjax.explain import inputs
+from advjax.types import Array
+
+FeaturesFn = Callable[[Array], Array]
+HeadFn = Callable[[Array], Array]
+
+
+def grad_cam(
+  features_fn: FeaturesFn,
+  head_fn: HeadFn,
+  images: Array,
+  labels: Array,
+  *,
+  signed: bool = False,
+  upsample: bool = True,
+) -> Array:
+  """Feature maps, each weighted by the mean gradient of the logit at it.
+
+  `L = max(sum_k a_k A_k, 0)` with `a_k = mean_ij d logit[y] / d A_kij`, where A
+  are the feature maps.
+
+  Selvaraju et al. 2016, arXiv 1610.02391.
+
+  Args:
+    features_fn: Images `[B, H, W, C]` to feature maps `[B, h, w, K]`, by
+      custom those of the last convolution.
+    head_fn: Feature maps to logits `[B, N]`.
+    images: Floating `[B, H, W, C]`.
+    labels: The classes to explain, int `[B]`.
+    signed: Whether negative values, which speak against the class, are kept;
+      static.
+    upsample: Whether the map is brought to the size of the image, bilinearly;
+      static.
+
+  Returns:
+    `[B, H, W]`, or `[B, h, w]` where it is not upsampled; in the dtype of the
+    images.
+
+  Raises:
+    ValueError: if an argument is not as above.
+
+  Example:
+    >>> features_fn = lambda images: images[:, ::2, ::2]
+    >>> head_fn = lambda maps: maps.mean((1, 2)) @ jnp.array([[4.0, -4.0]])
+    >>> images, labels = jnp.ones((2, 4, 4, 1)), jnp.array([0, 1])
+    >>> grad_cam(features_fn, head_fn, images, labels).mean((1, 2))
+    Array([1., 0.], dtype=float32)
+  """
+  checks.check_callable('features_fn', features_fn)
+  checks.check_callable('head_fn', head_fn)
+  images = inputs.check_images(images)
+  labels = inputs.check_labels(labels, len(images))
+  return _grad_cam(
+    features_fn,
+    Callee.of(head_fn),
+    images,
+    labels,
+    signed=bool(signed),
+    upsample=bool(upsample),
+  )
+
+
+def cam(
+  features_fn: FeaturesFn,
+  class_weights: Array,
+  images: Array,
+  labels: Array,
+  *,
+  upsample: bool = True,
+) -> Array:
+  """Feature maps, each weighted by the class's weight behind global pooling.
+
+  `M = sum_k w_ky A_k`. It is signed: positive values speak for the class,
+  negative ones against it. As the logit is `sum_k w_ky mean_ij A_kij + b_y`,
+  the mean of the map (not upsampled) plus the bias is the logit.
+
+  Zhou et al. 2015, arXiv 1512.04150.
+
+  Args:
+    features_fn: Images `[B, H, W, C]` to the feature maps `[B, h, w, K]` that
+      are averaged over all places.
+    class_weights: Kernel of the dense layer on these averages, `[K, N]`.
+    images: Floating `[B, H, W, C]`.
+    labels: The classes to explain, int `[B]`.
+    upsample: Whether the map is brought to the size of the image, bilinearly;
+      static.
+
+  Returns:
+    `[B, H, W]`, or `[B, h, w]` where it is not upsampled; in the dtype of the
+    images.
+
+  Raises:
+    ValueError: if an argument is not as above.
+
+  Example:
+    >>> images = jnp.ones((1, 4, 4, 2))
+    >>> weights = jnp.array([[1.0, 0.0], [2.0, 5.0]])
+    >>> cam(lambda images: images, weights, images, jnp.array([0]))[0, 0]
+    Array([3., 3., 3., 3.], dtype=float32)
+  """
+  checks.check_callable('features_fn', features_fn)
+  if getattr(class_weights, 'ndim', None) != 2:
+    raise ValueError(
+      'class_weights must be an array [K, N], the kernel of the dense layer '
+      'behind global average pooling; got '
+      f'{getattr(class_weights, "shape", class_weights)}'
+    )
+  images = inputs.check_images(images)
+  labels = inputs.check_labels(labels, len(images))
+  num_classes = class_weights.shape[1]
+  if checks.is_concrete(labels) and labels.size:
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+      raise ValueError(
+        f'labels must lie in [0, {num_classes}), the classes of class_weights; '
+        f'got values from {low} to {high}'
+      )
+  return _cam(
+    features_fn, class_weights, images, labels, upsample=bool(upsample)
+  )
+
+
+def _run_grad_cam(
+  features_fn: FeaturesFn,
+  head_fn: HeadFn,
+  images: Array,
+  labels: Array,
+  *,
+  signed: bool,
+  upsample: bool,
+) -> Array:
+  maps = _feature_maps(features_fn, images)
+
+  def total(maps: Array) -> Array:
+    return inputs.class_logits(head_fn(maps), labels).sum()
+
+  weights = jax.grad(total)(maps).astype(inputs.wide(maps)).mean((1, 2))
+  weighted = jnp.einsum('bijk,bk->bij', maps.astype(weights.dtype), weights)
+  if not signed:
+    weighted = jnp.maximum(weighted, 0)
+  return _sized(weighted, images, upsample)
+
+
+def _run_cam(
+  features_fn: FeaturesFn,
+  class_weights: Array,
+  images: Array,
+  labels: Array,
+  *,
+  upsample: bool,
+) -> Array:
+  maps = _feature_maps(features_fn, images)
+  if maps.shape[-1] != len(class_weights):
+    raise ValueError(
+      f'class_weights must have a row for each of the {maps.shape[-1]} feature '
+      f'maps; got shape {class_weights.shape}'
+    )
+  dtype = inputs.wide(maps)
+  weights = class_weights.T[labels].astype(dtype)
+  weighted = jnp.einsum('bijk,bk->bij', maps.astype(dtype), weights)
+  return _sized(weighted, images, upsample)
+
+
+def _feature_maps(features_fn: FeaturesFn, images: Array) -> Array:
+  maps: Any = features_fn(images)
+  if getattr(maps, 'ndim', None) != 4 or len(maps) != len(images):
+    raise ValueError(
+      f'features_fn must return [{len(images)}, h, w, K]; got '
+      f'{getattr(maps, "shape", maps)}'
+    )
+  return maps
+
+
+def _sized(maps: Array, images: Array, upsample: bool) -> Array:
+  if upsample:
+    maps = jax.image.resize(maps, images.shape[:3], 'bilinear')
+  return maps.astype(images.dtype)
+
+
+_grad_cam = compile_per_callable(_run_grad_cam, ('signed', 'upsample'))
+_cam = compile_per_callable(_run_cam, ('upsample',))

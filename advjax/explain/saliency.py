@@ -1,0 +1,247 @@
+"""Gradients of a class's logit with respect to the image."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advjax.attacks import checks
+from advjax.attacks import inputs as attack_inputs
+from advjax.attacks.callables import compile_per_callable
+from advjax.explain import inputs
+from advjax.types import Array, ArrayLike, LogitsFn
+
+
+def saliency(logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
+  """The gradient of a class's logit: which pixels speak for it and against it.
+
+  `g_i = d logits_fn(x_i)[y_i] / d x_i`. It is the logit, not the probability:
+  a softmax would mix in what speaks for the other classes. `positive_map` and
+  `negative_map` make the two pictures of it.
+
+  Simonyan et al. 2013, arXiv 1312.6034.
+
+  Args:
+    logits_fn: Images `[B, H, W, C]` to logits `[B, K]`, normalisation
+      included; no example may depend on another one.
+    images: Floating `[B, H, W, C]`.
+    labels: The classes to explain, int `[B]`.
+
+  Returns:
+    `[B, H, W, C]`, in the dtype of the images.
+
+  Raises:
+    ValueError: if an argument is not as above.
+
+  Example:
+    >>> logits_fn = lambda x: jnp.stack([x.sum((1, 2, 3)), x[:, 0, 0, 0]], 1)
+    >>> images, labels = jnp.ones((1, 2, 2, 1)), jnp.array([1])
+    >>> saliency(logits_fn, images, labels)[0, :, :, 0]
+    Array([[1., 0.],
+           [0., 0.]], dtype=float32)
+  """
+  images, labels = inputs.check(logits_fn, images, labels)
+  return _saliency(logits_fn, images, labels)
+
+
+def positive_map(gradient: Array) -> Array:
+  """What speaks for the class: `max_c max(g_c, 0)` over the channels.
+
+  Args:
+    gradient: `[B, H, W, C]`, from any method that returns such.
+
+  Returns:
+    `[B, H, W]`, at least 0.
+
+  Example:
+    >>> positive_map(jnp.array([[[[1.0, -3.0]]]]))
+    Array([[[1.]]], dtype=float32)
+  """
+  return jnp.max(jnp.maximum(gradient, 0), axis=-1)
+
+
+def negative_map(gradient: Array) -> Array:
+  """What speaks against the class: `max_c max(-g_c, 0)` over the channels.
+
+  Args:
+    gradient: `[B, H, W, C]`, from any method that returns such.
+
+  Returns:
+    `[B, H, W]`, at least 0: the size of the strongest negative value.
+
+  Example:
+    >>> negative_map(jnp.array([[[[1.0, -3.0]]]]))
+    Array([[[3.]]], dtype=float32)
+  """
+  return positive_map(-gradient)
+
+
+def integrated_gradients(
+  logits_fn: LogitsFn,
+  images: Array,
+  labels: Array,
+  *,
+  baseline: ArrayLike = 0.0,
+  num_steps: int = 32,
+) -> Array:
+  """Gradients along the straight path from a baseline, times the difference.
+
+  `(x - b) * mean_k g(b + (k + 1/2) / n * (x - b))`, k = 0 .. n - 1: the
+  midpoint rule. It is complete: the values of an image sum to the difference
+  of the logit between image and baseline, as n grows.
+
+  Sundararajan et al. 2017, arXiv 1703.01365.
+
+  Args:
+    logits_fn: Images `[B, H, W, C]` to logits `[B, K]`.
+    images: Floating `[B, H, W, C]`.
+    labels: The classes to explain, int `[B]`.
+    baseline: The image without evidence, black by default: a number or an
+      array that broadcasts to the images; may be traced.
+    num_steps: Points n on the path, at least 1; static.
+
+  Returns:
+    `[B, H, W, C]`, in the dtype of the images.
+
+  Raises:
+    ValueError: if an argument is not as above.
+
+  Example:
+    >>> logits_fn = lambda x: (x**2).sum((1, 2, 3))[:, None]
+    >>> images = jnp.full((1, 1, 1, 1), 3.0)
+    >>> integrated_gradients(logits_fn, images, jnp.array([0]))
+    Array([[[[9.]]]], dtype=float32)
+  """
+  images, labels = inputs.check(logits_fn, images, labels)
+  baseline = _baseline(baseline, images)
+  num_steps = checks.count('num_steps', num_steps)
+  return _integrated(logits_fn, images, labels, baseline, num_steps=num_steps)
+
+
+def smooth_grad(
+  logits_fn: LogitsFn,
+  images: Array,
+  labels: Array,
+  *,
+  std: ArrayLike = 0.15,
+  num_samples: int = 16,
+  key: Array,
+) -> Array:
+  """The mean gradient over noisy copies of the image.
+
+  `mean_s g(x + std * n_s)`, with n_s standard normal. With std 0 it is
+  `saliency`.
+
+  Smilkov et al. 2017, arXiv 1706.03825.
+
+  Args:
+    logits_fn: Images `[B, H, W, C]` to logits `[B, K]`.
+    images: Floating `[B, H, W, C]`.
+    labels: The classes to explain, int `[B]`.
+    std: Of the noise, in the units of the images, a number; the paper takes 10
+      to 20 % of their range. May be traced.
+    num_samples: Copies, at least 1; static.
+    key: One key, folded with the row, or `[B]` keys: what is drawn for an
+      example does not depend on the others.
+
+  Returns:
+    `[B, H, W, C]`, in the dtype of the images.
+
+  Raises:
+    ValueError: if an argument is not as above.
+
+  Example:
+    >>> logits_fn = lambda x: 2 * x[:, 0, 0]
+    >>> images, key = jnp.ones((1, 1, 1, 1)), jax.random.key(0)
+    >>> smooth_grad(logits_fn, images, jnp.array([0]), key=key)
+    Array([[[[2.]]]], dtype=float32)
+  """
+  images, labels = inputs.check(logits_fn, images, labels)
+  checks.check_key(key, len(images))
+  std = checks.number('std', std, inputs.wide(images))
+  return _smooth(
+    logits_fn,
+    images,
+    labels,
+    std,
+    key,
+    num_samples=checks.count('num_samples', num_samples),
+  )
+
+
+def _baseline(baseline: Any, images: Array) -> Any:
+  if not isinstance(baseline, jax.Array):
+    baseline = np.asarray(baseline, images.dtype)
+  try:
+    fits = np.broadcast_shapes(baseline.shape, images.shape) == images.shape
+  except ValueError:
+    fits = False
+  if not fits:
+    raise ValueError(
+      f'baseline must broadcast to the images, {images.shape}; got shape '
+      f'{baseline.shape}'
+    )
+  return jnp.broadcast_to(baseline, images.shape)
+
+
+def _gradient(logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
+  def total(images: Array) -> Array:
+    return inputs.class_logits(logits_fn(images), labels).sum()
+
+  return jax.grad(total)(images)
+
+
+def _run_saliency(logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
+  return _gradient(logits_fn, images, labels)
+
+
+def _run_integrated(
+  logits_fn: LogitsFn,
+  images: Array,
+  labels: Array,
+  baseline: Array,
+  *,
+  num_steps: int,
+) -> Array:
+  difference = images - baseline.astype(images.dtype)
+
+  def add(total: Array, step: Array) -> tuple[Array, None]:
+    share = ((step + 0.5) / num_steps).astype(images.dtype)
+    gradient = _gradient(logits_fn, baseline + share * difference, labels)
+    return total + gradient, None
+
+  total = jnp.zeros(images.shape, inputs.wide(images))
+  total, _ = jax.lax.scan(add, total, jnp.arange(num_steps))
+  return (difference * total / num_steps).astype(images.dtype)
+
+
+def _run_smooth(
+  logits_fn: LogitsFn,
+  images: Array,
+  labels: Array,
+  std: Array,
+  key: Array,
+  *,
+  num_samples: int,
+) -> Array:
+  keys = attack_inputs.example_keys(key, len(images))
+  dtype = inputs.wide(images)
+
+  def draw(key: Array) -> Array:
+    return jax.random.normal(key, images.shape[1:], dtype)
+
+  def add(total: Array, sample: Array) -> tuple[Array, None]:
+    sample_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, sample)
+    noisy = images + std * jax.vmap(draw)(sample_keys)
+    gradient = _gradient(logits_fn, noisy.astype(images.dtype), labels)
+    return total + gradient, None
+
+  total = jnp.zeros(images.shape, dtype)
+  total, _ = jax.lax.scan(add, total, jnp.arange(num_samples))
+  return (total / num_samples).astype(images.dtype)
+
+
+_saliency = compile_per_callable(_run_saliency, ())
+_integrated = compile_per_callable(_run_integrated, ('num_steps',))
+_smooth = compile_per_callable(_run_smooth, ('num_samples',))

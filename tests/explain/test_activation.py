@@ -1,0 +1,80 @@
+"""Images that climb towards a class."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from advjax.explain import activation_maximization
+
+WEIGHTS = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
+CLASSES = np.array([0, 1, 2])
+SHAPE = (4, 4, 1)
+KEY = jax.random.key(0)
+
+
+def logits_fn(images):
+  return images.reshape(len(images), -1) @ WEIGHTS
+
+
+def climb(classes=CLASSES, key=KEY, **options):
+  options = {'num_steps': 60, 'step_size': 0.2, 'jitter': 0, **options}
+  return activation_maximization(logits_fn, classes, SHAPE, key=key, **options)
+
+
+@pytest.fixture(scope='module')
+def found():
+  return climb(variation_penalty=0.0)
+
+
+def test_a_linear_network_gets_black_and_white(found):
+  """The best image in the box is where the weights are positive."""
+  best = (WEIGHTS.T > 0).reshape(3, *SHAPE)
+  np.testing.assert_allclose(found, best, atol=0.05)
+  assert found.dtype == np.float32
+
+
+def test_the_logit_is_higher_than_before_and_its_own_is_highest():
+  images = climb(jitter=1)
+  assert ((images >= 0) & (images <= 1)).all()
+  logits = np.asarray(logits_fn(images))
+  before = np.asarray(logits_fn(np.full((3, *SHAPE), 0.5)))
+  assert (np.diag(logits) > np.diag(before) + 0.3).all()
+
+
+def test_penalties_do_what_they_say(found):
+  def variation(images):
+    across = np.abs(np.diff(images, axis=1)).sum()
+    return across + np.abs(np.diff(images, axis=2)).sum()
+
+  assert variation(climb(variation_penalty=0.5)) < 0.8 * variation(found)
+  near = climb(variation_penalty=0.0, l2_penalty=10.0)
+  assert np.abs(near - 0.5).max() < np.abs(found - 0.5).max() - 0.1
+
+
+def test_an_image_does_not_depend_on_the_others():
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(3))
+  whole = climb(jitter=1)
+  alone = climb(CLASSES[1:2], keys[1:2], jitter=1)
+  np.testing.assert_allclose(alone[0], whole[1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'classes': np.array([3])}, r'classes must lie in \[0, 3\)'),
+    ({'classes': np.array([0.5])}, r'labels must be int \[1\]'),
+    ({'num_steps': 0}, 'num_steps must be at least 1'),
+    ({'jitter': -1}, 'jitter must be a Python integer of at least 0'),
+    ({'step_size': -1.0}, 'step_size must be at least 0'),
+    ({'key': None}, 'key must be one key or 3 keys'),
+  ],
+)
+def test_bad_arguments_are_named(options, message):
+  with pytest.raises(ValueError, match=message):
+    climb(**options)
+
+
+def test_a_shape_that_is_none_is_named():
+  with pytest.raises(ValueError, match=r'shape must be .*; got \(4, 4\)'):
+    activation_maximization(logits_fn, CLASSES, (4, 4), key=KEY)

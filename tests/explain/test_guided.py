@@ -1,0 +1,202 @@
+"""Guided backpropagation, by hand and through everything that holds a ReLU."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.tree_util import Partial
+
+from advjax.explain import guide, guided_backprop, saliency
+from advjax.models import create_model
+
+RNG = np.random.default_rng(0)
+SHAPE = (3, 2, 2, 3)
+W1 = RNG.normal(size=(12, 7)).astype(np.float32)
+W2 = RNG.normal(size=(7, 6)).astype(np.float32)
+W3 = RNG.normal(size=(6, 4)).astype(np.float32)
+IMAGES = RNG.uniform(size=SHAPE).astype(np.float32)
+LABELS = np.array([1, 0, 3])
+
+
+def by_hand(images, labels):
+  """Two hidden layers, in float64."""
+  x = images.reshape(len(images), -1).astype(np.float64)
+  a = x @ W1
+  b = np.maximum(a, 0) @ W2
+  g = np.eye(4)[labels] @ W3.T.astype(np.float64)
+  g = (b > 0) * np.maximum(g, 0) @ W2.T.astype(np.float64)
+  g = (a > 0) * np.maximum(g, 0) @ W1.T.astype(np.float64)
+  return g.reshape(images.shape)
+
+
+EXPECTED = by_hand(IMAGES, LABELS)
+
+
+@jax.custom_jvp
+def own_relu(x):
+  return jnp.maximum(x, 0)
+
+
+own_relu.defjvp(lambda p, t: (own_relu(*p), t[0] * (p[0] > 0)))
+
+
+@jax.custom_vjp
+def own_vjp_relu(x):
+  return jax.nn.relu(x)
+
+
+own_vjp_relu.defvjp(lambda x: (own_vjp_relu(x), x), lambda x, g: (g * (x > 0),))
+
+
+def in_while(x):
+  # A loop whose length is static is a scan; the other cannot be taken back.
+  return jax.lax.fori_loop(0, 3, lambda _, x: jax.nn.relu(x), x)
+
+
+def in_switch(x):
+  branches = [lambda x: -x, jax.nn.relu]
+  return jax.lax.switch((x.shape[0] > 0) * 1, branches, x)
+
+
+def in_traced_cond(x):
+  return jax.lax.cond(x.sum() > -1e9, jax.nn.relu, lambda x: -x, x)
+
+
+def in_map(x):
+  return jax.lax.map(jax.nn.relu, x)
+
+
+def on_platform(x):
+  return jax.lax.platform_dependent(
+    x, cpu=lambda x: in_map(x), default=lambda x: -x
+  )
+
+
+RELUS = {
+  'relu': jax.nn.relu,
+  'maximum': lambda x: jnp.maximum(x, 0),
+  'maximum, turned': lambda x: jnp.maximum(0.0, x),
+  'zeros': lambda x: jnp.maximum(x, jnp.zeros_like(x)),
+  'clip': lambda x: jnp.clip(x, 0, 1e9),
+  'lax': lambda x: jax.lax.max(x, jnp.float32(0)),
+  'jit': jax.jit(jax.nn.relu),
+  'remat': jax.checkpoint(jax.nn.relu),
+  'custom jvp': own_relu,
+  'custom vjp': own_vjp_relu,
+  'vmap': jax.vmap(jax.nn.relu),
+  'scan': in_while,
+  'map': in_map,
+  'switch': in_switch,
+  'cond': in_traced_cond,
+  'platform': on_platform,
+  'relu6': lambda x: 1e3 * jax.nn.relu6(x / 1e3),
+}
+
+
+@pytest.mark.parametrize('kind', RELUS)
+def test_it_is_what_is_computed_by_hand(kind):
+  relu = RELUS[kind]
+
+  def logits_fn(images):
+    return relu(relu(images.reshape(-1, 12) @ W1) @ W2) @ W3
+
+  found = guided_backprop(logits_fn, IMAGES, LABELS)
+  np.testing.assert_allclose(found, EXPECTED, atol=1e-5)
+  plain = saliency(logits_fn, IMAGES, LABELS)
+  assert np.abs(plain - EXPECTED).max() > 0.1
+
+
+def test_values_do_not_change_and_plain_gradients_come_back():
+  def function(x):
+    return jnp.cumsum(jax.nn.relu(jnp.sin(3 * x)))
+
+  x = jnp.linspace(-1, 1, 12)
+  np.testing.assert_array_equal(guide(function, x)(x), function(x))
+
+
+@settings(max_examples=20)
+@given(
+  x=st.floats(-2, 2, width=32),
+  g=st.floats(-2, 2, width=32),
+)
+def test_one_relu(x, g):
+  _, pull = jax.vjp(GUIDED, jnp.float32(x))
+  assert pull(jnp.float32(g))[0] == (x > 0) * max(g, 0)
+
+
+GUIDED = guide(jax.nn.relu, jnp.float32(0))
+
+
+def test_derivatives_of_its_own_are_kept_where_no_relu_is():
+  @jax.custom_jvp
+  def twice(x):
+    return x
+
+  twice.defjvp(lambda p, t: (twice(*p), 2 * t[0]))
+
+  def logits_fn(images):
+    return jax.nn.relu(twice(images[:, 0, 0]))
+
+  found = guided_backprop(logits_fn, IMAGES, np.zeros(3, int))
+  np.testing.assert_array_equal(found[:, 0, 0], [[2, 0, 0]] * 3)
+
+
+def test_the_variance_of_a_normalisation_is_no_relu():
+  norm = nn.GroupNorm(num_groups=1)
+  variables = norm.init(jax.random.key(0), IMAGES)
+  normalise = functools.partial(norm.apply, variables)
+
+  def logits_fn(images):
+    return normalise(images).reshape(-1, 12) @ W1
+
+  with pytest.raises(ValueError, match='logits_fn has no ReLU'):
+    guided_backprop(logits_fn, IMAGES, LABELS)
+
+
+def test_no_relu_is_an_error():
+  with pytest.raises(ValueError, match='no ReLU'):
+    guided_backprop(lambda x: jnp.tanh(x.reshape(3, -1)), IMAGES, LABELS)
+
+
+@pytest.mark.parametrize('batch', [2, 128])
+def test_the_convolutions_of_this_project(batch):
+  """On a CPU they are branches by platform, and loops over parts."""
+  model = create_model(
+    {'name': 'cnn', 'conv_filters': (3,), 'num_fc_units': (5,)}, 4
+  )
+  images = np.random.default_rng(1).uniform(size=(batch, 4, 4, 1))
+  images = images.astype(np.float32)
+  params, state = model.init(jax.random.key(0), images[:1])
+
+  def logits_of(params, images):
+    return model.apply(params, state, images, train=False)[0]
+
+  labels = np.arange(batch) % 4
+  found = guided_backprop(Partial(logits_of, params), images, labels)
+  np.testing.assert_allclose(
+    found[:2], convolution_by_hand(params, images[:2], labels[:2]), atol=1e-5
+  )
+
+
+def convolution_by_hand(params, images, labels):
+  params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+  places = [(i, j) for i in range(3) for j in range(3)]
+  kernel = params['Conv_0']['kernel']
+  a = params['Conv_0']['bias'] + sum(
+    images[:, i : i + 2, j : j + 2] @ kernel[i, j] for i, j in places
+  )
+  flat = np.maximum(a, 0).reshape(len(images), -1)
+  first, last = params['Dense_0'], params['Dense_1']
+  b = flat @ first['kernel'] + first['bias']
+  g = last['kernel'].T[labels]
+  g = ((b > 0) * np.maximum(g, 0) @ first['kernel'].T).reshape(a.shape)
+  g = (a > 0) * np.maximum(g, 0)
+  result = np.zeros(images.shape)
+  for i, j in places:
+    result[:, i : i + 2, j : j + 2] += g @ kernel[i, j].T
+  return result

@@ -1,0 +1,184 @@
+"""Gradient maps against closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from advjax import explain
+from tests.compiles import counted
+
+RNG = np.random.default_rng(0)
+SHAPE = (3, 2, 2, 3)
+WEIGHTS = RNG.normal(size=(12, 4)).astype(np.float32)
+IMAGES = RNG.uniform(size=SHAPE).astype(np.float32)
+LABELS = np.array([1, 0, 3])
+KEY = jax.random.key(0)
+# What a linear network's maps are made of.
+OF_LABELS = WEIGHTS.T[LABELS].reshape(SHAPE)
+
+
+def linear(images):
+  return images.reshape(len(images), -1) @ WEIGHTS.astype(images.dtype) + 1
+
+
+def smooth(images):
+  """A network with curvature, in whatever precision the images have."""
+  weights = WEIGHTS.astype(images.dtype)
+  hidden = jnp.tanh(images.reshape(len(images), -1) @ weights)
+  return hidden**2 @ weights[:4]
+
+
+METHODS = {
+  'saliency': explain.saliency,
+  'integrated_gradients': explain.integrated_gradients,
+  'smooth_grad': lambda *args: explain.smooth_grad(*args, key=KEY),
+}
+
+
+@pytest.mark.parametrize('name', ['saliency', 'smooth_grad'])
+def test_of_a_linear_network_it_is_the_weights(name):
+  found = METHODS[name](linear, IMAGES, LABELS)
+  np.testing.assert_allclose(found, OF_LABELS, rtol=1e-5)
+
+
+@pytest.mark.parametrize('baseline', [0.0, 0.5, IMAGES[:1], IMAGES[0, 0, 0]])
+def test_of_a_linear_network_integrated_gradients_are_a_product(baseline):
+  found = explain.integrated_gradients(
+    linear, IMAGES, LABELS, baseline=baseline
+  )
+  np.testing.assert_allclose(
+    found, (IMAGES - baseline) * OF_LABELS, rtol=1e-4, atol=1e-6
+  )
+
+
+def test_integrated_gradients_are_complete():
+  baseline = np.full(SHAPE, 0.25, np.float32)
+  maps = explain.integrated_gradients(
+    smooth, IMAGES, LABELS, baseline=baseline, num_steps=64
+  )
+  rows = np.arange(len(LABELS))
+  difference = (smooth(IMAGES) - smooth(baseline))[rows, LABELS]
+  assert np.abs(difference).max() > 0.1
+  np.testing.assert_allclose(maps.sum((1, 2, 3)), difference, atol=1e-3)
+
+
+def test_more_steps_are_nearer_to_complete():
+  errors = []
+  for num_steps in (1, 4, 16):
+    maps = explain.integrated_gradients(
+      smooth, IMAGES, LABELS, num_steps=num_steps
+    )
+    logits = smooth(IMAGES) - smooth(np.zeros_like(IMAGES))
+    errors.append(np.abs(maps.sum((1, 2, 3)) - logits[np.arange(3), LABELS]))
+  assert (errors[1] < errors[0]).all() and (errors[2] < errors[1]).all()
+
+
+def test_without_noise_smooth_grad_is_saliency():
+  found = explain.smooth_grad(smooth, IMAGES, LABELS, std=0, key=KEY)
+  expected = explain.saliency(smooth, IMAGES, LABELS)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_smooth_grad_draws_with_the_deviation_asked_for():
+  """Of a cubic, the mean gradient at x is 3 (x^2 + std^2)."""
+  images = np.full((64, 1, 1, 1), 0.5, np.float32)
+  maps = explain.smooth_grad(
+    lambda x: x[:, 0, 0] ** 3,
+    images,
+    np.zeros(64, int),
+    std=0.3,
+    num_samples=200,
+    key=KEY,
+  )
+  assert float(maps.mean()) == pytest.approx(3 * (0.25 + 0.09), rel=0.02)
+  assert float(maps.std()) > 0.01
+
+
+def test_draws_of_an_example_do_not_depend_on_the_others():
+  whole = explain.smooth_grad(smooth, IMAGES, LABELS, key=KEY)
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(3))
+  alone = explain.smooth_grad(smooth, IMAGES[1:2], LABELS[1:2], key=keys[1:2])
+  np.testing.assert_allclose(alone[0], whole[1], rtol=1e-5, atol=1e-6)
+  same = explain.smooth_grad(smooth, IMAGES, LABELS, key=keys)
+  np.testing.assert_array_equal(same, whole)
+  other = explain.smooth_grad(smooth, IMAGES, LABELS, key=jax.random.key(1))
+  assert np.abs(other - whole).max() > 1e-3
+
+
+def test_the_two_maps_are_the_two_signs():
+  gradient = np.array([[[[1.0, -3.0, 0.5], [-1.0, -2.0, -0.5]]]])
+  np.testing.assert_array_equal(explain.positive_map(gradient), [[[1, 0]]])
+  np.testing.assert_array_equal(explain.negative_map(gradient), [[[3, 2]]])
+
+
+@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float64'])
+def test_other_precisions(name, dtype):
+  with jax.enable_x64(dtype == 'float64'):
+    found = METHODS[name](smooth, jnp.asarray(IMAGES, dtype), LABELS)
+    assert found.dtype == dtype and found.shape == SHAPE
+  expected = METHODS[name](smooth, IMAGES, LABELS)
+  tolerance = 0.2 if dtype == 'bfloat16' else 1e-4
+  if name != 'smooth_grad':  # It draws other numbers.
+    np.testing.assert_allclose(
+      np.asarray(found, np.float32), expected, atol=tolerance
+    )
+
+
+def test_new_parameters_compile_nothing():
+  def apply(weights, images):
+    return images.reshape(len(images), -1) @ weights
+
+  first = explain.saliency(Partial(apply, WEIGHTS), IMAGES, LABELS)
+  with counted() as compiles:
+    second = explain.saliency(Partial(apply, 2 * WEIGHTS), IMAGES, LABELS)
+  assert compiles == [0]
+  np.testing.assert_allclose(second, 2 * first)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    ((None, IMAGES, LABELS), 'logits_fn must be callable'),
+    ((linear, IMAGES[0], LABELS), r'images must be floating \[B, H, W, C\]'),
+    ((linear, IMAGES.astype(int), LABELS), 'images must be floating'),
+    ((linear, IMAGES, LABELS[:2]), r'labels must be int \[3\]'),
+    ((linear, IMAGES, LABELS * 1.0), r'labels must be int \[3\]'),
+    ((linear, IMAGES, LABELS + 1), r'labels must lie in \[0, 4\)'),
+    ((lambda x: x, IMAGES, LABELS), r'logits must have shape \[3, K\]'),
+  ],
+)
+def test_bad_arguments_are_named(arguments, message):
+  for method in (*METHODS.values(), explain.guided_backprop):
+    with pytest.raises(ValueError, match=message):
+      method(*arguments)
+
+
+@pytest.mark.parametrize(
+  ('call', 'message'),
+  [
+    (
+      lambda: explain.integrated_gradients(linear, IMAGES, LABELS, num_steps=0),
+      'num_steps must be at least 1',
+    ),
+    (
+      lambda: explain.integrated_gradients(
+        linear, IMAGES, LABELS, baseline=np.zeros(5)
+      ),
+      'baseline must broadcast to the images',
+    ),
+    (
+      lambda: explain.smooth_grad(linear, IMAGES, LABELS, std=-1, key=KEY),
+      'std must be at least 0',
+    ),
+    (
+      lambda: explain.smooth_grad(linear, IMAGES, LABELS, key=None),
+      'key must be one key or 3 keys',
+    ),
+  ],
+)
+def test_bad_numbers_are_named(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()
