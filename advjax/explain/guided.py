@@ -92,6 +92,23 @@ def guide(function: Callable[[Array], Array], x: Array) -> Callable:
   return lambda x: run(x)[0]
 
 
+def has_relu(function: Callable[[Array], Array], x: Array) -> bool:
+  """Whether `guided_backprop` would find a ReLU in a function of one array.
+
+  Args:
+    function: Any JAX function of one array.
+    x: An example of what it is called with, or its shape and dtype.
+
+  Returns:
+    Whether there is one.
+
+  Example:
+    >>> has_relu(jnp.tanh, jnp.ones(())), has_relu(jax.nn.relu, jnp.ones(()))
+    (False, True)
+  """
+  return _rewrite(jax.make_jaxpr(function)(x).jaxpr, [False])[2] > 0
+
+
 def _run(logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
   guided = guide(logits_fn, images)
 
@@ -164,8 +181,10 @@ def _guide_equation(
     return equation, [known[0]], 0
   if name == 'max' and any(known):
     (variable,) = equation.outvars
-    rest = equation.invars[known.index(True) - 1]
-    if rest.aval.shape != variable.aval.shape or _is_variance(rest, made_by):
+    rest: Any = equation.invars[known.index(True) - 1]
+    if rest.aval.shape != _abstract(variable).shape or _is_variance(
+      rest, made_by
+    ):
       return equation, unknown, 0
     (guided,) = jax.make_jaxpr(_guided_relu)(_abstract(rest)).jaxpr.eqns
     return _instead(guided, [rest], equation), unknown, 1
@@ -202,9 +221,10 @@ def _guide_param(
   is_call = name in ('jit', 'pjit', *_OWN_RULE)
   if not is_call or len(jaxpr.invars) != len(known):
     known = [False] * len(jaxpr.invars)
-  new, outputs, count = _rewrite(jaxpr, known)
+  rewritten, outputs, count = _rewrite(jaxpr, known)
+  new: Any = rewritten
   if isinstance(value, ClosedJaxpr):
-    new = ClosedJaxpr(new, value.consts)
+    new = ClosedJaxpr(rewritten, value.consts)
   return new, count, outputs if is_call else None
 
 

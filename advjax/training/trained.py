@@ -11,6 +11,8 @@ from ml_collections import config_dict
 
 from advjax import data
 from advjax.config import saved_config
+from advjax.models import Model
+from advjax.models.adapters import PyTree
 from advjax.processes.talk import from_main
 from advjax.training.checkpoint import checkpoint_directory, load_params
 from advjax.training.setup import create_training, eval_logits_fn
@@ -37,12 +39,18 @@ class Trained(NamedTuple):
     config: Of its run.
     logits_fn: Images to logits, in evaluation mode.
     num_params: How many parameters it has.
+    model: The network without parameters.
+    params: Those that it is evaluated with.
+    model_state: Its BatchNorm statistics.
   """
 
   directory: pathlib.Path
   config: config_dict.ConfigDict
   logits_fn: LogitsFn
   num_params: int
+  model: Model
+  params: PyTree
+  model_state: PyTree
 
 
 def load_trained(
@@ -139,4 +147,7 @@ def _load(
     config,
     eval_logits_fn(training.model, params, state.model_state),
     num_params(params),
+    training.model,
+    params,
+    state.model_state,
   )

@@ -1,0 +1,206 @@
+"""All methods at once, on a network that has what they need."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+from jax.tree_util import Partial
+
+from advjax.explain.cam import cam, grad_cam
+from advjax.explain.guided import guided_backprop, has_relu
+from advjax.explain.saliency import (
+  integrated_gradients,
+  saliency,
+  smooth_grad,
+)
+from advjax.types import Array, ArrayLike, LogitsFn
+
+if TYPE_CHECKING:  # Explanations need no flax.
+  from advjax.models import Model
+
+METHODS = (
+  'saliency',
+  'guided_backprop',
+  'integrated_gradients',
+  'smooth_grad',
+  'grad_cam',
+  'cam',
+)
+
+
+class Network(NamedTuple):
+  """A trained network, as the methods take it.
+
+  Attributes:
+    name: For messages.
+    logits_fn: Images `[B, H, W, C]` to logits `[B, N]`.
+    features_fn: Images to its last feature maps `[B, h, w, K]`, or None.
+    head_fn: Feature maps to logits, or None.
+    class_weights: Kernel `[K, N]` of the dense layer behind global average
+      pooling, or None where there is no such pair.
+  """
+
+  name: str
+  logits_fn: LogitsFn
+  features_fn: Callable[[Array], Array] | None = None
+  head_fn: Callable[[Array], Array] | None = None
+  class_weights: Array | None = None
+
+
+def network_of(
+  model: 'Model', params: Any, model_state: Any, name: str = 'the model'
+) -> Network:
+  """Returns a model with its parameters, in evaluation mode.
+
+  Args:
+    model: From `advjax.models`.
+    params: Its parameters; they are traced, others compile nothing anew.
+    model_state: Its BatchNorm statistics.
+    name: What messages call it.
+
+  Returns:
+    The network; without the parts that the model does not expose.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from advjax.models import create_model
+    >>> model = create_model({'name': 'logistic_regression'}, 10)
+    >>> images = jnp.zeros((2, 8, 8, 1))
+    >>> network = network_of(model, *model.init(jax.random.key(0), images))
+    >>> network.logits_fn(images).shape, network.features_fn
+    ((2, 10), None)
+  """
+
+  def bound(function: Callable | None) -> Partial | None:
+    return function and Partial(function, params, model_state)
+
+  weights = model.class_weights
+  return Network(
+    name,
+    Partial(_logits, model.apply, params, model_state),
+    bound(model.features),
+    bound(model.head),
+    weights and weights(params),
+  )
+
+
+def _logits(
+  apply: Callable, params: Any, model_state: Any, images: Array
+) -> Array:
+  return apply(params, model_state, images, train=False)[0]
+
+
+def find_methods(
+  network: Network, images: Array, methods: Sequence[str] | None = None
+) -> tuple[tuple[str, ...], dict[str, str]]:
+  """Finds the methods that a network has what they need for.
+
+  Args:
+    network: The network.
+    images: Images as it takes them, or their shape and dtype.
+    methods: Those asked for, of `METHODS`; None: all that are possible.
+
+  Returns:
+    The methods, and of those left out the reasons; nothing that was asked for
+    is left out.
+
+  Raises:
+    ValueError: if one asked for is unknown, or not possible, and why.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> network = Network('linear', lambda images: images.sum((1, 2)))
+    >>> find_methods(network, jnp.ones((1, 2, 2, 1)))[0]
+    ('saliency', 'integrated_gradients', 'smooth_grad')
+  """
+  for method in methods or ():
+    if method not in METHODS:
+      raise ValueError(
+        f'unknown method {method!r}; allowed: {", ".join(METHODS)}'
+      )
+  if methods is not None and (not methods or len(set(methods)) < len(methods)):
+    raise ValueError(
+      f'methods = {list(methods)!r}; allowed: one or more, each once, of '
+      f'{", ".join(METHODS)}'
+    )
+  missing: dict[str, str] = {}
+  if not has_relu(network.logits_fn, images):
+    missing['guided_backprop'] = (
+      f'guided_backprop needs a ReLU: {network.name} has none'
+    )
+  if network.features_fn is None or network.head_fn is None:
+    missing['grad_cam'] = (
+      'grad_cam needs the feature maps of the last convolution and the head '
+      f'that follows: {network.name} does not expose them (its Model has no '
+      'features and head)'
+    )
+  if network.features_fn is None or network.class_weights is None:
+    missing['cam'] = (
+      'cam needs global average pooling followed by one dense layer: '
+      f'{network.name} has no such head (its Model has no class_weights)'
+    )
+  for method in methods or ():
+    if method in missing:
+      raise ValueError(missing[method])
+  if methods is not None:
+    return tuple(methods), {}
+  return tuple(m for m in METHODS if m not in missing), missing
+
+
+def explain(
+  network: Network,
+  images: Array,
+  labels: Array,
+  methods: Sequence[str] | None = None,
+  *,
+  key: Array,
+  num_steps: int = 32,
+  num_samples: int = 16,
+  std: ArrayLike = 0.15,
+) -> dict[str, Array]:
+  """Explains why a network takes images for classes, by several methods.
+
+  Args:
+    network: The network, from `network_of` or made of functions.
+    images: Floating `[B, H, W, C]`.
+    labels: The classes to explain, int `[B]`.
+    methods: Of `METHODS`; None: all that the network has what they need for.
+    key: Of SmoothGrad: one key, folded with the row, or `[B]` keys.
+    num_steps: Of integrated gradients.
+    num_samples: Of SmoothGrad.
+    std: Of SmoothGrad's noise.
+
+  Returns:
+    Method -> maps: `[B, H, W]` of 'cam' (signed) and 'grad_cam' (at least 0),
+    `[B, H, W, C]` of the others.
+
+  Raises:
+    ValueError: if a method is unknown or not possible, or an argument does not
+      fit.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> network = Network('linear', lambda images: images.sum((1, 2)))
+    >>> images, labels = jnp.ones((1, 2, 2, 1)), jnp.array([0])
+    >>> maps = explain(network, images, labels, key=jax.random.key(0))
+    >>> maps['integrated_gradients'].sum()
+    Array(4., dtype=float32)
+  """
+  methods, _ = find_methods(network, images, methods)
+  logits_fn = network.logits_fn
+  features_fn: Any = network.features_fn
+  head_fn: Any = network.head_fn
+  weights: Any = network.class_weights
+  run: dict[str, Callable[[], Array]] = {
+    'saliency': lambda: saliency(logits_fn, images, labels),
+    'guided_backprop': lambda: guided_backprop(logits_fn, images, labels),
+    'integrated_gradients': lambda: integrated_gradients(
+      logits_fn, images, labels, num_steps=num_steps
+    ),
+    'smooth_grad': lambda: smooth_grad(
+      logits_fn, images, labels, std=std, num_samples=num_samples, key=key
+    ),
+    'grad_cam': lambda: grad_cam(features_fn, head_fn, images, labels),
+    'cam': lambda: cam(features_fn, weights, images, labels),
+  }
+  return {method: run[method]() for method in methods}
