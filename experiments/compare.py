@@ -20,13 +20,18 @@ from advjax.evaluation.members import (
 )
 from advjax.models import summary
 from advjax.processes.talk import from_main, is_main
+from advjax.reporting.collected import Parts
 from advjax.reporting.report import (
-  command_line,
   environment,
-  robustness_report,
 )
 from advjax.reporting.run import merge_metrics, write_run
-from advjax.reporting.trained import member_report
+from advjax.reporting.shifts import (
+  Networks,
+  check_shifts,
+  measure_shifts,
+  seen_corruptions,
+)
+from advjax.reporting.trained import comparison_report
 from advjax.training.loop import train_seeds
 from advjax.training.run import TrainResult
 from advjax.training.setup import (
@@ -34,7 +39,7 @@ from advjax.training.setup import (
   create_training,
   eval_logits_fn,
 )
-from advjax.training.workdir import config_to_json, prepare_workdir
+from advjax.training.workdir import prepare_workdir
 
 logger = logging.getLogger('advjax')
 
@@ -84,78 +89,82 @@ def _train_members(
   }
 
 
-def _attack_members(
-  trainings: Mapping[str, Sequence[Training]],
-  results: Mapping[str, Sequence[TrainResult]],
+def _measure_members(
+  networks: Networks,
+  seen: Mapping[str, Sequence[str]],
   config: config_dict.ConfigDict,
   attacks: Mapping[str, AnyAttack],
-  test: data.Split,
+  images: np.ndarray,
+  labels: np.ndarray,
   devices: Sequence[jax.Device],
-) -> list[Evaluation]:
-  """Attacks the members of each seed; the images stay for the first alone."""
+) -> tuple[list[Evaluation], Parts]:
+  """Attacks the members of each seed, and shifts the images as configured.
+
+  Perturbed images stay for the first seed alone.
+  """
+  evaluation = config.evaluation
   found: list[Evaluation] = []
-  images = np.asarray(data.to_float(test.images))
   for index, seed in enumerate(config.seeds or (config.seed,)):
     logger.info('attacking %d test images (seed %d)', len(images), seed)
-    evaluation = evaluate_members(
-      {
-        name: eval_logits_fn(
-          trainings[name][index].model,
-          runs[index].params,
-          runs[index].model_state,
-        )
-        for name, runs in results.items()
-      },
+    result = evaluate_members(
+      {name: each[index] for name, each in networks.items()},
       attacks,
       images,
-      test.labels,
-      epsilon=config.evaluation.epsilon,
-      epsilons=config.evaluation.epsilons,
+      labels,
+      epsilon=evaluation.epsilon,
+      epsilons=evaluation.epsilons,
       key=jax.random.key(seed),
-      batch_size=config.evaluation.batch_size,
+      batch_size=evaluation.batch_size,
       devices=devices,
-      top_k=config.evaluation.top_k,
+      top_k=evaluation.top_k,
     )
-    found.append(evaluation._replace(images={}) if found else evaluation)
-  return found
+    found.append(result._replace(images={}) if found else result)
+  if evaluation.shifts:
+    logger.info('measuring %s', ', '.join(evaluation.shifts))
+  return found, measure_shifts(
+    evaluation.shifts,
+    networks,
+    found[0],
+    images,
+    labels,
+    bounds=evaluation.bounds,
+    seen=seen,
+    key=jax.random.key(config.seed),
+    batch_size=evaluation.batch_size,
+    devices=devices,
+  )
 
 
-def _report(
-  config: config_dict.ConfigDict,
-  dataset: data.Dataset,
+def _check(
+  config: config_dict.ConfigDict, dataset: data.Dataset
+) -> dict[str, AnyAttack]:
+  """Checks what is about the data too, and returns the attacks."""
+  evaluation = config.evaluation
+  check_range(
+    'evaluation.top_k',
+    evaluation.top_k,
+    1,
+    dataset.num_classes - 1,
+    integer=True,
+  )
+  check_shifts(evaluation.shifts, dataset.test.images.shape[1:])
+  return parse_attacks(
+    evaluation.attacks, norm=evaluation.norm, bounds=evaluation.bounds
+  )
+
+
+def _networks(
   trainings: Mapping[str, Sequence[Training]],
   results: Mapping[str, Sequence[TrainResult]],
-  found: Sequence[Evaluation],
-) -> dict[str, Any]:
-  """Returns the numbers of report.json."""
-  labels = dataset.test.labels
-  seeds = list(config.seeds or (config.seed,))
-  report: dict[str, Any] = {
-    'dataset': {
-      'name': dataset.name,
-      'num_train': len(dataset.train.labels),
-      'num_test': len(labels),
-    },
-    'seeds': seeds,
-    'command': command_line(),
-    'config': config_to_json(config),
-    'members': {
-      name: {
-        **member_report(trainings[name], results[name], seeds),
-        **robustness_report(found, labels, name),
-      }
-      for name in trainings
-    },
+) -> Networks:
+  """Returns each member's network of each seed, in evaluation mode."""
+  return {
+    name: [
+      eval_logits_fn(training.model, run.params, run.model_state)
+      for training, run in zip(trainings[name], runs, strict=True)
+    ]
+    for name, runs in results.items()
   }
-  if len(config.seeds) > 1:
-    report['per_seed'] = {
-      str(seed): {
-        name: robustness_report([found[index]], labels, name)
-        for name in trainings
-      }
-      for index, seed in enumerate(config.seeds)
-    }
-  return report
 
 
 def run_members(
@@ -189,14 +198,7 @@ def run_members(
   check_config(config)
   _check_seeds(configs)
   dataset = data.load(config.dataset)
-  evaluation = config.evaluation
-  check_range(
-    'evaluation.top_k', evaluation.top_k, 1, dataset.num_classes - 1,
-    integer=True,
-  )  # fmt: skip
-  attacks = parse_attacks(
-    evaluation.attacks, norm=evaluation.norm, bounds=evaluation.bounds
-  )
+  attacks = _check(config, dataset)
   trainings = {
     name: [create_training(member, dataset, devices) for member in members]
     for name, members in configs.items()
@@ -213,10 +215,14 @@ def run_members(
     for name, runs in trainings.items():
       print(f'{name}:\n{summary(runs[0].model, images)}')
   results = _train_members(trainings, run_folders)
-  found = _attack_members(
-    trainings, results, config, attacks, dataset.test, devices
+  networks = _networks(trainings, results)
+  images = np.asarray(data.to_float(dataset.test.images))
+  labels = dataset.test.labels
+  seen = {name: seen_corruptions(each[0]) for name, each in configs.items()}
+  found, shifts = _measure_members(
+    networks, seen, config, attacks, images, labels, devices
   )
-  report = _report(config, dataset, trainings, results, found)
+  report = comparison_report(config, dataset, trainings, results, found, shifts)
   report['environment'] = environment(devices)
   if not is_main():
     return report
@@ -224,8 +230,8 @@ def run_members(
     workdir,
     report,
     found[0],
-    np.asarray(data.to_float(dataset.test.images)),
-    dataset.test.labels,
+    images,
+    labels,
     {name: runs[0].records for name, runs in results.items()},
     dataset.class_names,
     title=title,

@@ -38,6 +38,7 @@ from advjax.reporting.report import (
 from advjax.reporting.run import write_run
 from advjax.reporting.sanity.findings import sanity_findings
 from advjax.reporting.sanity.scores import large_epsilon
+from advjax.reporting.shifts import seen_corruptions
 from advjax.training.trained import Trained, load_trained
 from advjax.training.workdir import config_to_json, prepare_workdir
 
@@ -195,6 +196,7 @@ def evaluate(
     key=key,
     batch_size=batch_size or 64,
     devices=devices,
+    seen={name: seen_corruptions(e.config) for name, e in trained.items()},
     corruptions=corruptions,
   )
   report = _report(trained, dataset, found, parts, labels, seed, devices)

@@ -1,21 +1,18 @@
 """What an evaluation measures besides attacks, as parts of report.json."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from advjax.evaluation.attack_specs import Attack
-from advjax.evaluation.attacked import attack_and_predict
-from advjax.evaluation.corruptions import KINDS, SEVERITIES, corrupt
 from advjax.evaluation.logits import Devices, predict
 from advjax.evaluation.members import Evaluation
-from advjax.evaluation.noise import noises
 from advjax.evaluation.rounding import round_to_8_bits
 from advjax.evaluation.traces import TRACED, trace
 from advjax.reporting import collected
 from advjax.reporting.collected import Parts
-from advjax.reporting.values import accuracy_interval
+from advjax.reporting.shifts import can_corrupt, measure_shifts
 from advjax.types import Array, LogitsFn
 
 _UNIT = (0.0, 1.0)  # The pixel range of 8-bit images and of corruptions.
@@ -32,6 +29,7 @@ def measure_extras(
   key: Array,
   batch_size: int,
   devices: Devices,
+  seen: Mapping[str, Sequence[str]],
   corruptions: bool = True,
 ) -> Parts:
   """Measures the parts of an evaluation's report.json for all members.
@@ -50,11 +48,12 @@ def measure_extras(
     key: Example i gets `fold_in(key, i)`.
     batch_size: Images per device and call.
     devices: The devices.
+    seen: Member -> kinds of corruption that its training has seen.
     corruptions: Whether to measure corruptions at all.
 
   Returns:
     Member -> `per_class`, `noise`, `traces`, and where they apply `rounded`,
-    `corruptions` and `corruption_accuracy`, `minimal` and `autoattack`.
+    what `measure_corruptions` returns, `minimal` and `autoattack`.
 
   Raises:
     ValueError: as `attack_and_predict`.
@@ -65,22 +64,26 @@ def measure_extras(
   """
   share: dict[str, Any] = {'batch_size': batch_size, 'devices': devices}
   parts = collected.measure_classes(evaluation, labels, num_classes)
+  is_unit = bounds is not None and tuple(bounds) == _UNIT
+  shifts = ['noise']
+  if corruptions and is_unit and can_corrupt(images.shape[1:]):
+    shifts.append('corruptions')
   found = [
-    measure_noise(
-      members, evaluation, images, labels, bounds=bounds, key=key, **share
+    measure_shifts(
+      shifts,
+      {name: [fn] for name, fn in members.items()},
+      evaluation,
+      images,
+      labels,
+      bounds=bounds,
+      seen=seen,
+      key=key,
+      **share,
     ),
     measure_traces(members, evaluation, images, labels, key=key, **share),
   ]
-  if bounds is not None and tuple(bounds) == _UNIT:
+  if is_unit:
     found.append(measure_rounding(members, evaluation, labels, **share))
-    shape = images.shape
-    if (
-      corruptions
-      and len(shape) == 4
-      and min(shape[1:3]) >= 8
-      and shape[3] in (1, 3)
-    ):
-      found.append(measure_corruptions(members, images, labels, **share))
   found += [
     collected.measure_distances(evaluation, labels),
     collected.collect_autoattack(evaluation),
@@ -88,61 +91,6 @@ def measure_extras(
   for each in found:
     for name, part in each.items():
       parts[name] |= part
-  return parts
-
-
-def measure_noise(
-  members: Mapping[str, LogitsFn],
-  evaluation: Evaluation,
-  images: np.ndarray,
-  labels: np.ndarray,
-  *,
-  bounds: tuple[float, float] | None,
-  key: Array,
-  batch_size: int,
-  devices: Devices,
-) -> Parts:
-  """Measures accuracy under noise in the ball of the attacks.
-
-  No noise depends on a network, so that all members see the same images.
-
-  Args:
-    members: Networks by name.
-    evaluation: From `evaluate_members`; noise goes as far as its headline
-      epsilon, in the norm of its first attack.
-    images: float32 `[N, ...]` in the pixel range.
-    labels: int `[N]`.
-    bounds: The pixel range.
-    key: Example i gets `fold_in(key, i)`.
-    batch_size: Images per device and call.
-    devices: The devices.
-
-  Returns:
-    Member -> `noise`: kind -> accuracy, its interval, epsilon and norm.
-  """
-  norm = next(iter(evaluation.attacks.values())).norm
-  parts: Parts = {name: {'noise': {}} for name in members}
-  for kind, noise in noises(norm, bounds).items():
-    found = attack_and_predict(
-      next(iter(members.values())),
-      members,
-      noise,
-      images,
-      labels,
-      [evaluation.epsilon],
-      key=key,
-      norm=norm,
-      batch_size=batch_size,
-      devices=devices,
-    )
-    for name, predictions in found.predictions.items():
-      accuracy = float((predictions[0] == labels).mean())
-      parts[name]['noise'][kind] = {
-        'accuracy': accuracy,
-        'accuracy_ci': list(accuracy_interval(accuracy, len(labels))),
-        'epsilon': evaluation.epsilon,
-        'norm': norm,
-      }
   return parts
 
 
@@ -231,49 +179,3 @@ def measure_rounding(
       )
       parts[name]['rounded'][attack] = float((predictions == labels).mean())
   return parts
-
-
-def measure_corruptions(
-  members: Mapping[str, LogitsFn],
-  images: np.ndarray,
-  labels: np.ndarray,
-  *,
-  batch_size: int,
-  devices: Devices,
-) -> Parts:
-  """Measures accuracy under all kinds of corruption at all severities.
-
-  As with a published set, the draws are the same in every evaluation.
-
-  Args:
-    members: Networks by name.
-    images: float32 `[N, H, W, C]` in [0, 1], as `corrupt` takes them.
-    labels: int `[N]`.
-    batch_size: Images per device and call.
-    devices: The devices.
-
-  Returns:
-    Member -> `corruptions`: kind -> accuracy by severity; and
-    `corruption_accuracy`, the mean over all.
-  """
-  found: dict[str, dict[str, list[float]]] = {name: {} for name in members}
-  for kind in KINDS:
-    for severity in SEVERITIES:
-      corrupted = corrupt(images, kind, severity, seed=0)
-      for name, logits_fn in members.items():
-        predictions = predict(
-          logits_fn,
-          corrupted,
-          batch_size=batch_size,
-          devices=devices,
-          check=False,
-        )
-        accuracy = float((predictions == labels).mean())
-        found[name].setdefault(kind, []).append(accuracy)
-  return {
-    name: {
-      'corruptions': kinds,
-      'corruption_accuracy': float(np.mean(list(kinds.values()))),
-    }
-    for name, kinds in found.items()
-  }

@@ -6,11 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+from ml_collections import config_dict
 
-from advjax.reporting.report import mean_and_std
+from advjax.data import Dataset
+from advjax.evaluation.members import Evaluation
+from advjax.reporting.collected import Parts
+from advjax.reporting.report import (
+  command_line,
+  mean_and_std,
+  robustness_report,
+)
 from advjax.training.run import TrainResult
 from advjax.training.setup import Training, final_hparams
 from advjax.training.state import num_params
+from advjax.training.workdir import config_to_json
 
 
 def member_report(
@@ -38,6 +47,7 @@ def member_report(
     'objective': config.objective.name,
     'hparams': first.hparams,
     'num_params': num_params(results[0].params),
+    'num_validation': config.num_validation,
     **{
       name: statistics.fmean(run[name] for run in runs)
       for name in (
@@ -57,6 +67,58 @@ def member_report(
       for warning in result.warnings
     ],
   }
+
+
+def comparison_report(
+  config: config_dict.ConfigDict,
+  dataset: Dataset,
+  trainings: Mapping[str, Sequence[Training]],
+  results: Mapping[str, Sequence[TrainResult]],
+  found: Sequence[Evaluation],
+  shifts: Parts,
+) -> dict[str, Any]:
+  """Returns the content of a comparison's report.json, but for where it ran.
+
+  Args:
+    config: Of the whole run.
+    dataset: Its data.
+    trainings: Member -> its run with each seed.
+    results: Member -> their results.
+    found: From `evaluate_members`, for each seed.
+    shifts: From `measure_shifts`.
+
+  Returns:
+    JSON.
+  """
+  labels = dataset.test.labels
+  seeds = list(config.seeds or (config.seed,))
+  report: dict[str, Any] = {
+    'dataset': {
+      'name': dataset.name,
+      'num_train': len(dataset.train.labels),
+      'num_test': len(labels),
+    },
+    'seeds': seeds,
+    'command': command_line(),
+    'config': config_to_json(config),
+    'members': {
+      name: {
+        **member_report(trainings[name], results[name], seeds),
+        **robustness_report(found, labels, name),
+        **shifts[name],
+      }
+      for name in trainings
+    },
+  }
+  if len(config.seeds) > 1:
+    report['per_seed'] = {
+      str(seed): {
+        name: robustness_report([found[index]], labels, name)
+        for name in trainings
+      }
+      for index, seed in enumerate(config.seeds)
+    }
+  return report
 
 
 def _run_report(training: Training, result: TrainResult) -> dict[str, Any]:

@@ -66,6 +66,7 @@ def test_report_json_has_what_the_design_names(run):
       'objective',
       'hparams',
       'num_params',
+      'num_validation',
       'clean_accuracy',
       'clean_accuracy_ci',
       'train_seconds',

@@ -8,7 +8,7 @@ from advjax.evaluation.attacked import attack_and_predict
 from advjax.evaluation.corruptions import KINDS, corrupt
 from advjax.evaluation.members import evaluate_members, parse_attacks
 from advjax.evaluation.noise import noises
-from advjax.reporting import extras
+from advjax.reporting import extras, shifts
 from advjax.reporting.extras import measure_extras
 from advjax.reporting.sanity.findings import sanity_findings
 from advjax.reporting.values import accuracy_interval
@@ -57,6 +57,7 @@ def measure(setup, bounds):
     key=jax.random.key(1),
     batch_size=12,
     devices=jax.devices()[:1],
+    seen={'two': ['fog']},
   )
 
 
@@ -68,8 +69,9 @@ def test_every_member_has_every_part(setup, found):
   assert list(found) == ['one', 'two']
   for parts in found.values():
     assert list(parts) == [
-      *('per_class', 'noise', 'traces', 'rounded'),
-      *('corruptions', 'corruption_accuracy'),
+      *('per_class', 'noise'),
+      *('seen_corruptions', 'corruptions', 'corruption_accuracy'),
+      *('unseen_corruption_accuracy', 'traces', 'rounded'),
     ]
 
 
@@ -149,11 +151,16 @@ def test_corruptions_are_of_every_kind(setup, found):
       assert kinds[kind][severity - 1] == expected
     mean = np.mean(list(kinds.values()))
     assert found[name]['corruption_accuracy'] == pytest.approx(mean)
+    # What one of them has seen is left out for both, so that they compare.
+    unseen = np.mean([v for kind, v in kinds.items() if kind != 'fog'])
+    mean = found[name]['unseen_corruption_accuracy']
+    assert mean == pytest.approx(unseen)
+    assert found[name]['seen_corruptions'] == (['fog'] if name == 'two' else [])
 
 
 def test_other_pixel_ranges_leave_out_8_bits(setup, monkeypatch):
-  for name in ('measure_noise', 'measure_traces'):  # They take long.
-    monkeypatch.setattr(extras, name, lambda *args, **kwargs: {})
+  monkeypatch.setattr(extras, 'measure_traces', lambda *args, **kwargs: {})
+  monkeypatch.setattr(shifts, 'measure_noise', lambda *args, **kwargs: {})
   for parts in measure(setup, (-1.0, 2.0)).values():
     assert list(parts) == ['per_class']
 
