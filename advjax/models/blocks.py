@@ -48,9 +48,7 @@ def convolve(
 ) -> Array:
   """A convolution without bias, padded as PyTorch does: the same on all sides.
 
-  'SAME' would pad an even image at stride 2 on one side only. With groups it
-  is XLA's on every platform, on the CPU too: as patches times a matrix it
-  would be one small product per group.
+  'SAME' would pad an even image at stride 2 on one side only.
 
   Args:
     hidden: `[B, H, W, I]`.

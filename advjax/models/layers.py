@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from advjax.models.patches import grouped_product, windows
+
 Padding = str | Sequence[tuple[int, int]]
 
 # On the CPU, batches of this size or more go through a convolution in parts.
@@ -44,11 +46,11 @@ def conv_general_dilated(
 
   Args:
     lhs: Images `[B, H, W, I]`.
-    rhs: Kernel `[KH, KW, I, O]`.
+    rhs: Kernel `[KH, KW, I / groups, O]`.
     window_strides: Two integers.
     padding: 'VALID', 'SAME' or pairs of integers.
     lhs_dilation: As in `jax.lax`; if not 1, its convolution is taken on every
-      platform, and so it is for groups and for other than two dimensions.
+      platform, and so it is for other than two dimensions.
     rhs_dilation: Likewise.
     dimension_numbers: Likewise.
     feature_group_count: Likewise.
@@ -80,7 +82,6 @@ def conv_general_dilated(
   if (
     lhs.ndim != 4
     or any(dilation != 1 for dilation in dilations)
-    or feature_group_count != 1
     or dimension_numbers != _NHWC
   ):
     return plain(lhs, rhs)
@@ -88,7 +89,9 @@ def conv_general_dilated(
 
   def cpu(lhs: Array, rhs: Array) -> Array:
     return _in_parts(
-      lambda part: conv_by_matmul(part, rhs, window_strides, pads, precision),
+      lambda part: conv_by_matmul(
+        part, rhs, window_strides, pads, precision, feature_group_count
+      ),
       lhs,
     )
 
@@ -101,21 +104,25 @@ def conv_by_matmul(
   strides: Sequence[int],
   pads: Sequence[tuple[int, int]],
   precision: lax.PrecisionLike = None,
+  groups: int = 1,
 ) -> Array:
   """The convolution as patches times a matrix.
 
   Args:
     images: `[B, H, W, I]`.
-    kernel: `[KH, KW, I, O]`.
+    kernel: `[KH, KW, I / groups, O]`.
     strides: Two integers.
     pads: Zeros before and after, of the height and of the width.
     precision: Of the matrix product.
+    groups: Groups of channels that do not see each other.
 
   Returns:
     `[B, H', W', O]`.
   """
-  windows = _windows(_pad(images, pads, 0), kernel.shape, strides)
-  patches = jnp.concatenate(windows, axis=-1)
+  parts = windows(_pad(images, pads, 0), kernel.shape, strides)
+  if groups > 1:
+    return grouped_product(parts, kernel, groups, precision)
+  patches = jnp.concatenate(parts, axis=-1)
   # In two dimensions: for the kernel's gradient of an array of four, XLA
   # copies the outputs' gradient transposed first (a fifth of a step).
   product = jnp.matmul(
@@ -242,7 +249,7 @@ def max_pool_by_slices(
   pads: Sequence[tuple[int, int]],
 ) -> Array:
   """The maximum of strided slices, one per place, for windows that overlap."""
-  first, *others = _windows(_pad(images, pads, -jnp.inf), window, strides)
+  first, *others = windows(_pad(images, pads, -jnp.inf), window, strides)
   maximum = first
   for other in others:
     # A strict comparison keeps the first of equal ones, and so the gradient.
@@ -324,26 +331,3 @@ def _explicit_pads(
 def _pad(images: Array, pads: Sequence[tuple[int, int]], value: float) -> Array:
   config = [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)]
   return lax.pad(images, jnp.asarray(value, images.dtype), config)
-
-
-def _windows(
-  images: Array, window: Sequence[int], strides: Sequence[int]
-) -> list[Array]:
-  """One strided slice `[B, H', W', C]` per place in the window, in order."""
-  batch, height, width, channels = images.shape
-  rows = (height - window[0]) // strides[0] + 1
-  columns = (width - window[1]) // strides[1] + 1
-  return [
-    lax.slice(
-      images,
-      (0, i, j, 0),
-      (
-        batch,
-        i + (rows - 1) * strides[0] + 1,
-        j + (columns - 1) * strides[1] + 1,
-        channels,
-      ),
-      (1, *strides, 1),
-    )
-    for i, j in _places(window)
-  ]
