@@ -1,8 +1,8 @@
 """Residual networks for small and for large images.
 
-Parameters are those of the published networks, to the last one; each function
-names its count. The images are in [0, 1] and are centred inside the network,
-`(images - 0.5) / 0.25`, so that attacks see pixels.
+They have the published networks' parameters, to the last one. The images are
+in [0, 1] and are centred inside the network, `(images - 0.5) / 0.25`, so that
+attacks see pixels.
 """
 
 import functools
@@ -113,7 +113,10 @@ class Architecture(NamedTuple):
 
 
 class ResNet(nn.Module):
-  """A stem, stages of residual blocks, global average pooling, dense layer.
+  """A stem, stages of residual blocks, global average pooling, a dense layer.
+
+  `stages`, `feature_maps`, `logits` and `class_weights` are what `from_linen`
+  looks for.
 
   Attributes:
     num_classes: Logits.
@@ -151,6 +154,7 @@ class ResNet(nn.Module):
   def __call__(
     self, images: Array, *, train: bool = False, num_frozen: int = 0
   ) -> Array:
+    """Returns logits `[B, K]`; so many stages run as in evaluation."""
     maps = self.feature_maps(images, train=train, num_frozen=num_frozen)
     return self.logits(maps)
 
@@ -217,21 +221,53 @@ def residual_network(
   axis_name: str | None = None,
   axis_index_groups: Sequence[Sequence[int]] | None = None,
 ) -> ResNet:
-  """Builds a published network.
+  """Builds a residual network as it was published, without its weights.
 
-  Parameters with the 'cifar' stem and 10 classes, and with the 'imagenet'
-  stem and 1,000 classes:
+  Parameters with the 'cifar' stem and 10 classes, and with the 'imagenet' stem
+  and 1,000 classes:
 
-    resnet18          11,173,962  11,689,512
-    resnet34          21,282,122  21,797,672
-    resnet50          23,520,842  25,557,032
-    preact_resnet18   11,171,146
-    wide_resnet28_10  36,479,194
-    wide_resnet34_10  46,160,474
-    resnext29         34,426,634
-    resnext50         22,992,714  25,028,904
+  | name             |            |            | as in                        |
+  |------------------|------------|------------|------------------------------|
+  | resnet18         | 11,173,962 | 11,689,512 | He et al. 2015, 1512.03385   |
+  | resnet34         | 21,282,122 | 21,797,672 |                              |
+  | resnet50         | 23,520,842 | 25,557,032 |                              |
+  | preact_resnet18  | 11,171,146 | 11,686,696 | He et al. 2016, 1603.05027   |
+  | wide_resnet28_10 | 36,479,194 | 37,115,704 | Zagoruyko and Komodakis      |
+  | wide_resnet34_10 | 46,160,474 | 46,796,984 | 2016, 1605.07146             |
+  | resnext29        | 34,426,698 | 35,449,128 | Xie et al. 2016, 1611.05431: |
+  | resnext50        | 22,992,714 | 25,028,904 | 8 x 64d and 32 x 4d          |
 
-  TODO
+  resnet18, 34, 50 and resnext50 have torchvision's layers. preact_resnet18 has
+  no norm and ReLU after its last block, as in the code for CIFAR that most
+  papers on robustness use; the wide networks have both. No network has
+  dropout.
+
+  Args:
+    name: A key of `RESIDUAL_NETWORKS`.
+    num_classes: Logits.
+    stem: 'cifar': 3 x 3, for images of 32 or 64 pixels; 'strided': 3 x 3 with
+      stride 2; 'imagenet': 7 x 7 with stride 2 and a 3 x 3 max-pool with
+      stride 2, for images of about 224 pixels.
+    normalization: 'batch', or 'group' (16 channels in a group): no state, and
+      training is evaluation.
+    dtype: Of the computation, 'float32' or 'bfloat16'; parameters, statistics
+      and logits are float32.
+    axis_name: Mapped axis over which BatchNorm averages its statistics.
+    axis_index_groups: Places on it that are averaged over together.
+
+  Returns:
+    A module that takes images `[B, H, W, C]` in [0, 1].
+
+  Raises:
+    ValueError: if name, stem, normalization or dtype is unknown.
+
+  Example:
+    >>> import jax
+    >>> network = residual_network('resnet18', 10)
+    >>> images = jnp.zeros((1, 32, 32, 3))
+    >>> shapes = jax.eval_shape(network.init, jax.random.key(0), images)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(shapes['params']))
+    11173962
   """
   return _build(
     RESIDUAL_NETWORKS[choose('residual network', name, RESIDUAL_NETWORKS)],
@@ -251,12 +287,33 @@ def small_resnet(
   axis_name: str | None = None,
   axis_index_groups: Sequence[Sequence[int]] | None = None,
 ) -> ResNet:
-  """Builds a ResNet for CPUs: one basic block per stage.
+  """Builds a ResNet for CPUs: a basic block per stage, few parameters.
 
-  TODO
+  With the default widths it has 225,204 parameters for 20 classes, and an
+  image of 64 x 64 pixels takes 20 million multiplications and ends in maps of
+  8 x 8; one of 32 x 32 takes 5 million and ends in 4 x 4.
+
+  Args:
+    num_classes: Logits.
+    widths: Channels of the stages. All but the last halve the maps.
+    stem: As in `residual_network`.
+    normalization: As there.
+    dtype: As there.
+    axis_name: As there.
+    axis_index_groups: As there.
+
+  Returns:
+    A module that takes images `[B, H, W, C]` in [0, 1].
+
+  Raises:
+    ValueError: if widths is empty, or stem, normalization or dtype is unknown.
+
+  Example:
+    >>> small_resnet(20, widths=(16, 32)).stages
+    ('stem', 'stage_1', 'stage_2', 'head')
   """
   if not widths:
-    raise ValueError('model.widths = (); allowed: one width or more')
+    raise ValueError('model.widths = (); allowed: one integer >= 1 or more')
   return _build(
     Architecture(
       BasicBlock,
