@@ -21,7 +21,6 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import io
 import json
 import logging
 import os
@@ -31,9 +30,11 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from advjax.data import array_files
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,6 @@ _DESCRIPTION = 'entry.json'
 _DTYPES = {'images': 'uint8', 'labels': 'int32'}
 _ENTRY = re.compile(r'[0-9a-f]{32}')
 _WRITING = 'writing-'
-_CHUNK = 1 << 22
 
 
 class Entry(NamedTuple):
@@ -193,20 +193,13 @@ def _read_array(
         raise _damaged(
           path, file.name, f'it has {size:,} bytes, not {expected["bytes"]:,}'
         )
-      checksum = _checksum(stream)
+      checksum = array_files.checksum(stream)
   except FileNotFoundError:
     raise _damaged(path, file.name, 'it is missing') from None
   if checksum != expected['crc32']:
     raise _damaged(path, file.name, 'its checksum is wrong')
   # A plain array over the map: numpy.memmap is a subclass of its own.
   return np.load(file, mmap_mode='r').view(np.ndarray)
-
-
-def _checksum(stream: BinaryIO) -> int:
-  checksum = 0
-  while chunk := stream.read(_CHUNK):
-    checksum = zlib.crc32(chunk, checksum)
-  return checksum
 
 
 def _damaged(path: pathlib.Path, file: str, what: str) -> ValueError:
@@ -239,7 +232,7 @@ def _write(
     ).encode()
     with open(writing / _DESCRIPTION, 'wb') as stream:
       stream.write(b'%08x\n' % zlib.crc32(content) + content)
-      _flush(stream)
+      array_files.flush(stream)
     try:
       os.rename(writing, folder / _fingerprint(description['source']))
     except OSError as error:
@@ -266,56 +259,32 @@ def _write_arrays(
         shape = (num_images, *images.shape[1:])
         _check_space(writing, num_images * images[0].nbytes)
         arrays['images'] = {'bytes': 0, 'crc32': 0}
-        _append(stream, _header('images', shape), arrays['images'])
-      _append(stream, np.ascontiguousarray(images).data, arrays['images'])
+        array_files.append(
+          stream, array_files.header(_DTYPES['images'], shape), arrays['images']
+        )
+      array_files.append(
+        stream, np.ascontiguousarray(images).data, arrays['images']
+      )
       all_labels.append(labels)
-    _flush(stream)
+    array_files.flush(stream)
   labels = np.concatenate(all_labels).astype(_DTYPES['labels'])
   if len(labels) > num_images or (len(labels) < num_images and not fewer):
     raise ValueError(f'{len(labels)} images came, {num_images} were promised')
   if len(labels) < num_images:
     shape = (len(labels), *shape[1:])
-    arrays['images']['crc32'] = _rewrite_header(writing / 'images.npy', shape)
+    arrays['images']['crc32'] = array_files.change_length(
+      writing / 'images.npy', _DTYPES['images'], shape
+    )
   with open(writing / 'labels.npy', 'wb') as stream:
     arrays['labels'] = {'bytes': 0, 'crc32': 0}
-    _append(stream, _header('labels', labels.shape), arrays['labels'])
-    _append(stream, labels.data, arrays['labels'])
-    _flush(stream)
+    array_files.append(
+      stream,
+      array_files.header(_DTYPES['labels'], labels.shape),
+      arrays['labels'],
+    )
+    array_files.append(stream, labels.data, arrays['labels'])
+    array_files.flush(stream)
   return arrays
-
-
-def _rewrite_header(file: pathlib.Path, shape: tuple[int, ...]) -> int:
-  """Changes the number of images in a file; returns its checksum."""
-  with open(file, 'r+b') as stream:
-    # NumPy leaves room for the digits of any number: the length is the same.
-    stream.write(_header('images', shape))
-    _flush(stream)
-    stream.seek(0)
-    return _checksum(stream)
-
-
-def _header(name: str, shape: tuple[int, ...]) -> bytes:
-  """Returns the first bytes of a .npy file."""
-  stream = io.BytesIO()
-  dtype = np.lib.format.dtype_to_descr(np.dtype(_DTYPES[name]))
-  header = {'descr': dtype, 'fortran_order': False, 'shape': shape}
-  np.lib.format.write_array_header_1_0(stream, header)
-  return stream.getvalue()
-
-
-def _append(
-  stream: BinaryIO, data: bytes | memoryview, written: dict[str, int]
-) -> None:
-  data = memoryview(data).cast('B')
-  stream.write(data)
-  written['bytes'] += data.nbytes
-  written['crc32'] = zlib.crc32(data, written['crc32'])
-
-
-def _flush(stream: BinaryIO) -> None:
-  """Brings a file to the disk: a power cut must not leave a hollow entry."""
-  stream.flush()
-  os.fsync(stream.fileno())
 
 
 def _check_space(folder: pathlib.Path, needed: int) -> None:

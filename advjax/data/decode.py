@@ -23,6 +23,8 @@ _CONVERTED = {
   '16-bit': ('I', 'I;16', 'I;16L', 'I;16B', 'I;16N'),
   'other colours': ('YCbCr', 'LAB', 'HSV'),
 }
+# Pillow would start another program for some others, whatever their name says.
+_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
 _WITH_ALPHA = ('LA', 'La', 'PA', 'RGBA', 'RGBa')
 
 
@@ -82,6 +84,7 @@ def quiet_pillow() -> Iterator[None]:
   """
   from PIL import Image
 
+  Image.init()  # Before threads would, all at once.
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')
     warnings.simplefilter('error', Image.DecompressionBombWarning)
@@ -95,14 +98,19 @@ def image_size(encoded: bytes) -> tuple[int, int]:
     encoded: Its content.
 
   Returns:
-    The size, after the turn that EXIF asks for; the pixels are not decoded.
+    The size, after the turn that EXIF asks for. Without one, the pixels are not
+    decoded.
 
   Raises:
     NoImage: If it is none.
   """
+  from PIL import ImageOps
+
   with _opened(encoded) as image:
-    height, width = image.height, image.width
-    return (width, height) if _orientation(image) > 4 else (height, width)
+    if _orientation(image) > 1:
+      # Not only swapped here: Pillow has turned a TIFF by itself already.
+      ImageOps.exif_transpose(image, in_place=True)
+    return image.height, image.width
 
 
 def decode_rgb(
@@ -113,19 +121,20 @@ def decode_rgb(
   It is turned as EXIF says. Grey is repeated, palettes and CMYK are converted,
   alpha is dropped, and 16 bits are rounded to 8. An image of another size is
   scaled by Pillow (bilinear, antialiased) until it covers the size, and cropped
-  at the centre.
+  at the centre. Of several frames, the first one is taken.
 
   Args:
-    encoded: The content of the file.
+    encoded: The content of a JPEG, PNG, WebP, BMP, GIF, TIFF or PPM file.
     size: (height, width).
 
   Returns:
     (uint8 [height, width, 3]; what was done, of 'grey', 'palette', 'cmyk',
-    'alpha', '16-bit', 'other colours', 'turned' and 'resized').
+    '16-bit', 'other colours', 'alpha', 'frames', 'turned' and 'resized').
 
   Raises:
     NoImage: If it is damaged, cut off, of more than 16 bits per channel, or
-      larger than Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`).
+      larger than twice Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`); within
+      `quiet_pillow`, than that limit.
 
   Example:
     >>> from PIL import Image
@@ -141,6 +150,8 @@ def decode_rgb(
     done = [name for name, modes in _CONVERTED.items() if image.mode in modes]
     if image.mode in _WITH_ALPHA or 'transparency' in image.info:
       done.append('alpha')
+    if getattr(image, 'is_animated', False):
+      done.append('frames')
     if _orientation(image) > 1:
       done.append('turned')
       ImageOps.exif_transpose(image, in_place=True)
@@ -151,7 +162,7 @@ def decode_rgb(
     rgb = image.convert('RGB')
     if rgb.size != size[::-1]:
       done.append('resized')
-      # Crops the largest part of the right proportions, then scales it.
+      # As scaling the whole image until it covers the size, then cropping.
       rgb = ImageOps.fit(rgb, size[::-1], Image.Resampling.BILINEAR)
     return np.asarray(rgb), tuple(done)
 
@@ -159,10 +170,10 @@ def decode_rgb(
 @contextlib.contextmanager
 def _opened(encoded: bytes) -> Iterator['Image.Image']:
   """Opens an image; what Pillow raises for broken files is a NoImage."""
-  from PIL import Image
+  from PIL import Image, UnidentifiedImageError
 
   try:
-    with Image.open(io.BytesIO(encoded)) as image:
+    with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
       yield image
   # Each of them is raised by some decoder for some damage.
   except (
@@ -178,11 +189,14 @@ def _opened(encoded: bytes) -> Iterator['Image.Image']:
     struct.error,
     zlib.error,
   ) as error:
-    raise NoImage(f'is no image that Pillow can read ({error})') from error
+    # What Pillow says of these is where its bytes are in memory.
+    unknown = isinstance(error, UnidentifiedImageError)
+    reason = 'of no known format' if unknown else error
+    raise NoImage(f'is no image that Pillow can read ({reason})') from error
 
 
 def _orientation(image: 'Image.Image') -> int:
-  """Returns the EXIF orientation: 1 is upright, from 5 on sides change."""
+  """Returns the EXIF orientation, 1 to 8; 1 is upright."""
   from PIL import ExifTags
 
   orientation = image.getexif().get(ExifTags.Base.Orientation, 1)

@@ -16,6 +16,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+# No image file is so large; a few kilobytes of a zip may become any size.
+_MAX_BYTES = 1 << 28
 # Left behind by file managers and archivers; never part of a data set.
 _JUNK = frozenset({'__MACOSX', 'Thumbs.db', 'desktop.ini'})
 
@@ -28,7 +30,8 @@ class FileTree(NamedTuple):
     folders: The names of all folders, sorted; those of a zip are the ones that
       have files or that it names.
     fingerprint: Changes whenever a file changes its name, size or time.
-    read: Returns the content of a file. Threads may call it at once.
+    read: Returns the content of a file, or raises a ValueError. Threads may
+      call it at once.
   """
 
   files: tuple[str, ...]
@@ -66,7 +69,11 @@ def open_tree(path: pathlib.Path) -> Iterator[FileTree]:
     (('cats',), ('cats/1.png',), b'purr')
   """
   if path.is_dir():
-    yield _list_folder(path)
+    try:
+      tree = _list_folder(path)
+    except OSError as error:
+      raise ValueError(f'{path} cannot be read: {error}') from error
+    yield tree
     return
   if not path.exists():
     raise FileNotFoundError(f'path = {str(path)!r}: there is no such folder')
@@ -138,13 +145,19 @@ def _list_folder(root: pathlib.Path) -> FileTree:
         folders.append(name)
         scan(name, above | {identity})
 
+  def read(name: str) -> bytes:
+    try:
+      return (root / name).read_bytes()
+    except OSError as error:
+      raise ValueError(f'{root / name} cannot be read: {error}') from error
+
   status = root.stat()
   scan('', frozenset({(status.st_dev, status.st_ino)}))
   return FileTree(
     files=tuple(sorted(name for name, _, _ in listing)),
     folders=tuple(sorted(folders)),
     fingerprint=_fingerprint(listing),
-    read=lambda name: (root / name).read_bytes(),
+    read=read,
   )
 
 
@@ -174,7 +187,14 @@ def _list_zip(path: pathlib.Path, archive: zipfile.ZipFile) -> FileTree:
       listing.append([name, info.file_size, info.CRC])
 
   def read(name: str) -> bytes:
+    size = members[name].file_size
+    if size > _MAX_BYTES:
+      raise ValueError(
+        f'{path}: {name} would take {size:,} bytes of memory; allowed: '
+        f'{_MAX_BYTES:,} for one file of a zip'
+      )
     try:
+      # Reads no more than that size, whatever the compressed bytes hold.
       return archive.read(members[name])
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
       raise _damaged(path, error) from error

@@ -130,6 +130,19 @@ def _load_splits(
       )
     _log(entry, f'{path.name} {split}')
     entries.append(entry)
+  used = {file for file, _ in (*layout.train, *layout.test)}
+  others = [
+    file
+    for file in layout.tree.files
+    if folder_layouts.is_image(file) and file not in used
+  ]
+  if others:
+    logger.info(
+      '%s: %s images belong to neither split and are not used, such as %s',
+      path.name,
+      f'{len(others):,}',
+      others[0],
+    )
   return entries
 
 
@@ -206,7 +219,7 @@ def _decode(
     return [_try_to_decode(tree, file, size) for file, _ in part]
 
   with (
-    ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+    ThreadPoolExecutor(os.cpu_count() or 1) as pool,
     tqdm.tqdm(
       total=len(samples),
       desc=f'decoding {name}',

@@ -10,13 +10,25 @@ Three layouts are known:
 
 import hashlib
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from advjax.data.file_tree import FileTree, inside
 
-_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff')
+_SUFFIXES = (
+  '.png',
+  '.jpg',
+  '.jpeg',
+  '.webp',
+  '.bmp',
+  '.gif',
+  '.tif',
+  '.tiff',
+  '.ppm',
+  '.pgm',
+)
 _TEST_FOLDERS = ('test', 'val', 'validation')
 _TEST_FRACTION = 0.2
 _IDS, _WORDS = 'wnids.txt', 'words.txt'
@@ -60,7 +72,8 @@ def find_layout(tree: FileTree, test_fraction: float | None = None) -> Layout:
     ValueError: If the files are laid out in another way, something is missing,
       or the splits have not the same classes.
   """
-  if test_fraction is not None and not 0 < test_fraction < 1:
+  number = isinstance(test_fraction, (int, float))
+  if test_fraction is not None and not (number and 0 < test_fraction < 1):
     raise ValueError(
       f'test_fraction = {test_fraction!r}; allowed: a number between 0 and 1'
     )
@@ -85,10 +98,11 @@ def is_image(name: str) -> bool:
 
 
 def _enter(tree: FileTree) -> FileTree:
-  """Returns the tree in the one folder that holds everything, if there is."""
+  """Returns the tree in the one folder that holds all images, if there is."""
   tops = [name for name in tree.folders if '/' not in name]
-  alone = len(tops) == 1 and all('/' in name for name in tree.files)
-  if not alone or tops[0] in ('train', *_TEST_FOLDERS):
+  beside = [name for name in tree.files if '/' not in name]
+  alone = len(tops) == 1 and not any(map(is_image, beside))
+  if not alone or _IDS in beside or tops[0] in ('train', *_TEST_FOLDERS):
     return tree
   return inside(tree, tops[0])
 
@@ -209,7 +223,7 @@ def hold_out(
     >>> hold_out(['a/1.png', 'a/2.png', 'a/3.png', 'a/4.png'], 0.5)
     (['a/3.png', 'a/4.png'], ['a/1.png', 'a/2.png'])
   """
-  ordered = sorted(files, key=lambda f: hashlib.sha256(f.encode()).digest())
+  ordered = sorted(files, key=lambda f: hashlib.sha256(os.fsencode(f)).digest())
   count = max(1, min(len(files) - 1, math.floor(len(files) * fraction + 0.5)))
   return sorted(ordered[count:]), sorted(ordered[:count])
 
@@ -245,7 +259,7 @@ def _lines(tree: FileTree, name: str) -> list[str]:
   if name not in tree.files:
     raise ValueError(f'{name} is missing, next to {_IDS}')
   try:
-    lines = tree.read(name).decode().splitlines()
+    lines = tree.read(name).decode('utf-8-sig').splitlines()
   except UnicodeDecodeError as error:
     raise ValueError(f'{name} is no text: {error}') from error
   return [line.strip() for line in lines if line.strip()]
@@ -256,12 +270,13 @@ def _read_names(tree: FileTree, ids: Sequence[str]) -> tuple[str, ...]:
   words = dict(
     line.split('\t', 1) for line in _lines(tree, _WORDS) if '\t' in line
   )
-  lacking = [wnid for wnid in ids if wnid not in words]
+  firsts = {wnid: names.split(',')[0].strip() for wnid, names in words.items()}
+  lacking = [wnid for wnid in ids if not firsts.get(wnid)]
   if lacking:
     raise ValueError(
       f'{_WORDS} has no line for these ids of {_IDS}: {_listed(lacking)}'
     )
-  names = [words[wnid].split(',')[0].strip() for wnid in ids]
+  names = [firsts[wnid] for wnid in ids]
   count = Counter(names)
   return tuple(
     name if count[name] == 1 else f'{name} ({wnid})'

@@ -199,6 +199,44 @@ def test_too_few_images_are_no_entry(tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == ['.lock']
 
 
+@pytest.mark.parametrize('num_images', [8, 10_007])
+def test_fewer_images_may_come_where_that_is_said(tmp_path, num_images):
+  images, labels = arrays()
+  entry = array_cache.write(
+    tmp_path,
+    SOURCE,
+    blocks_of(images, labels),
+    num_images,
+    NAMES,
+    fewer=True,
+  )
+  np.testing.assert_array_equal(entry.images, images)
+  np.testing.assert_array_equal(entry.labels, labels)
+  path = entry_of(tmp_path) / 'images.npy'
+  np.testing.assert_array_equal(np.load(path), images)
+
+
+def test_more_images_than_promised_are_no_entry(tmp_path):
+  images, labels = arrays()
+  with pytest.raises(ValueError, match='7 images came, 6 were promised'):
+    array_cache.write(
+      tmp_path, SOURCE, blocks_of(images, labels), 6, NAMES, fewer=True
+    )
+
+
+def test_notes_are_kept(tmp_path):
+  notes = {}
+
+  def blocks():
+    yield arrays()
+    notes['grey'] = 3
+
+  entry = array_cache.write(tmp_path, SOURCE, blocks(), 7, NAMES, notes=notes)
+  assert entry.notes == {'grey': 3}
+  assert array_cache.read(tmp_path, SOURCE).notes == {'grey': 3}
+  assert write(tmp_path / 'other').notes == {}
+
+
 PROGRAM = """
 import os, pathlib, signal, sys, time
 sys.path.insert(0, {root!r})

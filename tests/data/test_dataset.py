@@ -124,6 +124,14 @@ def test_keep_classes_keeps_rows_and_names(classes, num_kept):
     assert after.labels.dtype == np.int32
 
 
+def test_keep_classes_keeps_the_ids_if_there_are_any():
+  split = numbered_split(3)
+  dataset = data.Dataset('pets', split, split, 3, ('a', 'b', 'c'))
+  assert data.keep_classes(dataset, (2, 0)).class_ids == ()
+  dataset = dataset._replace(class_ids=('n1', 'n2', 'n3'))
+  assert data.keep_classes(dataset, (2, 0)).class_ids == ('n3', 'n1')
+
+
 @pytest.mark.parametrize(
   'classes',
   [(), (1,), (1, 1), (0, 5), (-1, 0), (0, 'owl'), (0.0, 1.0), (0, [1]), 3],

@@ -69,9 +69,12 @@ def test_datasets(folder, monkeypatch):
       sorted(zip(map(bytes, images), labels, strict=True))
     )
   assert found['threes_and_sevens'].class_names == ('3', '7')
+  assert found['pets'].class_names == ('cat', 'dog')
+  assert found['pets'].train.images.shape == (8, 24, 24, 3)
   assert {path.name for path in folder.iterdir()} == {
     'cache',
     'mine.npz',
+    'pets',
     'sets',
   }
   # Every field of the config is explained.
