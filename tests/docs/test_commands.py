@@ -11,6 +11,7 @@ import tomllib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.docs import pages
 
@@ -64,10 +65,29 @@ def write_own_images(path):
   )
 
 
-def test_launched_commands_are_understood(tmp_path):
+def write_own_folder(path):
+  """The same as a folder of images, all alike."""
+  for label in range(10):
+    (path / str(label)).mkdir(parents=True)
+    for number in range(20):
+      image = path / str(label) / f'{number}.png'
+      Image.new('RGB', (64, 64)).save(image)
+
+
+def test_launched_commands_are_understood(tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
   write_own_images(tmp_path / 'mine.npz')
+  write_own_folder(tmp_path / 'folder')
+  own = {
+    '--config.dataset.path=mine.npz': 'mine.npz',
+    '--config.dataset.path=~/photos': 'folder',
+    '--config.dataset.path=tiny-imagenet-200.zip': 'folder',
+  }
   good = [
-    [a.replace('=mine.npz', f'={tmp_path}/mine.npz') for a in arguments]
+    [
+      f'--config.dataset.path={tmp_path / own[a]}' if a in own else a
+      for a in arguments
+    ]
     for _, command in COMMANDS
     if (arguments := pages.launched(command)) is not None
   ]
