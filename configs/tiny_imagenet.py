@@ -175,4 +175,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
   config.members = tuple(members)
   for name, fields in members.items():
     config[name] = fields
-  return shrink_to_smoke(config) if variant == 'smoke' else config
+  if variant == 'smoke':
+    shrink_to_smoke(config)
+    config.evaluation.shifts = ('noise',)
+  return config
