@@ -1,0 +1,171 @@
+"""Gradients of residual networks, a train step and an attack on each."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import advjax
+from advjax.models import create_model
+from advjax.models.resnet import RESIDUAL_NETWORKS
+from advjax.training.objectives import adversarial_regularization
+from advjax.training.state import TrainState
+from advjax.training.step import AXIS, make_train_step
+from tests.models import tiny
+
+NETWORKS = ('small_resnet', *RESIDUAL_NETWORKS)
+
+
+def _check_gradient(model, params, state, images, labels, *, train):
+  """Against central differences along two random directions."""
+  wide = functools.partial(
+    jax.tree.map, lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64)
+  )
+  params, state, images = wide(params), wide(state), wide(images)
+
+  @jax.jit
+  def both(params, state, images):
+    def loss_fn(images):
+      logits, _ = model.apply(params, state, images, train=train)
+      return advjax.losses.cross_entropy(logits, labels).sum()
+
+    return jax.value_and_grad(loss_fn)(images)
+
+  value, gradient = both(params, state, images)
+  assert gradient.dtype == value.dtype == jnp.float64
+  draw = np.random.default_rng(0)
+  # Small enough to cross no kink of a ReLU.
+  step = 1e-7
+  for _ in range(2):
+    direction = draw.normal(size=images.shape)
+    up, down = (
+      float(both(params, state, images + sign * step * direction)[0])
+      for sign in (1, -1)
+    )
+    slope = float((np.asarray(gradient) * direction).sum())
+    norm = float(np.linalg.norm(gradient))
+    assert abs((up - down) / (2 * step) - slope) < 1e-5 * norm
+    assert norm > 1e-4
+
+
+@pytest.mark.parametrize(
+  ('name', 'train'), [('basic', True), ('bottleneck', False)]
+)
+def test_gradient_of_tiny_networks(name, train):
+  params, state = tiny.variables(name)
+  with jax.enable_x64(True):
+    model, images = tiny.tiny(name), np.asarray(tiny.make_images(2))
+    labels = np.arange(2)
+    _check_gradient(model, params, state, images, labels, train=train)
+
+
+def _calibrated(name):
+  """A network as drawn, with statistics of the images that it is shown.
+
+  With means 0 and variances 1, activations would grow from block to block.
+  """
+  model = create_model({'name': name}, tiny.NUM_CLASSES, axis_name=AXIS)
+  images = tiny.make_images(4, 16)
+  alone = create_model({'name': name}, tiny.NUM_CLASSES)
+  params, state = jax.jit(model.init)(jax.random.key(0), images)
+  learn = jax.jit(
+    lambda params, state: alone.apply(params, state, images, train=True)[1]
+  )
+  for _ in range(25):
+    state = learn(params, state)
+  return model, *jax.tree.map(np.asarray, (params, state, images))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', NETWORKS)
+def test_gradient_of_published_networks(name):
+  _, params, state, images = _calibrated(name)
+  model = create_model({'name': name}, tiny.NUM_CLASSES)
+  with jax.enable_x64(True):
+    for train in (True, False):
+      _check_gradient(
+        model, params, state, images[:2], np.arange(2), train=train
+      )
+
+
+def _check_train_step(model, params, state, images, labels):
+  """One step of adversarial regularization, half of the batch per device."""
+  optimizer = optax.identity()
+  step = make_train_step(
+    model.apply,
+    adversarial_regularization(bounds=(0.0, 1.0)),
+    optimizer,
+    optax.constant_schedule(1.0),
+  )
+  before = TrainState(
+    jnp.zeros((), jnp.int32), params, state, optimizer.init(params), None
+  )
+  batch = {
+    'image': images.reshape(2, 2, *images.shape[1:]),
+    'label': labels.reshape(2, 2),
+    'weight': jnp.full((2, 2), 0.25),
+  }
+  hparams = {'learning_rate': 0.01, 'multiplier': 0.5, 'step_size': 4 / 255}
+  after, metrics = jax.pmap(
+    step, axis_name=AXIS, in_axes=(None, 0, 0, None, 0)
+  )(
+    before,
+    batch,
+    jnp.ones((2, 2)),
+    hparams,
+    jax.random.split(jax.random.key(0), 2),
+  )
+  for old, new in zip(
+    jax.tree.leaves((params, state)),
+    jax.tree.leaves((after.params, after.model_state)),
+    strict=True,
+  ):
+    assert np.isfinite(new).all()
+    assert not np.array_equal(new[0], old)
+    np.testing.assert_array_equal(new[0], new[1])
+  assert (metrics['adversarial_loss'] > metrics['clean_loss']).all()
+
+
+def _check_attack(model, params, state, images, labels):
+  @jax.jit
+  def attack(params, state, images):
+    def logits_fn(images):
+      return model.apply(params, state, images, train=False)[0]
+
+    attacked = advjax.pgd(
+      logits_fn,
+      images,
+      labels,
+      8 / 255,
+      4 / 255,
+      num_steps=2,
+      key=jax.random.key(1),
+    )
+    return attacked, *(
+      advjax.losses.cross_entropy(logits_fn(pixels), labels)
+      for pixels in (images, attacked)
+    )
+
+  attacked, clean, adversarial = attack(params, state, images)
+  assert np.abs(attacked - images).max() <= 8 / 255 + 1e-6
+  assert (adversarial > clean).all()
+
+
+def test_a_small_resnet_trains_and_is_attacked():
+  config = {'name': 'small_resnet', 'widths': (4,)}
+  model = create_model(config, tiny.NUM_CLASSES, axis_name=AXIS)
+  images, labels = tiny.make_images(), np.arange(4)
+  params, state = tiny.draw(model)
+  _check_train_step(model, params, state, images, labels)
+  _check_attack(model, params, state, images, labels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', NETWORKS)
+def test_published_networks_train_and_are_attacked(name):
+  model, params, state, images = _calibrated(name)
+  _check_train_step(model, params, state, images, np.arange(4))
+  _check_attack(model, params, state, images, np.arange(4))
