@@ -64,9 +64,10 @@ def imports(folder: str) -> set[str]:
 
 def test_requirements_are_the_union_of_the_project_and_its_extras():
   expected = [*PROJECT['dependencies'], *EXTRAS['train'], *EXTRAS['dev']]
+  expected += EXTRAS['pretrained']
   assert sorted(requirements()) == sorted(expected)
   assert len(set(expected)) == len(expected)
-  assert EXTRAS['all'] == ['advjax[dev,train]']
+  assert EXTRAS['all'] == ['advjax[dev,pretrained,train]']
 
 
 def test_tensorflow_is_an_extra_that_nothing_else_asks_for():
@@ -90,10 +91,10 @@ def test_attacks_alone_need_jax_and_numpy():
 @pytest.mark.parametrize(
   ('folder', 'extras'),
   [
-    ('advjax', ['train']),
+    ('advjax', ['train', 'pretrained']),
     ('experiments', ['train']),
     ('configs', ['train']),
-    ('tests', ['train', 'dev']),
+    ('tests', ['train', 'pretrained', 'dev']),
   ],
 )
 def test_every_import_is_declared(folder, extras):

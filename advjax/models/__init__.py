@@ -2,6 +2,14 @@
 
 from advjax.models.adapters import Model, from_linen, from_nnx
 from advjax.models.create import create_model
+from advjax.models.keras import from_keras
 from advjax.models.summary import summary
 
-__all__ = ['Model', 'create_model', 'from_linen', 'from_nnx', 'summary']
+__all__ = [
+  'Model',
+  'create_model',
+  'from_keras',
+  'from_linen',
+  'from_nnx',
+  'summary',
+]

@@ -6,6 +6,7 @@ from typing import Any
 
 from advjax.config import check_range, choose
 from advjax.models.adapters import Model, from_linen
+from advjax.models.keras import applications
 from advjax.models.networks import CNN, MLP, MatlabCNN
 from advjax.models.resnet import (
   RESIDUAL_NETWORKS,
@@ -109,11 +110,24 @@ def _small_resnet(
   )
 
 
+def _keras(
+  num_classes: int,
+  axis: _Axis,
+  *,
+  architecture: str = 'MobileNetV2',
+  weights: str = 'random',
+  dtype: str = 'float32',
+) -> Model:
+  del axis  # Keras' BatchNorm cannot look at other devices.
+  return applications.create(num_classes, architecture, weights, dtype)
+
+
 ARCHITECTURES: dict[str, Callable[..., Model]] = {
   'cnn': _cnn,
   'matlab_cnn': _matlab_cnn,
   'mlp': _mlp,
   'logistic_regression': _logistic_regression,
+  'keras': _keras,
   'small_resnet': _small_resnet,
   **{name: _residual(name) for name in RESIDUAL_NETWORKS},
 }
@@ -129,8 +143,9 @@ def create_model(
 
   Args:
     config: `name`, one of 'cnn' (NSL's), 'matlab_cnn', 'mlp',
-      'logistic_regression', 'small_resnet' and the residual networks of
-      `advjax.models.resnet`, and fields of that network.
+      'logistic_regression', 'small_resnet', the residual networks of
+      `advjax.models.resnet` and 'keras' (`keras.applications`), and fields of
+      that network.
     num_classes: Logits.
     axis_name: Mapped axis over which BatchNorm averages its statistics in
       training; None: each device its own.

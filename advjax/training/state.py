@@ -40,7 +40,7 @@ def create_state(
   """Initialises the network and its optimizer.
 
   Args:
-    model: The network.
+    model: The network; it starts from its trained weights if it has any.
     optimizer: From `create_optimizer`.
     images: An example batch `[B, H, W, C]`, float32 in [0, 1].
     key: Draws the initial weights.
@@ -65,6 +65,9 @@ def create_state(
     model.init, compiler_options={'xla_backend_optimization_level': 0}
   )
   params, model_state = init(key, images)
+  if model.pretrained is not None:
+    trained = model.pretrained(params, model_state)
+    params, model_state = jax.tree.map(jnp.asarray, trained)
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
