@@ -74,7 +74,7 @@ def paste_objects(
       top, left = tops[row], lefts[row]
       place = pasted[row, top : top + box[0], left : left + box[1]]
       place[...] = (1 - mask) * place + mask * obj
-  return np.clip(pasted, 0, 1)
+  return np.clip(pasted, 0, 1, out=pasted)
 
 
 def _check_arrays(images: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -140,9 +140,11 @@ def _ellipse(height: int, width: int) -> np.ndarray:
 
 def _shrink(images: np.ndarray, height: int, width: int) -> np.ndarray:
   """Scales `[n, H, W, C]` down; each pixel is the mean of what it covers."""
-  rows = _overlaps(images.shape[1], height)
-  columns = _overlaps(images.shape[2], width)
-  return np.einsum('yh,nhwc,xw->nyxc', rows, images, columns, optimize=True)
+  count, rows, columns, channels = images.shape
+  flat = images.reshape(count, rows, columns * channels)
+  flat = _overlaps(rows, height) @ flat
+  narrow = flat.reshape(count, height, columns, channels)
+  return _overlaps(columns, width) @ narrow
 
 
 def _overlaps(size: int, smaller: int) -> np.ndarray:
