@@ -140,19 +140,26 @@ def _create_transform(
     functions['resized_crop'] = functools.partial(
       geometry.random_resized_crop, max_ratio=config['resized_crop_ratio']
     )
-  chain = [
-    (number, functools.partial(function, strength=config[field]))
+  chain = {
+    number: functools.partial(function, strength=_strength(config, field))
     for number, (field, function) in enumerate(functions.items())
     if config.get(field)
-  ]
+  }
 
   def transform(key: Array, image: Array) -> Array:
-    for number, function in chain:
-      # By its place among all: others, on or off, do not change its draws.
-      image = function(jax.random.fold_in(key, number), image)
+    # By the place among all: others, on or off, do not change the draws.
+    numbers = jnp.array(list(chain), jnp.uint32)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
+    for step_key, function in zip(keys, chain.values(), strict=True):
+      image = function(step_key, image)
     return image
 
   return transform
+
+
+def _strength(config: Mapping[str, Any], field: str) -> float:
+  # jax.random takes no integer for a probability.
+  return config[field] if field in _PIXELS else float(config[field])
 
 
 def _create_mix(

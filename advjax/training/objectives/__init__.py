@@ -5,12 +5,13 @@ An objective is a pure function
     objective(apply, params, model_state, batch, hparams, key)
       -> (loss, (model_state, metrics))
 
-over `batch['image']` `[B, ...]`, `batch['label']` `[B]` and, optionally,
-`batch['weight']` `[B]`, the share of every example in the loss (default
-1 / B each, the mean). The trainer passes mask / count there, so that padding
-counts nothing and the losses of all devices add up to the mean of the global
-batch. `hparams` maps names to traced scalars, `key` holds one key per
-example, and `metrics` has one number per example, `[B]`.
+over `batch['image']` `[B, ...]`, `batch['label']`, int `[B]` or shares of the
+classes, float `[B, K]`, and, optionally, `batch['weight']` `[B]`, the share of
+every example in the loss (default 1 / B each, the mean). The trainer passes
+mask / count there, so that padding counts nothing and the losses of all
+devices add up to the mean of the global batch. `hparams` maps names to traced
+scalars, `key` holds one key per example, and `metrics` has one number per
+example, `[B]`.
 
 The factories close over the static choices; every number comes from
 `hparams`, so that a sweep over them is a `vmap`.

@@ -1,0 +1,180 @@
+"""What a config makes of a batch: the order, the range, the draws, errors."""
+
+import functools
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from advjax.augmentation import create_augmentation
+from advjax.config import default_config
+
+SHAPE, NUM_CLASSES, BATCH = (8, 8, 3), 10, 8
+# 1 is as good as 1.0.
+TRANSFORMS = {
+  'crop_padding': 2,
+  'resized_crop': 0.5,
+  'resized_crop_ratio': 1.5,
+  'horizontal_flip': 1,
+  'vertical_flip': 0.5,
+  'brightness': 0.4,
+  'contrast': 0.4,
+  'saturation': 0.4,
+  'hue': 0.1,
+  'gaussian': 0.1,
+  'poisson': 100.0,
+  'salt_and_pepper': 0.1,
+  'cutout': 3,
+}
+ALL = {**TRANSFORMS, 'mixup': 0.5, 'cutmix': 1.0}
+RNG = np.random.default_rng(0)
+POOL = RNG.uniform(size=(5, *SHAPE)).astype(np.float32)
+IMAGES = RNG.uniform(size=(BATCH, *SHAPE)).astype(np.float32)
+LABELS = np.arange(BATCH) % NUM_CLASSES
+
+
+def draw(keys):
+  """Partners of the classes 0 to 4."""
+  places = jax.vmap(lambda key: jax.random.randint(key, (), 0, 5))(keys)
+  return jnp.asarray(POOL)[places], places
+
+
+@functools.cache
+def compiled(**config):
+  augment = create_augmentation(config, SHAPE, NUM_CLASSES)
+  return jax.jit(functools.partial(augment, draw=draw))
+
+
+def keys(seed=0, count=BATCH):
+  return jax.random.split(jax.random.key(seed), count)
+
+
+def test_all_are_off_by_default_and_every_field_is_known():
+  config = default_config().augmentation
+  assert create_augmentation(config, SHAPE, NUM_CLASSES) is None
+  assert set(config) == set(ALL)
+  assert all(
+    value == 0 for name, value in config.items() if name != 'resized_crop_ratio'
+  )
+  # Images that nothing is done to may have any shape.
+  assert create_augmentation(config, (4,), NUM_CLASSES) is None
+
+
+@st.composite
+def batches(draw):
+  """Noise, with values at the ends and in the middle of the range."""
+  rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+  special = rng.choice(np.array([0, 0.5, 1], np.float32), IMAGES.shape)
+  share = draw(st.sampled_from([0.0, 0.5, 1.0]))
+  noise = rng.uniform(size=IMAGES.shape).astype(np.float32)
+  return np.where(rng.uniform(size=IMAGES.shape) < share, special, noise)
+
+
+@hypothesis.settings(max_examples=15)
+@hypothesis.given(batches(), st.integers(0, 2**32 - 1))
+def test_results_are_images_and_shares(images, seed):
+  found, labels = compiled(**ALL)(images, LABELS, keys(seed))
+  assert found.shape == images.shape and found.dtype == np.float32
+  assert (found >= 0).all() and (found <= 1).all()
+  assert labels.shape == (BATCH, NUM_CLASSES) and labels.dtype == np.float32
+  assert (labels >= 0).all()
+  np.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
+
+
+def test_an_example_is_the_same_wherever_it_is_in_the_batch():
+  augment = compiled(**ALL)
+  order = np.random.default_rng(2).permutation(BATCH)
+  images, labels = augment(IMAGES, LABELS, keys())
+  moved, moved_labels = augment(IMAGES[order], LABELS[order], keys()[order])
+  np.testing.assert_array_equal(moved, images[order])
+  np.testing.assert_array_equal(moved_labels, labels[order])
+  # Two keys are two results, with partners of their own.
+  twice, shares = augment(
+    np.broadcast_to(IMAGES[:1], IMAGES.shape), np.full(BATCH, 9), keys()
+  )
+  assert len(np.unique(np.asarray(twice), axis=0)) == BATCH
+  assert ((shares[:, :5] > 0).sum(1) <= 1).all()
+  assert ((shares[:, :5] > 0).sum(0) > 0).sum() > 1
+
+
+def test_the_order_and_that_others_do_not_change_the_draws_of_one():
+  some = {'crop_padding': 2, 'contrast': 1.0}
+  white = np.ones((BATCH, *SHAPE), np.float32)
+  moved, labels = compiled(**some)(white, LABELS, keys())
+  np.testing.assert_array_equal(labels, LABELS)
+  assert np.issubdtype(labels.dtype, np.integer)
+  # The black border came before the contrast, which made it grey.
+  assert ((moved > 0.05) & (moved < 0.95)).any()
+  found, _ = compiled(**some, salt_and_pepper=0.5, cutout=3)(
+    white, LABELS, keys()
+  )
+  # Salt and pepper came before the square, in which there is none of it.
+  grey = np.asarray(found == 0.5).all(-1)
+  assert ((grey.sum((1, 2)) == 9) | (grey.sum((1, 2)) <= 6)).all()
+  assert (grey.sum((1, 2)) == 9).any()
+  hit = grey | np.asarray((found == 0) | (found == 1)).all(-1)
+  assert (hit.sum((1, 2)) < 64).any()
+  np.testing.assert_array_equal(found[~hit], moved[~hit])
+
+
+@pytest.mark.slow
+def test_devices_and_batch_size_do_not_change_a_bit(request):
+  """As compiled for users, with everything switched on."""
+  jax.clear_caches()
+  jax.config.update('jax_disable_most_optimizations', False)
+
+  @request.addfinalizer
+  def back():
+    jax.config.update('jax_disable_most_optimizations', True)
+    jax.clear_caches()
+
+  augment = functools.partial(
+    create_augmentation(ALL, SHAPE, NUM_CLASSES), draw=draw
+  )
+  expected = jax.jit(augment)(IMAGES, LABELS, keys())
+  for num_devices, rows in ((2, 4), (1, 3), (1, 1)):
+    count = num_devices * rows
+    batch = (
+      leaf[:count].reshape(num_devices, rows, *leaf.shape[1:])
+      for leaf in (IMAGES, LABELS, keys())
+    )
+    found = jax.pmap(augment, devices=jax.devices()[:num_devices])(*batch)
+    for one, other in zip(found, expected, strict=True):
+      np.testing.assert_array_equal(
+        np.asarray(one).reshape(count, *other.shape[1:]), other[:count]
+      )
+
+
+@pytest.mark.parametrize(
+  ('config', 'shape', 'message'),
+  [
+    (
+      {'horizontal_flip': 1.5},
+      SHAPE,
+      r'augmentation.horizontal_flip = 1.5; al',
+    ),
+    ({'hue': 0.6}, SHAPE, r'augmentation.hue = 0.6; allowed: .* 0 to 0.5'),
+    ({'mixup': -1.0}, SHAPE, r'augmentation.mixup = -1.0; allowed: .* >= 0'),
+    ({'cutout': 2.5}, SHAPE, r'augmentation.cutout = 2.5; allowed: an integer'),
+    ({'poisson': True}, SHAPE, r'augmentation.poisson = True; allowed'),
+    ({'resized_crop_ratio': 0.5}, SHAPE, r'_ratio = 0.5; allowed: .* >= 1.0'),
+    ({'cutmx': 1.0}, SHAPE, r"unknown field .*'cutmx'.*did you mean 'cutmix'"),
+    ({'crop_padding': 8}, SHAPE, r'crop_padding = 8; allowed: less than .* 8'),
+    ({'hue': 0.1}, (8, 8, 1), r'hue = 0.1; allowed: 0, .* 1 channels, not 3'),
+    ({'saturation': 0.1}, (8, 8, 1), r'saturation = 0.1; .* 1 channels, not 3'),
+    (
+      {'contrast': 0.1},
+      (8, 8, 4),
+      r'contrast = 0.1; .* 4 channels, not 1 or 3',
+    ),
+    ({'gaussian': 0.1}, (64,), r'gaussian = 0.1; allowed: 0, .* shape \(64,\)'),
+  ],
+)
+def test_errors_name_the_field_the_value_and_what_is_allowed(
+  config, shape, message
+):
+  with pytest.raises(ValueError, match=message):
+    create_augmentation(config, shape, NUM_CLASSES)
