@@ -9,7 +9,13 @@ network at once.
 from advjax.explain.activation import activation_maximization
 from advjax.explain.cam import cam, grad_cam
 from advjax.explain.guided import guide, guided_backprop
-from advjax.explain.network import Network, explain, find_methods, network_of
+from advjax.explain.network import (
+  METHODS,
+  Network,
+  explain,
+  find_methods,
+  network_of,
+)
 from advjax.explain.saliency import (
   integrated_gradients,
   negative_map,
@@ -19,6 +25,7 @@ from advjax.explain.saliency import (
 )
 
 __all__ = [
+  'METHODS',
   'Network',
   'activation_maximization',
   'cam',

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 from jax.tree_util import Partial
 
 from advjax.explain.cam import cam, grad_cam

@@ -1,0 +1,115 @@
+"""What the numbers of an explanation mean, in plain sentences."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from advjax.reporting.explained.pictures import NAMES
+from advjax.reporting.tables import Row
+from advjax.reporting.values import Report, interval_of, members_of, percent
+
+_HEADS = {
+  'noise': 'noise',
+  'stood': 'still right',
+  'fooled': 'fooled',
+  'fooled_predicted': 'fooled, as predicted',
+  'other': 'another image',
+}
+
+
+def sentences(report: Report) -> list[str]:
+  """Returns what a report of explanations says, one network after the other.
+
+  That maps under attack are as random as those of another image is said only
+  where the 95 % intervals overlap, that they are not only where these do not.
+
+  Args:
+    report: The content of report.json.
+
+  Returns:
+    Sentences.
+  """
+  return [
+    sentence
+    for name, member in members_of(report).items()
+    for sentence in _of_member(name, member, report)
+  ]
+
+
+def _of_member(
+  name: str, member: Mapping[str, Any], report: Report
+) -> Iterator[str]:
+  attack = report['attack']['label']
+  yield (
+    f'{name} is right on {percent(member["clean_accuracy"])} of '
+    f'{report["num_images"]} test images, and on '
+    f'{percent(member["white_box"])} once {attack} has perturbed them with its '
+    'own gradients.'
+  )
+  verdicts: dict[str, list[str]] = {}
+  for method, groups in member['similarity'].items():
+    verdicts.setdefault(_verdict(groups), []).append(NAMES[method])
+  texts = {
+    'random': 'maps of its true class are no more like those of the clean '
+    'image than those of another image are, as far as the intervals tell: '
+    'they have become random',
+    'distorted': 'maps of its true class differ more from those of the clean '
+    'image than after noise of the same size, but less than those of another '
+    'image: they are distorted, not random',
+    'as noise': 'no difference is shown between what the attack and what noise '
+    'of the same size does to the maps',
+  }
+  for verdict, text in texts.items():
+    if verdict in verdicts:
+      listed = ', '.join(verdicts[verdict])
+      yield f'{name}, where an image is fooled: {text} ({listed}).'
+  if 'unknown' in verdicts:
+    yield (
+      f'{name}: too few images are fooled to say what that does to the maps.'
+    )
+
+
+def _verdict(groups: Mapping[str, Mapping[str, Any]]) -> str:
+  fooled, noise, other = (
+    interval_of(groups[name], 'cosine') for name in ('fooled', 'noise', 'other')
+  )
+  if fooled is None or noise is None or other is None:
+    return 'unknown'
+  if fooled[0] <= other[1]:
+    return 'random'
+  return 'distorted' if fooled[1] < noise[0] else 'as noise'
+
+
+def similarity_rows(report: Report, measure: str) -> list[Row]:
+  """Returns the table of similarities: a row per network and method.
+
+  Args:
+    report: The content of report.json.
+    measure: 'cosine' or 'rank'.
+
+  Returns:
+    Rows, the first one the head.
+  """
+  rows = [Row('', tuple(_HEADS.values()))]
+  for name, member in members_of(report).items():
+    counts = next(iter(member['similarity'].values()))
+    numbers = ', '.join(
+      f'{counts[group]["num_images"]} {what}'
+      for group, what in (('noise', 'right'), ('fooled', 'of them fooled'))
+    )
+    rows.append(Row(f'{name} ({numbers})'))
+    rows += [
+      Row(
+        f'  {NAMES[method]}',
+        tuple(_cell(groups[group], measure) for group in _HEADS),
+      )
+      for method, groups in member['similarity'].items()
+    ]
+  return rows
+
+
+def _cell(entry: Mapping[str, Any], measure: str) -> str:
+  if entry[measure] is None:
+    return '-'
+  ends = entry[f'{measure}_ci']
+  interval = f' [{ends[0]:.2f}, {ends[1]:.2f}]' if ends else ''
+  return f'{entry[measure]:.2f}{interval}'
