@@ -67,7 +67,7 @@ def create_state(
   params, model_state = init(key, images)
   if model.pretrained is not None:
     trained = model.pretrained(params, model_state)
-    params, model_state = jax.tree.map(jnp.asarray, trained)
+    params, model_state = jax.tree.map(jnp.array, trained)
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,

@@ -83,7 +83,7 @@ def current(variables: Any) -> dict[str, dict[str, np.ndarray]]:
   """
   return {
     layer: {
-      name: np.asarray(variable.value)
+      name: np.array(variable.value)
       for name, variable in named.items()
       if variable.dtype != 'uint32'
     }
@@ -142,7 +142,8 @@ def adapt(
     train = train and (num_frozen == 0 or num_frozen < len(stages))
     frozen, rest = None, here.model
     if train and num_frozen:
-      frozen, rest = split(here, num_frozen)
+      # Cut alike for all sizes of images.
+      frozen, rest = split(here, network.ranks, num_frozen)
     with variables_set(here, params, model_state) as scope:
       hidden = preprocess(images)
       if frozen is not None:

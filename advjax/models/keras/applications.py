@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ from advjax.models.keras import weights as weight_files
 from advjax.models.keras.adapter import adapt, merge
 from advjax.models.keras.backend import import_keras
 from advjax.models.keras.network import Network, take_apart
+
+logger = logging.getLogger(__name__)
 
 # In Keras' words: params and logits are float32 with both.
 _POLICIES = {'float32': 'float32', 'bfloat16': 'mixed_bfloat16'}
@@ -96,6 +99,10 @@ def create(
     if values is None:
       member = architectures()[architecture]
       values = weight_files.download(network, member, _SHAPE)
+    if missing := sorted(params.keys() - values.keys()):
+      logger.info(
+        '%s has no weights that fit %s: random', weights, ', '.join(missing)
+      )
     return merge(params, values), merge(model_state, values)
 
   return model._replace(pretrained=pretrained)

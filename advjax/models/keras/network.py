@@ -140,23 +140,21 @@ def _keys(variables: Sequence[Any], layer: Any) -> list[tuple[str, Any]]:
   return list(zip(paths, variables, strict=True))
 
 
-def _shape(operation: Any) -> tuple[int | None, ...]:
-  return jax.tree.leaves(operation.output)[0].shape
-
-
 def _halvings(operations: Sequence[Any]) -> list[int]:
   """How often the resolution has fallen, up to each operation.
 
   What counts is the largest map still to come: a squeeze-and-excitation
   block pools to one pixel and goes on as before. -1: no maps are to come.
   """
-  sizes: list[float] = []
+  sizes: list[int] = []
   for operation in reversed(operations):
-    shape = _shape(operation)
-    size = (shape[1] or 0) if len(shape) == 4 else 0
-    sizes.insert(0, float(max([size, *sizes[:1]])))
-  halvings, start = [], max(sizes, default=0.0)
-  number = 0
+    shape = jax.tree.leaves(operation.output)[0].shape
+    size = shape[1] if len(shape) == 4 else 0
+    if size is None:
+      return []
+    sizes.insert(0, max([size, *sizes[:1]]))
+  halvings: list[int] = []
+  number, start = 0, max(sizes, default=0)
   for size in sizes:
     if 0 < size < _FALL * start:
       number, start = number + 1, size
@@ -178,7 +176,7 @@ def _stages(
     for tensor in jax.tree.leaves(operation.input)
   }
   # A layer that is called twice is at two places of the graph.
-  if not operations or not read <= made:
+  if not halvings or not read <= made:
     return (), ()
   owner = {
     id(variable): name
@@ -220,13 +218,16 @@ def _head(model: Any) -> tuple[Any, ...]:
   return ()
 
 
-def split(network: Network, num_frozen: int) -> tuple[Any, Any]:
+def split(
+  network: Network, ranks: Sequence[int], num_frozen: int
+) -> tuple[Any, Any]:
   """Returns models of the first stages and of the others.
 
   They have the layers of the whole model, and so its variables.
 
   Args:
     network: With stages.
+    ranks: Of each of its operations the number of its stage.
     num_frozen: From 1 to one less than there are stages.
 
   Returns:
@@ -237,13 +238,13 @@ def split(network: Network, num_frozen: int) -> tuple[Any, Any]:
     operations = network.model.operations
     made = {
       id(tensor)
-      for operation, rank in zip(operations, network.ranks, strict=True)
+      for operation, rank in zip(operations, ranks, strict=True)
       if rank < num_frozen
       for tensor in jax.tree.leaves(operation.output)
     }
     crossing = {
       id(tensor): tensor
-      for operation, rank in zip(operations, network.ranks, strict=True)
+      for operation, rank in zip(operations, ranks, strict=True)
       if rank >= num_frozen
       for tensor in jax.tree.leaves(operation.input)
       if id(tensor) in made

@@ -1,32 +1,31 @@
 """Trained weights of `keras.applications`: files, and Keras' downloads."""
 
-import logging
 import pathlib
 import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from advjax.models.keras.adapter import current
 from advjax.models.keras.backend import import_keras
 from advjax.models.keras.network import Network, parts
 
-logger = logging.getLogger(__name__)
-
 # Layer -> name -> array.
 Values = dict[str, dict[str, np.ndarray]]
 
 _SUFFIXES = ('.weights.h5', '.keras', '.h5')
 
-# What Keras divides the images by once more where EfficientNet has its
-# published weights: they hold deviations where variances belong.
+# EfficientNets as published hold these deviations where Normalization expects
+# variances.
 _DEVIATIONS = (0.229, 0.224, 0.225)
 
 
 def read(network: Network, file: str, architecture: str) -> Values:
-  """Reads a weight file of the network, or of the network with another head.
+  """Reads a weight file of the network, or of it with another head.
+
+  EfficientNets as published are scaled as Keras scales them with
+  `weights='imagenet'`.
 
   Args:
     network: The network; its own variables are overwritten.
@@ -34,7 +33,7 @@ def read(network: Network, file: str, architecture: str) -> Values:
     architecture: The network's name, for messages.
 
   Returns:
-    Layer -> name -> array; without the head if it does not fit.
+    Layer -> name -> array; without the head if that does not fit.
 
   Raises:
     ValueError: if there is no such file, or it is not of this network.
@@ -46,22 +45,25 @@ def read(network: Network, file: str, architecture: str) -> Values:
     )
   if not pathlib.Path(file).is_file():
     raise ValueError(f'model.weights = {file!r}: there is no such file')
-  keras = import_keras()
-  base = keras.Model(network.model.inputs, network.body.outputs)
-  for model in (network.model, base):
-    try:
-      model.load_weights(file)
-    except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
-      reason = str(error)
-    else:
-      break
-  else:
+  with_head = _loads(network.model, file) is None
+  reason = None if with_head else _loads(network.body, file)
+  if reason is not None:
     raise ValueError(
-      f'model.weights = {file!r} does not fit {architecture}: '
-      + ' '.join(reason.split())
+      f'model.weights = {file!r} does not fit {architecture}: {reason}'
     )
-  _correct(network)
-  return _values(network, with_head=model is network.model, source=file)
+  for layer in _normalizations(network.model):
+    if np.allclose(layer.adapt_variance.value, _DEVIATIONS, rtol=1e-3):
+      _rescale(layer, 1 / np.sqrt(_DEVIATIONS))
+  return _values(network, with_head)
+
+
+def _loads(model: Any, file: str) -> str | None:
+  """Loads a file into a model; returns why it cannot."""
+  try:
+    model.load_weights(file)
+  except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+    return ' '.join(str(error).split())
+  return None
 
 
 def download(
@@ -84,38 +86,45 @@ def download(
     trained = member(
       include_top=False, weights='imagenet', input_shape=tuple(shape)
     )
-  except Exception as error:  # Keras raises just that without network.
+  except Exception as error:  # Without network Keras raises just that.
     if not isinstance(error, OSError) and 'URL fetch' not in str(error):
       raise
     raise ValueError(
-      "model.weights = 'imagenet' could not be downloaded by Keras; allowed "
+      "model.weights = 'imagenet': Keras cannot download them; allowed "
       f'without network: the name of a weight file ({error})'
     ) from error
   theirs = [layer for layer in parts(trained) if layer.weights]
-  ours = [layer for layer in parts(network.model) if layer.weights]
-  for layer, other in zip(ours[:-1], theirs, strict=True):
+  ours = [layer for layer in parts(network.body) if layer.weights]
+  for layer, other in zip(ours, theirs, strict=True):
     layer.set_weights(other.get_weights())
-  _correct(network)
-  return _values(network, with_head=False, source='imagenet')
+  scales = [_scales(model) for model in (network.body, trained)]
+  for layer in _normalizations(network.model):
+    for scale in scales[1][len(scales[0]) :]:
+      _rescale(layer, scale)
+  return _values(network, with_head=False)
 
 
-def _correct(network: Network) -> None:
-  """Lets variances be what the published EfficientNets are used with."""
+def _scales(model: Any) -> list[Any]:
   keras = import_keras()
-  for layer in parts(network.model):
-    if isinstance(layer, keras.layers.Normalization) and layer.weights:
-      variance = np.asarray(layer.adapt_variance.value)
-      if np.allclose(variance, _DEVIATIONS, rtol=1e-3):
-        layer.adapt_variance.assign(variance * np.array(_DEVIATIONS))
+  layers = parts(model)
+  return [x.scale for x in layers if isinstance(x, keras.layers.Rescaling)]
 
 
-def _values(network: Network, *, with_head: bool, source: str) -> Values:
-  values = current(network.params) | {}
+def _normalizations(model: Any) -> list[Any]:
+  """Layers that hold the mean and variance of a data set."""
+  kind = import_keras().layers.Normalization
+  return [x for x in parts(model) if isinstance(x, kind) and x.weights]
+
+
+def _rescale(layer: Any, scale: Any) -> None:
+  """Multiplies a Normalization's outputs by a scale."""
+  variance = np.asarray(layer.adapt_variance.value) / np.square(scale)
+  layer.adapt_variance.assign(variance)
+
+
+def _values(network: Network, with_head: bool) -> Values:
+  values = current(network.params)
   for layer, named in current(network.state).items():
     values[layer] = values.get(layer, {}) | named
-  if not with_head:
-    head = network.stages[-1]
-    for layer in head:
-      del values[layer]
-    logger.info('%s has no such head: %s is random', source, ', '.join(head))
-  return jax.tree.map(np.array, values)
+  head = () if with_head else network.stages[-1]
+  return {layer: named for layer, named in values.items() if layer not in head}
