@@ -65,8 +65,8 @@ def find_layout(tree: FileTree, test_fraction: float | None = None) -> Layout:
       there are folders of classes but not of splits; 0.2 by default.
 
   Returns:
-    The layout. Images are in the order of their labels, then of their names;
-    those of val_annotations.txt in its order.
+    The layout. Images are in an order drawn from their names; those of
+    val_annotations.txt in its order.
 
   Raises:
     ValueError: If the files are laid out in another way, something is missing,
@@ -151,9 +151,16 @@ def _check_classes(classes: dict[str, list[str]], where: str) -> None:
 def _samples(
   classes: dict[str, list[str]], order: Sequence[str]
 ) -> tuple[Sample, ...]:
-  return tuple(
+  """Mixes the classes: whoever takes the first so many gets all of them."""
+  samples = [
     (file, label) for label, name in enumerate(order) for file in classes[name]
-  )
+  ]
+  return tuple(sorted(samples, key=lambda sample: _draw(sample[0])))
+
+
+def _draw(name: str) -> bytes:
+  """Returns what is as good as random, but depends on a name alone."""
+  return hashlib.sha256(os.fsencode(name)).digest()
 
 
 def _check_same(
@@ -223,7 +230,7 @@ def hold_out(
     >>> hold_out(['a/1.png', 'a/2.png', 'a/3.png', 'a/4.png'], 0.5)
     (['a/3.png', 'a/4.png'], ['a/1.png', 'a/2.png'])
   """
-  ordered = sorted(files, key=lambda f: hashlib.sha256(os.fsencode(f)).digest())
+  ordered = sorted(files, key=_draw)
   count = max(1, min(len(files) - 1, math.floor(len(files) * fraction + 0.5)))
   return sorted(ordered[count:]), sorted(ordered[:count])
 

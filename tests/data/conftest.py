@@ -1,8 +1,9 @@
-"""Small sets of TensorFlow Datasets, and a home of their own."""
+"""Small sets to load, and a home of their own."""
 
 import pytest
 
-from advjax.data import records
+from advjax import data
+from advjax.data import decode, records
 from tests.data import tfds_sets
 
 
@@ -35,3 +36,28 @@ def decoded(monkeypatch):
 
   monkeypatch.setattr(records, 'decode', counted)
   return names
+
+
+@pytest.fixture
+def load_folder(home):
+  """Loads a data set into a cache of this test's own."""
+
+  def load(path, **fields):
+    fields = {'cache_dir': str(home / 'cache'), **fields}
+    return data.load({'name': 'folder', 'path': str(path), **fields})
+
+  return load
+
+
+@pytest.fixture
+def sizes_decoded(monkeypatch):
+  """A list that gets the size asked for, with every image of a folder."""
+  sizes = []
+  decode_rgb = decode.decode_rgb
+
+  def counted(encoded, size):
+    sizes.append(size)
+    return decode_rgb(encoded, size)
+
+  monkeypatch.setattr(decode, 'decode_rgb', counted)
+  return sizes

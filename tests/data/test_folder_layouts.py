@@ -40,10 +40,13 @@ def test_tiny_imagenet():
   assert layout.class_ids == ('n03', 'n01', 'n02')
   # Two are called crane.
   assert layout.class_names == ('crane (n03)', 'cat', 'crane (n02)')
-  assert layout.train == tuple(
-    (f'train/{wnid}/images/{wnid}_{k}.JPEG', label)
+  labels = {
+    f'train/{wnid}/images/{wnid}_{k}.JPEG': label
     for label, wnid in enumerate(layout.class_ids)
     for k in (0, 1)
+  }
+  assert layout.train == tuple(
+    (name, labels[name]) for name in image_folders.mixed(labels)
   )
   # In the order of the annotations, whose ids ascend.
   assert layout.test == (
@@ -56,11 +59,11 @@ def test_tiny_imagenet():
 def test_tiny_imagenet_with_val_sorted_into_folders():
   files = tiny(drop=['val/'])
   files |= {f'val/{i}/images/x{i}.JPEG': b'' for i in image_folders.IDS}
-  assert find(files).test == (
-    ('val/n03/images/xn03.JPEG', 0),
+  assert sorted(find(files).test) == [
     ('val/n01/images/xn01.JPEG', 1),
     ('val/n02/images/xn02.JPEG', 2),
-  )
+    ('val/n03/images/xn03.JPEG', 0),
+  ]
 
 
 def test_text_may_come_from_windows():
@@ -128,27 +131,42 @@ def test_split_folders(test):
   )
   assert layout.class_names == ('a', 'b')
   assert layout.class_ids == ()
-  assert layout.train == (
+  assert sorted(layout.train) == [
     ('train/a/2.webp', 0),
     ('train/b/1.png', 1),
     ('train/b/deep/er/0.JPG', 1),
-  )
-  assert layout.test == ((f'{test}/a/9.bmp', 0), (f'{test}/b/8.jpeg', 1))
+  ]
+  assert sorted(layout.test) == [
+    (f'{test}/a/9.bmp', 0),
+    (f'{test}/b/8.jpeg', 1),
+  ]
 
 
 def test_of_several_test_splits_the_first_one_with_labels_is_taken():
   classes = ['train/a/1.png', 'train/b/1.png', 'val/a/2.png', 'val/b/2.png']
-  assert find([*classes, 'test/7.png']).test[0] == ('val/a/2.png', 0)
+  unlabelled = find([*classes, 'test/7.png'])
+  assert sorted(unlabelled.test) == [('val/a/2.png', 0), ('val/b/2.png', 1)]
   both = find([*classes, 'test/a/3.png', 'test/b/3.png'])
-  assert both.test == (('test/a/3.png', 0), ('test/b/3.png', 1))
+  assert sorted(both.test) == [('test/a/3.png', 0), ('test/b/3.png', 1)]
+
+
+def test_the_first_images_are_of_all_classes():
+  files = [f'{c}/{k}.png' for c in 'abcd' for k in range(100)]
+  layout = find(files, test_fraction=0.5)
+  for split in (layout.train, layout.test):
+    assert [name for name, _ in split] == image_folders.mixed(
+      name for name, _ in split
+    )
+    first = [label for _, label in split[:40]]
+    assert all(first.count(label) >= 4 for label in range(4))
 
 
 def test_classes_alone_are_divided():
   files = [f'{name}/{k}.png' for name in 'ab' for k in range(10)]
   layout = find(files)
   assert layout.class_names == ('a', 'b')
-  assert [label for _, label in layout.train] == [0] * 8 + [1] * 8
-  assert [label for _, label in layout.test] == [0] * 2 + [1] * 2
+  assert sorted(label for _, label in layout.train) == [0] * 8 + [1] * 8
+  assert sorted(label for _, label in layout.test) == [0] * 2 + [1] * 2
   assert sorted(f for f, _ in layout.train + layout.test) == sorted(files)
   assert len(find(files, test_fraction=0.5).test) == 10
 
@@ -162,7 +180,7 @@ def test_a_class_may_be_called_train():
 def test_one_top_folder_is_entered(beside):
   files = ['top/train/a/1.png', 'top/train/b/1.png', 'top/val/a/1.png']
   layout = find([*files, 'top/val/b/1.png', *beside])
-  assert layout.train[0] == ('train/a/1.png', 0)
+  assert ('train/a/1.png', 0) in layout.train
 
 
 @pytest.mark.parametrize(
@@ -227,7 +245,7 @@ def test_the_share_of_a_class_depends_on_its_own_names_alone(
   assert folder_layouts.hold_out(shuffled, fraction) == (train, test)
   layout = find([*files, *(f'b/{name}' for name in other)], test_fraction=0.4)
   alone = folder_layouts.hold_out(files, 0.4)[1]
-  assert [file for file, label in layout.test if label == 0] == alone
+  assert sorted(file for file, label in layout.test if label == 0) == alone
 
 
 def test_the_share_never_changes():
