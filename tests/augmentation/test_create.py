@@ -73,31 +73,25 @@ def batches(draw):
   return np.where(rng.uniform(size=IMAGES.shape) < share, special, noise)
 
 
-@hypothesis.settings(max_examples=15)
+@hypothesis.settings(max_examples=8)
 @hypothesis.given(batches(), st.integers(0, 2**32 - 1))
-def test_results_are_images_and_shares(images, seed):
-  found, labels = compiled(**ALL)(images, LABELS, keys(seed))
+def test_results_are_images(images, seed):
+  found, labels = compiled(**TRANSFORMS)(images, LABELS, keys(seed))
   assert found.shape == images.shape and found.dtype == np.float32
   assert (found >= 0).all() and (found <= 1).all()
-  assert labels.shape == (BATCH, NUM_CLASSES) and labels.dtype == np.float32
-  assert (labels >= 0).all()
-  np.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
+  np.testing.assert_array_equal(labels, LABELS)
 
 
 def test_an_example_is_the_same_wherever_it_is_in_the_batch():
-  augment = compiled(**ALL)
+  augment = compiled(**TRANSFORMS)
   order = np.random.default_rng(2).permutation(BATCH)
-  images, labels = augment(IMAGES, LABELS, keys())
-  moved, moved_labels = augment(IMAGES[order], LABELS[order], keys()[order])
+  images, _ = augment(IMAGES, LABELS, keys())
+  moved, _ = augment(IMAGES[order], LABELS[order], keys()[order])
   np.testing.assert_array_equal(moved, images[order])
-  np.testing.assert_array_equal(moved_labels, labels[order])
-  # Two keys are two results, with partners of their own.
-  twice, shares = augment(
-    np.broadcast_to(IMAGES[:1], IMAGES.shape), np.full(BATCH, 9), keys()
-  )
-  assert len(np.unique(np.asarray(twice), axis=0)) == BATCH
-  assert ((shares[:, :5] > 0).sum(1) <= 1).all()
-  assert ((shares[:, :5] > 0).sum(0) > 0).sum() > 1
+  # Every key is a result of its own.
+  same = np.broadcast_to(IMAGES[:1], IMAGES.shape)
+  found, _ = augment(same, LABELS, keys())
+  assert len(np.unique(np.asarray(found), axis=0)) == BATCH
 
 
 def test_the_order_and_that_others_do_not_change_the_draws_of_one():

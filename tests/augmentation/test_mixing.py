@@ -12,7 +12,7 @@ from advjax.augmentation import mixing
 NUM_DRAWS = 1000
 SIZE = 8
 RNG = np.random.default_rng(0)
-IMAGES = RNG.uniform(0.1, 0.9, (2, SIZE, SIZE, 3)).astype(np.float32)
+IMAGES = RNG.uniform(size=(2, SIZE, SIZE, 3)).astype(np.float32)
 LABELS = np.eye(4, dtype=np.float32)[[1, 3]]
 BOTH = {'mixup_strength': 0.4, 'cutmix_strength': 1.0}
 
@@ -45,7 +45,8 @@ def blend(share):
 
 @pytest.mark.parametrize('name', ['mixup', 'cutmix', 'either'])
 def test_labels_are_shares_of_the_two_classes(mixed, name):
-  _, labels = mixed[name]
+  images, labels = mixed[name]
+  assert images.min() >= 0 and images.max() <= 1
   assert labels.shape == (NUM_DRAWS, 4)
   np.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
   assert labels.min() >= 0
