@@ -21,17 +21,18 @@ def activation_maximization(
   num_steps: int = 256,
   step_size: ArrayLike = 0.02,
   l2_penalty: ArrayLike = 0.0,
-  variation_penalty: ArrayLike = 0.02,
+  variation_penalty: ArrayLike = 0.3,
   jitter: int = 2,
   key: Array,
 ) -> Array:
   """Climbs from noise to an image that maximises the logit of a class.
 
-  Maximises `logit[y](x) - l2 * |x - 1/2|^2 - tv * sum |differences of
-  neighbours|` in [0, 1] by steps along the gradient, each of the same root mean
-  square: `x <- clip(x + step_size * g / rms(g))`. Before each step the image is
-  shifted by up to `jitter` pixels at random, and back after it, so that no
-  pixel matters by itself.
+  `x <- clip(x + step_size * (g / rms(g) - l2 * (x - 1/2) - tv * dTV(x)), 0, 1)`
+  where g is the gradient of the class's logit, rms its root mean square, so
+  that the penalties weigh the same for every network, and TV the sum of the
+  absolute differences of neighbours. Before each step the image is shifted by
+  up to `jitter` pixels at random, and back after it, so that no pixel matters
+  by itself.
 
   Erhan et al. 2009, Visualizing higher-layer features of a deep network;
   Simonyan et al. 2013, arXiv 1312.6034.
@@ -43,8 +44,8 @@ def activation_maximization(
     num_steps: Steps, at least 1; static.
     step_size: Mean change of a pixel in a step; may be traced, as the
       penalties.
-    l2_penalty: Weight of the squared distance from gray.
-    variation_penalty: Weight of the total variation.
+    l2_penalty: How strongly pixels are drawn to gray.
+    variation_penalty: How strongly neighbours are drawn to one another.
     jitter: Largest shift, in pixels; static.
     key: One key, folded with the row, or `[B]` keys.
 
@@ -109,22 +110,24 @@ def _run(
 ) -> Array:
   keys = attack_inputs.example_keys(key, len(classes))
 
-  def score(images: Array, shifts: Array) -> Array:
+  def logits_of(images: Array, shifts: Array) -> Array:
     shifted = jax.vmap(lambda x, s: jnp.roll(x, s, (0, 1)))(images, shifts)
-    logits = inputs.class_logits(logits_fn(shifted), classes)
-    distance = jnp.sum((images - 0.5) ** 2)
-    variation = jnp.abs(jnp.diff(images, axis=1)).sum()
-    variation += jnp.abs(jnp.diff(images, axis=2)).sum()
-    return logits.sum() - l2_penalty * distance - variation_penalty * variation
+    return inputs.class_logits(logits_fn(shifted), classes).sum()
+
+  def variation(images: Array) -> Array:
+    down, across = jnp.diff(images, axis=1), jnp.diff(images, axis=2)
+    return jnp.abs(down).sum() + jnp.abs(across).sum()
 
   def step(images: Array, t: Array) -> tuple[Array, None]:
     step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t + 1)
     shifts = jax.vmap(
       lambda k: jax.random.randint(k, (2,), -jitter, jitter + 1)
     )(step_keys)
-    gradient = jax.grad(score)(images, shifts).astype(jnp.float32)
+    gradient = jax.grad(logits_of)(images, shifts).astype(jnp.float32)
     size = jnp.sqrt(jnp.mean(gradient**2, axis=(1, 2, 3), keepdims=True))
     direction = gradient / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
+    direction -= l2_penalty * (images - 0.5)
+    direction -= variation_penalty * jax.grad(variation)(images)
     return jnp.clip(images + step_size * direction, 0, 1), None
 
   start_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)

@@ -91,8 +91,8 @@ def explain_network(
   preferred: Sequence[int],
 ) -> Explained:
   """Attacks one network, chooses images, and computes all maps."""
-  perturb = functools.partial(_perturb, network, asked)
-  adversarial = perturb(asked.attack, np.arange(len(asked.labels)))
+  adversarial = _perturb(network, asked, asked.attack)
+  noisy = _perturb(network, asked, asked.noise)
   logits = [
     compute_logits(network.logits_fn, images, devices=asked.devices)
     for images in (asked.images, adversarial)
@@ -132,7 +132,7 @@ def explain_network(
     labels = asked.labels[rows]
     similarity = compare_maps(
       maps(asked.images[rows], labels),
-      maps(perturb(asked.noise, rows), labels),
+      maps(noisy[rows], labels),
       maps(adversarial[rows], labels),
       maps(adversarial[rows], attacked[rows].argmax(-1)),
       ~stood[rows],
@@ -156,15 +156,13 @@ def explain_network(
   )
 
 
-def _perturb(
-  network: Network, asked: Asked, attack: Any, rows: np.ndarray
-) -> np.ndarray:
+def _perturb(network: Network, asked: Asked, attack: Any) -> np.ndarray:
   return attack_and_predict(
     network.logits_fn,
     {},
     attack,
-    asked.images[rows],
-    asked.labels[rows],
+    asked.images,
+    asked.labels,
     [asked.epsilon],
     key=asked.key,
     devices=asked.devices,

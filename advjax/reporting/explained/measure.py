@@ -1,6 +1,7 @@
 """Maps of many images over all devices, and how alike two maps are."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,6 @@ import jax
 import numpy as np
 
 from advjax.attacks.callables import Callee
-from advjax.evaluation.batches import batches
 from advjax.explain import Network, explain
 from advjax.types import Array
 
@@ -76,12 +76,17 @@ def compute_maps(
   program = _program(tuple(methods), tuple(devices))
   found: dict[str, list[np.ndarray]] = {method: [] for method in methods}
   labels = np.asarray(labels, np.int32)
-  for batch in batches(images, labels, batch_size, len(devices)):
-    maps = program(batch.images, batch.labels, batch.indices, parts, key)
+  # Batches are full, the last one too: its rows begin anew. So all calls share
+  # one program, however many images they bring.
+  shape = (len(devices), batch_size)
+  for start in range(0, len(images), math.prod(shape)):
+    order = (start + np.arange(math.prod(shape))) % len(images)
+    indices = order.reshape(shape).astype(np.int32)
+    maps = program(images[indices], labels[indices], indices, parts, key)
     for method, values in maps.items():
       rows = np.asarray(values, np.float32)
       rows = rows.reshape(-1, *rows.shape[2:])
-      found[method].append(rows[: batch.num_real])
+      found[method].append(rows[: len(images) - start])
   return {method: np.concatenate(rows) for method, rows in found.items()}
 
 

@@ -14,7 +14,10 @@ from advjax.reporting.charts import COLORS, STYLE, plain
 from advjax.reporting.pictures import class_name
 
 _RIGHT, _WRONG = '#1a7f37', '#c9190b'
-_CELL = 1.2  # Inches.
+# Of the pictures of maps: an image is one unit wide.
+_INCHES = 1.2
+_STEP, _LINE, _HEAD = 1.04, 1.16, 0.3
+_FIRST_MAP = 2.34
 _TITLES = {
   'saliency+': 'saliency,\npositive',
   'saliency-': 'saliency,\nnegative',
@@ -79,32 +82,48 @@ def maps_figure(rows: Sequence[Row]) -> Figure:
   if not rows:
     raise ValueError('rows is empty; allowed: one row or more')
   panels = _panels(rows[0].maps)
-  num_columns = 2 + len(panels)
-  width, height = _CELL * num_columns + 0.45, _CELL * len(rows) * 1.14 + 0.5
+  width = _FIRST_MAP + len(panels) * _STEP
+  height = _HEAD + len(rows) * _LINE
   with matplotlib.rc_context(STYLE | {'axes.grid': False}):
-    figure = Figure(figsize=(width, height))
-    figure.subplots_adjust(
-      0.005, 0.01, 0.997, 1 - 0.5 / height, wspace=0.04, hspace=0.14
-    )
-    # The third column is narrow: it says what the maps are for.
-    grid = figure.add_gridspec(
-      len(rows), num_columns + 1, width_ratios=[1, 1, 0.3, *[1] * len(panels)]
-    )
+    figure = Figure(figsize=(_INCHES * width, _INCHES * height))
+    # One pair of axes for all images, in units of their width: to make a pair
+    # for each takes longer than all the rest.
+    ax = figure.add_axes((0, 0, 1, 1))
     for i, row in enumerate(rows):
-      axes = [figure.add_subplot(grid[i, j]) for j in range(num_columns + 1)]
-      for ax in axes:
-        ax.set_axis_off()
+      top = _HEAD + i * _LINE
       if row.heading:
-        _show(axes[0], row.image)
-        axes[0].set_title(plain(row.heading), fontsize=9, pad=3)
+        _put(ax, 0.04, top, pixels(row.image), row.heading)
       if row.perturbation is not None:
-        _show_perturbation(axes[1], row.perturbation)
-      _write_label(axes[2], row)
-      for ax, panel in zip(axes[3:], panels, strict=True):
-        _show_map(ax, panel, row)
-        if i == 0:
-          ax.set_title(_TITLES[panel], fontsize=9, pad=3)
+        shown, factor = _amplified(row.perturbation)
+        _put(ax, 0.04 + _STEP, top, shown, f'perturbation x {factor:.3g}')
+      _write_label(ax, _FIRST_MAP - 0.1, top + 0.5, row)
+      for j, panel in enumerate(panels):
+        title = '' if i else _TITLES[panel]
+        _put(ax, _FIRST_MAP + j * _STEP, top, _map_colours(panel, row), title)
+    ax.set(xlim=(0, width), ylim=(height, 0), aspect='equal')
+    ax.set_axis_off()
   return figure
+
+
+def _put(
+  ax: Axes, left: float, top: float, picture: np.ndarray, title: str
+) -> None:
+  """Puts a picture `[H, W, 3]` in its place, one unit wide, under a title."""
+  ax.imshow(
+    picture,
+    extent=(left, left + 1, top + 1, top),
+    interpolation='nearest',
+  )
+  ax.text(
+    left + 0.5,
+    top - 0.03,
+    plain(title),
+    # At 9 points 19 characters are as wide as an image.
+    fontsize=9 * min(1.0, 19 / max(map(len, [' ', *title.split('\n')]))),
+    ha='center',
+    va='bottom',
+    linespacing=1.1,
+  )
 
 
 def _panels(maps: Mapping[str, np.ndarray]) -> list[str]:
@@ -118,10 +137,10 @@ def _panels(maps: Mapping[str, np.ndarray]) -> list[str]:
   return panels
 
 
-def _write_label(ax: Axes, row: Row) -> None:
+def _write_label(ax: Axes, x: float, y: float, row: Row) -> None:
   ax.text(
-    0.55,
-    0.5,
+    x,
+    y,
     f'for {plain(row.label)}',
     rotation=90,
     ha='center',
@@ -130,48 +149,50 @@ def _write_label(ax: Axes, row: Row) -> None:
     fontsize=9 * min(1.0, 20 / (len(row.label) + 4)),
     color=_RIGHT if row.right else _WRONG,
     fontweight='normal' if row.right else 'bold',
-    transform=ax.transAxes,
   )
 
 
-def _show(ax: Axes, image: np.ndarray) -> None:
-  picture = np.clip(np.nan_to_num(image), 0, 1)
-  if picture.shape[-1] == 1:
-    picture = picture[..., 0]
-  ax.imshow(picture, cmap='gray', vmin=0, vmax=1, interpolation='nearest')
+def pixels(image: np.ndarray) -> np.ndarray:
+  """Returns an image as a colour picture.
+
+  Args:
+    image: `[H, W, 1]` or `[H, W, 3]` in [0, 1]; what is outside is clipped.
+
+  Returns:
+    `[H, W, 3]` in [0, 1].
+
+  Example:
+    >>> pixels(np.full((1, 1, 1), 2.0)).tolist()
+    [[[1.0, 1.0, 1.0]]]
+  """
+  clipped = np.clip(np.nan_to_num(image), 0, 1)
+  return np.broadcast_to(clipped, (*clipped.shape[:2], 3))
 
 
-def _show_perturbation(ax: Axes, delta: np.ndarray) -> None:
+def _amplified(delta: np.ndarray) -> tuple[np.ndarray, float]:
   """Colour images: gray is nothing. Gray ones: red adds, blue takes away."""
   largest = float(np.abs(delta).max())
   factor = 1 / largest if largest > 0 else 1.0
-  scaled = delta * factor
   if delta.shape[-1] == 3:
-    ax.imshow(0.5 + scaled / 2, interpolation='nearest')
-  else:
-    # 1.3 leaves out the almost black ends of the colour map.
-    ax.imshow(
-      scaled.mean(-1), cmap='RdBu_r', vmin=-1.3, vmax=1.3,
-      interpolation='nearest',
-    )  # fmt: skip
-  ax.set_title(f'perturbation x {factor:.3g}', fontsize=9, pad=3)
+    return 0.5 + delta * factor / 2, factor
+  # 0.38, not 0.5, leaves out the almost black ends of the colour map.
+  return colormaps['RdBu_r'](0.5 + 0.38 * factor * delta[..., 0])[
+    ..., :3
+  ], factor
 
 
-def _show_map(ax: Axes, panel: str, row: Row) -> None:
+def _map_colours(panel: str, row: Row) -> np.ndarray:
   if panel in ('grad_cam', 'cam'):
-    ax.imshow(overlay(row.image, row.maps[panel]), interpolation='nearest')
-    return
+    return overlay(row.image, row.maps[panel])
   values = np.asarray(row.maps[panel.rstrip('+-')], np.float32)
   if panel == 'saliency+':
-    shown, colours, low = np.maximum(values, 0).max(-1), 'Reds', 0.0
-  elif panel == 'saliency-':
-    shown, colours, low = np.maximum(-values, 0).max(-1), 'Blues', 0.0
-  else:
-    shown, colours, low = signed(panel, values), 'RdBu_r', -1.0
-  ax.imshow(
-    shown / _scale(shown), cmap=colours, vmin=low, vmax=1,
-    interpolation='nearest',
-  )  # fmt: skip
+    shown = np.maximum(values, 0).max(-1)
+    return colormaps['Reds'](shown / _scale(shown))[..., :3]
+  if panel == 'saliency-':
+    shown = np.maximum(-values, 0).max(-1)
+    return colormaps['Blues'](shown / _scale(shown))[..., :3]
+  shown = signed(panel, values)
+  return colormaps['RdBu_r'](0.5 + 0.5 * shown / _scale(shown))[..., :3]
 
 
 def signed(method: str, maps: np.ndarray) -> np.ndarray:
@@ -251,7 +272,7 @@ def invented_figure(
       for ax, image, share, label in zip(
         line, images[name], probabilities[name], classes, strict=True
       ):
-        _show(ax, image)
+        ax.imshow(pixels(image), interpolation='nearest')
         ax.set_axis_off()
         title = f'{class_name(label, class_names)} {100 * share:.0f} %'
         ax.set_title(title, fontsize=9 * min(1.0, 21 / len(title)), pad=3)
@@ -271,7 +292,8 @@ def similarity_figure(members: Mapping[str, Mapping[str, Any]]) -> Figure:
   Returns:
     The figure.
   """
-  methods = list(next(iter(members.values()))['similarity'])
+  there = {m for member in members.values() for m in member['similarity']}
+  methods = [method for method in METHODS if method in there]
   with matplotlib.rc_context(STYLE | {'axes.grid.axis': 'x'}):
     figure = Figure(
       figsize=(max(6.5, 1.4 + 4.2 * len(members)), 1.5 + 0.55 * len(methods)),
@@ -304,12 +326,10 @@ def _dots(
   """Dots with intervals, those of a group a little above the next group's."""
   for i, method in enumerate(methods):
     entry = similarity.get(method, {}).get(group, {})
-    if entry.get('cosine') is None:
-      x, error, y = np.nan, None, np.nan
-    else:
-      x, y = entry['cosine'], i + 0.14 * (index - 2)
-      low, high = entry['cosine_ci'] or (x, x)
-      error = [[x - low], [high - x]]
+    x = entry.get('cosine')
+    x = np.nan if x is None else x  # Drawn too, for the legend.
+    low, high = entry.get('cosine_ci') or (x, x)
+    y, error = i + 0.14 * (index - 2), [[x - low], [high - x]]
     ax.errorbar(
       x, y, xerr=error, color=COLORS[index], marker=_MARKERS[index],
       markersize=5, linewidth=1.6, linestyle='none',

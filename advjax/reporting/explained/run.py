@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from advjax.data import Dataset
+from advjax.explain import METHODS
 from advjax.files import replacing, write_json
 from advjax.reporting import gallery
 from advjax.reporting.explained import pictures
@@ -134,25 +135,35 @@ def write_explained(
 
 
 def _arrays(explained: Mapping[str, Explained]) -> dict[str, np.ndarray]:
-  """A row per network, image, version and class, maps as float32."""
-  columns: dict[str, list[Any]] = {}
-  for name, each in explained.items():
-    for case in each.cases:
-      for (version, label), maps in case.maps.items():
-        row = {
-          'member': name,
-          'kind': case.kind,
-          'index': case.index,
-          'label': case.label,
-          'version': version,
-          'explained': label,
-          'images': case.images[version],
-          'probabilities': case.probabilities[version],
-          **maps,
-        }
-        for column, value in row.items():
-          columns.setdefault(column, []).append(value)
-  return {column: np.stack(values) for column, values in columns.items()}
+  """A row per network, image, version and class, maps as float32.
+
+  Where a network does not allow a method its maps are NaN.
+  """
+  found = [
+    (name, case, version, label)
+    for name, each in explained.items()
+    for case in each.cases
+    for version, label in case.maps
+  ]
+  arrays = {
+    'member': [name for name, *_ in found],
+    'kind': [case.kind for _, case, _, _ in found],
+    'index': [case.index for _, case, _, _ in found],
+    'label': [case.label for _, case, _, _ in found],
+    'version': [version for _, _, version, _ in found],
+    'explained': [label for *_, label in found],
+    'images': [case.images[version] for _, case, version, _ in found],
+    'probabilities': [
+      case.probabilities[version] for _, case, version, _ in found
+    ],
+  }
+  maps = [case.maps[version, label] for _, case, version, label in found]
+  for method in METHODS:
+    of_method = [each[method] for each in maps if method in each]
+    if of_method:
+      nothing = np.full_like(of_method[0], np.nan)
+      arrays[method] = [each.get(method, nothing) for each in maps]
+  return {name: np.asarray(values) for name, values in arrays.items()}
 
 
 def _overview(
@@ -171,6 +182,7 @@ def _overview(
       'alike than those have become random.',
       pictures.similarity_figure(report['members']),
     )
+  yield from _same_image(explained, dataset)
   yield gallery.draw(
     'activation_maximization',
     'What the networks would like to see',
@@ -186,8 +198,58 @@ def _overview(
   )
 
 
+def _same_image(
+  explained: Mapping[str, Explained], dataset: Dataset
+) -> Iterator[gallery.Picture]:
+  """Draws one image that fools the first network, seen by all of them."""
+  first, *others = explained
+  if not others:
+    return
+  by_index = {
+    name: {case.index: case for case in each.cases}
+    for name, each in explained.items()
+  }
+  fooled = [case for case in explained[first].cases if case.kind == 'fooled']
+  shared = [
+    case
+    for case in fooled
+    if all(case.index in by_index[name] for name in others)
+  ]
+  # Best one that the others withstand.
+  shared.sort(
+    key=lambda case: any(
+      by_index[name][case.index].kind != 'right' for name in others
+    )
+  )
+  if not shared:
+    return
+  index = shared[0].index
+  rows = [
+    row
+    for name in explained
+    for row in _rows(by_index[name][index], dataset, f'{name}: ')
+  ]
+  yield gallery.draw(
+    'same_image',
+    f'One image, seen by {len(explained)} networks',
+    f'Test image {index}, clean and attacked, each time with the gradients of '
+    'the network that looks at it. Red speaks for the class at the left edge '
+    'of the maps, blue against it; green letters: the true class.',
+    pictures.maps_figure(rows),
+  )
+
+
 def _picture(case: Case, name: str, dataset: Dataset) -> gallery.Picture:
   """Draws an image and its adversarial version with all their maps."""
+  return gallery.draw(
+    name,
+    f'{dataset.class_names[case.label]}, {case.kind}',
+    '',
+    pictures.maps_figure(_rows(case, dataset)),
+  )
+
+
+def _rows(case: Case, dataset: Dataset, whose: str = '') -> list[pictures.Row]:
   delta = case.images['adversarial'] - case.images['clean']
   rows = []
   for (version, label), maps in case.maps.items():
@@ -195,7 +257,7 @@ def _picture(case: Case, name: str, dataset: Dataset) -> gallery.Picture:
     share = case.probabilities[version][label]
     rows.append(
       pictures.Row(
-        version if first else '',
+        f'{whose}{version}' if first else '',
         case.images[version],
         delta if first and version == 'adversarial' else None,
         f'{dataset.class_names[label]} {100 * share:.0f} %',
@@ -203,7 +265,4 @@ def _picture(case: Case, name: str, dataset: Dataset) -> gallery.Picture:
         maps,
       )
     )
-  return gallery.draw(
-    name, f'{dataset.class_names[case.label]}, {case.kind}', '',
-    pictures.maps_figure(rows),
-  )  # fmt: skip
+  return rows

@@ -49,6 +49,8 @@ def _of_member(
   for method, groups in member['similarity'].items():
     verdicts.setdefault(_verdict(groups), []).append(NAMES[method])
   texts = {
+    'inverted': 'maps of its true class are turned round: what spoke for it '
+    'speaks against it',
     'random': 'maps of its true class are no more like those of the clean '
     'image than those of another image are, as far as the intervals tell: '
     'they have become random',
@@ -74,6 +76,8 @@ def _verdict(groups: Mapping[str, Mapping[str, Any]]) -> str:
   )
   if fooled is None or noise is None or other is None:
     return 'unknown'
+  if fooled[1] < 0:
+    return 'inverted'
   if fooled[0] <= other[1]:
     return 'random'
   return 'distorted' if fooled[1] < noise[0] else 'as noise'
@@ -91,6 +95,9 @@ def similarity_rows(report: Report, measure: str) -> list[Row]:
   """
   rows = [Row('', tuple(_HEADS.values()))]
   for name, member in members_of(report).items():
+    if not member['similarity']:
+      rows.append(Row(f'{name} (right on no image)'))
+      continue
     counts = next(iter(member['similarity'].values()))
     numbers = ', '.join(
       f'{counts[group]["num_images"]} {what}'
