@@ -25,12 +25,8 @@ from advjax.reporting.report import (
   environment,
 )
 from advjax.reporting.run import merge_metrics, write_run
-from advjax.reporting.shifts import (
-  Networks,
-  check_shifts,
-  measure_shifts,
-  seen_corruptions,
-)
+from advjax.reporting.shifted import parse_shifts, seen_corruptions
+from advjax.reporting.shifts import Networks, measure_shifts
 from advjax.reporting.trained import comparison_report
 from advjax.training.loop import train_seeds
 from advjax.training.run import TrainResult
@@ -94,6 +90,7 @@ def _measure_members(
   seen: Mapping[str, Sequence[str]],
   config: config_dict.ConfigDict,
   attacks: Mapping[str, AnyAttack],
+  shifts: Sequence[str],
   images: np.ndarray,
   labels: np.ndarray,
   devices: Sequence[jax.Device],
@@ -119,10 +116,10 @@ def _measure_members(
       top_k=evaluation.top_k,
     )
     found.append(result._replace(images={}) if found else result)
-  if evaluation.shifts:
-    logger.info('measuring %s', ', '.join(evaluation.shifts))
+  if shifts:
+    logger.info('measuring %s', ', '.join(shifts))
   return found, measure_shifts(
-    evaluation.shifts,
+    shifts,
     networks,
     found[0],
     images,
@@ -135,22 +132,20 @@ def _measure_members(
   )
 
 
-def _check(
+def _parse(
   config: config_dict.ConfigDict, dataset: data.Dataset
-) -> dict[str, AnyAttack]:
-  """Checks what is about the data too, and returns the attacks."""
+) -> tuple[dict[str, AnyAttack], tuple[str, ...]]:
+  """Returns attacks and shifts, after checking what is about the data too."""
   evaluation = config.evaluation
+  num_classes = dataset.num_classes
   check_range(
-    'evaluation.top_k',
-    evaluation.top_k,
-    1,
-    dataset.num_classes - 1,
-    integer=True,
+    'evaluation.top_k', evaluation.top_k, 1, num_classes - 1, integer=True
   )
-  check_shifts(evaluation.shifts, dataset.test.images.shape[1:])
-  return parse_attacks(
+  shifts = parse_shifts(evaluation.shifts, dataset.test.images.shape[1:])
+  attacks = parse_attacks(
     evaluation.attacks, norm=evaluation.norm, bounds=evaluation.bounds
   )
+  return attacks, shifts
 
 
 def _networks(
@@ -198,7 +193,7 @@ def run_members(
   check_config(config)
   _check_seeds(configs)
   dataset = data.load(config.dataset)
-  attacks = _check(config, dataset)
+  attacks, shifts = _parse(config, dataset)
   trainings = {
     name: [create_training(member, dataset, devices) for member in members]
     for name, members in configs.items()
@@ -219,10 +214,12 @@ def run_members(
   images = np.asarray(data.to_float(dataset.test.images))
   labels = dataset.test.labels
   seen = {name: seen_corruptions(each[0]) for name, each in configs.items()}
-  found, shifts = _measure_members(
-    networks, seen, config, attacks, images, labels, devices
+  found, shifted = _measure_members(
+    networks, seen, config, attacks, shifts, images, labels, devices
   )
-  report = comparison_report(config, dataset, trainings, results, found, shifts)
+  report = comparison_report(
+    config, dataset, trainings, results, found, shifted
+  )
   report['environment'] = environment(devices)
   if not is_main():
     return report

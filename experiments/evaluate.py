@@ -38,7 +38,7 @@ from advjax.reporting.report import (
 from advjax.reporting.run import write_run
 from advjax.reporting.sanity.findings import sanity_findings
 from advjax.reporting.sanity.scores import large_epsilon
-from advjax.reporting.shifts import seen_corruptions
+from advjax.reporting.shifted import seen_corruptions
 from advjax.training.trained import Trained, load_trained
 from advjax.training.workdir import config_to_json, prepare_workdir
 
@@ -79,7 +79,9 @@ def define_flags() -> None:
     'data_dir', None, 'Where the data set lies; default: where it lay.'
   )
   flags.DEFINE_bool(
-    'corruptions', True, 'Whether to measure 15 corruptions at 5 severities.'
+    'corruptions',
+    True,
+    'Whether to measure 15 corruptions and pasted objects at 5 severities.',
   )
   flags.DEFINE_string(
     'workdir', None, 'Folder that the report is written to.', required=True
@@ -129,7 +131,7 @@ def evaluate(
       choice. No accuracy depends on it but for the rounding of networks.
     seed: Seeds all that is drawn.
     num_images: So many test images, the first; None: all.
-    corruptions: Whether to measure common corruptions.
+    corruptions: Whether to measure common corruptions and pasted objects.
     data_dir: Where the data set lies now; None: where it lay in training.
 
   Returns:

@@ -1,4 +1,4 @@
-"""Charts of a report: accuracy over epsilon, accuracy bars, training curves.
+"""Charts of a report: what all have in common, and accuracy over epsilon.
 
 All functions are pure and return a `matplotlib.figure.Figure`; pyplot and its
 global state are not used, so that no display is needed. A member has the same
@@ -14,7 +14,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from advjax.reporting.values import (
@@ -88,7 +87,7 @@ def robustness_curves(report: Report) -> Figure:
       layout='constrained',
     )
     halves = figure.subfigures(parts, 1, squeeze=False, hspace=0.04).ravel()
-    own = {(name, name): _own_style(i) for i, name in enumerate(names)}
+    own = {(name, name): own_style(i) for i, name in enumerate(names)}
     _curve_panels(
       halves[0],
       report,
@@ -107,7 +106,8 @@ def robustness_curves(report: Report) -> Figure:
   return figure
 
 
-def _own_style(index: int) -> dict[str, Any]:
+def own_style(index: int) -> dict[str, Any]:
+  """Returns colour and marker of the member in this place."""
   return {
     'color': COLORS[index % len(COLORS)],
     'marker': _MARKERS[index % len(_MARKERS)],
@@ -127,7 +127,7 @@ def _transfer_pairs(
         for attack in attacks_of(report)
       )
       if has and source != target:
-        pairs[source, target] = _own_style(j) | {
+        pairs[source, target] = own_style(j) | {
           'linestyle': _DASHES[(i + 1) % len(_DASHES)],
           'markerfacecolor': 'white',
         }
@@ -169,7 +169,7 @@ def _curve_panels(
     ax.set_xmargin(0.03)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.xaxis.set_major_formatter('{x:g}')
-    _percent_axis(ax)
+    percent_axis(ax)
   for ax in axes[len(attacks) :]:
     ax.set_axis_off()
   for ax in axes[:: shape[1]]:
@@ -218,128 +218,8 @@ def _points(
   return sorted(points)
 
 
-def accuracy_bars(report: Report) -> Figure:
-  """Draws clean, white-box and transfer accuracy at the headline epsilon.
-
-  Bars carry 95 % intervals. Transfer bars are hatched: the accuracy of a member
-  on images perturbed on another one; where there are several others, on those
-  that fool it most.
-
-  Args:
-    report: the content of report.json.
-
-  Returns:
-    The figure.
-
-  Raises:
-    ValueError: if the report has no members.
-  """
-  names = list(members_of(report))
-  if not names:
-    raise ValueError('report has no members')
-  groups = _bar_groups(report, names)
-  num_bars = len(groups) * len(names)
-  with matplotlib.rc_context(STYLE | {'axes.grid.axis': 'y'}):
-    figure = Figure(
-      figsize=(min(16, max(6, 1.5 + 0.62 * num_bars)), 4.2),
-      layout='constrained',
-    )
-    ax = figure.add_subplot()
-    width = min(0.8 / len(names), 0.4)
-    for j, (_, transfer, bars) in enumerate(groups):
-      for i, name in enumerate(names):
-        if bars.get(name) is not None:
-          x = j + (i - (len(names) - 1) / 2) * width
-          _bar(ax, x, width * 0.94, bars[name], i, transfer, num_bars <= 20)
-    ax.set_xticks(range(len(groups)), [label for label, _, _ in groups])
-    ax.tick_params(axis='x', length=0)
-    ax.set_xlim(-0.55, len(groups) - 0.45)
-    _percent_axis(ax)
-    ax.set_ylim(0, 1.1)
-    ax.set_ylabel('accuracy')
-    handles = [Patch(color=_own_style(i)['color']) for i in range(len(names))]
-    labels = [plain(name) for name in names]
-    if any(transfer for _, transfer, _ in groups):
-      handles.append(Patch(facecolor='white', edgecolor=INK, hatch='////'))
-      labels.append('on images perturbed on another member')
-    figure.legend(
-      handles, labels, loc='outside upper left', ncols=4, fontsize=10
-    )
-  return figure
-
-
-def _bar_groups(
-  report: Report, names: Sequence[str]
-) -> list[tuple[str, bool, dict[str, _Point]]]:
-  """Returns (label, is it transfer, member -> bar) in the order drawn."""
-  clean = {}
-  for name, member in members_of(report).items():
-    value = finite(member.get('clean_accuracy'))
-    if value is not None:
-      ends = interval_of(member, 'clean_accuracy')
-      clean[name] = (0.0, value, *(ends or (value, value)))
-  groups = [('clean', False, clean)]
-  for attack, sample in attacks_of(report).items():
-    own: dict[str, _Point] = {}
-    transfer: dict[str, _Point] = {}
-    for name in names:
-      entry = entry_of(report, name, attack) or {}
-      value, ends = (
-        finite(entry.get('white_box')),
-        interval_of(entry, 'white_box'),
-      )
-      if value is not None:
-        own[name] = (0.0, value, *(ends or (value, value)))
-      for source in names:
-        at = entry_of(report, source, attack) or {}
-        value, ends = transfer_of(at, name)
-        if source == name or value is None:
-          continue
-        bar = (0.0, value, *(ends or (value, value)))
-        transfer[name] = min(bar, transfer.get(name, bar))
-    label = plain(attack_label(attack, sample))
-    epsilon = finite(sample.get('epsilon'))
-    at_epsilon = '' if epsilon is None else f'\nepsilon {short(epsilon)}'
-    groups.append((f'{label}\nwhite box{at_epsilon}', False, own))
-    if transfer:
-      groups.append((f'{label}\ntransfer{at_epsilon}', True, transfer))
-  return groups
-
-
-def _bar(
-  ax: Axes,
-  x: float,
-  width: float,
-  bar: _Point,
-  index: int,
-  transfer: bool,
-  labelled: bool,
-) -> None:
-  _, value, low, high = bar
-  color = _own_style(index)['color']
-  ax.bar(
-    x,
-    value,
-    width,
-    facecolor='white' if transfer else color,
-    edgecolor=color,
-    hatch='////' if transfer else None,
-    linewidth=1,
-  )
-  error = [[max(0.0, value - low)], [max(0.0, high - value)]]
-  ax.errorbar(x, value, error, color='black', capsize=3, linewidth=1.2)
-  if labelled:
-    ax.text(
-      x,
-      max(value, high) + 0.015,
-      f'{100 * value:.1f}',
-      ha='center',
-      va='bottom',
-      fontsize=9,
-    )
-
-
-def _percent_axis(ax: Axes) -> None:
+def percent_axis(ax: Axes) -> None:
+  """Makes an axis of accuracies, from 0 to 100 %."""
   ax.set_ylim(-0.02, 1.02)
   ax.set_yticks(np.linspace(0, 1, 6))
   ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=' %'))

@@ -12,7 +12,8 @@ from advjax.evaluation.rounding import round_to_8_bits
 from advjax.evaluation.traces import TRACED, trace
 from advjax.reporting import collected
 from advjax.reporting.collected import Parts
-from advjax.reporting.shifts import can_corrupt, measure_shifts
+from advjax.reporting.shifted import can_corrupt
+from advjax.reporting.shifts import measure_shifts
 from advjax.types import Array, LogitsFn
 
 _UNIT = (0.0, 1.0)  # The pixel range of 8-bit images and of corruptions.
@@ -49,11 +50,11 @@ def measure_extras(
     batch_size: Images per device and call.
     devices: The devices.
     seen: Member -> kinds of corruption that its training has seen.
-    corruptions: Whether to measure corruptions at all.
+    corruptions: Whether to measure corruptions and pasted objects at all.
 
   Returns:
     Member -> `per_class`, `noise`, `traces`, and where they apply `rounded`,
-    what `measure_corruptions` returns, `minimal` and `autoattack`.
+    what `measure_shifts` returns, `minimal` and `autoattack`.
 
   Raises:
     ValueError: as `attack_and_predict`.
@@ -68,6 +69,8 @@ def measure_extras(
   shifts = ['noise']
   if corruptions and is_unit and can_corrupt(images.shape[1:]):
     shifts.append('corruptions')
+    if len(set(labels.tolist())) > 1:
+      shifts.append('pasted_objects')
   found = [
     measure_shifts(
       shifts,

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from advjax.files import replacing
-from advjax.reporting import charts, pictures, training
+from advjax.reporting import bars, charts, pictures, training
 from advjax.reporting.evaluated.drawn import without_large, without_transfer
 from advjax.reporting.values import (
   Report,
@@ -19,6 +19,7 @@ from advjax.reporting.values import (
   is_evaluated,
   members_of,
   short,
+  top_k_of,
 )
 
 _DPI = 150
@@ -141,6 +142,10 @@ def report_pictures(
     drawn.append(_bars(report, attacked))
   if attacked:
     drawn.append(_curves(report))
+  if bars.has_shifts(report):
+    drawn.append(_shifts(report))
+  if training.watched(report):
+    drawn.append(_generalisation(report))
   num_of_all_seeds = len(drawn)
   if examples is not None:
     drawn += _example_pictures(list(members), examples, seed)
@@ -173,6 +178,11 @@ def report_pictures(
 def _bars(report: Report, attacked: bool) -> Picture:
   several = len(members_of(report)) > 1 and not is_evaluated(report)
   caption = 'Accuracy on the test images with 95 % intervals, in per cent.'
+  if top_k_of(report):
+    caption += (
+      f' Pale: the label is among the {top_k_of(report)} likeliest classes, '
+      'on the same images.'
+    )
   if attacked:
     caption += (
       ' White box: the member is attacked with its own gradients, at the '
@@ -183,8 +193,45 @@ def _bars(report: Report, attacked: bool) -> Picture:
       ' Hatched: images perturbed on another member (the one that fools it '
       'most), which is no measure of robustness.'
     )
-  figure = charts.accuracy_bars(without_transfer(report))
+  figure = bars.accuracy_bars(without_transfer(report))
   return draw('accuracy', 'Accuracy, clean and under attack', caption, figure)
+
+
+def _shifts(report: Report) -> Picture:
+  k = top_k_of(report)
+  caption = (
+    'Accuracy on corrupted test images, the mean over the kinds of each family '
+    'and all five severities, and on images with objects pasted over the '
+    'background, where they were measured. Partly seen: a kind of the family '
+    'is one of the augmentations that a member was trained with.'
+  )
+  if k:
+    caption += f' Pale: the label is among the {k} likeliest classes.'
+  figure = bars.shift_bars(report)
+  return draw('shifts', 'Accuracy under shifts', caption, figure)
+
+
+def _generalisation(report: Report) -> Picture:
+  held_out = [
+    bool(finite(member.get('num_validation')))
+    for member in training.watched(report).values()
+  ]
+  caption = (
+    'Accuracy of every epoch on the training images, as they were trained on '
+    '(augmented, if they were), and on the images watched, clean and under '
+    'PGD; the gap between the first two is shaded.'
+  )
+  if not all(held_out):
+    caption += (
+      ' Where no images are held out (num_validation = 0) the watched images '
+      'are training images, and say nothing about overfitting.'
+    )
+  return draw(
+    'generalisation',
+    'Training against validation',
+    caption,
+    training.generalisation_curves(report),
+  )
 
 
 def _curves(report: Report) -> Picture:
@@ -244,6 +291,7 @@ def _nsl(base: str, other: str, examples: Examples) -> Picture:
       examples.labels,
       predictions[base],
       predictions[other],
+      examples.class_names,
     ),
   )
 

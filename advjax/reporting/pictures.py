@@ -27,6 +27,7 @@ def nsl_grid(
   labels: np.ndarray,
   predictions_base: np.ndarray,
   predictions_adversarial: np.ndarray,
+  class_names: Sequence[str] = (),
 ) -> Figure:
   """Draws the picture of the NSL tutorial: the first 32 images in order.
 
@@ -35,10 +36,11 @@ def nsl_grid(
     labels: int `[N]`.
     predictions_base: classes that the base model predicts, int `[N]`.
     predictions_adversarial: those of the adversarially trained one, int `[N]`.
+    class_names: names of the classes; their numbers by default.
 
   Returns:
     15 x 15 in., four columns, no axes, each image under the title
-    'true: %d, base: %d, adv: %d'.
+    'true: %s, base: %s, adv: %s'.
 
   Raises:
     ValueError: if lengths differ, there is no image, or the channels are
@@ -59,12 +61,14 @@ def nsl_grid(
     for i in range(count):
       ax = figure.add_subplot(rows, _NSL_COLUMNS, i + 1)
       _show(ax, pixels[i])
-      ax.set_title(
-        'true: %d, base: %d, adv: %d'  # noqa: UP031 (the tutorial's own)
-        % (labels[i], predictions_base[i], predictions_adversarial[i]),
-        fontsize=12,
-        pad=4,
+      true, base, adv = (
+        class_name(int(classes[i]), class_names)
+        for classes in (labels, predictions_base, predictions_adversarial)
       )
+      title = f'true: {true}, base: {base}, adv: {adv}'
+      # At 12 points 38 characters are as wide as a column.
+      size = 12 * min(1.0, 38 / len(title))
+      ax.set_title(title, fontsize=size, pad=4)
   return figure
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from advjax.reporting.sanity.attacks import does_not_fall
-from advjax.reporting.sanity.findings import sanity_findings, suspicions
+from advjax.reporting.sanity.findings import findings_of, suspicions
 from advjax.reporting.sanity.scores import score_of
 from advjax.reporting.values import (
   Report,
@@ -55,7 +55,7 @@ def explain(report: Report) -> list[str]:
     set.
   """
   sentences = [*_clean(report), *_transfer(report), *_robustness(report)]
-  findings = [] if is_evaluated(report) else sanity_findings(report)
+  findings = [] if is_evaluated(report) else findings_of(report)
   for name in members_of(report):
     sentences += suspicions([f for f in findings if f['member'] == name])
     flat = None if is_evaluated(report) else does_not_fall(report, name)
@@ -132,8 +132,8 @@ def _robustness(report: Report) -> Iterator[str]:
         ahead = second if len(worst) == 2 else f'the next, {second},'
         if _is_suspicious(report, best):
           text += (
-            f' The numbers of {best} are suspicious (see the warnings), so its '
-            f'lead of {points} over {second} shows nothing.'
+            f' The numbers of {best} are suspicious (see {_where(report)}), so '
+            f'its lead of {points} over {second} shows nothing.'
           )
         else:
           text += f' {best} is more robust than {ahead} by {points}.'
@@ -149,11 +149,15 @@ def _robustness(report: Report) -> Iterator[str]:
     yield text
 
 
+def _where(report: Report) -> str:
+  return 'the warnings' if is_evaluated(report) else 'below'
+
+
 def _is_suspicious(report: Report, name: str) -> bool:
-  """Whether the findings of an evaluation speak against a member's numbers."""
+  """Whether the findings speak against a member's numbers."""
   return any(
     finding['member'] == name and finding['passed'] is False
-    for finding in report.get('sanity', ())
+    for finding in findings_of(report)
   )
 
 

@@ -1,4 +1,4 @@
-"""Accuracy under changes that nobody aims at a network: noise, corruptions.
+"""Accuracy under changes that nobody aims: noise, corruptions, pasted objects.
 
 They say how a network stands what it was not trained on. All members, and the
 networks of all seeds, see the same images.
@@ -9,94 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from advjax.config import choose
 from advjax.evaluation.attacked import attack_and_predict
 from advjax.evaluation.corruptions import KINDS, SEVERITIES, corrupt
 from advjax.evaluation.logits import Devices
 from advjax.evaluation.members import Evaluation
 from advjax.evaluation.noise import noises
+from advjax.evaluation.pasted import AREAS, paste_objects
 from advjax.evaluation.top_k import predict_in_top_k
 from advjax.reporting.collected import Parts
 from advjax.reporting.report import accuracy_entry
 from advjax.types import Array, LogitsFn
 
-SHIFTS = ('noise', 'corruptions')
-
 # Member -> its network of each seed.
 Networks = Mapping[str, Sequence[LogitsFn]]
-
-# The corruption that each augmentation is, but for its strength.
-_SEEN_BY = {
-  'gaussian': 'gaussian_noise',
-  'poisson': 'shot_noise',
-  'salt_and_pepper': 'impulse_noise',
-  'brightness': 'brightness',
-  'contrast': 'contrast',
-}
-
-
-def can_corrupt(image_shape: Sequence[int]) -> bool:
-  """Returns whether images are such as `corrupt` takes, but for their range.
-
-  Args:
-    image_shape: `[H, W, C]`, or what else an image is.
-
-  Example:
-    >>> can_corrupt((32, 32, 3)), can_corrupt((4,))
-    (True, False)
-  """
-  return (
-    len(image_shape) == 3
-    and min(image_shape[:2]) >= 8
-    and image_shape[2] in (1, 3)
-  )
-
-
-def check_shifts(names: Sequence[str], image_shape: Sequence[int]) -> None:
-  """Checks `evaluation.shifts` before anything is computed.
-
-  Args:
-    names: Any of `SHIFTS`.
-    image_shape: `[H, W, C]`.
-
-  Raises:
-    ValueError: for a name that is unknown or there twice, and where images
-      cannot be corrupted.
-
-  Example:
-    >>> check_shifts(('noise', 'corruptions'), (28, 28, 1))
-  """
-  for name in names:
-    choose('shift in evaluation.shifts', name, SHIFTS)
-  if len(set(names)) < len(names):
-    raise ValueError(f'evaluation.shifts = {tuple(names)}; allowed: each once')
-  if set(names) - {'noise'} and not can_corrupt(image_shape):
-    raise ValueError(
-      f'evaluation.shifts = {tuple(names)} with images of shape '
-      f'{list(image_shape)}; allowed: noise alone, or images of 8 x 8 pixels '
-      'or more with 1 or 3 channels'
-    )
-
-
-def seen_corruptions(config: Mapping[str, Any]) -> list[str]:
-  """Returns the kinds of corruption that a training run has seen, weak or not.
-
-  Args:
-    config: Of the run; its `augmentation` is read.
-
-  Returns:
-    Kinds, in the order of `KINDS`.
-
-  Example:
-    >>> off = dict.fromkeys(_SEEN_BY, 0.0)
-    >>> seen_corruptions({'augmentation': {**off, 'poisson': 0.1}})
-    ['shot_noise']
-  """
-  augmentation = config.get('augmentation')
-  if not augmentation:  # A run of a time without.
-    return []
-  seen = {kind for field, kind in _SEEN_BY.items() if augmentation[field]}
-  return [kind for kind in KINDS if kind in seen]
 
 
 def measure_shifts(
@@ -115,7 +40,7 @@ def measure_shifts(
   """Measures the shifts that are named.
 
   Args:
-    names: As `check_shifts` takes them.
+    names: From `parse_shifts`.
     networks: Member -> its network of each seed.
     evaluation: From `evaluate_members`; it says what noise and which top k.
     images: float32 `[N, ...]` in the pixel range.
@@ -127,24 +52,30 @@ def measure_shifts(
     devices: The devices.
 
   Returns:
-    Member -> the parts of `measure_noise` and `measure_corruptions`.
+    Member -> `seen_corruptions`, and the parts of `measure_noise`,
+    `measure_corruptions` and `measure_pasted_objects`.
 
   Example:
     >>> measure_shifts  # doctest: +ELLIPSIS
     <function measure_shifts at ...>
   """
   share: dict[str, Any] = {'batch_size': batch_size, 'devices': devices}
+  k = _top_k(evaluation)
   parts: Parts = {name: {} for name in networks}
   for name in names:
     if name == 'noise':
       found = measure_noise(
         networks, evaluation, images, labels, bounds=bounds, key=key, **share
       )
-    else:
+    elif name == 'corruptions':
       found = measure_corruptions(
-        networks, images, labels, seen=seen, top_k=_top_k(evaluation), **share
+        networks, images, labels, seen=seen, top_k=k, **share
       )
+    else:
+      found = measure_pasted_objects(networks, images, labels, top_k=k, **share)
     for member, part in found.items():
+      if name != 'noise':
+        part = {'seen_corruptions': list(seen.get(member, ())), **part}
       parts[member] |= part
   return parts
 
@@ -252,7 +183,7 @@ def measure_corruptions(
 
   Returns:
     Member -> `corruptions`: kind -> accuracy by severity, the mean over the
-    seeds; `corruption_accuracy`, the mean over all; `seen_corruptions`; and
+    seeds; `corruption_accuracy`, the mean over all; and
     `unseen_corruption_accuracy`, the mean over the kinds that none of the
     members has seen in training, so that the members compare. Means have the
     standard deviation over several seeds as `..._std`; those of the top k are
@@ -278,12 +209,53 @@ def measure_corruptions(
   any_seen = {kind for kinds in seen.values() for kind in kinds}
   return {
     name: {
-      'seen_corruptions': list(seen.get(name, ())),
       **_summed_up(top_1[name], any_seen, ''),
       **(_summed_up(others[name], any_seen, '_top_k') if top_k > 1 else {}),
     }
     for name in networks
   }
+
+
+def measure_pasted_objects(
+  networks: Networks,
+  images: np.ndarray,
+  labels: np.ndarray,
+  *,
+  top_k: int,
+  batch_size: int,
+  devices: Devices,
+) -> Parts:
+  """Measures accuracy with objects pasted over the background.
+
+  The draws are the same in every evaluation of the same images.
+
+  Args:
+    networks: Member -> its network of each seed.
+    images: float32 `[N, H, W, C]` in [0, 1], as `paste_objects` takes them.
+    labels: int `[N]`, of two classes or more.
+    top_k: With k above 1 also for the label among the k likeliest classes.
+    batch_size: Images per device and call.
+    devices: The devices.
+
+  Returns:
+    Member -> `pasted_objects`: severity -> accuracy and its interval.
+  """
+  parts: Parts = {name: {'pasted_objects': {}} for name in networks}
+  for severity in AREAS:
+    pasted = paste_objects(images, labels, severity, seed=0)
+    for name, each in networks.items():
+      found = [
+        predict_in_top_k(
+          network, pasted, labels, top_k,
+          batch_size=batch_size, devices=devices, check=False,
+        )
+        for network in each
+      ]  # fmt: skip
+      parts[name]['pasted_objects'][str(severity)] = _entry(
+        [predictions == labels for predictions, _ in found],
+        [in_top_k for _, in_top_k in found] if top_k > 1 else [],
+      )
+  return parts
 
 
 def _summed_up(

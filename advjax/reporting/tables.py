@@ -18,6 +18,7 @@ from advjax.reporting.values import (
   members_of,
   percent,
   short,
+  top_k_of,
   transfer_of,
 )
 
@@ -52,14 +53,14 @@ def results_table(report: Report) -> tuple[Row, ...]:
   members = members_of(report)
   rows = [Row('', tuple(members))]
   rows += _simple_row('parameters', members, 'num_params', _integer)
-  rows.append(
-    Row(
-      'clean accuracy',
-      tuple(
-        accuracy_text(member, 'clean_accuracy') for member in members.values()
-      ),
+  k = top_k_of(report)
+  rows += [
+    Row(label, tuple(accuracy_text(member, key) for member in members.values()))
+    for label, key in (
+      ('clean accuracy', 'clean_accuracy'),
+      *([(f'  top-{k}', 'clean_top_k_accuracy')] if k else ()),
     )
-  )
+  ]
   rows += _test_losses(members)
   rows += _evaluated(report) if is_evaluated(report) else _attacked(report)
   if any(finite(m.get('train_seconds')) is not None for m in members.values()):
@@ -72,17 +73,20 @@ def results_table(report: Report) -> tuple[Row, ...]:
 
 
 def _attacked(report: Report) -> Iterator[Row]:
-  """Yields white box and transfer under each attack."""
+  """Yields white box and transfer under each attack, also of the top k."""
   members = members_of(report)
+  k = top_k_of(report)
+  endings = {'': '', **({'_top_k': f', top-{k}'} if k else {})}
   for attack, sample in attacks_of(report).items():
     yield Row(_attack_heading(attack, sample))
     entries = [entry_of(report, name, attack) or {} for name in members]
-    cells = tuple(accuracy_text(entry, 'white_box') for entry in entries)
-    yield Row('  white box', cells)
-    for source, entry in zip(members, entries, strict=True):
-      if entry.get('transfer'):
-        cells = tuple(_transfer(entry, source, target) for target in members)
-        yield Row(f'  transfer from {source}', cells)
+    for ending, top in endings.items():
+      own = (accuracy_text(entry, f'white_box{ending}') for entry in entries)
+      yield Row(f'  white box{top}', tuple(own))
+      for source, entry in zip(members, entries, strict=True):
+        if entry.get('transfer'):
+          cells = (transfer_text(entry, source, t, ending) for t in members)
+          yield Row(f'  transfer from {source}{top}', tuple(cells))
 
 
 def _evaluated(report: Report) -> Iterator[Row]:
@@ -212,11 +216,21 @@ def accuracy_text(entry: Mapping[str, Any], name: str) -> str:
   return _with_interval(entry.get(name), interval_of(entry, name), std)
 
 
-def _transfer(entry: Mapping[str, Any], source: str, target: str) -> str:
+def transfer_text(
+  entry: Mapping[str, Any], source: str, target: str, ending: str = ''
+) -> str:
+  """Writes the target's accuracy on the images of source, a dash for its own.
+
+  Args:
+    entry: Of the attack on source.
+    source: The member that the images were made on.
+    target: The member that is scored.
+    ending: '_top_k' for the accuracy in the top k.
+  """
   if source == target:
     return '-'
-  value, ends = transfer_of(entry, target)
-  std = finite(entry.get('transfer_std', {}).get(target))
+  value, ends = transfer_of(entry, target, ending)
+  std = finite(entry.get(f'transfer{ending}_std', {}).get(target))
   return _with_interval(value, ends, std)
 
 

@@ -1,4 +1,4 @@
-"""The training curves: loss of every iteration, losses and accuracies."""
+"""Curves of training: losses, accuracies, and how well it generalises."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,10 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from advjax.reporting.charts import COLORS, INK, STYLE, plain
-from advjax.reporting.values import finite
+from advjax.reporting.charts import COLORS, INK, STYLE, percent_axis, plain
+from advjax.reporting.summary import gap_of
+from advjax.reporting.values import Report, finite, members_of
 
 _MAX_POINTS = 5000
+_MAX_COLUMNS = 3
+_WATCHED: dict[str, Any] = {'ls': (0, (5, 2))}
+_PGD: dict[str, Any] = {'ls': (0, (1.5, 1.5))}
 
 # What an epoch may hold, as (key, label, line style), in order of preference.
 _LOSSES = (
@@ -69,6 +73,95 @@ def training_curves(histories: Mapping[str, Mapping[str, Any]]) -> Figure:
       ncols=6,
     )
   return figure
+
+
+def generalisation_curves(report: Report) -> Figure:
+  """Draws training accuracy against that of images not trained on.
+
+  Args:
+    report: the content of report.json; of every member `epochs` is read, and
+      `num_validation`: without any the images watched are training images.
+
+  Returns:
+    The figure, a panel per member that was watched; the gap is shaded.
+
+  Raises:
+    ValueError: if no member was watched in training.
+  """
+  members = watched(report)
+  if not members:
+    raise ValueError('report has no member with monitor_clean_accuracy')
+  columns = min(len(members), _MAX_COLUMNS)
+  rows = -(-len(members) // columns)
+  with matplotlib.rc_context(STYLE):
+    figure = Figure(
+      figsize=(max(6.5, 3.7 * columns), 3.4 * rows), layout='constrained'
+    )
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for ax, (name, member) in zip(axes, members.items(), strict=False):
+      color = _color(list(members_of(report)).index(name))
+      _generalisation(ax, name, member, color)
+    for ax in axes[len(members) :]:
+      ax.set_axis_off()
+    for ax in axes[::columns]:
+      ax.set_ylabel('accuracy')
+    kinds = [('training images', '-'), ('watched images', _WATCHED['ls'])]
+    kinds.append(('watched images, PGD', _PGD['ls']))
+    figure.legend(
+      [Line2D([], [], color=INK, ls=style, lw=1.6) for _, style in kinds],
+      [label for label, _ in kinds],
+      loc='outside upper left',
+      ncols=3,
+    )
+  return figure
+
+
+def watched(report: Report) -> dict[str, Mapping[str, Any]]:
+  """Returns the members whose clean accuracy was watched in training."""
+  return {
+    name: member
+    for name, member in members_of(report).items()
+    if any(
+      finite(epoch.get('monitor_clean_accuracy')) is not None
+      for epoch in member.get('epochs', ())
+    )
+  }
+
+
+def _generalisation(
+  ax: Axes, name: str, member: Mapping[str, Any], color: str
+) -> None:
+  """Draws one member's accuracies over the epochs, and shades the gap."""
+  lines = {}
+  for key, style in (
+    ('clean_accuracy', {'ls': '-'}),
+    ('monitor_clean_accuracy', _WATCHED),
+    ('monitor_robust_accuracy', _PGD),
+  ):
+    values = [_metric(epoch, key) for epoch in member['epochs']]
+    lines[key] = {x: y for x, y in enumerate(values, 1) if y is not None}
+    x, y = list(lines[key]), list(lines[key].values())
+    ax.plot(x, y, color=color, marker='.', lw=1.6, **style)
+  training, other = lines['clean_accuracy'], lines['monitor_clean_accuracy']
+  both = [x for x in training if x in other]
+  ax.fill_between(
+    both,
+    [training[x] for x in both],
+    [other[x] for x in both],
+    color=color,
+    alpha=0.15,
+    lw=0,
+  )
+  gap = gap_of(member)
+  if gap is not None and gap.held_out:
+    note = f'gap {100 * gap.value:.1f} points'
+  else:
+    # Without held-out images the monitor watches some of the training images.
+    note = 'no images held out'
+  ax.set_title(f'{plain(name)}: {note}')
+  ax.set_xlabel('epoch')
+  ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+  percent_axis(ax)
 
 
 def history_of(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:

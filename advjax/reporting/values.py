@@ -132,13 +132,28 @@ def entry_of(
   return entries.get(attack)
 
 
+def top_k_of(report: Report) -> int | None:
+  """Returns the k of the accuracies of the top k, None if there are none."""
+  for member in members_of(report).values():
+    if finite(member.get('top_k')) is not None:
+      return int(member['top_k'])
+  return None
+
+
 def transfer_of(
-  entry: Mapping[str, Any], target: str
+  entry: Mapping[str, Any], target: str, ending: str = ''
 ) -> tuple[float | None, Interval | None]:
-  """Returns the target's accuracy on the entry's images, and its interval."""
-  value = finite(entry.get('transfer', {}).get(target))
-  ends = {'transfer_ci': entry.get('transfer_ci', {}).get(target)}
-  return value, interval_of(ends, 'transfer')
+  """Returns the target's accuracy on the entry's images, and its interval.
+
+  Args:
+    entry: Of an attack.
+    target: The member that is scored.
+    ending: '_top_k' for its accuracy in the top k.
+  """
+  name = f'transfer{ending}'
+  value = finite(entry.get(name, {}).get(target))
+  ends = {f'{name}_ci': entry.get(f'{name}_ci', {}).get(target)}
+  return value, interval_of(ends, name)
 
 
 def autoattack_runs(

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from advjax.reporting.charts import COLORS, accuracy_bars, robustness_curves
-from advjax.reporting.training import history_of, smooth, training_curves
+from advjax.reporting.bars import accuracy_bars
+from advjax.reporting.charts import COLORS, robustness_curves
+from advjax.reporting.training import (
+  generalisation_curves,
+  history_of,
+  smooth,
+  training_curves,
+  watched,
+)
+from tests.reporting.compared_reports import add_monitor
 
 
 def line_of(ax, color):
@@ -87,36 +95,6 @@ def test_charts_of_few_and_of_many(report, num_members, num_attacks):
   accuracy_bars(report).draw_without_rendering()
 
 
-def test_bars_hold_the_numbers(report):
-  base = report['members']['base']['robust_accuracy']['fgsm']
-  base['transfer']['adversarial'] = 0.7
-  ax = accuracy_bars(report).axes[0]
-  ticks = [tick.get_text() for tick in ax.get_xticklabels()]
-  assert ticks[:3] == [
-    'clean',
-    'FGSM\nwhite box\nepsilon 0.1',
-    'FGSM\ntransfer\nepsilon 0.1',
-  ]
-  heights = [bar.get_height() for bar in ax.patches]
-  np.testing.assert_allclose(heights[:6], [0.986, 0.986, 0.41, 0.8, 0.86, 0.7])
-  hatched = [bar.get_hatch() is not None for bar in ax.patches]
-  assert hatched[:6] == [False] * 4 + [True] * 2
-  assert ax.patches[0].get_facecolor() != ax.patches[1].get_facecolor()
-  assert len(ax.containers) == 2 * 7 * 2  # A bar and its interval each.
-
-
-def test_transfer_bar_takes_the_source_that_fools_most(report):
-  third = copy.deepcopy(report['members']['base'])
-  report['members']['third'] = third
-  report['members']['base']['robust_accuracy']['fgsm']['transfer'] = {
-    'adversarial': 0.9
-  }
-  third['robust_accuracy']['fgsm']['transfer'] = {'adversarial': 0.3}
-  heights = [bar.get_height() for bar in accuracy_bars(report).axes[0].patches]
-  assert 0.3 in heights
-  assert 0.9 not in heights
-
-
 def test_charts_refuse_what_they_cannot_draw():
   with pytest.raises(ValueError, match='robust_accuracy'):
     robustness_curves({'members': {'base': {'clean_accuracy': 1.0}}})
@@ -124,6 +102,8 @@ def test_charts_refuse_what_they_cannot_draw():
     accuracy_bars({})
   with pytest.raises(ValueError, match='neither losses nor epochs'):
     training_curves({'base': {}})
+  with pytest.raises(ValueError, match='monitor_clean_accuracy'):
+    generalisation_curves({'members': {'base': {'epochs': [{}]}}})
 
 
 def test_training_curves_hold_every_iteration_and_epoch(histories):
@@ -178,3 +158,28 @@ def test_history_of_joins_the_records():
   history = history_of(records)
   assert history['losses'] == [3.0, 1.0, 1.0]
   assert [epoch['loss'] for epoch in history['epochs']] == [1.7]
+
+
+def test_generalisation_is_a_panel_per_member(report):
+  assert not watched(report)
+  add_monitor(report)
+  adversarial = report['members']['adversarial']
+  adversarial['num_validation'] = 0
+  for epoch in adversarial['epochs'][::2]:  # Watched every other epoch.
+    del epoch['monitor_clean_accuracy'], epoch['monitor_robust_accuracy']
+  base, other = generalisation_curves(report).axes
+  assert base.get_title() == 'base: gap 14.0 points'
+  assert other.get_title() == 'adversarial: no images held out'
+  epochs = report['members']['base']['epochs']
+  for line, key in zip(
+    base.lines,
+    ('accuracy', 'monitor_clean_accuracy', 'monitor_robust_accuracy'),
+    strict=True,
+  ):
+    np.testing.assert_allclose(line.get_ydata(), [e[key] for e in epochs])
+  assert list(other.lines[1].get_xdata()) == [2, 4, 6, 8, 10, 12, 14]
+  # The shade lies between training and what was watched.
+  (shade,) = base.collections
+  ends = shade.get_paths()[0].vertices
+  last = ends[ends[:, 0] == 15, 1]
+  np.testing.assert_allclose([last.max(), last.min()], [0.99, 0.85])

@@ -7,6 +7,7 @@ import pytest
 from advjax.reporting import gallery
 from advjax.reporting.evaluated import charts, parts
 from advjax.reporting.evaluated.drawn import without_large, without_transfer
+from advjax.reporting.evaluated.matrices import corruption_tables
 from advjax.reporting.evaluated.parts import evaluated_lines, evaluated_parts
 from advjax.reporting.html import write_report
 from advjax.reporting.sanity.findings import sanity_findings
@@ -19,6 +20,8 @@ SECTIONS = [
   *('sanity', 'autoattack', 'transfer', 'noise', 'minimal', 'per_class'),
   *('traces', 'rounding', 'corruptions'),
 ]
+# A comparison has a glance at its members first, and the checks last.
+COMPARED = ['summary', *SECTIONS[1:], 'sanity']
 
 
 @pytest.fixture
@@ -97,7 +100,7 @@ def test_suspicions_are_warnings_and_come_first(text, report):
 
 def test_parts_that_were_not_measured_are_left_out(no_figures):
   report = build()
-  assert [part.name for part in evaluated_parts(report)] == SECTIONS[1:]
+  assert [part.name for part in evaluated_parts(report)] == COMPARED
   for part, key in (
     ('autoattack', 'autoattack'),
     ('noise', 'noise'),
@@ -111,11 +114,11 @@ def test_parts_that_were_not_measured_are_left_out(no_figures):
     for member in report['members'].values():
       member.pop(key, None)
     names = [each.name for each in evaluated_parts(report)]
-    assert names == [name for name in SECTIONS[1:] if name != part]
+    assert names == [name for name in COMPARED if name != part]
   assert evaluated_parts({}) == []
 
 
-def test_a_comparison_has_none_of_it(report, tmp_path, no_figures):
+def test_a_comparison_shows_what_it_has(report, tmp_path, no_figures):
   for member in report['members'].values():
     for key in list(member):
       if key not in ('num_params', 'clean_accuracy', 'robust_accuracy'):
@@ -123,10 +126,42 @@ def test_a_comparison_has_none_of_it(report, tmp_path, no_figures):
     for entry in member['robust_accuracy'].values():
       entry['transfer'] = {}
   del report['sanity']
-  assert evaluated_parts(report) == []
+  glance, checks = evaluated_parts(report)
+  assert (glance.name, checks.name) == ('summary', 'sanity')
+  # Many checks need what only an evaluation measures: they are folded.
+  page = Page(checks.html)
+  assert len(page.all('details')) == 2
+  assert 'single_step masks its gradients' in page.text
   assert list(evaluated_lines(report)) == []
   assert without_transfer(report) is report is without_large(report)
-  assert '.shaded' not in write(tmp_path, report)
+  assert 'class="shaded"' not in write(tmp_path, report)
+
+
+def test_what_one_member_has_seen_is_framed(report):
+  report['members']['base']['seen_corruptions'] = ['fog', 'pasted_objects']
+  means, base, other = corruption_tables(report)
+  assert (means.count('class="mark"'), base.count('class="mark"')) == (1, 5)
+  assert 'class="mark"' not in other
+  assert 'mean, unseen by all' in means
+  (part,) = (p for p in evaluated_parts(report) if p.name == 'corruptions')
+  assert 'Framed: kinds that the member has seen' in Page(part.html).text
+  for severity in ('1', '2'):
+    report['members']['base'].setdefault('pasted_objects', {})[severity] = {
+      'accuracy': 0.5,
+      'accuracy_std': 0.01,
+    }
+  (part,) = (p for p in evaluated_parts(report) if p.name == 'pasted_objects')
+  text = Page(part.html).text
+  assert '50.0 ± 1.0 %' in text and 'severity 2' in text
+  assert 'Trained with CutMix, which pastes rectangles: base.' in text
+
+
+def test_members_of_several_sizes_are_set_against_them(report):
+  report['members']['base']['num_params'] = 1_000_000
+  parts = {part.name: part for part in evaluated_parts(report)}
+  (picture,) = parts['efficiency'].pictures
+  assert picture.png.startswith(b'\x89PNG')
+  assert '1,000,000' in Page(parts['efficiency'].html).text
 
 
 def test_one_member_alone(tmp_path, no_figures):
@@ -245,6 +280,7 @@ def test_charts_of_every_report_leave_out_what_is_far(report):
 
 
 def test_classes_are_named(report):
-  page = Page(evaluated_parts(report)[5].html)
+  parts = {part.name: part for part in evaluated_parts(report)}
+  page = Page(parts['per_class'].html)
   for name in CLASSES:
     assert name in page.text

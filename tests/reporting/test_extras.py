@@ -71,7 +71,7 @@ def test_every_member_has_every_part(setup, found):
     assert list(parts) == [
       *('per_class', 'noise'),
       *('seen_corruptions', 'corruptions', 'corruption_accuracy'),
-      *('unseen_corruption_accuracy', 'traces', 'rounded'),
+      *('unseen_corruption_accuracy', 'pasted_objects', 'traces', 'rounded'),
     ]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from advjax.reporting.gallery import draw, report_pictures, save_figures
+from tests.reporting.compared_reports import add_monitor, add_shifts, add_top_k
 
 PNG = b'\x89PNG\r\n\x1a\n'
 
@@ -37,6 +38,17 @@ def test_pictures_of_a_comparison(report, histories, examples, tmp_path):
   caption = drawn[2].caption
   assert 'FGSM at epsilon 0.1 on the gradients of base' in caption
   assert f'base is right on {right} of 32, adv (adversarial) on 32.' in caption
+
+
+def test_pictures_of_all_that_was_measured(report):
+  add_top_k(report)
+  add_shifts(report)
+  add_monitor(report, num_validation=0)
+  drawn = {p.name: p for p in report_pictures(report)}
+  assert list(drawn) == ['accuracy', 'robustness', 'shifts', 'generalisation']
+  for name in ('accuracy', 'shifts'):
+    assert 'Pale: the label is among the 5 likeliest' in drawn[name].caption
+  assert 'num_validation = 0' in drawn['generalisation'].caption
 
 
 def test_one_member_has_fewer_pictures(report, histories):

@@ -46,6 +46,15 @@ def test_nsl_grid_is_the_tutorials_picture(rng):
     np.testing.assert_array_equal(shown(ax), images[i, ..., 0])
 
 
+def test_nsl_grid_names_the_classes():
+  names = ['oboe', 'a class of many words indeed']
+  classes = np.array([1]), np.array([0]), np.array([2])
+  (ax,) = nsl_grid(np.zeros((1, 5, 4, 3)), *classes, names).axes
+  short = 'a class of many words i…'
+  assert ax.get_title() == f'true: {short}, base: oboe, adv: 2'
+  assert ax.title.get_fontsize() < 12
+
+
 @pytest.mark.parametrize('num', [1, 7])
 def test_nsl_grid_of_fewer_images(num):
   zeros = np.zeros(num, int)

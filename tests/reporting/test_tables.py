@@ -3,6 +3,7 @@
 from xml.etree import ElementTree
 
 from advjax.reporting.tables import format_html, format_text, results_table
+from tests.reporting.compared_reports import add_top_k
 
 
 def cells(report, label, heading=None):
@@ -21,6 +22,17 @@ def test_numbers_stand_in_their_cells(report):
   assert cells(report, 'white box', bim)[1].startswith('47.0 % [4')
   assert cells(report, 'training') == ('12.3 s', '12.3 s')
   assert cells(report, 'per training step') == ('9.87 ms', '9.87 ms')
+
+
+def test_the_top_k_has_lines_of_its_own(report):
+  labels = [row.label for row in results_table(report)]
+  add_top_k(report)
+  top = [row.label for row in results_table(report)]
+  assert [label for label in top if 'top-5' not in label] == labels
+  assert cells(report, 'top-5') == ('99.3 % [97.6, 99.7]',) * 2
+  assert cells(report, 'white box, top-5')[0].startswith('70.5 % [')
+  assert cells(report, 'transfer from base, top-5')[0] == '-'
+  assert cells(report, 'transfer from base, top-5')[1].startswith('93.0 % [')
 
 
 def test_transfer_belongs_to_the_member_scored(report):

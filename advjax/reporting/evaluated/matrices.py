@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advjax.reporting.evaluated.shading import shaded_table
+from advjax.reporting.shifted import seen_of
 from advjax.reporting.values import (
   Report,
   attack_label,
@@ -63,7 +64,8 @@ def transfer_tables(report: Report) -> list[str]:
 def corruption_tables(report: Report) -> list[str]:
   """Returns a table per member: kinds of corruption by severity, and means.
 
-  Where several members have them, one of their means comes first.
+  Where several members have them, one of their means comes first. Framed are
+  the kinds that a member has seen in training.
 
   Args:
     report: The content of report.json.
@@ -72,45 +74,68 @@ def corruption_tables(report: Report) -> list[str]:
     `<table>` elements; none where no corruption was measured.
   """
   members = {
-    name: member['corruptions']
+    name: member
     for name, member in members_of(report).items()
     if member.get('corruptions')
   }
-  tables = [_severities(name, kinds) for name, kinds in members.items()]
+  tables = [_severities(name, member) for name, member in members.items()]
   if len(members) > 1:
-    tables.insert(0, _means(members))
+    tables.insert(0, _means(report, members))
   return tables
 
 
-def _severities(name: str, kinds: Mapping[str, Sequence[Any]]) -> str:
+def _severities(name: str, member: Mapping[str, Any]) -> str:
+  kinds = member['corruptions']
   count = max(len(values) for values in kinds.values())
   values = [list(row) + [None] * (count - len(row)) for row in kinds.values()]
   rows = [*(_kind(kind) for kind in kinds), 'mean']
   values.append([_mean(column) for column in zip(*values, strict=True)])
+  seen = member.get('seen_corruptions', ())
   return shaded_table(
     name,
     rows,
     [*(str(severity) for severity in range(1, count + 1)), 'mean'],
     [[*row, _mean(row)] for row in values],
     corner='severity',
+    marked=[
+      (row, column)
+      for row, kind in enumerate(kinds)
+      for column in range(count)
+      if kind in seen
+    ],
     apart=count,
   )
 
 
-def _means(members: Mapping[str, Mapping[str, Sequence[Any]]]) -> str:
+def _means(report: Report, members: Mapping[str, Mapping[str, Any]]) -> str:
   kinds = list(
-    dict.fromkeys(kind for each in members.values() for kind in each)
+    dict.fromkeys(kind for m in members.values() for kind in m['corruptions'])
   )
   values = [
-    [_mean(each.get(kind, ())) for each in members.values()] for kind in kinds
+    [_mean(member['corruptions'].get(kind, ())) for member in members.values()]
+    for kind in kinds
+  ]
+  rows = [*(_kind(kind) for kind in kinds), 'mean']
+  seen = seen_of(report)
+  unseen = [
+    row for row, kind in zip(values, kinds, strict=True) if kind not in seen
   ]
   values.append([_mean(column) for column in zip(*values, strict=True)])
+  if seen and unseen:
+    rows.append('mean, unseen by all')
+    values.append([_mean(column) for column in zip(*unseen, strict=True)])
   return shaded_table(
     'Mean over the severities',
-    [*(_kind(kind) for kind in kinds), 'mean'],
+    rows,
     list(members),
     values,
     corner='corruption',
+    marked=[
+      (row, column)
+      for row, kind in enumerate(kinds)
+      for column, member in enumerate(members.values())
+      if kind in member.get('seen_corruptions', ())
+    ],
   )
 
 

@@ -1,22 +1,33 @@
-"""The parts of a page that only an evaluation has, in their order."""
+"""The sections of a page on what was measured, in their order."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
-from advjax.reporting import page
+from advjax.reporting import page, summary
+from advjax.reporting.efficiency import efficiency_chart
 from advjax.reporting.evaluated import charts, matrices, sanity, shading, tables
 from advjax.reporting.evaluated.autoattack import (
   autoattack_lines,
   autoattack_steps,
 )
 from advjax.reporting.gallery import Picture, draw
-from advjax.reporting.sanity.findings import suspicions
-from advjax.reporting.tables import Row, format_html
-from advjax.reporting.values import Report, members_of, percent
+from advjax.reporting.sanity.findings import findings_of, suspicions
+from advjax.reporting.shifted import pasted_in_training, seen_of
+from advjax.reporting.tables import Row, accuracy_text, format_html
+from advjax.reporting.values import (
+  Report,
+  attack_label,
+  attacks_of,
+  finite,
+  is_evaluated,
+  members_of,
+  short,
+)
 
 _MAX_TRANSFER = 4  # Attacks; the others are folded.
 _MAX_RUNS = 6  # Of AutoAttack; more are folded.
+_UNSEEN = 'Mean over the kinds that no member has seen in training'
 
 STYLE = shading.STYLE + sanity.STYLE
 
@@ -41,13 +52,16 @@ def evaluated_parts(report: Report) -> list[Part]:
   """Returns a part for everything that was measured.
 
   Args:
-    report: The content of report.json; that of `compare` has none of it.
+    report: The content of report.json.
 
   Returns:
     The parts in the order of the page.
   """
+  checks = list(_sanity(report))
   return [
-    *_sanity(report),
+    *(checks if is_evaluated(report) else []),
+    *_summary(report),
+    *_efficiency(report),
     *_autoattack(report),
     *_transfer(report),
     *_noise(report),
@@ -56,6 +70,8 @@ def evaluated_parts(report: Report) -> list[Part]:
     *_traces(report),
     *_rounding(report),
     *_corruptions(report),
+    *_pasted(report),
+    *([] if is_evaluated(report) else checks),
   ]
 
 
@@ -81,14 +97,65 @@ def section(part: Part) -> str:
 
 
 def _sanity(report: Report) -> Iterator[Part]:
-  listed = sanity.sanity_html(report.get('sanity', ()))
+  """Yields the checks; those of a comparison are folded, at the end."""
+  fold = not is_evaluated(report)
+  listed = sanity.sanity_html(findings_of(report), fold=fold)
   if listed:
     note = _note(
       'Suspicious: more than chance in the test images explains, by the 95 % '
       'interval of the difference. Passed is no proof of robustness: it says '
       'that this check found nothing.'
     )
+    if fold:
+      note += _note('The evaluate command measures what more checks need.')
     yield Part('sanity', 'Can these numbers be trusted?', listed + note)
+
+
+def _summary(report: Report) -> Iterator[Part]:
+  """Yields what the members of a comparison are asked about first."""
+  rows = summary.summary_rows(report)
+  if not rows or is_evaluated(report):
+    return
+  first = next(iter(members_of(report)))
+  attack, sample = next(iter(attacks_of(report).items()))
+  epsilon = finite(sample.get('epsilon'))
+  where = '' if epsilon is None else f' at epsilon {short(epsilon)}'
+  note = _note(
+    f'Accuracy on the test images. Perturbed with '
+    f'{attack_label(attack, sample)}{where}: transfer, made on {first}; white '
+    'box, made on the member itself. Corruptions and pasted objects are means '
+    'over all kinds and severities, unseen ones over the kinds that no member '
+    'was trained with. Intervals stand in the other tables.'
+  )
+  table = _table(rows, 'Members at a glance')
+  yield Part('summary', 'Members at a glance', table + note)
+
+
+def _efficiency(report: Report) -> Iterator[Part]:
+  rows = summary.efficiency_rows(report)
+  if not rows:
+    return
+  picture = draw(
+    'efficiency',
+    'Accuracy over the number of parameters',
+    'Hollow: clean accuracy. Filled: white box at the headline epsilon, under '
+    'the attack that leaves the member the least. With 95 % intervals.',
+    efficiency_chart(report),
+  )
+  note = _note(
+    'White box: under the attack that leaves the least. Clean points per '
+    'million: clean accuracy in per cent over millions of parameters. The last '
+    'column is the accuracy in training (of the last epoch, on images as '
+    'augmented), and that on held-out or else test images: where it is far '
+    'below, the network overfits.'
+  )
+  table = _table(rows, 'Accuracy per parameter')
+  yield Part(
+    'efficiency',
+    'Accuracy per parameter',
+    f'{table}{note}{page.picture_html(picture)}',
+    (picture,),
+  )
 
 
 def _autoattack(report: Report) -> Iterator[Part]:
@@ -214,15 +281,23 @@ def _rounding(report: Report) -> Iterator[Part]:
 def _corruptions(report: Report) -> Iterator[Part]:
   listed = matrices.corruption_tables(report)
   if listed:
-    means = ', '.join(
-      f'{name} {percent(member["corruption_accuracy"])}'
-      for name, member in members_of(report).items()
-      if member.get('corruption_accuracy') is not None
+    text = (
+      'Accuracy in per cent on corrupted test images, by severity from 1 to 5.'
     )
-    note = _note(
-      'Accuracy in per cent on corrupted test images, by severity from 1 to 5. '
-      + (f'Mean over all of them: {means}.' if means else '')
-    )
+    seen = seen_of(report)
+    for key, what in (
+      ('corruption_accuracy', 'Mean over all of them'),
+      *([('unseen_corruption_accuracy', _UNSEEN)] if seen else ()),
+    ):
+      means = ', '.join(
+        f'{name} {accuracy_text(member, key)}'
+        for name, member in members_of(report).items()
+        if member.get(key) is not None
+      )
+      text += f' {what}: {means}.' if means else ''
+    if seen:
+      text += ' Framed: kinds that the member has seen in its own training.'
+    note = _note(text)
     # The means of all members have a line of their own.
     first = [] if len(listed) == 1 else listed[:1]
     text = '\n'.join(
@@ -234,6 +309,24 @@ def _corruptions(report: Report) -> Iterator[Part]:
       if listed_here
     )
     yield Part('corruptions', 'Common corruptions', text + note)
+
+
+def _pasted(report: Report) -> Iterator[Part]:
+  rows = tables.pasted_rows(report)
+  if rows:
+    note = (
+      'Accuracy on test images where an object from an image of another class, '
+      'small and elliptic, is pasted at one side; the middle stays as it is. '
+      'It covers from 2 % of the image at severity 1 to 10 % at severity 5. '
+      'The label remains that of the image.'
+    )
+    pasting = pasted_in_training(report)
+    if pasting:
+      note += (
+        f' Trained with CutMix, which pastes rectangles: {", ".join(pasting)}.'
+      )
+    text = _table(rows, 'Pasted objects')
+    yield Part('pasted_objects', 'Pasted objects', text + _note(note))
 
 
 def _table(rows: Sequence[Row], label: str) -> str:

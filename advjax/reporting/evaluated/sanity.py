@@ -28,11 +28,12 @@ _ORDER = (False, None, True)
 Finding = Mapping[str, Any]
 
 
-def sanity_html(findings: Sequence[Finding]) -> str:
+def sanity_html(findings: Sequence[Finding], *, fold: bool = False) -> str:
   """Returns all findings; where they are many, those that passed folded.
 
   Args:
     findings: From `sanity_findings`.
+    fold: Whether to fold them even if they are few.
 
   Returns:
     A sentence and one table or more, every text escaped; '' for no findings.
@@ -44,7 +45,7 @@ def sanity_html(findings: Sequence[Finding]) -> str:
     for passed in _ORDER
   }
   parts = [f'<p>{escape(sanity_line(findings))}</p>']
-  if len(findings) <= _MAX_ROWS:
+  if len(findings) <= _MAX_ROWS and not fold:
     ranked = [each for passed in _ORDER for each in groups[passed]]
     return '\n'.join([*parts, _table(ranked, 'Checks')])
   if groups[False]:

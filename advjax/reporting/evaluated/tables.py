@@ -13,6 +13,7 @@ from advjax.reporting.values import (
   members_of,
   percent,
   short,
+  top_k_of,
 )
 
 
@@ -61,6 +62,30 @@ def noise_rows(report: Report) -> list[Row]:
         )
         rows.append(Row(f'  {attack_label(attack, sample)}', cells))
   return rows
+
+
+def pasted_rows(report: Report) -> list[Row]:
+  """Returns accuracy by the severity of pasted objects, a column per member.
+
+  Args:
+    report: The content of report.json.
+
+  Returns:
+    Rows, the names first; none where no objects were pasted.
+  """
+  members = members_of(report)
+  pasted = [member.get('pasted_objects', {}) for member in members.values()]
+  k = top_k_of(report)
+  rows = [Row('', tuple(members))]
+  for severity in dict.fromkeys(key for entries in pasted for key in entries):
+    entries = [each.get(severity, {}) for each in pasted]
+    for label, key in (
+      (f'severity {severity}', 'accuracy'),
+      *([(f'  top-{k}', 'top_k_accuracy')] if k else ()),
+    ):
+      cells = tuple(accuracy_text(entry, key) for entry in entries)
+      rows.append(Row(label, cells))
+  return rows if len(rows) > 1 else []
 
 
 def _ball(entry: Mapping[str, Any]) -> tuple[str, float]:

@@ -5,7 +5,12 @@ from typing import Any
 
 from advjax.reporting.sanity import attacks, measurements, strongest
 from advjax.reporting.sanity.scores import Verdict
-from advjax.reporting.values import Report, members_of
+from advjax.reporting.values import (
+  Report,
+  attacks_of,
+  is_evaluated,
+  members_of,
+)
 
 Rule = Callable[[Report, str], Verdict]
 
@@ -58,6 +63,24 @@ def sanity_findings(report: Report) -> list[dict[str, Any]]:
         {'check': check, 'member': member, 'passed': passed, 'detail': detail}
       )
   return findings
+
+
+def findings_of(report: Report) -> Sequence[dict[str, Any]]:
+  """Returns the findings that a report holds, else those on its numbers.
+
+  Args:
+    report: The content of report.json; that of a comparison holds none.
+
+  Returns:
+    As `sanity_findings`; none where nothing was attacked.
+
+  Example:
+    >>> findings_of({'sanity': [], 'members': {'base': {}}})
+    []
+  """
+  if is_evaluated(report):
+    return report['sanity']
+  return sanity_findings(report) if attacks_of(report) else []
 
 
 def suspicions(findings: Sequence[dict[str, Any]]) -> list[str]:
