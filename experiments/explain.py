@@ -205,7 +205,7 @@ def _report(
     entry['methods'] = list(found[member][0])
     entry['similarity'] = explained[member].similarity
     entry['cases'] = [
-      case.entry(f'{member}_{case.kind}_{case.index}', dataset)
+      case.entry(f'{member}_{case.kind}_{case.row}', dataset)
       for case in explained[member].cases
     ]
     members[member] = entry

@@ -90,7 +90,7 @@ def _logits(
 
 
 def find_methods(
-  network: Network, images: Array, methods: Sequence[str] | None = None
+  network: Network, images: Any, methods: Sequence[str] | None = None
 ) -> tuple[tuple[str, ...], dict[str, str]]:
   """Finds the methods that a network has what they need for.
 

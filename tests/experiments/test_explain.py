@@ -10,33 +10,85 @@ import pytest
 from flax import linen as nn
 
 from advjax import data
+from advjax.explain import METHODS
 from advjax.models.adapters import from_linen
 from advjax.reporting.explained import ask
+from experiments import explain as program
 from experiments.explain import explain
 from tests.experiments.comparison import printed
 from tests.reporting.pages import Page
 
-NAMES = ('standard', 'adversarial_regularization')
+NAMES = ('standard', 'pooled')
 EPSILON = 0.1
-GRADIENTS = ('saliency', 'guided_backprop', 'integrated_gradients')
+GRADIENTS = METHODS[:4]
+
+
+class Pooled(nn.Module):
+  """Feature maps, global average pooling, one dense layer."""
+
+  num_classes: int
+
+  def setup(self):
+    self.conv = nn.Conv(4, (3, 3), strides=4)
+    self.dense = nn.Dense(self.num_classes)
+
+  def __call__(self, images, *, train=False):
+    del train
+    return self.head(self.features(images))
+
+  def features(self, images):
+    return nn.relu(self.conv(images))
+
+  def head(self, maps):
+    return self.dense(maps.mean((1, 2)))
+
+
+def pooled_model():
+  module = Pooled(10)
+
+  def method(name):
+    return lambda params, state, x: module.apply(
+      {'params': params, **state}, x, method=name
+    )
+
+  return from_linen(module)._replace(
+    features=method('features'),
+    head=method('head'),
+    class_weights=lambda params: params['dense']['kernel'],
+  )
 
 
 @pytest.fixture(scope='module')
 def explained(run, tmp_path_factory):
-  """(report, text, workdir) of both networks; nobody changes it."""
+  """(report, text, workdir) of two networks; nobody changes it.
+
+  One is trained and shows no feature maps, the other shows them, and says 3
+  whatever it sees.
+  """
   workdir = tmp_path_factory.mktemp('explained') / 'both'
+  load, model = program.load_trained, pooled_model()
+  params, state = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+  params['dense']['bias'] = 9.0 * jax.nn.one_hot(3, 10)
+
+  def load_both(*args):
+    trained, dataset = load(*args)
+    second = trained['standard']._replace(
+      model=model, params=params, model_state=state
+    )
+    return {**trained, 'pooled': second}, dataset
+
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(ask, '_MAX_PER_CLASS', 20)
+    patch.setattr(program, 'load_trained', load_both)
     found = printed(
       explain,
-      [str(run[2] / folder) for folder in ('base', 'adversarial')],
+      [str(run[2] / 'base')],
       workdir,
       jax.devices(),
       epsilon=EPSILON,
       classes=['3', '8'],
       num_images=40,
       num_cases=1,
-      methods=GRADIENTS,
     )
   return *found, workdir
 
@@ -48,24 +100,33 @@ def test_the_report_has_every_part(explained):
   )
   assert saved == json.loads(json.dumps(report))
   assert report['attack']['label'] == 'FGSM at 0.1 (linf)'
-  assert (report['num_images'], report['left_out']) == (40, [])
-  assert tuple(report['members']) == tuple(report['config']) == NAMES
-  for member in report['members'].values():
-    assert member['clean_accuracy'] > member['white_box']
-    assert member['methods'] == list(GRADIENTS)
-    for method in GRADIENTS:
+  assert report['num_images'] == 40
+  grad_cam, cam = report['left_out']
+  assert 'grad_cam needs the feature maps' in grad_cam
+  assert 'cam needs global average pooling' in cam and 'standard (mlp)' in cam
+  assert tuple(report['members']) == NAMES
+  trained, pooled = report['members'].values()
+  assert trained['clean_accuracy'] > 0.5 > trained['white_box']
+  assert pooled['clean_accuracy'] == pooled['white_box'] < 0.3
+  assert trained['methods'] == list(GRADIENTS)
+  assert pooled['methods'] == list(METHODS)
+  for member in (trained, pooled):
+    for method in member['methods']:
       groups = member['similarity'][method]
       counts = {name: groups[name]['num_images'] for name in groups}
       assert counts['noise'] == counts['stood'] + counts['fooled']
       assert counts['noise'] == round(40 * member['clean_accuracy'])
-      assert groups['noise']['cosine'] > groups['other']['cosine']
+  for method in GRADIENTS:
+    groups = trained['similarity'][method]
+    assert groups['noise']['cosine'] > groups['other']['cosine']
 
 
 def test_cases_are_of_their_kinds_and_classes(explained):
   report, _, _ = explained
   labels = data.load({'name': 'digits'}).test.labels
   for name, member in report['members'].items():
-    assert {case['kind'] for case in member['cases']} >= {'fooled'}
+    kinds = {case['kind'] for case in member['cases']}
+    assert kinds >= {'standard': {'fooled'}, 'pooled': {'right', 'wrong'}}[name]
     for case in member['cases']:
       label = case['class']['label']
       assert label == labels[case['index']] and label in (3, 8)
@@ -101,10 +162,16 @@ def test_the_arrays_say_what_the_report_says(explained):
     for member in report['members'].values()
     for case in member['cases']
   }
-  for method in GRADIENTS:
+  has_maps = arrays['member'] == 'pooled'
+  for method in METHODS:
     assert arrays[method].dtype == np.float32
-    assert arrays[method].shape == arrays['images'].shape
-    assert np.isfinite(arrays[method]).all()
+    depth = 4 if method in GRADIENTS else 3
+    assert arrays[method].shape == arrays['images'].shape[:depth]
+    nothing = np.isnan(arrays[method]).any((1, 2))
+    assert not nothing[has_maps].any()
+    assert nothing[~has_maps].all() == (method not in GRADIENTS)
+  assert (arrays['grad_cam'][has_maps] >= 0).all()
+  assert (arrays['cam'][has_maps] < 0).any()
   # A line for the class predicted, and where that is wrong one for the true.
   predicted = arrays['probabilities'].argmax(-1)
   of_true = arrays['explained'] == arrays['label']
@@ -126,77 +193,6 @@ def test_the_page_shows_every_case(explained):
     assert f'Images, seen by {name}' in page.text
     assert re.search(rf'{name} is right on .* % of 40 test images', text)
   assert 'cosine' in text and 'report.html' in text
-
-
-class Pooled(nn.Module):
-  """Feature maps, global average pooling, one dense layer."""
-
-  num_classes: int
-
-  def setup(self):
-    self.conv = nn.Conv(4, (3, 3), strides=4)
-    self.dense = nn.Dense(self.num_classes)
-
-  def __call__(self, images, *, train=False):
-    del train
-    return self.head(self.features(images))
-
-  def features(self, images):
-    return nn.relu(self.conv(images))
-
-  def head(self, maps):
-    return self.dense(maps.mean((1, 2)))
-
-
-def pooled(num_classes, axis):
-  del axis
-  module = Pooled(num_classes)
-
-  def method(name):
-    return lambda params, state, x: module.apply(
-      {'params': params, **state}, x, method=name
-    )
-
-  return from_linen(module)._replace(
-    features=method('features'),
-    head=method('head'),
-    class_weights=lambda params: params['dense']['kernel'],
-  )
-
-
-def test_cams_of_a_network_that_has_them(run, tmp_path, monkeypatch):
-  """Untrained: a run's parameters are replaced as they are loaded."""
-  from experiments import explain as program
-
-  load = program.load_trained
-  model = pooled(10, None)
-  params, state = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
-
-  def load_pooled(*args):
-    trained, dataset = load(*args)
-    only = trained['standard']._replace(
-      model=model, params=params, model_state=state
-    )
-    return {'pooled': only}, dataset
-
-  monkeypatch.setattr(program, 'load_trained', load_pooled)
-  monkeypatch.setattr(ask, '_MAX_PER_CLASS', 20)
-  report, _ = printed(
-    explain,
-    [str(run[2] / 'base')],
-    tmp_path / 'new',
-    jax.devices(),
-    epsilon=EPSILON,
-    num_images=20,
-    num_cases=1,
-    methods=['cam', 'grad_cam'],
-  )
-  assert report['members']['pooled']['methods'] == ['cam', 'grad_cam']
-  with np.load(tmp_path / 'new' / 'explanations.npz') as file:
-    cam, grad_cam = file['cam'], file['grad_cam']
-  assert cam.shape[1:] == grad_cam.shape[1:] == (28, 28)
-  assert (cam < 0).any() and (cam > 0).any()
-  assert (grad_cam >= 0).all() and (grad_cam > 0).any()
 
 
 @pytest.mark.parametrize(

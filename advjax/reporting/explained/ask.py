@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from advjax.data import Split, to_float
@@ -140,7 +141,7 @@ def explain_network(
   example = asked.images[0]
   invented = activation_maximization(
     network.logits_fn,
-    np.asarray(asked.classes),
+    jnp.asarray(asked.classes),
     example.shape,
     key=asked.key,
   )

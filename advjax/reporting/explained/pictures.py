@@ -1,6 +1,6 @@
 """Pictures of explanations: red speaks for a class, blue against it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -71,7 +71,7 @@ def maps_figure(rows: Sequence[Row]) -> Figure:
   Every map has its own scale: its 99th percentile has the full colour.
 
   Args:
-    rows: What to draw; all have the same methods.
+    rows: What to draw; where a row lacks a method, its place stays empty.
 
   Returns:
     The figure.
@@ -81,7 +81,7 @@ def maps_figure(rows: Sequence[Row]) -> Figure:
   """
   if not rows:
     raise ValueError('rows is empty; allowed: one row or more')
-  panels = _panels(rows[0].maps)
+  panels = _panels({method for row in rows for method in row.maps})
   width = _FIRST_MAP + len(panels) * _STEP
   height = _HEAD + len(rows) * _LINE
   with matplotlib.rc_context(STYLE | {'axes.grid': False}):
@@ -98,6 +98,8 @@ def maps_figure(rows: Sequence[Row]) -> Figure:
         _put(ax, 0.04 + _STEP, top, shown, f'perturbation x {factor:.3g}')
       _write_label(ax, _FIRST_MAP - 0.1, top + 0.5, row)
       for j, panel in enumerate(panels):
+        if panel.rstrip('+-') not in row.maps:
+          continue
         title = '' if i else _TITLES[panel]
         _put(ax, _FIRST_MAP + j * _STEP, top, _map_colours(panel, row), title)
     ax.set(xlim=(0, width), ylim=(height, 0), aspect='equal')
@@ -126,7 +128,7 @@ def _put(
   )
 
 
-def _panels(maps: Mapping[str, np.ndarray]) -> list[str]:
+def _panels(maps: Set[str]) -> list[str]:
   """The columns of maps: saliency has two."""
   panels = []
   for method in METHODS:
@@ -145,8 +147,8 @@ def _write_label(ax: Axes, x: float, y: float, row: Row) -> None:
     rotation=90,
     ha='center',
     va='center',
-    # At 9 points 20 characters are as long as an image is high.
-    fontsize=9 * min(1.0, 20 / (len(row.label) + 4)),
+    # At 9 points 20 characters are as long as an image is high, 17 bold.
+    fontsize=9 * min(1.0, (20 if row.right else 17) / (len(row.label) + 4)),
     color=_RIGHT if row.right else _WRONG,
     fontweight='normal' if row.right else 'bold',
   )

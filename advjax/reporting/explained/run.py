@@ -25,7 +25,7 @@ class Case(NamedTuple):
   Attributes:
     kind: 'right', 'wrong' or 'fooled'.
     position: Its place among the images looked at.
-    index: Its place in the test split.
+    row: Its place in the test split.
     label: Its class.
     images: Version ('clean', 'adversarial') -> `[H, W, C]`.
     probabilities: Version -> those of all classes, `[K]`.
@@ -34,7 +34,7 @@ class Case(NamedTuple):
 
   kind: str
   position: int
-  index: int
+  row: int
   label: int
   images: dict[str, np.ndarray]
   probabilities: dict[str, np.ndarray]
@@ -49,7 +49,7 @@ class Case(NamedTuple):
     return {
       'name': name,
       'kind': self.kind,
-      'index': self.index,
+      'index': self.row,
       'class': _class(self.label, dataset),
       'predictions': {
         version: [
@@ -134,7 +134,7 @@ def write_explained(
   )
 
 
-def _arrays(explained: Mapping[str, Explained]) -> dict[str, np.ndarray]:
+def _arrays(explained: Mapping[str, Explained]) -> dict[str, Any]:
   """A row per network, image, version and class, maps as float32.
 
   Where a network does not allow a method its maps are NaN.
@@ -148,7 +148,7 @@ def _arrays(explained: Mapping[str, Explained]) -> dict[str, np.ndarray]:
   arrays = {
     'member': [name for name, *_ in found],
     'kind': [case.kind for _, case, _, _ in found],
-    'index': [case.index for _, case, _, _ in found],
+    'index': [case.row for _, case, _, _ in found],
     'label': [case.label for _, case, _, _ in found],
     'version': [version for _, _, version, _ in found],
     'explained': [label for *_, label in found],
@@ -205,34 +205,32 @@ def _same_image(
   first, *others = explained
   if not others:
     return
-  by_index = {
-    name: {case.index: case for case in each.cases}
+  by_row = {
+    name: {case.row: case for case in each.cases}
     for name, each in explained.items()
   }
   fooled = [case for case in explained[first].cases if case.kind == 'fooled']
   shared = [
-    case
-    for case in fooled
-    if all(case.index in by_index[name] for name in others)
+    case for case in fooled if all(case.row in by_row[name] for name in others)
   ]
   # Best one that the others withstand.
   shared.sort(
     key=lambda case: any(
-      by_index[name][case.index].kind != 'right' for name in others
+      by_row[name][case.row].kind != 'right' for name in others
     )
   )
   if not shared:
     return
-  index = shared[0].index
+  row = shared[0].row
   rows = [
-    row
+    line
     for name in explained
-    for row in _rows(by_index[name][index], dataset, f'{name}: ')
+    for line in _rows(by_row[name][row], dataset, f'{name}: ')
   ]
   yield gallery.draw(
     'same_image',
     f'One image, seen by {len(explained)} networks',
-    f'Test image {index}, clean and attacked, each time with the gradients of '
+    f'Test image {row}, clean and attacked, each time with the gradients of '
     'the network that looks at it. Red speaks for the class at the left edge '
     'of the maps, blue against it; green letters: the true class.',
     pictures.maps_figure(rows),
