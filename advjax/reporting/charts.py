@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -45,6 +46,8 @@ STYLE: dict[Any, Any] = {
 
 # Masataka Okabe and Kei Ito's palette, told apart with every colour vision.
 COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00')
+# What later turns of the palette are mixed with: 0 is black, 1 white.
+_TURNS = ((0.0, 0.0), (0.0, 0.45), (1.0, 0.45))
 _MARKERS = ('o', 's', '^', 'D', 'v', 'P')
 _DASHES = ('-', (0, (5, 2)), (0, (1.5, 1.5)), '-.', (0, (8, 2)), ':')
 INK = '#555555'
@@ -106,10 +109,21 @@ def robustness_curves(report: Report) -> Figure:
   return figure
 
 
+def own_color(index: int) -> str:
+  """Returns the colour of the member in this place.
+
+  After the palette come its colours mixed with black, then with white.
+  """
+  turn, place = divmod(index, len(COLORS))
+  end, share = _TURNS[turn % len(_TURNS)]
+  mixed = (1 - share) * np.array(to_rgb(COLORS[place])) + share * end
+  return to_hex(tuple(mixed))
+
+
 def own_style(index: int) -> dict[str, Any]:
   """Returns colour and marker of the member in this place."""
   return {
-    'color': COLORS[index % len(COLORS)],
+    'color': own_color(index),
     'marker': _MARKERS[index % len(_MARKERS)],
   }
 

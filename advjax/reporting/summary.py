@@ -87,7 +87,7 @@ def _glance(report: Report, name: str, ending: str) -> dict[str, str]:
   for kind in ('corruption', 'unseen_corruption'):
     cells[kind] = accuracy_text(member, f'{kind}{ending}_accuracy')
   return {
-    key: text.partition(' [')[0]
+    key: _without_interval(text)
     for key, text in cells.items()
     if text not in ('n/a', '-')
   }
@@ -181,10 +181,10 @@ def efficiency_rows(report: Report) -> list[Row]:
     return []
   heads = (
     'parameters',
-    'ms per training step',
+    'ms per step',
     'clean',
-    'white box (lowest)',
-    'clean points per million',
+    'white box',
+    'points per million',
     'training to other images',
   )
   rows = [Row('', heads)]
@@ -199,13 +199,17 @@ def efficiency_rows(report: Report) -> list[Row]:
     cells = (
       'n/a' if count is None else f'{count:,.0f}',
       'n/a' if step is None else f'{step:,.1f}',
-      accuracy_text(member, 'clean_accuracy'),
-      accuracy_text(entry or {}, 'white_box'),
+      _without_interval(accuracy_text(member, 'clean_accuracy')),
+      _without_interval(accuracy_text(entry or {}, 'white_box')),
       'n/a' if per_million is None else f'{per_million:,.1f}',
       'n/a' if gap is None else _gap_text(gap),
     )
     rows.append(Row(name, cells))
   return rows
+
+
+def _without_interval(text: str) -> str:
+  return text.partition(' [')[0]
 
 
 def _gap_text(gap: Gap) -> str:

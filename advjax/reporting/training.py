@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from advjax.reporting.charts import COLORS, INK, STYLE, percent_axis, plain
+from advjax.reporting.charts import INK, STYLE, own_color, percent_axis, plain
 from advjax.reporting.summary import gap_of
 from advjax.reporting.values import Report, finite, members_of
 
@@ -67,7 +67,10 @@ def training_curves(histories: Mapping[str, Mapping[str, Any]]) -> Figure:
         PercentFormatter(1.0, decimals=0, symbol=' %')
       )
     figure.legend(
-      [Line2D([], [], color=_color(i), lw=2.5) for i in range(len(histories))],
+      [
+        Line2D([], [], color=own_color(i), lw=2.5)
+        for i in range(len(histories))
+      ],
       [plain(name) for name in histories],
       loc='outside upper left',
       ncols=6,
@@ -99,7 +102,7 @@ def generalisation_curves(report: Report) -> Figure:
     )
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for ax, (name, member) in zip(axes, members.items(), strict=False):
-      color = _color(list(members_of(report)).index(name))
+      color = own_color(list(members_of(report)).index(name))
       _generalisation(ax, name, member, color)
     for ax in axes[len(members) :]:
       ax.set_axis_off()
@@ -214,10 +217,6 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
   return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _color(index: int) -> str:
-  return COLORS[index % len(COLORS)]
-
-
 def _iterations(ax: Axes, histories: Mapping[str, Mapping[str, Any]]) -> None:
   positive = True
   for i, history in enumerate(histories.values()):
@@ -228,8 +227,8 @@ def _iterations(ax: Axes, histories: Mapping[str, Mapping[str, Any]]) -> None:
     steps = np.arange(1, len(losses) + 1)
     thin = slice(None, None, -(-len(losses) // _MAX_POINTS))
     raw = np.where(np.isfinite(losses), losses, np.nan)
-    ax.plot(steps[thin], raw[thin], color=_color(i), lw=0.7, alpha=0.3)
-    ax.plot(steps[thin], smoothed[thin], color=_color(i), lw=2)
+    ax.plot(steps[thin], raw[thin], color=own_color(i), lw=0.7, alpha=0.3)
+    ax.plot(steps[thin], smoothed[thin], color=own_color(i), lw=2)
     positive &= not np.any(raw[np.isfinite(raw)] <= 0)
   if positive:
     ax.set_yscale('log')
@@ -256,7 +255,7 @@ def _epochs(
       drawn.add(label)
       ax.plot(
         *zip(*points, strict=True),
-        color=_color(i),
+        color=own_color(i),
         ls=style,
         marker='.',
         lw=1.6,

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from advjax.evaluation.pasted import paste_objects
 from advjax.training.loop import train
 from experiments.compare import compare
 from tests.experiments import comparison
@@ -18,6 +19,7 @@ def smoke_config(seeds=()):
   """A comparison of seconds under one attack."""
   config = comparison.smoke_config()
   config.evaluation.attacks = ('fgsm',)
+  config.evaluation.shifts = ('pasted_objects',)
   config.seeds = seeds
   return config
 
@@ -81,6 +83,10 @@ def test_several_seeds_are_reported_as_mean_and_std(several):
     assert entries[0]['transfer_std'][other] == pytest.approx(
       np.std(values, ddof=1)
     )
+    entry = member['pasted_objects']['1']
+    assert 0 < entry['accuracy_std'] < 0.2
+    low, high = entry['accuracy_ci']
+    assert low < entry['accuracy'] < high
     for metrics in (*member['epochs'], member['test']):
       assert metrics['loss_std'] > 0
   assert ' ± ' in text
@@ -107,6 +113,21 @@ def test_seeds_that_are_none_are_refused(seeds, message, tmp_path):
   with pytest.raises(ValueError, match=message):
     compare(smoke_config(seeds), tmp_path / 'run', jax.devices())
   assert not (tmp_path / 'run').exists()
+
+
+def test_shifts_are_asked_of_every_seed(several, planned):
+  """The same images for all; their mean is the report's."""
+  report, _, workdir = several
+  folders = [workdir / 'base' / f'seed_{seed}' for seed in (0, 3)]
+  networks, images, labels = planned(*folders)
+  pasted = paste_objects(images, labels, 5, seed=0)
+  accuracies = [
+    (np.asarray(logits_fn(pasted)).argmax(1) == labels).mean()
+    for logits_fn in networks.values()
+  ]
+  entry = report['members']['base']['pasted_objects']['5']
+  assert entry['accuracy'] == pytest.approx(np.mean(accuracies))
+  assert entry['accuracy_std'] == pytest.approx(np.std(accuracies, ddof=1))
 
 
 def test_a_member_with_a_seed_of_its_own_is_refused(tmp_path):

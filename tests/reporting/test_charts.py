@@ -4,10 +4,10 @@ import copy
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 
 from advjax.reporting.bars import accuracy_bars
-from advjax.reporting.charts import COLORS, robustness_curves
+from advjax.reporting.charts import COLORS, own_color, robustness_curves
 from advjax.reporting.training import (
   generalisation_curves,
   history_of,
@@ -93,6 +93,15 @@ def test_charts_of_few_and_of_many(report, num_members, num_attacks):
     labels = [text.get_text() for text in figure.subfigs[1].legends[0].texts]
     assert len(labels) == num_members - 1  # From the first member only.
   accuracy_bars(report).draw_without_rendering()
+
+
+def test_members_beyond_the_palette_have_colours_of_their_own():
+  colors = [own_color(index) for index in range(18)]
+  assert tuple(colors[:6]) == COLORS
+  assert len(set(colors)) == 18
+  assert (
+    sum(to_rgb(colors[6])) < sum(to_rgb(colors[0])) < sum(to_rgb(colors[12]))
+  )
 
 
 def test_charts_refuse_what_they_cannot_draw():

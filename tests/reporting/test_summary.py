@@ -100,10 +100,10 @@ def test_what_parameters_buy(report):
   found = table(efficiency_rows(report))
   assert found['adversarial'] == {
     'parameters': '11,200,000',
-    'ms per training step': '9.9',
-    'clean': '98.6 % [96.8, 99.4]',
-    'white box (lowest)': '44.0 % [38.9, 49.1]',
-    'clean points per million': '8.8',
+    'ms per step': '9.9',
+    'clean': '98.6 %',
+    'white box': '44.0 %',
+    'points per million': '8.8',
     'training to other images': '99.0 % to 85.0 % (held out)',
   }
   report['members']['base'] = {'num_params': 5}

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from advjax.reporting.charts import COLORS, INK, STYLE, plain
+from advjax.reporting.charts import INK, STYLE, own_color, plain
 from advjax.reporting.evaluated.tables import class_names, worst_attack
 from advjax.reporting.values import (
   Report,
@@ -63,7 +63,7 @@ def class_chart(report: Report) -> Figure:
     ).ravel()
     for number, (name, classes) in enumerate(members.items()):
       ax, worst = axes[number], worst_attack(classes)
-      color = COLORS[list(members_of(report)).index(name) % len(COLORS)]
+      color = own_color(list(members_of(report)).index(name))
       clean = _values(classes.get('clean', ()), shown)
       attacked = _values(classes.get(worst, ()), shown)
       places = np.arange(len(shown))
@@ -163,9 +163,7 @@ def trace_chart(report: Report) -> Figure:
       axes[2 * row + 1, column].set_axis_off()
     names = list(members_of(report))
     handles = [
-      Line2D(
-        [], [], color=COLORS[i % len(COLORS)], ls=_DASHES[i % len(_DASHES)]
-      )
+      Line2D([], [], color=own_color(i), ls=_DASHES[i % len(_DASHES)])
       for i in range(len(names))
     ]
     figure.legend(
@@ -200,7 +198,7 @@ def _trace_panel(ax: Axes, report: Report, attack: str, what: str) -> None:
     lines.append(_values(values, range(len(values))))
     ax.plot(
       lines[-1],
-      color=COLORS[i % len(COLORS)],
+      color=own_color(i),
       linestyle=_DASHES[i % len(_DASHES)],
       linewidth=1.8,
       marker='o' if len(values) <= 3 else None,

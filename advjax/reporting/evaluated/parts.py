@@ -143,7 +143,7 @@ def _efficiency(report: Report) -> Iterator[Part]:
     efficiency_chart(report),
   )
   note = _note(
-    'White box: under the attack that leaves the least. Clean points per '
+    'White box: under the attack that leaves the least. Points per '
     'million: clean accuracy in per cent over millions of parameters. The last '
     'column is the accuracy in training (of the last epoch, on images as '
     'augmented), and that on held-out or else test images: where it is far '
