@@ -66,13 +66,13 @@ def test_integrated_gradients_are_complete():
 
 def test_more_steps_are_nearer_to_complete():
   errors = []
-  for num_steps in (1, 4, 16):
+  for num_steps in (1, 16):
     maps = explain.integrated_gradients(
       smooth, IMAGES, LABELS, num_steps=num_steps
     )
     logits = smooth(IMAGES) - smooth(np.zeros_like(IMAGES))
     errors.append(np.abs(maps.sum((1, 2, 3)) - logits[np.arange(3), LABELS]))
-  assert (errors[1] < errors[0]).all() and (errors[2] < errors[1]).all()
+  assert (errors[1] < errors[0] / 10).all()
 
 
 def test_without_noise_smooth_grad_is_saliency():
@@ -99,10 +99,11 @@ def test_smooth_grad_draws_with_the_deviation_asked_for():
 def test_draws_of_an_example_do_not_depend_on_the_others():
   whole = explain.smooth_grad(smooth, IMAGES, LABELS, key=KEY)
   keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(3))
-  alone = explain.smooth_grad(smooth, IMAGES[1:2], LABELS[1:2], key=keys[1:2])
-  np.testing.assert_allclose(alone[0], whole[1], rtol=1e-5, atol=1e-6)
-  same = explain.smooth_grad(smooth, IMAGES, LABELS, key=keys)
-  np.testing.assert_array_equal(same, whole)
+  order = np.array([2, 1, 1])
+  mixed = explain.smooth_grad(
+    smooth, IMAGES[order], LABELS[order], key=keys[order]
+  )
+  np.testing.assert_allclose(mixed, whole[order], rtol=1e-5, atol=1e-6)
   other = explain.smooth_grad(smooth, IMAGES, LABELS, key=jax.random.key(1))
   assert np.abs(other - whole).max() > 1e-3
 
@@ -113,8 +114,14 @@ def test_the_two_maps_are_the_two_signs():
   np.testing.assert_array_equal(explain.negative_map(gradient), [[[3, 2]]])
 
 
-@pytest.mark.parametrize('name', METHODS)
-@pytest.mark.parametrize('dtype', ['bfloat16', 'float64'])
+@pytest.mark.parametrize(
+  ('name', 'dtype'),
+  [
+    ('saliency', 'bfloat16'),
+    ('integrated_gradients', 'float64'),
+    ('smooth_grad', 'bfloat16'),
+  ],
+)
 def test_other_precisions(name, dtype):
   with jax.enable_x64(dtype == 'float64'):
     found = METHODS[name](smooth, jnp.asarray(IMAGES, dtype), LABELS)
