@@ -100,10 +100,7 @@ def shift_bars(report: Report) -> Figure:
 
 def has_shifts(report: Report) -> bool:
   """Returns whether `shift_bars` has anything to draw."""
-  return any(
-    member.get('corruptions') or member.get('pasted_objects')
-    for member in members_of(report).values()
-  )
+  return bool(_corrupted(report) or _pasted(report))
 
 
 def _draw(report: Report, groups: Sequence[Group]) -> Figure:

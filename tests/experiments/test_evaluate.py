@@ -12,7 +12,7 @@ import pytest
 from advjax import data
 from advjax.evaluation.autoattack import run as autoattack_run
 from advjax.evaluation.autoattack import versions
-from advjax.reporting import extras
+from advjax.reporting import shifts
 from advjax.reporting.sanity.findings import RULES
 from experiments import evaluate as program
 from experiments.evaluate import evaluate
@@ -42,7 +42,7 @@ def short_attacks():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(versions, 'make_component', make_short)
     patch.setitem(versions.VERSIONS, 'standard', ('apgd-ce', 'square'))
-    patch.setattr(extras, 'KINDS', ('gaussian_noise', 'contrast'))
+    patch.setattr(shifts, 'KINDS', ('gaussian_noise', 'contrast'))
     yield
 
 
@@ -87,6 +87,8 @@ def test_every_network_has_every_part(run, both):
     assert member['noise']['uniform']['epsilon'] == EPSILONS[-1]
     assert list(member['corruptions']) == ['gaussian_noise', 'contrast']
     assert 0 < member['corruption_accuracy'] < 1
+    assert member['seen_corruptions'] == []
+    assert list(member['pasted_objects']) == ['1', '2', '3', '4', '5']
     assert list(member['rounded']) == list(member['robust_accuracy'])
     assert len(member['traces']['fgsm']['loss']) == 2
     assert 'deepfool' not in member['traces']

@@ -104,6 +104,9 @@ def test_shifts_have_a_group_for_each_family(report):
 
 def test_shifts_need_something_to_show(report):
   assert not has_shifts(report)
+  # Some kinds are no family.
+  report['members']['base']['corruptions'] = {'fog': [0.5] * 5}
+  assert not has_shifts(report)
   with pytest.raises(ValueError, match='no member with corruptions'):
     shift_bars(report)
   report['members']['base']['pasted_objects'] = {
