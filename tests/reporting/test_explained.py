@@ -217,8 +217,8 @@ def report(**methods):
   ('fooled', 'text'),
   [
     (entry(-0.3), 'are turned round'),
-    (entry(0.15), 'have become random'),
-    (entry(0.5), 'are distorted, not random'),
+    (entry(0.15), 'as far off as chance, or farther'),
+    (entry(0.5), 'differ more from those of the clean'),
     (entry(0.88), 'no difference is shown'),
     (entry(0.5) | {'cosine_ci': None}, 'too few images are fooled'),
   ],
@@ -231,7 +231,7 @@ def test_sentences_say_what_the_intervals_show(fooled, text):
 
 def test_methods_of_one_verdict_share_a_sentence():
   found = words.sentences(report(cam=entry(-0.3), saliency=entry(-0.4)))
-  assert len(found) == 2 and '(CAM, saliency)' in found[1]
+  assert len(found) == 2 and '(cosine: CAM -0.30, saliency -0.40)' in found[1]
 
 
 def test_a_network_that_is_never_right_has_no_numbers():
@@ -257,6 +257,15 @@ def test_every_image_and_map_has_its_place(channels):
   assert len(ax.images) == 9 + 3
   places = [tuple(image.get_extent()) for image in ax.images]
   assert len(set(places)) == len(places)
+
+
+def test_a_note_stands_where_no_perturbation_is():
+  first = row(3)
+  note = first._replace(perturbation=None, note='seen by pgd_at')
+  for line, shown in ((first._replace(note=note.note), False), (note, True)):
+    (ax,) = pictures.maps_figure([line]).axes
+    texts = [text.get_text() for text in ax.texts]
+    assert ('seen by pgd at' in texts) == shown
 
 
 def test_no_row_is_an_error():

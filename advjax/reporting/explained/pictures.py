@@ -1,5 +1,6 @@
 """Pictures of explanations: red speaks for a class, blue against it."""
 
+import textwrap
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
@@ -55,6 +56,7 @@ class Row(NamedTuple):
     label: What the maps are for.
     right: Whether that is the true class.
     maps: Method -> `[H, W, C]` or, of CAMs, `[H, W]`.
+    note: A few words in the place of the perturbation, where there is none.
   """
 
   heading: str
@@ -63,6 +65,7 @@ class Row(NamedTuple):
   label: str
   right: bool
   maps: Mapping[str, np.ndarray]
+  note: str = ''
 
 
 def maps_figure(rows: Sequence[Row]) -> Figure:
@@ -96,6 +99,10 @@ def maps_figure(rows: Sequence[Row]) -> Figure:
       if row.perturbation is not None:
         shown, factor = _amplified(row.perturbation)
         _put(ax, 0.04 + _STEP, top, shown, f'perturbation x {factor:.3g}')
+      elif row.note:
+        lines = textwrap.wrap(row.note.replace('_', ' '), 15)
+        place = (0.54 + _STEP, top + 0.5)
+        ax.text(*place, plain('\n'.join(lines)), ha='center', va='center')
       _write_label(ax, _FIRST_MAP - 0.1, top + 0.5, row)
       for j, panel in enumerate(panels):
         if panel.rstrip('+-') not in row.maps:

@@ -178,8 +178,7 @@ def _overview(
       'What the attack does to the maps, and what noise does',
       'Cosine between the map of the clean image for its true class and '
       'another one, means with 95 % intervals. Noise: random, of the size of '
-      'the attack. Another image: what chance gives. Maps that are no more '
-      'alike than those have become random.',
+      'the attack. Another image: what chance gives.',
       pictures.similarity_figure(report['members']),
     )
   yield from _same_image(explained, dataset)
@@ -225,7 +224,7 @@ def _same_image(
   rows = [
     line
     for name in explained
-    for line in _rows(by_row[name][row], dataset, f'{name}: ')
+    for line in _rows(by_row[name][row], dataset, f'seen by {name}')
   ]
   yield gallery.draw(
     'same_image',
@@ -247,7 +246,7 @@ def _picture(case: Case, name: str, dataset: Dataset) -> gallery.Picture:
   )
 
 
-def _rows(case: Case, dataset: Dataset, whose: str = '') -> list[pictures.Row]:
+def _rows(case: Case, dataset: Dataset, note: str = '') -> list[pictures.Row]:
   delta = case.images['adversarial'] - case.images['clean']
   rows = []
   for (version, label), maps in case.maps.items():
@@ -255,12 +254,13 @@ def _rows(case: Case, dataset: Dataset, whose: str = '') -> list[pictures.Row]:
     share = case.probabilities[version][label]
     rows.append(
       pictures.Row(
-        f'{whose}{version}' if first else '',
+        version if first else '',
         case.images[version],
         delta if first and version == 'adversarial' else None,
         f'{dataset.class_names[label]} {100 * share:.0f} %',
         label == case.label,
         maps,
+        note if version == 'clean' and first else '',
       )
     )
   return rows

@@ -47,23 +47,24 @@ def _of_member(
   )
   verdicts: dict[str, list[str]] = {}
   for method, groups in member['similarity'].items():
-    verdicts.setdefault(_verdict(groups), []).append(NAMES[method])
+    found = groups['fooled']['cosine']
+    value = '' if found is None else f' {found:.2f}'
+    verdicts.setdefault(_verdict(groups), []).append(NAMES[method] + value)
   texts = {
     'inverted': 'maps of its true class are turned round: what spoke for it '
     'speaks against it',
     'random': 'maps of its true class are no more like those of the clean '
-    'image than those of another image are, as far as the intervals tell: '
-    'they have become random',
+    'image than those of another image are: as far off as chance, or farther',
     'distorted': 'maps of its true class differ more from those of the clean '
     'image than after noise of the same size, but less than those of another '
-    'image: they are distorted, not random',
+    'image',
     'as noise': 'no difference is shown between what the attack and what noise '
     'of the same size does to the maps',
   }
   for verdict, text in texts.items():
     if verdict in verdicts:
       listed = ', '.join(verdicts[verdict])
-      yield f'{name}, where an image is fooled: {text} ({listed}).'
+      yield f'{name}, where an image is fooled: {text} (cosine: {listed}).'
   if 'unknown' in verdicts:
     yield (
       f'{name}: too few images are fooled to say what that does to the maps.'
