@@ -145,7 +145,7 @@ def adapt(
       # Cut alike for all sizes of images.
       frozen, rest = split(here, network.ranks, num_frozen)
     with variables_set(here, params, model_state) as scope:
-      hidden = preprocess(images)
+      hidden = preprocess(jnp.asarray(images))
       if frozen is not None:
         hidden = frozen(hidden, training=False)
       logits = rest(hidden, training=train)
@@ -161,7 +161,7 @@ def adapt(
   def features(params: PyTree, model_state: PyTree, images: Array) -> Array:
     here = network_of(images.shape[1:])
     with variables_set(here, params, model_state):
-      return here.body(preprocess(images), training=False)
+      return here.body(preprocess(jnp.asarray(images)), training=False)
 
   def head(params: PyTree, model_state: PyTree, maps: Array) -> Array:
     with variables_set(network, params, model_state):

@@ -166,7 +166,7 @@ def _with_head(
   pooled = keras.layers.GlobalAveragePooling2D()(base.output)
   dtype = base.layers[-1].variable_dtype
   logits = keras.layers.Dense(num_classes, dtype=dtype)(pooled)
-  return keras.Model(base.inputs, logits, name=base.name)
+  return keras.Model(base.inputs[0], logits, name=base.name)
 
 
 def _without_values(make: Callable[[], Any]) -> Any:

@@ -10,14 +10,11 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 
+from advjax.models.keras import graph
 from advjax.models.keras.backend import import_keras
 
 # Layer -> name -> Keras variable, or the array that it stands for.
 Variables = Mapping[str, Mapping[str, Any]]
-
-# A resolution that fell to less than this starts a stage: half, where a
-# convolution without padding may have cut a border off before.
-_FALL = 0.7
 
 # While a model is traced, layers of it hold traced arrays.
 _LOCK = threading.RLock()
@@ -71,15 +68,16 @@ def take_apart(model: Any, *, renumber: bool = False) -> Network:
       f'model {model.name!r} has no weights yet: call it on a batch first'
     )
   if isinstance(model, keras.Sequential):
-    model = keras.Model(model.inputs, model.outputs, name=model.name)
+    model = keras.Model(graph.one(model.inputs), graph.one(model.outputs))
   operations = getattr(model, 'operations', [])
   if operations:
     _check_logits(model)
   params, state = _by_layer(model, renumber)
-  halvings = _halvings(operations)
-  stages, ranks = _stages(params, operations, halvings)
-  head = _head(model) if operations else ()
-  body = keras.Model(model.inputs, head[0].input) if head else None
+  stages, ranks = graph.stages(params, operations)
+  head = graph.head(model) if operations else ()
+  body = None
+  if head:
+    body = keras.Model(graph.one(model.inputs), graph.inputs(head[0])[0])
   return Network(model, params, state, stages, ranks, head, body, {})
 
 
@@ -103,9 +101,9 @@ def _by_layer(model: Any, renumber: bool) -> tuple[Variables, Variables]:
   for name, layer in [*_named(model, renumber), (model.name, model)]:
     own = [v for v in layer.variables if id(v) not in seen]
     seen |= {id(variable) for variable in own}
-    if name in params or name in state:
+    if own and (name in params or name in state):
       raise ValueError(f'two layers are named {name!r}; allowed: one')
-    for key, variable in _keys(own, layer):
+    for key, variable in _keys(own, layer).items():
       part = params if id(variable) in trainable else state
       part.setdefault(name, {})[key] = variable
   return params, state
@@ -126,96 +124,19 @@ def _named(model: Any, renumber: bool) -> list[tuple[str, Any]]:
   return named
 
 
-def _keys(variables: Sequence[Any], layer: Any) -> list[tuple[str, Any]]:
+def _keys(variables: Sequence[Any], layer: Any) -> dict[str, Any]:
   """Names of variables: with their paths only where layers are nested."""
   names = Counter(variable.name for variable in variables)
-  paths = [
-    variable.name
-    if names[variable.name] == 1
-    else variable.path.rpartition(f'{layer.name}/')[2]
-    for variable in variables
-  ]
-  if len(set(paths)) < len(paths):
-    paths = [f'{path}_{index}' for index, path in enumerate(paths)]
-  return list(zip(paths, variables, strict=True))
-
-
-def _halvings(operations: Sequence[Any]) -> list[int]:
-  """How often the resolution has fallen, up to each operation.
-
-  What counts is the largest map still to come: a squeeze-and-excitation
-  block pools to one pixel and goes on as before. -1: no maps are to come.
-  """
-  sizes: list[int] = []
-  for operation in reversed(operations):
-    shape = jax.tree.leaves(operation.output)[0].shape
-    size = shape[1] if len(shape) == 4 else 0
-    if size is None:
-      return []
-    sizes.insert(0, max([size, *sizes[:1]]))
-  halvings: list[int] = []
-  number, start = 0, max(sizes, default=0)
-  for size in sizes:
-    if 0 < size < _FALL * start:
-      number, start = number + 1, size
-    halvings.append(number if size else -1)
-  return halvings
-
-
-def _stages(
-  params: Variables, operations: Sequence[Any], halvings: Sequence[int]
-) -> tuple[tuple[tuple[str, ...], ...], tuple[int, ...]]:
-  made = {
-    id(tensor)
-    for operation in operations
-    for tensor in jax.tree.leaves(operation.output)
-  }
-  read = {
-    id(tensor)
-    for operation in operations
-    for tensor in jax.tree.leaves(operation.input)
-  }
-  # A layer that is called twice is at two places of the graph.
-  if not halvings or not read <= made:
-    return (), ()
-  owner = {
-    id(variable): name
-    for name, variables in params.items()
-    for variable in variables.values()
-  }
-  names: list[tuple[str, ...]] = []
-  ranks: list[int] = []
-  open_stage: list[str] = []
-  for index, (operation, number) in enumerate(
-    zip(operations, halvings, strict=True)
-  ):
-    if index and number != halvings[index - 1] and open_stage:
-      names.append(tuple(open_stage))
-      open_stage = []
-    ranks.append(len(names))
-    owned = (owner.get(id(v)) for v in getattr(operation, 'variables', ()))
-    open_stage += [n for n in dict.fromkeys(owned) if n is not None]
-  if open_stage:
-    names.append(tuple(open_stage))
-  return tuple(names), tuple(ranks)
-
-
-def _head(model: Any) -> tuple[Any, ...]:
-  """Global average pooling and the last, dense layer, or ()."""
-  keras = import_keras()
-  layers = keras.layers
-  made = {id(layer.output): layer for layer in model.layers}
-  dense = made.get(id(model.outputs[0]))
-  if not isinstance(dense, layers.Dense):
-    return ()
-  if dense.activation is not keras.activations.linear:
-    return ()
-  below = made.get(id(dense.input))
-  while isinstance(below, layers.Dropout):
-    below = made.get(id(below.input))
-  if isinstance(below, layers.GlobalAveragePooling2D) and not below.keepdims:
-    return below, dense
-  return ()
+  keys: dict[str, Any] = {}
+  for index, variable in enumerate(variables):
+    key = variable.name
+    if names[key] > 1:
+      path = variable.path.rpartition(f'{layer.name}/')[2]
+      # Paths of seeds are numbered over all models of the process.
+      known = path not in keys and variable.dtype != 'uint32'
+      key = path if known else f'{key}_{index}'
+    keys[key] = variable
+  return keys
 
 
 def split(
@@ -240,19 +161,19 @@ def split(
       id(tensor)
       for operation, rank in zip(operations, ranks, strict=True)
       if rank < num_frozen
-      for tensor in jax.tree.leaves(operation.output)
+      for tensor in graph.outputs(operation)
     }
     crossing = {
       id(tensor): tensor
       for operation, rank in zip(operations, ranks, strict=True)
       if rank >= num_frozen
-      for tensor in jax.tree.leaves(operation.input)
+      for tensor in graph.inputs(operation)
       if id(tensor) in made
     }
-    between = list(crossing.values())
+    between = graph.one(list(crossing.values()))
     network.cuts[num_frozen] = (
-      keras.Model(network.model.inputs, between),
-      keras.Model(between, network.model.outputs),
+      keras.Model(graph.one(network.model.inputs), between),
+      keras.Model(between, graph.one(network.model.outputs)),
     )
   return network.cuts[num_frozen]
 
