@@ -11,7 +11,8 @@ from absl import flags
 from ml_collections import config_dict
 
 from advjax import cli, data
-from advjax.config import check_config, check_range, member_config, seed_configs
+from advjax.config import check_range, member_config, seed_configs
+from advjax.config_checks import check_config
 from advjax.evaluation.attack_specs import AnyAttack
 from advjax.evaluation.members import (
   Evaluation,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from ml_collections import config_dict
 
-from advjax.config import check_config
+from advjax.config_checks import check_config
 from advjax.models import create_model
 from advjax.training.decay import create_decay
 from advjax.training.objectives import (

@@ -10,7 +10,7 @@ import numpy as np
 from jax.tree_util import Partial
 from ml_collections import config_dict
 
-from advjax.config import check_config
+from advjax.config_checks import check_config
 from advjax.data import Dataset, Split, holdout
 from advjax.models import Model
 from advjax.processes.talk import from_main
