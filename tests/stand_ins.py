@@ -21,7 +21,7 @@ _NUM_IMAGES = 6000
 
 
 def load(config: Any) -> data.Dataset:
-  """Loads the data of a config; noise in place of a TFDS set.
+  """Loads the data of a config; noise for a TFDS set, or no folder.
 
   Args:
     config: As `advjax.data.load` takes it.
@@ -29,9 +29,12 @@ def load(config: Any) -> data.Dataset:
   Returns:
     The data set, its classes kept as asked for.
   """
-  if config['name'] != 'tfds':
+  if config['name'] == 'folder' and not config['path']:
+    shape, num_classes = (64, 64, 3), 20  # A config whose user names a folder.
+  elif config['name'] == 'tfds':
+    shape, _, num_classes = SETS[config['builder'].partition(':')[0]]
+  else:
     return _load(config)
-  shape, _, num_classes = SETS[config['builder'].partition(':')[0]]
   dataset = _noise(shape, num_classes)
   classes = config.get('classes')
   return data.keep_classes(dataset, classes) if classes else dataset

@@ -56,15 +56,39 @@ def test_the_docstring_names_the_command_and_the_variants(path):
   load(path, 'smoke')
 
 
-@each_file
-def test_every_variant_is_a_whole_config(path):
+def check_variants(path, wanted):
+  """Builds the members that are wanted, of all variants."""
   for variant in [None, 'smoke', *variants(path)]:
     config = load(path, variant)
     parse_attacks(config.evaluation.attacks, norm=config.evaluation.norm)
     dataset = stand_ins.load(config.dataset)
     for member in members(config).values():
-      training = create_training(member, dataset, jax.devices()[:1])
-      assert training.plan.steps_per_epoch > 0
+      if wanted(variant, member.model):
+        training = create_training(member, dataset, jax.devices()[:1])
+        assert training.plan.steps_per_epoch > 0
+
+
+@each_file
+def test_every_variant_is_a_whole_config(path):
+  def wanted(variant, model):
+    return variant != 'families' and model.name != 'keras'
+
+  check_variants(path, wanted)
+
+
+@pytest.mark.slow
+def test_all_families_are_whole_configs():
+  """Those of Keras take seconds to build."""
+  built = set()
+
+  def wanted(variant, model):
+    if variant == 'families' or model.name == 'keras':
+      built.add(model.get('architecture', model.name))
+      return True
+    return False
+
+  check_variants(FOLDER / 'tiny_imagenet.py', wanted)
+  assert len(built) == 16
 
 
 @each_file
@@ -85,8 +109,11 @@ def test_a_config_is_inert(path):
 
 
 # These run the programs of others, on other images: digits, cifar10,
-# nsl_digits, matlab_digits.
-SAME = ('mnist', 'fashion_mnist', 'cifar100', 'nsl_mnist', 'matlab_mnist')
+# nsl_digits, matlab_digits, and in tests/models those of small_resnet.
+SAME = (
+  *('mnist', 'fashion_mnist', 'cifar100', 'nsl_mnist', 'matlab_mnist'),
+  'tiny_imagenet',
+)
 
 
 @pytest.mark.parametrize(
