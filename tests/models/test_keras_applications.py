@@ -219,7 +219,8 @@ def test_stages_are_the_resolutions_and_the_head(name):
   applications.build.cache_clear()
 
 
-@pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', COUNTS)
 def test_gradient_of_an_image(name, monkeypatch):
   # On JAX Keras takes float32 for float64, in BatchNorm for one.
   monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, 'float64', 'float64')

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import warnings
 
 import jax
 import numpy as np
@@ -46,30 +47,25 @@ def started(model):
   return model.pretrained(*drawn)
 
 
-def assert_weights(found, model, without_head):
-  """Compares with the variables of a network, whose names are its own."""
-  params, state = found
-  count = 0
-  for part, trainable in ((params, True), (state, False)):
+def assert_weights(found, model, *, without_head):
+  """Compares with the variables of a network, whose layers have our names."""
+  arrays = {}
+  for part in found:
     for layer, named in part.items():
-      for name, array in named.items():
-        assert isinstance(array, np.ndarray)
-        if layer == 'dense':
-          variable = {'kernel': 0, 'bias': 1}[name]
-          expected = model.layers[-1].get_weights()[variable]
-        else:
-          expected = np.asarray(getattr(model.get_layer(layer), name).value)
-        if layer == 'dense' and without_head:
-          expected = np.full_like(array, 7)
-        assert_array_equal(array, expected)
-        assert (
-          getattr(model.get_layer(layer), name).trainable == trainable
-          if (layer != 'dense')
-          else trainable
-        )
-        count += array.size
-  if not without_head:
-    assert count == model.count_params()
+      arrays |= {(layer, name): array for name, array in named.items()}
+  head = model.layers[-1]
+  expected = {}
+  for layer in model.layers:
+    for variable in layer.weights:
+      value = np.asarray(variable.value)
+      if layer is head:
+        shape = arrays['dense', variable.name].shape
+        value = np.full(shape, 7.0) if without_head else value
+      expected['dense' if layer is head else layer.name, variable.name] = value
+  assert arrays.keys() == expected.keys()
+  for key, value in expected.items():
+    assert isinstance(arrays[key], np.ndarray)
+    assert_array_equal(arrays[key], value)
 
 
 @pytest.fixture(scope='module')
@@ -77,9 +73,12 @@ def saved(tmp_path_factory):
   """A network and its files."""
   folder = tmp_path_factory.mktemp('weights')
   model = network()
-  model.save_weights(folder / 'whole.weights.h5')
-  model.save(folder / 'whole.keras')
-  base_of(model).save_weights(folder / 'base.weights.h5')
+  with warnings.catch_warnings():
+    # Of NumPy's about how Keras saves.
+    warnings.simplefilter('ignore', DeprecationWarning)
+    model.save_weights(folder / 'whole.weights.h5')
+    model.save(folder / 'whole.keras')
+    base_of(model).save_weights(folder / 'base.weights.h5')
   return model, folder
 
 
@@ -115,10 +114,10 @@ def test_legacy_file_without_top(saved, tmp_path):
     file.attrs['layer_names'] = [layer.name.encode() for layer in layers]
     for layer in layers:
       group = file.create_group(layer.name)
-      names = [variable.name for variable in layer.weights]
-      group.attrs['weight_names'] = [name.encode() for name in names]
-      for name, array in zip(names, layer.get_weights(), strict=True):
-        group[name] = array
+      names = [variable.name.encode() for variable in layer.weights]
+      group.attrs['weight_names'] = names
+      for variable in layer.weights:
+        group[variable.name] = np.asarray(variable.value)
   found = started(create(tmp_path / 'no_top.h5'))
   assert_weights(found, model, without_head=True)
 
@@ -126,9 +125,13 @@ def test_legacy_file_without_top(saved, tmp_path):
 def test_files_that_do_not_fit(saved, tmp_path):
   _, folder = saved
   other = keras.applications.MobileNet
-  with pytest.raises(ValueError, match='does not fit MobileNet: '):
+  with pytest.raises(
+    ValueError, match=r'does not fit MobileNet: .*could not be'
+  ):
     create(folder / 'whole.weights.h5', member=other)
-  with pytest.raises(ValueError, match='does not fit MobileNet: '):
+  with pytest.raises(
+    ValueError, match=r'does not fit MobileNet: .*could not be'
+  ):
     create(folder / 'whole.keras', member=other)
   for name in ('text.weights.h5', 'text.keras', 'text.h5'):
     (tmp_path / name).write_text('nothing')
@@ -154,40 +157,38 @@ def test_download_without_network():
 @pytest.mark.parametrize('name', ['MobileNetV2', 'EfficientNetB0'])
 def test_imagenet_is_the_network_of_keras(name, monkeypatch, tmp_path):
   member = getattr(keras.applications, name)
-  source = member(include_top=False, weights=None, input_shape=(224, 224, 3))
+  published = member(include_top=False, weights=None)
   random = np.random.default_rng(0)
-  for variable in source.variables:
-    low = 0.5 if variable.name in ('gamma', 'moving_variance') else -0.1
-    if variable.dtype == 'float32':
-      variable.assign(random.uniform(low, -2 * low, variable.shape))
-      if low > 0:
-        variable.assign(random.uniform(low, 1, variable.shape))
-  for layer in source.layers:
+  for variable in published.variables:
+    if variable.name in ('gamma', 'moving_variance'):
+      variable.assign(random.uniform(0.5, 1, variable.shape))
+    elif variable.dtype == 'float32':
+      variable.assign(random.uniform(-0.1, 0.2, variable.shape))
+  for layer in published.layers:
     if isinstance(layer, keras.layers.Normalization):
       # What the published files hold.
       layer.adapt_mean.assign([0.485, 0.456, 0.406])
       layer.adapt_variance.assign([0.229, 0.224, 0.225])
-  file = tmp_path / 'published.weights.h5'
-  source.save_weights(file)
+  file = str(tmp_path / 'published.weights.h5')
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore', DeprecationWarning)
+    published.save_weights(file)
   monkeypatch.setattr(
-    'keras.src.utils.file_utils.get_file', lambda *_, **__: str(file)
+    'keras.src.utils.file_utils.get_file', lambda *_, **__: file
   )
-  theirs = (
-    member(include_top=False, weights='imagenet', input_shape=(64, 64, 3))
-    if name != 'MobileNetV2'
-    else source
+  # A size for which Keras has no other weights.
+  theirs = member(
+    include_top=False, weights='imagenet', input_shape=(96, 96, 3)
   )
-  images = random.uniform(size=(2, 64, 64, 3)).astype('float32')
-  if name == 'MobileNetV2':
-    images = random.uniform(size=(2, 224, 224, 3)).astype('float32')
+  images = random.uniform(size=(2, 96, 96, 3)).astype('float32')
   inputs = 255 * images if 'Efficient' in name else 2 * images - 1
   with jax.numpy_rank_promotion('allow'):
     expected = theirs(inputs, training=False)
-  for source in ('imagenet', str(file)):
+  largest = np.abs(expected).max()
+  assert np.std(expected) > 1e-3 * largest
+  for source in ('imagenet', file):
     model = create(source, member=member)
-    params, state = model.pretrained(*model.init(jax.random.key(0), images))
-    maps = model.features(params, state, images)
-    assert np.ptp(expected) > 1e-3
-    assert_allclose(
-      maps, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max()
-    )
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    maps = model.features(*model.pretrained(*zeros), images)
+    assert_allclose(maps / largest, expected / largest, atol=1e-4)

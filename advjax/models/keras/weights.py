@@ -1,6 +1,8 @@
 """Trained weights of `keras.applications`: files, and Keras' downloads."""
 
 import pathlib
+import textwrap
+import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -58,12 +60,15 @@ def read(network: Network, file: str, architecture: str) -> Values:
 
 
 def _loads(model: Any, file: str) -> str | None:
-  """Loads a file into a model; returns why it cannot."""
-  try:
-    model.load_weights(file)
-  except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
-    return ' '.join(str(error).split())
-  return None
+  """Loads a file into a model; returns why it cannot, or not all of it."""
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter('always', UserWarning)
+    try:
+      model.load_weights(file)
+    except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+      return textwrap.shorten(str(error), 400)
+  reasons = [str(each.message) for each in caught]
+  return textwrap.shorten(reasons[0], 400) if reasons else None
 
 
 def download(
@@ -96,7 +101,8 @@ def download(
   theirs = [layer for layer in parts(trained) if layer.weights]
   ours = [layer for layer in parts(network.body) if layer.weights]
   for layer, other in zip(ours, theirs, strict=True):
-    layer.set_weights(other.get_weights())
+    for variable, value in zip(layer.weights, other.weights, strict=True):
+      variable.assign(value.value)
   scales = [_scales(model) for model in (network.body, trained)]
   for layer in _normalizations(network.model):
     for scale in scales[1][len(scales[0]) :]:
