@@ -53,6 +53,7 @@ def from_keras(model: Any) -> Model:
       runs on another backend.
 
   Example:
+    >>> import jax
     >>> from advjax.models.keras.backend import import_keras
     >>> keras = import_keras()
     >>> network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])

@@ -77,7 +77,7 @@ def create(
     ValueError: for a name that is unknown or a file that does not fit.
 
   Example:
-    >>> create(10, 'MobileNetV4')
+    >>> create(10, 'MobileNetV4')  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
     ValueError: unknown architecture 'MobileNetV4'; allowed: ...
