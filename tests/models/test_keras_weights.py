@@ -163,7 +163,10 @@ def test_imagenet_is_the_network_of_keras(name, monkeypatch, tmp_path):
     if variable.name in ('gamma', 'moving_variance'):
       variable.assign(random.uniform(0.5, 1, variable.shape))
     elif variable.dtype == 'float32':
-      variable.assign(random.uniform(-0.1, 0.2, variable.shape))
+      scale = 0.1
+      if len(variable.shape) > 1:
+        scale = np.sqrt(2 / np.prod(variable.shape[:-1]))
+      variable.assign(random.normal(0, scale, variable.shape))
   for layer in published.layers:
     if isinstance(layer, keras.layers.Normalization):
       # What the published files hold.
