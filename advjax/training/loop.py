@@ -205,10 +205,10 @@ class _Going:
     several = len(self.indices) > 1
     return f'{len(self.indices)} runs' if several else self.first.name
 
-  @property
-  def train_steps(self) -> Callable:
-    several = len(self.runs) > 1
-    return self.first.training.train_runs if several else self.first.train_steps
+  def find_train_steps(self) -> Callable:
+    if len(self.runs) > 1:
+      return self.first.training.train_runs
+    return self.first.find_train_steps()
 
   def each(self) -> Iterator[tuple[int, Run, MetricsLog | NoLog]]:
     for index in list(self.indices):
@@ -261,7 +261,7 @@ def _train_logged(
     # No steps: compiles, so that the times below are those of the steps.
     nothing = placement.num_steps(0, ())
     frozen = going.first.num_frozen
-    train_steps = going.train_steps
+    train_steps = going.find_train_steps()
     state, _ = train_steps(state, *inputs, nothing)
     stopped: int | None = None
     while step < until and going.indices and not stopped:
@@ -295,7 +295,7 @@ def _train_logged(
         )
         unfrozen = going.indices and frozen != going.first.num_frozen
         if unfrozen and step < until:
-          frozen, train_steps = going.first.num_frozen, going.train_steps
+          frozen, train_steps = going.first.num_frozen, going.find_train_steps()
           state, _ = train_steps(state, *inputs, nothing)
       due = epoch_done and epoch % config.checkpoint_every_epochs == 0
       # Read once: a signal that comes later waits for another chunk, and so

@@ -76,9 +76,8 @@ class Run(NamedTuple):
       len(training.model.stages),
     )
 
-  @property
-  def train_steps(self) -> Callable:
-    """The program of its steps, with what is frozen now."""
+  def find_train_steps(self) -> Callable:
+    """Returns the program of its steps, with what is frozen now."""
     count, training = self.num_frozen, self.training
     if training.config.unfreezing.name != 'none':
       total = len(training.model.stages)

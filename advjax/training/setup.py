@@ -20,6 +20,7 @@ from advjax.training.objectives import Objective, read_hparams
 from advjax.training.program import shared_program
 from advjax.training.state import TrainState, create_state
 from advjax.training.step import StepPlan
+from advjax.training.unfreezing import check_stages
 from advjax.types import Array, LogitsFn
 
 
@@ -146,6 +147,8 @@ def create_training(
   shapes = _check_network(
     program.model, config.model.name, train_split.images.shape[1:]
   )
+  if config.unfreezing.name != 'none':
+    check_stages(program.model.stages, shapes[0])
   if config.init_from:
     # Read once for its errors, before anything is written or computed.
     params, model_state = shapes

@@ -20,6 +20,9 @@ from advjax.training.state import evaluation_params, num_params
 from advjax.training.workdir import config_to_json
 from advjax.types import LogitsFn
 
+# The field of a data set that says where it lies.
+_PLACES = {'folder': 'path', 'npz': 'path'}
+
 
 def read_run_config(directory: pathlib.Path) -> config_dict.ConfigDict:
   """Reads the config of the run that a checkpoint folder belongs to."""
@@ -111,8 +114,10 @@ def _read_configs(
   for config in configs:
     # The checkpoint has what training started from; the other run may be gone.
     config.init_from = ''
+    if 'weights' in config.model:
+      config.model.weights = 'random'
     if data_dir is not None:
-      config.dataset.data_dir = data_dir
+      config.dataset[_PLACES.get(config.dataset.name, 'data_dir')] = data_dir
   first = configs[0]
   for directory, config in zip(directories, configs, strict=True):
     for field in ('dataset', 'evaluation.bounds'):

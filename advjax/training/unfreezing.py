@@ -38,12 +38,39 @@ def check_unfreezing(config: Mapping[str, Any], model: Model) -> None:
   """
   name = choose('unfreezing', config['name'], UNFREEZINGS)
   check_range('unfreezing.patience', config['patience'], 1, integer=True)
-  for field in ('min_improvement', 'rate_factor'):
-    check_range(f'unfreezing.{field}', config[field], 0.0, 1.0)
+  # Of a loss that had to fall by all of itself, none would improve.
+  check_range(
+    'unfreezing.min_improvement', config['min_improvement'], 0.0, 0.99
+  )
+  check_range('unfreezing.rate_factor', config['rate_factor'], 0.0, 1.0)
   if name != 'none' and not model.stages:
     raise ValueError(
       f"unfreezing.name = {name!r}; allowed: 'none', for this network has no "
       'stages (ResNets and those of keras.applications have)'
+    )
+
+
+def check_stages(
+  stages: Sequence[Sequence[str]], params: Mapping[str, Any]
+) -> None:
+  """Raises a ValueError unless each part of a network is in one stage.
+
+  Args:
+    stages: `Model.stages`.
+    params: The network's parameters, or their shapes.
+
+  Raises:
+    ValueError: naming the parts that are in none, or in several.
+
+  Example:
+    >>> check_stages((('stem',), ('head',)), {'stem': 0, 'head': 0})
+  """
+  names = [name for stage in stages for name in stage]
+  wrong = [name for name in params if names.count(name) != 1]
+  if wrong:
+    raise ValueError(
+      f'Model.stages = {stages}; allowed: each entry of params once, which '
+      f'{", ".join(wrong)} is not'
     )
 
 

@@ -14,6 +14,7 @@ from advjax.evaluation.autoattack import run as autoattack_run
 from advjax.evaluation.autoattack import versions
 from advjax.reporting import shifts
 from advjax.reporting.sanity.findings import RULES
+from advjax.training import trained
 from experiments import evaluate as program
 from experiments.evaluate import evaluate
 from tests.experiments.comparison import printed
@@ -255,6 +256,22 @@ def test_the_data_may_have_moved(run, monkeypatch, tmp_path):
       jax.devices(),
       data_dir='there',
     )
+
+
+@pytest.mark.parametrize('name', ['folder', 'npz'])
+def test_so_may_files_of_ones_own(run, tmp_path, name):
+  data_set = {'name': name, 'path': 'gone'}
+  folder = changed(run, tmp_path / 'run', dataset=data_set)
+  (config,) = trained._read_configs([folder], 'there')
+  assert config.dataset.path == 'there'
+  assert trained._read_configs([folder], None)[0].dataset.path == 'gone'
+
+
+def test_weights_that_training_started_from_may_be_gone(run, tmp_path):
+  model = {'name': 'keras', 'architecture': 'MobileNetV2', 'weights': 'gone.h5'}
+  folder = changed(run, tmp_path / 'run', model=model)
+  (config,) = trained._read_configs([folder], None)
+  assert config.model.weights == 'random'
 
 
 # ------------------------------------------------------------------- bad input

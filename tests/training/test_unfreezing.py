@@ -298,7 +298,7 @@ def test_several_runs_at_once_are_refused(with_stages, tmp_path):
   [
     ({'name': 'platau'}, "did you mean 'plateau'"),
     ({'patience': 0}, 'unfreezing.patience = 0; allowed: an integer >= 1'),
-    ({'min_improvement': 2.0}, 'unfreezing.min_improvement = 2.0; allowed'),
+    ({'min_improvement': 1.0}, 'unfreezing.min_improvement = 1.0; allowed'),
     ({'rate_factor': -1.0}, 'unfreezing.rate_factor = -1.0; allowed'),
   ],
 )
@@ -311,3 +311,11 @@ def test_errors_name_the_field(changes, message):
 def test_a_network_without_stages_cannot_be_unfrozen():
   with pytest.raises(ValueError, match='this network has no stages'):
     runs.training(unfreezing=UNFREEZING)
+
+
+def test_a_part_in_no_stage_is_named(with_stages, monkeypatch):
+  stages = (('stem', 'stem_norm'), ('body',), ('head',))
+  model = staged_model()._replace(stages=stages)
+  monkeypatch.setattr(program, 'create_model', lambda *args, **kwargs: model)
+  with pytest.raises(ValueError, match='once, which body_norm is not'):
+    training()
