@@ -1,9 +1,5 @@
 """Keras models of all three kinds behind the seam: what Keras itself says."""
 
-import ast
-import pathlib
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -244,6 +240,21 @@ def test_frozen_stages_run_as_in_evaluation(pairs):
     jax.tree.map(assert_array_equal, updated, state)
 
 
+@pytest.mark.parametrize(
+  ('kind', 'num_frozen', 'allowed'),
+  [
+    ('functional', 4, 'from 0 to 3, the stages of functional'),
+    ('functional', -1, 'from 0 to 3, the stages of functional'),
+    ('subclassed', 1, r'0, for subclassed\w* has no stages'),
+  ],
+)
+def test_stages_that_there_are_not(pairs, kind, num_frozen, allowed):
+  _, model, params, state = pairs[kind]
+  message = rf'num_frozen = {num_frozen}; allowed: {allowed}'
+  with pytest.raises(ValueError, match=message):
+    model.apply(params, state, IMAGES, train=True, num_frozen=num_frozen)
+
+
 def test_head_of_the_features_are_the_logits(pairs):
   network, model, params, state = pairs['functional']
   maps = model.features(params, state, IMAGES)
@@ -332,48 +343,3 @@ def test_what_is_not_trainable_is_state():
   assert sorted(name for stage in model.stages for name in stage) == sorted(
     params
   )
-
-
-def test_errors():
-  with pytest.raises(ValueError, match=r'allowed: a keras\.Model'):
-    from_keras(lambda images: images)
-  with pytest.raises(ValueError, match='no weights yet: call it on a batch'):
-    from_keras(Subclassed())
-  inputs = keras.Input((4,))
-  softmax = keras.layers.Dense(3, activation='softmax', name='said')(inputs)
-  with pytest.raises(ValueError, match="'said' returns probabilities"):
-    from_keras(keras.Model(inputs, softmax))
-
-  class Own(keras.Model):
-    def build(self, shape):
-      self.own = self.add_weight(shape=(3,), name='own')
-
-    def call(self, images):
-      return images + self.own
-
-  own = Own()
-  own.build((1, 3))
-  with pytest.raises(ValueError, match=r'own.* belongs to no layer'):
-    from_keras(own).init(jax.random.key(0), np.zeros((1, 3)))
-
-
-def test_keras_is_optional(monkeypatch):
-  for file in pathlib.Path(advjax.__file__).parent.rglob('*.py'):
-    for node in ast.parse(file.read_text()).body:
-      if isinstance(node, (ast.Import, ast.ImportFrom)):
-        assert not ast.unparse(node).startswith(('import keras', 'from keras'))
-  monkeypatch.setitem(sys.modules, 'keras', None)
-  with pytest.raises(ValueError, match=r"pip install 'advjax\[pretrained\]'"):
-    import_keras()
-
-
-def test_another_backend_is_an_error(monkeypatch):
-  monkeypatch.setattr(keras.backend, 'backend', lambda: 'torch')
-  with pytest.raises(ValueError, match="'torch'; allowed: 'jax', set before"):
-    import_keras()
-  monkeypatch.undo()
-  monkeypatch.setattr(
-    keras.config, 'image_data_format', lambda: 'channels_first'
-  )
-  with pytest.raises(ValueError, match="allowed: 'channels_last'"):
-    import_keras()

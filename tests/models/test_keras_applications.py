@@ -328,32 +328,3 @@ def test_bfloat16_is_for_computing_alone():
   maps = jax.eval_shape(model.features, params, state, IMAGES)
   assert maps.dtype == jnp.bfloat16
   assert keras.config.dtype_policy().name == 'float32'
-
-
-@pytest.mark.parametrize(
-  ('fields', 'message'),
-  [
-    ({'architecture': 'MobileNet2'}, "did you mean 'MobileNetV2'"),
-    ({'dtype': 'float16'}, 'unknown dtype'),
-    ({'alpha': 0.5}, "unknown field of model keras 'alpha'"),
-    ({'weights': 'nothing.weights.h5'}, 'there is no such file'),
-    ({'weights': 'imagnet'}, "allowed: 'random', 'imagenet' or a file"),
-  ],
-)
-def test_wrong_fields(fields, message):
-  with pytest.raises(ValueError, match=message):
-    create_model({'name': 'keras', **fields}, 4)
-
-
-@pytest.mark.parametrize(
-  ('shape', 'message'),
-  [
-    ((16, 16, 3), 'at least 32x32'),
-    ((32, 32, 1), r'allowed: \[height, width, 3\]'),
-    ((32, 3), r'allowed: \[height, width, 3\]'),
-  ],
-)
-def test_images_that_it_does_not_take(shape, message):
-  model = create_model({'name': 'keras'}, 4)
-  with pytest.raises(ValueError, match=message):
-    jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, *shape)))

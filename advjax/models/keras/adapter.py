@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from advjax.models.adapters import Model
+from advjax.models.adapters import Model, check_num_frozen
 from advjax.models.keras import initial
 from advjax.models.keras.network import (
   Network,
@@ -139,6 +139,7 @@ def adapt(
     train: bool,
     num_frozen: int = 0,
   ) -> tuple[Array, PyTree]:
+    check_num_frozen(num_frozen, len(stages), network.model.name)
     here = network_of(images.shape[1:])
     train = train and (num_frozen == 0 or num_frozen < len(stages))
     frozen, rest = None, here.model
