@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import shutil
 import warnings
 
 import jax
@@ -89,6 +90,18 @@ def test_whole_network(saved, name, caplog):
     found = started(create(folder / name))
   assert_weights(found, model, without_head=False)
   assert not caplog.records
+
+
+def test_values_are_those_when_training_starts(saved, tmp_path):
+  model, folder = saved
+  file = tmp_path / 'best.weights.h5'
+  shutil.copy(folder / 'base.weights.h5', file)
+  created = create(file)
+  shutil.copy(folder / 'whole.weights.h5', file)
+  assert_weights(started(created), model, without_head=False)
+  file.unlink()
+  with pytest.raises(ValueError, match='there is no such file'):
+    started(created)
 
 
 @pytest.mark.parametrize(

@@ -65,9 +65,9 @@ def create(
     architecture: 'MobileNetV2', 'NASNetLarge', 'EfficientNetB4', ...: a name
       of `architectures()`.
     weights: 'random'; 'imagenet', which Keras downloads when training starts;
-      or a file of the same architecture: `.weights.h5`, `.keras`, or an `.h5`
-      that Keras offers for it without top. If its head is for other classes,
-      a random one stays.
+      or a file of the same architecture, checked now and read when training
+      starts: `.weights.h5`, `.keras`, or an `.h5` that Keras offers for it
+      without top. If its head is for other classes, a random one stays.
     dtype: 'float32' or 'bfloat16'; params and logits are float32.
 
   Returns:
@@ -90,15 +90,16 @@ def create(
   model = adapt(network, lambda shape: network_of(tuple(shape)), preprocess)
   if weights == 'random':
     return model
-  known = None
   if weights != 'imagenet':
-    known = weight_files.read(network, weights, architecture)
+    # For its errors alone: what it holds may change until training starts.
+    weight_files.read(network, weights, architecture)
 
   def pretrained(params: Any, model_state: Any) -> tuple[Any, Any]:
-    values = known
-    if values is None:
+    if weights == 'imagenet':
       member = architectures()[architecture]
       values = weight_files.download(network, member, _SHAPE)
+    else:
+      values = weight_files.read(network, weights, architecture)
     if missing := sorted(params.keys() - values.keys()):
       logger.info(
         '%s has no weights that fit %s: random', weights, ', '.join(missing)
