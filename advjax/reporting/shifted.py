@@ -17,9 +17,15 @@ _SEEN_BY = {
   'contrast': 'contrast',
   'cutmix': 'pasted_objects',
 }
+# What noise an augmentation shows a network, in words.
+_NOISES = {
+  'gaussian_noise': 'Gaussian',
+  'shot_noise': 'Poisson',
+  'impulse_noise': 'salt-and-pepper',
+}
 # As Hendrycks and Dietterich 2019 (arXiv 1903.12261) sort them.
 FAMILIES = {
-  'noise': ('gaussian_noise', 'shot_noise', 'impulse_noise'),
+  'noise': tuple(_NOISES),
   'blur': ('defocus_blur', 'glass_blur', 'motion_blur', 'zoom_blur'),
   'weather': ('snow', 'frost', 'fog', 'brightness'),
   'digital': (
@@ -137,6 +143,29 @@ def seen_of(report: Report) -> set[str]:
     for kind in member.get('seen_corruptions', ())
     if kind in KINDS
   }
+
+
+def noises_in_training(report: Report) -> dict[str, list[str]]:
+  """Returns what noise training adds to the images of the members.
+
+  Args:
+    report: The content of report.json.
+
+  Returns:
+    Member -> kinds of noise in words; members without noise are left out.
+
+  Example:
+    >>> member = {'seen_corruptions': ['shot_noise', 'fog']}
+    >>> noises_in_training({'members': {'base': {}, 'noisy': member}})
+    {'noisy': ['Poisson']}
+  """
+  found = {}
+  for name, member in members_of(report).items():
+    seen = member.get('seen_corruptions', ())
+    words = [word for kind, word in _NOISES.items() if kind in seen]
+    if words:
+      found[name] = words
+  return found
 
 
 def pasted_in_training(report: Report) -> list[str]:

@@ -74,9 +74,11 @@ def measure_shifts(
     else:
       found = measure_pasted_objects(networks, images, labels, top_k=k, **share)
     for member, part in found.items():
-      if name != 'noise':
-        part = {'seen_corruptions': list(seen.get(member, ())), **part}
-      parts[member] |= part
+      # Noise is a corruption too, and training may have shown it.
+      parts[member] |= {
+        **part,
+        'seen_corruptions': list(seen.get(member, ())),
+      }
   return parts
 
 

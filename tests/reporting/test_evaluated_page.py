@@ -156,6 +156,18 @@ def test_what_one_member_has_seen_is_framed(report):
   assert 'Trained with CutMix, which pastes rectangles: base.' in text
 
 
+def test_members_trained_with_noise_are_named(report):
+  def text():
+    (part,) = (p for p in evaluated_parts(report) if p.name == 'noise')
+    return Page(part.html).text
+
+  assert 'Trained with noise' not in text()
+  seen = ['gaussian_noise', 'impulse_noise', 'fog']
+  report['members']['single_step']['seen_corruptions'] = seen
+  named = 'of any size: single_step (Gaussian, salt-and-pepper).'
+  assert f'Trained with noise, {named}' in text()
+
+
 def test_members_of_several_sizes_are_set_against_them(report):
   report['members']['base']['num_params'] = 1_000_000
   parts = {part.name: part for part in evaluated_parts(report)}

@@ -8,6 +8,7 @@ from advjax.reporting.shifted import (
   FAMILIES,
   SHIFTS,
   family_accuracy,
+  noises_in_training,
   parse_shifts,
   pasted_in_training,
   seen_corruptions,
@@ -59,3 +60,4 @@ def test_augmentations_are_not_unseen():
   report = {'members': {'base': {}, 'mixed': {'seen_corruptions': seen}}}
   assert seen_of(report) == {'shot_noise', 'impulse_noise', 'contrast'}
   assert pasted_in_training(report) == ['mixed']
+  assert noises_in_training(report) == {'mixed': ['Poisson', 'salt-and-pepper']}

@@ -89,6 +89,31 @@ def test_corruptions_are_means_over_the_seeds(parts):
   assert parts['one']['seen_corruptions'] == ['fog', 'pasted_objects']
 
 
+def test_noise_alone_says_what_training_has_seen(monkeypatch):
+  noise = {'uniform': {'accuracy': 0.5}}
+  monkeypatch.setattr(
+    'advjax.reporting.shifts.measure_noise',
+    lambda networks, *_, **__: {name: {'noise': noise} for name in networks},
+  )
+  nothing = {}
+  found = measure_shifts(
+    ('noise',),
+    {'plain': [], 'noisy': []},
+    Evaluation(*([nothing] * 7), attacks={}, epsilon=0.3, epsilons=(0.3,)),
+    IMAGES,
+    LABELS,
+    bounds=(0.0, 1.0),
+    seen={'noisy': ['shot_noise']},
+    key=jax.random.key(0),
+    batch_size=NUM_IMAGES,
+    devices=jax.devices()[:1],
+  )
+  assert found == {
+    'plain': {'noise': noise, 'seen_corruptions': []},
+    'noisy': {'noise': noise, 'seen_corruptions': ['shot_noise']},
+  }
+
+
 def test_pasted_objects_have_intervals_over_images(parts):
   for name, found in parts.items():
     assert list(found['pasted_objects']) == ['1', '2', '3', '4', '5']

@@ -13,7 +13,11 @@ from advjax.reporting.evaluated.autoattack import (
 )
 from advjax.reporting.gallery import Picture, draw
 from advjax.reporting.sanity.findings import findings_of, suspicions
-from advjax.reporting.shifted import pasted_in_training, seen_of
+from advjax.reporting.shifted import (
+  noises_in_training,
+  pasted_in_training,
+  seen_of,
+)
 from advjax.reporting.tables import Row, accuracy_text, format_html
 from advjax.reporting.values import (
   Report,
@@ -193,11 +197,16 @@ def _transfer(report: Report) -> Iterator[Part]:
 def _noise(report: Report) -> Iterator[Part]:
   rows = tables.noise_rows(report)
   if rows:
-    note = _note(
+    note = (
       'Random perturbations in the same ball, beside attacks (white box). What '
       'does not beat noise has found nothing.'
     )
-    yield Part('noise', 'Noise of the same size', _table(rows, 'Noise') + note)
+    trained = noises_in_training(report)
+    if trained:
+      members = (f'{name} ({", ".join(k)})' for name, k in trained.items())
+      note += f' Trained with noise, of any size: {", ".join(members)}.'
+    text = _table(rows, 'Noise') + _note(note)
+    yield Part('noise', 'Noise of the same size', text)
 
 
 def _minimal(report: Report) -> Iterator[Part]:
