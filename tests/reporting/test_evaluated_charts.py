@@ -1,5 +1,7 @@
 """Tables by colour, and the charts of an evaluation."""
 
+import itertools
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
@@ -8,6 +10,7 @@ from advjax.reporting.evaluated import charts, matrices, tables
 from advjax.reporting.evaluated.autoattack import autoattack_steps
 from advjax.reporting.evaluated.sanity import sanity_html, sanity_line
 from advjax.reporting.evaluated.shading import shaded_table
+from tests.reporting.compared_reports import add_top_k
 from tests.reporting.evaluated_reports import build
 from tests.reporting.pages import Page
 
@@ -127,6 +130,24 @@ def test_noise_stands_beside_attacks_of_its_ball(report):
   assert cells[0] == 'n/a' and cells[1].startswith('98.0 %')
   (cells,) = (row.cells for row in rows[:here] if 'uniform' in row.label)
   assert cells[0].startswith('97.5 %') and cells[1] == 'n/a'
+
+
+def test_top_k_stands_below_each_accuracy_under_noise(report):
+  without = tables.noise_rows(report)
+  add_top_k(report)
+  entry = report['members']['base']['noise']['gaussian']
+  entry |= {'top_k_accuracy': 0.995, 'top_k_accuracy_ci': [0.99, 0.999]}
+  rows = tables.noise_rows(report)
+  below = {one.label: two for one, two in itertools.pairwise(rows)}
+  assert below['  Gaussian noise'].label == '    top-5'
+  assert below['  Gaussian noise'].cells[0] == '99.5 % [99.0, 99.9]'
+  assert set(below['  Gaussian noise'].cells[1:]) == {'n/a'}
+  assert below['no perturbation'].label == '  top-5'
+  assert below['  FGSM'].label == '    top-5'
+  assert below['  FGSM'].cells[0].startswith('70.5 %')
+  # Where none was measured there is no row; all other rows are as before.
+  assert below['  uniform noise'].label == '  Gaussian noise'
+  assert [row for row in rows if 'top-5' not in row.label] == without
 
 
 def test_gradients_of_attacks_that_differ_are_listed_apart(report):

@@ -1,6 +1,6 @@
 """Noise beside attacks, minimal perturbations, rounding, gradients, classes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advjax.reporting.tables import Row, accuracy_text
@@ -16,9 +16,16 @@ from advjax.reporting.values import (
   top_k_of,
 )
 
+# Accuracies in a report, and those of the top k.
+_ACCURACY = ('accuracy', 'top_k_accuracy')
+_CLEAN = ('clean_accuracy', 'clean_top_k_accuracy')
+_WHITE_BOX = ('white_box', 'white_box_top_k')
+
 
 def noise_rows(report: Report) -> list[Row]:
   """Returns noise beside the attacks in the same ball, a column per member.
+
+  Below each accuracy stands that of the top k, where it was measured.
 
   Args:
     report: The content of report.json.
@@ -35,12 +42,10 @@ def noise_rows(report: Report) -> list[Row]:
         kinds.append(kind)
   if not noises:
     return []
+  k = top_k_of(report)
   rows = [
     Row('', tuple(members)),
-    Row(
-      'no perturbation',
-      tuple(accuracy_text(m, 'clean_accuracy') for m in members.values()),
-    ),
+    *_with_top_k('no perturbation', list(members.values()), _CLEAN, k),
   ]
   for ball, kinds in noises.items():
     rows.append(Row(f'epsilon {short(ball[1])}, {ball[0]}'))
@@ -51,16 +56,13 @@ def noise_rows(report: Report) -> list[Row]:
         else {}
         for member in members.values()
       ]
-      cells = tuple(accuracy_text(entry, 'accuracy') for entry in entries)
       label = kind.replace('_', '-').replace('gaussian', 'Gaussian')
-      rows.append(Row(f'  {label} noise', cells))
+      rows += _with_top_k(f'  {label} noise', entries, _ACCURACY, k)
     for attack, sample in attacks_of(report).items():
       if _ball(sample) == ball:
-        cells = tuple(
-          accuracy_text(entry_of(report, name, attack) or {}, 'white_box')
-          for name in members
-        )
-        rows.append(Row(f'  {attack_label(attack, sample)}', cells))
+        entries = [entry_of(report, name, attack) or {} for name in members]
+        label = f'  {attack_label(attack, sample)}'
+        rows += _with_top_k(label, entries, _WHITE_BOX, k)
   return rows
 
 
@@ -79,13 +81,24 @@ def pasted_rows(report: Report) -> list[Row]:
   rows = [Row('', tuple(members))]
   for severity in dict.fromkeys(key for entries in pasted for key in entries):
     entries = [each.get(severity, {}) for each in pasted]
-    for label, key in (
-      (f'severity {severity}', 'accuracy'),
-      *([(f'  top-{k}', 'top_k_accuracy')] if k else ()),
-    ):
-      cells = tuple(accuracy_text(entry, key) for entry in entries)
-      rows.append(Row(label, cells))
+    rows += _with_top_k(f'severity {severity}', entries, _ACCURACY, k)
   return rows if len(rows) > 1 else []
+
+
+def _with_top_k(
+  label: str,
+  entries: Sequence[Mapping[str, Any]],
+  keys: tuple[str, str],
+  k: int | None,
+) -> list[Row]:
+  """A row of accuracies, and one of the top k below it where there are any."""
+  first, top = keys
+  rows = [Row(label, tuple(accuracy_text(entry, first) for entry in entries))]
+  if k and any(finite(entry.get(top)) is not None for entry in entries):
+    indent = ' ' * (len(label) - len(label.lstrip()) + 2)
+    cells = tuple(accuracy_text(entry, top) for entry in entries)
+    rows.append(Row(f'{indent}top-{k}', cells))
+  return rows
 
 
 def _ball(entry: Mapping[str, Any]) -> tuple[str, float]:
