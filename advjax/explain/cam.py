@@ -7,7 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from advjax.attacks import checks
-from advjax.attacks.callables import Callee, compile_per_callable
+from advjax.attacks.callables import (
+  Callee,
+  compile_per_callable,
+  output_shape,
+)
 from advjax.explain import inputs
 from advjax.types import Array
 
@@ -21,7 +25,6 @@ def grad_cam(
   images: Array,
   labels: Array,
   *,
-  signed: bool = False,
   upsample: bool = True,
 ) -> Array:
   """Feature maps, each weighted by the mean gradient of the logit at it.
@@ -36,9 +39,7 @@ def grad_cam(
       custom those of the last convolution.
     head_fn: Feature maps to logits `[B, N]`.
     images: Floating `[B, H, W, C]`.
-    labels: The classes to explain, int `[B]`.
-    signed: Whether negative values, which speak against the class, are kept;
-      static.
+    labels: The classes to explain, int `[B]`, each in [0, N).
     upsample: Whether the map is brought to the size of the image, bilinearly;
       static.
 
@@ -60,12 +61,14 @@ def grad_cam(
   checks.check_callable('head_fn', head_fn)
   images = inputs.check_images(images)
   labels = inputs.check_labels(labels, len(images))
+  maps = _check_maps(output_shape(features_fn, images), images)
+  inputs.check_logits(output_shape(head_fn, maps), labels)
+  checks.check_classes(head_fn, (maps,), labels=labels)
   return _grad_cam(
     features_fn,
     Callee.of(head_fn),
     images,
     labels,
-    signed=bool(signed),
     upsample=bool(upsample),
   )
 
@@ -136,19 +139,16 @@ def _run_grad_cam(
   images: Array,
   labels: Array,
   *,
-  signed: bool,
   upsample: bool,
 ) -> Array:
-  maps = _feature_maps(features_fn, images)
+  maps = _check_maps(features_fn(images), images)
 
   def total(maps: Array) -> Array:
     return inputs.class_logits(head_fn(maps), labels).sum()
 
   weights = jax.grad(total)(maps).astype(inputs.wide(maps)).mean((1, 2))
   weighted = jnp.einsum('bijk,bk->bij', maps.astype(weights.dtype), weights)
-  if not signed:
-    weighted = jnp.maximum(weighted, 0)
-  return _sized(weighted, images, upsample)
+  return _sized(jnp.maximum(weighted, 0), images, upsample)
 
 
 def _run_cam(
@@ -159,7 +159,7 @@ def _run_cam(
   *,
   upsample: bool,
 ) -> Array:
-  maps = _feature_maps(features_fn, images)
+  maps = _check_maps(features_fn(images), images)
   if maps.shape[-1] != len(class_weights):
     raise ValueError(
       f'class_weights must have a row for each of the {maps.shape[-1]} feature '
@@ -171,9 +171,8 @@ def _run_cam(
   return _sized(weighted, images, upsample)
 
 
-def _feature_maps(features_fn: FeaturesFn, images: Array) -> Array:
-  maps: Any = features_fn(images)
-  if getattr(maps, 'ndim', None) != 4 or len(maps) != len(images):
+def _check_maps(maps: Any, images: Array) -> Any:
+  if getattr(maps, 'ndim', None) != 4 or maps.shape[0] != len(images):
     raise ValueError(
       f'features_fn must return [{len(images)}, h, w, K]; got '
       f'{getattr(maps, "shape", maps)}'
@@ -187,5 +186,5 @@ def _sized(maps: Array, images: Array, upsample: bool) -> Array:
   return maps.astype(images.dtype)
 
 
-_grad_cam = compile_per_callable(_run_grad_cam, ('signed', 'upsample'))
+_grad_cam = compile_per_callable(_run_grad_cam, ('upsample',))
 _cam = compile_per_callable(_run_cam, ('upsample',))

@@ -44,14 +44,12 @@ def test_the_mean_of_cam_is_the_logit_without_its_bias():
   assert (maps < 0).any() and (maps > 0).any()
 
 
-@pytest.mark.parametrize('upsample', [False, True])
-def test_behind_global_pooling_grad_cam_is_cam(upsample):
-  """Up to the number of places, 4 x 4."""
-  found = grad_cam(
-    features_fn, pooled_head, IMAGES, LABELS, signed=True, upsample=upsample
-  )
-  expected = cam(features_fn, WEIGHTS, IMAGES, LABELS, upsample=upsample)
-  np.testing.assert_allclose(found * 16, expected, rtol=1e-4, atol=1e-5)
+def test_behind_global_pooling_grad_cam_is_the_positive_part_of_cam():
+  """Divided by the number of places, 4 x 4, before it is upsampled."""
+  found = grad_cam(features_fn, pooled_head, IMAGES, LABELS, upsample=False)
+  maps = cam(features_fn, WEIGHTS, IMAGES, LABELS, upsample=False)
+  expected = np.maximum(maps, 0) / 16
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_grad_cam_by_hand():
@@ -60,12 +58,9 @@ def test_grad_cam_by_hand():
   gradient = inner * WEIGHTS.T[LABELS]  # Of the sum of mean and one place.
   weights = gradient / 16 + gradient / 16  # Both averaged over 16 places.
   expected = np.einsum('bijk,bk->bij', maps, weights)
-  for signed in (False, True):
-    found = grad_cam(
-      features_fn, curved_head, IMAGES, LABELS, signed=signed, upsample=False
-    )
-    wanted = expected if signed else np.maximum(expected, 0)
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+  found = grad_cam(features_fn, curved_head, IMAGES, LABELS, upsample=False)
+  wanted = np.maximum(expected, 0)
+  np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
   assert (expected < 0).any() and (expected > 0).any()
 
 
@@ -86,7 +81,7 @@ def test_maps_are_upsampled_where_they_lie():
 def test_other_precisions(dtype):
   with jax.enable_x64(dtype == 'float64'):
     images = jnp.asarray(IMAGES, dtype)
-    found = grad_cam(features_fn, pooled_head, images, LABELS, signed=True)
+    found = grad_cam(features_fn, pooled_head, images, LABELS)
     also = cam(features_fn, jnp.asarray(WEIGHTS), images, LABELS)
     assert found.dtype == also.dtype == dtype
   expected = cam(features_fn, WEIGHTS, IMAGES, LABELS)
@@ -111,6 +106,22 @@ def test_other_precisions(dtype):
     (
       lambda: cam(lambda x: x[:, 0], WEIGHTS, IMAGES, LABELS),
       r'features_fn must return \[3, h, w, K\]; got \(3, 8, 3\)',
+    ),
+    (
+      lambda: grad_cam(features_fn, pooled_head, IMAGES, LABELS + 1),
+      r'labels must lie in \[0, 4\)',
+    ),
+    (
+      lambda: grad_cam(features_fn, pooled_head, IMAGES, LABELS - 1),
+      r'labels must lie in \[0, 4\)',
+    ),
+    (
+      lambda: grad_cam(lambda x: x[:2], pooled_head, IMAGES, LABELS),
+      r'features_fn must return \[3, h, w, K\]; got \(2, 8, 8, 3\)',
+    ),
+    (
+      lambda: grad_cam(features_fn, lambda x: x, IMAGES, LABELS),
+      r'logits must have shape \[3, K\]; got \(3, 4, 4, 5\)',
     ),
     (
       lambda: grad_cam(None, pooled_head, IMAGES, LABELS),
