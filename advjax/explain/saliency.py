@@ -182,7 +182,8 @@ def _baseline(baseline: Any, images: Array) -> Any:
       f'baseline must broadcast to the images, {images.shape}; got shape '
       f'{baseline.shape}'
     )
-  return jnp.broadcast_to(baseline, images.shape)
+  # A wider one would widen the gradients, and not fit the sum of the scan.
+  return jnp.broadcast_to(baseline, images.shape).astype(images.dtype)
 
 
 def _gradient(logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
@@ -204,7 +205,7 @@ def _run_integrated(
   *,
   num_steps: int,
 ) -> Array:
-  difference = images - baseline.astype(images.dtype)
+  difference = images - baseline
 
   def add(total: Array, step: Array) -> tuple[Array, None]:
     share = ((step + 0.5) / num_steps).astype(images.dtype)
