@@ -217,9 +217,14 @@ def report(**methods):
   ('fooled', 'text'),
   [
     (entry(-0.3), 'are turned round'),
-    (entry(0.15), 'as far off as chance, or farther'),
-    (entry(0.5), 'differ more from those of the clean'),
-    (entry(0.88), 'no difference is shown'),
+    (entry(0.08, 0.02), 'than those of another image do (cosine'),
+    (
+      entry(0.15),
+      'size, and no difference from another image is shown (cosine',
+    ),
+    (entry(0.5), 'same size, but less than those of another image (cosine'),
+    (entry(0.88), 'noise of the same size does is not shown (cosine'),
+    (entry(0.5, 0.4), 'fooled: too few images to tell'),
     (entry(0.5) | {'cosine_ci': None}, 'too few images are fooled'),
   ],
 )

@@ -19,8 +19,9 @@ _HEADS = {
 def sentences(report: Report) -> list[str]:
   """Returns what a report of explanations says, one network after the other.
 
-  That maps under attack are as random as those of another image is said only
-  where the 95 % intervals overlap, that they are not only where these do not.
+  A difference between the maps of images that are fooled and those after noise,
+  or those of another image, is stated only where their 95 % intervals do not
+  overlap; where they do, it is said that none is shown.
 
   Args:
     report: The content of report.json.
@@ -53,13 +54,20 @@ def _of_member(
   texts = {
     'inverted': 'maps of its true class are turned round: what spoke for it '
     'speaks against it',
-    'random': 'maps of its true class are no more like those of the clean '
-    'image than those of another image are: as far off as chance, or farther',
+    'farther': 'maps of its true class differ more from those of the clean '
+    'image than those of another image do',
+    'random': 'maps of its true class differ more from those of the clean '
+    'image than after noise of the same size, and no difference from another '
+    'image is shown',
     'distorted': 'maps of its true class differ more from those of the clean '
     'image than after noise of the same size, but less than those of another '
     'image',
-    'as noise': 'no difference is shown between what the attack and what noise '
-    'of the same size does to the maps',
+    'as noise': 'maps of its true class differ less from those of the clean '
+    'image than those of another image; that the attack changes them more than '
+    'noise of the same size does is not shown',
+    'unclear': 'too few images to tell what that does to maps of its true '
+    'class: neither that they differ more than after noise of the same size is '
+    'shown, nor a difference from another image',
   }
   for verdict, text in texts.items():
     if verdict in verdicts:
@@ -79,9 +87,12 @@ def _verdict(groups: Mapping[str, Mapping[str, Any]]) -> str:
     return 'unknown'
   if fooled[1] < 0:
     return 'inverted'
-  if fooled[0] <= other[1]:
-    return 'random'
-  return 'distorted' if fooled[1] < noise[0] else 'as noise'
+  if fooled[1] < other[0]:
+    return 'farther'
+  unlike_other = fooled[0] > other[1]
+  if fooled[1] < noise[0]:
+    return 'distorted' if unlike_other else 'random'
+  return 'as noise' if unlike_other else 'unclear'
 
 
 def similarity_rows(report: Report, measure: str) -> list[Row]:
