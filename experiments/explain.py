@@ -1,7 +1,7 @@
 """Show why trained networks see what they see, on clean and attacked images.
 
   ./launch.sh explain --checkpoint=runs/nsl_digits/base \\
-    --attack=fgsm --epsilon=0.1 --classes=3,7 --workdir=runs/base_explained
+    --attack=fgsm --epsilon=0.1 --classes=3,8 --workdir=runs/base_explained
 
 Several checkpoints, separated by commas, are explained one after the other,
 each attacked with its own gradients.
@@ -21,15 +21,10 @@ from advjax import cli, data
 from advjax.config import check_range
 from advjax.evaluation.attack_specs import replace_bounds
 from advjax.evaluation.members import parse_attacks
-from advjax.explain import (
-  find_methods,
-  network_of,
-)
+from advjax.explain import Network, find_methods, network_of
 from advjax.fractions import parse_number
 from advjax.reporting.explained.ask import Asked, explain_network, plan
-from advjax.reporting.explained.cases import (
-  choose_classes,
-)
+from advjax.reporting.explained.cases import choose_classes
 from advjax.reporting.explained.run import Explained, write_explained
 from advjax.reporting.report import command_line, environment
 from advjax.reporting.values import accuracy_interval, attack_label, short
@@ -37,6 +32,9 @@ from advjax.training.trained import Trained, load_trained
 from advjax.training.workdir import config_to_json, prepare_workdir
 
 logger = logging.getLogger('advjax')
+
+# The methods of a network, and why others are left out.
+_Found = tuple[Sequence[str], Mapping[str, str]]
 
 
 def define_flags() -> None:
@@ -117,27 +115,12 @@ def explain(
   Raises:
     ValueError: for anything wrong, before anything is written.
   """
-  check_range('epsilon', epsilon, 0.0)
-  check_range('seed', seed, 0, integer=True)
-  for name, value in (('num_images', num_images), ('num_cases', num_cases)):
-    check_range(name, value, 1, integer=True)
-  if not checkpoints or isinstance(checkpoints, str):
-    raise ValueError(
-      f'checkpoint = {checkpoints!r}; allowed: a list of one or more'
-    )
+  _check(checkpoints, epsilon, num_images, num_cases, seed)
   attacks = parse_attacks([attack], norm=norm)
   (attack_name,) = attacks
   trained, dataset = load_trained(checkpoints, devices, data_dir)
   labels = choose_classes(dataset, classes)
-  networks = {
-    name: network_of(
-      each.model,
-      each.params,
-      each.model_state,
-      f'{name} ({each.config.model.name})',
-    )
-    for name, each in trained.items()
-  }
+  networks = _networks(trained)
   shape = dataset.test.images.shape[1:]
   example = jax.ShapeDtypeStruct((1, *shape), np.float32)
   found = {
@@ -167,16 +150,52 @@ def explain(
     seed=seed,
     devices=devices,
   )
+  explained = _explain_each(networks, found, asked)
+  report = _report(trained, dataset, explained, asked, attack, found, seed)
+  print(write_explained(path, report, explained, dataset, labels))
+  print(f'\nreport: {path / "report.html"}')
+  return report
+
+
+def _check(
+  checkpoints: Sequence[str],
+  epsilon: float,
+  num_images: int,
+  num_cases: int,
+  seed: int,
+) -> None:
+  check_range('epsilon', epsilon, 0.0)
+  check_range('seed', seed, 0, integer=True)
+  for name, value in (('num_images', num_images), ('num_cases', num_cases)):
+    check_range(name, value, 1, integer=True)
+  if not checkpoints or isinstance(checkpoints, str):
+    raise ValueError(
+      f'checkpoint = {checkpoints!r}; allowed: a list of one or more'
+    )
+
+
+def _networks(trained: Mapping[str, Trained]) -> dict[str, Network]:
+  return {
+    name: network_of(
+      each.model,
+      each.params,
+      each.model_state,
+      f'{name} ({each.config.model.name})',
+    )
+    for name, each in trained.items()
+  }
+
+
+def _explain_each(
+  networks: Mapping[str, Network], found: Mapping[str, _Found], asked: Asked
+) -> dict[str, Explained]:
   explained: dict[str, Explained] = {}
   seen: list[int] = []
   for name, network in networks.items():
     logger.info('explaining %s', name)
     explained[name] = explain_network(network, found[name][0], asked, seen)
     seen += [case.position for case in explained[name].cases]
-  report = _report(trained, dataset, explained, asked, attack, found, seed)
-  print(write_explained(path, report, explained, dataset, labels))
-  print(f'\nreport: {path / "report.html"}')
-  return report
+  return explained
 
 
 def _report(
@@ -185,30 +204,25 @@ def _report(
   explained: Mapping[str, Explained],
   asked: Asked,
   attack: str,
-  found: Mapping[str, tuple[Sequence[str], Mapping[str, str]]],
+  found: Mapping[str, _Found],
   seed: int,
 ) -> dict[str, Any]:
   """Returns the content of report.json."""
   settings = asked.attack.settings(asked.epsilon)
   name = attack_label(attack, settings)
-  count = len(asked.measured)
-  members = {}
-  for member, each in trained.items():
-    entry: dict[str, Any] = {'num_params': each.num_params}
-    stood = explained[member].right & explained[member].stood
-    for field, right in (
-      ('clean_accuracy', explained[member].right),
-      ('white_box', stood),
-    ):
-      entry[field] = float(right.mean())
-      entry[f'{field}_ci'] = list(accuracy_interval(entry[field], count))
-    entry['methods'] = list(found[member][0])
-    entry['similarity'] = explained[member].similarity
-    entry['cases'] = [
-      case.entry(f'{member}_{case.kind}_{case.row}', dataset)
-      for case in explained[member].cases
-    ]
-    members[member] = entry
+  members = {
+    member: {
+      'num_params': each.num_params,
+      **_accuracies(explained[member]),
+      'methods': list(found[member][0]),
+      'similarity': explained[member].similarity,
+      'cases': [
+        case.entry(f'{member}_{case.kind}_{case.row}', dataset)
+        for case in explained[member].cases
+      ],
+    }
+    for member, each in trained.items()
+  }
   return {
     'dataset': {
       'name': dataset.name,
@@ -216,7 +230,7 @@ def _report(
       'num_test': len(dataset.test.labels),
     },
     'seeds': [seed],
-    'num_images': count,
+    'num_images': len(asked.measured),
     'classes': list(dataset.class_names),
     'class_ids': list(dataset.class_ids),
     'attack': {
@@ -237,6 +251,19 @@ def _report(
       name: config_to_json(each.config) for name, each in trained.items()
     },
   }
+
+
+def _accuracies(explained: Explained) -> dict[str, Any]:
+  entry: dict[str, Any] = {}
+  # Every image that is right after the attack counts, as in `evaluate`: also
+  # one that was wrong before it.
+  for field, right in (
+    ('clean_accuracy', explained.right),
+    ('white_box', explained.stood),
+  ):
+    entry[field] = float(right.mean())
+    entry[f'{field}_ci'] = list(accuracy_interval(entry[field], len(right)))
+  return entry
 
 
 def main() -> None:

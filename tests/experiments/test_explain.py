@@ -13,6 +13,8 @@ from advjax import data
 from advjax.explain import METHODS
 from advjax.models.adapters import from_linen
 from advjax.reporting.explained import ask
+from advjax.reporting.explained.run import Explained
+from advjax.reporting.values import accuracy_interval
 from experiments import explain as program
 from experiments.explain import explain
 from tests.experiments.comparison import printed
@@ -193,6 +195,17 @@ def test_the_page_shows_every_case(explained):
     assert f'Images, seen by {name}' in page.text
     assert re.search(rf'{name} is right on .* % of 40 test images', text)
   assert 'cosine' in text and 'report.html' in text
+
+
+def test_white_box_counts_every_image_right_after_the_attack():
+  """Also one that was wrong before it, as evaluate counts them."""
+  right = np.array([True, True, True, False, False])
+  stood = np.array([False, True, False, True, False])
+  found = program._accuracies(
+    Explained([], {}, right, stood, np.zeros(0), np.zeros(0))
+  )
+  assert found['clean_accuracy'] == 0.6 and found['white_box'] == 0.4
+  assert found['white_box_ci'] == list(accuracy_interval(0.4, 5))
 
 
 @pytest.mark.parametrize(
