@@ -1,8 +1,8 @@
-"""Guided backpropagation for any function, by rewriting its jaxpr.
+"""Guided backpropagation, by rewriting the jaxpr of a function.
 
-Every ReLU, `max(x, 0)` however it is written, is replaced where it stands by
-one whose backward pass drops negative gradients as well; everything around it,
-loops, branches and calls, stays as it is.
+Every ReLU that is a maximum with 0 is replaced where it stands by one whose
+backward pass drops negative gradients as well; everything around it, loops,
+branches and calls, stays as it is.
 """
 
 from collections.abc import Callable, Sequence
