@@ -61,6 +61,7 @@ def network_of(
     The network; without the parts that the model does not expose.
 
   Example:
+    >>> import jax
     >>> import jax.numpy as jnp
     >>> from advjax.models import create_model
     >>> model = create_model({'name': 'logistic_regression'}, 10)
@@ -178,6 +179,7 @@ def explain(
       fit.
 
   Example:
+    >>> import jax
     >>> import jax.numpy as jnp
     >>> network = Network('linear', lambda images: images.sum((1, 2)))
     >>> images, labels = jnp.ones((1, 2, 2, 1)), jnp.array([0])
