@@ -11,7 +11,7 @@ pictures and the cost: docs/tiny_imagenet.md.
 The two networks differ in the objective alone: `base` is trained plainly,
 `adversarial` by adversarial regularization with FGSM of 4/255. Both see flipped
 and shifted images in other colours, and are asked about noises, blurs, weather
-and pasted objects that they did not see.
+and pasted objects, of which the report marks what training has shown them.
 
 Variants: the name of a family, `resnet18`, `resnet34`, `resnet50`,
 `preact_resnet18`, `wide_resnet28_10`, `wide_resnet34_10`, `resnext29`,
@@ -42,9 +42,9 @@ def _keras(architecture: str) -> dict[str, Any]:
   return {'name': 'keras', 'architecture': architecture, 'weights': 'imagenet'}
 
 
-# Family -> its network, batch size and learning rate. Those from scratch were
-# chosen by small_resnet's curves and halved with the networks' size, those that
-# are fine-tuned are a tenth; of all, small_resnet alone was tried with others.
+# Family -> its network, batch size and learning rate. Those of small_resnet have
+# been tried; the others are usual values for training from scratch, a tenth of
+# the rate for fine-tuning, smaller where the network is large.
 FAMILIES: dict[str, tuple[dict[str, Any], int, float]] = {
   'small_resnet': (_SMALL, 64, 0.1),
   'resnet18': (_residual('resnet18'), 64, 0.05),
