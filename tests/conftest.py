@@ -34,7 +34,6 @@ OPTIMIZED = (
   'evaluation/test_linear.py',
   'evaluation/test_reference_flags.py',
   'experiments/test_goodfellow.py',
-  'experiments/test_sweep.py',
   'training/test_at_once.py',
   'training/test_objectives*.py',
   'training/test_step.py',

@@ -37,6 +37,7 @@ OTHER_GRID = (
 def config(**changes):
   """A run of seconds on the digits."""
   result = load(FOLDER / 'digits.py', 'fgsm_at-smoke')
+  result.dataset.classes = (3, 7)
   result.model = {'name': 'mlp', 'hidden_units': (16,)}
   result.evaluation.attacks = ('fgsm', 'bim-2')
   result.evaluation.epsilons = (0.0, 0.1)
@@ -47,19 +48,18 @@ def config(**changes):
 
 
 def linear_config(**changes):
-  """Less to compile."""
+  """Less to compile; on one device for the same reason."""
   result = config(model={'name': 'logistic_regression'}, **changes)
   result.evaluation.attacks = ('fgsm',)
   return result
 
 
-def swept(text, workdir, base=None, **options):
+def swept(text, workdir, base=None, num_devices=2, **options):
   """Returns the report of a sweep and what it prints."""
   base = base or config()
+  devices = jax.devices()[:num_devices]
   with contextlib.redirect_stdout(io.StringIO()) as out:
-    report = sweep(
-      base, parse_sweep(text, base), workdir, jax.devices(), **options
-    )
+    report = sweep(base, parse_sweep(text, base), workdir, devices, **options)
   return report, out.getvalue()
 
 
@@ -198,23 +198,23 @@ def watched(monkeypatch):
 def test_shards_share_a_folder(no_pages, tmp_path, monkeypatch):
   trained = watched(monkeypatch)
   text, base = 'hparams.epsilon=0.05,0.1,0.2', linear_config()
-  first, _ = swept(text, tmp_path, base, shard='0/2')
+  first, _ = swept(text, tmp_path, base, 1, shard='0/2')
   assert trained == ['epsilon=0.05', 'epsilon=0.2']
   assert [row['hparams.epsilon'] for row in first['rows']] == [0.05, 0.2]
   assert first['pending'] == ['epsilon=0.1']
-  second, _ = swept(text, tmp_path, base, shard='1/2')
+  second, _ = swept(text, tmp_path, base, 1, shard='1/2')
   assert trained[2:] == ['epsilon=0.1']
   assert second['pending'] == []
   assert [row['hparams.epsilon'] for row in second['rows']] == [0.05, 0.1, 0.2]
   assert sorted(second['groups'][0]['chunks']) == [1, 2]
   # One with more values trains the new ones.
-  more, _ = swept(text.replace('0.2', '0.2,0.3'), tmp_path, base)
+  more, _ = swept(text.replace('0.2', '0.2,0.3'), tmp_path, base, 1)
   assert trained[3:] == ['epsilon=0.3']
   assert more['rows'][:3] == second['rows']
   # As after a kill between the attacks on two members.
   lost = tmp_path / first['rows'][1]['folder'] / 'result.json'
   lost.unlink()
-  again, _ = swept(text, tmp_path, base)
+  again, _ = swept(text, tmp_path, base, 1)
   assert trained[4:] == ['epsilon=0.2']
   assert again['rows'] == second['rows']
   assert again['groups'] == second['groups']
@@ -233,7 +233,7 @@ def test_a_member_that_diverges_leaves_a_row(tmp_path):
 def test_a_member_whose_logits_are_not_finite_leaves_a_row(no_pages, tmp_path):
   """After its last update alone: the losses were finite."""
   base = linear_config(batch_size=1300)
-  report, _ = swept('hparams.learning_rate=0.01,1e38', tmp_path, base)
+  report, _ = swept('hparams.learning_rate=0.01,1e38', tmp_path, base, 1)
   done, diverged = report['rows']
   assert done['status'] == 'done'
   assert diverged['status'] == 'diverged'
@@ -264,12 +264,14 @@ def test_a_signal_stops_between_the_attacks_on_two_members(
 
 def test_a_field_that_flags_cannot_set_has_no_command(no_pages, tmp_path):
   base = load(FOLDER / 'digits.py', 'standard-smoke')
+  base.dataset.classes = (3, 7)
   base.model = {'name': 'logistic_regression'}
   base.evaluation.attacks = ('fgsm',)
   report, _ = swept(
     'objective.name=fgsm_at;zip(hparams.epsilon=0.1;hparams.step_size=0.1)',
     tmp_path,
     base,
+    1,
   )
   assert report['rows'][0]['command'] is None
   assert report['rows'][0]['status'] == 'done'
@@ -294,12 +296,14 @@ def test_a_wrong_sweep_is_refused_before_anything_runs(text, named, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
-COMBINATIONS = 'optimizer.name=adam,sgd;zip(hparams.epsilon=0.05,1/10;seed=0,1)'
+COMBINATIONS = (
+  'optimizer.name=adam,sgd;zip(hparams.learning_rate=0.05,1/10;seed=0,1)'
+)
 COMMAND = [
   sys.executable,
   '-m',
   'experiments.sweep',
-  '--config=configs/digits.py:fgsm_at-smoke',
+  '--config=configs/digits.py:standard-smoke',
   '--config.model.name=logistic_regression',
   '--config.evaluation.attacks=fgsm',
   f'--sweep={COMBINATIONS}',
@@ -334,7 +338,7 @@ def test_a_killed_sweep_repeats_no_finished_group(no_pages, tmp_path, caplog):
     }
 
   before = finished()
-  base = load(FOLDER / 'digits.py', 'fgsm_at-smoke')
+  base = load(FOLDER / 'digits.py', 'standard-smoke')
   base.model.name = 'logistic_regression'
   base.evaluation.attacks = ('fgsm',)
   with caplog.at_level(logging.INFO):

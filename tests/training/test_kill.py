@@ -24,7 +24,14 @@ def run_and_kill(tmp_path, moments):
   process = subprocess.run(
     [sys.executable, '-m', 'tests.training.killed_runs'],
     cwd=ROOT,
-    env={**os.environ, 'PYTHONUNBUFFERED': '1'},
+    env={
+      **os.environ,
+      'PYTHONUNBUFFERED': '1',
+      # What one run has compiled the next one finds.
+      'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache'),
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+      'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+    },
     input=json.dumps(runs),
     capture_output=True,
     text=True,
