@@ -300,6 +300,8 @@ def conv_then_max_pool(window: Sequence[int]) -> Callable[..., Array]:
     def cpu(lhs: Array, rhs: Array) -> Array:
       return _in_parts(lambda part: whole(part, rhs), lhs)
 
+    if not _part_size(len(lhs)):  # Two branches of the same would be traced.
+      return whole(lhs, rhs)
     return lax.platform_dependent(lhs, rhs, cpu=cpu, default=whole)
 
   return convolve
@@ -307,13 +309,18 @@ def conv_then_max_pool(window: Sequence[int]) -> Callable[..., Array]:
 
 def _in_parts(function: Callable[[Array], Array], images: Array) -> Array:
   """Applies it to a few rows at a time, whose patches stay in the caches."""
-  batch = len(images)
-  sizes = [size for size in _ROWS_AT_ONCE if batch % size == 0]
-  if batch < _LARGE_BATCH or not sizes:
+  size = _part_size(len(images))
+  if not size:
     return function(images)
-  parts = images.reshape(-1, max(sizes), *images.shape[1:])
+  parts = images.reshape(-1, size, *images.shape[1:])
   results = lax.map(function, parts)
-  return results.reshape(batch, *results.shape[2:])
+  return results.reshape(len(images), *results.shape[2:])
+
+
+def _part_size(batch: int) -> int:
+  """Returns the rows of a part, or 0 for batches that stay whole."""
+  sizes = [size for size in _ROWS_AT_ONCE if batch % size == 0]
+  return max(sizes, default=0) if batch >= _LARGE_BATCH else 0
 
 
 def _explicit_pads(

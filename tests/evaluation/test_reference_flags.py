@@ -32,16 +32,13 @@ def robust(norm, name):
   return result.robust
 
 
-def each_attack():
-  """All attacks in linf, and in l2 the one that is strongest per second."""
-  for norm in ('linf', 'l2'):
-    for name in network.ATTACKS:
-      quick = norm == 'linf' or name == 'apgd-t'
-      marks = () if quick else pytest.mark.slow
-      yield pytest.param(norm, name, marks=marks)
+each_norm = pytest.mark.parametrize(
+  'norm', ['linf', pytest.param('l2', marks=pytest.mark.slow)]
+)
 
 
-@pytest.mark.parametrize(('norm', 'name'), list(each_attack()))
+@each_norm
+@pytest.mark.parametrize('name', network.ATTACKS)
 def test_no_attack_leaves_more_than_the_weakest_seed_and_one(norm, name):
   flags = REFERENCE.robust[norm][name]
   assert flags.shape == (3, 64)
@@ -53,9 +50,7 @@ def test_no_attack_leaves_more_than_the_weakest_seed_and_one(norm, name):
   assert (~found & REFERENCE.robust[norm]['autoattack'].all(0)).sum() <= 1
 
 
-@pytest.mark.parametrize(
-  'norm', ['linf', pytest.param('l2', marks=pytest.mark.slow)]
-)
+@each_norm
 def test_the_four_together_leave_no_more_than_the_reference_and_one(norm):
   found = np.all([robust(norm, name) for name in network.ATTACKS], axis=0)
   assert found.sum() <= REFERENCE.robust[norm]['autoattack'].sum(1).max() + 1
