@@ -161,7 +161,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
   config.evaluation.epsilon = 4 / 255
   config.evaluation.epsilons = (1 / 255, 2 / 255, 4 / 255, 8 / 255)
   config.evaluation.attacks = ('fgsm', 'pgd-20')
-  config.evaluation.batch_size = 100
+  config.evaluation.batch_size = 128
   config.evaluation.top_k = 5
   config.evaluation.shifts = ('noise', 'corruptions', 'pasted_objects')
   for field, value in _family(

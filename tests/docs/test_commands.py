@@ -69,7 +69,7 @@ def write_own_folder(path):
   """The same as a folder of images, all alike."""
   for label in range(10):
     (path / str(label)).mkdir(parents=True)
-    for number in range(20):
+    for number in range(60):
       image = path / str(label) / f'{number}.png'
       Image.new('RGB', (64, 64)).save(image)
 
