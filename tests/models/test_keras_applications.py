@@ -231,6 +231,8 @@ def test_stages_are_the_resolutions_and_the_head(name):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', COUNTS)
 def test_gradient_of_an_image(name, monkeypatch, optimized):
+  if name == 'EfficientNetB6':
+    pytest.skip('XLA asks for 27 GB at once to compute it in float64 on a CPU')
   # On JAX Keras takes float32 for float64, in BatchNorm for one.
   monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, 'float64', 'float64')
   with jax.enable_x64(True):
