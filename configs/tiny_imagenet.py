@@ -43,8 +43,8 @@ def _keras(architecture: str) -> dict[str, Any]:
 
 
 # Family -> its network, batch size and learning rate. Those of small_resnet
-# have been tried; the others are usual values for training from scratch, a tenth
-# of the rate for fine-tuning, smaller where the network is large.
+# have been tried; the others are usual values for training from scratch, a
+# tenth of the rate for fine-tuning, smaller where the network is large.
 FAMILIES: dict[str, tuple[dict[str, Any], int, float]] = {
   'small_resnet': (_SMALL, 64, 0.1),
   'resnet18': (_residual('resnet18'), 64, 0.05),
