@@ -176,6 +176,29 @@ def shrink_to_smoke(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
   return config
 
 
+def member_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+  """Returns the members of a comparison.
+
+  Args:
+    config: A config with `members`, a tuple of names; several in one, between
+      commas, are what a flag such as --config.members=one,other gives.
+
+  Returns:
+    Their names.
+
+  Raises:
+    ValueError: if a name is there twice.
+
+  Example:
+    >>> member_names({'members': ('base,robust',)})
+    ('base', 'robust')
+  """
+  names = tuple(name for text in config['members'] for name in text.split(','))
+  if len(set(names)) < len(names):
+    raise ValueError(f'members = {names}; allowed: each member once')
+  return names
+
+
 def member_config(
   config: config_dict.ConfigDict, name: str
 ) -> config_dict.ConfigDict:
@@ -202,7 +225,7 @@ def member_config(
     >>> sorted(member_config(config, 'robust').hparams)
     ['epsilon', 'learning_rate']
   """
-  choose('member', name, config.members)
+  choose('member', name, member_names(config))
   choose(
     'section for member', name, [key for key in config if key != 'members']
   )

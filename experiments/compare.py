@@ -11,7 +11,12 @@ from absl import flags
 from ml_collections import config_dict
 
 from advjax import cli, data
-from advjax.config import check_range, member_config, seed_configs
+from advjax.config import (
+  check_range,
+  member_config,
+  member_names,
+  seed_configs,
+)
 from advjax.config_checks import check_config
 from advjax.evaluation.attack_specs import AnyAttack
 from advjax.evaluation.members import (
@@ -275,17 +280,15 @@ def compare(
       'the config has no members to compare; compare takes a config such as '
       "configs/nsl_digits.py, a config of one network belongs to 'train'"
     )
+  names = member_names(config)
   by_seed = seed_configs(config).values()
   return run_members(
-    {
-      name: [member_config(each, name) for each in by_seed]
-      for name in config.members
-    },
-    {name: workdir / name for name in config.members},
+    {name: [member_config(each, name) for each in by_seed] for name in names},
+    {name: workdir / name for name in names},
     config,
     workdir,
     devices,
-    title=' against '.join(config.members),
+    title=' against '.join(names),
     print_model=print_model,
   )
 

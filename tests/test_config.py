@@ -13,6 +13,7 @@ from advjax.config import (
   choose,
   default_config,
   member_config,
+  member_names,
 )
 from advjax.config_checks import check_config
 from advjax.fractions import expand_fractions, parse_number
@@ -229,3 +230,20 @@ def test_smoke_keeps_what_it_does_not_cut():
   assert config.num_epochs == 1
   assert config.batch_size == 7
   check_config(member_config(config, 'robust'))
+
+
+@pytest.mark.parametrize(
+  ('members', 'expected'),
+  [
+    (('a', 'b'), ('a', 'b')),
+    (('a,b',), ('a', 'b')),
+    (('a',), ('a',)),
+  ],
+)
+def test_members_may_be_chosen_by_a_flag(members, expected):
+  assert member_names({'members': members}) == expected
+
+
+def test_a_member_that_is_named_twice():
+  with pytest.raises(ValueError, match='allowed: each member once'):
+    member_names({'members': ('a', 'a')})
