@@ -34,10 +34,8 @@ OPTIMIZED = (
   'evaluation/test_linear.py',
   'evaluation/test_reference_flags.py',
   'experiments/test_goodfellow.py',
-  'training/test_at_once.py',
   'training/test_objectives*.py',
   'training/test_step.py',
-  'training/test_sweep.py',
 )
 
 
