@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from advjax.models.patches import grouped_product, windows
+from advjax.models.patches import grouped_product, matmul, windows
 
 Padding = str | Sequence[tuple[int, int]]
 
@@ -125,10 +125,10 @@ def conv_by_matmul(
   patches = jnp.concatenate(parts, axis=-1)
   # In two dimensions: for the kernel's gradient of an array of four, XLA
   # copies the outputs' gradient transposed first (a fifth of a step).
-  product = jnp.matmul(
+  product = matmul(
     patches.reshape(-1, patches.shape[-1]),
     kernel.reshape(-1, kernel.shape[-1]),
-    precision=precision,
+    precision,
   )
   return product.reshape(*patches.shape[:-1], kernel.shape[-1])
 

@@ -1,8 +1,10 @@
-"""The patches of images under a window, and products of groups of them."""
+"""The patches of images under a window, and their products with kernels."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -41,6 +43,42 @@ def windows(
     )
     for i, j in itertools.product(range(window[0]), range(window[1]))
   ]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def matmul(
+  patches: Array, kernel: Array, precision: lax.PrecisionLike = None
+) -> Array:
+  """`patches @ kernel`, whose kernel gradient XLA's CPU multiplies faster.
+
+  The gradient of a kernel `[K, N]` is a product over the many rows of both
+  factors. Its narrow factor has to come first: for 3,200 rows, K = 288 and
+  N = 64, `(gradient.T @ patches).T` takes 0.6 times as long as
+  `patches.T @ gradient`, which is what XLA makes of either unless a barrier
+  stands before the last transpose. The rule is a formula of differentiable
+  operations, so that derivatives of any order and direction work.
+  """
+  return jnp.matmul(patches, kernel, precision=precision)
+
+
+@matmul.defjvp
+def _matmul_jvp(
+  precision: lax.PrecisionLike,
+  primals: tuple[Array, Array],
+  tangents: tuple[Array, Array],
+) -> tuple[Array, Array]:
+  (patches, kernel), (patches_dot, kernel_dot) = primals, tangents
+  product = matmul(patches, kernel, precision)
+  by_patches = matmul(patches_dot, kernel, precision)
+  if kernel.shape[0] <= kernel.shape[1]:
+    return product, by_patches + matmul(patches, kernel_dot, precision)
+  by_kernel = lax.dot_general(
+    lax.optimization_barrier(kernel_dot.T),
+    patches,
+    (((1,), (1,)), ((), ())),
+    precision=precision,
+  )
+  return product, by_patches + by_kernel.T
 
 
 def grouped_product(
