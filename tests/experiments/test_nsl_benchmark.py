@@ -23,8 +23,8 @@ from experiments.benchmarks.nsl import (
   training as nsl_training,
 )
 from experiments.benchmarks.nsl.cases import Case
-from experiments.benchmarks.nsl.venv import PEER
 from experiments.benchmarks.nsl.verdicts import failures
+from experiments.benchmarks.peers.nsl import PEER
 from tests import reference
 
 CASES = nsl_cases.adversarial_cases() + nsl_cases.virtual_cases()

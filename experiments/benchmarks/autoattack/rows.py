@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.benchmarks.nsl.table import markdown
+from experiments.benchmarks.tables import markdown
 
 # (norm, attack) -> which images stand it, bool [N], and the seconds it took.
 RunAttack = Callable[[str, str], tuple[np.ndarray, float]]

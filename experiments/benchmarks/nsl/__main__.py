@@ -23,7 +23,7 @@ import logging
 import pathlib
 import runpy
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,10 +32,8 @@ from absl import flags
 
 from advjax import cli, data
 from advjax.config import check_range
-from advjax.data.array_cache import default_root
 from advjax.files import write_json
 from advjax.reporting.report import environment
-from experiments.benchmarks import peer_venv
 from experiments.benchmarks.nsl import (
   cases as nsl_cases,
 )
@@ -48,8 +46,10 @@ from experiments.benchmarks.nsl import (
 from experiments.benchmarks.nsl import (
   training as nsl_training,
 )
-from experiments.benchmarks.nsl.venv import PEER
 from experiments.benchmarks.nsl.verdicts import TOLERANCE, failures
+from experiments.benchmarks.peers import process, venv
+from experiments.benchmarks.peers.nsl import PEER
+from experiments.benchmarks.peers.process import RunJob
 
 logger = logging.getLogger('advjax')
 
@@ -87,8 +87,6 @@ _PARITY_ONLY = flags.DEFINE_bool('parity_only', False, 'Leave training out.')
 _TRAIN_ONLY = flags.DEFINE_bool('train_only', False, 'Leave parity out.')
 flags.mark_flags_as_mutual_exclusive(['data_dir', 'npz'])
 flags.mark_bool_flags_as_mutual_exclusive(['parity_only', 'train_only'])
-
-RunJob = Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], dict[str, Any]]
 
 
 def compare(
@@ -221,15 +219,12 @@ def main() -> None:
       "TensorFlow's CPU build here: times would say nothing; give "
       '--platform=cpu, or --parity_only'
     )
-  venv = default_root().parent / 'nsl_venv'
-  if _VENV.value:
-    venv = pathlib.Path(_VENV.value)
-  interpreter = peer_venv.prepare(PEER, venv.absolute(), _PYTHON.value)
+  interpreter = venv.prepare(PEER, _VENV.value, _PYTHON.value)
 
   def run_job(
     job: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
   ) -> dict[str, Any]:
-    return peer_venv.run_job(PEER, interpreter, job, arrays)
+    return process.run_job(PEER, interpreter, job, arrays)
 
   workdir.mkdir(parents=True, exist_ok=True)
   failed = []

@@ -10,12 +10,12 @@ from experiments.benchmarks.nsl.cases import Case
 from experiments.benchmarks.nsl.table import (
   difference,
   gradient_at,
-  markdown,
   over,
   perturbation_difference,
   tree_difference,
 )
 from experiments.benchmarks.nsl.verdicts import TOLERANCE, judge
+from experiments.benchmarks.tables import markdown
 
 # The second is judged by the first too.
 DTYPES = ('float64', 'float32')

@@ -9,7 +9,7 @@ import pathlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,14 +29,13 @@ from advjax.training.setup import (
 )
 from advjax.training.workdir import prepare_workdir
 from advjax.types import LogitsFn
-from experiments.benchmarks.nsl.table import markdown, mean_and_std
+from experiments.benchmarks.peers.process import RunJob
+from experiments.benchmarks.tables import markdown, mean_and_std
 
 logger = logging.getLogger('advjax')
 
 MEMBERS = ('base', 'adversarial')
 LIBRARIES = ('NSL', 'advjax')
-# peer_venv.run_job, its peer and interpreter given.
-RunJob = Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], dict[str, Any]]
 
 _ACCURACIES = {
   'base_clean': 'base: clean',

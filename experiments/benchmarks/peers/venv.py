@@ -1,17 +1,14 @@
-"""A venv of its own for a library to compare with, and jobs run in it."""
+"""A venv of its own for a library to compare with."""
 
-import json
 import logging
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
+from advjax.data.array_cache import default_root
 
 logger = logging.getLogger('advjax')
 
@@ -23,15 +20,16 @@ class Peer(NamedTuple):
 
   Attributes:
     name: For messages.
+    folder: Of its venv in the user's cache folder, if no other is named.
     module: What its side of the comparison imports.
     packages: What pip installs.
     bare_packages: What pip installs besides, without what it asks for.
     pythons: Versions of Python that all of it has wheels for, best first.
-    main: Its side: `main FOLDER` reads FOLDER/job.json and FOLDER/arrays.npz
-      and writes FOLDER/out.npz.
+    main: Its side, a program that calls `sides/serve.py`.
   """
 
   name: str
+  folder: str
   module: str
   packages: tuple[str, ...]
   pythons: tuple[str, ...]
@@ -82,12 +80,13 @@ def find_python(peer: Peer, python: str | None) -> str:
   )
 
 
-def prepare(peer: Peer, venv: pathlib.Path, python: str | None) -> pathlib.Path:
+def prepare(peer: Peer, folder: str | None, python: str | None) -> pathlib.Path:
   """Returns the Python of a peer's venv, which is made if it is not there.
 
   Args:
     peer: The peer.
-    venv: Its folder.
+    folder: Where its venv is or goes; None: `peer.folder` in the user's cache
+      folder.
     python: See `find_python`.
 
   Returns:
@@ -98,6 +97,8 @@ def prepare(peer: Peer, venv: pathlib.Path, python: str | None) -> pathlib.Path:
       that will do, or if the packages cannot be installed. A venv that was
       not there before is removed then.
   """
+  default = default_root().parent / peer.folder
+  venv = pathlib.Path(folder).absolute() if folder else default
   interpreter = venv / 'bin' / 'python'
   if venv.exists() and not (venv / 'pyvenv.cfg').is_file():
     raise ValueError(f"--venv: '{venv}' is there and is no venv")
@@ -138,42 +139,3 @@ def _run(command: list[str], what: str) -> None:
     lines = [line for line in result.stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith('ERROR')] or lines[-3:]
     raise ValueError(f'--venv: {what}: {" / ".join(errors)}')
-
-
-def run_job(
-  peer: Peer,
-  interpreter: pathlib.Path,
-  job: Mapping[str, Any],
-  arrays: Mapping[str, np.ndarray],
-) -> dict[str, np.ndarray]:
-  """Runs a job of a peer's side and returns the arrays it leaves.
-
-  Args:
-    peer: The peer.
-    interpreter: From `prepare`.
-    job: JSON; `task` says what to do.
-    arrays: What the task starts from.
-
-  Returns:
-    Its results by name.
-
-  Raises:
-    RuntimeError: if it fails, with the end of what it says.
-  """
-  with tempfile.TemporaryDirectory() as name:
-    folder = pathlib.Path(name)
-    (folder / 'job.json').write_text(json.dumps(job))
-    np.savez(folder / 'arrays.npz', **dict[str, Any](arrays))
-    result = subprocess.run(
-      [str(interpreter), str(peer.main), name],
-      capture_output=True,
-      text=True,
-      env=environment(),
-    )
-    if result.returncode:
-      tail = '\n'.join(result.stderr.splitlines()[-20:])
-      raise RuntimeError(
-        f'the side of {peer.name} failed at {job["task"]!r}:\n{tail}'
-      )
-    with np.load(folder / 'out.npz') as file:
-      return dict(file)

@@ -1,19 +1,7 @@
-"""The side of torchattacks in the comparison with it.
-
-  python main.py FOLDER
-
-runs in a venv with PyTorch and torchattacks, and neither imports nor needs
-anything of this project: it reads FOLDER/job.json and FOLDER/arrays.npz, does
-what the job's `task` says and writes FOLDER/out.npz.
-`experiments/benchmarks/autoattack` starts it. No test runs it, since PyTorch is
-not among this project's dependencies.
-"""
+"""The four attacks of AutoAttack by torchattacks, and who stands them."""
 
 from __future__ import annotations
 
-import json
-import pathlib
-import sys
 import time
 from typing import Any
 
@@ -117,42 +105,6 @@ def run_flags(job: dict[str, Any], arrays: Arrays) -> Arrays:
   }
 
 
-def run_bim(job: dict[str, Any], arrays: Arrays) -> Arrays:
-  """BIM again and again, in seconds, the first to warm up."""
-  network = Network(arrays).eval()
-  images, labels = tensors(arrays)
-  attack = torchattacks.BIM(
-    network,
-    eps=job['epsilon'],
-    alpha=job['step_size'],
-    steps=job['num_steps'],
-  )
-  seconds = []
-  for _ in range(job['rounds'] + 1):
-    start = time.perf_counter()
-    perturbed = attack(images, labels)
-    seconds.append(time.perf_counter() - start)
-  with torch.no_grad():
-    right = network(perturbed).argmax(1) == labels
-  return {'seconds': np.asarray(seconds[1:]), 'robust': right.numpy()}
-
-
 def tensors(arrays: Arrays) -> tuple[torch.Tensor, torch.Tensor]:
   images = torch.from_numpy(arrays['images']).permute(0, 3, 1, 2).contiguous()
   return images, torch.from_numpy(arrays['labels']).long()
-
-
-def main() -> None:
-  folder = pathlib.Path(sys.argv[1])
-  job = json.loads((folder / 'job.json').read_text())
-  with np.load(folder / 'arrays.npz') as file:
-    arrays = dict(file)
-  torch.set_num_threads(job['threads'])
-  out = {'flags': run_flags, 'bim': run_bim}[job['task']](job, arrays)
-  version = f'PyTorch {torch.__version__}, torchattacks'
-  out['versions'] = np.asarray(f'{version} {torchattacks.__version__}')
-  np.savez(folder / 'out.npz', **out)
-
-
-if __name__ == '__main__':
-  main()

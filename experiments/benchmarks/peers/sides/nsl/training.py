@@ -11,17 +11,25 @@ import tensorflow as tf
 from network import Arrays, build, loss_fn, name_of, set_weights
 
 
-class _FirstStep(tf.keras.callbacks.Callback):
-  """Notes when the first step, whose tracing takes seconds, is done."""
+class FirstBatch(tf.keras.callbacks.Callback):
+  """Notes when the first batch, whose tracing takes seconds, is done.
+
+  Attributes:
+    end: When that was.
+    seconds: From there to the end of training.
+  """
 
   def __init__(self) -> None:
     super().__init__()
     self._supports_tf_logs = True  # Else every step would wait for its logs.
-    self.end = 0.0
+    self.end = self.seconds = 0.0
 
   def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
     if not self.end:
       self.end = time.perf_counter()
+
+  def on_train_end(self, logs: Any = None) -> None:
+    self.seconds = time.perf_counter() - self.end
 
 
 def to_dictionary(image: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -66,7 +74,7 @@ def run_train(job: dict[str, Any], arrays: Arrays) -> Arrays:
   else:
     trained = adversarial_wrapper(model, job)
     data = data.map(to_dictionary)
-  first = _FirstStep()
+  first = FirstBatch()
   start = time.perf_counter()
   history = trained.fit(
     data, epochs=job['num_epochs'], verbose=0, callbacks=[first]

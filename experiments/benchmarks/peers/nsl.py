@@ -2,10 +2,11 @@
 
 import pathlib
 
-from experiments.benchmarks.peer_venv import Peer
+from experiments.benchmarks.peers.venv import Peer
 
 PEER = Peer(
   name='neural-structured-learning',
+  folder='nsl_venv',
   module='neural_structured_learning',
   packages=(
     'tensorflow-cpu==2.15.1',
@@ -14,5 +15,5 @@ PEER = Peer(
   ),
   # TensorFlow 2.15 has wheels up to 3.11, and its side is written for 3.10.
   pythons=('3.11', '3.10'),
-  main=pathlib.Path(__file__).parent / 'peer' / 'main.py',
+  main=pathlib.Path(__file__).parent / 'sides' / 'nsl' / 'main.py',
 )

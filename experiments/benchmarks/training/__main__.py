@@ -1,0 +1,165 @@
+"""Compare training steps with Keras, NSL and PyTorch, and with the floor.
+
+  python -m experiments.benchmarks.training --workdir=runs/training_steps \\
+    --data_dir=DIR
+
+from the project's folder, with the Python of .venv. Every library runs in a
+venv of its own, which the first call makes (some minutes), in a process that
+stays; same network, same first weights, same MNIST images, same batch size,
+same number of CPU cores. All variants take turns, round after round: ours
+runs the compiled loop that `train` runs, Keras and NSL model.fit after its
+first batch, PyTorch a plain loop over images in memory. The table has medians
+and quartiles, and the floor: operations over the measured rate of matrix
+products, or bytes over that of copies, whichever takes longer.
+"""
+
+import contextlib
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from absl import flags
+
+from advjax import cli, data
+from advjax.config import check_range, choose
+from advjax.files import write_json
+from advjax.reporting.report import environment
+from experiments.benchmarks import floor
+from experiments.benchmarks.peers import nsl as nsl_peer
+from experiments.benchmarks.peers import process, torch, venv
+from experiments.benchmarks.training import rows, sides
+from experiments.benchmarks.training.work import least_work
+from experiments.benchmarks.turns import in_turns
+
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Folder for training_steps.json.', required=True
+)
+_DATA_DIR = flags.DEFINE_string(
+  'data_dir', None, 'Sets of TensorFlow Datasets, with mnist.'
+)
+_OBJECTIVES = flags.DEFINE_list(
+  'objectives', list(sides.OBJECTIVES), 'Which.'
+)
+_BATCH_SIZES = flags.DEFINE_list('batch_sizes', ['32', '128'], 'Which.')
+_PEERS = flags.DEFINE_list('peers', ['keras', 'torch'], 'Whom to compare with.')
+_ROUNDS = flags.DEFINE_integer('rounds', 9, 'Rounds of which the median is.')
+_STEPS = flags.DEFINE_integer('steps', 64, 'Steps of each in a round.')
+_COMPILED = flags.DEFINE_bool('compiled', True, 'torch.compile as well.')
+_NSL_VENV = flags.DEFINE_string(
+  'nsl_venv', None, "NSL's venv; default: nsl_venv in the user's cache folder."
+)
+_TORCH_VENV = flags.DEFINE_string(
+  'torch_venv', None, "PyTorch's; default: torch_venv in the user's cache."
+)
+
+
+def measure(
+  dataset: data.Dataset,
+  devices: Sequence[jax.Device],
+  run_jobs: Mapping[str, process.RunJob],
+  objectives: Sequence[str],
+  batch_sizes: Sequence[int],
+  *,
+  steps: int,
+  rounds: int,
+  compiled: bool = True,
+) -> dict[str, Any]:
+  """Measures everything.
+
+  Args:
+    dataset: Images of 28 x 28 x 1 in 10 classes.
+    devices: Ours.
+    run_jobs: 'keras' and 'torch', or fewer, from `process.started`.
+    objectives: Of sides.OBJECTIVES.
+    batch_sizes: Which.
+    steps: Of each variant in a round.
+    rounds: How many.
+    compiled: Whether torch.compile is tried too.
+
+  Returns:
+    What training_steps.json holds.
+  """
+  rates = floor.measure_rates(devices)
+  found: list[dict[str, Any]] = []
+  tables = {'keras': sides.KERAS, 'torch': sides.TORCH}
+  for objective in objectives:
+    for batch_size in batch_sizes:
+      training = sides.our_training(objective, batch_size, dataset, devices)
+      arrays = sides.peer_arrays(training)
+      variants = {rows.OURS: sides.our_steps(training, steps)}
+      for peer, run_job in run_jobs.items():
+        for name, options in tables[peer][objective].items():
+          if options.get('compile') and not compiled:
+            continue
+          variants[name] = sides.their_steps(
+            run_job, name, options, objective, batch_size, steps, arrays
+          )
+      found += rows.make_rows(
+        in_turns(variants, rounds),
+        objective,
+        batch_size,
+        least_work(objective, batch_size, sides.ATTACK_STEPS),
+        rates,
+      )
+      print(rows.table(found[-len(variants) - 1 :]), flush=True)
+  return {'rows': found, 'rates': rates._asdict(), 'steps': steps}
+
+
+def main() -> None:
+  objectives = [
+    choose('--objectives:', name, sides.OBJECTIVES)
+    for name in _OBJECTIVES.value
+  ]
+  peers = [
+    choose('--peers:', name, ('keras', 'torch')) for name in _PEERS.value
+  ]
+  batch_sizes = []
+  for text in _BATCH_SIZES.value:
+    if not text.isdigit() or not 1 <= int(text) <= 1024:
+      raise ValueError(f'--batch_sizes: {text!r}; allowed: 1 to 1024')
+    batch_sizes.append(int(text))
+  check_range('rounds', _ROUNDS.value, 1, integer=True)
+  most = 60000 // max(batch_sizes)
+  check_range('steps', _STEPS.value, 1, most, integer=True)
+  dataset = data.load(
+    {'name': 'tfds', 'builder': 'mnist', 'data_dir': _DATA_DIR.value}
+  )
+  devices = cli.devices_from_flags()
+  if devices[0].platform != 'cpu' and peers:
+    raise ValueError(
+      f'--platform: the devices are {devices[0].platform}, but Keras and '
+      'PyTorch run on the CPU here; give --platform=cpu, or --peers='
+    )
+  workdir = pathlib.Path(_WORKDIR.value)
+  known = {
+    'keras': (nsl_peer.PEER, _NSL_VENV.value),
+    'torch': (torch.PEER, _TORCH_VENV.value),
+  }
+  pythons = {
+    name: venv.prepare(*known[name], None) for name in peers
+  }
+  workdir.mkdir(parents=True, exist_ok=True)
+  with contextlib.ExitStack() as stack:
+    run_jobs = {
+      name: stack.enter_context(process.started(known[name][0], python))
+      for name, python in pythons.items()
+    }
+    result = measure(
+      dataset,
+      devices,
+      run_jobs,
+      objectives,
+      batch_sizes,
+      steps=_STEPS.value,
+      rounds=_ROUNDS.value,
+      compiled=_COMPILED.value,
+    )
+  print(f'\n{rows.table(result["rows"])}')
+  result['environment'] = environment(devices)
+  write_json(workdir / 'training_steps.json', result)
+  print(f'\nwritten: {workdir / "training_steps.json"}')
+
+
+if __name__ == '__main__':
+  cli.run(main)
