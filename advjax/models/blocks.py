@@ -201,6 +201,39 @@ class PreActivationBlock(nn.Module):
     )
 
 
+class PoolingBlock(nn.Module):
+  """A convolution and max-pooling, or two convolutions around a shortcut.
+
+  With a stride, a 3 x 3 convolution `conv_1`, a max-pool of the stride's size,
+  norm and ReLU; with stride 1, images + ReLU(norm(conv(...))) of two 3 x 3
+  convolutions. The blocks of Page's ResNet-9 (2018, "How to train your
+  ResNet"), with the pool before the norm, which then sees a quarter of the
+  numbers.
+
+  Attributes:
+    width: Channels; with stride 1 those of the images.
+    stride: 1, or a divisor of the images' height and width.
+    style: Common to the network.
+  """
+
+  width: int
+  stride: int
+  style: Style
+
+  @nn.compact
+  def __call__(self, images: Array, train: bool) -> Array:
+    style = self.style
+    hidden = convolve(images, self.width, 3, 1, style, name='conv_1')
+    if self.stride > 1:
+      # On all platforms: XLA's own gradient of a pool is a scatter on GPUs.
+      hidden = layers.max_pool_by_blocks(hidden, (self.stride, self.stride))
+    hidden = nn.relu(normalize(hidden, style, train, name='norm_1'))
+    if self.stride > 1:
+      return hidden
+    hidden = convolve(hidden, self.width, 3, 1, style, name='conv_2')
+    return images + nn.relu(normalize(hidden, style, train, name='norm_2'))
+
+
 def _shortcut(
   images: Array, hidden: Array, stride: int, style: Style, train: bool
 ) -> Array:

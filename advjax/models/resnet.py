@@ -18,6 +18,7 @@ from advjax.models import layers
 from advjax.models.blocks import (
   BasicBlock,
   Bottleneck,
+  PoolingBlock,
   PreActivationBlock,
   Style,
   convolve,
@@ -191,6 +192,7 @@ def _wide(depth: int) -> Architecture:
 
 
 RESIDUAL_NETWORKS = {
+  'resnet9': Architecture(PoolingBlock, (2, 1, 2), (128, 256, 512), (2, 2, 2)),
   'resnet18': Architecture(BasicBlock, (2, 2, 2, 2)),
   'resnet34': Architecture(BasicBlock, (3, 4, 6, 3)),
   'resnet50': Architecture(Bottleneck, (3, 4, 6, 3)),
@@ -228,6 +230,7 @@ def residual_network(
 
   | name             |            |            | as in                        |
   |------------------|------------|------------|------------------------------|
+  | resnet9          |  6,573,130 |  7,088,680 | Page 2018, see below         |
   | resnet18         | 11,173,962 | 11,689,512 | He et al. 2015, 1512.03385   |
   | resnet34         | 21,282,122 | 21,797,672 |                              |
   | resnet50         | 23,520,842 | 25,557,032 |                              |
@@ -239,8 +242,9 @@ def residual_network(
 
   resnet18, 34, 50 and resnext50 have torchvision's layers. preact_resnet18 has
   no norm and ReLU after its last block, as in the code for CIFAR that most
-  papers on robustness use; the wide networks have both. No network has
-  dropout.
+  papers on robustness use; the wide networks have both. resnet9, made for short
+  training, pools its last maps by the mean, as all do here, not by the maximum,
+  and has a bias in its dense layer. No network has dropout.
 
   Args:
     name: A key of `RESIDUAL_NETWORKS`.

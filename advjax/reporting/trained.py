@@ -148,4 +148,6 @@ def _run_report(training: Training, result: TrainResult) -> dict[str, Any]:
 
 
 def _with_accuracy(metrics: Mapping[str, Any]) -> dict[str, Any]:
+  if 'clean_accuracy' not in metrics:  # The objective did not measure it.
+    return dict(metrics)
   return {**metrics, 'accuracy': metrics['clean_accuracy']}

@@ -19,6 +19,7 @@ The factories close over the static choices; every number comes from
 
 from advjax.training.objectives.adversarial_training import (
   fgsm_at,
+  noisy_fgsm_at,
   pgd_at,
   trades,
 )
@@ -45,6 +46,7 @@ __all__ = [
   'adversarial_regularization',
   'create_objective',
   'fgsm_at',
+  'noisy_fgsm_at',
   'pgd_at',
   'read_hparams',
   'standard',

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from advjax.config import choose
 from advjax.training.objectives.adversarial_training import (
   fgsm_at,
+  noisy_fgsm_at,
   pgd_at,
   trades,
 )
@@ -42,6 +43,7 @@ OBJECTIVES: dict[str, ObjectiveSpec] = {
     ('approx_difference',),
   ),
   'fgsm_at': ObjectiveSpec(fgsm_at, ('epsilon', 'step_size')),
+  'noisy_fgsm_at': ObjectiveSpec(noisy_fgsm_at, ('noise_size', 'step_size')),
   'pgd_at': ObjectiveSpec(pgd_at, ('epsilon', 'step_size')),
   'trades': ObjectiveSpec(trades, ('epsilon', 'step_size', 'beta')),
 }
