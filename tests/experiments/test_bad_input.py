@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 # another config's run. The workdir is {}/new where none is given.
 DIGITS = ['train', '--config=configs/digits.py:pgd_at']
 NSL = ['compare', '--config=configs/nsl_digits.py']
+TIME = ['benchmarks.time_to_robust', '--config=configs/digits.py:standard']
 EVALUATE = ['evaluate', '--checkpoint={}/other']
 
 CASES = {
@@ -216,6 +217,17 @@ CASES = {
   'member that is not there': (
     [*NSL, "--config.members=('base', 'robust')"],
     r"section for member 'robust'",
+  ),
+  'seed of a time': ([*TIME, '--seeds=0,x'], r"seeds: \['0', 'x'\]; allowed"),
+  'target of a time': ([*TIME, '--target=45'], r'target = 45.0; allowed: .* 1'),
+  'attack of a time': ([*TIME, '--attacks=pdg'], r"unknown attack 'pdg'"),
+  'images of a time': (
+    [*TIME, '--num_images=361'],
+    r'num_images = 361; allowed: an integer from 1 to 360',
+  ),
+  'time to the best checkpoint': (
+    [TIME[0], '--config=configs/digits.py:pgd_at'],
+    r"report_checkpoint = 'best'; allowed: 'last'",
   ),
   'no checkpoint given': (['evaluate'], r'checkpoint'),
   'checkpoint not there': (

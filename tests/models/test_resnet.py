@@ -9,6 +9,8 @@ from advjax.models import create_model
 from tests.models import tiny
 
 PUBLISHED = {
+  # Page's 6,573,120, and a bias in the dense layer.
+  'resnet9': (6_573_130, 7_088_680),
   'resnet18': (11_173_962, 11_689_512),
   'resnet34': (21_282_122, 21_797_672),
   'resnet50': (23_520_842, 25_557_032),
@@ -44,7 +46,7 @@ def test_published_networks(name):
   assert {leaf.dtype for leaf in jax.tree.leaves((params, state))} == {
     np.dtype('float32')
   }
-  size = 4 if 'stage_4' in params else 8
+  size = 4 if 'stage_4' in params or name == 'resnet9' else 8
   assert maps.shape[1:3] == (size, size)
   assert maps.dtype == jnp.bfloat16
   assert (logits.shape, logits.dtype) == ((2, 10), np.float32)
@@ -151,6 +153,15 @@ def _block(kind, images, params, statistics, stride):
   def conv(index, images, stride=1):
     return _conv(images, params[f'conv_{index}'], stride)
 
+  if kind == 'pooling':
+    hidden = conv(1, images)
+    if stride == 2:
+      batch, height, width, channels = hidden.shape
+      hidden = hidden.reshape(
+        batch, height // 2, 2, width // 2, 2, channels
+      ).max((2, 4))
+      return _relu(norm(1, hidden))
+    return images + _relu(norm(2, conv(2, _relu(norm(1, hidden)))))
   if kind == 'preactivation':
     active = _relu(norm(1, images))
     hidden = conv(2, _relu(norm(2, conv(1, active, stride))))
@@ -212,6 +223,7 @@ def _reference(kind, params, state, images, stem):
     ('basic', 'imagenet', 'batch'),
     ('bottleneck', 'cifar', 'batch'),
     ('preactivation', 'cifar', 'batch'),
+    ('pooling', 'cifar', 'batch'),
     ('basic', 'strided', 'group'),
   ],
 )
@@ -219,7 +231,8 @@ def test_forward_pass_equals_numpy(name, stem, normalization):
   model = tiny.tiny(name, stem, normalization=normalization)
   params, state = tiny.variables(name, stem, normalization)
   # An odd size: padding is the same on all sides there too.
-  images = tiny.make_images(2, 16 if stem == 'imagenet' else 9)
+  size = {'imagenet': 16, 'cifar': 8 if name == 'pooling' else 9}
+  images = tiny.make_images(2, size.get(stem, 9))
   maps, logits = _reference(name, params, state, images, stem)
 
   @jax.jit

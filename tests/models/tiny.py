@@ -28,6 +28,9 @@ TINY = {
     activate_stem=False,
     activate_last=True,
   ),
+  'pooling': resnet.Architecture(
+    blocks.PoolingBlock, (2, 1), (4, 6), (2, 2), stem_width=4
+  ),
 }
 STAGES = ('stem', 'stage_1', 'stage_2', 'head')
 

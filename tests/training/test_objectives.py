@@ -44,6 +44,11 @@ CASES = {
     {'epsilon': 0.4, 'step_size': 0.5},
     ADVERSARIAL,
   ),
+  'noisy_fgsm_at': (
+    objectives.noisy_fgsm_at(norm='l2'),
+    {'noise_size': 0.6, 'step_size': 0.4},
+    ADVERSARIAL,
+  ),
   'pgd_at': (
     objectives.pgd_at(norm='l2', num_steps=2),
     {'epsilon': 0.4, 'step_size': 0.3},

@@ -69,6 +69,7 @@ def moody_run(config):
       1,
     ),
     ({'name': 'fgsm_at'}, 1),
+    ({'name': 'noisy_fgsm_at', 'attack_batch_norm': 'train'}, 1),
     ({'name': 'pgd_at', 'num_steps': 2}, 1),
     ({'name': 'pgd_at', 'num_steps': 2, 'attack_batch_norm': 'train'}, 1),
     ({'name': 'trades', 'num_steps': 2}, 1),

@@ -67,6 +67,11 @@ def test_a_wrong_objective_is_named(config, message):
     ),
     ({'epsilon': 0.1}, 'fgsm_at', r'hparams.step_size is missing.*reads'),
     (
+      {'epsilon': 0.1, 'step_size': 0.1},
+      'noisy_fgsm_at',
+      r'epsilon = 0.1 is not read .*reads learning_rate, noise_size, step_size',
+    ),
+    (
       {'epsilon': None, 'step_size': 0.1},
       'fgsm_at',
       r'hparams.epsilon is missing',

@@ -59,6 +59,54 @@ def test_fgsm_at_without_bounds_leaves_the_pixel_range():
   assert boxed.min() >= 0 and boxed.max() <= 1
 
 
+@pytest.mark.parametrize('bounds', [(0.0, 1.0), None])
+def test_noisy_fgsm_at_steps_on_from_the_noise_and_projects_nothing(bounds):
+  objective = objectives.noisy_fgsm_at(bounds=bounds)
+  hparams = {'noise_size': 0.4, 'step_size': 0.0}
+  with jax.enable_x64(True):
+    noisy = networks.adversarial_of(objective, hparams, dtype=jnp.float64)
+    found = networks.adversarial_of(
+      objective, hparams | {'step_size': 0.2}, dtype=jnp.float64
+    )
+  moved = noisy - IMAGES
+  assert np.abs(moved).max() <= 0.4 and np.ptp(moved) > 0.4
+  expected = noisy + 0.2 * np.sign(networks.mean_gradient(noisy))
+  if bounds:
+    expected = np.clip(expected, *bounds)
+    assert noisy.min() == 0 or noisy.max() == 1
+  np.testing.assert_allclose(found, expected, atol=1e-12)
+  assert np.abs(found - IMAGES).max() > 0.4
+
+
+@pytest.mark.parametrize('name', ['fgsm_at', 'noisy_fgsm_at'])
+def test_clean_metrics_are_a_pass_that_one_can_spare(name):
+  hparams = {'epsilon': 0.1, 'step_size': 0.1, 'noise_size': 0.2}
+
+  def seen(clean_metrics):
+    """The modes of all passes, and the names of the metrics."""
+    modes = []
+
+    def spy(params, model_state, images, *, train):
+      modes.append(train)
+      return networks.apply(params, model_state, images, train=train)
+
+    options = {'name': name, 'clean_metrics': clean_metrics}
+    objective = objectives.create_objective(options)
+    _, (_, metrics) = jax.eval_shape(
+      lambda params, batch: objective(
+        spy, params, {}, batch, hparams, networks.keys()
+      ),
+      networks.params(),
+      networks.batch(),
+    )
+    return modes, set(metrics)
+
+  (modes, metrics), (fewer_modes, fewer) = seen(True), seen(False)
+  assert metrics - fewer == {'clean_loss', 'clean_accuracy'}
+  assert modes.count(False) - fewer_modes.count(False) == 1
+  assert modes.count(True) == fewer_modes.count(True) == 1
+
+
 def test_trades_climbs_the_divergence_and_adds_it():
   objective = objectives.trades(num_steps=3)
   still = {'epsilon': 0.2, 'step_size': 0.0, 'beta': 6.0}

@@ -19,9 +19,7 @@ first of the attacks is what --target is about.
 The table is printed, and all numbers written to time_to_robust.json.
 """
 
-import copy
 import logging
-import pathlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,10 +27,10 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import config_dict, config_flags
 
 from advjax import cli, data
-from advjax.config import check_range
+from advjax.config import check_range, seed_configs
 from advjax.evaluation.attack_specs import AnyAttack
 from advjax.evaluation.attacked import attack_and_predict
 from advjax.evaluation.logits import predict
@@ -40,8 +38,8 @@ from advjax.evaluation.members import parse_attacks
 from advjax.files import write_json
 from advjax.fractions import parse_number
 from advjax.reporting.report import command_line, environment
-from advjax.training.setup import create_training
-from advjax.training.workdir import config_to_json
+from advjax.training.setup import Training, create_training
+from advjax.training.workdir import prepare_workdir
 from advjax.types import LogitsFn
 from experiments.benchmarks.time_to_robust import table, timed
 
@@ -95,27 +93,89 @@ def attack(
   return row
 
 
-def _seeds(texts: Sequence[str]) -> list[int]:
-  if not texts or not all(text.isdigit() for text in texts):
-    raise ValueError(
-      f'--seeds: {texts}; allowed: integers >= 0, between commas'
+def measure(
+  trainings: Sequence[Training],
+  attacks: Mapping[str, AnyAttack],
+  test: data.Split,
+) -> list[dict[str, Any]]:
+  """Trains all networks, then attacks them.
+
+  Args:
+    trainings: Runs that differ in their seed.
+    attacks: From `parse_attacks`.
+    test: The images to attack.
+
+  Returns:
+    A row for each: its seed, costs and accuracies.
+  """
+  # First all are trained: the peak of memory is then that of training.
+  runs = []
+  for training in trainings:
+    runs.append(timed.train_timed(training))
+    if len(runs) > 1:  # The program is that of the first.
+      runs[-1].costs['compile_seconds'] = None
+    seconds = runs[-1].costs['train_seconds']
+    logger.info('seed %d: trained in %.2f s', training.config.seed, seconds)
+  flops = timed.step_flops(trainings[0])
+  images = np.asarray(data.to_float(test.images))
+  rows: list[dict[str, Any]] = []
+  for training, trained in zip(trainings, runs, strict=True):
+    evaluation = training.config.evaluation
+    found = attack(
+      timed.float32_network(training, trained),
+      attacks,
+      images,
+      test.labels,
+      evaluation.epsilon,
+      batch_size=evaluation.batch_size,
+      devices=training.devices,
     )
-  seeds = [int(text) for text in texts]
-  if len(set(seeds)) < len(seeds):
-    raise ValueError(f'--seeds: {texts}; allowed: each seed once')
-  return seeds
+    milliseconds = trained.costs['step_milliseconds']
+    row = {
+      'seed': training.config.seed,
+      **trained.costs,
+      'flops_per_step': flops,
+      'teraflops_per_second': flops and flops / milliseconds / 1e9,
+      **found,
+    }
+    rows.append(row)
+    shown = {name: found[name] for name in ('clean', *attacks)}
+    logger.info('seed %d: %s', row['seed'], shown)
+  return rows
+
+
+def read_seeds(
+  config: config_dict.ConfigDict, texts: Sequence[str]
+) -> list[config_dict.ConfigDict]:
+  """Returns the config of each seed.
+
+  Args:
+    config: A config whose own `seeds` are empty.
+    texts: The seeds.
+
+  Returns:
+    Copies of the config.
+
+  Raises:
+    ValueError: if they are no integers >= 0, or one is there twice.
+  """
+  if config.seeds:
+    raise ValueError(f'seeds = {config.seeds}; allowed: (), with --seeds')
+  if not texts or not all(text.isdecimal() for text in texts):
+    raise ValueError(f'--seeds: {texts}; allowed: integers >= 0')
+  own = config.copy_and_resolve_references()
+  with own.unlocked():
+    own.seeds = tuple(int(text) for text in texts)
+  return list(seed_configs(own).values())
 
 
 def main() -> None:
   flag = flags.FLAGS
-  seeds = _seeds(flag.seeds)
-  check_range('--target', flag.target, 0.0, 1.0)
-  step_size = parse_number(flag.step_size)
-  check_range('--step_size', step_size, 0.0)
-  if flag.num_images is not None:
-    check_range('--num_images', flag.num_images, 1, integer=True)
   config = flag.config
   timed.check_trainable(config)
+  configs = read_seeds(config, flag.seeds)
+  check_range('target', flag.target, 0.0, 1.0)
+  step_size = parse_number(flag.step_size)
   evaluation = config.evaluation
   attacks = parse_attacks(
     flag.attacks,
@@ -123,47 +183,18 @@ def main() -> None:
     bounds=evaluation.bounds,
     step_size=step_size,
   )
-  devices = cli.devices_from_flags()
   dataset = data.load(config.dataset)
-  trainings = []
-  for seed in seeds:
-    own = copy.deepcopy(config)
-    with own.unlocked():
-      own.seed = seed
-    trainings.append(create_training(own, dataset, devices))
-  num_images = flag.num_images or len(dataset.test.labels)
-  check_range(
-    '--num_images', num_images, 1, len(dataset.test.labels), integer=True
-  )
-  workdir = pathlib.Path(flag.workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
-  # First all are trained: the peak of memory is then that of training.
-  runs = []
-  for seed, training in zip(seeds, trainings, strict=True):
-    runs.append(timed.train_timed(training))
-    seconds = runs[-1].costs['train_seconds']
-    if len(runs) > 1:  # The program is that of the first.
-      runs[-1].costs['compile_seconds'] = None
-    logger.info('seed %d: trained in %.2f s', seed, seconds)
-  flops = timed.step_flops(trainings[0])
-  images = np.asarray(data.to_float(dataset.test.images[:num_images]))
-  labels = dataset.test.labels[:num_images]
-  rows: list[dict[str, Any]] = []
-  for seed, training, trained in zip(seeds, trainings, runs, strict=True):
-    found = attack(
-      timed.float32_network(training, trained),
-      attacks,
-      images,
-      labels,
-      evaluation.epsilon,
-      batch_size=evaluation.batch_size,
-      devices=devices,
+  test = dataset.test
+  if flag.num_images is not None:
+    most = len(test.labels)
+    check_range('num_images', flag.num_images, 1, most, integer=True)
+    test = data.Split(
+      test.images[: flag.num_images], test.labels[: flag.num_images]
     )
-    rate = flops and flops / trained.costs['step_milliseconds'] / 1e9
-    rows.append(
-      {'seed': seed, **trained.costs, 'teraflops_per_second': rate, **found}
-    )
-    logger.info('seed %d: %s', seed, found)
+  devices = cli.devices_from_flags()
+  trainings = [create_training(own, dataset, devices) for own in configs]
+  workdir = prepare_workdir(flag.workdir, config)
+  rows = measure(trainings, attacks, test)
   print(table.markdown(rows, list(attacks), flag.target))
   first = next(iter(attacks))
   write_json(
@@ -177,11 +208,9 @@ def main() -> None:
         for name, each in attacks.items()
       },
       'epsilon': evaluation.epsilon,
-      'flops_per_step': flops,
-      'num_images': num_images,
+      'num_images': len(test.labels),
       'command': command_line(),
       'environment': environment(devices),
-      'config': config_to_json(config),
     },
   )
   print(f'\nwritten: {workdir}')

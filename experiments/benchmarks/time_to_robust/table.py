@@ -52,7 +52,7 @@ def markdown(
         known = None not in values
         cells.append(_write(summary(values) if known else None, form))
       lines.append([name, *cells, ''])
-  header = ['seed', *columns, f'{target:.0%} reached']
+  header = ['seed', *columns, f'{100 * target:g} % reached']
   lines = [header, ['---'] * len(header), *lines]
   return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
