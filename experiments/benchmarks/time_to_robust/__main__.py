@@ -1,10 +1,10 @@
 """Measure the seconds of training that a robust network takes, over seeds.
 
-  python -m experiments.benchmarks.time_to_robust \\
+  .venv/bin/python -m experiments.benchmarks.time_to_robust \\
     --config=configs/cifar10_fast.py --workdir=runs/time_to_robust \\
     --platform=gpu --devices=1
 
-from the project's folder, with the Python of .venv. The clock runs from the
+from the project's folder. The clock runs from the
 first step to the last. Compiling, a step to warm up and bringing the images to
 the devices stand apart, and so does attacking: nothing is saved, watched or
 logged in between. The last state counts, no other is looked at.
