@@ -4,10 +4,10 @@
     --config=configs/cifar10_fast.py --workdir=runs/time_to_robust \\
     --platform=gpu --devices=1
 
-from the project's folder. The clock runs from the
-first step to the last. Compiling, a step to warm up and bringing the images to
-the devices stand apart, and so does attacking: nothing is saved, watched or
-logged in between. The last state counts, no other is looked at.
+from the project's folder. The clock runs from the first step to the last.
+Compiling, a step to warm up and bringing the images to the devices stand apart,
+and so does attacking: nothing is saved, watched or logged in between. The last
+state counts, no other is looked at.
 
 Every trained network is computed in float32 when it is attacked, whatever it
 was trained in: rounding must not be what resists. --attacks are those of
