@@ -19,8 +19,8 @@ Networks: a forward pass of PreAct ResNet-18 takes 0.56 billion multiplications
 per image, and training with this attack five times as much. 15 epochs are
 3.6e15 floating-point operations (as XLA counts, without products with padding),
 which 61 TFLOP/s do in 60 s. `resnet9` takes 0.38 billion, in eight convolutions
-instead of twenty: 2.5e15. Whether it gets to 45 % in these epochs was not tried;
-hence it is no default.
+instead of twenty: 2.5e15. It is no default: whether it gets to 45 % in these
+epochs is open.
 
 Batches of 256, of which a GPU has more to do at once than of the papers' 128;
 the peak of the rate, 0.2 there, grows by between sqrt(2) and 2. bfloat16 but

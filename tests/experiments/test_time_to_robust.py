@@ -6,6 +6,7 @@ import pytest
 
 from advjax import data
 from advjax.evaluation.members import parse_attacks
+from advjax.reporting.trained import member_report
 from advjax.training.loop import train
 from advjax.training.run import Diverged
 from advjax.training.setup import create_training
@@ -23,7 +24,12 @@ def trainings():
   """The same run with two seeds: one program."""
   test = runs.dataset()
   return [
-    runs.training(data=test, seed=seed, evaluation__epsilon=0.1)
+    runs.training(
+      data=test,
+      seed=seed,
+      objective={'name': 'fgsm_at', 'clean_metrics': False},
+      evaluation__epsilon=0.1,
+    )
     for seed in (0, 1)
   ]
 
@@ -39,6 +45,10 @@ def test_the_network_is_that_of_training(trainings, tmp_path):
   expected = train(trainings[0], tmp_path)
   runs.assert_same(found.params, expected.params)
   runs.assert_same(found.model_state, expected.model_state)
+  # The report does without what the objective did not measure.
+  report = member_report([trainings[0]], [expected], [0])
+  assert {'loss', 'adversarial_accuracy'} <= set(report['test'])
+  assert 'accuracy' not in report['test'] | report['epochs'][-1]
 
 
 def test_rows_say_what_was_done(trainings, rows):
@@ -123,7 +133,10 @@ def test_wrong_images_stay_wrong(monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_is_an_error():
-  training = runs.training(hparams__learning_rate=1e38)
+  training = runs.training(
+    objective={'name': 'fgsm_at', 'clean_metrics': False},
+    hparams__learning_rate=1e38,
+  )
   with pytest.raises(Diverged, match='seed 0: no finite loss at step'):
     timed.train_timed(training)
 
