@@ -1,5 +1,4 @@
-"""Times of things that take turns, so that a noisy machine disturbs all alike.
-"""
+"""Times of what takes turns, so that a noisy machine disturbs all alike."""
 
 import statistics
 import time

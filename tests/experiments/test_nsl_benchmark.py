@@ -1,6 +1,5 @@
 """The comparison with NSL, as far as it needs no TensorFlow."""
 
-import ast
 import json
 
 import numpy as np
@@ -24,7 +23,6 @@ from experiments.benchmarks.nsl import (
 )
 from experiments.benchmarks.nsl.cases import Case
 from experiments.benchmarks.nsl.verdicts import failures
-from experiments.benchmarks.peers.nsl import PEER
 from tests import reference
 
 CASES = nsl_cases.adversarial_cases() + nsl_cases.virtual_cases()
@@ -344,17 +342,3 @@ def test_random_starts_that_differ_are_failures():
   assert failures([], [draw]) == []
   (line,) = failures([], [draw | {'standard_errors': 9.0}])
   assert line.startswith('random start, l2')
-
-
-def test_the_other_side_needs_nothing_of_ours():
-  files = list(PEER.main.parent.glob('*.py'))
-  assert PEER.main in files
-  modules = {
-    alias.name if isinstance(node, ast.Import) else node.module
-    for file in files
-    for node in ast.walk(ast.parse(file.read_text()))
-    if isinstance(node, ast.Import | ast.ImportFrom)
-    for alias in node.names
-  }
-  tops = {module.partition('.')[0] for module in modules}
-  assert not tops & {'advjax', 'experiments', 'jax', 'flax'}

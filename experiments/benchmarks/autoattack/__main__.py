@@ -1,4 +1,4 @@
-"""Compare with torchattacks and foolbox: AutoAttack's four attacks, and BIM.
+"""Compare with torchattacks: the four attacks of AutoAttack.
 
   python -m experiments.benchmarks.autoattack --workdir=runs/autoattack
 
@@ -8,10 +8,9 @@ names another place, say one with PyTorch's CPU build).
 
 The four attacks of AutoAttack's standard version run each on its own on all
 images of a file of the form that `network.py` describes, of the tests' own one
-by default; ours, then theirs, round after round. Then BIM, by us, by foolbox on
-JAX and by torchattacks. All of it on --threads CPU cores, which both sides
-share. Times are medians over the rounds; what ours takes to compile in the
-first call stands apart. The tables are printed, and all numbers written to
+by default; ours, then theirs, round after round, on --threads CPU cores, which
+both sides share. Times are medians over the rounds; what ours takes to compile
+in the first call stands apart. The table is printed, and all numbers written to
 autoattack_benchmark.json.
 """
 
@@ -28,7 +27,7 @@ from advjax.files import write_json
 from advjax.reporting.report import environment
 from advjax.training.parallel import select_devices
 from experiments.benchmarks.autoattack import network, rows, sides
-from experiments.benchmarks.autoattack import venv as torch_venv
+from experiments.benchmarks.peers import process, torch, venv
 
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder for autoattack_benchmark.json.', required=True
@@ -43,7 +42,6 @@ _THREADS = flags.DEFINE_integer('threads', 1, 'CPU cores, of both sides.')
 _NUM_IMAGES = flags.DEFINE_integer(
   'num_images', None, 'Take so many images only, for a trial.'
 )
-_BIM_BATCH = flags.DEFINE_integer('bim_batch', 128, 'Images of BIM.')
 _VENV = flags.DEFINE_string(
   'venv', None, "PyTorch's venv; default: torch_venv in the user's cache."
 )
@@ -74,37 +72,31 @@ def main() -> None:
   norms = _chosen(_NORMS, list(network.EPSILONS))
   attacks = _chosen(_ATTACKS, network.ATTACKS)
   check_range('rounds', _ROUNDS.value, 1, integer=True)
-  check_range('bim_batch', _BIM_BATCH.value, 1, integer=True)
   reference = network.load(pathlib.Path(_GOLDEN.value))
   if _NUM_IMAGES.value is not None:
     most = len(reference.labels)
     check_range('num_images', _NUM_IMAGES.value, 1, most, integer=True)
     reference = sides.first(reference, _NUM_IMAGES.value)
   workdir = pathlib.Path(_WORKDIR.value)
-  torch = torch_venv.prepare(_VENV.value, _PYTHON.value, _THREADS.value)
+  python = venv.prepare(torch.PEER, _VENV.value, _PYTHON.value)
   stay_on(_THREADS.value)
   # XLA runs the body of a loop on one thread: a device for each core.
   devices = select_devices('cpu', _THREADS.value)
   workdir.mkdir(parents=True, exist_ok=True)
-  attacked = rows.compare_attacks(
-    sides.our_attack(reference),
-    sides.their_attack(reference, torch),
-    norms,
-    attacks,
-    _ROUNDS.value,
-  )
+  with process.started(torch.PEER, python) as run_job:
+    attacked = rows.compare_attacks(
+      sides.our_attack(reference),
+      sides.their_attack(reference, run_job),
+      norms,
+      attacks,
+      _ROUNDS.value,
+    )
   print(rows.attacks_table(attacked))
-  batch = sides.first(reference, _BIM_BATCH.value)
-  times = rows.in_turns(sides.bim_variants(batch, torch), _ROUNDS.value)
-  bim = rows.bim_rows(times, _BIM_BATCH.value)
-  print(f'\n{rows.bim_table(bim)}')
   write_json(
     workdir / 'autoattack_benchmark.json',
     {
       'attacks': attacked,
-      'bim': bim,
       'num_images': len(reference.labels),
-      'bim_batch': _BIM_BATCH.value,
       'threads': _THREADS.value,
       'environment': environment(devices),
     },

@@ -25,9 +25,9 @@ from advjax.config import check_range
 from advjax.models import Model
 from advjax.training.objectives import pgd_at
 from experiments.benchmarks.autoattack import network, sides
-from experiments.benchmarks.autoattack import venv as torch_venv
 from experiments.benchmarks.autoattack.network import Reference
-from experiments.benchmarks.autoattack.venv import Torch
+from experiments.benchmarks.peers import process, torch, venv
+from experiments.benchmarks.peers.process import RunJob
 
 logger = logging.getLogger('advjax')
 
@@ -42,7 +42,6 @@ _OUTPUT = flags.DEFINE_string(
 _NUM_IMAGES = flags.DEFINE_integer('num_images', 64, 'Test images to attack.')
 _NUM_EPOCHS = flags.DEFINE_integer('num_epochs', 40, 'Epochs of the training.')
 _NUM_SEEDS = flags.DEFINE_integer('num_seeds', 3, 'Seeds of the attacks.')
-_THREADS = flags.DEFINE_integer('threads', 1, 'Threads of PyTorch.')
 _VENV = flags.DEFINE_string(
   'venv', None, "PyTorch's venv; default: torch_venv in the user's cache."
 )
@@ -131,12 +130,12 @@ def train_network(
 
 
 def reference_flags(
-  torch: Torch, reference: Reference, norm: str, num_seeds: int
+  run_job: RunJob, reference: Reference, norm: str, num_seeds: int
 ) -> dict[str, np.ndarray]:
   """Runs the reference's attacks, each on its own on all images.
 
   Args:
-    torch: The other side.
+    run_job: Runs a job of the other side.
     reference: Network and images.
     norm: 'linf' or 'l2'.
     num_seeds: Seeds 0, 1, ...
@@ -148,7 +147,7 @@ def reference_flags(
   for attack in network.ATTACKS:
     found = []
     for seed in range(num_seeds):
-      run = sides.their_attack(reference, torch, seed)
+      run = sides.their_attack(reference, run_job, seed)
       stand, seconds = run(norm, attack)
       found.append(stand)
       logger.info(
@@ -169,15 +168,16 @@ def main() -> None:
   dataset = data.load({'name': 'digits'})
   num_images, most = _NUM_IMAGES.value, len(dataset.test.labels)
   check_range('num_images', num_images, 1, most, integer=True)
-  for flag in (_NUM_EPOCHS, _NUM_SEEDS, _THREADS):
+  for flag in (_NUM_EPOCHS, _NUM_SEEDS):
     check_range(flag.name, flag.value, 1, integer=True)
-  torch = torch_venv.prepare(_VENV.value, _PYTHON.value, _THREADS.value)
+  python = venv.prepare(torch.PEER, _VENV.value, _PYTHON.value)
   kernels = train_network(Model(init, apply), dataset, _NUM_EPOCHS.value, 0)
   images = np.asarray(data.to_float(dataset.test.images[:num_images]))
   reference = Reference(kernels, images, dataset.test.labels[:num_images], {})
   flagged: dict[str, Any] = {}
-  for norm in network.EPSILONS:
-    flagged |= reference_flags(torch, reference, norm, _NUM_SEEDS.value)
+  with process.started(torch.PEER, python) as run_job:
+    for norm in network.EPSILONS:
+      flagged |= reference_flags(run_job, reference, norm, _NUM_SEEDS.value)
   arrays: dict[str, Any] = sides.arrays_of(reference)
   seeds = np.arange(_NUM_SEEDS.value)
   np.savez_compressed(_OUTPUT.value, seeds=seeds, **arrays, **flagged)

@@ -1,35 +1,15 @@
-"""Rounds of times, ours and theirs in turns, and who stands an attack."""
+"""Rounds of attacks, ours and theirs in turns, and who stands them."""
 
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from experiments.benchmarks.tables import markdown
 
 # (norm, attack) -> which images stand it, bool [N], and the seconds it took.
 RunAttack = Callable[[str, str], tuple[np.ndarray, float]]
-
-
-def timed(function: Callable[[], Any]) -> tuple[Any, float]:
-  """Calls a function and waits for its result.
-
-  Args:
-    function: Takes nothing.
-
-  Returns:
-    What it returns, and the seconds until that was there.
-
-  Example:
-    >>> timed(lambda: 1 + 1)[0]
-    2
-  """
-  start = time.perf_counter()
-  result = jax.block_until_ready(function())
-  return result, time.perf_counter() - start
 
 
 def compare_attacks(
@@ -128,85 +108,6 @@ def attacks_table(rows: Sequence[Mapping[str, Any]]) -> str:
         f'{row["theirs"]["seconds"]:.2f}',
         f'{row["times_as_fast"]:.2f}',
         f'{row["compile_seconds"]:.1f}',
-      ]
-      for row in rows
-    ],
-  )
-
-
-def in_turns(
-  variants: Mapping[str, Callable[[], float]], rounds: int
-) -> dict[str, list[float]]:
-  """Takes the time of variants in turns, after a first round for nothing.
-
-  Args:
-    variants: Each runs once and returns its seconds.
-    rounds: How often.
-
-  Returns:
-    The seconds of every round by variant.
-
-  Example:
-    >>> in_turns({'a': lambda: 1.0, 'b': lambda: 2.0}, 2)
-    {'a': [1.0, 1.0], 'b': [2.0, 2.0]}
-  """
-  for run in variants.values():
-    run()
-  seconds: dict[str, list[float]] = {name: [] for name in variants}
-  for _ in range(rounds):
-    for name, run in variants.items():
-      seconds[name].append(run())
-  return seconds
-
-
-def bim_rows(
-  seconds: Mapping[str, Sequence[float]], num_images: int
-) -> list[dict[str, Any]]:
-  """Makes rows of the times of BIM, the first variant being ours.
-
-  Args:
-    seconds: Of every round by variant.
-    num_images: In a batch.
-
-  Returns:
-    A row per variant.
-
-  Example:
-    >>> rows = bim_rows({'advjax': [0.5], 'other': [2.0]}, 128)
-    >>> rows[1]['images_per_second'], rows[1]['our_times_as_fast']
-    (64.0, 4.0)
-  """
-  medians = {name: statistics.median(each) for name, each in seconds.items()}
-  ours = next(iter(medians.values()))
-  return [
-    {
-      'name': name,
-      'seconds': median,
-      'rounds': list(seconds[name]),
-      'images_per_second': num_images / median,
-      'our_times_as_fast': median / ours,
-    }
-    for name, median in medians.items()
-  ]
-
-
-def bim_table(rows: Sequence[Mapping[str, Any]]) -> str:
-  """Returns the rows of BIM as a table in Markdown.
-
-  Args:
-    rows: Of `bim_rows`.
-
-  Returns:
-    The lines of the table.
-  """
-  return markdown(
-    ['BIM', 'ms', 'images/s', 'the first row is times as fast'],
-    [
-      [
-        row['name'],
-        f'{1e3 * row["seconds"]:.0f}',
-        f'{row["images_per_second"]:.0f}',
-        f'{row["our_times_as_fast"]:.2f}',
       ]
       for row in rows
     ],

@@ -41,7 +41,7 @@ def started(peer: Peer, interpreter: pathlib.Path) -> Iterator[RunJob]:
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=said,
-      text=True,
+      bufsize=0,
       env=environment() | {'PYTHONPATH': str(_SIDES)},
     ) as process,
   ):
@@ -54,9 +54,8 @@ def started(peer: Peer, interpreter: pathlib.Path) -> Iterator[RunJob]:
       np.savez(folder / 'arrays.npz', **dict[str, Any](arrays))
       assert process.stdin and process.stdout
       with contextlib.suppress(BrokenPipeError):  # It ended: told below.
-        process.stdin.write(f'{folder}\n')
-        process.stdin.flush()
-      if process.stdout.readline() != 'done\n':
+        process.stdin.write(f'{folder}\n'.encode())
+      if process.stdout.readline() != b'done\n':
         process.wait()
         said.seek(0)
         tail = '\n'.join(said.read().splitlines()[-20:])

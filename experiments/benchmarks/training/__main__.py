@@ -15,22 +15,17 @@ products, or bytes over that of copies, whichever takes longer.
 
 import contextlib
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
 
-import jax
 from absl import flags
 
 from advjax import cli, data
 from advjax.config import check_range, choose
 from advjax.files import write_json
 from advjax.reporting.report import environment
-from experiments.benchmarks import floor
 from experiments.benchmarks.peers import nsl as nsl_peer
 from experiments.benchmarks.peers import process, torch, venv
 from experiments.benchmarks.training import rows, sides
-from experiments.benchmarks.training.work import least_work
-from experiments.benchmarks.turns import in_turns
+from experiments.benchmarks.training.measure import measure
 
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder for training_steps.json.', required=True
@@ -38,9 +33,7 @@ _WORKDIR = flags.DEFINE_string(
 _DATA_DIR = flags.DEFINE_string(
   'data_dir', None, 'Sets of TensorFlow Datasets, with mnist.'
 )
-_OBJECTIVES = flags.DEFINE_list(
-  'objectives', list(sides.OBJECTIVES), 'Which.'
-)
+_OBJECTIVES = flags.DEFINE_list('objectives', list(sides.OBJECTIVES), 'Which.')
 _BATCH_SIZES = flags.DEFINE_list('batch_sizes', ['32', '128'], 'Which.')
 _PEERS = flags.DEFINE_list('peers', ['keras', 'torch'], 'Whom to compare with.')
 _ROUNDS = flags.DEFINE_integer('rounds', 9, 'Rounds of which the median is.')
@@ -52,58 +45,6 @@ _NSL_VENV = flags.DEFINE_string(
 _TORCH_VENV = flags.DEFINE_string(
   'torch_venv', None, "PyTorch's; default: torch_venv in the user's cache."
 )
-
-
-def measure(
-  dataset: data.Dataset,
-  devices: Sequence[jax.Device],
-  run_jobs: Mapping[str, process.RunJob],
-  objectives: Sequence[str],
-  batch_sizes: Sequence[int],
-  *,
-  steps: int,
-  rounds: int,
-  compiled: bool = True,
-) -> dict[str, Any]:
-  """Measures everything.
-
-  Args:
-    dataset: Images of 28 x 28 x 1 in 10 classes.
-    devices: Ours.
-    run_jobs: 'keras' and 'torch', or fewer, from `process.started`.
-    objectives: Of sides.OBJECTIVES.
-    batch_sizes: Which.
-    steps: Of each variant in a round.
-    rounds: How many.
-    compiled: Whether torch.compile is tried too.
-
-  Returns:
-    What training_steps.json holds.
-  """
-  rates = floor.measure_rates(devices)
-  found: list[dict[str, Any]] = []
-  tables = {'keras': sides.KERAS, 'torch': sides.TORCH}
-  for objective in objectives:
-    for batch_size in batch_sizes:
-      training = sides.our_training(objective, batch_size, dataset, devices)
-      arrays = sides.peer_arrays(training)
-      variants = {rows.OURS: sides.our_steps(training, steps)}
-      for peer, run_job in run_jobs.items():
-        for name, options in tables[peer][objective].items():
-          if options.get('compile') and not compiled:
-            continue
-          variants[name] = sides.their_steps(
-            run_job, name, options, objective, batch_size, steps, arrays
-          )
-      found += rows.make_rows(
-        in_turns(variants, rounds),
-        objective,
-        batch_size,
-        least_work(objective, batch_size, sides.ATTACK_STEPS),
-        rates,
-      )
-      print(rows.table(found[-len(variants) - 1 :]), flush=True)
-  return {'rows': found, 'rates': rates._asdict(), 'steps': steps}
 
 
 def main() -> None:
@@ -136,9 +77,7 @@ def main() -> None:
     'keras': (nsl_peer.PEER, _NSL_VENV.value),
     'torch': (torch.PEER, _TORCH_VENV.value),
   }
-  pythons = {
-    name: venv.prepare(*known[name], None) for name in peers
-  }
+  pythons = {name: venv.prepare(*known[name], None) for name in peers}
   workdir.mkdir(parents=True, exist_ok=True)
   with contextlib.ExitStack() as stack:
     run_jobs = {

@@ -46,9 +46,7 @@ def make_rows(
   rows = []
   for name, values in seconds.items():
     median, low, high = spread(values)
-    ratio = [
-      their / own for their, own in zip(values, ours, strict=True)
-    ]
+    ratio = [their / own for their, own in zip(values, ours, strict=True)]
     rows.append(
       {
         'objective': objective,

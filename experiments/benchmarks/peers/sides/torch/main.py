@@ -7,6 +7,8 @@ project's dependencies.
 
 from __future__ import annotations
 
+import os
+
 import flags
 import foolbox
 import images
@@ -17,6 +19,8 @@ from serve import serve
 
 
 def main() -> None:
+  # Those that the program that started it left to it.
+  torch.set_num_threads(len(os.sched_getaffinity(0)))
   serve(
     {
       'flags': flags.run_flags,
