@@ -3,7 +3,7 @@
   python -m experiments.benchmarks.autoattack --workdir=runs/autoattack
 
 from the project's folder, with the Python of .venv. torchattacks runs on
-PyTorch in a venv of its own, which the first call makes (some minutes; --venv
+PyTorch in a venv of its own, which the first call makes (some minutes; --torch_venv
 names another place, say one with PyTorch's CPU build).
 
 The four attacks of AutoAttack's standard version run each on its own on all
@@ -43,7 +43,7 @@ _NUM_IMAGES = flags.DEFINE_integer(
   'num_images', None, 'Take so many images only, for a trial.'
 )
 _VENV = flags.DEFINE_string(
-  'venv', None, "PyTorch's venv; default: torch_venv in the user's cache."
+  'torch_venv', None, "PyTorch's; default: torch_venv in the user's cache."
 )
 _PYTHON = flags.DEFINE_string('python', None, 'Python to make the venv with.')
 

@@ -4,7 +4,7 @@
 
 from the project's folder, with the Python of .venv. The network is trained on
 the embedded digits by PGD; the reference is torchattacks, which runs on PyTorch
-in a venv of its own, made by the first call (--venv names another place). Each
+in a venv of its own, made by the first call (--torch_venv names another place). Each
 of the four attacks of AutoAttack's standard version runs on its own on all
 images, with several seeds, since its flags differ from seed to seed by an image
 or two. The file, of the form that `network.py` describes, is what the
@@ -43,7 +43,7 @@ _NUM_IMAGES = flags.DEFINE_integer('num_images', 64, 'Test images to attack.')
 _NUM_EPOCHS = flags.DEFINE_integer('num_epochs', 40, 'Epochs of the training.')
 _NUM_SEEDS = flags.DEFINE_integer('num_seeds', 3, 'Seeds of the attacks.')
 _VENV = flags.DEFINE_string(
-  'venv', None, "PyTorch's venv; default: torch_venv in the user's cache."
+  'torch_venv', None, "PyTorch's; default: torch_venv in the user's cache."
 )
 _PYTHON = flags.DEFINE_string('python', None, 'Python to make the venv with.')
 

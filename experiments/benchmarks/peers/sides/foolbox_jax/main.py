@@ -63,7 +63,7 @@ def run_prepare(job: dict[str, Any], arrays: Arrays) -> Arrays:
   """Makes an attack on a batch and returns what it finds."""
   images, labels = (jnp.asarray(arrays.pop(k)) for k in ('images', 'labels'))
   params = jax.tree.map(jnp.asarray, arrays)
-  logits_fn = partial(logits, params)
+  logits_fn: Callable[[jax.Array], jax.Array] = partial(logits, params)
   if job['jit']:
     logits_fn = jax.jit(logits_fn)
   model = foolbox.JAXModel(logits_fn, bounds=(0, 1))

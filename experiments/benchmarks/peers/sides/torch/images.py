@@ -31,6 +31,7 @@ def by_torchattacks(network: Tutorial, job: dict[str, Any]) -> Any:
 def by_foolbox(network: Tutorial, job: dict[str, Any]) -> Any:
   attacks = foolbox.attacks
   steps = {'abs_stepsize': job['step_size'], 'steps': job['num_steps']}
+  attack: Any
   if job['attack'] == 'fgsm':
     attack = attacks.FGSM()
   elif job['attack'] == 'bim':
