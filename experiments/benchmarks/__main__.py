@@ -25,7 +25,6 @@ from absl import flags
 
 from advjax import cli
 from advjax.config import choose
-from advjax.reporting.report import environment
 from experiments.benchmarks.attacks import rows as attack_rows
 from experiments.benchmarks.autoattack import rows as autoattack_rows
 from experiments.benchmarks.tables import markdown
@@ -163,19 +162,26 @@ def command(
   ]
 
 
-def page(
-  results: Mapping[str, Mapping[str, Any]], where: Mapping[str, Any]
-) -> str:
+def platform(asked: str | None) -> str:
+  """Returns where the parts will run, without taking the devices from them."""
+  if asked:
+    return asked
+  command = [sys.executable, '-c', 'import jax; print(jax.default_backend())']
+  result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+  return result.stdout.strip()
+
+
+def page(results: Mapping[str, Mapping[str, Any]]) -> str:
   """Returns all tables as a page in Markdown.
 
   Args:
     results: What the parts left, by name.
-    where: Machine and versions.
 
   Returns:
     The text.
   """
   date = datetime.datetime.now(datetime.UTC).date()
+  where = next(iter(results.values()))['environment']
   machine = ', '.join(f'{name} {value}' for name, value in where.items())
   tables = [
     f'## {PARTS[name].title}\n\n{PARTS[name].table(result)}\n'
@@ -200,8 +206,7 @@ def run_parts(
 
 def main() -> None:
   names = [choose('--parts:', name, PARTS) for name in _PARTS.value]
-  devices = cli.devices_from_flags()
-  if devices[0].platform != 'cpu':
+  if platform(flags.FLAGS.platform) != 'cpu':
     names = [name for name in names if not PARTS[name].has_peers]
   workdir = pathlib.Path(_WORKDIR.value)
   workdir.mkdir(parents=True, exist_ok=True)
@@ -211,7 +216,7 @@ def main() -> None:
     for name, part in PARTS.items()
     if (workdir / name / part.file).is_file()
   }
-  text = page(found, environment(devices))
+  text = page(found)
   (workdir / 'performance.md').write_text(text)
   print(f'\n{text}\nwritten: {workdir / "performance.md"}')
 

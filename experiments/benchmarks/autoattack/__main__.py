@@ -3,8 +3,8 @@
   python -m experiments.benchmarks.autoattack --workdir=runs/autoattack
 
 from the project's folder, with the Python of .venv. torchattacks runs on
-PyTorch in a venv of its own, which the first call makes (some minutes; --torch_venv
-names another place, say one with PyTorch's CPU build).
+PyTorch in a venv of its own, which the first call makes (some minutes;
+--torch_venv names another place, say one with PyTorch's CPU build).
 
 The four attacks of AutoAttack's standard version run each on its own on all
 images of a file of the form that `network.py` describes, of the tests' own one

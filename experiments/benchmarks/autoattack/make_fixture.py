@@ -4,7 +4,7 @@
 
 from the project's folder, with the Python of .venv. The network is trained on
 the embedded digits by PGD; the reference is torchattacks, which runs on PyTorch
-in a venv of its own, made by the first call (--torch_venv names another place). Each
+in a venv of its own, made by the first call (--torch_venv names another). Each
 of the four attacks of AutoAttack's standard version runs on its own on all
 images, with several seeds, since its flags differ from seed to seed by an image
 or two. The file, of the form that `network.py` describes, is what the
