@@ -46,6 +46,34 @@ def check_images(
     raise ValueError(
       f'images have shape {images.shape}; allowed: [N, ...] with N >= 1'
     )
+  _check_values(images, bounds)
+  if batch_size < 1:
+    raise ValueError(f'batch_size = {batch_size}; allowed: an integer >= 1')
+
+
+def check_pictures(
+  images: Any, channels: tuple[int, ...] | None = None
+) -> np.ndarray:
+  """Returns `[N, H, W, C]` in [0, 1] as an array, or raises a ValueError.
+
+  H and W are 8 or more, and C is one of `channels`, where they are given.
+  """
+  images = np.asarray(images)
+  shape = images.shape
+  unusual = channels and shape[-1:] and shape[-1] not in channels
+  if len(shape) != 4 or 0 in shape or min(shape[1:3]) < 8 or unusual:
+    allowed = f' and C = {" or ".join(map(str, channels))}' if channels else ''
+    raise ValueError(
+      f'images have shape {shape}; allowed: [N, H, W, C] with N >= 1, H and W '
+      f'>= 8{allowed}'
+    )
+  _check_values(images, (0, 1))
+  return images
+
+
+def _check_values(
+  images: np.ndarray, bounds: tuple[float | None, float | None] | None
+) -> None:
   if not jnp.issubdtype(images.dtype, jnp.floating):
     raise ValueError(
       f'images have dtype {images.dtype}; allowed: a floating type (divide '
@@ -59,8 +87,6 @@ def check_images(
       f'images hold values from {images.min()} to {images.max()}; allowed: '
       f'finite values{f" from {lower} to {upper}" if bounds else ""}'
     )
-  if batch_size < 1:
-    raise ValueError(f'batch_size = {batch_size}; allowed: an integer >= 1')
 
 
 def check_labels(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from advjax.config import check_range
+from advjax.evaluation.batches import check_pictures
 
 # The share of an image that an object covers, by severity.
 AREAS = {1: 0.02, 2: 0.04, 3: 0.06, 4: 0.08, 5: 0.1}
@@ -54,7 +55,8 @@ def paste_objects(
   """
   check_range('severity', severity, 1, 5, integer=True)
   check_range('seed', seed, 0, integer=True)
-  images, labels = _check_arrays(images, labels)
+  images = check_pictures(images)
+  labels = _check_labels(labels, images)
   height, width = images.shape[1:3]
   # The diameters of the ellipse, in shares of the sides.
   diameter = math.sqrt(4 * AREAS[severity] / math.pi)
@@ -77,34 +79,19 @@ def paste_objects(
   return np.clip(pasted, 0, 1, out=pasted)
 
 
-def _check_arrays(images: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-  images, labels = np.asarray(images), np.asarray(labels)
-  shape = images.shape
-  if len(shape) != 4 or 0 in shape or min(shape[1:3]) < 8:
-    raise ValueError(
-      f'images have shape {shape}; allowed: [N, H, W, C] with H and W >= 8'
-    )
-  if images.dtype.kind in 'biuc':
-    raise ValueError(
-      f'images have dtype {images.dtype}; allowed: a floating type (divide '
-      'uint8 by 255)'
-    )
-  if not (images.min() >= 0 and images.max() <= 1):
-    raise ValueError(
-      f'images hold values from {images.min()} to {images.max()}; allowed: 0 '
-      'to 1'
-    )
-  if labels.shape != shape[:1] or labels.dtype.kind not in 'iu':
+def _check_labels(labels: Any, images: np.ndarray) -> np.ndarray:
+  labels = np.asarray(labels)
+  if labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu':
     raise ValueError(
       f'labels have shape {labels.shape} and dtype {labels.dtype}; allowed: '
-      f'integers [{shape[0]}], one per image'
+      f'integers [{len(images)}], one per image'
     )
   if (labels == labels[0]).all():
     raise ValueError(
       f'labels are all {labels[0]}; allowed: two classes or more, since what '
       'is pasted is of another class'
     )
-  return images, labels
+  return labels
 
 
 def _donors(labels: np.ndarray, draws: np.ndarray) -> np.ndarray:

@@ -1,12 +1,12 @@
 """One call for all common corruptions; every row has its own random draws."""
 
-import operator
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
+from advjax.config import check_range
+from advjax.evaluation.batches import check_pictures
 from advjax.evaluation.corruptions import blurs, digital, noises, weather
 
 # corruption(images [n, H, W, C] float64, severity, one generator per row)
@@ -81,11 +81,11 @@ def corrupt(
     >>> corrupt(images, 'brightness', 3, seed=0)[0, 0, 0]
     array([0.65], dtype=float32)
   """
-  images = _check_images(images)
+  images = check_pictures(images, channels=(1, 3))
   if kind not in _CORRUPTIONS:
     raise ValueError(f'kind = {kind!r}; allowed: {", ".join(KINDS)}')
-  severity = _check_whole('severity', severity, 1, 5)
-  seed = _check_whole('seed', seed, 0, None)
+  check_range('severity', severity, 1, 5, integer=True)
+  check_range('seed', seed, 0, integer=True)
   corruption, place = _CORRUPTIONS[kind], KINDS.index(kind)
   rows = max(1, _CHUNK_VALUES // images[0].size)
   result = np.empty(images.shape, np.float32)
@@ -98,36 +98,3 @@ def corrupt(
     corrupted = corruption(chunk, severity, random)
     result[start : start + rows] = np.clip(corrupted, 0, 1)
   return result
-
-
-def _check_images(images: Any) -> np.ndarray:
-  images = np.asarray(images)
-  shape = images.shape
-  right = len(shape) == 4 and shape[0] > 0 and shape[-1] in (1, 3)
-  if not right or min(shape[1:3]) < 8:
-    raise ValueError(
-      f'images have shape {shape}; allowed: [N, H, W, C] with N >= 1, H and W '
-      '>= 8 and C = 1 or 3'
-    )
-  if images.dtype.kind in 'biuc':
-    raise ValueError(
-      f'images have dtype {images.dtype}; allowed: a floating type (divide '
-      'uint8 by 255)'
-    )
-  if not (images.min() >= 0 and images.max() <= 1):
-    raise ValueError(
-      f'images hold values from {images.min()} to {images.max()}; allowed: 0 '
-      'to 1'
-    )
-  return images
-
-
-def _check_whole(name: str, value: Any, low: int, high: int | None) -> int:
-  allowed = f'{low} to {high}' if high else f'>= {low}'
-  try:
-    number = operator.index(value)
-  except TypeError:
-    number = low - 1
-  if number < low or (high is not None and number > high):
-    raise ValueError(f'{name} = {value!r}; allowed: a whole number {allowed}')
-  return number
