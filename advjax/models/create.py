@@ -1,8 +1,11 @@
 """From a config to a model."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from flax import linen as nn
 
 from advjax.config import check_range, choose
 from advjax.models.adapters import Model, from_linen
@@ -66,48 +69,13 @@ def _logistic_regression(
   return from_linen(MLP(num_classes, (), zero_init))
 
 
-def _residual(name: str) -> Callable[..., Model]:
-  def create(
-    num_classes: int,
-    axis: _Axis,
-    *,
-    stem: str = 'cifar',
-    normalization: str = 'batch',
-    dtype: str = 'float32',
-  ) -> Model:
-    return from_linen(
-      residual_network(
-        name,
-        num_classes,
-        stem=stem,
-        normalization=normalization,
-        dtype=dtype,
-        **axis,
-      )
-    )
+def _residual(build: Callable[..., nn.Module]) -> Callable[..., Model]:
+  # Fields and defaults are those that `build` names.
+  @functools.wraps(build)
+  def create(num_classes: int, axis: _Axis, **fields: Any) -> Model:
+    return from_linen(build(num_classes, **fields, **axis))
 
   return create
-
-
-def _small_resnet(
-  num_classes: int,
-  axis: _Axis,
-  *,
-  widths: Sequence[int] = (32, 64, 96),
-  stem: str = 'strided',
-  normalization: str = 'batch',
-  dtype: str = 'float32',
-) -> Model:
-  return from_linen(
-    small_resnet(
-      num_classes,
-      widths=widths,
-      stem=stem,
-      normalization=normalization,
-      dtype=dtype,
-      **axis,
-    )
-  )
 
 
 def _keras(
@@ -128,8 +96,11 @@ ARCHITECTURES: dict[str, Callable[..., Model]] = {
   'mlp': _mlp,
   'logistic_regression': _logistic_regression,
   'keras': _keras,
-  'small_resnet': _small_resnet,
-  **{name: _residual(name) for name in RESIDUAL_NETWORKS},
+  'small_resnet': _residual(small_resnet),
+  **{
+    name: _residual(functools.partial(residual_network, name))
+    for name in RESIDUAL_NETWORKS
+  },
 }
 
 
@@ -165,10 +136,11 @@ def create_model(
   name = choose('model', fields.pop('name'), ARCHITECTURES)
   check_range('num_classes', num_classes, 2, integer=True)
   factory = ARCHITECTURES[name]
+  axis = {'axis_name': axis_name, 'axis_index_groups': axis_index_groups}
   defaults = {
     field: parameter.default
     for field, parameter in inspect.signature(factory).parameters.items()
-    if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    if parameter.kind is inspect.Parameter.KEYWORD_ONLY and field not in axis
   }
   for field, value in fields.items():
     choose(f'field of model {name}', field, defaults)
@@ -177,7 +149,6 @@ def create_model(
       fields[field] = _sizes(f'model.{field}', value, field.endswith('_size'))
     elif isinstance(defaults[field], bool) and not isinstance(value, bool):
       raise ValueError(f'model.{field} = {value!r}; allowed: True or False')
-  axis = {'axis_name': axis_name, 'axis_index_groups': axis_index_groups}
   return factory(num_classes, axis, **fields)
 
 
