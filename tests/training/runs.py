@@ -1,5 +1,7 @@
 """Runs of seconds: a tiny data set, a tiny network, few steps."""
 
+import signal
+
 import jax
 import numpy as np
 
@@ -10,6 +12,13 @@ from advjax.training.setup import create_training
 NUM_TRAIN, NUM_TEST, NUM_CLASSES = 22, 10, 3
 # 22 examples in batches of 4: six steps per epoch, two examples in the last.
 STEPS_PER_EPOCH = 6
+UNFREEZING = {
+  'name': 'plateau',
+  'patience': 1,
+  # Unreachable: every second epoch ends a plateau.
+  'min_improvement': 0.9,
+  'rate_factor': 0.5,
+}
 
 
 def dataset(seed=0, num_train=NUM_TRAIN):
@@ -52,6 +61,22 @@ def training(num_devices=1, data=None, num_teams=1, **changes):
     jax.devices()[:num_devices],
     num_teams=num_teams,
   )
+
+
+def stopped_after(run, steps):
+  """The same run, which a signal stops once it has made so many steps."""
+
+  def frozen_steps(count):
+    steps_of = run.frozen_steps(count)
+
+    def train_steps(state, data, inputs, num_steps):
+      if int(num_steps) and int(state.step) >= steps:
+        signal.raise_signal(signal.SIGTERM)
+      return steps_of(state, data, inputs, num_steps)
+
+    return train_steps
+
+  return run._replace(frozen_steps=frozen_steps)
 
 
 def assert_same(found, expected):

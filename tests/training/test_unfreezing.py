@@ -1,7 +1,6 @@
 """Fine-tuning stage by stage: the rule, the optimizer, and whole runs."""
 
 import logging
-import signal
 
 import jax
 import jax.numpy as jnp
@@ -193,20 +192,12 @@ def test_an_unfrozen_stage_starts_with_fresh_momentum():
 
 # --------------------------------------------------------------- whole runs
 
-UNFREEZING = {
-  'name': 'plateau',
-  'patience': 1,
-  # Unreachable: every second epoch ends a plateau.
-  'min_improvement': 0.9,
-  'rate_factor': 0.5,
-}
-
 
 def training(num_devices=2, **changes):
   return runs.training(
     num_devices=num_devices,
     num_epochs=5,
-    unfreezing=UNFREEZING,
+    unfreezing=runs.UNFREEZING,
     **changes,
   )
 
@@ -225,22 +216,9 @@ def test_a_run_unfreezes_and_resumes_in_the_middle(
   epochs = [r for r in whole.records if r['kind'] == 'epoch']
   assert [epoch['num_frozen'] for epoch in epochs] == [2, 2, 1, 1, 0]
 
-  def stop_after(steps):
-    def frozen_steps(count):
-      steps_of = run.frozen_steps(count)
-
-      def train_steps(state, data, inputs, num_steps):
-        if int(num_steps) and int(state.step) >= steps:
-          signal.raise_signal(signal.SIGTERM)
-        return steps_of(state, data, inputs, num_steps)
-
-      return train_steps
-
-    return run._replace(frozen_steps=frozen_steps)
-
   monkeypatch.setattr(loop, '_CHUNK_SECONDS', 0.0)
   with pytest.raises(Interrupted):
-    train(stop_after(3 * STEPS_PER_EPOCH), tmp_path / 'parts')
+    train(runs.stopped_after(run, 3 * STEPS_PER_EPOCH), tmp_path / 'parts')
   stopped = state_of(tmp_path / 'parts', run)
   assert 3 * STEPS_PER_EPOCH <= int(stopped.state.step) < 4 * STEPS_PER_EPOCH
   with caplog.at_level(logging.INFO):
@@ -310,7 +288,7 @@ def test_errors_name_the_field(changes, message):
 
 def test_a_network_without_stages_cannot_be_unfrozen():
   with pytest.raises(ValueError, match='this network has no stages'):
-    runs.training(unfreezing=UNFREEZING)
+    runs.training(unfreezing=runs.UNFREEZING)
 
 
 def test_a_part_in_no_stage_is_named(with_stages, monkeypatch):
