@@ -144,12 +144,12 @@ def test_accuracy_counts_the_largest_share():
   assert accuracy(logits, jnp.array([1, 0])).tolist() == [0.0, 1.0]
 
 
-@pytest.mark.parametrize('name', sorted(set(OBJECTIVES) - {'pgd_at'}))
+@pytest.mark.parametrize('name', sorted(OBJECTIVES))
 def test_objectives_take_shares_of_classes(name):
   """The loss is that of the mixture, and the attacks take them too."""
   spec = OBJECTIVES[name]
   hparams = dict.fromkeys((*spec.required, *spec.positive), 0.05)
-  options = {'num_steps': 1} if name == 'trades' else {}
+  options = {'num_steps': 1} if name in ('pgd_at', 'trades') else {}
   objective = create_objective({'name': name, **options})
 
   certain = np.eye(networks.NUM_CLASSES)[networks.LABELS]
@@ -173,6 +173,6 @@ def test_objectives_take_shares_of_classes(name):
   np.testing.assert_array_equal(
     metrics['clean_accuracy'], logits.argmax(1) == networks.LABELS
   )
-  if name in ('adversarial_regularization', 'fgsm_at'):
+  if name in ('adversarial_regularization', 'fgsm_at', 'pgd_at'):
     # It went up the loss of the shares, not down.
     assert (metrics['adversarial_loss'] > metrics['clean_loss']).all()
