@@ -36,8 +36,8 @@ def load(config: Mapping[str, Any]) -> Dataset:
     config: A mapping or ConfigDict with the loader's `name` ('digits', 'npz',
       'folder' or 'tfds'), that loader's own fields (the parameters of its
       `load`), and for all of them `classes`, the labels to keep
-      (`keep_classes`; all by default). A field that is None counts as not
-      given, so that a config can hold a place for it.
+      (`keep_classes`; all by default). A field that is None or '' counts as
+      not given, so that a config can hold a place for it and a flag empty it.
 
   Returns:
     The data set.
@@ -54,22 +54,36 @@ def load(config: Mapping[str, Any]) -> Dataset:
     >>> load({'name': 'digits', 'classes': (3, 7)}).class_names
     ('3', '7')
   """
-  fields = {key: value for key, value in config.items() if value is not None}
+  fields = {
+    key: value
+    for key, value in config.items()
+    if value is not None and not (isinstance(value, str) and value == '')
+  }
   name = fields.pop('name', None)
   if name not in _LOADERS:
     raise ValueError(_unknown('data set', name, list(_LOADERS)))
   classes = fields.pop('classes', None)
   loader = _LOADERS[name]
   parameters = inspect.signature(loader).parameters
-  for field in fields:
+  for field, value in fields.items():
     if field not in parameters:
-      allowed = [*parameters, 'classes']
-      raise ValueError(_unknown(f'field of data set {name!r}', field, allowed))
+      message = _unknown(
+        f'field of data set {name!r}', field, [*parameters, 'classes']
+      )
+      if isinstance(value, str) and _is_a_field(field):
+        # Of the set that a config named before a flag named this one.
+        message += f'; --config.dataset.{field}= empties it'
+      raise ValueError(message)
   for field, parameter in parameters.items():
     if field not in fields and parameter.default is inspect.Parameter.empty:
       raise ValueError(f'data set {name!r} needs the field {field!r}')
   dataset = loader(**fields)
   return dataset if classes is None else keep_classes(dataset, classes)
+
+
+def _is_a_field(name: str) -> bool:
+  loaders = _LOADERS.values()
+  return any(name in inspect.signature(loader).parameters for loader in loaders)
 
 
 def _unknown(what: str, value: Any, allowed: list[str]) -> str:

@@ -50,6 +50,15 @@ def test_classes_are_a_field_of_every_data_set(tmp_path):
     np.testing.assert_array_equal(of_kept.labels, np.where(sevens, 0, 1))
 
 
+def test_a_flag_empties_what_belongs_to_another_data_set():
+  config = default_config()
+  config.dataset.builder = 'mnist'
+  with pytest.raises(ValueError, match=r"'builder'; .*dataset\.builder= empt"):
+    data.load(config.dataset)
+  config.dataset.builder = ''
+  assert data.load(config.dataset).name == 'digits'
+
+
 @pytest.mark.parametrize(
   ('config', 'message'),
   [
@@ -62,7 +71,12 @@ def test_classes_are_a_field_of_every_data_set(tmp_path):
     ({}, 'unknown data set None; allowed: digits, folder, npz, tfds'),
     ({'name': 'npz'}, "'npz' needs the field 'path'"),
     ({'name': 'npz', 'paht': 'a'}, "'npz' 'paht'; allowed: path, cla.*'path'"),
-    ({'name': 'digits', 'path': 'a'}, "'digits' 'path'; allowed: classes$"),
+    (
+      {'name': 'digits', 'path': 'a'},
+      r"'digits' 'path'; allowed: classes; --config\.dataset\.path= empties it",
+    ),
+    ({'name': 'digits', 'paht': 'a'}, "'digits' 'paht'; allowed: classes$"),
+    ({'name': 'npz', 'path': ''}, "'npz' needs the field 'path'"),
   ],
 )
 def test_refuses(config, message):
