@@ -1,17 +1,17 @@
 """Ctrl-C and SIGTERM, sent to a program in training."""
 
+import json
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 COMMAND = [
+  'train',
   '--config=configs/digits.py:standard',
   '--config.model.name=logistic_regression',
   '--config.num_epochs=100000',
@@ -21,60 +21,47 @@ COMMAND = [
 ]
 
 
-def stop(workdir, signum, wait_for):
-  """Starts the training, sends a signal once it has said something.
-
-  Returns:
-    The exit code, and what it said on stderr.
-  """
-  log = workdir.with_name('stderr')
-  with log.open('w') as stderr:
-    program = subprocess.Popen(
-      [
-        sys.executable,
-        '-m',
-        'experiments.train',
-        *COMMAND,
-        f'--workdir={workdir}',
-      ],
-      cwd=ROOT,
-      env={**os.environ, 'PYTHONUNBUFFERED': '1'},
-      stderr=stderr,
-    )
-    try:
-      while not re.search(wait_for, log.read_text()):
-        assert program.poll() is None, log.read_text()
-        time.sleep(0.05)
-      program.send_signal(signum)
-      # 10 s are promised; this machine may have other things to do as well.
-      code = program.wait(timeout=30)
-    finally:
-      program.kill()
-      program.wait()
-  return code, log.read_text()
-
-
-def saved_steps(workdir):
-  folder = workdir / 'checkpoints' / 'last'
-  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
-
-
 @pytest.mark.skipif(os.name != 'posix', reason='needs signals')
 def test_a_signal_stops_with_a_checkpoint_and_the_same_command_resumes(
   tmp_path,
 ):
   workdir = tmp_path / 'run'
-  code, text = stop(workdir, signal.SIGTERM, r'epoch 3 of 100000')
-  assert code == 128 + signal.SIGTERM
+  logs = tmp_path / 'first', tmp_path / 'second'
+  waits = r'epoch 3 of 100000', r'going on from step \d+\n(?s:.*)epoch'
+  jobs = [
+    {
+      'command': [*COMMAND, f'--workdir={workdir}'],
+      'signal': signum,
+      'wait_for': wait_for,
+      'log': str(log),
+      'folder': str(workdir / 'checkpoints' / 'last'),
+    }
+    for signum, wait_for, log in zip(
+      (signal.SIGTERM, signal.SIGINT), waits, logs, strict=True
+    )
+  ]
+  done = subprocess.run(
+    [sys.executable, '-m', 'tests.experiments.signalled_runs'],
+    cwd=ROOT,
+    input=json.dumps(jobs),
+    stdout=subprocess.PIPE,
+    text=True,
+    check=True,
+    timeout=300,
+  )
+  results = json.loads(done.stdout)
+  codes = [result['code'] for result in results]
+  assert codes == [128 + signal.SIGTERM, 128 + signal.SIGINT]
+  first, second = (
+    max(int(name) for name in result['files'] if name.isdigit())
+    for result in results
+  )
+  text, again = (log.read_text() for log in logs)
   lines = text.splitlines()
   assert lines[-1] == 'stopped by SIGTERM: run the same command again to go on'
   assert 'Traceback' not in text
-  first = saved_steps(workdir)[-1]
+  assert f'going on from step {first}\n' in again
+  assert 'stopped by SIGINT' in again
+  assert 'Traceback' not in again
+  assert second > first
   assert not (workdir / 'report.json').exists()
-
-  code, text = stop(workdir, signal.SIGINT, r'going on from step \d+\n.*epoch')
-  assert code == 128 + signal.SIGINT
-  assert f'going on from step {first}\n' in text
-  assert 'stopped by SIGINT' in text
-  assert 'Traceback' not in text
-  assert saved_steps(workdir)[-1] > first
