@@ -23,6 +23,7 @@ from typing import Any
 
 import sklearn.datasets  # noqa: F401  What the embedded data takes longest for.
 
+from advjax.reporting import gallery
 from advjax.training import checkpoint, logs
 from tests.experiments.commands import run
 
@@ -110,6 +111,8 @@ def run_once(workdir: pathlib.Path, moment: Any, num_bytes: int) -> dict:
 
 
 def main() -> None:
+  # Drawing takes seconds, and is no part of what this is about.
+  gallery.report_pictures = lambda *args, **kwargs: []
   num_bytes, results = 0, []
   for folder, moments in json.load(sys.stdin):
     workdir = pathlib.Path(folder)

@@ -197,6 +197,8 @@ def training(num_devices=2, **changes):
   return runs.training(
     num_devices=num_devices,
     num_epochs=5,
+    objective={'name': 'standard'},
+    hparams={'learning_rate': 0.1},
     unfreezing=runs.UNFREEZING,
     **changes,
   )
