@@ -29,7 +29,9 @@ from experiments import compare
 from tests.training import runs
 
 # Compiled fast rather than well: nothing runs for long.
-os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=0'
+os.environ['XLA_FLAGS'] = (
+  '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
+)
 
 
 def plain(leaf):

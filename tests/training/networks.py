@@ -36,7 +36,10 @@ def keys():
 
 def compiled(function):
   """Compiles fast rather than well: every program here runs once or twice."""
-  options = {'xla_backend_optimization_level': 0}
+  options = {
+    'xla_backend_optimization_level': 0,
+    'xla_cpu_use_fusion_emitters': False,
+  }
   return jax.jit(function, compiler_options=options)
 
 

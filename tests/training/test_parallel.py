@@ -21,7 +21,10 @@ def trained(tmp_path_factory):
   """What `eight_devices.py` leaves: name -> its arrays."""
   path = tmp_path_factory.mktemp('eight_devices') / 'results.npz'
   # Compiled fast rather than well: nothing runs for long.
-  flags = {'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+  flags = {
+    'XLA_FLAGS': '--xla_backend_optimization_level=0 '
+    '--xla_cpu_use_fusion_emitters=false'
+  }
   subprocess.run(
     [sys.executable, '-m', 'tests.training.eight_devices', str(path)],
     check=True,
