@@ -105,7 +105,7 @@ def hparams_of(case, factor=1.0):
 
 
 def loss_and_gradient(case, **changes):
-  batch = {'weight': jnp.full((BATCH,), 1 / BATCH)} | changes
+  batch = {'weight': jnp.full((BATCH,), 1 / BATCH, jnp.float32)} | changes
   return program(case)(
     networks.params(), networks.batch(**batch), hparams_of(case)
   )
@@ -209,7 +209,7 @@ def test_without_weights_the_loss_is_the_mean():
 def test_a_sweep_over_hparams_is_a_vmap_and_compiles_once(case):
   factors = (0.5, 1.0, 1.5)
   params = networks.params()
-  batch = networks.batch(weight=jnp.full((BATCH,), 1 / BATCH))
+  batch = networks.batch(weight=jnp.full((BATCH,), 1 / BATCH, jnp.float32))
   expected = [program(case)(params, batch, hparams_of(case, 1.0))]
   with compiles.counted() as count:
     expected = [
