@@ -9,6 +9,14 @@ from experiments.compare import compare
 from tests.experiments.comparison import printed, smoke_config
 
 
+@pytest.fixture(scope='session', autouse=True)
+def coarse_pictures():
+  """Of few dots: tests look at what is drawn, and at no pixel."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(gallery, '_DPI', 40)
+    yield
+
+
 @pytest.fixture(scope='session')
 def run(tmp_path_factory):
   """(report, text, workdir) of the comparison; nobody changes it."""

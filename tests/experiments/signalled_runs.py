@@ -1,9 +1,9 @@
 """Starts programs in forks of one process, and sends each of them a signal.
 
 Reads a JSON list of {command, signal, wait_for, log, folder}: a fork runs the
-command, [experiment, argument, ...], with its stderr in the log, and is sent the
-signal once the log matches `wait_for`. Writes a list of {code, files}: what is
-in the folder then. One import serves them all.
+command, [experiment, argument, ...], with its stderr in the log, and is sent
+the signal once the log matches `wait_for`. Writes a list of {code, files}: what
+is in the folder then. One import serves them all.
 """
 
 import json
