@@ -17,6 +17,7 @@ import jax
 from absl import flags
 from ml_collections import config_dict, config_flags
 
+from advjax import compile_cache
 from advjax.config import choose
 from advjax.fractions import expand_fractions
 from advjax.processes.orphan import end_with_launcher
@@ -136,6 +137,7 @@ def run(
   argv: Sequence[str] | None = None,
   *,
   processes: str = 'one',
+  keep_compiled: bool = False,
 ) -> None:
   """Parses the flags, runs `main` and turns errors into exit codes.
 
@@ -144,6 +146,8 @@ def run(
     argv: The command line; default: `sys.argv`.
     processes: What several processes that run the same command do: 'together'
       they make one run, 'apart' each makes its own, 'one' refuses.
+    keep_compiled: Whether it reads what earlier runs have compiled, and leaves
+      it to later ones (`compile_cache`); not for measurements of compiling.
 
   Raises:
     SystemExit: 2 for bad input, 1 for a diverged run or a full disk,
@@ -174,6 +178,8 @@ def run(
         f'this experiment runs in one process; {place.launcher} started '
         f'{place.num_processes}'
       )
+    if keep_compiled:
+      compile_cache.turn_on(speaks=place.process_id == 0)
     if processes == 'together':
       peers = join(place, _PLATFORM.value)
       logger.setLevel(logging.WARNING if place.process_id else logging.INFO)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the user's cache folder."""
 
 import contextlib
 import json
@@ -7,6 +7,12 @@ import pathlib
 import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
+
+
+def user_cache_folder() -> pathlib.Path:
+  """Returns our part of the user's cache: $XDG_CACHE_HOME, else ~/.cache."""
+  base = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+  return pathlib.Path(base) / 'advjax'
 
 
 @contextlib.contextmanager

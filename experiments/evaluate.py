@@ -285,4 +285,4 @@ def main() -> None:
 
 if __name__ == '__main__':
   define_flags()
-  cli.run(main, processes='together')
+  cli.run(main, processes='together', keep_compiled=True)

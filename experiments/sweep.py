@@ -343,4 +343,4 @@ if __name__ == '__main__':
     'i/n: train the i-th share of n; of it, several processes '
     'take a share each.',
   )
-  cli.run(main, processes='apart')
+  cli.run(main, processes='apart', keep_compiled=True)

@@ -65,4 +65,4 @@ def main() -> None:
 
 if __name__ == '__main__':
   cli.define_config_flags()
-  cli.run(main, processes='together')
+  cli.run(main, processes='together', keep_compiled=True)

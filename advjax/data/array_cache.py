@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from advjax.data import array_files
+from advjax.files import user_cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +65,8 @@ class Entry(NamedTuple):
 
 
 def default_root() -> pathlib.Path:
-  """Returns the user's cache folder: $XDG_CACHE_HOME, else ~/.cache."""
-  base = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-  return pathlib.Path(base) / 'advjax' / 'datasets'
+  """Returns where decoded images are kept: in the user's cache folder."""
+  return user_cache_folder() / 'datasets'
 
 
 def read(folder: pathlib.Path, source: Source) -> Entry | None:
