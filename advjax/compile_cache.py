@@ -38,9 +38,9 @@ _TROUBLE = re.compile(
   r'(.*)',
   re.DOTALL,
 )
-# What tells CPUs apart, on x86 and on Arm.
-_CPU_FIELDS = ('vendor_id', 'cpu family', 'model', 'model name', 'flags')
-_CPU_FIELDS += ('CPU implementer', 'CPU part', 'Features')
+# What tells CPUs apart.
+_X86_FIELDS = ('vendor_id', 'cpu family', 'model', 'model name', 'flags')
+_ARM_FIELDS = ('CPU implementer', 'CPU part', 'Features')
 
 
 def default_folder() -> pathlib.Path:
@@ -60,7 +60,9 @@ def _cpu() -> str:
       # The cores are apart by empty lines; there may be hundreds of them.
       first = iter(lambda: lines.readline().strip(), '')
       return '\n'.join(
-        line for line in first if line.split(':')[0].strip() in _CPU_FIELDS
+        line
+        for line in first
+        if line.split(':')[0].strip() in _X86_FIELDS + _ARM_FIELDS
       )
   except OSError:  # Linux alone has it.
     return platform.processor()
@@ -76,9 +78,9 @@ def turn_on(*, speaks: bool = True) -> None:
   Args:
     speaks: Whether to warn; of several processes one does.
   """
-  config = jax.config
-  own_folder = config.jax_compilation_cache_dir is not None
-  if own_folder or not config.jax_enable_compilation_cache:
+  settings = jax.config.values
+  own_folder = settings['jax_compilation_cache_dir'] is not None
+  if own_folder or not settings['jax_enable_compilation_cache']:
     return
   folder = default_folder()
   try:
@@ -92,9 +94,9 @@ def turn_on(*, speaks: bool = True) -> None:
       _warn(folder, error)
     return
   _heed_trouble(folder, speaks)
-  config.update('jax_compilation_cache_dir', str(folder))
+  jax.config.update('jax_compilation_cache_dir', str(folder))
   # JAX keeps what took a second to compile; a start is many small programs.
-  config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
 def remove_oldest(folder: pathlib.Path, max_bytes: int) -> None:

@@ -1,13 +1,15 @@
 """The seam between networks and everything else."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import nnx
 from jax import Array
+
+if TYPE_CHECKING:
+  from flax import nnx  # Slow to import, and few networks need it.
 
 PyTree = Any
 
@@ -147,7 +149,7 @@ def check_num_frozen(num_frozen: int, num_stages: int, name: str) -> None:
   raise ValueError(f'num_frozen = {num_frozen!r}; allowed: {allowed}')
 
 
-def from_nnx(create: Callable[[nnx.Rngs], nnx.Module]) -> Model:
+def from_nnx(create: 'Callable[[nnx.Rngs], nnx.Module]') -> Model:
   """Adapts an NNX module that is called as `module(images)`.
 
   Its `nnx.Param`s are trained; everything else (BatchNorm's statistics, the
@@ -167,6 +169,8 @@ def from_nnx(create: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     (2, 3)
   """
   # The structure of the module, without arrays; `apply` fills them in.
+  from flax import nnx
+
   abstract = nnx.eval_shape(lambda: create(nnx.Rngs(0)))
   graphdef = _split(abstract)[0]
 
@@ -193,7 +197,9 @@ def from_nnx(create: Callable[[nnx.Rngs], nnx.Module]) -> Model:
   return Model(init, apply)
 
 
-def _split(module: nnx.Module) -> tuple[Any, Any, Any]:
+def _split(module: 'nnx.Module') -> tuple[Any, Any, Any]:
+  from flax import nnx
+
   graphdef, *states = nnx.split(module, nnx.Param, ...)
   params, state = states
   return graphdef, params, state

@@ -10,9 +10,7 @@ import numpy as np
 
 from advjax.evaluation.members import Evaluation, save_examples
 from advjax.files import replacing, write_json
-from advjax.reporting import gallery, html, sentences, tables
-from advjax.reporting.evaluated.parts import evaluated_lines, evaluated_parts
-from advjax.reporting.training import history_of
+from advjax.reporting import sentences, tables
 from advjax.reporting.values import attack_label
 
 logger = logging.getLogger(__name__)
@@ -46,6 +44,11 @@ def write_run(
     The text for the terminal: the table, the first batch and what the
     numbers mean.
   """
+  # What draws is slow to import, and not needed before training ends.
+  from advjax.reporting import gallery, html
+  from advjax.reporting.evaluated.parts import evaluated_lines, evaluated_parts
+  from advjax.reporting.training import history_of
+
   write_json(workdir / 'report.json', report)
   with replacing(workdir / 'adversarial_examples.npz') as file:
     save_examples(file, evaluation, images, labels)

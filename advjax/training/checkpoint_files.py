@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from advjax.files import write_json
 from advjax.training.state import TrainState
@@ -59,8 +58,11 @@ def check_files(folder: pathlib.Path) -> None:
       raise ValueError(f'{name} has changed since it was written')
 
 
-def _handler() -> ocp.StandardCheckpointHandler:
+def _handler() -> Any:
   """Reads and writes a state without waiting for any other process."""
+  # Slow to import: not at the top. Training starts without it.
+  import orbax.checkpoint as ocp
+
   index = jax.process_index()
   alone = ocp.options.MultiprocessingOptions(
     primary_host=index, active_processes={index}
@@ -81,6 +83,8 @@ def write_files(
   Raises:
     OSError: if they cannot be written, the disk being full, say.
   """
+  import orbax.checkpoint as ocp
+
   leaves = jax.tree.leaves(state)
   text = json.dumps(record)
   size = sum(leaf.nbytes for leaf in leaves) + len(text)
@@ -141,6 +145,8 @@ def read_files(folder: pathlib.Path, target: TrainState | None) -> Checkpoint:
   Returns:
     The checkpoint, with NumPy arrays.
   """
+  import orbax.checkpoint as ocp
+
   wanted = None if target is None else jax.tree.map(np.asarray, target)
   handler = _handler()
   try:

@@ -5,7 +5,8 @@ import dataclasses
 import logging
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from advjax.training.lock import lock_folders
 from advjax.training.logs import MetricsLog, NoLog, Progress, open_log
 from advjax.training.placement import device_inputs, place
 from advjax.training.program import OWN_FIELDS, common_fields
-from advjax.training.record import add_chunk, log_steps
+from advjax.training.record import add_chunk, log_steps, mean_metrics
 from advjax.training.run import (
   Diverged,
   Run,
@@ -205,10 +206,16 @@ class _Going:
     several = len(self.indices) > 1
     return f'{len(self.indices)} runs' if several else self.first.name
 
-  def find_train_steps(self) -> Callable:
-    if len(self.runs) > 1:
-      return self.first.training.train_runs
-    return self.first.find_train_steps()
+  def compile(self, state: Any, inputs: Any, nothing: Any) -> tuple[Any, ...]:
+    """Returns the state and the program of the steps, ready to take them."""
+    start, one = time.perf_counter(), len(self.runs) == 1
+    first = self.first
+    program = first.find_train_steps() if one else first.training.train_runs
+    # No steps: compiles, so that the times of steps are theirs alone.
+    state, _ = jax.block_until_ready(program(state, *inputs, nothing))
+    seconds = time.perf_counter() - start
+    logger.info('%s: training starts, compiled in %.1f s', self.name, seconds)
+    return state, program
 
   def each(self) -> Iterator[tuple[int, Run, MetricsLog | NoLog]]:
     for index in list(self.indices):
@@ -258,11 +265,9 @@ def _train_logged(
   chunk = 1
   progress = Progress(going.name, num_steps, config.num_epochs, step)
   with contextlib.closing(progress), stop_on_signals() as stop:
-    # No steps: compiles, so that the times below are those of the steps.
     nothing = placement.num_steps(0, ())
     frozen = going.first.num_frozen
-    train_steps = going.find_train_steps()
-    state, _ = train_steps(state, *inputs, nothing)
+    state, train_steps = going.compile(state, inputs, nothing)
     stopped: int | None = None
     while step < until and going.indices and not stopped:
       rest = plan.steps_per_epoch - step % plan.steps_per_epoch
@@ -295,8 +300,8 @@ def _train_logged(
         )
         unfrozen = going.indices and frozen != going.first.num_frozen
         if unfrozen and step < until:
-          frozen, train_steps = going.first.num_frozen, going.find_train_steps()
-          state, _ = train_steps(state, *inputs, nothing)
+          frozen = going.first.num_frozen
+          state, train_steps = going.compile(state, inputs, nothing)
       due = epoch_done and epoch % config.checkpoint_every_epochs == 0
       # Read once: a signal that comes later waits for another chunk, and so
       # for a checkpoint.
@@ -329,7 +334,7 @@ def _add_chunk(
       check_finite(run, metrics['loss'], step)
       add_chunk(run.record, metrics, share)
       latest.append({key: values[-1] for key, values in metrics.items()})
-  return _mean(latest)
+  return mean_metrics(latest)
 
 
 def _end_epoch(
@@ -340,11 +345,4 @@ def _end_epoch(
   for index, run, log in going.each():
     with going.watch(index):
       ended.append(end_epoch(run, states[index], log, step, epoch))
-  return _mean(ended)
-
-
-def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
-  return {
-    name: float(np.mean([each[name] for each in metrics]))
-    for name in (metrics[0] if metrics else ())
-  }
+  return mean_metrics(ended)

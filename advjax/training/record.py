@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -130,3 +130,22 @@ def log_epoch(
   record.epoch_metrics = {}
   record.num_logged = 0
   return metrics
+
+
+def mean_metrics(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  """Returns the mean of each metric over runs.
+
+  Args:
+    metrics: The same metrics of each run.
+
+  Returns:
+    Their means; nothing of no runs.
+
+  Example:
+    >>> mean_metrics([{'loss': 1.0}, {'loss': 2.0}])
+    {'loss': 1.5}
+  """
+  return {
+    name: float(np.mean([each[name] for each in metrics]))
+    for name in (metrics[0] if metrics else ())
+  }

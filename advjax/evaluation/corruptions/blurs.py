@@ -1,7 +1,7 @@
 """Corruptions that mix pixels with their neighbours."""
 
 import numpy as np
-from scipy import ndimage
+import scipy  # Imports ndimage, which is slow, on its first use.
 
 from advjax.evaluation.corruptions.noises import Generators
 from advjax.evaluation.corruptions.sampling import (
@@ -21,7 +21,7 @@ def defocus_blur(
     severity - 1
   ]
   kernel = _disc(radius, softness, enlargement(images))
-  return ndimage.correlate(
+  return scipy.ndimage.correlate(
     images, kernel[np.newaxis, :, :, np.newaxis], mode='mirror'
   )
 
@@ -33,7 +33,7 @@ def _disc(radius: float, softness: float, factor: float) -> np.ndarray:
   disc = (squares <= radius**2).astype(float)
   soft = np.exp(-np.array([1.0, 0.0, 1.0]) / (2 * softness**2))
   for axis in (0, 1):
-    disc = ndimage.correlate1d(disc, soft, axis, mode='constant')
+    disc = scipy.ndimage.correlate1d(disc, soft, axis, mode='constant')
   reach = int(np.ceil(3 * factor)) - 1
   weights = linear_weights(np.arange(-reach, reach + 1) / factor + 2, 5)
   disc = weights @ disc @ weights.T
@@ -60,7 +60,7 @@ def glass_blur(
   factor = enlargement(images)
   reach = round(reach * factor)
   sigmas = (0, sigma * factor, sigma * factor, 0)
-  images = ndimage.gaussian_filter(images, sigmas, mode='nearest')
+  images = scipy.ndimage.gaussian_filter(images, sigmas, mode='nearest')
   rows, height, width, _ = images.shape
   places = [
     (y, x)
@@ -72,7 +72,7 @@ def glass_blur(
   every = np.arange(rows)
   for (y, x), move in zip(rounds * places, moves.swapaxes(0, 1), strict=True):
     images[:, y, x] = images[every, y + move[:, 0], x + move[:, 1]]
-  return ndimage.gaussian_filter(images, sigmas, mode='nearest')
+  return scipy.ndimage.gaussian_filter(images, sigmas, mode='nearest')
 
 
 def motion_blur(

@@ -3,8 +3,8 @@
 import io
 
 import numpy as np
+import scipy  # Imports ndimage, which is slow, on its first use.
 from PIL import Image
-from scipy import ndimage
 
 from advjax.evaluation.corruptions.noises import Generators
 
@@ -60,7 +60,7 @@ def _places(
   displaced = np.indices(shape, float)
   for axis in (0, 1):
     noise = own.uniform(-1, 1, shape)
-    displaced[axis] += size * ndimage.gaussian_filter(
+    displaced[axis] += size * scipy.ndimage.gaussian_filter(
       noise, sigma, mode='reflect', truncate=3
     )
   return (
@@ -71,7 +71,7 @@ def _places(
 
 def _warp(image: np.ndarray, places: np.ndarray) -> np.ndarray:
   channels = [
-    ndimage.map_coordinates(channel, places, order=1, mode='mirror')
+    scipy.ndimage.map_coordinates(channel, places, order=1, mode='mirror')
     for channel in np.moveaxis(image, -1, 0)
   ]
   return np.stack(channels, axis=-1)

@@ -1,7 +1,6 @@
 """Corruptions by the weather."""
 
 import numpy as np
-from matplotlib import colors
 
 from advjax.evaluation.corruptions.noises import Generators
 from advjax.evaluation.corruptions.sampling import (
@@ -80,6 +79,8 @@ def brightness(
   more = (0.05, 0.1, 0.15, 0.2, 0.3)[severity - 1]
   if images.shape[-1] == 1:
     return images + more
+  from matplotlib import colors  # Slow to import: not at the top.
+
   hsv = colors.rgb_to_hsv(images)
   hsv[..., 2] = np.minimum(hsv[..., 2] + more, 1)
   return colors.hsv_to_rgb(hsv)
