@@ -303,26 +303,39 @@ def make_train_steps(
       jax.random.fold_in(shuffle_key, epoch), inputs.rows
     )
 
-    def one(state: TrainState) -> tuple[TrainState, Metrics]:
+    def one(
+      state: TrainState,
+      rank: Array,
+      data: Mapping[str, Array],
+      permutation: Array,
+      draw_key: Array,
+      hparams: Mapping[str, Array],
+    ) -> tuple[TrainState, Metrics]:
       position = state.step % plan.steps_per_epoch
       key = jax.random.fold_in(draw_key, state.step)
       batch, mask, keys = _take_batch(
         rank, data, permutation, position, key, plan, augment
       )
-      return train_step(state, batch, mask, inputs.hparams, keys)
+      return train_step(state, batch, mask, hparams, keys)
+
+    # Traced once for both calls, since a trace takes a good part of a second;
+    # all that is traced is an argument, so that it can be. Nothing stays of the
+    # jit in the program.
+    one_step = jax.jit(one, inline=True)
+    others = (rank, data, permutation, draw_key, inputs.hparams)
 
     def body(
       index: Array, carry: tuple[TrainState, Metrics]
     ) -> tuple[TrainState, Metrics]:
       state, history = carry
-      state, metrics = one(state)
+      state, metrics = one_step(state, *others)
       history = {
         name: values.at[index].set(metrics[name].astype(jnp.float32))
         for name, values in history.items()
       }
       return state, history
 
-    names = jax.eval_shape(one, state)[1]
+    names = jax.eval_shape(one_step, state, *others)[1]
     history = {name: jnp.zeros(plan.steps_per_epoch) for name in names}
     return jax.lax.fori_loop(0, num_steps, body, (state, history))
 

@@ -11,8 +11,9 @@ import sys
 import tempfile
 import traceback
 
-import sklearn.datasets  # noqa: F401  What the embedded data takes longest for.
+import orbax.checkpoint  # noqa: F401  What a run imports when it needs it.
 
+import advjax.reporting.evaluated.parts  # noqa: F401  Likewise.
 import experiments.compare
 
 # Else runpy would warn that it runs a second time.

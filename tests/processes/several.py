@@ -17,7 +17,7 @@ import time
 
 import jax
 import numpy as np
-import sklearn.datasets  # noqa: F401
+import orbax.checkpoint  # noqa: F401  What a run imports when it needs it.
 
 from advjax import cli, data
 from advjax.files import write_json

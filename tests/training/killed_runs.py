@@ -21,8 +21,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import sklearn.datasets  # noqa: F401  What the embedded data takes longest for.
-
 from advjax.reporting import gallery
 from advjax.training import checkpoint, logs
 from tests.experiments.commands import run
