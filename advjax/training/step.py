@@ -264,6 +264,31 @@ def make_train_step(
   return train_step
 
 
+def _make_one_step(
+  train_step: Callable, plan: StepPlan, augment: Augment | None
+) -> Callable:
+  """Returns a step on the batch of its turn."""
+
+  # All that is traced is an argument: so one trace, which takes a good part of
+  # a second, serves the loop and the question for its shapes.
+  def one_step(
+    state: TrainState,
+    rank: Array,
+    data: Mapping[str, Array],
+    permutation: Array,
+    draw_key: Array,
+    hparams: Mapping[str, Array],
+  ) -> tuple[TrainState, Metrics]:
+    position = state.step % plan.steps_per_epoch
+    key = jax.random.fold_in(draw_key, state.step)
+    batch, mask, keys = _take_batch(
+      rank, data, permutation, position, key, plan, augment
+    )
+    return train_step(state, batch, mask, hparams, keys)
+
+  return jax.jit(one_step, inline=True)
+
+
 def make_train_steps(
   train_step: Callable, plan: StepPlan, augment: Augment | None = None
 ) -> Callable:
@@ -290,6 +315,8 @@ def make_train_steps(
     (45, 16)
   """
 
+  one_step = _make_one_step(train_step, plan, augment)
+
   def train_steps(
     rank: Array,
     state: TrainState,
@@ -303,25 +330,6 @@ def make_train_steps(
       jax.random.fold_in(shuffle_key, epoch), inputs.rows
     )
 
-    def one(
-      state: TrainState,
-      rank: Array,
-      data: Mapping[str, Array],
-      permutation: Array,
-      draw_key: Array,
-      hparams: Mapping[str, Array],
-    ) -> tuple[TrainState, Metrics]:
-      position = state.step % plan.steps_per_epoch
-      key = jax.random.fold_in(draw_key, state.step)
-      batch, mask, keys = _take_batch(
-        rank, data, permutation, position, key, plan, augment
-      )
-      return train_step(state, batch, mask, hparams, keys)
-
-    # Traced once for both calls, since a trace takes a good part of a second;
-    # all that is traced is an argument, so that it can be. Nothing stays of the
-    # jit in the program.
-    one_step = jax.jit(one, inline=True)
     others = (rank, data, permutation, draw_key, inputs.hparams)
 
     def body(
