@@ -8,8 +8,9 @@ import numpy as np
 
 from advjax.data import Split, to_float
 from advjax.processes.talk import own_ranks
+from advjax.training.gradients import AXIS
 from advjax.training.objectives import Objective
-from advjax.training.step import AXIS, reduce_metrics
+from advjax.training.step import reduce_metrics
 from advjax.types import Array
 
 

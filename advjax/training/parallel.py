@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from advjax.config import choose
 from advjax.processes.place import find_place
 from advjax.processes.talk import own_ranks
-from advjax.training.step import AXIS
+from advjax.training.gradients import AXIS
 
 PLATFORMS = ('cpu', 'gpu', 'tpu')
 _MAX_DEFAULT_CPU_DEVICES = 8

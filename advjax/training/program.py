@@ -18,15 +18,14 @@ from advjax.config import default_config
 from advjax.models import Model, create_model
 from advjax.training.at_once import make_train_runs
 from advjax.training.decay import create_decay
+from advjax.training.gradients import AXIS, Teams
 from advjax.training.metrics import make_evaluate_metrics
 from advjax.training.monitor import robust_accuracy_objective
 from advjax.training.objectives import Objective, create_objective
 from advjax.training.optimizers import create_optimizer, create_schedule
 from advjax.training.parallel import parallelize
 from advjax.training.step import (
-  AXIS,
   StepPlan,
-  Teams,
   make_train_step,
   make_train_steps,
 )
@@ -193,6 +192,7 @@ def _steps(
     else decay,
     teams=plan.teams,
     num_frozen=num_frozen,
+    in_parts=devices[0].platform == 'cpu',
   )
   augment = create_augmentation(
     config.augmentation, config.image_shape, config.num_classes

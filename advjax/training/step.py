@@ -19,13 +19,16 @@ import optax
 from advjax.augmentation import Augment
 from advjax.data import to_float
 from advjax.training.decay import Decay
+from advjax.training.gradients import (
+  Teams,
+  gradient_of_rows,
+  mean_statistics,
+  psum,
+  rows_at_once,
+)
 from advjax.training.objectives import Metrics, Objective
 from advjax.training.state import TrainState
 from advjax.types import Array
-
-AXIS = 'devices'
-# Places on the axis that collectives stay within; None: all of them.
-Teams = tuple[tuple[int, ...], ...] | None
 
 
 class StepPlan(NamedTuple):
@@ -114,16 +117,16 @@ def _take_batch(
   if augment is not None:
     images, labels = augment(images, labels, keys, draw)
   mask = mask.astype(jnp.float32)
-  batch = {
-    'image': images,
-    'label': labels,
-    'weight': mask / _psum(mask.sum(), plan.teams),
-  }
+  # Each device knows it: asking the others takes a message.
+  count = jnp.minimum(
+    plan.batch_size, plan.num_examples - position * plan.batch_size
+  )
+  batch = {'image': images, 'label': labels, 'weight': mask / count}
   return batch, mask, keys
 
 
-def _psum(tree: Any, teams: Teams) -> Any:
-  return jax.lax.psum(tree, AXIS, axis_index_groups=teams)
+def _sums(metrics: Metrics, mask: Array) -> Metrics:
+  return jax.tree.map(lambda metric: (mask * metric).sum(), metrics)
 
 
 def reduce_metrics(
@@ -142,30 +145,15 @@ def reduce_metrics(
     One number per metric, the same on all devices (of a team).
 
   Example:
-    >>> import functools
-    >>> mean = jax.vmap(reduce_metrics, axis_name=AXIS)
+    >>> mean = jax.vmap(reduce_metrics, axis_name='devices')
     >>> values = mean(
     ...   {'loss': jnp.array([[1.0, 3.0]])}, jnp.array([[1.0, 0.0]])
     ... )
     >>> float(values['loss'][0])
     1.0
   """
-  count = _psum(mask.sum(), teams)
-  sums = jax.tree.map(lambda metric: (mask * metric).sum(), metrics)
-  return jax.tree.map(lambda total: total / count, _psum(sums, teams))
-
-
-def _varying(tree: Any) -> Any:
-  """Replicated arrays as this device's own, for gradients of its own.
-
-  Where shard_map keeps track of what is replicated, gradients of replicated
-  arrays come summed over the devices, and the psum would count them again.
-  """
-  if AXIS not in jax.sharding.get_abstract_mesh().manual_axes:
-    return tree
-  return jax.tree.map(
-    lambda leaf: jax.lax.pcast(leaf, AXIS, to='varying'), tree
-  )
+  sums, count = psum((_sums(metrics, mask), mask.sum()), teams)
+  return jax.tree.map(lambda total: total / count, sums)
 
 
 def make_train_step(
@@ -178,6 +166,7 @@ def make_train_step(
   multiplier_decay: Decay | None = None,
   teams: Teams = None,
   num_frozen: int = 0,
+  in_parts: bool = False,
 ) -> Callable:
   """Builds the update of the state by one batch.
 
@@ -196,6 +185,8 @@ def make_train_step(
     teams: Devices that share a batch, `StepPlan.teams`; None: all of them.
     num_frozen: So many stages of the network, the first ones, are frozen;
       the optimizer has to hold their params.
+    in_parts: Whether a large batch goes through the network a few rows at a
+      time, where it can; on CPUs that is faster.
 
   Returns:
     `train_step(state, batch, mask, hparams, key) -> (state, metrics)`, to
@@ -214,15 +205,6 @@ def make_train_step(
   if num_frozen:
     apply = functools.partial(apply, num_frozen=num_frozen)
 
-  def mean_statistics(new: Array, old: Array) -> Array:
-    if not jnp.issubdtype(new.dtype, jnp.floating):
-      return new
-    mean = functools.partial(
-      jax.lax.pmean, axis_name=AXIS, axis_index_groups=teams
-    )
-    # A mean of equal numbers may round; one of their changes, 0, does not.
-    return old + mean(new - old) if num_frozen else mean(new)
-
   def train_step(
     state: TrainState,
     batch: Mapping[str, Array],
@@ -234,16 +216,26 @@ def make_train_step(
       multiplier = multiplier_decay(hparams['multiplier'], state.step)
       hparams = {**hparams, 'multiplier': multiplier}
 
-    def loss_fn(params: Any) -> tuple[Array, tuple[Any, Metrics]]:
+    def loss_fn(
+      params: Any, batch: Mapping[str, Array], key: Array
+    ) -> tuple[Array, tuple[Any, Metrics]]:
       return objective(apply, params, state.model_state, batch, hparams, key)
 
-    gradients, (model_state, metrics) = jax.grad(loss_fn, has_aux=True)(
-      _varying(state.params)
+    size = 0
+    if in_parts:
+      size = rows_at_once(state.params, state.model_state, len(mask))
+    gradients, (model_state, metrics) = gradient_of_rows(
+      loss_fn, state.params, batch, key, size
     )
-    gradients = _psum(gradients, teams)
-    # Identity for synchronised BatchNorm; keeps other statistics from
-    # drifting apart, of which only the first device's would survive.
-    model_state = jax.tree.map(mean_statistics, model_state, state.model_state)
+    gradients, sums, count = psum(
+      (gradients, _sums(metrics, mask), mask.sum()), teams
+    )
+    if jax.tree.leaves(state.model_state):
+      model_state = mean_statistics(
+        model_state, state.model_state, teams, num_frozen
+      )
+    else:
+      model_state = state.model_state
     directions, opt_state = optimizer.update(
       gradients, state.opt_state, state.params
     )
@@ -259,7 +251,7 @@ def make_train_step(
     state = TrainState(
       state.step + 1, params, model_state, opt_state, ema_params
     )
-    return state, reduce_metrics(metrics, mask, teams)
+    return state, jax.tree.map(lambda total: total / count, sums)
 
   return train_step
 

@@ -11,9 +11,10 @@ import pytest
 import advjax
 from advjax.models import create_model
 from advjax.models.resnet import RESIDUAL_NETWORKS
+from advjax.training.gradients import AXIS
 from advjax.training.objectives import adversarial_regularization
 from advjax.training.state import TrainState
-from advjax.training.step import AXIS, make_train_step
+from advjax.training.step import make_train_step
 from tests.models import tiny
 
 NETWORKS = ('small_resnet', *RESIDUAL_NETWORKS)

@@ -12,8 +12,8 @@ from jax.sharding import PartitionSpec
 
 from advjax.config import default_config
 from advjax.training import placement, setup
+from advjax.training.gradients import AXIS
 from advjax.training.parallel import replicate
-from advjax.training.step import AXIS
 from tests.training import runs
 
 NUM_STEPS = 4

@@ -9,7 +9,7 @@ import pytest
 
 from advjax import data
 from advjax.augmentation import create_augmentation
-from advjax.training import placement, setup, step
+from advjax.training import gradients, placement, setup, step
 from advjax.training.objectives import OBJECTIVES, create_objective
 from advjax.training.objectives.common import accuracy
 from advjax.training.parallel import replicate
@@ -29,7 +29,7 @@ def first_batch(num_devices, batch_size):
   )
   take = jax.pmap(
     functools.partial(step._take_batch, plan=plan, augment=augment),
-    axis_name=step.AXIS,
+    axis_name=gradients.AXIS,
     in_axes=(0, *[None] * 4),
     devices=jax.devices()[:num_devices],
   )

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
+from advjax.training.gradients import AXIS
 from advjax.training.parallel import parallelize, replicate, select_devices
-from advjax.training.step import AXIS
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -12,11 +12,11 @@ from flax import linen as nn
 
 from advjax.config import default_config
 from advjax.models import from_linen
+from advjax.training.gradients import AXIS
 from advjax.training.objectives import standard
 from advjax.training.optimizers import create_optimizer
 from advjax.training.state import TrainState
 from advjax.training.step import (
-  AXIS,
   RunInputs,
   StepPlan,
   make_train_step,

@@ -9,11 +9,11 @@ import numpy as np
 from ml_collections import config_dict
 
 from advjax.models import create_model
+from advjax.training.gradients import AXIS
 from advjax.training.placement import device_inputs, place
 from advjax.training.run import Diverged
 from advjax.training.setup import Training, eval_logits_fn
 from advjax.training.state import evaluation_params
-from advjax.training.step import AXIS
 from advjax.types import LogitsFn
 
 
