@@ -143,7 +143,7 @@ def mean_statistics(new: Any, old: Any, teams: Teams, num_frozen: int) -> Any:
   means = unravel(jax.lax.pmean(flat, AXIS, axis_index_groups=teams))
   for place, mean in zip(places, means, strict=True):
     leaves[place] = before[place] + mean if num_frozen else mean
-  return tree.unflatten(leaves)
+  return jax.tree.unflatten(tree, leaves)
 
 
 def _varying(tree: Any) -> Any:
