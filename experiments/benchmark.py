@@ -44,7 +44,13 @@ logger = logging.getLogger('advjax')
 _OBJECTIVES: dict[str, dict[str, float]] = {
   'standard': {},
   'adversarial_regularization': {'multiplier': 0.2, 'step_size': 0.2},
+  'virtual_adversarial_regularization': {
+    'multiplier': 1.0,
+    'step_size': 2.0,
+    'approx_difference': 2.0,
+  },
   'fgsm_at': {'epsilon': 0.1, 'step_size': 0.125},
+  'noisy_fgsm_at': {'noise_size': 0.2, 'step_size': 0.1},
   'pgd_at': {'epsilon': 0.1, 'step_size': 0.025},
   'trades': {'epsilon': 0.1, 'step_size': 0.025, 'beta': 6.0},
 }
@@ -125,6 +131,7 @@ def train_program(
       create_objective({'name': objective}),
       optimizer,
       create_schedule(config.schedule, num_steps),
+      in_parts=devices[0].platform == 'cpu',
     ),
     plan,
   )
@@ -258,7 +265,7 @@ def benchmark(
 
 def format_row(name: str, row: Mapping[str, Any]) -> str:
   """Formats one measured row for the terminal."""
-  cells = [f'{name:28}']
+  cells = [f'{name:34}']
   for layers in ('advjax', 'plain'):
     cell = row[layers]
     step = cell.get('milliseconds_per_step')

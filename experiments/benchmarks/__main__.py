@@ -18,6 +18,7 @@ import logging
 import pathlib
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,12 +26,16 @@ from absl import flags
 
 from advjax import cli
 from advjax.config import choose
+from advjax.files import write_json
 from experiments.benchmarks.attacks import rows as attack_rows
 from experiments.benchmarks.autoattack import rows as autoattack_rows
 from experiments.benchmarks.tables import markdown
 from experiments.benchmarks.training import rows as training_rows
+from experiments.benchmarks.turns import spread
 
 logger = logging.getLogger('advjax')
+
+_CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 
 
 class Part(NamedTuple):
@@ -76,6 +81,36 @@ def objectives_table(result: Mapping[str, Any]) -> str:
   return markdown(header, cells)
 
 
+def startup_table(result: Mapping[str, Any]) -> str:
+  """Seconds from Python's start to the first step of the main job."""
+  cells = []
+  for name, starts in result['rounds'].items():
+    seconds = spread([start['seconds'] for start in starts])
+    spent = spread([start['processor_seconds'] for start in starts])
+    cells.append(
+      [
+        name,
+        f'{seconds.median:.2f}',
+        f'{seconds.low:.2f} to {seconds.high:.2f}',
+        f'{spent.median:.2f}',
+      ]
+    )
+  return markdown(['cache', 's', 'quartiles', 'processor s'], cells)
+
+
+def tutorial_table(result: Mapping[str, Any]) -> str:
+  """What training took in the main job."""
+  cells = [
+    [
+      name,
+      f'{member["train_seconds"]:.1f}',
+      f'{member["step_milliseconds"]:.2f}',
+    ]
+    for name, member in result['members'].items()
+  ]
+  return markdown(['network', 's of training', 'ms per step'], cells)
+
+
 def scaling_table(result: Mapping[str, Any]) -> str:
   """Seconds against what was given, all axes below each other."""
   cells = [
@@ -111,6 +146,19 @@ PARTS = {
     lambda result: autoattack_rows.attacks_table(result['attacks']),
     flags=('torch_venv',),
     has_peers=True,
+  ),
+  'startup': Part(
+    'From the start of Python to the first step of the main job',
+    'experiments.benchmarks.startup',
+    'startup.json',
+    startup_table,
+  ),
+  'tutorial': Part(
+    "NSL's tutorial on the embedded digits, from start to report",
+    'experiments.compare',
+    'report.json',
+    tutorial_table,
+    arguments=(f'--config={_CONFIGS / "nsl_digits.py"}',),
   ),
   'objectives': Part(
     'Every objective',
@@ -171,23 +219,28 @@ def platform(asked: str | None) -> str:
   return result.stdout.strip()
 
 
-def page(results: Mapping[str, Mapping[str, Any]]) -> str:
+def page(workdir: pathlib.Path) -> str:
   """Returns all tables as a page in Markdown.
 
   Args:
-    results: What the parts left, by name.
+    workdir: Where the parts have left their numbers, now or before.
 
   Returns:
     The text.
   """
+  tables = []
+  for name, part in PARTS.items():
+    path = workdir / name / part.file
+    if not path.is_file():
+      continue
+    result = json.loads(path.read_text())
+    where = ', '.join(f'{k} {v}' for k, v in result['environment'].items())
+    taken = json.loads((path.parent / 'seconds.json').read_text())['seconds']
+    tables.append(
+      f'## {part.title}\n\n{where}; {taken:.0f} s\n\n{part.table(result)}\n'
+    )
   date = datetime.datetime.now(datetime.UTC).date()
-  where = next(iter(results.values()))['environment']
-  machine = ', '.join(f'{name} {value}' for name, value in where.items())
-  tables = [
-    f'## {PARTS[name].title}\n\n{PARTS[name].table(result)}\n'
-    for name, result in results.items()
-  ]
-  return '\n'.join([f'{date}: {machine}\n', *tables])
+  return '\n'.join([f'{date}\n', *tables])
 
 
 def run_parts(
@@ -196,12 +249,15 @@ def run_parts(
   """Runs parts, each in a process of its own; raises where one fails."""
   for name in names:
     logger.info('%s', PARTS[name].title)
+    start = time.perf_counter()
     result = subprocess.run(command(PARTS[name], workdir / name, given))
     if result.returncode:
       raise ValueError(
         f'--parts: {name!r} ended with exit code {result.returncode}; what '
         'the others left stays, and --parts runs some of them again'
       )
+    seconds = time.perf_counter() - start
+    write_json(workdir / name / 'seconds.json', {'seconds': seconds})
 
 
 def main() -> None:
@@ -211,12 +267,7 @@ def main() -> None:
   workdir = pathlib.Path(_WORKDIR.value)
   workdir.mkdir(parents=True, exist_ok=True)
   run_parts(names, workdir, flags.FLAGS.flag_values_dict())
-  found = {
-    name: json.loads((workdir / name / part.file).read_text())
-    for name, part in PARTS.items()
-    if (workdir / name / part.file).is_file()
-  }
-  text = page(found)
+  text = page(workdir)
   (workdir / 'performance.md').write_text(text)
   print(f'\n{text}\nwritten: {workdir / "performance.md"}')
 

@@ -27,7 +27,9 @@ _WORKDIR = flags.DEFINE_string(
 _AXES = flags.DEFINE_list('axes', list(figure.PANELS), 'Which of the four.')
 _BATCH_SIZES = flags.DEFINE_list('batch_sizes', ['8', '32', '128', '512'], '')
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 128, 'Cut over devices.')
-_MEMBERS = flags.DEFINE_list('members', ['1', '4', '16', '64'], 'Of a sweep.')
+_MEMBERS = flags.DEFINE_list(
+  'members', ['1', '4', '16', '64', '256'], 'Of a sweep.'
+)
 _IMAGES = flags.DEFINE_list('images', ['64', '256', '1024'], 'Test images.')
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds of which the median is.')
 

@@ -36,8 +36,8 @@ _DATA_DIR = flags.DEFINE_string(
 _OBJECTIVES = flags.DEFINE_list('objectives', list(sides.OBJECTIVES), 'Which.')
 _BATCH_SIZES = flags.DEFINE_list('batch_sizes', ['32', '128'], 'Which.')
 _PEERS = flags.DEFINE_list('peers', ['keras', 'torch'], 'Whom to compare with.')
-_ROUNDS = flags.DEFINE_integer('rounds', 9, 'Rounds of which the median is.')
-_STEPS = flags.DEFINE_integer('steps', 64, 'Steps of each in a round.')
+_ROUNDS = flags.DEFINE_integer('rounds', 7, 'Rounds of which the median is.')
+_STEPS = flags.DEFINE_integer('steps', 32, 'Steps of each in a round.')
 _COMPILED = flags.DEFINE_bool('compiled', True, 'torch.compile as well.')
 _NSL_VENV = flags.DEFINE_string(
   'nsl_venv', None, "NSL's venv; default: nsl_venv in the user's cache folder."
