@@ -10,6 +10,7 @@ import pytest
 
 from advjax import data
 from experiments.benchmarks import __main__ as program
+from experiments.benchmarks import operations
 from experiments.benchmarks.scaling import figure, measure
 from experiments.benchmarks.training import sides
 
@@ -111,6 +112,32 @@ def test_steps_are_measured_on_so_many_devices(monkeypatch):
   (panel,) = drawn.axes
   assert panel.get_xlabel() == 'devices'
   assert list(panel.lines[0].get_ydata()) == [1, 2]
+
+
+HLO = """
+  %dot.1 = f32[9,32]{1,0} dot(%a, %b), lhs_contracting_dims={0}, \
+metadata={op_name="jit(f)/while/body/transpose(jvp(CNN))/Conv_0/x/dot_general"}
+  ROOT %pad_fusion = f32[8]{0} fusion(%c), kind=kLoop, \
+metadata={op_name="jit(f)/jvp(CNN)/Conv_1/pad" stack_frame_id=3}
+  %copy.2 = f32[8]{0} copy(%d)
+"""
+
+
+def test_operations_of_a_program_are_added_up_by_kind():
+  found = operations.read_operations(HLO)
+  assert set(found) == {'dot.1', 'pad_fusion'}
+  assert found['dot.1'] == ('f32[9,32]', 'Conv_0', True, 'dot_general')
+  assert found['pad_fusion'].layer == 'Conv_1'
+  assert not found['pad_fusion'].backward
+  # Two steps, each operation twice in each; one event was disturbed.
+  events = [('dot.1', 1e6)] * 3 + [('dot.1', 9e6), ('pad_fusion', 4e6)]
+  taken = operations.milliseconds_per_step([*events, ('run', 1e9)], found, 2)
+  assert taken == {'dot.1': 2.0, 'pad_fusion': 2.0}
+  lines = operations.tables(taken, found, top=1).splitlines()
+  assert lines[2] == (
+    '| dot.1 | f32[9,32] | backward Conv_0 | dot_general | 2.000 |'
+  )
+  assert '| matrix products | 2.00 |' in lines
 
 
 @pytest.mark.slow
