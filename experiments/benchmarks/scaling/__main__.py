@@ -48,7 +48,7 @@ def main() -> None:
   )
   check_range('rounds', _ROUNDS.value, 1, integer=True)
   dataset = data.load({'name': 'digits'})
-  most = len(dataset.train.labels)
+  most = len(dataset.train.labels) // 2  # Two steps at least.
   for size in (*batch_sizes, _BATCH_SIZE.value):
     check_range('batch_sizes', size, 1, most, integer=True)
   devices = cli.devices_from_flags()

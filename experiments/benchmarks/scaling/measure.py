@@ -60,7 +60,7 @@ def by_batch_size(
   for objective in sides.OBJECTIVES:
     for size in batch_sizes:
       training = sides.our_training(objective, size, dataset, devices)
-      steps = max(1, min(_IMAGES_IN_A_ROUND, len(training.rows)) // size)
+      steps = max(1, min(_IMAGES_IN_A_ROUND, len(training.rows)) // size - 1)
       runs[objective, size] = sides.our_steps(training, steps)
   rows = _rows(runs, rounds, 'batch_size')
   for row in rows:

@@ -1,5 +1,6 @@
 """Everything that the comparison of training steps measures."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from experiments.benchmarks.peers import process
 from experiments.benchmarks.training import rows, sides
 from experiments.benchmarks.training.work import least_work
 from experiments.benchmarks.turns import in_turns
+
+logger = logging.getLogger('advjax')
 
 
 def measure(
@@ -39,8 +42,7 @@ def measure(
   Returns:
     What training_steps.json holds.
   """
-  rates = floor.measure_rates(devices)
-  found: list[dict[str, Any]] = []
+  taken: dict[tuple[str, int], dict[str, list[float]]] = {}
   tables = {'keras': sides.KERAS, 'torch': sides.TORCH}
   for objective in objectives:
     for batch_size in batch_sizes:
@@ -54,12 +56,12 @@ def measure(
           variants[name] = sides.their_steps(
             run_job, name, options, objective, batch_size, steps, arrays
           )
-      found += rows.make_rows(
-        in_turns(variants, rounds),
-        objective,
-        batch_size,
-        least_work(objective, batch_size, sides.ATTACK_STEPS),
-        rates,
-      )
-      print(rows.table(found[-len(variants) - 1 :]), flush=True)
+      taken[objective, batch_size] = in_turns(variants, rounds)
+      logger.info('%s, batches of %d: measured', objective, batch_size)
+  # At the end, when no other side is busy any more with its start.
+  rates = floor.measure_rates(devices)
+  found: list[dict[str, Any]] = []
+  for (objective, batch_size), seconds in taken.items():
+    work = least_work(objective, batch_size, sides.ATTACK_STEPS)
+    found += rows.make_rows(seconds, objective, batch_size, work, rates)
   return {'rows': found, 'rates': rates._asdict(), 'steps': steps}
