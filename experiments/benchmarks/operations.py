@@ -176,7 +176,8 @@ def main() -> None:
   steps = min(20, training.plan.steps_per_epoch - 1)
   run = sides.our_steps(training, steps)
   whole = spread([run() for _ in range(9)][2:]).low
-  compiled = training.train_steps.func.lower(
+  program: Any = training.train_steps.func
+  compiled = program.lower(
     *training.train_steps.args,
     place([training]).put([training.init_state()]),
     *device_inputs([training]),
@@ -184,7 +185,9 @@ def main() -> None:
   ).compile()
   operations = read_operations(compiled.as_text())
   rounds = 5
-  taken = milliseconds_per_step(trace(run, rounds), operations, rounds * (steps + 2))
+  taken = milliseconds_per_step(
+    trace(run, rounds), operations, rounds * (steps + 2)
+  )
   print(tables(taken, operations, flag.top))
   work = least_work(flag.objective, flag.batch_size, sides.ATTACK_STEPS)
   least = work.seconds(floor.measure_rates(devices))
