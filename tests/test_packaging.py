@@ -31,6 +31,7 @@ DISTRIBUTIONS = {
 OPTIONAL = {
   'foolbox',
   'neural_structured_learning',
+  'serve',  # Of the sides of libraries to compare with: ours, beside them.
   'tensorflow',
   'torch',
   'torchattacks',

@@ -163,6 +163,7 @@ def from_nnx(create: 'Callable[[nnx.Rngs], nnx.Module]') -> Model:
     The model.
 
   Example:
+    >>> from flax import nnx
     >>> model = from_nnx(lambda rngs: nnx.Linear(4, 3, rngs=rngs))
     >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 4)))
     >>> model.apply(params, state, jnp.ones((2, 4)), train=False)[0].shape

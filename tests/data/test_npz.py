@@ -150,5 +150,5 @@ def test_a_folder_is_no_file(tmp_path):
 
 
 def test_empty_path_is_said():
-  with pytest.raises(ValueError, match="path: ''"):
+  with pytest.raises(ValueError, match="'npz' needs the field 'path'"):
     data.load({'name': 'npz', 'path': ''})

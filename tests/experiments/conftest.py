@@ -9,7 +9,7 @@ from experiments.compare import compare
 from tests.experiments.comparison import printed, smoke_config
 
 
-@pytest.fixture(scope='session', autouse=True)
+@pytest.fixture(scope='module', autouse=True)
 def coarse_pictures():
   """Of few dots: tests look at what is drawn, and at no pixel."""
   with pytest.MonkeyPatch.context() as patch:
