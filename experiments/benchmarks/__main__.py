@@ -144,6 +144,7 @@ PARTS = {
     'experiments.benchmarks.autoattack',
     'autoattack_benchmark.json',
     lambda result: autoattack_rows.attacks_table(result['attacks']),
+    arguments=('--norms=linf',),
     flags=('torch_venv',),
     has_peers=True,
   ),
