@@ -6,6 +6,10 @@ import pathlib
 # Compiled fast rather than well: little runs for long. Programs that tests
 # start are compiled like that too.
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+# XLA reads this once: the files below are compiled so too, but optimized.
+os.environ['XLA_FLAGS'] = ' '.join(
+  [os.environ.get('XLA_FLAGS', ''), '--xla_cpu_use_fusion_emitters=false']
+)
 # Nothing goes to the user's cache folder, and no test is spared by another.
 os.environ['JAX_ENABLE_COMPILATION_CACHE'] = '0'
 

@@ -168,7 +168,9 @@ def test_restarts_only_come_nearer_and_follow_their_keys():
   before = distance('l2', attack(model, norm='l2'))
   result = attack(model, key=keys, **restarts)
   after = distance('l2', result)
-  assert np.all(after <= before) and np.any(after < 0.995 * before)
+  # Two programs may round differently.
+  assert np.all(after <= before * (1 + 1e-6))
+  assert np.any(after < 0.995 * before)
   assert np.any(attack(model, key=keys[::-1], **restarts) != result)
   turned = attack(model, IMAGES[::-1], key=keys[::-1], **restarts)
   np.testing.assert_array_equal(turned[::-1], result)
