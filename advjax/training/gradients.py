@@ -2,8 +2,7 @@
 
 On the CPU, the rows of a batch go through a network of convolutions a few at a
 time, and their gradients are added up: what one layer makes of so few is still
-in the caches when the next one reads it. A step of 64 rows takes four fifths of
-the time (docs/performance.md). BatchNorm needs all rows at once.
+in the caches when the next one reads it. BatchNorm needs all rows at once.
 """
 
 from collections.abc import Callable, Mapping
@@ -101,7 +100,7 @@ def rows_at_once(params: Any, model_state: Any, num_rows: int) -> int:
 def psum(tree: Any, teams: Teams) -> Any:
   """Sums over the devices in one message.
 
-  One for each leaf took a third of a step on two cores.
+  With one for each leaf, the devices would wait for each other as often.
 
   Args:
     tree: Floating arrays.
