@@ -9,7 +9,7 @@ import numpy as np
 from advjax import losses
 from advjax.types import LogitsFn
 from experiments.benchmarks.tables import markdown
-from experiments.benchmarks.turns import spread
+from experiments.benchmarks.turns import compared
 
 OURS = 'advjax'
 
@@ -56,21 +56,15 @@ def make_rows(
   ours = seconds[OURS]
   rows = []
   for name, values in seconds.items():
-    median, low, high = spread(values)
     images = jax.numpy.asarray(perturbed[name])
     loss = losses.cross_entropy(logits_fn(images), jax.numpy.asarray(labels))
-    ratio = [their / own for their, own in zip(values, ours, strict=True)]
     rows.append(
       {
         'attack': attack,
         'batch_size': len(labels),
         'name': name,
-        'milliseconds': 1e3 * median,
-        'quartiles': [1e3 * low, 1e3 * high],
-        'images_per_second': len(labels) / median,
-        'times_as_fast': spread(ratio).median,
+        **compared(values, ours, len(labels)),
         'loss': float(loss.mean()),
-        'rounds': list(values),
       }
     )
   return rows

@@ -5,7 +5,7 @@ from typing import Any
 
 from experiments.benchmarks.floor import Rates, Work
 from experiments.benchmarks.tables import markdown
-from experiments.benchmarks.turns import spread
+from experiments.benchmarks.turns import compared, spread
 
 OURS = 'advjax'
 FLOOR = 'floor'
@@ -45,18 +45,12 @@ def make_rows(
   ours = seconds[OURS]
   rows = []
   for name, values in seconds.items():
-    median, low, high = spread(values)
-    ratio = [their / own for their, own in zip(values, ours, strict=True)]
     rows.append(
       {
         'objective': objective,
         'batch_size': batch_size,
         'name': name,
-        'milliseconds': 1e3 * median,
-        'quartiles': [1e3 * low, 1e3 * high],
-        'images_per_second': batch_size / median,
-        'times_as_fast': spread(ratio).median,
-        'rounds': list(values),
+        **compared(values, ours, batch_size),
       }
     )
   floor = work.seconds(rates)
