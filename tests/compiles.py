@@ -1,6 +1,8 @@
-"""Counts what the backend compiles."""
+"""What the backend compiles: counted, or compiled fast rather than well."""
 
 import contextlib
+
+import jax
 
 from advjax.training.compilations import count_compilations
 
@@ -12,3 +14,14 @@ def counted():
   with count_compilations() as compilations:
     yield result
   result.append(compilations.count)
+
+
+@contextlib.contextmanager
+def quickly():
+  """Skips costly optimisations, for what compiles longer than it runs."""
+  before = jax.config.read('jax_disable_most_optimizations')
+  jax.config.update('jax_disable_most_optimizations', True)
+  try:
+    yield
+  finally:
+    jax.config.update('jax_disable_most_optimizations', before)

@@ -6,10 +6,6 @@ import pathlib
 # Compiled fast rather than well: little runs for long. Programs that tests
 # start are compiled like that too.
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
-# XLA reads this once: the files below are compiled so too, but optimized.
-os.environ['XLA_FLAGS'] = ' '.join(
-  [os.environ.get('XLA_FLAGS', ''), '--xla_cpu_use_fusion_emitters=false']
-)
 # Nothing goes to the user's cache folder, and no test is spared by another.
 os.environ['JAX_ENABLE_COMPILATION_CACHE'] = '0'
 
@@ -28,8 +24,17 @@ hypothesis.settings.register_profile(
   'advjax', deadline=None, derandomize=True, database=None
 )
 hypothesis.settings.load_profile('advjax')
-# JAX starts now: no test that selects devices can change their number later.
-jax.devices()
+
+
+def pytest_configure(config):
+  """Starts JAX: no test that selects devices can change their number later.
+
+  Where JAX cannot start, it may abort: what it says then must not be captured.
+  """
+  capture = config.pluginmanager.getplugin('capturemanager')
+  with capture.global_and_fixture_disabled():
+    jax.devices()
+
 
 # Files about last bits: of pixels at the border of a ball, of sums that the
 # compiler may take in another order in another program.

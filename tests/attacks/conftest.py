@@ -1,12 +1,12 @@
 """Fixtures for the tests of attacks."""
 
-import jax
 import pytest
+
+from tests import compiles
 
 
 @pytest.fixture
 def quick_compiles():
   """Skips costly optimisations: these tests compile more than they compute."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+  with compiles.quickly():
+    yield

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests import reference
+from tests import compiles, reference
 
 NUM_INPUTS, NUM_HIDDEN, NUM_CLASSES = 6, 5, 3
 MLP = reference.Mlp.random(0, NUM_INPUTS, NUM_HIDDEN, NUM_CLASSES)
@@ -36,11 +36,13 @@ def keys():
 
 def compiled(function):
   """Compiles fast rather than well: every program here runs once or twice."""
-  options = {
-    'xla_backend_optimization_level': 0,
-    'xla_cpu_use_fusion_emitters': False,
-  }
-  return jax.jit(function, compiler_options=options)
+  program = jax.jit(function)
+
+  def run(*arguments):
+    with compiles.quickly():
+      return program(*arguments)
+
+  return run
 
 
 def adversarial_of(objective, hparams, *, mlp=MLP, dtype=jnp.float32, **others):

@@ -1,6 +1,5 @@
 """One device, two, eight: the same training to float32 accuracy."""
 
-import os
 import pathlib
 import subprocess
 import sys
@@ -20,16 +19,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 def trained(tmp_path_factory):
   """What `eight_devices.py` leaves: name -> its arrays."""
   path = tmp_path_factory.mktemp('eight_devices') / 'results.npz'
-  # Compiled fast rather than well: nothing runs for long.
-  flags = {
-    'XLA_FLAGS': '--xla_backend_optimization_level=0 '
-    '--xla_cpu_use_fusion_emitters=false'
-  }
   subprocess.run(
     [sys.executable, '-m', 'tests.training.eight_devices', str(path)],
     check=True,
     cwd=ROOT,
-    env={**os.environ, **flags},
     timeout=300,
   )
   with np.load(path) as results:
