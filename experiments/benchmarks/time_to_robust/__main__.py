@@ -41,6 +41,7 @@ from advjax.reporting.report import command_line, environment
 from advjax.training.setup import Training, create_training
 from advjax.training.workdir import prepare_workdir
 from advjax.types import LogitsFn
+from experiments.benchmarks.roofline import step_work
 from experiments.benchmarks.time_to_robust import table, timed
 
 logger = logging.getLogger('advjax')
@@ -116,7 +117,7 @@ def measure(
       runs[-1].costs['compile_seconds'] = None
     seconds = runs[-1].costs['train_seconds']
     logger.info('seed %d: trained in %.2f s', training.config.seed, seconds)
-  flops = timed.step_flops(trainings[0])
+  flops = step_work(trainings[0]).flops
   images = np.asarray(data.to_float(test.images))
   rows: list[dict[str, Any]] = []
   for training, trained in zip(trainings, runs, strict=True):
@@ -135,7 +136,7 @@ def measure(
       'seed': training.config.seed,
       **trained.costs,
       'flops_per_step': flops,
-      'teraflops_per_second': flops and flops / milliseconds / 1e9,
+      'teraflops_per_second': flops / milliseconds / 1e9,
       **found,
     }
     rows.append(row)

@@ -1,6 +1,5 @@
 """A network trained without a look at it, and what that took."""
 
-import functools
 import time
 from typing import Any, NamedTuple
 
@@ -9,7 +8,6 @@ import numpy as np
 from ml_collections import config_dict
 
 from advjax.models import create_model
-from advjax.training.gradients import AXIS
 from advjax.training.placement import device_inputs, place
 from advjax.training.run import Diverged
 from advjax.training.setup import Training, eval_logits_fn
@@ -109,42 +107,6 @@ def train_timed(training: Training) -> Trained:
       'peak_mib': peak and peak / 2**20,
     },
   )
-
-
-def step_flops(training: Training) -> float | None:
-  """Counts the operations of a step, on all devices together.
-
-  XLA counts them in the program as it is lowered for GPUs, whatever there is
-  here: in a compiled one, what libraries do is not counted, and for CPUs a
-  convolution is a loop, counted once. Products with padding are left out; the
-  shuffling of an epoch is part of it.
-
-  Args:
-    training: From `create_training`.
-
-  Returns:
-    Floating-point operations; None where XLA does not count.
-  """
-  function: Any = training.train_steps.func
-  steps = functools.partial(function.__wrapped__, np.int32(0))
-  mesh = jax.sharding.Mesh(np.asarray(training.devices[:1]), (AXIS,))
-  everywhere = jax.sharding.PartitionSpec()
-  one_device = jax.jit(
-    jax.shard_map(
-      steps,
-      mesh=mesh,
-      in_specs=everywhere,
-      out_specs=everywhere,
-      check_vma=False,
-    )
-  )
-  arguments = jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-    (training.init_state(), *device_inputs([training]), np.int32(0)),
-  )
-  lowered = one_device.trace(*arguments).lower(lowering_platforms=('cuda',))
-  counted = (lowered.cost_analysis() or {}).get('flops')
-  return counted and counted * len(training.devices)
 
 
 def float32_network(training: Training, trained: Trained) -> LogitsFn:

@@ -1,0 +1,105 @@
+"""Operations and bytes of programs, against XLA's count and closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.benchmarks import roofline
+from experiments.benchmarks.training import sides, work
+from tests.training import runs
+
+
+def shape(*sizes, dtype=np.float32):
+  return jax.ShapeDtypeStruct(sizes, dtype)
+
+
+def flops_of_xla(function, *arguments):
+  """Counted before compiling, where a convolution still is one."""
+  return jax.jit(function).lower(*arguments).cost_analysis()['flops']
+
+
+CONVOLUTIONS = {
+  'same': {'padding': 'SAME'},
+  'strided': {'padding': [(1, 1), (1, 1)], 'window_strides': (2, 2)},
+  'dilated kernel': {'padding': [(2, 2), (0, 3)], 'rhs_dilation': (2, 1)},
+  'dilated images': {'padding': [(2, 2), (1, 1)], 'lhs_dilation': (2, 2)},
+  'groups': {'padding': 'VALID', 'feature_group_count': 4},
+}
+
+
+@pytest.mark.parametrize('name', CONVOLUTIONS)
+def test_convolutions_and_their_gradients(name):
+  options = {'window_strides': (1, 1), **CONVOLUTIONS[name]}
+  channels = 8 // options.get('feature_group_count', 1)
+  arguments = shape(2, 9, 7, 8), shape(3, 3, channels, 12)
+
+  def convolve(images, kernel):
+    return jax.lax.conv_general_dilated(
+      images, kernel, dimension_numbers=('NHWC', 'HWIO', 'NHWC'), **options
+    )
+
+  images, kernel = arguments
+  out = jax.eval_shape(convolve, images, kernel)
+
+  def by_images(kernel, cotangent):
+    transposed = jax.linear_transpose(lambda x: convolve(x, kernel), images)
+    return transposed(cotangent)
+
+  def by_kernel(images, cotangent):
+    transposed = jax.linear_transpose(lambda x: convolve(images, x), kernel)
+    return transposed(cotangent)
+
+  for function, first, second in (
+    (convolve, images, kernel),
+    (by_images, kernel, out),
+    (by_kernel, images, out),
+  ):
+    found = roofline.work_of(function, first, second)
+    assert found.flops == flops_of_xla(function, first, second) > 0
+
+
+def test_products_loops_and_branches():
+  left, right = shape(3, 8, 16), shape(3, 16, 5)
+  product = roofline.work_of(jnp.matmul, left, right)
+  assert product == (2 * 3 * 8 * 16 * 5, 4 * 3 * (8 * 16 + 16 * 5 + 8 * 5))
+  half = roofline.work_of(
+    jnp.matmul, shape(4, 4, dtype=jnp.bfloat16), shape(4, 4, dtype=jnp.bfloat16)
+  )
+  assert half == (2 * 4**3, 2 * 3 * 16)
+
+  def loop(x):
+    step = jax.checkpoint(lambda x, _: (jnp.tanh(x @ x), None))
+    return jax.lax.scan(step, x, None, length=5)[0]
+
+  def branches(x):
+    return jax.lax.platform_dependent(
+      x, cpu=lambda x: x @ x @ x @ x, default=lambda x: x @ x
+    )
+
+  square = shape(4, 4)
+  once = roofline.work_of(lambda x: x @ x, square)
+  assert roofline.work_of(loop, square) == (5 * once.flops, 5 * once.bytes)
+  assert roofline.work_of(branches, square) == once
+  mapped = jax.pmap(lambda x: x @ x)
+  assert roofline.work_of(mapped, shape(2, 4, 4)) == (
+    2 * once.flops,
+    2 * once.bytes,
+  )
+
+
+@pytest.mark.parametrize('num_devices', [1, 2])
+def test_a_training_step_is_the_closed_form(num_devices):
+  """The tutorial's: three convolutions, of which the pools read a part."""
+  dataset = runs.dataset(num_train=40)
+  pixels = np.zeros((40, 28, 28, 1), np.uint8)
+  dataset = dataset._replace(
+    train=dataset.train._replace(images=pixels), num_classes=10
+  )
+  training = sides.our_training(
+    'standard', 32, dataset, jax.devices()[:num_devices]
+  )
+  found = roofline.step_work(training)
+  assert found.flops == work.least_work('standard', 32).flops
+  # Beside the activations, params and Adam's moments: read and written.
+  assert found.bytes > num_devices * 6 * 4 * work.PARAMETERS
