@@ -146,6 +146,9 @@ def default_config() -> config_dict.ConfigDict:
     norm='linf',
     # The pixel range that perturbed images are clipped to; None: no clip.
     bounds=(0.0, 1.0),
+    # Of float32 products on accelerators: a name of
+    # jax.default_matmul_precision. Training keeps JAX's default.
+    matmul_precision='highest',
     batch_size=64,
     # Above 1: accuracy is also counted among the k likeliest classes.
     top_k=1,

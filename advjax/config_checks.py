@@ -5,6 +5,9 @@ from typing import Any
 
 from advjax.config import check_range, choose
 
+# Those of jax.default_matmul_precision that all platforms know.
+MATMUL_PRECISIONS = ('default', 'high', 'highest')
+
 
 def _check_bounds(bounds: Sequence[float] | None) -> None:
   """Raises a ValueError unless images, in [0, 1], are within the bounds."""
@@ -54,6 +57,11 @@ def check_config(config: Mapping[str, Any]) -> None:
   check_range('evaluation.top_k', evaluation['top_k'], 1, integer=True)
   check_range('evaluation.epsilon', evaluation['epsilon'], 0.0)
   _check_bounds(evaluation['bounds'])
+  choose(
+    'evaluation.matmul_precision',
+    evaluation['matmul_precision'],
+    MATMUL_PRECISIONS,
+  )
   if not evaluation['epsilons']:
     raise ValueError('evaluation.epsilons = (); allowed: one number or more')
   for index, epsilon in enumerate(evaluation['epsilons']):

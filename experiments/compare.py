@@ -161,7 +161,12 @@ def _networks(
   """Returns each member's network of each seed, in evaluation mode."""
   return {
     name: [
-      eval_logits_fn(training.model, run.params, run.model_state)
+      eval_logits_fn(
+        training.model,
+        run.params,
+        run.model_state,
+        training.config.evaluation.matmul_precision,
+      )
       for training, run in zip(trainings[name], runs, strict=True)
     ]
     for name, runs in results.items()

@@ -151,7 +151,10 @@ def read_networks(
     fresh = training.init_state()
     state = from_main(functools.partial(load_params, path, fresh))
     yield eval_logits_fn(
-      training.model, evaluation_params(state), state.model_state
+      training.model,
+      evaluation_params(state),
+      state.model_state,
+      training.config.evaluation.matmul_precision,
     )
 
 

@@ -121,7 +121,12 @@ def _attack(
   if isinstance(result, Diverged):
     return diverged_result(result)
   evaluation, test = job.config.evaluation, job.dataset.test
-  logits_fn = eval_logits_fn(training.model, result.params, result.model_state)
+  logits_fn = eval_logits_fn(
+    training.model,
+    result.params,
+    result.model_state,
+    training.config.evaluation.matmul_precision,
+  )
   try:
     found = evaluate_members(
       {member.name: logits_fn},

@@ -21,7 +21,7 @@ from advjax.attacks.callables import Callee
 from advjax.evaluation.attack_specs import FullAttack, MinimalAttack
 from advjax.evaluation.autoattack import autoattack, summarise
 from advjax.evaluation.batches import batches, check_images, check_labels
-from advjax.evaluation.logits import Devices, own_devices
+from advjax.evaluation.logits import Devices, full_precision, own_devices
 from advjax.evaluation.top_k import in_top_k, predict_in_top_k
 from advjax.processes.talk import gather, own_ranks
 from advjax.types import Array, LogitsFn
@@ -117,6 +117,7 @@ def _attack_program(
   )
 
 
+@full_precision
 def attack_and_predict(
   source: LogitsFn,
   targets: Mapping[str, LogitsFn],

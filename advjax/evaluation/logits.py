@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,39 @@ from advjax.types import Array, LogitsFn
 Devices = Sequence[jax.Device]
 
 
+P = ParamSpec('P')
+R = TypeVar('R')
+
+
 class NotFinite(ValueError):
   """A network returns logits that are NaN or infinite."""
+
+
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+  """Makes an evaluation compute float32 products in float32.
+
+  By default JAX rounds their factors, to TF32 on GPUs and to bfloat16 on TPUs,
+  which can change what an attack finds. A precision that the caller has set,
+  by `jax.default_matmul_precision` or JAX's config, stays.
+
+  Args:
+    function: What runs networks.
+
+  Returns:
+    The same at the precision 'highest'.
+
+  Example:
+    >>> full_precision(lambda: jax.config.jax_default_matmul_precision)()
+    'highest'
+  """
+
+  @functools.wraps(function)
+  def run(*args: P.args, **kwargs: P.kwargs) -> R:
+    own = jax.config.jax_default_matmul_precision
+    with jax.default_matmul_precision(own or 'highest'):
+      return function(*args, **kwargs)
+
+  return run
 
 
 def own_devices(devices: Devices) -> tuple[jax.Device, ...]:
@@ -46,6 +78,7 @@ def _program(
   return jax.pmap(logits_of, in_axes=(0, 0, None, None), devices=list(devices))
 
 
+@full_precision
 def compute_logits(
   logits_fn: LogitsFn,
   images: np.ndarray,

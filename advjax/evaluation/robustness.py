@@ -8,7 +8,7 @@ import numpy as np
 
 from advjax.evaluation.attacked import AttackFn, attack_and_predict
 from advjax.evaluation.batches import check_images, check_labels
-from advjax.evaluation.logits import Devices, predict
+from advjax.evaluation.logits import Devices, full_precision, predict
 from advjax.types import Array, LogitsFn
 
 
@@ -28,6 +28,7 @@ class RobustAccuracy(NamedTuple):
   worst_case: np.ndarray
 
 
+@full_precision
 def robust_accuracy(
   logits_fn: LogitsFn,
   images: np.ndarray,
@@ -42,6 +43,9 @@ def robust_accuracy(
   """Attacks a network with several attacks; worst case per example.
 
   correct_i = [f(x_i) = y_i] and, for every attack a, [f(a(x_i)) = y_i]
+
+  Float32 products are computed in float32 on accelerators too, unless
+  `jax.default_matmul_precision` says otherwise.
 
   Args:
     logits_fn: Images `[B, ...]` to logits `[B, K]`.

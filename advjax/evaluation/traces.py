@@ -23,7 +23,7 @@ from advjax.attacks.search import problem_of
 from advjax.attacks.space import make_space
 from advjax.evaluation.attack_specs import Attack
 from advjax.evaluation.batches import batches, check_images, check_labels
-from advjax.evaluation.logits import Devices, own_devices
+from advjax.evaluation.logits import Devices, full_precision, own_devices
 from advjax.losses import cross_entropy
 from advjax.processes.talk import gather, own_ranks
 from advjax.types import Array, LogitsFn
@@ -51,6 +51,7 @@ class Trace(NamedTuple):
   not_finite_gradients: float
 
 
+@full_precision
 def trace(
   logits_fn: LogitsFn,
   attack: Attack,

@@ -20,6 +20,7 @@ def make_evaluate_metrics(
   devices: Sequence[jax.Device],
   *,
   batch_size: int,
+  matmul_precision: str | None = 'highest',
 ) -> Callable[..., dict[str, float]]:
   """Builds a function that averages an objective's metrics over a split.
 
@@ -30,6 +31,7 @@ def make_evaluate_metrics(
     objective: Whose metrics are wanted.
     devices: The devices, those of other processes too.
     batch_size: Rows per device and call.
+    matmul_precision: As `eval_logits_fn` takes it.
 
   Returns:
     `evaluate(params, model_state, split, hparams, key) -> metrics`, floats.
@@ -53,7 +55,8 @@ def make_evaluate_metrics(
     params: Any, model_state: Any, images: Array, *, train: bool
   ) -> tuple[Array, Any]:
     del train
-    return apply(params, model_state, images, train=False)
+    with jax.default_matmul_precision(matmul_precision):
+      return apply(params, model_state, images, train=False)
 
   def per_device(
     batch: Mapping[str, Array],

@@ -129,6 +129,7 @@ def shared_program(
   frozen = config_dict.FrozenConfigDict(config)
   placed = tuple(devices)
   batch_size = frozen.evaluation.batch_size
+  precision = frozen.evaluation.matmul_precision
   model = _model(frozen.model, num_classes, plan.teams)
   steps = config_dict.FrozenConfigDict(
     {field: frozen[field] for field in _STEP_FIELDS}
@@ -145,9 +146,13 @@ def shared_program(
     train_steps=train_steps,
     frozen_steps=lambda count: _steps(model, steps, plan, placed, count)[2],
     train_runs=train_runs,
-    evaluate=_evaluate(model, objective, placed, batch_size),
+    evaluate=_evaluate(model, objective, placed, batch_size, precision),
     monitor=_evaluate(
-      model, _monitor_objective(frozen.monitor.num_steps), placed, batch_size
+      model,
+      _monitor_objective(frozen.monitor.num_steps),
+      placed,
+      batch_size,
+      precision,
     ),
   )
 
@@ -220,7 +225,12 @@ def _evaluate(
   objective: Objective,
   devices: tuple[jax.Device, ...],
   batch_size: int,
+  matmul_precision: str,
 ) -> Callable:
   return make_evaluate_metrics(
-    model.apply, objective, devices, batch_size=batch_size
+    model.apply,
+    objective,
+    devices,
+    batch_size=batch_size,
+    matmul_precision=matmul_precision,
   )

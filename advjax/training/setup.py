@@ -211,13 +211,21 @@ def final_hparams(training: Training) -> dict[str, float]:
   }
 
 
-def eval_logits_fn(model: Model, params: Any, model_state: Any) -> LogitsFn:
+def eval_logits_fn(
+  model: Model,
+  params: Any,
+  model_state: Any,
+  matmul_precision: str | None = 'highest',
+) -> LogitsFn:
   """Returns a network in evaluation mode, as attacks take it.
 
   Args:
     model: The network.
     params: Its parameters; traced, so that others compile nothing anew.
     model_state: Its BatchNorm statistics.
+    matmul_precision: Of float32 products on accelerators, in the network and
+      in its gradients: a name of `jax.default_matmul_precision`; None leaves it
+      to JAX, which takes TF32 on GPUs and bfloat16 on TPUs.
 
   Returns:
     A function from images `[B, H, W, C]` to logits `[B, K]`.
@@ -232,10 +240,17 @@ def eval_logits_fn(model: Model, params: Any, model_state: Any) -> LogitsFn:
     >>> logits_fn(images).shape
     (2, 10)
   """
-  return Partial(_eval_logits, model.apply, params, model_state)
+  return Partial(
+    _eval_logits, model.apply, matmul_precision, params, model_state
+  )
 
 
 def _eval_logits(
-  apply: Callable, params: Any, model_state: Any, images: Array
+  apply: Callable,
+  matmul_precision: str | None,
+  params: Any,
+  model_state: Any,
+  images: Array,
 ) -> Array:
-  return apply(params, model_state, images, train=False)[0]
+  with jax.default_matmul_precision(matmul_precision):
+    return apply(params, model_state, images, train=False)[0]

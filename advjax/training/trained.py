@@ -150,7 +150,12 @@ def _load(
   return Trained(
     directory,
     config,
-    eval_logits_fn(training.model, params, state.model_state),
+    eval_logits_fn(
+      training.model,
+      params,
+      state.model_state,
+      training.config.evaluation.matmul_precision,
+    ),
     num_params(params),
     training.model,
     params,

@@ -106,7 +106,9 @@ def compile_round(
   start = time.perf_counter()
   leaves, treedef = jax.tree.flatten((network, rows, shared))
   shapes = tuple(jax.api_util.shaped_abstractify(leaf) for leaf in leaves)
-  program = _compile(search, devices, treedef, shapes)
+  # Unlike jit's, this cache does not know of JAX's config.
+  precision = jax.config.jax_default_matmul_precision
+  program = _compile(search, devices, treedef, shapes, precision)
   return program, time.perf_counter() - start
 
 
@@ -116,7 +118,9 @@ def _compile(
   devices: tuple[jax.Device, ...],
   treedef: Any,
   shapes: tuple[Any, ...],
+  precision: str | None,
 ) -> Program:
+  del precision  # Set by the caller: part of the key alone.
   leaves = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in shapes]
   network, rows, shared = jax.tree.unflatten(treedef, leaves)
   one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), rows)

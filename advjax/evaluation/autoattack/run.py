@@ -18,7 +18,12 @@ from advjax.evaluation.autoattack.rounds import Shared
 from advjax.evaluation.autoattack.saved import Progress
 from advjax.evaluation.autoattack.versions import Component
 from advjax.evaluation.batches import check_images
-from advjax.evaluation.logits import Devices, compute_logits, own_devices
+from advjax.evaluation.logits import (
+  Devices,
+  compute_logits,
+  full_precision,
+  own_devices,
+)
 from advjax.processes.talk import (
   from_main,
   is_main,
@@ -34,6 +39,7 @@ _BATCH_SIZE = {'cpu': 32}
 _LARGEST_BATCH_SIZE = 1024
 
 
+@full_precision
 def autoattack(
   logits_fn: LogitsFn,
   images: np.ndarray,
@@ -66,6 +72,9 @@ def autoattack(
   the devices, but for the rounding of the network. Where several targets fool
   an example, which of the images is returned, and how many passes it took, is a
   matter of the batch.
+
+  Float32 products are computed in float32 on accelerators too, unless
+  `jax.default_matmul_precision` says otherwise.
 
   Croce and Hein 2020, arXiv 2003.01690.
 
