@@ -25,6 +25,11 @@ class NotFinite(ValueError):
   """A network returns logits that are NaN or infinite."""
 
 
+def matmul_precision() -> str | None:
+  """Returns the precision that JAX's config names, None if it names none."""
+  return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+
+
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
   """Makes an evaluation compute float32 products in float32.
 
@@ -39,14 +44,13 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     The same at the precision 'highest'.
 
   Example:
-    >>> full_precision(lambda: jax.config.jax_default_matmul_precision)()
+    >>> full_precision(matmul_precision)()
     'highest'
   """
 
   @functools.wraps(function)
   def run(*args: P.args, **kwargs: P.kwargs) -> R:
-    own = jax.config.jax_default_matmul_precision
-    with jax.default_matmul_precision(own or 'highest'):
+    with jax.default_matmul_precision(matmul_precision() or 'highest'):
       return function(*args, **kwargs)
 
   return run

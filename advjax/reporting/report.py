@@ -54,8 +54,11 @@ def command_line() -> str:
   """Returns the command that started this program, as one can type it."""
   main = sys.modules['__main__']
   spec = getattr(main, '__spec__', None)
-  if spec is not None and spec.name.startswith('experiments.'):
-    program = ['./launch.sh', spec.name.removeprefix('experiments.')]
+  name = '' if spec is None else spec.name.removesuffix('.__main__')
+  if name.startswith('experiments.benchmarks.'):
+    program = ['python', '-m', name]
+  elif name.startswith('experiments.'):
+    program = ['./launch.sh', name.removeprefix('experiments.')]
     place = find_place()
     if place.launcher == 'launch.sh':
       program.insert(1, f'--processes={place.num_processes}')

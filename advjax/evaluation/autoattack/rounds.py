@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from advjax.attacks.callables import Callee
 from advjax.attacks.search import Problem, Search, advance, select
+from advjax.evaluation.logits import matmul_precision
 from advjax.memory import free_memory
 from advjax.types import Array
 
@@ -107,8 +108,7 @@ def compile_round(
   leaves, treedef = jax.tree.flatten((network, rows, shared))
   shapes = tuple(jax.api_util.shaped_abstractify(leaf) for leaf in leaves)
   # Unlike jit's, this cache does not know of JAX's config.
-  precision = jax.config.jax_default_matmul_precision
-  program = _compile(search, devices, treedef, shapes, precision)
+  program = _compile(search, devices, treedef, shapes, matmul_precision())
   return program, time.perf_counter() - start
 
 

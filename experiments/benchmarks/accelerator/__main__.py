@@ -1,0 +1,328 @@
+"""Measure everything that matters on an accelerator, in minutes.
+
+  python -m experiments.benchmarks.accelerator --minutes=10 \\
+    --data=cifar10.npz --workdir=DIR
+
+from the project's folder, with any Python that has the packages of training:
+no venv of its own, no network. The npz holds CIFAR-10 (docs/datasets.md says
+how to make one). A list of parts is measured on one device, in order of worth,
+each in a process of its own. A part starts if its estimate fits into what is
+left of the minutes, and is ended at the last of them, or after three times its
+estimate; one that fails is noted. DIR receives accelerator.json and
+accelerator.md, written again after every part: a kill loses only the part
+under way. Runs and compiled programs go to temporary folders and to the user's
+cache.
+
+Without an accelerator it is an error, but for --platform=cpu, which tries every
+part at a tiny size, to see that it runs.
+
+Parts, first to last:
+"""
+
+import datetime
+import json
+import logging
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from advjax import cli
+from advjax.config import check_range, choose
+from advjax.files import replacing, write_json
+from advjax.processes.place import LAUNCHER
+from advjax.reporting.report import command_line
+from advjax.training.signals import StopRequest, stop_on_signals
+from experiments.benchmarks.accelerator import page
+
+logger = logging.getLogger('advjax')
+
+_ROOT = pathlib.Path(__file__).parents[3]
+_POLL_SECONDS = 0.2
+# How long a part may take, in estimates.
+_PATIENCE = 3
+# Operations in a second that estimates count on, where nothing is measured.
+_TYPICAL_RATES = {'bfloat16': 5e14, 'float32': 4e13}
+# Of them, what a network reaches.
+_TYPICAL_SHARE = 0.25
+
+
+class Part(NamedTuple):
+  """One of the parts.
+
+  Attributes:
+    title: What it measures.
+    seconds: For starting and compiling on an accelerator.
+    flops: Operations by the rate that bounds them.
+    tiny_seconds: What it takes on two CPU cores at its tiny size.
+    env: Settings of its process.
+  """
+
+  title: str
+  seconds: float
+  flops: Mapping[str, float]
+  tiny_seconds: float
+  env: Mapping[str, str] = {}
+
+  def estimate(self, rates: Mapping[str, float] | None, *, tiny: bool) -> float:
+    """Seconds that the part takes, at measured rates where there are any."""
+    if tiny:
+      return self.tiny_seconds
+    known = rates or _TYPICAL_RATES
+    return self.seconds + sum(
+      flops / (_TYPICAL_SHARE * known[rate])
+      for rate, flops in self.flops.items()
+    )
+
+
+# Both sides are on the device at once.
+_HALF = {'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.4'}
+
+# Operations, with 1e9 in a forward pass of an image through PreAct ResNet-18
+# and 1e10 through WRN-28-10: see docs/performance.md.
+PARTS = {
+  'machine': Part('The machine and its rates', 25, {}, 15),
+  'numerics': Part('Numerics against the CPU', 60, {}, 60),
+  'cifar10': Part(
+    'CIFAR-10, linf 8/255: training, PGD-50-10 on 1,000 images',
+    70,
+    {'bfloat16': 3.6e15, 'float32': 1e15},
+    60,
+  ),
+  'cifar10_autoattack': Part(
+    'CIFAR-10, linf 8/255: AutoAttack on 512 images',
+    70,
+    {'float32': 2.3e15},
+    90,
+  ),
+  'steps_nsl': Part('Training steps: NSL', 30, {'bfloat16': 1e13}, 30),
+  'steps_resnet18': Part(
+    'Training steps: PreAct ResNet-18, PGD-7', 40, {'bfloat16': 6e14}, 40
+  ),
+  'steps_wide_resnet': Part(
+    'Training steps: WRN-28-10, PGD-10', 60, {'bfloat16': 4e15}, 40
+  ),
+  'attacks': Part('PGD-50 by precision', 60, {'float32': 2e14}, 60),
+  'torch': Part('Beside PyTorch', 70, {'bfloat16': 2e15}, 120, _HALF),
+  'torch_compiled': Part(
+    'Beside PyTorch with torch.compile', 150, {'bfloat16': 2e15}, 200, _HALF
+  ),
+  'sweeps': Part('Runs at once', 70, {'float32': 1e14}, 40),
+  'tutorial': Part("NSL's tutorial from start to report", 50, {}, 60),
+  'tests': Part('Tests that are marked for accelerators', 100, {}, 60),
+  'cifar10_seeds': Part(
+    'CIFAR-10, linf 8/255: two more seeds, PGD-10',
+    60,
+    {'bfloat16': 7.2e15, 'float32': 4e13},
+    60,
+  ),
+}
+
+
+class Run(NamedTuple):
+  """What all parts have in common.
+
+  Attributes:
+    workdir: The folder of the results.
+    scratch: A folder for all else.
+    settings: Of a part's process, as JSON.
+    deadline: Of `time.monotonic`.
+    stop: Whether a signal has come.
+  """
+
+  workdir: pathlib.Path
+  scratch: pathlib.Path
+  settings: dict[str, Any]
+  deadline: float
+  stop: StopRequest
+
+
+def run_part(name: str, part: Part, limit: float, run: Run) -> dict[str, Any]:
+  """Runs a part in a process of its own, and ends it at a limit.
+
+  Args:
+    name: A function of the module `parts`.
+    part: The part.
+    limit: Seconds that it may take.
+    run: What all have in common.
+
+  Returns:
+    Its results so far, `status` ('done', 'failed' or 'stopped'), `seconds`,
+    and `reason` unless it is done.
+  """
+  write_json(run.scratch / 'settings.json', run.settings)
+  start = time.monotonic()
+  child = subprocess.Popen(
+    [sys.executable, '-P', '-m', run.settings['module'], name, run.scratch],
+    env=os.environ
+    | {
+      'PYTHONPATH': os.pathsep.join(
+        filter(None, [str(_ROOT), os.environ.get('PYTHONPATH')])
+      ),
+      LAUNCHER: str(os.getpid()),
+      **part.env,
+    },
+    stdout=sys.stderr,
+    start_new_session=True,
+  )
+  reason = None
+  while child.poll() is None:
+    time.sleep(_POLL_SECONDS)
+    seconds = time.monotonic() - start
+    if run.stop.signum is not None:
+      reason = f'stopped by {signal.Signals(run.stop.signum).name}'
+    elif seconds > limit:
+      reason = f'ended after {seconds:.0f} s, its limit'
+    if reason:
+      # With all that it has started.
+      os.killpg(child.pid, signal.SIGKILL)
+      child.wait()
+  path = run.scratch / f'{name}.jsonl'
+  found: dict[str, Any] = {}
+  for line in path.read_text().splitlines() if path.is_file() else []:
+    try:
+      found |= json.loads(line)
+    except ValueError:  # Half a line, of one that was ended.
+      break
+  if reason:
+    status = 'stopped'
+  elif child.returncode:
+    status = 'failed'
+    reason = found.pop('error', f'exit code {child.returncode}')
+  else:
+    status = 'done'
+  seconds = time.monotonic() - start
+  return {**found, 'status': status, 'seconds': seconds, 'reason': reason}
+
+
+def run_parts(
+  parts: Mapping[str, Part], run: Run, header: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Runs parts while there is time, and writes what is known after each.
+
+  Args:
+    parts: By name, the first of which measures the rates.
+    run: What they have in common.
+    header: What the file says besides.
+
+  Returns:
+    What accelerator.json holds.
+
+  Raises:
+    ValueError: if the first part fails: there is no accelerator, say.
+  """
+  tiny = run.settings['platform'] == 'cpu'
+  results: dict[str, Any] = {
+    name: {'title': part.title, 'status': 'not started'}
+    for name, part in parts.items()
+  }
+  report = {**header, 'parts': results}
+  for index, (name, part) in enumerate(parts.items()):
+    estimate = part.estimate(run.settings['rates'], tiny=tiny)
+    left = run.deadline - time.monotonic()
+    entry = {'title': part.title, 'estimate_seconds': estimate}
+    if estimate > left:
+      reason = f'{left:.0f} s were left, it takes about {estimate:.0f} s'
+      results[name] = {**entry, 'status': 'left out', 'reason': reason}
+      continue
+    results[name] = {**entry, 'status': 'under way'}
+    write(run.workdir, report)
+    logger.info(
+      '%s: about %.0f s of the %.0f s left', part.title, estimate, left
+    )
+    limit = min(left, _PATIENCE * estimate)
+    results[name] = {**entry, **run_part(name, part, limit, run)}
+    status, reason = results[name]['status'], results[name]['reason']
+    logger.info(
+      '%s: %s after %.0f s%s',
+      name,
+      status,
+      results[name]['seconds'],
+      f' ({reason})' if reason else '',
+    )
+    write(run.workdir, report)
+    if run.stop.signum is not None:
+      break
+    if index == 0:
+      if status != 'done':
+        raise ValueError(f'{name}: {reason}')
+      run.settings['rates'] = results[name]['rates']
+  write(run.workdir, report)
+  return report
+
+
+def write(workdir: pathlib.Path, report: Mapping[str, Any]) -> None:
+  """Writes both files, each of which appears whole or not at all."""
+  write_json(workdir / 'accelerator.json', report)
+  with replacing(workdir / 'accelerator.md') as file:
+    file.write(page.markdown(report).encode())
+
+
+def choose_parts(names: Sequence[str]) -> dict[str, Part]:
+  """Returns parts in their order; the first always, which the others need."""
+  chosen = {choose('--parts:', name, PARTS) for name in names}
+  first = next(iter(PARTS))
+  return {n: part for n, part in PARTS.items() if n in chosen or n == first}
+
+
+def main() -> None:
+  flag = flags.FLAGS
+  check_range('minutes', flag.minutes, 0.1)
+  parts = choose_parts(flag.parts)
+  path = pathlib.Path(flag.data)
+  if not path.is_file():
+    raise FileNotFoundError(
+      f"--data: there is no file '{path}'; docs/datasets.md says how to make it"
+    )
+  if flag.devices not in (None, 1):
+    raise ValueError(f'--devices={flag.devices}; allowed: 1, it measures one')
+  workdir = pathlib.Path(flag.workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  header = {
+    'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
+    'command': command_line(),
+    'minutes': flag.minutes,
+  }
+  settings = {
+    'module': 'experiments.benchmarks.accelerator.parts',
+    'platform': flag.platform,
+    'data': str(path.resolve()),
+    'torch_python': flag.torch_python,
+    'keep_compiled': flag.keep_compiled,
+    'rates': None,
+  }
+  deadline = time.monotonic() + 60 * flag.minutes
+  with tempfile.TemporaryDirectory() as scratch, stop_on_signals() as stop:
+    run = Run(workdir, pathlib.Path(scratch), settings, deadline, stop)
+    report = run_parts(parts, run, header)
+  print(page.summary(report))
+  print(f'\nwritten: {workdir / "accelerator.md"}')
+  if stop.signum is not None:
+    sys.exit(128 + stop.signum)
+
+
+if __name__ == '__main__':
+  __doc__ = f'{__doc__}' + '\n'.join(
+    f'  {name:19} {part.title}' for name, part in PARTS.items()
+  )
+  flags.DEFINE_float('minutes', 10.0, 'Time for all parts together.')
+  flags.DEFINE_string('data', None, 'CIFAR-10 as npz.', required=True)
+  flags.DEFINE_string(
+    'workdir', None, 'Folder for accelerator.json and .md.', required=True
+  )
+  flags.register_validator('workdir', lambda path: path != '', 'is empty')
+  flags.DEFINE_list('parts', list(PARTS), 'Which, in any order.')
+  flags.DEFINE_string(
+    'torch_python', sys.executable, 'An interpreter with PyTorch.'
+  )
+  flags.DEFINE_bool(
+    'keep_compiled', True, "Whether compiled programs go to the user's cache."
+  )
+  cli.run(main)

@@ -1,0 +1,46 @@
+"""The process of a part, which tells its results as soon as it knows them.
+
+  python -m MODULE NAME FOLDER
+
+FOLDER/settings.json says how; each of the results becomes a line of
+FOLDER/NAME.jsonl, and so does the error that a part ends by.
+"""
+
+import json
+import pathlib
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from advjax.processes.orphan import end_with_launcher
+
+
+def run(
+  part: Callable[
+    [str, Mapping[str, Any], pathlib.Path], Iterable[Mapping[str, Any]]
+  ],
+) -> None:
+  """Runs the part that the command line names.
+
+  Args:
+    part: `(name, settings, folder) -> results`.
+
+  Raises:
+    SystemExit: 1 where it fails.
+  """
+  name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+  settings = json.loads((folder / 'settings.json').read_text())
+  end_with_launcher()
+  with open(folder / f'{name}.jsonl', 'w') as file:
+    try:
+      for result in part(name, settings, folder):
+        print(json.dumps(result), file=file, flush=True)
+    except Exception as error:
+      traceback.print_exc()
+      lines = str(error).strip().splitlines() or ['']
+      # Of the output of another process the last line says most.
+      line = lines[-1] if isinstance(error, RuntimeError) else lines[0]
+      message = {'error': f'{type(error).__name__}: {line}'}
+      print(json.dumps(message), file=file, flush=True)
+      sys.exit(1)

@@ -1,0 +1,958 @@
+"""The parts of the accelerator benchmark, each a generator of its results.
+
+A part yields dicts as soon as it knows something; those of one part are merged.
+Each runs in a process of its own (`child.py`).
+"""
+
+import functools
+import importlib.metadata
+import json
+import os
+import pathlib
+import pickle
+import platform
+import runpy
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from ml_collections import config_dict
+
+import advjax
+from advjax import compile_cache, data
+from advjax.attacks.callables import Callee
+from advjax.config import default_config
+from advjax.evaluation.members import parse_attacks
+from advjax.losses import cross_entropy
+from advjax.models import create_model
+from advjax.training.parallel import select_devices
+from advjax.training.placement import device_inputs, place
+from advjax.training.setup import Training, create_training, eval_logits_fn
+from experiments.benchmarks.accelerator import child
+from experiments.benchmarks.floor import Rates, Work
+from experiments.benchmarks.peers import process, torch_residual
+from experiments.benchmarks.roofline import step_work, work_of
+from experiments.benchmarks.time_to_robust import __main__ as time_to_robust
+from experiments.benchmarks.time_to_robust import timed
+from experiments.benchmarks.training import sides
+from experiments.benchmarks.training.work import least_work
+from experiments.benchmarks.turns import in_turns, spread
+
+ROOT = pathlib.Path(__file__).parents[3]
+EPSILON = 8 / 255
+# Of the digits, whose networks are attacked in the check of numerics.
+_DIGITS_EPSILON = 0.1
+# The attacks of AutoAttack in its order.
+_AUTOATTACK = ('apgd-ce', 'apgd-t', 'fab-t', 'square')
+
+Results = Iterator[dict[str, Any]]
+
+
+class Sizes(NamedTuple):
+  """How much of everything is measured."""
+
+  matmul: int
+  copy_mib: int
+  check_images: int
+  cifar_train: int | None
+  cifar_changes: dict[str, Any]
+  pgd_images: int
+  autoattack_images: int
+  nsl_batch_sizes: tuple[int, ...]
+  residual: dict[str, Any]
+  wide: dict[str, Any]
+  residual_batch_size: int
+  wide_batch_size: int
+  torch_batch_size: int
+  attack_steps: tuple[int, int]
+  pgd_steps: int
+  pgd_batch_size: int
+  members: tuple[int, ...]
+  tutorial: str
+  tests: tuple[str, ...]
+  rounds: int
+  steps: int
+
+
+FULL = Sizes(
+  matmul=8192,
+  copy_mib=1024,
+  check_images=256,
+  cifar_train=None,
+  cifar_changes={},
+  pgd_images=1000,
+  autoattack_images=512,
+  nsl_batch_sizes=(128, 1024, 8192),
+  residual={'name': 'preact_resnet18'},
+  wide={'name': 'wide_resnet28_10'},
+  residual_batch_size=256,
+  wide_batch_size=128,
+  torch_batch_size=256,
+  attack_steps=(7, 10),
+  pgd_steps=50,
+  pgd_batch_size=512,
+  members=(1, 16, 64, 256),
+  tutorial='nsl_digits.py',
+  tests=(),
+  rounds=5,
+  steps=20,
+)
+# Of a machine without an accelerator: that everything runs, and nothing else.
+TINY = Sizes(
+  matmul=256,
+  copy_mib=1,
+  check_images=16,
+  cifar_train=256,
+  cifar_changes={'model': {'name': 'small_resnet', 'widths': (4, 8)}},
+  pgd_images=16,
+  autoattack_images=8,
+  nsl_batch_sizes=(32,),
+  residual={'name': 'small_resnet', 'widths': (4, 8)},
+  wide={'name': 'small_resnet', 'widths': (8, 8)},
+  residual_batch_size=8,
+  wide_batch_size=8,
+  torch_batch_size=2,
+  attack_steps=(1, 1),
+  pgd_steps=2,
+  pgd_batch_size=4,
+  members=(1, 2),
+  tutorial='nsl_digits.py:smoke',
+  tests=('tests/test_norms.py',),
+  rounds=1,
+  steps=1,
+)
+
+
+class Context(NamedTuple):
+  """What a part is given.
+
+  Attributes:
+    device: The accelerator; the CPU where that was asked for.
+    sizes: How much to measure.
+    path: The npz with images of 32 x 32 pixels in three channels.
+    folder: For what one part leaves to another.
+    rates: Of the device, measured by the first part; None before.
+    torch_python: An interpreter with PyTorch.
+  """
+
+  device: jax.Device
+  sizes: Sizes
+  path: str
+  folder: pathlib.Path
+  rates: Mapping[str, float] | None
+  torch_python: pathlib.Path
+
+  def dataset(self) -> data.Dataset:
+    """Returns the images, of which a tiny run takes the first."""
+    found = data.load({'name': 'npz', 'path': self.path})
+    if found.train.images.shape[1:] != (32, 32, 3):
+      raise ValueError(
+        f'--data: {self.path} holds images of shape '
+        f'{found.train.images.shape[1:]}; allowed: (32, 32, 3), as CIFAR-10'
+      )
+    count = self.sizes.cifar_train
+    return found._replace(train=data.Split(*(x[:count] for x in found.train)))
+
+  def roofline(self, work: Work, rate: str) -> float:
+    """Returns the seconds that some work takes at least, at measured rates."""
+    assert self.rates is not None
+    return work.seconds(Rates(self.rates[rate], self.rates['bytes']))
+
+
+# ---------------------------------------------------------------- the machine
+
+
+def machine(context: Context) -> Results:
+  """What the machine is, and its rates: products of matrices, copies."""
+  device, sizes = context.device, context.sizes
+  stats = device.memory_stats() or {}
+  memory = stats.get('bytes_limit')
+  yield {
+    'platform': device.platform,
+    'device': device.device_kind,
+    'num_devices': len(jax.devices(device.platform)),
+    'memory_gib': memory and memory / 2**30,
+    'driver': _driver(),
+    'cpu_cores': len(os.sched_getaffinity(0)),
+    'python': platform.python_version(),
+    'versions': {
+      name: _version(name)
+      for name in ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
+    },
+  }
+  rates = {
+    name: _matmul_rate(device, sizes.matmul, dtype, precision)
+    for name, dtype, precision in (
+      ('bfloat16', jnp.bfloat16, 'default'),
+      ('float32', jnp.float32, 'highest'),
+      ('float32_default', jnp.float32, 'default'),
+    )
+  }
+  yield {'rates': rates | {'bytes': _copy_rate(device, sizes.copy_mib)}}
+
+
+def _version(package: str) -> str | None:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return None
+
+
+def _driver() -> str | None:
+  try:
+    found = subprocess.run(
+      ['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'],
+      capture_output=True,
+      text=True,
+      timeout=20,
+    )
+  except (OSError, subprocess.TimeoutExpired):
+    return None
+  return found.stdout.split('\n')[0].strip() or None
+
+
+def _best(function: Callable[..., Any], *arguments: Any) -> float:
+  """Seconds of the fastest of some calls: a rate is what is possible."""
+  jax.block_until_ready(function(*arguments))
+  seconds = []
+  for _ in range(3):
+    start = time.perf_counter()
+    jax.block_until_ready(function(*arguments))
+    seconds.append(time.perf_counter() - start)
+  return min(seconds)
+
+
+def _matmul_rate(
+  device: jax.Device, size: int, dtype: Any, precision: str, repeats: int = 20
+) -> float:
+  """Operations in a second of products of random matrices: zeros are faster."""
+
+  def products(left: jax.Array, right: jax.Array) -> jax.Array:
+    def body(_: int, x: jax.Array) -> jax.Array:
+      return ((x @ right) * size**-0.5).astype(dtype)
+
+    return jax.lax.fori_loop(0, repeats, body, left)
+
+  with jax.default_device(device), jax.default_matmul_precision(precision):
+    matrices = jax.random.normal(jax.random.key(0), (2, size, size), dtype)
+    seconds = _best(jax.jit(products), *matrices)
+  return repeats * 2 * size**3 / seconds
+
+
+def _copy_rate(device: jax.Device, mib: int, repeats: int = 20) -> float:
+  """Bytes read and written in a second."""
+
+  def copies(x: jax.Array) -> jax.Array:
+    return jax.lax.fori_loop(0, repeats, lambda i, x: x + i, x)
+
+  with jax.default_device(device):
+    x = jax.random.normal(jax.random.key(0), (mib * 2**18,))
+    return repeats * 2 * x.nbytes / _best(jax.jit(copies), x)
+
+
+# --------------------------------------------------------------- the numerics
+
+
+def numerics(context: Context) -> Results:
+  """One network on the accelerator, and on the CPU in float32 and float64.
+
+  Differences of arrays are the largest, relative to the largest number of
+  the CPU's float32: what float64 differs by is what rounding alone does.
+  """
+  digits = data.load({'name': 'digits'})
+  cpu = jax.devices('cpu')[0]
+  config = sides.our_config('standard', 32)
+  training = create_training(config, digits, [context.device])
+  params = timed.train_timed(training).params
+  # On the host: training takes the arrays of a state for its own.
+  start = jax.tree.map(
+    np.asarray, create_training(config, digits, [cpu]).init_state()
+  )
+  images = np.asarray(data.to_float(digits.test.images))
+  images = images[: context.sizes.check_images]
+  labels = digits.test.labels[: len(images)]
+
+  def compute(device: jax.Device, precision: str, dtype: Any) -> _Numerics:
+    with (
+      jax.enable_x64(dtype == np.float64),
+      jax.default_device(device),
+      jax.default_matmul_precision(precision),
+    ):
+      update = None
+      if dtype == np.float32:
+        update = _update(create_training(config, digits, [device]), start)
+      return _numerics(training, params, images, labels, dtype, update)
+
+  reference = compute(cpu, 'highest', np.float32)
+  rows: list[dict[str, Any]] = [
+    {'name': 'CPU, float32', 'accuracy': reference.accuracy}
+  ]
+  kind = context.device.platform.upper()
+  for name, device, precision, dtype in (
+    (f'{kind}, highest precision', context.device, 'highest', np.float32),
+    (f'{kind}, default precision', context.device, 'default', np.float32),
+    ('CPU, float64', cpu, 'highest', np.float64),
+  ):
+    found = compute(device, precision, dtype)
+    rows.append({'name': name, **_differences(found, reference, images)})
+    yield {'num_images': len(images), 'epsilon': _DIGITS_EPSILON, 'rows': rows}
+
+
+class _Numerics(NamedTuple):
+  """What one device computes, on the host.
+
+  Attributes:
+    arrays: Logits, losses, gradients by the images, and the update.
+    adversarial: Images, by attack.
+    accuracy: Clean and under each attack.
+  """
+
+  arrays: dict[str, np.ndarray]
+  adversarial: dict[str, np.ndarray]
+  accuracy: dict[str, float]
+
+
+def _numerics(
+  training: Training,
+  params: Any,
+  images: np.ndarray,
+  labels: np.ndarray,
+  dtype: Any,
+  update: np.ndarray | None,
+) -> _Numerics:
+  params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+  network = eval_logits_fn(training.model, params, {}, None)
+  x, y = jnp.asarray(images, dtype), jnp.asarray(labels)
+
+  @jax.jit
+  def gradient(images: jax.Array) -> Any:
+    def summed(images: jax.Array) -> Any:
+      logits = network(images)
+      losses = cross_entropy(logits, y)
+      return losses.sum(), (logits, losses)
+
+    return jax.grad(summed, has_aux=True)(images)
+
+  gradients, (logits, losses) = gradient(x)
+  arrays = {'logits': logits, 'loss': losses, 'gradient': gradients}
+  adversarial = {
+    'fgsm': advjax.fgsm(network, x, y, _DIGITS_EPSILON),
+    'bim-20': advjax.bim(
+      network, x, y, _DIGITS_EPSILON, 0.01, num_steps=20
+    ),
+    'apgd-50': advjax.apgd(
+      network, x, y, _DIGITS_EPSILON, num_steps=50,
+      key=jax.random.key(0),
+    ),
+  }  # fmt: skip
+  shown = {'clean': x, **adversarial}
+  accuracy = {
+    name: float((gradient(each)[1][0].argmax(-1) == y).mean())
+    for name, each in shown.items()
+  }
+  if update is not None:
+    arrays['update'] = update
+  return _Numerics(
+    {name: np.asarray(x, np.float64) for name, x in arrays.items()},
+    {name: np.asarray(x, np.float64) for name, x in adversarial.items()},
+    accuracy,
+  )
+
+
+def _update(training: Training, start: Any) -> np.ndarray:
+  """The change of the parameters in one training step from a given state."""
+  state = place([training]).put([start])
+  state, _ = training.train_steps(
+    state, *device_inputs([training]), np.int32(1)
+  )
+  changes = jax.tree.map(
+    lambda new, old: (np.asarray(new) - old).ravel(),
+    state.params,
+    start.params,
+  )
+  return np.concatenate(jax.tree.leaves(changes))
+
+
+def _differences(
+  found: _Numerics, reference: _Numerics, images: np.ndarray
+) -> dict[str, Any]:
+  """Largest relative differences, shares of other signs, and accuracies."""
+  sign = {
+    name: np.sign(x - images) != np.sign(reference.adversarial[name] - images)
+    for name, x in found.adversarial.items()
+  }
+  return {
+    'differences': {
+      name: float(np.abs(x - reference.arrays[name]).max())
+      / float(np.abs(reference.arrays[name]).max())
+      for name, x in found.arrays.items()
+    },
+    'other_signs': {name: float(x.mean()) for name, x in sign.items()},
+    'accuracy': found.accuracy,
+  }
+
+
+# ------------------------------------------------------------------- CIFAR-10
+
+
+def _cifar_config(context: Context) -> config_dict.ConfigDict:
+  config = runpy.run_path(str(ROOT / 'configs' / 'cifar10_fast.py'))[
+    'get_config'
+  ]()
+  with config.unlocked():
+    for field, value in context.sizes.cifar_changes.items():
+      config[field] = value
+  if context.sizes.cifar_train:  # Then nothing of it is meant to be good.
+    config.num_epochs, config.batch_size = 1, 32
+  return config
+
+
+def _train_cifar(
+  context: Context, seed: int, attack: str
+) -> Iterator[tuple[dict[str, Any], timed.Trained]]:
+  """Trains a network, then attacks it in float32."""
+  config = _cifar_config(context)
+  config.seed = seed
+  dataset = context.dataset()
+  training = create_training(config, dataset, [context.device])
+  trained = timed.train_timed(training)
+  row = {
+    'seed': seed,
+    **trained.costs,
+    **_shares(
+      context, step_work(training), trained.costs['step_milliseconds'] / 1e3
+    ),
+  }
+  yield row, trained
+  images = np.asarray(data.to_float(dataset.test.images))
+  count = context.sizes.pgd_images
+  found = time_to_robust.attack(
+    timed.float32_network(training, trained),
+    parse_attacks([attack], step_size=2 / 255),
+    images[:count],
+    dataset.test.labels[:count],
+    EPSILON,
+    batch_size=config.evaluation.batch_size,
+    devices=[context.device],
+  )
+  yield row | found | {'num_images': min(count, len(images))}, trained
+
+
+def cifar10(context: Context) -> Results:
+  """Trains configs/cifar10_fast.py with seed 0; PGD-50-10."""
+  for row, trained in _train_cifar(context, 0, 'pgd-50-10'):
+    kept = trained.params, trained.model_state
+    (context.folder / 'cifar10.pickle').write_bytes(pickle.dumps(kept))
+    yield {'rows': [row]}
+
+
+def cifar10_seeds(context: Context) -> Results:
+  """The same with seeds 1 and 2; PGD-10."""
+  rows: list[dict[str, Any]] = []
+  for seed in (1, 2):
+    for row, _ in _train_cifar(context, seed, 'pgd-10'):
+      yield {'rows': [*rows, row]}
+    rows.append(row)
+
+
+def cifar10_autoattack(context: Context) -> Results:
+  """AutoAttack on the network that was trained with seed 0."""
+  path = context.folder / 'cifar10.pickle'
+  if not path.is_file():
+    raise ValueError('there is no network: the part cifar10 has left none')
+  params, model_state = pickle.loads(path.read_bytes())
+  dataset = context.dataset()
+  count = context.sizes.autoattack_images
+  images = np.asarray(data.to_float(dataset.test.images[:count]))
+  fields = _cifar_config(context).model.to_dict() | {'dtype': 'float32'}
+  model = create_model(fields, dataset.num_classes)
+  network = eval_logits_fn(model, params, model_state)
+  found: dict[str, Any] = {'num_images': len(images), 'attacks': {}}
+  for index, name in enumerate(_AUTOATTACK):
+    result = advjax.autoattack(
+      network,
+      images,
+      dataset.test.labels[:count],
+      EPSILON,
+      key=jax.random.key(0),
+      attacks=_AUTOATTACK[: index + 1],  # Those before are read from the file.
+      devices=[context.device],
+      path=context.folder / 'autoattack.npz',
+    )
+    record = result.per_attack[name]
+    found['clean'] = float(result.clean.mean())
+    found['attacks'][name] = {
+      'robust': float(result.robust.mean()),
+      'seconds': record.seconds,
+      'compile_seconds': record.compile_seconds,
+    }
+    yield found
+
+
+# ------------------------------------------------------------- training steps
+
+
+def _shares(context: Context, work: Work, seconds: float) -> dict[str, Any]:
+  """What a step reaches of the device's rates."""
+  assert context.rates is not None
+  rate = work.flops / seconds
+  return {
+    'teraflops_per_second': rate / 1e12,
+    'share_of_matmul': rate / context.rates['bfloat16'],
+    'share_of_roofline': context.roofline(work, 'bfloat16') / seconds,
+  }
+
+
+def _steps(
+  context: Context,
+  name: str,
+  config: config_dict.ConfigDict,
+  dataset: data.Dataset,
+  work: Work | None = None,
+) -> dict[str, Any]:
+  """Times training steps, as `train` takes them."""
+  training = create_training(config, dataset, [context.device])
+  take = sides.our_steps(training, context.sizes.steps)
+  start = time.perf_counter()
+  take()
+  compiling = time.perf_counter() - start
+  seconds = statistics.median(take() for _ in range(context.sizes.rounds))
+  stats = context.device.memory_stats() or {}
+  peak = stats.get('peak_bytes_in_use')
+  return {
+    'name': name,
+    'batch_size': config.batch_size,
+    'step_milliseconds': 1e3 * seconds,
+    'steps_per_second': 1 / seconds,
+    'images_per_second': config.batch_size / seconds,
+    'first_call_seconds': compiling,
+    'peak_mib': peak and peak / 2**20,
+    **_shares(context, work or step_work(training), seconds),
+  }
+
+
+def steps_nsl(context: Context) -> Results:
+  """NSL's objective on NSL's network, float32, on random images."""
+  rng = np.random.default_rng(0)
+  count = max(16384, 2 * max(context.sizes.nsl_batch_sizes))
+  split = data.Split(
+    rng.integers(0, 256, (count, 28, 28, 1), np.uint8),
+    rng.integers(0, 10, count).astype(np.int32),
+  )
+  dataset = data.Dataset('random', split, split, 10, tuple('0123456789'))
+  rows = []
+  for batch_size in context.sizes.nsl_batch_sizes:
+    config = sides.our_config('nsl', batch_size)
+    # XLA computes once what two passes share: counted in closed form.
+    work = least_work('nsl', batch_size)
+    rows.append(_steps(context, 'NSL CNN', config, dataset, work))
+    yield {'rows': rows}
+
+
+def _pgd_config(
+  model: Mapping[str, Any], dtype: str, num_steps: int, batch_size: int
+) -> config_dict.ConfigDict:
+  """PGD training without augmentation and without a pass on clean images."""
+  config = default_config()
+  config.model = {**model, 'dtype': dtype}
+  config.objective = {
+    'name': 'pgd_at',
+    'num_steps': num_steps,
+    'clean_metrics': False,
+  }
+  config.hparams.update(
+    learning_rate=0.1, epsilon=EPSILON, step_size=2.5 * EPSILON / num_steps
+  )
+  config.optimizer.update(name='sgd', nesterov=True, weight_decay=5e-4)
+  config.batch_size = batch_size
+  return config
+
+
+def steps_resnet18(context: Context) -> Results:
+  """PGD training of PreAct ResNet-18 in bfloat16."""
+  sizes = context.sizes
+  config = _pgd_config(
+    sizes.residual, 'bfloat16', sizes.attack_steps[0], sizes.residual_batch_size
+  )
+  name = f'{sizes.residual["name"]}, PGD-{sizes.attack_steps[0]}'
+  yield {'rows': [_steps(context, name, config, context.dataset())]}
+
+
+def steps_wide_resnet(context: Context) -> Results:
+  """PGD training of WRN-28-10 in bfloat16."""
+  sizes = context.sizes
+  config = _pgd_config(
+    sizes.wide, 'bfloat16', sizes.attack_steps[1], sizes.wide_batch_size
+  )
+  name = f'{sizes.wide["name"]}, PGD-{sizes.attack_steps[1]}'
+  yield {'rows': [_steps(context, name, config, context.dataset())]}
+
+
+# -------------------------------------------------------------------- attacks
+
+# How an attack computes: dtype of the network, precision of float32 products,
+# and the rate that bounds it.
+_PRECISIONS = {
+  'bfloat16': ('bfloat16', 'default', 'bfloat16'),
+  'float32, default precision': ('float32', 'default', 'float32_default'),
+  'float32, highest precision': ('float32', 'highest', 'float32'),
+}
+
+
+class _Attacked(NamedTuple):
+  """A compiled PGD on a batch: `run() -> seconds`, its work and memory."""
+
+  run: Callable[[], float]
+  work: Work
+  compile_seconds: float
+  bytes: int
+
+
+def _pgd(
+  context: Context,
+  model: Mapping[str, Any],
+  images: np.ndarray,
+  labels: np.ndarray,
+  variables: tuple[Any, Any],
+  precision: str,
+  num_steps: int,
+) -> _Attacked:
+  """Compiles PGD (Madry et al. 2017): a random start, the last iterate."""
+  dtype, matmul, _ = _PRECISIONS[precision]
+  params, model_state = variables
+  fields = {**model, 'dtype': dtype}
+  network = eval_logits_fn(
+    create_model(fields, 10), params, model_state, matmul
+  )
+
+  def attacked(network: Callee, images: Any, labels: Any, key: Any) -> Any:
+    return advjax.bim(
+      network, images, labels, EPSILON, EPSILON / 4,
+      num_steps=num_steps, key=key,
+    )  # fmt: skip
+
+  arguments = jax.device_put(
+    (Callee.of(network), images, labels, jax.random.key(0)), context.device
+  )
+  start = time.perf_counter()
+  compiled = jax.jit(attacked).lower(*arguments).compile()
+  compiling = time.perf_counter() - start
+  memory: Any = compiled.memory_analysis()
+
+  def run() -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(compiled(*arguments))
+    return time.perf_counter() - start
+
+  return _Attacked(
+    run,
+    work_of(attacked, *arguments),
+    compiling,
+    memory.temp_size_in_bytes + memory.argument_size_in_bytes,
+  )
+
+
+def attacks(context: Context) -> Results:
+  """Images per second of PGD on PreAct ResNet-18, by precision."""
+  sizes = context.sizes
+  dataset = context.dataset()
+  rows_of = np.arange(sizes.pgd_batch_size) % len(dataset.test.labels)
+  images = np.asarray(data.to_float(dataset.test.images[rows_of]))
+  labels = dataset.test.labels[rows_of]
+  variables = create_model(sizes.residual, 10).init(
+    jax.random.key(0), images[:1]
+  )
+  rows = []
+  for precision in _PRECISIONS:
+    found = _pgd(
+      context,
+      sizes.residual,
+      images,
+      labels,
+      variables,
+      precision,
+      sizes.pgd_steps,
+    )
+    found.run()
+    seconds = statistics.median(found.run() for _ in range(3))
+    rate = _PRECISIONS[precision][2]
+    rows.append(
+      {
+        'name': f'PGD-{sizes.pgd_steps}, {precision}',
+        'batch_size': len(images),
+        'seconds': seconds,
+        'images_per_second': len(images) / seconds,
+        'teraflops_per_second': found.work.flops / seconds / 1e12,
+        'share_of_roofline': context.roofline(found.work, rate) / seconds,
+        'compile_seconds': found.compile_seconds,
+        'program_mib': found.bytes / 2**20,
+      }
+    )
+    yield {'rows': rows}
+
+
+# -------------------------------------------------------------------- PyTorch
+
+_TORCH_IMAGES = 10_000
+
+
+def torch(context: Context) -> Results:
+  """The same training step and the same PGD in PyTorch, in turns."""
+  yield from _beside_torch(context, 'PyTorch', compiled=False)
+
+
+def torch_compiled(context: Context) -> Results:
+  """The same with torch.compile."""
+  yield from _beside_torch(context, 'PyTorch, compiled', compiled=True)
+
+
+def _beside_torch(context: Context, name: str, *, compiled: bool) -> Results:
+  sizes = context.sizes
+  model = {'name': 'preact_resnet18'}
+  num_steps, num_attack_steps = sizes.attack_steps
+  config = _pgd_config(model, 'bfloat16', num_steps, sizes.torch_batch_size)
+  dataset = context.dataset()
+  training = create_training(config, dataset, [context.device])
+  state = training.init_state()
+  variables = {'params': state.params, **state.model_state}
+  arrays = {
+    key: np.asarray(value)
+    for key, value in traverse_util.flatten_dict(variables, sep='/').items()
+  }
+  arrays['train_images'] = dataset.train.images[:_TORCH_IMAGES]
+  arrays['train_labels'] = dataset.train.labels[:_TORCH_IMAGES]
+  job = {
+    'device': 'cpu' if context.device.platform == 'cpu' else 'cuda',
+    'channels_last': True,
+    'compile': compiled,
+    'epsilon': EPSILON,
+    'step_size': config.hparams.step_size,
+    'attack_steps': num_steps,
+    'attack_batch_norm': 'eval',
+    'random_start': True,
+    'learning_rate': config.hparams.learning_rate,
+    'momentum': config.optimizer.momentum,
+    'nesterov': config.optimizer.nesterov,
+    'weight_decay': config.optimizer.weight_decay,
+    'batch_size': config.batch_size,
+  }
+  rows = np.arange(sizes.pgd_batch_size) % len(dataset.test.labels)
+  images = np.asarray(data.to_float(dataset.test.images[rows]))
+  labels = dataset.test.labels[rows]
+  with process.started(torch_residual.PEER, context.torch_python) as run_job:
+
+    def prepare(precision: str) -> str:
+      dtype, matmul, _ = _PRECISIONS[precision]
+      choices = {'name': precision, 'dtype': dtype, 'tf32': matmul == 'default'}
+      run_job(job | choices | {'task': 'prepare'}, arrays)
+      return precision
+
+    exact = prepare('float32, highest precision')
+    theirs = run_job({'task': 'logits', 'name': exact}, {'images': images})
+    float32 = create_model(model, dataset.num_classes)
+    network = eval_logits_fn(float32, state.params, state.model_state)
+    ours = np.asarray(jax.jit(network)(images))
+    found = {
+      'versions': str(theirs['versions']),
+      'logits_difference': float(
+        np.abs(theirs['logits'] - ours).max() / np.abs(ours).max()
+      ),
+    }
+    yield found
+    mixed = prepare('bfloat16')
+    steps = {'task': 'steps', 'name': mixed, 'num_steps': sizes.steps}
+    peaks: list[float] = []
+
+    def their_steps() -> float:
+      out = run_job(steps, {})
+      peaks.append(float(out['peak_bytes']) / 2**20)
+      return float(out['seconds'])
+
+    def their_attack(attack: Mapping[str, Any]) -> float:
+      out = run_job(attack, {'images': images, 'labels': labels})
+      return float(out['seconds'][-1])
+
+    seconds = in_turns(
+      {'advjax': sides.our_steps(training, sizes.steps), name: their_steps},
+      sizes.rounds,
+    )
+    compared = [
+      {
+        'name': f'{model["name"]}, PGD-{num_steps} training, bfloat16',
+        'batch_size': config.batch_size,
+        'peak_mib': max(peaks),
+        **_ratio(seconds, name),
+      }
+    ]
+    yield {'rows': compared}
+    for precision in ('bfloat16', 'float32, default precision'):
+      attack = {
+        'task': 'attack',
+        'name': prepare(precision),
+        'epsilon': EPSILON,
+        'step_size': EPSILON / 4,
+        'num_steps': num_attack_steps,
+        'rounds': 1,
+      }
+      own = _pgd(
+        context,
+        model,
+        images,
+        labels,
+        (state.params, state.model_state),
+        precision,
+        num_attack_steps,
+      )
+      seconds = in_turns(
+        {
+          'advjax': own.run,
+          name: functools.partial(their_attack, attack),
+        },
+        sizes.rounds,
+      )
+      compared.append(
+        {
+          'name': f'{model["name"]}, PGD-{num_attack_steps}, {precision}',
+          'batch_size': len(images),
+          **_ratio(seconds, name),
+        }
+      )
+      yield {'rows': compared}
+
+
+def _ratio(seconds: Mapping[str, Sequence[float]], name: str) -> dict[str, Any]:
+  """Medians, and the median over rounds of the ratio within a round."""
+  ours, theirs = seconds['advjax'], seconds[name]
+  return {
+    'milliseconds': 1e3 * spread(ours).median,
+    'torch': name,
+    'torch_milliseconds': 1e3 * spread(theirs).median,
+    'times_as_fast': spread(
+      [b / a for a, b in zip(ours, theirs, strict=True)]
+    ).median,
+  }
+
+
+# ---------------------------------------------------- sweep, tutorial and tests
+
+
+def sweeps(context: Context) -> Results:
+  """An epoch of so many runs at once, on the embedded digits."""
+  from experiments.benchmarks import sweep  # Needs what writes TensorBoard's.
+
+  digits = data.load({'name': 'digits'})
+  way = 'map' if context.device.platform == 'cpu' else 'vmap'
+  rows = []
+  for count in context.sizes.members:
+    trainings = [
+      create_training(config, digits, [context.device])
+      for config in sweep.member_configs(count)
+    ]
+    num_steps = trainings[0].plan.steps_per_epoch
+    found = sweep.run_way(way if count > 1 else 'in turn', trainings, num_steps)
+    rows.append(
+      {
+        'members': count,
+        'compile_seconds': found.compiling,
+        'step_milliseconds': 1e3 * found.stepping / num_steps,
+        'seconds_per_member': found.stepping / count,
+      }
+    )
+    yield {'rows': rows, 'num_steps': num_steps}
+
+
+def tutorial(context: Context) -> Results:
+  """NSL's tutorial on the embedded digits, from start to report."""
+  workdir = context.folder / 'tutorial'
+  kind = context.device.platform
+  start = time.perf_counter()
+  subprocess.run(
+    [
+      *(sys.executable, '-P', '-m', 'experiments.compare'),
+      f'--config={ROOT / "configs" / context.sizes.tutorial}',
+      f'--workdir={workdir}',
+      f'--platform={kind if kind in ("cpu", "tpu") else "gpu"}',
+      '--devices=1',
+    ],
+    check=True,
+    stdout=subprocess.DEVNULL,
+  )
+  seconds = time.perf_counter() - start
+  report = json.loads((workdir / 'report.json').read_text())
+  yield {
+    'seconds': seconds,
+    'members': {
+      name: {
+        'clean': member['clean_accuracy'],
+        'train_seconds': member['train_seconds'],
+        **{
+          attack: entry['white_box']
+          for attack, entry in member['robust_accuracy'].items()
+        },
+      }
+      for name, member in report['members'].items()
+    },
+  }
+
+
+def tests(context: Context) -> Results:
+  """The tests that are marked for accelerators."""
+  kind = context.device.platform
+  path = context.folder / 'tests.xml'
+  subprocess.run(
+    [
+      *(sys.executable, '-P', '-m', 'pytest', '-m', 'accelerator', '-q'),
+      f'--platform={kind if kind in ("cpu", "tpu") else "gpu"}',
+      *('-p', 'no:cacheprovider', f'--junitxml={path}'),
+      *context.sizes.tests,
+    ],
+    cwd=ROOT,
+    stdout=sys.stderr,
+  )
+  if not path.is_file():
+    raise ValueError('pytest has left no results; its output says why')
+  (suite,) = ElementTree.parse(path).getroot().iter('testsuite')
+  failed = [
+    f'{case.get("classname")}::{case.get("name")}'
+    for case in suite.iter('testcase')
+    if case.find('failure') is not None or case.find('error') is not None
+  ]
+  counts = {n: int(suite.get(n, 0)) for n in ('tests', 'skipped')}
+  yield {**counts, 'failed': failed}
+
+
+# --------------------------------------------------------------- the process
+
+
+def context_of(settings: Mapping[str, Any], folder: pathlib.Path) -> Context:
+  """Returns what a part is given; raises where there is no accelerator."""
+  if settings['keep_compiled']:
+    compile_cache.turn_on()
+  (device,) = select_devices(settings['platform'], 1)
+  if device.platform == 'cpu' and settings['platform'] != 'cpu':
+    raise ValueError(
+      'there is no accelerator: JAX finds CPUs alone; --platform=cpu tries '
+      'everything at tiny sizes'
+    )
+  return Context(
+    device,
+    TINY if settings['platform'] == 'cpu' else FULL,
+    settings['data'],
+    folder,
+    settings['rates'],
+    pathlib.Path(settings['torch_python']),
+  )
+
+
+if __name__ == '__main__':
+  child.run(
+    lambda name, *given: globals()[name](context_of(*given)),
+  )

@@ -1,0 +1,45 @@
+"""Parts that measure nothing, in the place of those of the benchmark."""
+
+import os
+import time
+
+from experiments.benchmarks.accelerator import child
+
+RATES = {
+  'bfloat16': 2e14,
+  'float32': 1e13,
+  'float32_default': 5e13,
+  'bytes': 1e12,
+}
+
+
+def machine(settings, folder):
+  if settings['platform'] is None:
+    raise ValueError('there is no accelerator')
+  yield {'device': 'a card', 'platform': 'gpu', 'num_devices': 1}
+  yield {'rates': RATES}
+
+
+def step(settings, folder):
+  assert settings['rates'] == RATES
+  yield {'rows': [{'name': 'a network', 'step_milliseconds': 1.5}]}
+
+
+def fails(settings, folder):
+  yield {'rows': [{'name': 'before', 'step_milliseconds': 2.5}]}
+  raise ValueError('no such kernel\nand more')
+
+
+def crashes(settings, folder):
+  yield {'rows': []}
+  os.abort()
+
+
+def hangs(settings, folder):
+  yield {'rows': [{'name': 'before', 'step_milliseconds': 3.5}]}
+  (folder / 'pid').write_text(str(os.getpid()))
+  time.sleep(120)
+
+
+if __name__ == '__main__':
+  child.run(lambda name, *given: globals()[name](*given))

@@ -1,0 +1,262 @@
+"""The accelerator benchmark: its time, its failures, and a kill."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from advjax.training.signals import StopRequest
+from experiments.benchmarks.accelerator import __main__ as program
+from experiments.benchmarks.accelerator import page, parts
+from tests.experiments import accelerator_parts
+
+ROOT = pathlib.Path(__file__).parents[2]
+HEADER = {'date': '2026-11-30', 'command': 'a command', 'minutes': 1}
+SETTINGS = {
+  'module': 'tests.experiments.accelerator_parts',
+  'platform': 'gpu',
+  'rates': None,
+}
+
+
+def part(seconds=1.0, **others):
+  return program.Part('a part', seconds, {}, 1.0, **others)
+
+
+def read(workdir):
+  """Both files; neither may be half-written."""
+  report = json.loads((workdir / 'accelerator.json').read_text())
+  assert (workdir / 'accelerator.md').read_text() == page.markdown(report)
+  return report['parts']
+
+
+@pytest.fixture
+def run(tmp_path):
+  """Runs parts that measure nothing; returns their entries."""
+
+  def call(chosen, seconds=60.0, **settings):
+    (tmp_path / 'scratch').mkdir()
+    common = program.Run(
+      tmp_path,
+      tmp_path / 'scratch',
+      SETTINGS | settings,
+      time.monotonic() + seconds,
+      StopRequest(),
+    )
+    program.run_parts(chosen, common, HEADER)
+    return read(tmp_path)
+
+  return call
+
+
+def test_parts_that_fail_or_do_not_fit_keep_nobody_from_going_on(
+  run, monkeypatch
+):
+  monkeypatch.setattr(program, '_PATIENCE', 4)
+  found = run(
+    {
+      'machine': part(20),
+      'crashes': part(20),
+      'fails': part(20),
+      'left_out': part(1e3),
+      'hangs': part(2),
+      'step': part(20),
+    }
+  )
+  assert {name: entry['status'] for name, entry in found.items()} == {
+    'machine': 'done',
+    'crashes': 'failed',
+    'fails': 'failed',
+    'left_out': 'left out',
+    'hangs': 'stopped',
+    'step': 'done',
+  }
+  assert found['machine']['rates'] == accelerator_parts.RATES
+  assert found['step']['rows'] == [
+    {'name': 'a network', 'step_milliseconds': 1.5}
+  ]
+  # What was known before stays, and the reason is said.
+  assert found['fails']['rows'][0]['name'] == found['hangs']['rows'][0]['name']
+  assert found['fails']['reason'] == 'ValueError: no such kernel'
+  assert found['crashes']['reason'] == f'exit code {-signal.SIGABRT}'
+  assert 'it takes about 1000 s' in found['left_out']['reason']
+  assert 8 <= found['hangs']['seconds'] < 20
+
+
+def test_no_accelerator_is_an_error(run):
+  with pytest.raises(ValueError, match='machine: .*there is no accelerator'):
+    run({'machine': part(20), 'step': part()}, platform=None)
+
+
+def test_estimates_follow_the_rates():
+  each = program.Part('a part', 10, {'bfloat16': 4e14}, 1.0)
+  assert each.estimate({'bfloat16': 4e14}, tiny=False) == pytest.approx(14)
+  assert each.estimate({'bfloat16': 1e14}, tiny=False) == pytest.approx(26)
+  assert each.estimate(None, tiny=True) == 1.0
+
+
+SCRIPT = """
+import pathlib, sys, tempfile, time
+from advjax.training.signals import stop_on_signals
+from experiments.benchmarks.accelerator import __main__ as program
+from tests.experiments import test_accelerator as here
+workdir, scratch = map(pathlib.Path, sys.argv[1:])
+with stop_on_signals() as stop:
+  program.run_parts(
+    {'machine': here.part(20), 'step': here.part(20), 'hangs': here.part(99)},
+    program.Run(workdir, scratch, here.SETTINGS, time.monotonic() + 200, stop),
+    here.HEADER,
+  )
+"""
+
+
+@pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGTERM])
+def test_a_kill_leaves_what_is_done(tmp_path, signum):
+  scratch = tmp_path / 'scratch'
+  scratch.mkdir()
+  killed = subprocess.Popen(
+    [sys.executable, '-P', '-c', SCRIPT, tmp_path, scratch],
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+  )
+  until = time.monotonic() + 60
+  while not (scratch / 'pid').is_file() and time.monotonic() < until:
+    time.sleep(0.1)
+  child = int((scratch / 'pid').read_text())
+  killed.send_signal(signum)
+  killed.wait(timeout=20)
+  found = read(tmp_path)
+  assert [found[name]['status'] for name in ('machine', 'step')] == ['done'] * 2
+  if signum == signal.SIGKILL:
+    assert found['hangs']['status'] == 'under way'
+  else:
+    assert found['hangs']['reason'] == 'stopped by SIGTERM'
+    assert found['hangs']['rows'][0]['name'] == 'before'
+  # The part ends too, instead of keeping the device.
+  until = time.monotonic() + 20
+  while pathlib.Path(f'/proc/{child}').exists() and time.monotonic() < until:
+    time.sleep(0.1)
+  assert not pathlib.Path(f'/proc/{child}').exists()
+
+
+# -------------------------------------------------------------------- the parts
+
+
+def test_every_part_is_there():
+  for name in program.PARTS:
+    assert callable(getattr(parts, name)) and name in page._BODIES
+  assert list(program.choose_parts(['attacks'])) == ['machine', 'attacks']
+  with pytest.raises(ValueError, match=r"unknown --parts: 'atacks'.*'attacks'"):
+    program.choose_parts(['atacks'])
+
+
+@pytest.fixture(scope='module')
+def context(tmp_path_factory):
+  """A tiny run on random images."""
+  folder = tmp_path_factory.mktemp('accelerator')
+  rng = np.random.default_rng(0)
+  arrays = {}
+  for split, count in (('train', 64), ('test', 16)):
+    shape = (count, 32, 32, 3)
+    arrays[f'{split}_images'] = rng.integers(0, 256, shape, np.uint8)
+    arrays[f'{split}_labels'] = np.arange(count) % 10
+  np.savez(folder / 'cifar10.npz', **arrays)
+  return parts.Context(
+    jax.devices()[0],
+    parts.TINY._replace(matmul=64, check_images=8),
+    str(folder / 'cifar10.npz'),
+    folder,
+    accelerator_parts.RATES,
+    pathlib.Path(sys.executable),
+  )
+
+
+def merged(results):
+  """What accelerator.json would hold, and that it can be shown."""
+  found = {}
+  for result in results:
+    found |= json.loads(json.dumps(result))
+  return found
+
+
+def test_numerics_of_a_cpu_are_its_own(context):
+  found = merged(parts.numerics(context))
+  reference, highest, default, float64 = found['rows']
+  for row in (highest, default):
+    assert set(row['differences']) == {'logits', 'loss', 'gradient', 'update'}
+    assert max(row['differences'].values()) < 1e-6
+    assert max(row['other_signs'].values()) == 0
+    assert row['accuracy'] == reference['accuracy']
+  assert all(0 < each < 1e-4 for each in float64['differences'].values())
+  assert float64['other_signs']['fgsm'] < 0.01
+  accuracy = reference['accuracy']
+  assert accuracy['clean'] > 0.7 and accuracy['bim-20'] <= accuracy['fgsm']
+  assert '| CPU, float64 |' in page._BODIES['numerics'](found)
+
+
+def test_machine_has_rates(context):
+  found = merged(parts.machine(context))
+  assert (
+    found['platform'] == 'cpu' and found['versions']['jax'] == jax.__version__
+  )
+  assert all(rate > 0 for rate in found['rates'].values())
+  assert 'TFLOP/s' in page._BODIES['machine'](found)
+
+
+def test_steps_and_attacks_are_set_against_the_rates(context):
+  found = merged(parts.steps_resnet18(context))
+  (row,) = found['rows']
+  rate = row['teraflops_per_second'] * 1e12
+  assert row['share_of_matmul'] == pytest.approx(rate / 2e14)
+  assert 0 < row['share_of_matmul'] <= row['share_of_roofline'] < 1
+  assert row['images_per_second'] == pytest.approx(
+    8e3 / row['step_milliseconds']
+  )
+  attacked = merged(parts.attacks(context))
+  assert len(attacked['rows']) == 3
+  for name, entry in (('steps_resnet18', found), ('attacks', attacked)):
+    text = page._BODIES[name](entry)
+    assert all(row['name'] in text for row in entry['rows'])
+    entry = {'title': name, 'status': 'done', 'seconds': 1.0, **entry}
+    summary = page.summary(
+      HEADER | {'parts': {'machine': {'status': 'done'}, name: entry}}
+    )
+    assert all(row['name'] in summary for row in entry['rows'])
+
+
+def test_images_of_another_shape_are_refused(context, tmp_path):
+  path = tmp_path / 'mine.npz'
+  images = np.zeros((4, 28, 28, 1), np.uint8)
+  arrays = {'train_images': images, 'test_images': images}
+  labels = {'train_labels': np.arange(4), 'test_labels': np.arange(4)}
+  np.savez(path, **arrays, **labels)
+  with pytest.raises(
+    ValueError, match=r'--data: .*mine.npz .*allowed: \(32, 32, 3\)'
+  ):
+    context._replace(path=str(path)).dataset()
+
+
+@pytest.mark.slow
+def test_the_whole_benchmark_on_a_cpu(context, tmp_path):
+  subprocess.run(
+    [
+      *(sys.executable, '-P', '-m', 'experiments.benchmarks.accelerator'),
+      *(f'--data={context.path}', f'--workdir={tmp_path}', '--minutes=20'),
+      '--platform=cpu',
+    ],
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+    check=True,
+  )
+  found = read(tmp_path)
+  without_torch = {n: e for n, e in found.items() if not n.startswith('torch')}
+  assert {entry['status'] for entry in without_torch.values()} == {'done'}
+  assert sorted(path.name for path in tmp_path.iterdir()) == [
+    'accelerator.json',
+    'accelerator.md',
+  ]
