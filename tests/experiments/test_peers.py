@@ -7,7 +7,14 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.benchmarks.peers import foolbox_jax, nsl, process, torch, venv
+from experiments.benchmarks.peers import (
+  foolbox_jax,
+  nsl,
+  process,
+  torch,
+  torch_residual,
+  venv,
+)
 from experiments.benchmarks.peers.venv import Peer
 
 PEER = Peer(
@@ -125,7 +132,9 @@ def test_a_job_alone_has_a_process_of_its_own(peer):
     assert found['calls'] == 1
 
 
-@pytest.mark.parametrize('peer', [foolbox_jax.PEER, nsl.PEER, torch.PEER])
+@pytest.mark.parametrize(
+  'peer', [foolbox_jax.PEER, nsl.PEER, torch.PEER, torch_residual.PEER]
+)
 def test_sides_need_nothing_of_ours(peer):
   files = list(peer.main.parent.glob('*.py'))
   assert peer.main in files

@@ -1,0 +1,253 @@
+"""PyTorch's PreAct ResNet-18 and its step, against ours, where PyTorch is."""
+
+import os
+import pathlib
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from advjax.config import default_config
+from advjax.data import to_float
+from advjax.data.array_cache import default_root
+from advjax.models import create_model
+from advjax.training.objectives import pgd_at
+from advjax.training.optimizers import create_optimizer
+from advjax.training.parallel import AXIS
+from advjax.training.state import TrainState
+from advjax.training.step import make_train_step
+from experiments.benchmarks.peers import process
+from experiments.benchmarks.peers.torch_residual import PEER
+from experiments.benchmarks.peers.venv import environment
+
+VARIABLE = 'ADVJAX_TORCH_PYTHON'
+MODEL = create_model({'name': 'preact_resnet18'}, 10)
+SGD = {'momentum': 0.9, 'nesterov': True, 'weight_decay': 5e-4}
+RATE, EPSILON, STEP_SIZE, NUM_STEPS = 0.1, 8 / 255, 6 / 255, 2
+JOB = {
+  'task': 'prepare',
+  'name': 'network',
+  'device': 'cpu',
+  'dtype': 'float32',
+  'tf32': False,
+  'channels_last': False,
+  'compile': False,
+  'epsilon': EPSILON,
+  'step_size': STEP_SIZE,
+  'attack_steps': NUM_STEPS,
+  'attack_batch_norm': 'train',
+  'random_start': False,
+  'learning_rate': RATE,
+  'batch_size': 4,
+  **SGD,
+}
+
+
+@pytest.fixture(scope='module')
+def python():
+  """An interpreter with PyTorch; none is made here."""
+  venv = default_root().parent / PEER.folder
+  path = os.environ.get(VARIABLE, str(venv / 'bin' / 'python'))
+  try:
+    subprocess.run(
+      [path, '-c', f'import {PEER.module}'],
+      check=True,
+      capture_output=True,
+      env=environment(),
+    )
+  except (OSError, subprocess.CalledProcessError):
+    pytest.skip(f"'{path}' has no PyTorch; {VARIABLE} names a Python with it")
+  return pathlib.Path(path)
+
+
+@pytest.fixture(scope='module')
+def arrays():
+  """All of the network by name, no scale 1 and no mean 0, and a few images."""
+  rng = np.random.default_rng(0)
+  images = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
+  params, state = jax.eval_shape(MODEL.init, jax.random.key(0), images)
+  found = {}
+  for path, leaf in jax.tree.leaves_with_path({'params': params, **state}):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    kind = name.rpartition('/')[2]
+    if kind == 'kernel':
+      size = np.sqrt(2 / np.prod(leaf.shape[:-1]))
+      value = size * rng.standard_normal(leaf.shape)
+    elif kind == 'scale':
+      value = rng.uniform(0.5, 1.5, leaf.shape)
+    elif kind == 'var':
+      # Large, so that logits in evaluation mode are near 1: where a softmax
+      # is 1 after rounding, the sign of the gradient is that of nothing.
+      value = rng.uniform(2.0, 6.0, leaf.shape)
+    else:
+      value = 0.2 * rng.standard_normal(leaf.shape)
+    found[name] = value.astype(np.float32)
+  found['train_images'] = rng.integers(0, 256, (4, 32, 32, 3), np.uint8)
+  found['train_labels'] = np.array([3, 0, 9, 3])
+  return found
+
+
+@pytest.fixture
+def run_job(python, arrays):
+  """Prepares a network with changes of the job; returns what does jobs."""
+  with process.started(PEER, python) as run:
+
+    def prepared(**changes):
+      run({**JOB, **changes}, arrays)
+      return lambda task, job, arrays: run(
+        {'task': task, 'name': 'network', **job}, arrays
+      )
+
+    yield prepared
+
+
+def variables(arrays):
+  """Params and statistics as the network's nested dictionaries."""
+  tree = {'params': {}, 'batch_stats': {}}
+  for name, value in arrays.items():
+    *path, leaf = name.split('/')
+    if path:
+      node = tree
+      for key in path:
+        node = node.setdefault(key, {})
+      node[leaf] = jnp.asarray(value)
+  return tree.pop('params'), tree
+
+
+def batch(arrays):
+  return {'images': arrays['train_images'], 'labels': arrays['train_labels']}
+
+
+def our_step(arrays, attack_batch_norm):
+  """Returns a step of ours: a batch -> all parameters and statistics by name.
+
+  Every batch is taken from the same weights.
+  """
+  config = {**default_config().optimizer, 'name': 'sgd', **SGD}
+  optimizer = create_optimizer(config)
+  objective = pgd_at(
+    num_steps=NUM_STEPS,
+    random_start=False,
+    attack_batch_norm=attack_batch_norm,
+    clean_metrics=False,
+  )
+  step = jax.pmap(
+    make_train_step(MODEL.apply, objective, optimizer, lambda step: 1.0),
+    axis_name=AXIS,
+    in_axes=(None, 0, 0, None, None),
+    devices=jax.devices()[:1],
+  )
+  params, model_state = variables(arrays)
+  state = TrainState(
+    jnp.int32(0), params, model_state, optimizer.init(params), None
+  )
+  hparams = {
+    'learning_rate': RATE,
+    'epsilon': EPSILON,
+    'step_size': STEP_SIZE,
+  }
+
+  def run(batch):
+    images, labels = to_float(batch['images']), batch['labels']
+    inputs = {'image': images[None], 'label': labels[None]}
+    mask = np.ones((1, len(labels)), np.float32)
+    after, _ = step(state, inputs, mask, hparams, jax.random.key(0))
+    tree = {'params': after.params, **after.model_state}
+    return {
+      jax.tree_util.keystr(path, simple=True, separator='/'): leaf[0]
+      for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+
+  return run
+
+
+def distance(found, expected, scale):
+  """Of two arrays, in units of the norm of a third."""
+  return np.linalg.norm(found - expected) / np.linalg.norm(scale)
+
+
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_logits_agree(run_job, arrays, channels_last):
+  images = to_float(arrays['train_images'])
+  params, state = variables(arrays)
+  expected, _ = jax.jit(MODEL.apply, static_argnames='train')(
+    params, state, images, train=False
+  )
+  run = run_job(channels_last=channels_last)
+  found = run('logits', {}, {'images': images})['logits']
+  assert found.dtype == np.float32
+  gap = distance(found, expected, expected)
+  print(f'logits differ by {gap:.1e}')
+  assert gap < 1e-4
+
+
+def largest_gap(found, expected, before, batch_size):
+  """Of the changes of an array, in units of the norm of ours."""
+  gaps = []
+  for name, value in expected.items():
+    change = np.asarray(value) - before[name]
+    assert np.any(change)
+    moved = found[name] - before[name]
+    if name.endswith('/var'):
+      # PyTorch's running variance is of n - 1, n numbers in a channel.
+      stage = int(name.split('/')[1].removeprefix('stage_'))
+      size = 2 ** (6 - stage)
+      if stage > 1 and name.endswith('block_1/norm_1/var'):
+        size *= 2
+      count = batch_size * size**2
+      moved = (moved + 0.1 * before[name]) * (count - 1) / count
+      moved -= 0.1 * before[name]
+    gaps.append(distance(moved, change, change))
+  return max(gaps)
+
+
+@pytest.mark.parametrize('attack_batch_norm', ['train', 'eval'])
+def test_a_step_is_ours(run_job, arrays, attack_batch_norm):
+  step = our_step(arrays, attack_batch_norm)
+  rng = np.random.default_rng(1)
+  gaps = []
+  for _ in range(3):
+    batch = {
+      'images': rng.integers(0, 256, (4, 32, 32, 3), np.uint8),
+      'labels': rng.integers(0, 10, 4),
+    }
+    # Prepared anew: every batch is the first.
+    run = run_job(attack_batch_norm=attack_batch_norm)
+    found = run('update', {}, batch)
+    found.pop('versions')
+    expected = step(batch)
+    assert found.keys() == expected.keys()
+    gaps.append(largest_gap(found, expected, arrays, len(batch['labels'])))
+  print(f'changes differ by {gaps}')
+  # Rounding takes one of two million inputs of ReLUs to the other side of 0
+  # now and then; the gradient then differs by percents, and so do the signs
+  # of the next. So the best batch counts: no wrong step is right on any.
+  # Without, the gaps are near 1e-5: some changes are small beside the weights.
+  assert min(gaps) < 1e-3
+
+
+def test_attacks_and_their_steps_leave_the_statistics_alone(run_job, arrays):
+  run = run_job(attack_steps=3, attack_batch_norm='train', learning_rate=0.0)
+  images = to_float(arrays['train_images'])
+  job = {'num_steps': 2, 'epsilon': 0.1, 'step_size': 0.06, 'rounds': 2}
+  before = run('logits', {}, {'images': images})['logits']
+  found = run('attack', job, {**batch(arrays), 'images': images})
+  assert found['seconds'].shape == (2,)
+  moved = found['adversarial'] - images
+  assert 0.05 < np.abs(moved).max() < 0.1 + 1e-6
+  assert found['adversarial'].min() >= 0 and found['adversarial'].max() <= 1
+  after = run('logits', {}, {'images': images})['logits']
+  np.testing.assert_array_equal(before, after)
+  assert run('steps', {'num_steps': 1}, {})['seconds'] > 0
+
+
+def test_arrays_left_over_are_named(run_job, arrays, python):
+  wrong = {**arrays, 'params/extra/bias': np.zeros(1, np.float32)}
+  del wrong['params/stem/conv/kernel']
+  with (
+    process.started(PEER, python) as run,
+    pytest.raises(RuntimeError, match=r'nothing: .*extra.*array: .*stem'),
+  ):
+    run(JOB, wrong)
