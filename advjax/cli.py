@@ -64,6 +64,9 @@ def devices_from_flags() -> list[jax.Device]:
   Raises:
     ValueError: if they are not there.
   """
+  if _PLATFORM.value == 'cpu':
+    # Nor does an accelerator draw the weights, or give memory away.
+    jax.config.update('jax_platforms', 'cpu')
   devices = select_devices(_PLATFORM.value, _DEVICES.value)
   kinds = sorted({device.device_kind for device in devices})
   logger.info(

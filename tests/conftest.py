@@ -1,4 +1,7 @@
-"""Strict settings for every test: two CPU devices, no silent broadcasting."""
+"""Strict settings for every test: two CPU devices, no silent broadcasting.
+
+With --platform=gpu or --platform=tpu, the tests marked `accelerator` run there.
+"""
 
 import os
 import pathlib
@@ -15,7 +18,6 @@ import matplotlib
 import pytest
 
 matplotlib.use('Agg')
-jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 2)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
@@ -25,15 +27,86 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile('advjax')
 
+# How many tests are left out for want of the mark.
+NUM_CPU_ONLY = pytest.StashKey[int]()
+# Flags of XLA, either of which fixes the order of sums on GPUs.
+DETERMINISTIC = (
+  'xla_gpu_deterministic_ops',
+  'xla_gpu_exclude_nondeterministic_ops',
+)
+
+
+def pytest_addoption(parser):
+  parser.addoption(
+    '--platform',
+    choices=('cpu', 'gpu', 'tpu'),
+    default='cpu',
+    help='Where tests run; on gpu and tpu only those marked accelerator.',
+  )
+
 
 def pytest_configure(config):
   """Starts JAX: no test that selects devices can change their number later.
 
   Where JAX cannot start, it may abort: what it says then must not be captured.
   """
+  platform, chosen = config.getoption('platform'), jax.config.jax_platforms
+  if platform == 'cpu':
+    jax.config.update('jax_platforms', 'cpu')
+  else:
+    # The programs that users run, and not products of TF32 or bfloat16.
+    del os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS']
+    jax.config.update('jax_disable_most_optimizations', False)
+    jax.config.update('jax_default_matmul_precision', 'highest')
+    if chosen and 'cpu' not in chosen.split(','):
+      # Some tests compare with it.
+      jax.config.update('jax_platforms', f'{chosen},cpu')
   capture = config.pluginmanager.getplugin('capturemanager')
   with capture.global_and_fixture_disabled():
-    jax.devices()
+    try:
+      found = jax.default_backend()
+    except RuntimeError as error:
+      raise pytest.UsageError(f'--platform={platform}: {error}') from error
+  if found != platform:
+    raise pytest.UsageError(
+      f'--platform={platform} was asked for, but JAX {jax.__version__} runs on '
+      f'{found} here{f" (JAX_PLATFORMS={chosen})" if chosen else ""}'
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+  """Leaves only what is marked, where not all is meant to run."""
+  if config.getoption('platform') == 'cpu':
+    return
+  marked, others = [], []
+  for item in items:
+    (marked if item.get_closest_marker('accelerator') else others).append(item)
+  config.hook.pytest_deselected(items=others)
+  config.stash[NUM_CPU_ONLY] = len(others)
+  items[:] = marked
+
+
+def pytest_report_collectionfinish(config):
+  count = config.stash.get(NUM_CPU_ONLY, 0)
+  if not count:
+    return []
+  platform = config.getoption('platform')
+  return [
+    f'deselected for --platform={platform}: {count} tests that are not marked '
+    'accelerator, written for two CPU devices'
+  ]
+
+
+@pytest.fixture(scope='session')
+def reproducible_bits():
+  """Skips a test where two runs of one program may round differently."""
+  flags = os.environ.get('XLA_FLAGS', '')
+  asked = any(f'--{name}' in flags for name in DETERMINISTIC)
+  if jax.default_backend() != 'cpu' and not asked:
+    pytest.skip(
+      'an accelerator may add up in another order in every run; with '
+      f'XLA_FLAGS=--{DETERMINISTIC[0]}=true the bits are compared'
+    )
 
 
 # Files about last bits: of pixels at the border of a ball, of sums that the
@@ -54,7 +127,8 @@ OPTIMIZED = (
 def optimized_where_last_bits_matter(request):
   """Compiles what a file is about as users do, where it is in the list."""
   path = request.path.relative_to(pathlib.Path(__file__).parent)
-  if not any(path.match(pattern) for pattern in OPTIMIZED):
+  everything = request.config.getoption('platform') != 'cpu'
+  if everything or not any(path.match(pattern) for pattern in OPTIMIZED):
     yield
     return
   # No program is left from the other way.

@@ -173,9 +173,11 @@ def test_help_names_the_flags_and_runs_nothing(
 
 def test_devices_are_named_first(caplog):
   flags.FLAGS(['program', '--platform=cpu', '--devices=1'])
+  jax.config.update('jax_platforms', None)
   try:
     with caplog.at_level(logging.INFO):
       assert cli.devices_from_flags() == jax.devices()[:1]
+    assert jax.config.jax_platforms == 'cpu'  # None else is started.
   finally:
     flags.FLAGS.unparse_flags()
     flags.FLAGS['platform'].value = None

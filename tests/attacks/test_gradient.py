@@ -71,6 +71,7 @@ def test_epsilon_per_example(name, norm):
   np.testing.assert_array_equal(together[0], cases.IMAGES[0])
 
 
+@pytest.mark.accelerator
 @each_norm
 def test_fgsm_is_keyless_bim_of_one_step_bit_for_bit(norm):
   args = cases.logits_fn, cases.IMAGES, cases.LABELS, 0.1

@@ -16,7 +16,10 @@ from tests.attacks import cases
 each_norm = pytest.mark.parametrize('norm', cases.NORMS)
 
 
-@pytest.mark.parametrize('name', ['fgsm', 'bim_random'])
+@pytest.mark.parametrize(
+  'name',
+  ['fgsm', pytest.param('bim_random', marks=pytest.mark.accelerator)],
+)
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(
   kind=st.sampled_from(
@@ -57,6 +60,7 @@ def check_inside(result, images, epsilon, norm, bounds):
     assert np.asarray(result).tobytes() == np.asarray(images).tobytes()
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize(
   ('name', 'norm'),
   list(zip(cases.SEARCHES, itertools.cycle(cases.NORMS), strict=False)),

@@ -21,6 +21,7 @@ def flat(images):
   )
 
 
+@pytest.mark.accelerator
 def test_draws_depend_on_the_key_and_the_row_alone():
   key = jax.random.key(3)
   attack = functools.partial(
@@ -45,6 +46,7 @@ def test_draws_depend_on_the_key_and_the_row_alone():
   np.testing.assert_array_equal(best, starts)
 
 
+@pytest.mark.accelerator
 def test_draws_of_rbg_keys_do_not_depend_on_the_batch_either():
   key = jax.random.key(3, impl='rbg')
   attack = functools.partial(advjax.bim, flat, num_steps=1)

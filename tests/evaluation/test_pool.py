@@ -158,6 +158,7 @@ def test_few_items_with_many_steps_to_go_move_to_a_smaller_batch(monkeypatch):
   assert result.num_steps == whole.num_steps
 
 
+@pytest.mark.accelerator
 def test_batches_are_halved_until_memory_suffices(monkeypatch, expected):
   sizes, needed = [], []
   compile_round = rounds.compile_round

@@ -37,7 +37,11 @@ def noise(logits_fn, images, labels, epsilon, keys):
   return images + epsilon * draws
 
 
-@each_cut
+@pytest.mark.parametrize(
+  ('batch_size', 'num_devices'),
+  [pytest.param(*c, marks=pytest.mark.accelerator) for c in CUTS[::2]]
+  + CUTS[1:2],
+)
 def test_draws_are_the_same_bits_for_every_cut(batch_size, num_devices):
   found = attack_and_predict(
     network(),
@@ -94,6 +98,35 @@ def test_predictions_are_those_of_a_direct_loop(
   np.testing.assert_array_equal(table.attacked['pgd'], expected)
   np.testing.assert_array_equal(table.worst_case, expected)
   assert 0 < expected.mean() < table.clean.mean() == 0.8
+
+
+@pytest.mark.accelerator
+def test_flags_are_those_of_the_cpu():
+  """Save for examples that a radius of a tenth more or less decides."""
+
+  def flags(device, epsilon):
+    with jax.default_device(device):
+      table = robust_accuracy(
+        network(),
+        IMAGES,
+        LABELS,
+        {name: parse_attack(name) for name in ('pgd-10', 'apgd-t')},
+        epsilon,
+        key=jax.random.key(11),
+        devices=[device],
+      )
+    return {'clean': table.clean, **table.attacked}
+
+  cpu = jax.devices('cpu')[-1]
+  found = flags(jax.devices()[0], 0.1)
+  expected, inner, outer = (flags(cpu, e) for e in (0.1, 0.09, 0.11))
+  for name, values in found.items():
+    sure = inner[name] == outer[name]
+    assert sure.sum() > 90
+    np.testing.assert_array_equal(
+      values[sure], expected[name][sure], err_msg=name
+    )
+    assert 0 < values.sum() < NUM_IMAGES
 
 
 EPSILONS = [0.0, 0.05, 0.1, 0.3]

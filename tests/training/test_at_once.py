@@ -55,14 +55,6 @@ def whole(tmp_path_factory):
   return together(path), path
 
 
-def assert_close(found, expected):
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-    found,
-    expected,
-  )
-
-
 def steps_in(folder):
   return [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
 
@@ -71,21 +63,22 @@ def log_of(path, name):
   return (path / name / 'metrics.jsonl').read_bytes()
 
 
-def without_rates(records):
+def numbers(records):
+  """What a run logged, as a pytree without what the clock has a say in."""
   return [
-    {k: v for k, v in record.items() if k != 'images_per_second'}
+    {k: v for k, v in record.items() if k not in ('images_per_second', 'kind')}
     for record in records
   ]
 
 
 @pytest.mark.parametrize(
   ('num_devices', 'num_teams'),
-  [(1, 1), (2, 1), (2, 2)],
+  [pytest.param(1, 1, marks=pytest.mark.accelerator), (2, 1), (2, 2)],
   ids=['one device', 'two devices', 'two teams of one'],
 )
 def test_every_run_ends_where_it_ends_alone(num_devices, num_teams, tmp_path):
-  """Bit for bit, with as many devices as a team has; three runs leave a place
-  in the second team empty."""
+  """With as many devices as a team has; three runs leave a place in the second
+  team empty."""
   members = trainings(num_devices, num_teams)
   results = together(tmp_path / 'together', members)
   for member, result in zip(
@@ -93,8 +86,8 @@ def test_every_run_ends_where_it_ends_alone(num_devices, num_teams, tmp_path):
   ):
     path = tmp_path / f'alone_{member.config.seed}'
     alone = train(member, prepare_workdir(path, member.config))
-    runs.assert_same(result.params, alone.params)
-    assert without_rates(result.records) == without_rates(alone.records)
+    runs.assert_same_run(result.params, alone.params)
+    runs.assert_same_run(numbers(result.records), numbers(alone.records))
   # The runs are different ones.
   kernels = [result.params['Dense_0']['kernel'] for result in results]
   assert np.abs(kernels[0] - kernels[1]).max() > 0.01
@@ -122,7 +115,7 @@ def test_runs_that_were_saved_at_several_steps_go_on(lost, whole, tmp_path):
     shutil.rmtree(last / str(max(steps_in(last))))
   kept = {name: log_of(path, name) for name in {'0', '1', '7'} - set(lost)}
   for found, expected in zip(together(path), results, strict=True):
-    assert_close(found.params, expected.params)
+    runs.assert_close(found.params, expected.params)
     assert [r['step'] for r in found.records] == [
       r['step'] for r in expected.records
     ]
@@ -138,10 +131,11 @@ def test_a_run_that_has_lost_everything_takes_no_other_with_it(whole, tmp_path):
   shutil.rmtree(path / '1' / 'checkpoints')
   before = log_of(path, '0')
   for found, expected in zip(together(path), results, strict=True):
-    assert_close(found.params, expected.params)
+    runs.assert_close(found.params, expected.params)
   assert log_of(path, '0') == before
 
 
+@pytest.mark.accelerator
 def test_batched_steps_are_those_of_one_run_after_the_other():
   """What accelerators run, on the CPU."""
   members = trainings()
@@ -173,7 +167,7 @@ def test_batched_steps_are_those_of_one_run_after_the_other():
     assert state.step.tolist() == [5, 0, 5]
     waiting = placement.get(state)[1]
     runs.assert_same(waiting, jax.tree.map(np.asarray, states[1]))
-  assert_close(*found)
+  runs.assert_close(*found)
 
 
 def test_a_run_that_diverges_takes_no_other_with_it(tmp_path, caplog):

@@ -166,13 +166,14 @@ def whole_runs(training, whole, tmp_path_factory):
   return {0: whole, 4: (logged, path)}
 
 
+@pytest.mark.usefixtures('reproducible_bits')
 @pytest.mark.parametrize(
   ('steps', 'signum', 'log_every_steps'),
   [
     ([0], signal.SIGINT, 0),
     ([2], signal.SIGTERM, 4),
     ([5], signal.SIGTERM, 0),
-    ([6, 7, 13], signal.SIGINT, 4),
+    pytest.param([6, 7, 13], signal.SIGINT, 4, marks=pytest.mark.accelerator),
     ([3, 9], signal.SIGTERM, 0),
     ([17], signal.SIGTERM, 0),
   ],

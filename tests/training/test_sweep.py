@@ -3,6 +3,7 @@
 import logging
 
 import jax
+import jax.numpy as jnp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,6 +114,7 @@ def test_too_many_runs_for_the_memory_are_cut(
     runs.assert_same(one.params, other.params)
 
 
+@pytest.mark.accelerator
 def test_out_of_memory_goes_on_with_half_as_many(
   whole, tmp_path, monkeypatch, caplog
 ):
@@ -129,7 +131,48 @@ def test_out_of_memory_goes_on_with_half_as_many(
   assert 'out of memory with 5 runs at once: going on with 3' in caplog.text
   found = [result for chunk in chunks for result in chunk.results]
   for one, other in zip(found, whole[0].results, strict=True):
-    runs.assert_same(one.params, other.params)
+    runs.assert_same_run(one.params, other.params)
+
+
+def fill(device, left):
+  """Takes a device's memory but for so many bytes; returns what holds it."""
+  taken = []
+  for size in (2**30, 2**27, 2**24):
+    while memory.free_memory(device) - size >= left:
+      array = jnp.zeros(size, jnp.uint8, device=device)
+      taken.append(array.block_until_ready())
+  return taken
+
+
+@pytest.mark.accelerator
+def test_a_device_that_is_nearly_full_trains_fewer_at_once(tmp_path, caplog):
+  """The states of 16 runs fit, by far, but not what their steps need.
+
+  A step holds two to seven times its images in float32, 96 MiB: one run needs
+  less than the 2 GiB that are left, all of them together more.
+  """
+  device = jax.devices()[0]
+  if 'bytes_limit' not in (device.memory_stats() or {}):
+    pytest.skip('CPU devices have no memory of their own to run out of')
+  data = runs.dataset(num_train=2**13, shape=(32, 32, 3))
+  members = [
+    runs.config(seed=seed, batch_size=2**13, num_epochs=1) for seed in range(16)
+  ]
+  names = [str(config.seed) for config in members]
+  folders = [
+    prepare_workdir(tmp_path / name, config)
+    for name, config in zip(names, members, strict=True)
+  ]
+  taken = fill(device, 2**31)
+  try:
+    chunks = list(sweep.train_group(members, folders, names, data, [device]))
+  finally:
+    for array in taken:
+      array.delete()
+  assert 'out of memory with 16 runs at once: going on with 8' in caplog.text
+  assert max(len(chunk.indices) for chunk in chunks) <= 8
+  found = [result for chunk in chunks for result in chunk.results]
+  assert [result.records[-1]['step'] for result in found] == [1] * 16
 
 
 def test_a_batch_smaller_than_the_devices_leaves_some_idle(tmp_path):
