@@ -91,7 +91,7 @@ def test_parts_that_fail_or_do_not_fit_keep_nobody_from_going_on(
 
 
 def test_no_accelerator_is_an_error(run):
-  with pytest.raises(ValueError, match='machine: .*there is no accelerator'):
+  with pytest.raises(ValueError, match=r'machine: .*there is no accelerator'):
     run({'machine': part(20), 'step': part()}, platform=None)
 
 

@@ -91,25 +91,25 @@ PARTS = {
   'machine': Part('The machine and its rates', 25, {}, 15),
   'numerics': Part('Numerics against the CPU', 60, {}, 60),
   'cifar10': Part(
-    'CIFAR-10, linf 8/255: training, PGD-50-10 on 1,000 images',
+    'CIFAR-10, linf 8/255: training and PGD-50-10',
     70,
     {'bfloat16': 3.6e15, 'float32': 1e15},
     60,
   ),
   'cifar10_autoattack': Part(
-    'CIFAR-10, linf 8/255: AutoAttack on 512 images',
+    'CIFAR-10, linf 8/255: AutoAttack',
     70,
     {'float32': 2.3e15},
     90,
   ),
   'steps_nsl': Part('Training steps: NSL', 30, {'bfloat16': 1e13}, 30),
   'steps_resnet18': Part(
-    'Training steps: PreAct ResNet-18, PGD-7', 40, {'bfloat16': 6e14}, 40
+    'Training steps: PGD on a ResNet-18', 40, {'bfloat16': 6e14}, 40
   ),
   'steps_wide_resnet': Part(
-    'Training steps: WRN-28-10, PGD-10', 60, {'bfloat16': 4e15}, 40
+    'Training steps: PGD on a WRN-28-10', 60, {'bfloat16': 4e15}, 40
   ),
-  'attacks': Part('PGD-50 by precision', 60, {'float32': 2e14}, 60),
+  'attacks': Part('PGD by precision', 60, {'float32': 2e14}, 60),
   'torch': Part('Beside PyTorch', 70, {'bfloat16': 2e15}, 120, _HALF),
   'torch_compiled': Part(
     'Beside PyTorch with torch.compile', 150, {'bfloat16': 2e15}, 200, _HALF

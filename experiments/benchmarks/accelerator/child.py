@@ -7,6 +7,7 @@ FOLDER/NAME.jsonl, and so does the error that a part ends by.
 """
 
 import json
+import os
 import pathlib
 import sys
 import traceback
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from advjax.processes.orphan import end_with_launcher
+from advjax.processes.place import LAUNCHER
 
 
 def run(
@@ -32,6 +34,7 @@ def run(
   name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
   settings = json.loads((folder / 'settings.json').read_text())
   end_with_launcher()
+  os.environ[LAUNCHER] = str(os.getpid())  # Of what it starts in turn.
   with open(folder / f'{name}.jsonl', 'w') as file:
     try:
       for result in part(name, settings, folder):

@@ -74,6 +74,7 @@ _CIFAR_COLUMNS: list[Column] = [
   ('of bf16 matmul', _number('share_of_matmul', '.1%')),
   ('peak MiB', _number('peak_mib', ',.0f')),
   ('s to compile', _number('compile_seconds', '.1f')),
+  ('attacked', _number('num_images', 'd')),
   ('clean', _accuracy('clean')),
   ('PGD-50-10', _accuracy('pgd-50-10')),
   ('PGD-10', _accuracy('pgd-10')),
@@ -235,6 +236,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     '',
     f'```sh\n{report["command"]}\n```',
     '',
+    *_caveat(report),
     table(
       ['part', 'how it ended'],
       [[entry['title'], _status(entry)] for entry in parts.values()],
@@ -245,6 +247,12 @@ def markdown(report: Mapping[str, Any]) -> str:
     if body:
       lines += ['', f'## {entry["title"]}', '', body]
   return '\n'.join(lines) + '\n'
+
+
+def _caveat(report: Mapping[str, Any]) -> list[str]:
+  if report['parts']['machine'].get('platform') != 'cpu':
+    return []
+  return ['On a CPU all sizes and networks are tiny: it runs, no more.', '']
 
 
 def _device(report: Mapping[str, Any]) -> str:

@@ -126,8 +126,8 @@ TINY = Sizes(
   members=(1, 2),
   tutorial='nsl_digits.py:smoke',
   tests=('tests/test_norms.py',),
-  rounds=1,
-  steps=1,
+  rounds=3,
+  steps=8,
 )
 
 
@@ -403,14 +403,15 @@ def _differences(
 # ------------------------------------------------------------------- CIFAR-10
 
 
-def _cifar_config(context: Context) -> config_dict.ConfigDict:
+def cifar_config(sizes: Sizes) -> config_dict.ConfigDict:
+  """Returns configs/cifar10_fast.py; of a tiny run, what little it trains."""
   config = runpy.run_path(str(ROOT / 'configs' / 'cifar10_fast.py'))[
     'get_config'
   ]()
   with config.unlocked():
-    for field, value in context.sizes.cifar_changes.items():
+    for field, value in sizes.cifar_changes.items():
       config[field] = value
-  if context.sizes.cifar_train:  # Then nothing of it is meant to be good.
+  if sizes.cifar_train:  # Then nothing of it is meant to be good.
     config.num_epochs, config.batch_size = 1, 32
   return config
 
@@ -419,7 +420,7 @@ def _train_cifar(
   context: Context, seed: int, attack: str
 ) -> Iterator[tuple[dict[str, Any], timed.Trained]]:
   """Trains a network, then attacks it in float32."""
-  config = _cifar_config(context)
+  config = cifar_config(context.sizes)
   config.seed = seed
   dataset = context.dataset()
   training = create_training(config, dataset, [context.device])
@@ -434,9 +435,10 @@ def _train_cifar(
   yield row, trained
   images = np.asarray(data.to_float(dataset.test.images))
   count = context.sizes.pgd_images
+  (parsed,) = parse_attacks([attack], step_size=2 / 255).values()
   found = time_to_robust.attack(
     timed.float32_network(training, trained),
-    parse_attacks([attack], step_size=2 / 255),
+    {attack: parsed},
     images[:count],
     dataset.test.labels[:count],
     EPSILON,
@@ -472,7 +474,7 @@ def cifar10_autoattack(context: Context) -> Results:
   dataset = context.dataset()
   count = context.sizes.autoattack_images
   images = np.asarray(data.to_float(dataset.test.images[:count]))
-  fields = _cifar_config(context).model.to_dict() | {'dtype': 'float32'}
+  fields = cifar_config(context.sizes).model.to_dict() | {'dtype': 'float32'}
   model = create_model(fields, dataset.num_classes)
   network = eval_logits_fn(model, params, model_state)
   found: dict[str, Any] = {'num_images': len(images), 'attacks': {}}
@@ -557,7 +559,7 @@ def steps_nsl(context: Context) -> Results:
     yield {'rows': rows}
 
 
-def _pgd_config(
+def pgd_config(
   model: Mapping[str, Any], dtype: str, num_steps: int, batch_size: int
 ) -> config_dict.ConfigDict:
   """PGD training without augmentation and without a pass on clean images."""
@@ -579,7 +581,7 @@ def _pgd_config(
 def steps_resnet18(context: Context) -> Results:
   """PGD training of PreAct ResNet-18 in bfloat16."""
   sizes = context.sizes
-  config = _pgd_config(
+  config = pgd_config(
     sizes.residual, 'bfloat16', sizes.attack_steps[0], sizes.residual_batch_size
   )
   name = f'{sizes.residual["name"]}, PGD-{sizes.attack_steps[0]}'
@@ -589,7 +591,7 @@ def steps_resnet18(context: Context) -> Results:
 def steps_wide_resnet(context: Context) -> Results:
   """PGD training of WRN-28-10 in bfloat16."""
   sizes = context.sizes
-  config = _pgd_config(
+  config = pgd_config(
     sizes.wide, 'bfloat16', sizes.attack_steps[1], sizes.wide_batch_size
   )
   name = f'{sizes.wide["name"]}, PGD-{sizes.attack_steps[1]}'
@@ -718,7 +720,7 @@ def _beside_torch(context: Context, name: str, *, compiled: bool) -> Results:
   sizes = context.sizes
   model = {'name': 'preact_resnet18'}
   num_steps, num_attack_steps = sizes.attack_steps
-  config = _pgd_config(model, 'bfloat16', num_steps, sizes.torch_batch_size)
+  config = pgd_config(model, 'bfloat16', num_steps, sizes.torch_batch_size)
   dataset = context.dataset()
   training = create_training(config, dataset, [context.device])
   state = training.init_state()

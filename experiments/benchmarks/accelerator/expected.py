@@ -1,0 +1,106 @@
+"""Print what the roofline says of the accelerator benchmark, before it runs.
+
+  python -m experiments.benchmarks.accelerator.expected \\
+    --bfloat16=989e12 --float32=67e12 --bandwidth=4.8e12
+
+from the project's folder, on any machine: programs are counted, not run. The
+rates are those of an NVIDIA H200 by its data sheet, in operations and bytes per
+second.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from ml_collections import config_dict
+
+import advjax
+from advjax import cli, data
+from advjax.attacks.callables import Callee
+from advjax.models import create_model
+from advjax.training.setup import create_training, eval_logits_fn
+from experiments.benchmarks.accelerator import parts
+from experiments.benchmarks.floor import Rates, Work
+from experiments.benchmarks.roofline import step_work, work_of
+from experiments.benchmarks.tables import markdown
+from experiments.benchmarks.training.work import least_work
+
+_BFLOAT16 = flags.DEFINE_float('bfloat16', 989e12, 'Operations in bfloat16.')
+_FLOAT32 = flags.DEFINE_float('float32', 67e12, 'Operations in float32.')
+_BANDWIDTH = flags.DEFINE_float('bandwidth', 4.8e12, 'Bytes of the memory.')
+
+
+def workloads() -> Iterator[tuple[str, int, str, Work]]:
+  """Yields name, images, the rate that bounds the products, and the work."""
+  sizes = parts.FULL
+  split = data.Split(
+    np.zeros((1024, 32, 32, 3), np.uint8), np.arange(1024, dtype=np.int32) % 10
+  )
+  dataset = data.Dataset('zeros', split, split, 10, tuple('0123456789'))
+  device = jax.devices()[0]
+
+  def step(config: config_dict.ConfigDict) -> Work:
+    return step_work(create_training(config, dataset, [device]))
+
+  recipe = parts.cifar_config(sizes)
+  yield 'cifar10_fast: a step', recipe.batch_size, 'bfloat16', step(recipe)
+  for batch_size in sizes.nsl_batch_sizes:
+    work = least_work('nsl', batch_size)
+    yield 'NSL CNN: a step', batch_size, 'bfloat16', work
+  for fields, steps, batch_size in (
+    (sizes.residual, sizes.attack_steps[0], sizes.residual_batch_size),
+    (sizes.wide, sizes.attack_steps[1], sizes.wide_batch_size),
+  ):
+    config = parts.pgd_config(fields, 'bfloat16', steps, batch_size)
+    name = f'{fields["name"]}: a step with PGD-{steps}'
+    yield name, batch_size, 'bfloat16', step(config)
+  for dtype in ('bfloat16', 'float32'):
+    model = create_model({**sizes.residual, 'dtype': dtype}, 10)
+    images = jnp.zeros((sizes.pgd_batch_size, 32, 32, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), images[:1])
+    yield (
+      f'{sizes.residual["name"]}: PGD-{sizes.pgd_steps} in {dtype}',
+      sizes.pgd_batch_size,
+      dtype,
+      work_of(
+        lambda variables, images, model=model: advjax.bim(
+          Callee.of(eval_logits_fn(model, *variables)),
+          images,
+          jnp.zeros(len(images), jnp.int32),
+          parts.EPSILON,
+          parts.EPSILON / 4,
+          num_steps=sizes.pgd_steps,
+        ),
+        variables,
+        images,
+      ),
+    )
+
+
+def main() -> None:
+  operations = {'bfloat16': _BFLOAT16.value, 'float32': _FLOAT32.value}
+  rows = []
+  for name, images, rate, work in workloads():
+    rates = Rates(operations[rate], _BANDWIDTH.value)
+    seconds = work.seconds(rates)
+    bound = 'bytes' if work.flops / rates.flops < seconds else 'operations'
+    rows.append(
+      [
+        name,
+        images,
+        f'{work.flops / 1e9:,.0f}',
+        f'{work.bytes / 1e9:,.2f}',
+        f'{work.flops / work.bytes:,.0f}',
+        bound,
+        f'{1e3 * seconds:,.3f}',
+        f'{images / seconds:,.0f}',
+      ]
+    )
+  header = ['', 'images', 'GFLOP', 'GB', 'FLOP per byte', 'bound by']
+  print(markdown([*header, 'ms at least', 'images/s at most'], rows))
+
+
+if __name__ == '__main__':
+  cli.run(main)
