@@ -936,6 +936,8 @@ def tests(context: Context) -> Results:
 
 def context_of(settings: Mapping[str, Any], folder: pathlib.Path) -> Context:
   """Returns what a part is given; raises where there is no accelerator."""
+  if settings['platform'] == 'cpu':
+    jax.config.update('jax_platforms', 'cpu')
   if settings['keep_compiled']:
     compile_cache.turn_on()
   (device,) = select_devices(settings['platform'], 1)
