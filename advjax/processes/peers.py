@@ -34,8 +34,9 @@ JOIN_SECONDS = 'ADVJAX_JOIN_SECONDS'
 
 # After which JAX aborts the others, where no collective has failed before.
 _HEARTBEAT_SECONDS = 60
-# How far apart processes may be that fail alike.
+# How far apart processes may be that fail alike, and those that finish.
 _SHUTDOWN_SECONDS = 5
+_A_DAY = 86_400
 
 # What JAX raises, as one of several kinds of errors, when a peer is gone.
 _LOST = re.compile(
@@ -95,10 +96,8 @@ class Peers:
     os._exit(code)
 
   def finish(self) -> None:
-    """Waits for the others at the end."""
-    from jax.experimental import multihost_utils
-
-    multihost_utils.sync_global_devices('advjax: finish')
+    """Waits for the others at the end, which process 0 may reach last."""
+    # A collective would give up after half an hour.
     jax.distributed.shutdown()
     self._stop_watchdog()
 
@@ -109,7 +108,7 @@ class Peers:
 
 def _shut_down_with_all() -> bool:
   """Whether all processes shut down within a few seconds."""
-  # JAX waits longer, then aborts.
+  # JAX waits for as long as it is told to at the start, then aborts.
   thread = threading.Thread(target=jax.distributed.shutdown, daemon=True)
   thread.start()
   thread.join(_SHUTDOWN_SECONDS)
@@ -189,7 +188,7 @@ def join(
     # JAX ends it by an abort; ours is to come first.
     initialization_timeout=seconds + 30,
     heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
-    shutdown_timeout_seconds=_HEARTBEAT_SECONDS,
+    shutdown_timeout_seconds=_A_DAY,
   )
   for timer in (waiting, alone):
     timer.cancel()
