@@ -11,6 +11,7 @@ import pathlib
 import re
 import runpy
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 import jax
@@ -154,8 +155,8 @@ def run(
 
   Raises:
     SystemExit: 2 for bad input, 1 for a diverged run or a full disk,
-      128 + signal for a stopped one. Processes that run together end with the
-      same code, and with 75 if one of them is lost.
+      128 + signal for a stopped one, and 75 where another process of the run
+      is lost.
   """
   logging.basicConfig(stream=sys.stderr, format='%(message)s', force=True)
   logger.setLevel(logging.INFO)
@@ -191,10 +192,8 @@ def run(
     main()
     if peers:
       peers.finish()
-  except (Interrupted, Diverged, ValueError, OSError, flags.Error) as error:
-    if peers and peers.lost_by(error):
-      peers.leave_by(error)
-    code, message = _ending(error)
+  except (KeyboardInterrupt, Exception) as error:
+    code, message = _ending(error, peers)
     if peers:
       peers.leave(code, message)
     if speaks:
@@ -211,8 +210,11 @@ def _take_own_gpus(place: Place) -> None:
       jax.config.update('jax_cuda_visible_devices', shown)
 
 
-def _ending(error: Exception) -> tuple[int, str]:
+def _ending(error: BaseException, peers: Peers | None) -> tuple[int, str]:
   """Returns exit code and message for what may happen; raises bugs again."""
+  lost = peers.ending(error) if peers else None
+  if lost:
+    return lost
   if isinstance(error, Interrupted):
     return 128 + error.signum, f'{error}: run the same command again to go on'
   if isinstance(error, Diverged):
@@ -225,7 +227,11 @@ def _ending(error: Exception) -> tuple[int, str]:
     )
   if isinstance(error, (ValueError, FileNotFoundError, flags.Error)):
     return 2, f'error: {error}'
-  raise error
+  if not peers:
+    raise error
+  traceback.print_exception(error)
+  code = 130 if isinstance(error, KeyboardInterrupt) else 1
+  return code, f'{find_place().name} ended by the error above'
 
 
 def _print_help() -> None:

@@ -8,23 +8,25 @@ end with it (`advjax.processes.orphan`).
 """
 
 import os
+import pathlib
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 
 from advjax.processes.place import (
   COORDINATOR,
-  EXIT_LOST,
+  JOINED,
   LAUNCHER,
   LOCAL_PROCESS,
   PROCESS,
 )
 from advjax.training.signals import stop_signals
 
-# Where one that had joined the others is lost, they end by themselves within
+# Where one that had joined the others fails, they end by themselves, most in
 # seconds; those that do not are asked, then made to.
 _GRACE_SECONDS = 20
 _TERM_SECONDS = 10
@@ -43,9 +45,9 @@ def launch(
   Args:
     num_processes: How many.
     command: Program and arguments.
-    grace_seconds: How long the others may go on once one has ended because
-      it has lost another (EXIT_LOST). Else they go on to their end: processes
-      that run apart need nothing from each other.
+    grace_seconds: How long the others may still run once one has failed, where
+      they had joined. Else they run to their end: processes that run apart
+      need nothing from each other.
     term_seconds: How long they may take to end after a SIGTERM.
 
   Returns:
@@ -62,15 +64,22 @@ def launch(
     for signum in stop_signals()
   }
   children: list[subprocess.Popen] = []
+  folder = tempfile.TemporaryDirectory(prefix='advjax-')
+  joined = pathlib.Path(folder.name) / 'joined'
+  shared = {
+    LAUNCHER: str(os.getpid()),
+    COORDINATOR: f'127.0.0.1:{_free_port()}',
+    JOINED: str(joined),
+  }
   try:
-    address = f'127.0.0.1:{_free_port()}'
     for index in range(num_processes):
-      children.append(_start(command, index, num_processes, address))
-    return _wait(children, come, grace_seconds, term_seconds)
+      children.append(_start(command, index, num_processes, shared))
+    return _wait(children, come, joined, grace_seconds, term_seconds)
   finally:
     for child in children:
       child.kill()
       child.wait()
+    folder.cleanup()
     for signum, handler in previous.items():
       signal.signal(signum, handler)
 
@@ -82,18 +91,15 @@ def _free_port() -> int:
 
 
 def _start(
-  command: Sequence[str], index: int, num_processes: int, address: str
+  command: Sequence[str],
+  index: int,
+  num_processes: int,
+  shared: dict[str, str],
 ) -> subprocess.Popen:
   place = f'{index}/{num_processes}'
   return subprocess.Popen(
     command,
-    env=os.environ
-    | {
-      PROCESS: place,
-      LOCAL_PROCESS: place,
-      LAUNCHER: str(os.getpid()),
-      COORDINATOR: address,
-    },
+    env=os.environ | shared | {PROCESS: place, LOCAL_PROCESS: place},
     # Else Ctrl-C would reach them twice: from the terminal and from us.
     process_group=0,
   )
@@ -102,22 +108,22 @@ def _start(
 def _wait(
   children: Sequence[subprocess.Popen],
   come: list[int],
+  joined: pathlib.Path,
   grace_seconds: float,
   term_seconds: float,
 ) -> int:
-  """Returns the exit code; the others get their time once one is lost."""
-  code, lost_at, forwarded, asked = 0, 0.0, False, False
+  """Returns the exit code; the others get their time once one has failed."""
+  code, failed_at, forwarded, asked = 0, 0.0, False, False
   while any(child.poll() is None for child in children):
     time.sleep(_POLL_SECONDS)
     while come:
       forwarded = True
       _signal_all(children, come.pop(0))
     code = code or _first_failure(children, quiet=forwarded)
-    # Only a process that had joined the others ends so.
-    if not any(child.poll() == EXIT_LOST for child in children):
+    if not (code and joined.exists()):
       continue
-    lost_at = lost_at or time.monotonic()
-    late = time.monotonic() - lost_at
+    failed_at = failed_at or time.monotonic()
+    late = time.monotonic() - failed_at
     if late > grace_seconds + term_seconds:
       _signal_all(children, signal.SIGKILL)
     elif late > grace_seconds and not asked:
@@ -140,10 +146,15 @@ def _first_failure(children: Sequence[subprocess.Popen], *, quiet: bool) -> int:
     code = child.poll()
     if code is not None and code < 0:
       if not quiet:
+        # So JAX ends a process that has lost another.
+        lost = (
+          ' (has crashed or lost another)' if code == -signal.SIGABRT else ''
+        )
         sys.stderr.write(
           f'launch.sh: process {index} of {len(children)} was killed by '
-          f'{signal.Signals(-code).name}; the others end by themselves. Run '
-          'the same command again: it goes on from the last whole checkpoint\n'
+          f'{signal.Signals(-code).name}{lost}; the others of its run end '
+          'too. Run the same command again: it resumes from the last whole '
+          'checkpoint\n'
         )
       return 128 - code
     if code:

@@ -1,29 +1,25 @@
 """Joins the processes of a run, and ends all of them where one ends.
 
-A process that waits for another inside a collective does not notice that the
-other is gone, and JAX's own answer, a minute later, is an abort with a stack
-trace. So every process has a thread that tells the others that it is alive,
-by the key-value store of JAX's coordination service (it lives in process 0),
-and ends the process, with a message, once another says why it has failed or
-falls silent.
+Where a process is lost, a collective of the others fails, or JAX's heartbeat
+notices and aborts them. Both are said in plain words here.
 """
 
-import json
 import logging
 import os
+import pathlib
 import re
 import subprocess
 import sys
 import threading
 import time
-from types import TracebackType
-from typing import Any, NamedTuple, NoReturn
+from typing import NoReturn
 
 import jax
 
 from advjax.processes.place import (
   COORDINATOR,
   EXIT_LOST,
+  JOINED,
   LAUNCHER,
   Place,
   find_place,
@@ -36,207 +32,94 @@ logger = logging.getLogger('advjax')
 # apart.
 JOIN_SECONDS = 'ADVJAX_JOIN_SECONDS'
 
-_SILENT_SECONDS = 40
-# JAX's own, for a process whose Python hangs.
+# After which JAX aborts the others, where no collective has failed before.
 _HEARTBEAT_SECONDS = 60
-# Process 0 is the last to go, for the others hear from it why.
-_FAREWELL_SECONDS = 5
-_A_DAY = 86_400_000  # In milliseconds.
+# How far apart processes may be that fail alike, and those that finish.
+_SHUTDOWN_SECONDS = 5
+_A_DAY = 86_400
 
 # What JAX raises, as one of several kinds of errors, when a peer is gone.
-_GONE = re.compile(
+_LOST = re.compile(
   r'Gloo|NCCL|[Cc]onnection (closed|reset)|UNAVAILABLE|[Cc]oordination service'
 )
 
 
-class _Failure(NamedTuple):
-  """Why a run ends: who said so first, its exit code and its message."""
-
-  process_id: int
-  code: int
-  message: str
-
-
 class Peers:
-  """The other processes of a run, once all of them have met."""
+  """The other processes of a run, once all of them have joined."""
 
   def __init__(self, place: Place) -> None:
-    from jax._src import distributed  # JAX has no public way to its store.
-
     self._place = place
-    self._store: Any = distributed.global_state.client
-    # Process 0 answers all of them.
-    self._pause = 1 + place.num_processes / 100
-    # What one that lives needs at most between two signs of life.
-    self._rest = 3 * self._pause
-    # The last sign of life of each of the others, and when it was new.
-    now = time.monotonic()
-    self._heard = {
-      index: ('', now)
-      for index in range(place.num_processes)
-      if index != place.process_id
-    }
-    has_launcher = LAUNCHER in os.environ
-    self._obituary = None if has_launcher else _start_obituary(place)
-    self._leaving = threading.Lock()
-    self._done = threading.Event()
-    self._thread = threading.Thread(target=self._watch, daemon=True)
-    self._thread.start()
-    sys.excepthook = self._end_by_exception
+    # A launcher of ours says how its processes end.
+    self._watchdog = None if LAUNCHER in os.environ else _start_watchdog(place)
 
-  def _watch(self) -> None:
-    count = 0
-    while not self._done.wait(self._pause):
-      count += 1
-      try:
-        self._store.key_value_set(
-          f'advjax/alive/{self._place.process_id}', str(count), True
-        )
-        if self._failure():
-          self.leave(EXIT_LOST, '')
-        alive = dict(self._store.key_value_dir_get('advjax/alive/'))
-      except jax.errors.JaxRuntimeError:
-        self._lose([0])
-      now = time.monotonic()
-      for index, (sign, _) in self._heard.items():
-        found = alive.get(f'advjax/alive/{index}', '')
-        if found != sign:
-          self._heard[index] = found, now
-      silent = self._silent(_SILENT_SECONDS)
-      if silent:
-        self._lose(silent)
-
-  def _silent(self, seconds: float) -> list[int]:
-    now = time.monotonic()
-    return [i for i, (_, last) in self._heard.items() if now - last > seconds]
-
-  def _lose(self, silent: list[int]) -> NoReturn:
-    who = ', '.join(f'process {index}' for index in silent) or 'another process'
-    self.leave(
-      EXIT_LOST,
-      f'error: process {self._place.process_id} of '
-      f'{self._place.num_processes} has lost {who}: it was killed, or its '
-      'machine or network failed. Run the same command again: it goes on from '
-      'the last whole checkpoint',
-    )
-
-  def _failure(self) -> _Failure | None:
-    """Returns what the first process to fail has said, if one has."""
-    try:
-      found = self._store.key_value_dir_get('advjax/failure/')
-    except jax.errors.JaxRuntimeError:  # Process 0 is gone.
-      return None
-    return _Failure(*json.loads(found[0][1])) if found else None
-
-  def _announce(self, failure: _Failure) -> _Failure:
-    """Says why the run ends; returns what another has said before, if so."""
-    try:
-      self._store.key_value_set('advjax/failure/first', json.dumps(failure))
-    except jax.errors.JaxRuntimeError:  # Another has, or process 0 is gone.
-      return self._failure() or failure
-    return failure
-
-  def leave(self, code: int, message: str) -> NoReturn:
-    """Ends this process and, as soon as they notice, all others.
-
-    The first to fail gives its message, and its exit code to all. Python's
-    own way to exit would wait for the others, which wait for this one.
-
-    Args:
-      code: The exit code.
-      message: What to say.
-    """
-    self._leaving.acquire()  # For good: two threads may want to leave.
-    place = self._place
-    if place.process_id:  # Where all fail alike, process 0 is to say it.
-      time.sleep(0.5)
-    first = self._announce(_Failure(place.process_id, code, message))
-    if first.process_id == place.process_id:
-      logger.error('%s', message)
-    self._say_farewell()
-    self._drop_obituary()
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(first.code)
-
-  def _say_farewell(self) -> None:
-    place = self._place
-    silent = self._silent(self._rest)
-    others = {
-      f'advjax/left/{index}' for index in self._heard if index not in silent
-    }
-    until = time.monotonic() + _FAREWELL_SECONDS
-    try:
-      self._store.key_value_set(f'advjax/left/{place.process_id}', '', True)
-      while place.process_id == 0 and time.monotonic() < until:
-        if others <= dict(self._store.key_value_dir_get('advjax/left/')).keys():
-          return
-        time.sleep(0.05)
-    except jax.errors.JaxRuntimeError:
-      return
-
-  def lost_by(self, error: BaseException) -> bool:
-    """Whether an error says that another process is gone.
+  def ending(self, error: BaseException) -> tuple[int, str] | None:
+    """Explains an error that says that another process is lost.
 
     Args:
       error: Any error.
 
     Returns:
-      Whether it is about the network between the processes.
+      Exit code and message; None for any other error.
     """
-    return isinstance(error, (ValueError, RuntimeError)) and bool(
-      _GONE.search(str(error))
+    lost = isinstance(error, (ValueError, RuntimeError))
+    if not lost or not _LOST.search(str(error)):
+      return None
+    return EXIT_LOST, (
+      f'error: {self._place.name} has lost another process: it has failed, was '
+      'killed, or its machine or network failed. Run the same command again: '
+      f'it resumes from the last whole checkpoint. JAX says: '
+      f'{str(error).splitlines()[0]}'
     )
 
-  def leave_by(self, error: BaseException) -> NoReturn:
-    """Leaves after an error for which `lost_by` is true.
+  def leave(self, code: int, message: str) -> NoReturn:
+    """Ends this process, and so all others; where all fail alike, one says it.
+
+    Python's own way to exit would wait for the others, which wait for this one.
 
     Args:
-      error: The error.
+      code: The exit code.
+      message: What to say.
     """
-    if not self._failure():
-      time.sleep(self._rest + 1)  # Until it shows who.
-    logger.info('%s', error)
-    self._lose(self._silent(self._rest))
-
-  def _end_by_exception(
-    self,
-    kind: type[BaseException],
-    error: BaseException,
-    trace: TracebackType | None,
-  ) -> None:
-    if self.lost_by(error):
-      self.leave_by(error)
-    sys.__excepthook__(kind, error, trace)
-    who = f'process {self._place.process_id} of {self._place.num_processes}'
-    code = 130 if issubclass(kind, KeyboardInterrupt) else 1
-    self.leave(code, f'{who} ended by the error above')
+    is_first = self._place.process_id == 0
+    speaks = is_first or code == EXIT_LOST
+    if speaks:
+      logger.error('%s', message)
+    if code == EXIT_LOST:
+      # Others may not have noticed yet; without process 0, JAX aborts them.
+      time.sleep(3 if is_first else 1)
+    elif not _shut_down_with_all() and not speaks:
+      logger.error('%s', message)
+    self._stop_watchdog()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
   def finish(self) -> None:
-    """Waits for the others at the end, which process 0 reaches last."""
-    self._store.wait_at_barrier('advjax/finish', _A_DAY)
-    self._done.set()
-    self._thread.join()
-    sys.excepthook = sys.__excepthook__
+    """Waits for the others at the end, which process 0 may reach last."""
+    # A collective would give up after half an hour.
     jax.distributed.shutdown()
-    self._drop_obituary()
+    self._stop_watchdog()
 
-  def _drop_obituary(self) -> None:
-    if self._obituary:
-      self._obituary.communicate(b'\n')
+  def _stop_watchdog(self) -> None:
+    if self._watchdog:
+      self._watchdog.communicate(b'\n')
 
 
-def _start_obituary(place: Place) -> subprocess.Popen:
-  """Starts what says that this process has ended if it cannot do so itself.
+def _shut_down_with_all() -> bool:
+  """Whether all processes shut down within a few seconds."""
+  # JAX waits for as long as it is told to at the start, then aborts.
+  thread = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+  thread.start()
+  thread.join(_SHUTDOWN_SECONDS)
+  return not thread.is_alive()
 
-  Where process 0 is gone, JAX aborts the others at once, and a process that
-  is killed says nothing. A launcher of ours speaks for both.
-  """
+
+def _start_watchdog(place: Place) -> subprocess.Popen:
+  """Starts what says that this process was aborted or killed."""
   message = (
-    f'error: process {place.process_id} of {place.num_processes} was killed or '
-    f'has crashed{", or has lost process 0" if place.process_id else ""}. Run '
-    'the same command again: it goes on from the last whole checkpoint'
+    f'error: {place.name} was killed, has crashed or has lost another process. '
+    'Run the same command again: it resumes from the last whole checkpoint'
   )
   # Its input ends with this process; a line of it says that all is well.
   script = 'read -r line || printf "%s\\n" "$1" >&2'
@@ -305,9 +188,12 @@ def join(
     # JAX ends it by an abort; ours is to come first.
     initialization_timeout=seconds + 30,
     heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+    shutdown_timeout_seconds=_A_DAY,
   )
   for timer in (waiting, alone):
     timer.cancel()
+  if JOINED in os.environ:
+    pathlib.Path(os.environ[JOINED]).touch()
   return Peers(place)
 
 
@@ -320,19 +206,15 @@ def _join_seconds() -> int:
 
 def _say_waiting(place: Place) -> None:
   logger.warning(
-    'process %d of %d (started by %s) waits for the others',
-    place.process_id,
-    place.num_processes,
-    place.launcher,
+    '%s (started by %s) waits for the others', place.name, place.launcher
   )
 
 
 def _give_up(place: Place, seconds: int) -> None:
   logger.error(
-    'error: process %d of %d has waited %d s (%s) for the others; see what '
-    'they say, and whether their machines reach each other',
-    place.process_id,
-    place.num_processes,
+    'error: %s has waited %d s (%s) for the others; see what they say, and '
+    'whether their machines reach each other',
+    place.name,
     seconds,
     JOIN_SECONDS,
   )

@@ -3,6 +3,7 @@
 Nothing here joins the processes or touches a device.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -10,16 +11,20 @@ import subprocess
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from advjax.processes.tpu import find_worker, has_tpu
+
 # Set by launch.sh --processes=N, or by hand for any other launcher: 'i/n'.
 PROCESS = 'ADVJAX_PROCESS'
 LOCAL_PROCESS = 'ADVJAX_LOCAL_PROCESS'
 # The process id of the launcher, where it is the parent of the others.
 LAUNCHER = 'ADVJAX_LAUNCHER'
+# The file by which processes tell the launcher that they have joined.
+JOINED = 'ADVJAX_JOINED'
 # JAX's own: HOST:PORT, where process 0 listens.
 COORDINATOR = 'JAX_COORDINATOR_ADDRESS'
 
 # The exit code of a process that has lost others of its run: not an error of
-# the run's own, the same command goes on.
+# the run's own, the same command resumes.
 EXIT_LOST = 75
 
 
@@ -32,7 +37,8 @@ class Place(NamedTuple):
     local_id: Its number among those of its machine.
     num_local: How many its machine has.
     launcher: What started them, in words.
-    method: What JAX calls this kind of cluster; 'deactivate' for none.
+    method: What JAX calls this kind of cluster; 'deactivate' for none, None for
+      it to find out.
   """
 
   process_id: int
@@ -40,7 +46,12 @@ class Place(NamedTuple):
   local_id: int
   num_local: int
   launcher: str
-  method: str
+  method: str | None
+
+  @property
+  def name(self) -> str:
+    """Which process it is, in words."""
+    return f'process {self.process_id} of {self.num_processes}'
 
 
 _ALONE = Place(0, 1, 0, 1, 'nothing', 'deactivate')
@@ -129,19 +140,11 @@ def _tasks_of_node(text: str, node: int) -> int:
   return counts[node]
 
 
+@functools.cache
 def _tpu_place() -> Place:
   """The hosts of a TPU pod, each with one process for all of its chips."""
-  # JAX has no public way to ask without joining.
-  from jax._src import clusters
-  from jax._src.cloud_tpu_init import running_in_cloud_tpu_vm
-
-  if running_in_cloud_tpu_vm:
-    for cluster in clusters.ClusterEnv._cluster_types:
-      if cluster.name in ('gcetpu', 'gketpu') and cluster.is_env_present():
-        process_id = cluster.get_process_id()
-        num_processes = cluster.get_process_count()
-        return Place(process_id, num_processes, 0, 1, 'a TPU pod', cluster.name)
-  return _ALONE
+  found = find_worker(os.environ) if has_tpu() else None
+  return Place(*found, 0, 1, 'a TPU pod', None) if found else _ALONE
 
 
 def gpus_of(

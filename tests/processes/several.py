@@ -1,10 +1,12 @@
 """Trains tiny runs in several processes; a program, for it forks.
 
-Reads a JSON list of jobs, {name, folder, processes, devices, attack, fault},
-and writes {name: {codes, stderr, seconds}}. Each process has a folder of its
-own, as on machines that share no file system, and works in it; without
-`attack` it trains alone. A fault is [process, signal, steps]: this process
-sends itself the signal once it has taken so many steps. One import serves all.
+Reads a JSON list of groups of jobs, {name, folder, processes, devices, attack,
+fault}, and writes {name: {codes, stderr, seconds}}. The jobs of a group run at
+once, as they mostly wait. Each process has a folder of its own, as on machines
+that share no file system, and works in it; without `attack` it trains alone. A
+fault is [process, signal, steps]: this process sends itself the signal once it
+has taken so many steps; without a signal (null) it meets an error of its own.
+One import serves all.
 """
 
 import json
@@ -14,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 
 import jax
 import numpy as np
@@ -27,11 +30,6 @@ from advjax.training.setup import create_training
 from advjax.training.workdir import prepare_workdir
 from experiments import compare
 from tests.training import runs
-
-# Compiled fast rather than well: nothing runs for long.
-os.environ['XLA_FLAGS'] = (
-  '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
-)
 
 
 def plain(leaf):
@@ -50,7 +48,7 @@ def write_run(workdir, report, found, *_, **__):
 
 
 def fail_at(signum, steps):
-  """Sends a signal to this process once it has taken so many steps."""
+  """Lets this process fail once it has taken so many steps."""
   taken, add_chunk = 0, loop.add_chunk
 
   def add(record, metrics, seconds):
@@ -58,6 +56,8 @@ def fail_at(signum, steps):
     add_chunk(record, metrics, seconds)
     taken += len(metrics['loss'])
     if taken >= steps > taken - len(metrics['loss']):
+      if signum is None:
+        raise RuntimeError('an error of its own')
       os.kill(os.getpid(), signum)
 
   loop.add_chunk = add
@@ -97,6 +97,8 @@ def child(job, index, port):
   if process == index:
     fail_at(signum, steps)
   jax.config.update('jax_platforms', 'cpu')
+  # Compiled fast rather than well: nothing runs for long.
+  jax.config.update('jax_disable_most_optimizations', True)
   jax.config.update('jax_numpy_rank_promotion', 'raise')
   data.load = lambda config: runs.dataset()
   compare.write_run = write_run
@@ -106,7 +108,7 @@ def child(job, index, port):
   except SystemExit as end:
     return end.code
   except BaseException:
-    sys.excepthook(*sys.exc_info())
+    traceback.print_exc()
     return 99
   return 0
 
@@ -128,7 +130,7 @@ def start(job, index, port):
 
 
 def run(job):
-  """Runs a job to its end; one that hangs is killed."""
+  """Runs a job to its end, a look at a time; one that hangs is killed."""
   with socket.socket() as listening:
     listening.bind(('127.0.0.1', 0))
     port = listening.getsockname()[1]
@@ -150,7 +152,11 @@ def run(job):
     if stopped or time.monotonic() - began > 150:
       for pid, _ in left.values():
         os.kill(pid, signal.SIGKILL)
-    time.sleep(0.02)
+    yield
+  # What the last words of a process are may come after it.
+  until = time.monotonic() + 0.5
+  while time.monotonic() < until:
+    yield
   return {
     'codes': [codes[index] for index in sorted(codes)],
     'seconds': [seconds[index] for index in sorted(seconds)],
@@ -158,10 +164,24 @@ def run(job):
   }
 
 
+def run_at_once(jobs):
+  """Runs jobs side by side; returns their results by name."""
+  left, results = {job['name']: run(job) for job in jobs}, {}
+  while left:
+    for name, looks in list(left.items()):
+      try:
+        next(looks)
+      except StopIteration as end:
+        results[name] = end.value
+        del left[name]
+    time.sleep(0.02)
+  return results
+
+
 def main():
-  results = {job['name']: run(job) for job in json.load(sys.stdin)}
-  # What the last words of a process are may come after it.
-  time.sleep(0.5)
+  results = {}
+  for jobs in json.load(sys.stdin):
+    results |= run_at_once(jobs)
   json.dump(results, sys.stdout)
 
 

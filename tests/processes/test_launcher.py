@@ -61,26 +61,38 @@ def test_where_one_fails_the_others_go_on_to_their_end(folder):
   assert (folder / 'finished').exists()
 
 
-def test_one_that_does_not_end_is_stopped_where_another_is_lost():
-  """75 says that processes had joined."""
-  script = f'case $ADVJAX_PROCESS in 1/2) exit 75;; esac; {WAIT}'
+@pytest.mark.parametrize('code', [1, 75])
+def test_one_that_does_not_end_is_stopped_where_another_fails(code):
+  """Where they had joined: this is one run."""
+  script = f"""
+    touch "$ADVJAX_JOINED"
+    case $ADVJAX_PROCESS in 1/2) exit {code};; esac; {WAIT}"""
   start = time.monotonic()
-  assert run(script, grace_seconds=0.2) == 75
+  assert run(script, grace_seconds=0.2) == code
   assert time.monotonic() - start < 20  # Not for ever.
 
 
 def test_one_that_does_not_listen_is_killed(folder, capfd):
   script = f"""
+    touch "$ADVJAX_JOINED"
     case $ADVJAX_PROCESS in
-      1/3) while [ ! -e ready0 ]; do sleep 0.05; done; kill -KILL $$;;
-      2/3) while [ ! -e ready0 ]; do sleep 0.05; done; sleep 0.3; exit 75;;
+      1/2) while [ ! -e ready0 ]; do sleep 0.05; done; kill -KILL $$;;
     esac; trap "touch asked" TERM; {WAIT}"""
-  assert run(script, 3, grace_seconds=0.2, term_seconds=0.5) == 128 + 9
+  assert run(script, grace_seconds=0.5, term_seconds=0.5) == 128 + 9
   assert (folder / 'asked').exists()
   said = capfd.readouterr().err
-  assert 'launch.sh: process 1 of 3 was killed by SIGKILL; the others' in said
-  assert 'Run the same command again' in said
+  assert 'launch.sh: process 1 of 2 was killed by SIGKILL; the others' in said
+  assert 'Run the same command again: it resumes from the last' in said
   assert said.count('\n') == 1
+
+
+def test_one_that_stands_still_is_killed_where_another_is_aborted(folder):
+  """JAX aborts the others of one that no longer sends a heartbeat."""
+  script = """
+    i=${ADVJAX_PROCESS%/*}; touch "$ADVJAX_JOINED"; touch "ready$i"
+    if [ "$i" = 0 ]; then kill -STOP $$; fi
+    while [ ! -e ready0 ]; do sleep 0.05; done; kill -ABRT $$"""
+  assert run(script, grace_seconds=0.2, term_seconds=0.2) == 128 + 6
 
 
 @pytest.mark.parametrize(

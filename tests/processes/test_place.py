@@ -75,6 +75,10 @@ def test_tasks_that_make_no_sense():
     find_place({**SLURM_STEP, 'SLURM_STEP_TASKS_PER_NODE': 'two'})
 
 
+def test_how_a_place_is_named():
+  assert find_place(OPEN_MPI).name == 'process 5 of 8'
+
+
 def at(local_id, num_local, launcher='launch.sh'):
   return Place(local_id, num_local, local_id, num_local, launcher, '')
 

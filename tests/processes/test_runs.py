@@ -21,19 +21,21 @@ OWN = re.compile(r'seconds|milliseconds|environment|command')
 NUM_STEPS = 3 * runs.STEPS_PER_EPOCH
 # In the second epoch; the first has left a checkpoint.
 LATE = runs.STEPS_PER_EPOCH + 2
+AGAIN = 'Run the same command again: it resumes from the last whole checkpoint'
 
 
-def run_jobs(jobs, cache, timeout):
-  """Runs jobs of `several.py`; what one has compiled others find in a cache."""
+def run_jobs(groups, cache, timeout):
+  """Runs groups of jobs; what one has compiled others find in a cache."""
   done = subprocess.run(
     [sys.executable, '-m', 'tests.processes.several'],
-    input=json.dumps(jobs),
+    input=json.dumps(groups),
     stdout=subprocess.PIPE,
     text=True,
     check=True,
     cwd=ROOT,
     env={
       **os.environ,
+      'JAX_ENABLE_COMPILATION_CACHE': '1',
       'JAX_COMPILATION_CACHE_DIR': str(cache),
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
       'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
@@ -64,16 +66,20 @@ def results(folder):
   """All jobs, in one program: importing costs more than training."""
   (folder / 'bad/0').mkdir(parents=True)
   (folder / 'bad/0/run').touch()
+  lost = [
+    job('killed', folder / 'killed', fault=[1, signal.SIGKILL, LATE]),
+    job('killed 0', folder / 'killed_0', fault=[0, signal.SIGKILL, LATE]),
+    job('error', folder / 'error', fault=[1, None, LATE]),
+    job('error 0', folder / 'error_0', fault=[0, None, LATE]),
+  ]
   return run_jobs(
     [
-      job('p1d1', folder / 'p1d1', processes=1, attack=True),
-      job('p2d1', folder / 'p2d1', attack=True),
-      job('stopped', folder / 'stopped', fault=[1, signal.SIGTERM, LATE]),
-      job('other number', folder / 'stopped', processes=1),
-      job('killed', folder / 'killed', fault=[1, signal.SIGKILL, LATE]),
-      job('again', folder / 'killed'),
-      job('killed 0', folder / 'killed_0', fault=[0, signal.SIGKILL, LATE]),
-      job('bad', folder / 'bad'),
+      [job('p1d1', folder / 'p1d1', processes=1, attack=True)],
+      [job('p2d1', folder / 'p2d1', attack=True)],
+      [job('stopped', folder / 'stopped', fault=[1, signal.SIGTERM, LATE])],
+      [job('other number', folder / 'stopped', processes=1)],
+      lost,
+      [job('again', folder / 'killed'), job('bad', folder / 'bad')],
     ],
     folder / 'cache',
     timeout=300,
@@ -175,7 +181,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(results, folder):
   assert ended == [128 + signal.SIGTERM] * 2
   assert text.count('stopped by SIGTERM: run the same command again') == 1
   assert 'Traceback' not in text
-  # Another number of processes goes on, to the same end.
+  # Another number of processes resumes, to the same end.
   ended, text = codes(results, 'other number')
   assert ended == [0]
   step = int(re.search(r'going on from step (\d+)\n', text)[1])
@@ -190,8 +196,8 @@ def test_the_other_process_ends_where_one_is_killed(results, folder):
   ended, text = codes(results, 'killed')
   assert ended == [75, -signal.SIGKILL]
   assert max(results['killed']['seconds']) < 120
-  assert text.count('error: process 0 of 2 has lost process 1: it was') == 1
-  assert 'Run the same command again: it goes on from the last' in text
+  assert text.count('error: process 0 of 2 has lost another process') == 1
+  assert AGAIN in text
   assert 'Traceback' not in text
   ended, text = codes(results, 'again')
   assert ended == [0, 0]
@@ -208,8 +214,22 @@ def test_the_others_end_where_process_0_is_killed(results):
   assert ended[0] == -signal.SIGKILL
   assert ended[1] in (75, -signal.SIGABRT)
   assert max(results['killed 0']['seconds']) < 120
-  assert re.search(r'error: process 1 of 2 .*has lost process 0', text)
-  assert 'Run the same command again: it goes on from the last' in text
+  assert re.search(r'error: process 1 of 2 .*has lost another process', text)
+  assert AGAIN in text
+
+
+@pytest.mark.parametrize(('name', 'process'), [('error', 1), ('error 0', 0)])
+def test_an_error_in_one_process_ends_all(results, name, process):
+  """It says what; the other that it is gone."""
+  ended, text = codes(results, name)
+  assert ended[process] == 1
+  assert ended[1 - process] in (75, -signal.SIGABRT)
+  assert max(results[name]['seconds']) < 120
+  assert text.count('RuntimeError: an error of its own') == 1
+  assert text.count(f'process {process} of 2 ended by the error above') == 1
+  other = rf'error: process {1 - process} of 2 .*has lost another process'
+  assert re.search(other, text)
+  assert AGAIN in text
 
 
 def test_bad_input_ends_all_with_one_message(results):
@@ -225,9 +245,10 @@ def test_bad_input_ends_all_with_one_message(results):
 def test_a_process_that_stands_still_is_lost(tmp_path, process):
   fault = [process, signal.SIGSTOP, LATE]
   jobs = [job('still', tmp_path, fault=fault)]
-  results = run_jobs(jobs, tmp_path / 'cache', timeout=300)
+  results = run_jobs([jobs], tmp_path / 'cache', timeout=300)
   ended, text = codes(results, 'still')
   other = 1 - process
   assert ended[other] in (75, -signal.SIGABRT)
   assert results['still']['seconds'][other] < 120
-  assert re.search(f'error: process {other} of 2 .*has lost process', text)
+  assert re.search(f'error: process {other} of 2 .*has lost another', text)
+  assert AGAIN in text
