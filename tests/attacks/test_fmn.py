@@ -36,7 +36,8 @@ def test_targets():
   found = fmn(
     closest.MLP, closest.IMAGES, closest.LABELS, targets=closest.TARGETS
   )
-  hit = closest.predictions(found) == closest.TARGETS
+  # On the boundary, the rounding of float32 logits may decide.
+  hit = closest.margins(found, closest.TARGETS) < 1e-6
   still = np.all(np.asarray(found) == closest.IMAGES, axis=1)
   assert hit.sum() >= 6 and np.all(hit != still)
   # Classified as the target from the beginning.
