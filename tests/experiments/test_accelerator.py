@@ -196,7 +196,7 @@ def test_numerics_of_a_cpu_are_its_own(context):
   assert all(0 < each < 1e-4 for each in float64['differences'].values())
   assert float64['other_signs']['fgsm'] < 0.01
   accuracy = reference['accuracy']
-  assert accuracy['clean'] > 0.7 and accuracy['bim-20'] <= accuracy['fgsm']
+  assert accuracy['clean'] > 0.4 and accuracy['bim-20'] <= accuracy['fgsm']
   assert '| CPU, float64 |' in page._BODIES['numerics'](found)
 
 

@@ -62,6 +62,7 @@ class Sizes(NamedTuple):
   matmul: int
   copy_mib: int
   check_images: int
+  check_epochs: int
   cifar_train: int | None
   cifar_changes: dict[str, Any]
   pgd_images: int
@@ -86,6 +87,7 @@ FULL = Sizes(
   matmul=8192,
   copy_mib=1024,
   check_images=256,
+  check_epochs=5,
   cifar_train=None,
   cifar_changes={},
   pgd_images=1000,
@@ -101,7 +103,8 @@ FULL = Sizes(
   pgd_batch_size=512,
   members=(1, 16, 64, 256),
   tutorial='nsl_digits.py',
-  tests=(),
+  # The others import what a bare machine may lack.
+  tests=('tests/attacks', 'tests/evaluation', 'tests/training'),
   rounds=5,
   steps=20,
 )
@@ -110,13 +113,14 @@ TINY = Sizes(
   matmul=256,
   copy_mib=1,
   check_images=16,
+  check_epochs=1,
   cifar_train=256,
-  cifar_changes={'model': {'name': 'small_resnet', 'widths': (4, 8)}},
+  cifar_changes={'model': {'name': 'small_resnet', 'widths': (4,)}},
   pgd_images=16,
   autoattack_images=8,
   nsl_batch_sizes=(32,),
-  residual={'name': 'small_resnet', 'widths': (4, 8)},
-  wide={'name': 'small_resnet', 'widths': (8, 8)},
+  residual={'name': 'small_resnet', 'widths': (4,)},
+  wide={'name': 'small_resnet', 'widths': (8,)},
   residual_batch_size=8,
   wide_batch_size=8,
   torch_batch_size=2,
@@ -125,7 +129,7 @@ TINY = Sizes(
   pgd_batch_size=4,
   members=(1, 2),
   tutorial='nsl_digits.py:smoke',
-  tests=('tests/test_norms.py',),
+  tests=('tests/attacks/test_gradient.py',),
   rounds=3,
   steps=8,
 )
@@ -270,6 +274,7 @@ def numerics(context: Context) -> Results:
   digits = data.load({'name': 'digits'})
   cpu = jax.devices('cpu')[0]
   config = sides.our_config('standard', 32)
+  config.num_epochs = context.sizes.check_epochs
   training = create_training(config, digits, [context.device])
   params = timed.train_timed(training).params
   # On the host: training takes the arrays of a state for its own.
@@ -928,6 +933,8 @@ def tests(context: Context) -> Results:
     if case.find('failure') is not None or case.find('error') is not None
   ]
   counts = {n: int(suite.get(n, 0)) for n in ('tests', 'skipped')}
+  if not counts['tests']:
+    raise ValueError('pytest has run no test; its output says why')
   yield {**counts, 'failed': failed}
 
 
