@@ -22,6 +22,7 @@ HEADER = {'date': '2026-11-30', 'command': 'a command', 'minutes': 1}
 SETTINGS = {
   'module': 'tests.experiments.accelerator_parts',
   'platform': 'gpu',
+  'kind': None,
   'rates': None,
 }
 
@@ -168,7 +169,8 @@ def context(tmp_path_factory):
     arrays[f'{split}_labels'] = np.arange(count) % 10
   np.savez(folder / 'cifar10.npz', **arrays)
   return parts.Context(
-    jax.devices()[0],
+    'cpu',
+    'cpu',
     parts.TINY._replace(matmul=64, check_images=8),
     str(folder / 'cifar10.npz'),
     folder,

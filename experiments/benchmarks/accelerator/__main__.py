@@ -254,6 +254,7 @@ def run_parts(
       if status != 'done':
         raise ValueError(f'{name}: {reason}')
       run.settings['rates'] = results[name]['rates']
+      run.settings['kind'] = results[name]['platform']
   write(run.workdir, report)
   return report
 
@@ -296,6 +297,7 @@ def main() -> None:
     'data': str(path.resolve()),
     'torch_python': flag.torch_python,
     'keep_compiled': flag.keep_compiled,
+    'kind': None,
     'rates': None,
   }
   deadline = time.monotonic() + 60 * flag.minutes

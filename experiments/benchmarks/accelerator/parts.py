@@ -139,7 +139,8 @@ class Context(NamedTuple):
   """What a part is given.
 
   Attributes:
-    device: The accelerator; the CPU where that was asked for.
+    platform: The one that was asked for; None: any accelerator.
+    kind: What was found: 'cpu', 'gpu' or 'tpu'; None before.
     sizes: How much to measure.
     path: The npz with images of 32 x 32 pixels in three channels.
     folder: For what one part leaves to another.
@@ -147,12 +148,27 @@ class Context(NamedTuple):
     torch_python: An interpreter with PyTorch.
   """
 
-  device: jax.Device
+  platform: str | None
+  kind: str | None
   sizes: Sizes
   path: str
   folder: pathlib.Path
   rates: Mapping[str, float] | None
   torch_python: pathlib.Path
+
+  @property
+  def device(self) -> jax.Device:
+    """The accelerator, or the CPU where that was asked for.
+
+    A part that only starts other programs leaves it to them.
+    """
+    (device,) = select_devices(self.platform, 1)
+    if device.platform == 'cpu' and self.platform != 'cpu':
+      raise ValueError(
+        'there is no accelerator: JAX finds CPUs alone; --platform=cpu tries '
+        'everything at tiny sizes'
+      )
+    return device
 
   def dataset(self) -> data.Dataset:
     """Returns the images, of which a tiny run takes the first."""
@@ -475,7 +491,9 @@ def cifar10_autoattack(context: Context) -> Results:
   path = context.folder / 'cifar10.pickle'
   if not path.is_file():
     raise ValueError('there is no network: the part cifar10 has left none')
-  params, model_state = pickle.loads(path.read_bytes())
+  params, model_state = jax.device_put(
+    pickle.loads(path.read_bytes()), context.device
+  )
   dataset = context.dataset()
   count = context.sizes.autoattack_images
   images = np.asarray(data.to_float(dataset.test.images[:count]))
@@ -879,15 +897,13 @@ def sweeps(context: Context) -> Results:
 def tutorial(context: Context) -> Results:
   """NSL's tutorial on the embedded digits, from start to report."""
   workdir = context.folder / 'tutorial'
-  kind = context.device.platform
   start = time.perf_counter()
   subprocess.run(
     [
       *(sys.executable, '-P', '-m', 'experiments.compare'),
       f'--config={ROOT / "configs" / context.sizes.tutorial}',
       f'--workdir={workdir}',
-      f'--platform={kind if kind in ("cpu", "tpu") else "gpu"}',
-      '--devices=1',
+      *(f'--platform={context.kind}', '--devices=1'),
     ],
     check=True,
     stdout=subprocess.DEVNULL,
@@ -912,12 +928,11 @@ def tutorial(context: Context) -> Results:
 
 def tests(context: Context) -> Results:
   """The tests that are marked for accelerators."""
-  kind = context.device.platform
   path = context.folder / 'tests.xml'
   subprocess.run(
     [
       *(sys.executable, '-P', '-m', 'pytest', '-m', 'accelerator', '-q'),
-      f'--platform={kind if kind in ("cpu", "tpu") else "gpu"}',
+      f'--platform={context.kind}',
       *('-p', 'no:cacheprovider', f'--junitxml={path}'),
       *context.sizes.tests,
     ],
@@ -942,19 +957,14 @@ def tests(context: Context) -> Results:
 
 
 def context_of(settings: Mapping[str, Any], folder: pathlib.Path) -> Context:
-  """Returns what a part is given; raises where there is no accelerator."""
+  """Returns what a part is given."""
   if settings['platform'] == 'cpu':
     jax.config.update('jax_platforms', 'cpu')
   if settings['keep_compiled']:
     compile_cache.turn_on()
-  (device,) = select_devices(settings['platform'], 1)
-  if device.platform == 'cpu' and settings['platform'] != 'cpu':
-    raise ValueError(
-      'there is no accelerator: JAX finds CPUs alone; --platform=cpu tries '
-      'everything at tiny sizes'
-    )
   return Context(
-    device,
+    settings['platform'],
+    settings['kind'],
     TINY if settings['platform'] == 'cpu' else FULL,
     settings['data'],
     folder,
