@@ -212,9 +212,6 @@ def _take_own_gpus(place: Place) -> None:
 
 def _ending(error: BaseException, peers: Peers | None) -> tuple[int, str]:
   """Returns exit code and message for what may happen; raises bugs again."""
-  lost = peers.ending(error) if peers else None
-  if lost:
-    return lost
   if isinstance(error, Interrupted):
     return 128 + error.signum, f'{error}: run the same command again to go on'
   if isinstance(error, Diverged):
@@ -225,6 +222,9 @@ def _ending(error: BaseException, peers: Peers | None) -> tuple[int, str]:
       f'{error.strerror}; free some space and run the same command again to '
       'go on'
     )
+  lost = peers.ending(error) if peers else None
+  if lost:
+    return lost
   if isinstance(error, (ValueError, FileNotFoundError, flags.Error)):
     return 2, f'error: {error}'
   if not peers:

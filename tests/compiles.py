@@ -25,7 +25,7 @@ def quickly():
   if jax.default_backend() != 'cpu':
     yield
     return
-  before = jax.config.read('jax_disable_most_optimizations')
+  before = jax.config.values['jax_disable_most_optimizations']
   jax.config.update('jax_disable_most_optimizations', True)
   try:
     yield

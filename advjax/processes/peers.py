@@ -36,7 +36,6 @@ JOIN_SECONDS = 'ADVJAX_JOIN_SECONDS'
 _HEARTBEAT_SECONDS = 60
 # How far apart processes may be that fail alike, and those that finish.
 _SHUTDOWN_SECONDS = 5
-_A_DAY = 86_400
 
 # What JAX raises, as one of several kinds of errors, when a peer is gone.
 _LOST = re.compile(
@@ -61,8 +60,9 @@ class Peers:
     Returns:
       Exit code and message; None for any other error.
     """
-    lost = isinstance(error, (ValueError, RuntimeError))
-    if not lost or not _LOST.search(str(error)):
+    # Gloo's are ValueErrors, others JAX's own.
+    kinds = (ValueError, jax.errors.JaxRuntimeError)
+    if not isinstance(error, kinds) or not _LOST.search(str(error)):
       return None
     return EXIT_LOST, (
       f'error: {self._place.name} has lost another process: it has failed, was '
@@ -97,7 +97,11 @@ class Peers:
 
   def finish(self) -> None:
     """Waits for the others at the end, which process 0 may reach last."""
-    # A collective would give up after half an hour.
+    from jax.experimental import multihost_utils
+
+    # In shutdown, JAX aborts a process that has waited for five minutes; a
+    # collective of CPUs waits for half an hour.
+    multihost_utils.sync_global_devices('finish')
     jax.distributed.shutdown()
     self._stop_watchdog()
 
@@ -108,11 +112,15 @@ class Peers:
 
 def _shut_down_with_all() -> bool:
   """Whether all processes shut down within a few seconds."""
-  # JAX waits for as long as it is told to at the start, then aborts.
-  thread = threading.Thread(target=jax.distributed.shutdown, daemon=True)
-  thread.start()
-  thread.join(_SHUTDOWN_SECONDS)
-  return not thread.is_alive()
+  # JAX waits for minutes, then aborts.
+  done = threading.Event()
+
+  def shut_down() -> None:
+    jax.distributed.shutdown()
+    done.set()
+
+  threading.Thread(target=shut_down, daemon=True).start()
+  return done.wait(_SHUTDOWN_SECONDS)
 
 
 def _start_watchdog(place: Place) -> subprocess.Popen:
@@ -188,7 +196,6 @@ def join(
     # JAX ends it by an abort; ours is to come first.
     initialization_timeout=seconds + 30,
     heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
-    shutdown_timeout_seconds=_A_DAY,
   )
   for timer in (waiting, alone):
     timer.cancel()

@@ -11,9 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import tqdm
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
 
 from advjax.processes.talk import is_main
 
@@ -72,6 +69,10 @@ class MetricsLog:
   """
 
   def __init__(self, workdir: pathlib.Path, num_bytes: int, step: int) -> None:
+    # Not needed where nothing is logged.
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
     self.path = workdir / 'metrics.jsonl'
     _warn_of_lost_records(self.path, num_bytes, step)
     # Without a buffer, what failed once would not be tried again on closing.
@@ -106,6 +107,9 @@ class MetricsLog:
     Raises:
       OSError: if it cannot be written; no part of it stays in metrics.jsonl.
     """
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+
     try:
       self._write_line(json.dumps(record).encode() + b'\n')
       values = [

@@ -61,10 +61,12 @@ def create_state(
     0
   """
   # It runs once: compiling it well would take longer than it saves.
-  init = jax.jit(
-    model.init, compiler_options={'xla_backend_optimization_level': 0}
-  )
-  params, model_state = init(key, images)
+  before = jax.config.values['jax_disable_most_optimizations']
+  jax.config.update('jax_disable_most_optimizations', True)
+  try:
+    params, model_state = jax.jit(model.init)(key, images)
+  finally:
+    jax.config.update('jax_disable_most_optimizations', before)
   if model.pretrained is not None:
     trained = model.pretrained(params, model_state)
     params, model_state = jax.tree.map(jnp.array, trained)

@@ -46,12 +46,10 @@ logger = logging.getLogger('advjax')
 
 _ROOT = pathlib.Path(__file__).parents[3]
 _POLL_SECONDS = 0.2
-# How long a part may take, in estimates.
-_PATIENCE = 3
-# Operations in a second that estimates count on, where nothing is measured.
-_TYPICAL_RATES = {'bfloat16': 5e14, 'float32': 4e13}
-# Of them, what a network reaches.
-_TYPICAL_SHARE = 0.25
+# A part is ended after so many times its estimate.
+_LIMIT_FACTOR = 3
+# What a network reaches of the measured rate of matrix products, for estimates.
+_TYPICAL_SHARES = {'bfloat16': 0.25, 'float32': 0.5}
 
 
 class Part(NamedTuple):
@@ -75,11 +73,11 @@ class Part(NamedTuple):
     """Seconds that the part takes, at measured rates where there are any."""
     if tiny:
       return self.tiny_seconds
-    known = rates or _TYPICAL_RATES
-    return self.seconds + sum(
-      flops / (_TYPICAL_SHARE * known[rate])
-      for rate, flops in self.flops.items()
-    )
+    seconds = self.seconds
+    for rate, flops in self.flops.items():
+      assert rates is not None  # The first part measures them.
+      seconds += flops / (_TYPICAL_SHARES[rate] * rates[rate])
+    return seconds
 
 
 # Both sides are on the device at once.
@@ -157,7 +155,8 @@ def run_part(name: str, part: Part, limit: float, run: Run) -> dict[str, Any]:
     Its results so far, `status` ('done', 'failed' or 'stopped'), `seconds`,
     and `reason` unless it is done.
   """
-  write_json(run.scratch / 'settings.json', run.settings)
+  settings = run.settings | {'seconds': limit}
+  write_json(run.scratch / 'settings.json', settings)
   start = time.monotonic()
   child = subprocess.Popen(
     [sys.executable, '-P', '-m', run.settings['module'], name, run.scratch],
@@ -167,6 +166,7 @@ def run_part(name: str, part: Part, limit: float, run: Run) -> dict[str, Any]:
         filter(None, [str(_ROOT), os.environ.get('PYTHONPATH')])
       ),
       LAUNCHER: str(os.getpid()),
+      **_platforms(),
       **part.env,
     },
     stdout=sys.stderr,
@@ -180,7 +180,7 @@ def run_part(name: str, part: Part, limit: float, run: Run) -> dict[str, Any]:
       reason = f'stopped by {signal.Signals(run.stop.signum).name}'
     elif seconds > limit:
       reason = f'ended after {seconds:.0f} s, its limit'
-    if reason:
+    if reason and child.poll() is None:
       # With all that it has started.
       os.killpg(child.pid, signal.SIGKILL)
       child.wait()
@@ -191,13 +191,13 @@ def run_part(name: str, part: Part, limit: float, run: Run) -> dict[str, Any]:
       found |= json.loads(line)
     except ValueError:  # Half a line, of one that was ended.
       break
-  if reason:
+  if child.returncode == -signal.SIGKILL and reason:
     status = 'stopped'
   elif child.returncode:
     status = 'failed'
     reason = found.pop('error', f'exit code {child.returncode}')
   else:
-    status = 'done'
+    status, reason = 'done', None
   seconds = time.monotonic() - start
   return {**found, 'status': status, 'seconds': seconds, 'reason': reason}
 
@@ -237,7 +237,8 @@ def run_parts(
     logger.info(
       '%s: about %.0f s of the %.0f s left', part.title, estimate, left
     )
-    limit = min(left, _PATIENCE * estimate)
+    # Without the first one there is nothing; a cold machine is slow.
+    limit = min(left, _LIMIT_FACTOR * estimate) if index else left
     results[name] = {**entry, **run_part(name, part, limit, run)}
     status, reason = results[name]['status'], results[name]['reason']
     logger.info(
@@ -259,11 +260,24 @@ def run_parts(
   return report
 
 
+def _platforms() -> dict[str, str]:
+  """Lets JAX have the CPU beside the platform that the user has named."""
+  named = os.environ.get('JAX_PLATFORMS', '')
+  if not named or 'cpu' in named.split(','):
+    return {}
+  return {'JAX_PLATFORMS': f'{named},cpu'}
+
+
 def write(workdir: pathlib.Path, report: Mapping[str, Any]) -> None:
   """Writes both files, each of which appears whole or not at all."""
   write_json(workdir / 'accelerator.json', report)
+  try:
+    text = page.markdown(report)
+  except Exception:  # A table is no reason to lose what is measured next.
+    logger.exception('accelerator.md is not up to date')
+    return
   with replacing(workdir / 'accelerator.md') as file:
-    file.write(page.markdown(report).encode())
+    file.write(text.encode())
 
 
 def choose_parts(names: Sequence[str]) -> dict[str, Part]:

@@ -1,7 +1,8 @@
 """Print what the roofline says of the accelerator benchmark, before it runs.
 
   python -m experiments.benchmarks.accelerator.expected \\
-    --bfloat16=989e12 --float32=67e12 --bandwidth=4.8e12
+    --bfloat16=989e12 --tf32=494e12 --float32=67e12 --bandwidth=4.8e12 \\
+    --platform=cpu
 
 from the project's folder, on any machine: programs are counted, not run. The
 rates are those of an NVIDIA H200 by its data sheet, in operations and bytes per
@@ -28,18 +29,20 @@ from experiments.benchmarks.tables import markdown
 from experiments.benchmarks.training.work import least_work
 
 _BFLOAT16 = flags.DEFINE_float('bfloat16', 989e12, 'Operations in bfloat16.')
+_TF32 = flags.DEFINE_float('tf32', 494e12, 'Operations in TF32.')
 _FLOAT32 = flags.DEFINE_float('float32', 67e12, 'Operations in float32.')
 _BANDWIDTH = flags.DEFINE_float('bandwidth', 4.8e12, 'Bytes of the memory.')
 
 
-def workloads() -> Iterator[tuple[str, int, str, Work]]:
+def workloads(
+  device: jax.Device,
+) -> Iterator[tuple[str, int, str, Work]]:
   """Yields name, images, the rate that bounds the products, and the work."""
   sizes = parts.FULL
   split = data.Split(
     np.zeros((1024, 32, 32, 3), np.uint8), np.arange(1024, dtype=np.int32) % 10
   )
   dataset = data.Dataset('zeros', split, split, 10, tuple('0123456789'))
-  device = jax.devices()[0]
 
   def step(config: config_dict.ConfigDict) -> Work:
     return step_work(create_training(config, dataset, [device]))
@@ -48,7 +51,7 @@ def workloads() -> Iterator[tuple[str, int, str, Work]]:
   yield 'cifar10_fast: a step', recipe.batch_size, 'bfloat16', step(recipe)
   for batch_size in sizes.nsl_batch_sizes:
     work = least_work('nsl', batch_size)
-    yield 'NSL CNN: a step', batch_size, 'bfloat16', work
+    yield 'NSL CNN: a step', batch_size, 'tf32', work
   for fields, steps, batch_size in (
     (sizes.residual, sizes.attack_steps[0], sizes.residual_batch_size),
     (sizes.wide, sizes.attack_steps[1], sizes.wide_batch_size),
@@ -80,9 +83,13 @@ def workloads() -> Iterator[tuple[str, int, str, Work]]:
 
 
 def main() -> None:
-  operations = {'bfloat16': _BFLOAT16.value, 'float32': _FLOAT32.value}
+  operations = {
+    'bfloat16': _BFLOAT16.value,
+    'tf32': _TF32.value,
+    'float32': _FLOAT32.value,
+  }
   rows = []
-  for name, images, rate, work in workloads():
+  for name, images, rate, work in workloads(cli.devices_from_flags()[0]):
     rates = Rates(operations[rate], _BANDWIDTH.value)
     seconds = work.seconds(rates)
     bound = 'bytes' if work.flops / rates.flops < seconds else 'operations'

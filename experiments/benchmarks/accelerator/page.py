@@ -1,6 +1,6 @@
 """accelerator.md, and the summary that ends the log."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from advjax.reporting.values import accuracy_interval
@@ -53,7 +53,7 @@ _STEP_COLUMNS: list[Column] = [
   ('of bf16 matmul', _number('share_of_matmul', '.1%')),
   ('of roofline', _number('share_of_roofline', '.1%')),
   ('peak MiB', _number('peak_mib', ',.0f')),
-  ('s to compile', _number('first_call_seconds', '.1f')),
+  ('s of the first call', _number('first_call_seconds', '.1f')),
 ]
 _ATTACK_COLUMNS: list[Column] = [
   ('', _text('name')),
@@ -85,6 +85,7 @@ _TORCH_COLUMNS: list[Column] = [
   ('advjax, ms', _number('milliseconds', '.2f')),
   ('', _text('torch')),
   ('ms', _number('torch_milliseconds', '.2f')),
+  ('its peak MiB', _number('peak_mib', ',.0f')),
   ('advjax is times as fast', _number('times_as_fast', '.2f')),
 ]
 _SWEEP_COLUMNS: list[Column] = [
@@ -175,7 +176,7 @@ def _tutorial(entry: Entry) -> str:
   for key in names:
     form = '.1f' if key.endswith('seconds') else '.1%'
     columns.append((key.replace('_', ' '), _number(key, form)))
-  return f'{entry["seconds"]:.1f} s in all.\n\n{_rows(columns, rows)}'
+  return f'{entry["seconds_to_report"]:.1f} s in all.\n\n{_rows(columns, rows)}'
 
 
 def _tests(entry: Entry) -> str:
@@ -183,7 +184,11 @@ def _tests(entry: Entry) -> str:
   lines = [
     f'{entry["tests"]} tests, {entry["skipped"]} skipped, {len(failed)} failed.'
   ]
-  return '\n'.join([*lines, *(f'- {name}' for name in failed)])
+  lines += [f'- {name}' for name in failed]
+  again = entry.get('deterministic')
+  if again:
+    lines += [f'\nWith deterministic sums (`tests/training`): {_tests(again)}']
+  return '\n'.join(lines)
 
 
 _BODIES: dict[str, Callable[[Entry], str]] = {
@@ -208,8 +213,10 @@ def _body(name: str, entry: Entry) -> str | None:
   """What a part has found, or None if that is too little to show."""
   try:
     return _BODIES[name](entry)
-  except KeyError:  # It was ended, or has failed, before it knew.
-    return None
+  except KeyError:
+    if entry['status'] == 'done':
+      raise
+    return None  # It was ended, or has failed, before it knew.
 
 
 def _status(entry: Entry) -> str:
@@ -271,19 +278,42 @@ def summary(report: Mapping[str, Any]) -> str:
   lines = [f'{_device(report)}, {report["date"]}']
   for name, entry in report['parts'].items():
     lines.append(f'{name}: {_status(entry)}')
-    for row in entry.get('rows', ()):
-      found = [str(row[k]) for k in ('name', 'seed', 'members') if k in row]
-      found += [f'batch {row["batch_size"]}'] if 'batch_size' in row else []
-      for key, form, unit in _SHOWN:
-        if row.get(key) is not None:
-          found.append(f'{row[key]:{form}}{unit}')
-      lines.append('  ' + ', '.join(found))
-    for attack, found in entry.get('attacks', {}).items():
-      lines.append(
-        f'  {attack}: robust {found["robust"]:.1%}, {found["seconds"]:.1f} s'
-      )
-    lines += [f'  FAILED {test}' for test in entry.get('failed', ())]
+    lines += [f'  {line}' for line in _found(entry)]
   return '\n'.join(lines)
+
+
+def _found(entry: Entry) -> Iterator[str]:
+  """Lines that say in short what a part has found."""
+  rates = entry.get('rates')
+  if rates:
+    yield (
+      f'{rates["bfloat16"] / 1e12:.0f} TFLOP/s in bfloat16, '
+      f'{rates["float32_default"] / 1e12:.0f} in float32 at the default '
+      f'precision, {rates["float32"] / 1e12:.0f} at the highest, '
+      f'{rates["bytes"] / 1e12:.2f} TB/s'
+    )
+  for row in entry.get('rows', ()):
+    found = [str(row[k]) for k in ('name', 'seed', 'members') if k in row]
+    found += [f'batch {row["batch_size"]}'] if 'batch_size' in row else []
+    found += [
+      f'{row[key]:{form}}{unit}'
+      for key, form, unit in _SHOWN
+      if row.get(key) is not None
+    ]
+    if 'differences' in row:
+      found += [f'{k} {v:.0e}' for k, v in row['differences'].items()]
+    if 'accuracy' in row:
+      found += [f'{k} {v:.1%}' for k, v in row['accuracy'].items()]
+    yield ', '.join(found)
+  for name, each in entry.get('attacks', {}).items():
+    yield f'{name}: robust {each["robust"]:.1%}, {each["seconds"]:.1f} s'
+  for name, each in entry.get('members', {}).items():
+    numbers = ', '.join(f'{k} {v:.3g}' for k, v in each.items())
+    yield f'{name}: {numbers}'
+  if 'seconds_to_report' in entry:
+    yield f'{entry["seconds_to_report"]:.1f} s to the report'
+  if 'failed' in entry:
+    yield from _tests(entry).splitlines()
 
 
 _SHOWN = (
@@ -292,6 +322,7 @@ _SHOWN = (
   ('pgd-50-10', '.1%', ' under PGD-50-10'),
   ('pgd-10', '.1%', ' under PGD-10'),
   ('step_milliseconds', '.2f', ' ms per step'),
+  ('seconds_per_member', '.3f', ' s per run and epoch'),
   ('images_per_second', ',.0f', ' images/s'),
   ('teraflops_per_second', '.1f', ' TFLOP/s'),
   ('share_of_matmul', '.1%', ' of bf16 matmul'),

@@ -12,6 +12,7 @@ import pathlib
 import pickle
 import platform
 import runpy
+import signal
 import statistics
 import subprocess
 import sys
@@ -45,6 +46,7 @@ from experiments.benchmarks.time_to_robust import timed
 from experiments.benchmarks.training import sides
 from experiments.benchmarks.training.work import least_work
 from experiments.benchmarks.turns import in_turns, spread
+from experiments.benchmarks.turns import timed as seconds_of
 
 ROOT = pathlib.Path(__file__).parents[3]
 EPSILON = 8 / 255
@@ -146,6 +148,7 @@ class Context(NamedTuple):
     folder: For what one part leaves to another.
     rates: Of the device, measured by the first part; None before.
     torch_python: An interpreter with PyTorch.
+    deadline: When the part is ended, of `time.monotonic`.
   """
 
   platform: str | None
@@ -155,6 +158,7 @@ class Context(NamedTuple):
   folder: pathlib.Path
   rates: Mapping[str, float] | None
   torch_python: pathlib.Path
+  deadline: float
 
   @property
   def device(self) -> jax.Device:
@@ -242,12 +246,7 @@ def _driver() -> str | None:
 def _best(function: Callable[..., Any], *arguments: Any) -> float:
   """Seconds of the fastest of some calls: a rate is what is possible."""
   jax.block_until_ready(function(*arguments))
-  seconds = []
-  for _ in range(3):
-    start = time.perf_counter()
-    jax.block_until_ready(function(*arguments))
-    seconds.append(time.perf_counter() - start)
-  return min(seconds)
+  return min(seconds_of(lambda: function(*arguments))[1] for _ in range(3))
 
 
 def _matmul_rate(
@@ -255,11 +254,10 @@ def _matmul_rate(
 ) -> float:
   """Operations in a second of products of random matrices: zeros are faster."""
 
-  def products(left: jax.Array, right: jax.Array) -> jax.Array:
-    def body(_: int, x: jax.Array) -> jax.Array:
-      return ((x @ right) * size**-0.5).astype(dtype)
-
-    return jax.lax.fori_loop(0, repeats, body, left)
+  def products(x: jax.Array, right: jax.Array) -> jax.Array:
+    for _ in range(repeats):  # A loop would copy what it carries.
+      x = ((x @ right) * size**-0.5).astype(dtype)
+    return x
 
   with jax.default_device(device), jax.default_matmul_precision(precision):
     matrices = jax.random.normal(jax.random.key(0), (2, size, size), dtype)
@@ -275,7 +273,8 @@ def _copy_rate(device: jax.Device, mib: int, repeats: int = 20) -> float:
 
   with jax.default_device(device):
     x = jax.random.normal(jax.random.key(0), (mib * 2**18,))
-    return repeats * 2 * x.nbytes / _best(jax.jit(copies), x)
+    # The argument is copied once before the loop.
+    return (repeats + 1) * 2 * x.nbytes / _best(jax.jit(copies), x)
 
 
 # --------------------------------------------------------------- the numerics
@@ -310,7 +309,7 @@ def numerics(context: Context) -> Results:
       update = None
       if dtype == np.float32:
         update = _update(create_training(config, digits, [device]), start)
-      return _numerics(training, params, images, labels, dtype, update)
+      return _numerics(training, params, images, labels, dtype, update, device)
 
   reference = compute(cpu, 'highest', np.float32)
   rows: list[dict[str, Any]] = [
@@ -348,6 +347,7 @@ def _numerics(
   labels: np.ndarray,
   dtype: Any,
   update: np.ndarray | None,
+  device: jax.Device,
 ) -> _Numerics:
   params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
   network = eval_logits_fn(training.model, params, {}, None)
@@ -363,6 +363,7 @@ def _numerics(
     return jax.grad(summed, has_aux=True)(images)
 
   gradients, (logits, losses) = gradient(x)
+  assert logits.devices() == {device}
   arrays = {'logits': logits, 'loss': losses, 'gradient': gradients}
   adversarial = {
     'fgsm': advjax.fgsm(network, x, y, _DIGITS_EPSILON),
@@ -525,14 +526,16 @@ def cifar10_autoattack(context: Context) -> Results:
 # ------------------------------------------------------------- training steps
 
 
-def _shares(context: Context, work: Work, seconds: float) -> dict[str, Any]:
-  """What a step reaches of the device's rates."""
+def _shares(
+  context: Context, work: Work, seconds: float, bound: str = 'bfloat16'
+) -> dict[str, Any]:
+  """What a step reaches of the device's rates, of which one bounds it."""
   assert context.rates is not None
   rate = work.flops / seconds
   return {
     'teraflops_per_second': rate / 1e12,
     'share_of_matmul': rate / context.rates['bfloat16'],
-    'share_of_roofline': context.roofline(work, 'bfloat16') / seconds,
+    'share_of_roofline': context.roofline(work, bound) / seconds,
   }
 
 
@@ -542,10 +545,12 @@ def _steps(
   config: config_dict.ConfigDict,
   dataset: data.Dataset,
   work: Work | None = None,
+  bound: str = 'bfloat16',
 ) -> dict[str, Any]:
-  """Times training steps, as `train` takes them."""
+  """Times training steps, as `train` takes them, at most those of an epoch."""
   training = create_training(config, dataset, [context.device])
-  take = sides.our_steps(training, context.sizes.steps)
+  num_steps = min(context.sizes.steps, training.plan.steps_per_epoch - 1)
+  take = sides.our_steps(training, num_steps)
   start = time.perf_counter()
   take()
   compiling = time.perf_counter() - start
@@ -560,14 +565,14 @@ def _steps(
     'images_per_second': config.batch_size / seconds,
     'first_call_seconds': compiling,
     'peak_mib': peak and peak / 2**20,
-    **_shares(context, work or step_work(training), seconds),
+    **_shares(context, work or step_work(training), seconds, bound),
   }
 
 
 def steps_nsl(context: Context) -> Results:
   """NSL's objective on NSL's network, float32, on random images."""
   rng = np.random.default_rng(0)
-  count = max(16384, 2 * max(context.sizes.nsl_batch_sizes))
+  count = (context.sizes.steps + 1) * max(context.sizes.nsl_batch_sizes)
   split = data.Split(
     rng.integers(0, 256, (count, 28, 28, 1), np.uint8),
     rng.integers(0, 10, count).astype(np.int32),
@@ -578,7 +583,8 @@ def steps_nsl(context: Context) -> Results:
     config = sides.our_config('nsl', batch_size)
     # XLA computes once what two passes share: counted in closed form.
     work = least_work('nsl', batch_size)
-    rows.append(_steps(context, 'NSL CNN', config, dataset, work))
+    row = _steps(context, 'NSL CNN', config, dataset, work, 'float32_default')
+    rows.append(row)
     yield {'rows': rows}
 
 
@@ -911,7 +917,7 @@ def tutorial(context: Context) -> Results:
   seconds = time.perf_counter() - start
   report = json.loads((workdir / 'report.json').read_text())
   yield {
-    'seconds': seconds,
+    'seconds_to_report': seconds,
     'members': {
       name: {
         'clean': member['clean_accuracy'],
@@ -927,18 +933,37 @@ def tutorial(context: Context) -> Results:
 
 
 def tests(context: Context) -> Results:
-  """The tests that are marked for accelerators."""
-  path = context.folder / 'tests.xml'
-  subprocess.run(
+  """The tests that are marked for accelerators; resuming with fixed sums too."""
+  found = _pytest(context, 'tests', context.sizes.tests, {})
+  yield found
+  # XLA ends a process that gives it a flag that it does not know.
+  flags = f'{os.environ.get("XLA_FLAGS", "")} --xla_gpu_deterministic_ops=true'
+  resumed = _pytest(
+    context, 'resumed', ('tests/training/test_loop.py',), {'XLA_FLAGS': flags}
+  )
+  yield {**found, 'deterministic': resumed}
+
+
+def _pytest(
+  context: Context, name: str, paths: Sequence[str], env: Mapping[str, str]
+) -> dict[str, Any]:
+  """Runs marked tests, as many as there is time for; counts and failures."""
+  path = context.folder / f'{name}.xml'
+  process = subprocess.Popen(
     [
       *(sys.executable, '-P', '-m', 'pytest', '-m', 'accelerator', '-q'),
       f'--platform={context.kind}',
-      *('-p', 'no:cacheprovider', f'--junitxml={path}'),
-      *context.sizes.tests,
+      *('-p', 'no:cacheprovider', f'--junitxml={path}', *paths),
     ],
     cwd=ROOT,
+    env={**os.environ, **env},
     stdout=sys.stderr,
   )
+  try:
+    process.wait(max(0.0, context.deadline - time.monotonic() - 10))
+  except subprocess.TimeoutExpired:
+    process.send_signal(signal.SIGINT)  # It writes down what it has.
+    process.wait()
   if not path.is_file():
     raise ValueError('pytest has left no results; its output says why')
   (suite,) = ElementTree.parse(path).getroot().iter('testsuite')
@@ -950,7 +975,7 @@ def tests(context: Context) -> Results:
   counts = {n: int(suite.get(n, 0)) for n in ('tests', 'skipped')}
   if not counts['tests']:
     raise ValueError('pytest has run no test; its output says why')
-  yield {**counts, 'failed': failed}
+  return {**counts, 'failed': failed}
 
 
 # --------------------------------------------------------------- the process
@@ -970,6 +995,7 @@ def context_of(settings: Mapping[str, Any], folder: pathlib.Path) -> Context:
     folder,
     settings['rates'],
     pathlib.Path(settings['torch_python']),
+    time.monotonic() + settings['seconds'],
   )
 
 
