@@ -933,7 +933,7 @@ def tutorial(context: Context) -> Results:
 
 
 def tests(context: Context) -> Results:
-  """The tests that are marked for accelerators; resuming with fixed sums too."""
+  """The tests that are marked for accelerators, once more with fixed sums."""
   found = _pytest(context, 'tests', context.sizes.tests, {})
   yield found
   # XLA ends a process that gives it a flag that it does not know.
