@@ -17,8 +17,8 @@ that would be a sixth pass beside the attack's two and the update's three.
 
 Networks: a forward pass of PreAct ResNet-18 takes 0.56 billion multiplications
 per image, and training with this attack five times as much. 15 epochs are
-3.6e15 floating-point operations (as XLA counts, without products with padding),
-which 61 TFLOP/s do in 60 s. `resnet9` takes 0.38 billion, in eight convolutions
+3.6e15 floating-point operations, without products with padding, which
+60 TFLOP/s do in 60 s. `resnet9` takes 0.38 billion, in eight convolutions
 instead of twenty: 2.5e15. It is no default: whether it gets to 45 % in these
 epochs is open.
 

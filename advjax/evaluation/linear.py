@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax.attacks import fgsm
-from advjax.evaluation.logits import predict
+from advjax.evaluation.logits import full_precision, predict
 from advjax.types import Array, LogitsFn
 
 
@@ -104,6 +104,7 @@ class Measured(NamedTuple):
   entry: dict[str, Any]
 
 
+@full_precision
 def measure(
   logits_fn: LogitsFn,
   images: np.ndarray,

@@ -16,11 +16,20 @@ RATES = {
 def machine(settings, folder):
   if settings['platform'] is None:
     raise ValueError('there is no accelerator')
-  yield {'device': 'a card', 'platform': 'gpu', 'num_devices': 1}
+  yield {
+    'device': 'a card',
+    'platform': 'gpu',
+    'num_devices': 1,
+    'memory_gib': 80.0,
+    'driver': '580.1',
+    'cpu_cores': 16,
+    'python': '3.12.3',
+    'versions': {'jax': '0.11.2', 'torch': None},
+  }
   yield {'rates': RATES}
 
 
-def step(settings, folder):
+def steps_nsl(settings, folder):
   assert settings['rates'] == RATES
   yield {'rows': [{'name': 'a network', 'step_milliseconds': 1.5}]}
 

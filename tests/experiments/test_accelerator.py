@@ -14,7 +14,8 @@ import pytest
 
 from advjax.training.signals import StopRequest
 from experiments.benchmarks.accelerator import __main__ as program
-from experiments.benchmarks.accelerator import page, parts
+from experiments.benchmarks.accelerator import expected, page, parts
+from experiments.benchmarks.training.work import least_work
 from tests.experiments import accelerator_parts
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -68,7 +69,7 @@ def test_parts_that_fail_or_do_not_fit_keep_nobody_from_going_on(
       'fails': part(20),
       'left_out': part(1e3),
       'hangs': part(2),
-      'step': part(20),
+      'steps_nsl': part(20),
     }
   )
   assert {name: entry['status'] for name, entry in found.items()} == {
@@ -77,10 +78,10 @@ def test_parts_that_fail_or_do_not_fit_keep_nobody_from_going_on(
     'fails': 'failed',
     'left_out': 'left out',
     'hangs': 'stopped',
-    'step': 'done',
+    'steps_nsl': 'done',
   }
   assert found['machine']['rates'] == accelerator_parts.RATES
-  assert found['step']['rows'] == [
+  assert found['steps_nsl']['rows'] == [
     {'name': 'a network', 'step_milliseconds': 1.5}
   ]
   # What was known before stays, and the reason is said.
@@ -93,7 +94,7 @@ def test_parts_that_fail_or_do_not_fit_keep_nobody_from_going_on(
 
 def test_no_accelerator_is_an_error(run):
   with pytest.raises(ValueError, match=r'machine: .*there is no accelerator'):
-    run({'machine': part(20), 'step': part()}, platform=None)
+    run({'machine': part(20), 'steps_nsl': part()}, platform=None)
 
 
 def test_estimates_follow_the_rates():
@@ -114,7 +115,7 @@ from tests.experiments import test_accelerator as here
 workdir, scratch = map(pathlib.Path, sys.argv[1:])
 with stop_on_signals() as stop:
   program.run_parts(
-    {'machine': here.part(20), 'step': here.part(20), 'hangs': here.part(99)},
+    {'machine': here.part(20), 'steps_nsl': here.part(20), 'hangs': here.part(99)},
     program.Run(workdir, scratch, here.SETTINGS, time.monotonic() + 200, stop),
     here.HEADER,
   )
@@ -136,7 +137,9 @@ def test_a_kill_leaves_what_is_done(tmp_path, signum):
   killed.send_signal(signum)
   killed.wait(timeout=20)
   found = read(tmp_path)
-  assert [found[name]['status'] for name in ('machine', 'step')] == ['done'] * 2
+  assert [found[name]['status'] for name in ('machine', 'steps_nsl')] == [
+    'done'
+  ] * 2
   if signum == signal.SIGKILL:
     assert found['hangs']['status'] == 'under way'
   else:
@@ -191,7 +194,10 @@ def merged(results):
   return found
 
 
-def test_numerics_of_a_cpu_are_its_own(context):
+def test_numerics_of_a_cpu_are_its_own(context, monkeypatch):
+  """The second CPU device, in the place of an accelerator."""
+  second = jax.devices()[1:]
+  monkeypatch.setattr(parts, 'select_devices', lambda *asked: second)
   found = merged(parts.numerics(context))
   reference, highest, default, float64 = found['rows']
   for row in (highest, default):
@@ -248,12 +254,35 @@ def test_images_of_another_shape_are_refused(context, tmp_path):
     context._replace(path=str(path)).dataset()
 
 
+def test_the_roofline_needs_no_accelerator(monkeypatch):
+  small = {'name': 'small_resnet', 'widths': (4,)}
+  sizes = parts.FULL._replace(
+    nsl_batch_sizes=(128,),
+    residual=small,
+    wide=small,
+    cifar_changes={'model': small},
+    pgd_steps=2,
+    pgd_batch_size=4,
+  )
+  monkeypatch.setattr(parts, 'FULL', sizes)
+  rows = list(expected.workloads(jax.devices()[0]))
+  rates = [rate for _, _, rate, _ in rows]
+  assert rates == [
+    *('bfloat16', 'tf32', 'bfloat16', 'bfloat16'),
+    'bfloat16',
+    'float32',
+  ]
+  assert rows[1][3] == least_work('nsl', 128)
+  halved, whole = rows[-2][3], rows[-1][3]
+  assert halved.flops == whole.flops and halved.bytes < whole.bytes
+
+
 @pytest.mark.slow
 def test_the_whole_benchmark_on_a_cpu(context, tmp_path):
   subprocess.run(
     [
       *(sys.executable, '-P', '-m', 'experiments.benchmarks.accelerator'),
-      *(f'--data={context.path}', f'--workdir={tmp_path}', '--minutes=20'),
+      *(f'--data={context.path}', f'--workdir={tmp_path}', '--minutes=10'),
       '--platform=cpu',
     ],
     env=os.environ | {'PYTHONPATH': str(ROOT)},

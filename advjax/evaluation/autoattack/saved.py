@@ -16,6 +16,7 @@ from advjax.attacks.scores import call
 from advjax.evaluation.autoattack.pool import Outcome
 from advjax.evaluation.autoattack.rounds import Shared
 from advjax.evaluation.autoattack.versions import Component
+from advjax.evaluation.logits import matmul_precision
 from advjax.files import replacing
 from advjax.losses import cross_entropy
 from advjax.types import Array, LogitsFn
@@ -104,6 +105,7 @@ def identity(
   return {
     'norm': norm,
     'version': version,
+    'matmul_precision': matmul_precision(),
     'epsilon': f'{float(shared.epsilon):.6g}',
     'bounds': digest(shared.lower, shared.upper),
     'key': digest(jax.random.key_data(shared.key)),

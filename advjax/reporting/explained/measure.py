@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from advjax.attacks.callables import Callee
+from advjax.evaluation.logits import full_precision
 from advjax.explain import Network, explain
 from advjax.types import Array
 
@@ -29,6 +30,7 @@ def _program(
   return jax.pmap(maps_of, in_axes=(0, 0, 0, None, None), devices=list(devices))
 
 
+@full_precision
 def compute_maps(
   network: Network,
   images: np.ndarray,
