@@ -86,40 +86,40 @@ _HALF = {'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.4'}
 # Operations, with 1e9 in a forward pass of an image through PreAct ResNet-18
 # and 1e10 through WRN-28-10: see docs/performance.md.
 PARTS = {
-  'machine': Part('The machine and its rates', 25, {}, 15),
-  'numerics': Part('Numerics against the CPU', 60, {}, 60),
+  'machine': Part('The machine and its rates', 25, {}, 10),
+  'numerics': Part('Numerics against the CPU', 60, {}, 30),
   'cifar10': Part(
     'CIFAR-10, linf 8/255: training and PGD-50-10',
     70,
     {'bfloat16': 3.6e15, 'float32': 1e15},
-    60,
+    20,
   ),
   'cifar10_autoattack': Part(
     'CIFAR-10, linf 8/255: AutoAttack',
     70,
     {'float32': 2.3e15},
-    90,
+    20,
   ),
-  'steps_nsl': Part('Training steps: NSL', 30, {'bfloat16': 1e13}, 30),
+  'steps_nsl': Part('Training steps: NSL', 30, {'bfloat16': 1e13}, 15),
   'steps_resnet18': Part(
-    'Training steps: PGD on a ResNet-18', 40, {'bfloat16': 6e14}, 40
+    'Training steps: PGD on a ResNet-18', 40, {'bfloat16': 6e14}, 15
   ),
   'steps_wide_resnet': Part(
-    'Training steps: PGD on a WRN-28-10', 60, {'bfloat16': 4e15}, 40
+    'Training steps: PGD on a WRN-28-10', 60, {'bfloat16': 4e15}, 15
   ),
-  'attacks': Part('PGD by precision', 60, {'float32': 2e14}, 60),
-  'torch': Part('Beside PyTorch', 70, {'bfloat16': 2e15}, 120, _HALF),
+  'attacks': Part('PGD by precision', 60, {'float32': 2e14}, 15),
+  'torch': Part('Beside PyTorch', 70, {'bfloat16': 2e15}, 100, _HALF),
   'torch_compiled': Part(
-    'Beside PyTorch with torch.compile', 150, {'bfloat16': 2e15}, 200, _HALF
+    'Beside PyTorch with torch.compile', 150, {'bfloat16': 2e15}, 120, _HALF
   ),
-  'sweeps': Part('Runs at once', 70, {'float32': 1e14}, 40),
-  'tutorial': Part("NSL's tutorial from start to report", 50, {}, 60),
-  'tests': Part('Tests that are marked for accelerators', 100, {}, 60),
+  'sweeps': Part('Runs at once', 70, {'float32': 1e14}, 15),
+  'tutorial': Part("NSL's tutorial from start to report", 50, {}, 40),
+  'tests': Part('Tests that are marked for accelerators', 100, {}, 20),
   'cifar10_seeds': Part(
     'CIFAR-10, linf 8/255: two more seeds, PGD-10',
     60,
     {'bfloat16': 7.2e15, 'float32': 4e13},
-    60,
+    15,
   ),
 }
 

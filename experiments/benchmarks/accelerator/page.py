@@ -11,6 +11,10 @@ Entry = Mapping[str, Any]
 Column = tuple[str, Callable[[Entry], str | None]]
 
 
+def _percent(value: float, digits: int = 1) -> str:
+  return f'{100 * value:.{digits}f} %'
+
+
 def _number(key: str, form: str) -> Callable[[Entry], str | None]:
   """Writes a number of a row, where it is known."""
 
@@ -32,7 +36,7 @@ def _accuracy(key: str) -> Callable[[Entry], str | None]:
     if row.get(key) is None:
       return None
     low, high = accuracy_interval(row[key], row['num_images'])
-    return f'{row[key]:.1%} [{low:.1%}, {high:.1%}]'.replace('%', ' %')
+    return f'{_percent(row[key])} [{_percent(low)}, {_percent(high)}]'
 
   return write
 
@@ -130,8 +134,8 @@ def _numerics(entry: Entry) -> str:
       [
         row['name'],
         *(f'{found[k]:.1e}' if k in found else None for k in kinds),
-        *(f'{signs[a]:.3%}' if a in signs else None for a in attacks),
-        *(f'{row["accuracy"][name]:.1%}' for name in ('clean', *attacks)),
+        *(_percent(signs[a], 3) if a in signs else None for a in attacks),
+        *(_percent(row['accuracy'][name]) for name in ('clean', *attacks)),
       ]
     )
   return (
