@@ -113,9 +113,10 @@ from advjax.training.signals import stop_on_signals
 from experiments.benchmarks.accelerator import __main__ as program
 from tests.experiments import test_accelerator as here
 workdir, scratch = map(pathlib.Path, sys.argv[1:])
+chosen = {'machine': 20, 'steps_nsl': 20, 'hangs': 99}
 with stop_on_signals() as stop:
   program.run_parts(
-    {'machine': here.part(20), 'steps_nsl': here.part(20), 'hangs': here.part(99)},
+    {name: here.part(seconds) for name, seconds in chosen.items()},
     program.Run(workdir, scratch, here.SETTINGS, time.monotonic() + 200, stop),
     here.HEADER,
   )
