@@ -607,24 +607,26 @@ def pgd_config(
   return config
 
 
+def _pgd_steps(
+  context: Context, model: Mapping[str, Any], num_steps: int, batch_size: int
+) -> Results:
+  config = pgd_config(model, 'bfloat16', num_steps, batch_size)
+  name = f'{model["name"]}, PGD-{num_steps}'
+  yield {'rows': [_steps(context, name, config, context.dataset())]}
+
+
 def steps_resnet18(context: Context) -> Results:
   """PGD training of PreAct ResNet-18 in bfloat16."""
-  sizes = context.sizes
-  config = pgd_config(
-    sizes.residual, 'bfloat16', sizes.attack_steps[0], sizes.residual_batch_size
+  sizes, num_steps = context.sizes, context.sizes.attack_steps[0]
+  return _pgd_steps(
+    context, sizes.residual, num_steps, sizes.residual_batch_size
   )
-  name = f'{sizes.residual["name"]}, PGD-{sizes.attack_steps[0]}'
-  yield {'rows': [_steps(context, name, config, context.dataset())]}
 
 
 def steps_wide_resnet(context: Context) -> Results:
   """PGD training of WRN-28-10 in bfloat16."""
-  sizes = context.sizes
-  config = pgd_config(
-    sizes.wide, 'bfloat16', sizes.attack_steps[1], sizes.wide_batch_size
-  )
-  name = f'{sizes.wide["name"]}, PGD-{sizes.attack_steps[1]}'
-  yield {'rows': [_steps(context, name, config, context.dataset())]}
+  sizes, num_steps = context.sizes, context.sizes.attack_steps[1]
+  return _pgd_steps(context, sizes.wide, num_steps, sizes.wide_batch_size)
 
 
 # -------------------------------------------------------------------- attacks
