@@ -112,9 +112,7 @@ def reproducible_bits():
 # Files about last bits: of pixels at the border of a ball, of sums that the
 # compiler may take in another order in another program.
 OPTIMIZED = (
-  'test_norms.py',
   'attacks/test_drawn.py',
-  'attacks/test_gradient.py',
   'attacks/test_inside.py',
 )
 

@@ -13,6 +13,7 @@ from experiments.benchmarks.attacks.measure import measure
 from experiments.benchmarks.peers import foolbox_jax, process
 
 
+@pytest.mark.slow
 def test_foolbox_reaches_the_same_loss(monkeypatch):
   variants = {'foolbox on JAX': {'jit': True}}
   monkeypatch.setitem(sides.PEERS, 'foolbox_jax', variants)

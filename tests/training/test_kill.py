@@ -28,6 +28,7 @@ def run_and_kill(tmp_path, moments):
       **os.environ,
       'PYTHONUNBUFFERED': '1',
       # What one run has compiled the next one finds.
+      'JAX_ENABLE_COMPILATION_CACHE': '1',
       'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache'),
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
       'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',

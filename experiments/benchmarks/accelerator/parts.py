@@ -63,8 +63,8 @@ class Sizes(NamedTuple):
 
   matmul: int
   copy_mib: int
+  check_model: dict[str, Any]
   check_images: int
-  check_epochs: int
   cifar_train: int | None
   cifar_changes: dict[str, Any]
   pgd_images: int
@@ -88,8 +88,8 @@ class Sizes(NamedTuple):
 FULL = Sizes(
   matmul=8192,
   copy_mib=1024,
+  check_model={'name': 'cnn'},
   check_images=256,
-  check_epochs=5,
   cifar_train=None,
   cifar_changes={},
   pgd_images=1000,
@@ -114,8 +114,8 @@ FULL = Sizes(
 TINY = Sizes(
   matmul=256,
   copy_mib=1,
+  check_model={'name': 'mlp', 'hidden_units': (16,)},
   check_images=16,
-  check_epochs=1,
   cifar_train=256,
   cifar_changes={'model': {'name': 'small_resnet', 'widths': (4,)}},
   pgd_images=16,
@@ -289,7 +289,7 @@ def numerics(context: Context) -> Results:
   digits = data.load({'name': 'digits'})
   cpu = jax.devices('cpu')[0]
   config = sides.our_config('standard', 32)
-  config.num_epochs = context.sizes.check_epochs
+  config.model = context.sizes.check_model
   training = create_training(config, digits, [context.device])
   params = timed.train_timed(training).params
   # On the host: training takes the arrays of a state for its own.
