@@ -20,7 +20,7 @@ def make_evaluate_metrics(
   devices: Sequence[jax.Device],
   *,
   batch_size: int,
-  matmul_precision: str | None = 'highest',
+  matmul_precision: str = 'highest',
 ) -> Callable[..., dict[str, float]]:
   """Builds a function that averages an objective's metrics over a split.
 
@@ -31,7 +31,7 @@ def make_evaluate_metrics(
     objective: Whose metrics are wanted.
     devices: The devices, those of other processes too.
     batch_size: Rows per device and call.
-    matmul_precision: As `eval_logits_fn` takes it.
+    matmul_precision: A name of `jax.default_matmul_precision`.
 
   Returns:
     `evaluate(params, model_state, split, hparams, key) -> metrics`, floats.

@@ -225,7 +225,7 @@ def eval_logits_fn(
     model_state: Its BatchNorm statistics.
     matmul_precision: Of float32 products on accelerators, in the network and
       in its gradients: a name of `jax.default_matmul_precision`; None leaves it
-      to JAX, which takes TF32 on GPUs and bfloat16 on TPUs.
+      to the caller's setting, by default TF32 on GPUs and bfloat16 on TPUs.
 
   Returns:
     A function from images `[B, H, W, C]` to logits `[B, K]`.
@@ -252,5 +252,7 @@ def _eval_logits(
   model_state: Any,
   images: Array,
 ) -> Array:
+  if matmul_precision is None:  # As a setting, it would undo the caller's.
+    return apply(params, model_state, images, train=False)[0]
   with jax.default_matmul_precision(matmul_precision):
     return apply(params, model_state, images, train=False)[0]

@@ -84,6 +84,10 @@ def test_trained_networks_take_that_of_their_config(precision):
     )(images)
 
   assert precisions(gradient, images) == {precision.upper()}
+  # None is what the caller has set.
+  network = eval_logits_fn(training.model, params, state, None)
+  with jax.default_matmul_precision('high'):
+    assert precisions(gradient, images) == {'HIGH'}
   # Training itself does as JAX does.
   assert (
     precisions(
