@@ -20,11 +20,11 @@ from ml_collections import config_dict, config_flags
 
 from advjax import compile_cache
 from advjax.config import choose
+from advjax.devices import select_devices
 from advjax.fractions import expand_fractions
 from advjax.processes.orphan import end_with_launcher
 from advjax.processes.peers import Peers, join
-from advjax.processes.place import Place, find_place, gpus_of
-from advjax.training.parallel import select_devices
+from advjax.processes.topology import Place, find_place, gpus_of
 from advjax.training.run import Diverged
 from advjax.training.signals import Interrupted
 

@@ -21,15 +21,15 @@ from absl import flags
 from flax import linen as nn
 
 from advjax import cli, data
-from advjax.attacks.callables import Callee
+from advjax.attacks.specs import Attack, parse_attack
+from advjax.callables import Callee
 from advjax.config import check_range, choose, default_config
-from advjax.evaluation.attack_specs import Attack, parse_attack
+from advjax.devices import parallelize, replicate
 from advjax.files import write_json
 from advjax.models import Model, create_model, from_linen
 from advjax.reporting.report import environment
 from advjax.training.objectives import create_objective
 from advjax.training.optimizers import create_optimizer, create_schedule
-from advjax.training.parallel import parallelize, replicate
 from advjax.training.setup import eval_logits_fn
 from advjax.training.state import create_state
 from advjax.training.step import (

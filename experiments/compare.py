@@ -11,6 +11,7 @@ from absl import flags
 from ml_collections import config_dict
 
 from advjax import cli, data
+from advjax.attacks.specs import AnyAttack
 from advjax.config import (
   check_range,
   member_config,
@@ -18,14 +19,13 @@ from advjax.config import (
   seed_configs,
 )
 from advjax.config_checks import check_config
-from advjax.evaluation.attack_specs import AnyAttack
 from advjax.evaluation.members import (
   Evaluation,
   evaluate_members,
   parse_attacks,
 )
 from advjax.models import summary
-from advjax.processes.talk import from_main, is_main
+from advjax.processes.collectives import from_main, is_main
 from advjax.reporting.collected import Parts
 from advjax.reporting.report import (
   environment,

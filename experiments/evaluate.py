@@ -20,15 +20,15 @@ from absl import flags
 from ml_collections import config_dict
 
 from advjax import cli, data
+from advjax.attacks.specs import replace_bounds
 from advjax.config import check_range
-from advjax.evaluation.attack_specs import replace_bounds
 from advjax.evaluation.members import (
   Evaluation,
   evaluate_members,
   parse_attacks,
 )
 from advjax.fractions import parse_number
-from advjax.processes.talk import from_main, is_main
+from advjax.processes.collectives import from_main, is_main
 from advjax.reporting.extras import measure_extras
 from advjax.reporting.report import (
   command_line,

@@ -18,8 +18,8 @@ from absl import flags
 from ml_collections import config_dict
 
 from advjax import cli, data
+from advjax.attacks.specs import replace_bounds
 from advjax.config import check_range
-from advjax.evaluation.attack_specs import replace_bounds
 from advjax.evaluation.members import parse_attacks
 from advjax.explain import Network, find_methods, network_of
 from advjax.fractions import parse_number

@@ -22,7 +22,7 @@ from advjax import cli, data
 from advjax.config import member_config, seed_configs
 from advjax.evaluation.linear import Measured, measure
 from advjax.files import write_json
-from advjax.processes.talk import from_main, is_main
+from advjax.processes.collectives import from_main, is_main
 from advjax.reporting import gallery
 from advjax.reporting.linear import (
   LinearMember,

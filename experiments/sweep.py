@@ -16,11 +16,11 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 from advjax import cli, data
-from advjax.evaluation.attack_specs import AnyAttack
+from advjax.attacks.specs import AnyAttack
 from advjax.evaluation.logits import NotFinite
 from advjax.evaluation.members import evaluate_members, parse_attacks
 from advjax.files import write_json
-from advjax.processes.place import which_process
+from advjax.processes.topology import which_process
 from advjax.reporting.report import environment
 from advjax.reporting.sweep.content import sweep_content
 from advjax.reporting.sweep.member import diverged_result, member_result

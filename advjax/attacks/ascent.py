@@ -7,10 +7,10 @@ import jax.numpy as jnp
 
 from advjax.attacks import inputs as inputs_lib
 from advjax.attacks import scores
-from advjax.attacks.callables import compile_per_callable
 from advjax.attacks.inputs import Inputs
 from advjax.attacks.scores import Evaluate
 from advjax.attacks.space import Leaves, Space, make_space
+from advjax.callables import compile_per_callable
 from advjax.norms import Norm, expand
 from advjax.types import Array, LogitsFn, LossFn
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from advjax import norms
 from advjax.attacks import checks, closest
 from advjax.attacks import inputs as inputs_lib
-from advjax.attacks.callables import compile_per_callable
 from advjax.attacks.closest import Closest
 from advjax.attacks.inputs import Inputs
 from advjax.attacks.search import Problem, problem_of, space_of
+from advjax.callables import compile_per_callable
 from advjax.norms import expand
 from advjax.types import Array, ArrayLike, Bounds, Labels, LogitsFn
 

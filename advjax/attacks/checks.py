@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.attacks.callables import output_shape
+from advjax.callables import output_shape
 from advjax.types import Images, Labels, LogitsFn
 
 

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from advjax import norms
 from advjax.attacks import checks, closest
-from advjax.attacks.callables import compile_per_callable
 from advjax.attacks.inputs import Inputs
 from advjax.attacks.search import (
   Found,
@@ -19,6 +18,7 @@ from advjax.attacks.search import (
   select,
   space_of,
 )
+from advjax.callables import compile_per_callable
 from advjax.norms import Norm, expand
 from advjax.types import Array, Bounds, Labels, LogitsFn
 

@@ -15,7 +15,7 @@ from advjax import norms
 from advjax.attacks import checks
 from advjax.attacks import inputs as inputs_lib
 from advjax.attacks.ascent import ascend
-from advjax.attacks.callables import Callee
+from advjax.callables import Callee
 from advjax.losses import cross_entropy
 from advjax.norms import Norm
 from advjax.types import (

@@ -10,9 +10,9 @@ import numpy as np
 from advjax import losses
 from advjax.attacks import checks, closest
 from advjax.attacks import inputs as inputs_lib
-from advjax.attacks.callables import Callee, compile_per_callable
 from advjax.attacks.inputs import Inputs
 from advjax.attacks.search import select
+from advjax.callables import Callee, compile_per_callable
 from advjax.types import Array, ArrayLike, Images, Labels, LogitsFn
 
 # (logits_fn, images, labels, epsilon [B], keys [B]) -> images

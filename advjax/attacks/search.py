@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from advjax.attacks import inputs as inputs_lib
-from advjax.attacks.callables import compile_per_callable
 from advjax.attacks.inputs import Inputs
 from advjax.attacks.space import Space
+from advjax.callables import compile_per_callable
 from advjax.norms import Norm, expand
 from advjax.types import Array, LogitsFn
 

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax import norms
-from advjax.attacks.callables import Callee
-from advjax.evaluation.attack_specs import FullAttack, MinimalAttack
+from advjax.attacks.specs import FullAttack, MinimalAttack
+from advjax.callables import Callee
 from advjax.evaluation.autoattack import autoattack, summarise
 from advjax.evaluation.batches import batches, check_images, check_labels
 from advjax.evaluation.logits import Devices, full_precision, own_devices
 from advjax.evaluation.top_k import in_top_k, predict_in_top_k
-from advjax.processes.talk import gather, own_ranks
+from advjax.processes.collectives import gather, own_ranks
 from advjax.types import Array, LogitsFn
 
 # attack(logits_fn, images, labels, epsilon, keys) -> images, pure, or what
@@ -171,7 +171,7 @@ def attack_and_predict(
 
   Example:
     >>> import numpy as np
-    >>> from advjax.evaluation.attack_specs import parse_attack
+    >>> from advjax.attacks.specs import parse_attack
     >>> network = lambda x: 10 * x
     >>> result = attack_and_predict(
     ...   network,

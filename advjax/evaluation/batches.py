@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.attacks.callables import output_shape
+from advjax.callables import output_shape
 from advjax.types import LogitsFn
 
 

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.attacks.callables import Callee
 from advjax.attacks.scores import call, fold
+from advjax.callables import Callee
 from advjax.evaluation.batches import batches, check_images
-from advjax.processes.talk import gather, own_ranks
+from advjax.processes.collectives import gather, own_ranks
 from advjax.types import Array, LogitsFn
 
 Devices = Sequence[jax.Device]

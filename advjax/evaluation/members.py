@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from advjax.evaluation.attack_specs import (
+from advjax.attacks.specs import (
   AnyAttack,
   FullAttack,
   MinimalAttack,

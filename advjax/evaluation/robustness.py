@@ -66,7 +66,7 @@ def robust_accuracy(
   Example:
     >>> import jax
     >>> import numpy as np
-    >>> from advjax.evaluation.attack_specs import parse_attack
+    >>> from advjax.attacks.specs import parse_attack
     >>> table = robust_accuracy(
     ...   lambda x: 10 * x,
     ...   np.eye(3, dtype=np.float32),

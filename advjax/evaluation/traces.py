@@ -17,15 +17,15 @@ from advjax import norms
 from advjax.attacks import inputs as inputs_lib
 from advjax.attacks import scores
 from advjax.attacks.apgd import make_apgd
-from advjax.attacks.callables import Callee
 from advjax.attacks.inputs import Inputs
 from advjax.attacks.search import problem_of
 from advjax.attacks.space import make_space
-from advjax.evaluation.attack_specs import Attack
+from advjax.attacks.specs import Attack
+from advjax.callables import Callee
 from advjax.evaluation.batches import batches, check_images, check_labels
 from advjax.evaluation.logits import Devices, full_precision, own_devices
 from advjax.losses import cross_entropy
-from advjax.processes.talk import gather, own_ranks
+from advjax.processes.collectives import gather, own_ranks
 from advjax.types import Array, LogitsFn
 
 TRACED = ('fgsm', 'bim', 'mifgsm', 'pgd', 'apgd')
@@ -90,7 +90,7 @@ def trace(
     ValueError: if attack, images, labels or epsilon are not as described.
 
   Example:
-    >>> from advjax.evaluation.attack_specs import parse_attack
+    >>> from advjax.attacks.specs import parse_attack
     >>> found = trace(
     ...   lambda x: 10 * x,
     ...   parse_attack('bim-2', step_size=0.25),

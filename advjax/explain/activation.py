@@ -8,7 +8,7 @@ import numpy as np
 
 from advjax.attacks import checks
 from advjax.attacks import inputs as attack_inputs
-from advjax.attacks.callables import compile_per_callable
+from advjax.callables import compile_per_callable
 from advjax.explain import inputs
 from advjax.types import Array, ArrayLike, LogitsFn
 

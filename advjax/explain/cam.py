@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from advjax.attacks import checks
-from advjax.attacks.callables import (
+from advjax.callables import (
   Callee,
   compile_per_callable,
   output_shape,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
-from advjax.attacks.callables import compile_per_callable
+from advjax.callables import compile_per_callable
 from advjax.explain import inputs
 from advjax.types import Array, LogitsFn
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax.attacks import checks
-from advjax.attacks.callables import output_shape
+from advjax.callables import output_shape
 from advjax.types import Array, LogitsFn
 
 

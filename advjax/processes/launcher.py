@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 
-from advjax.processes.place import (
+from advjax.processes.topology import (
   COORDINATOR,
   JOINED,
   LAUNCHER,

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 
-from advjax.processes.place import LAUNCHER
+from advjax.processes.topology import LAUNCHER
 
 logger = logging.getLogger('advjax')
 

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import jax
 
-from advjax.processes.place import (
+from advjax.processes.topology import (
   COORDINATOR,
   EXIT_LOST,
   JOINED,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from advjax.evaluation.attack_specs import Attack
+from advjax.attacks.specs import Attack
 from advjax.evaluation.logits import Devices, predict
 from advjax.evaluation.members import Evaluation
 from advjax.evaluation.rounding import round_to_8_bits

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from advjax.evaluation.members import Evaluation, TopK
-from advjax.processes.place import find_place
+from advjax.processes.topology import find_place
 from advjax.reporting.values import accuracy_interval
 
 _PACKAGES = ('advjax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from advjax.devices import AXIS
 from advjax.types import Array
 
-AXIS = 'devices'
 # Places on the axis that collectives stay within; None: all of them.
 Teams = tuple[tuple[int, ...], ...] | None
 # (params, batch, keys) -> (loss, (model_state, metrics))

@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 
-from advjax.processes.talk import from_main
+from advjax.processes.collectives import from_main
 
 if sys.platform != 'win32':
   import fcntl

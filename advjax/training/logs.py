@@ -12,7 +12,7 @@ from typing import Any
 
 import tqdm
 
-from advjax.processes.talk import is_main
+from advjax.processes.collectives import is_main
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from advjax.processes.talk import agree
+from advjax.processes.collectives import agree
 from advjax.training.lock import lock_folders
 from advjax.training.logs import MetricsLog, NoLog, Progress, open_log
 from advjax.training.placement import device_inputs, place

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from advjax.data import Split, to_float
-from advjax.processes.talk import own_ranks
-from advjax.training.gradients import AXIS
+from advjax.devices import AXIS
+from advjax.processes.collectives import own_ranks
 from advjax.training.objectives import Objective
 from advjax.training.step import reduce_metrics
 from advjax.types import Array

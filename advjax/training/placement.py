@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.processes.talk import gather, own_ranks
-from advjax.training.parallel import replicate, split
+from advjax.devices import replicate, split
+from advjax.processes.collectives import gather, own_ranks
 from advjax.training.setup import Training
 from advjax.training.step import RunInputs
 from advjax.types import Array

@@ -15,15 +15,15 @@ from ml_collections import config_dict
 
 from advjax.augmentation import create_augmentation
 from advjax.config import default_config
+from advjax.devices import AXIS, parallelize
 from advjax.models import Model, create_model
 from advjax.training.at_once import make_train_runs
 from advjax.training.decay import create_decay
-from advjax.training.gradients import AXIS, Teams
+from advjax.training.gradients import Teams
 from advjax.training.metrics import make_evaluate_metrics
 from advjax.training.monitor import robust_accuracy_objective
 from advjax.training.objectives import Objective, create_objective
 from advjax.training.optimizers import create_optimizer, create_schedule
-from advjax.training.parallel import parallelize
 from advjax.training.step import (
   StepPlan,
   make_train_step,

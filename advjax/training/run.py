@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from advjax.processes.talk import from_main, is_main
+from advjax.processes.collectives import from_main, is_main
 from advjax.training.checkpoint import (
   has_checkpoint,
   restore_checkpoint,

@@ -13,7 +13,7 @@ from ml_collections import config_dict
 from advjax.config_checks import check_config
 from advjax.data import Dataset, Split, holdout
 from advjax.models import Model
-from advjax.processes.talk import from_main
+from advjax.processes.collectives import from_main
 from advjax.training import checkpoint
 from advjax.training.decay import create_decay
 from advjax.training.objectives import Objective, read_hparams

@@ -12,7 +12,7 @@ from ml_collections import config_dict
 
 from advjax.data import Dataset
 from advjax.memory import free_memory
-from advjax.processes.place import find_place
+from advjax.processes.topology import find_place
 from advjax.training.loop import train_at_once
 from advjax.training.program import common_fields
 from advjax.training.run import Diverged, TrainResult

@@ -13,7 +13,7 @@ from advjax import data
 from advjax.config import saved_config
 from advjax.models import Model
 from advjax.models.adapters import PyTree
-from advjax.processes.talk import from_main
+from advjax.processes.collectives import from_main
 from advjax.training.checkpoint import checkpoint_directory, load_params
 from advjax.training.setup import create_training, eval_logits_fn
 from advjax.training.state import evaluation_params, num_params

@@ -23,7 +23,7 @@ from absl import flags
 
 from advjax import cli, data
 from advjax.config import check_range, choose
-from advjax.training.parallel import select_devices
+from advjax.devices import select_devices
 from advjax.training.placement import device_inputs, place
 from experiments.benchmarks import floor
 from experiments.benchmarks.tables import markdown

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import advjax
-from advjax.attacks.callables import Callee, output_shape
+from advjax.callables import Callee, output_shape
 from tests import compiles
 from tests.attacks import cases
 

@@ -7,7 +7,7 @@ import pytest
 
 import advjax
 from advjax.attacks import minimal_epsilon
-from advjax.evaluation.attack_specs import parse_attack
+from advjax.attacks.specs import parse_attack
 from tests import compiles
 from tests.attacks import closest
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from advjax.evaluation.attack_specs import parse_attack
+from advjax.attacks.specs import parse_attack
 from tests.training import networks
 
 NUM_IMAGES = 100

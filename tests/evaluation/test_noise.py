@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax.evaluation.attack_specs import parse_attack
+from advjax.attacks.specs import parse_attack
 from advjax.evaluation.attacked import attack_and_predict
 from advjax.evaluation.noise import NOISES, Noise, noises
 

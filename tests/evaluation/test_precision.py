@@ -12,7 +12,7 @@ import pytest
 
 import advjax
 from advjax import data
-from advjax.evaluation.attack_specs import parse_attack
+from advjax.attacks.specs import parse_attack
 from advjax.evaluation.traces import trace
 from advjax.losses import cross_entropy
 from advjax.training.setup import eval_logits_fn

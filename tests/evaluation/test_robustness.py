@@ -9,8 +9,8 @@ import pytest
 from jax.tree_util import Partial
 
 import advjax
+from advjax.attacks.specs import parse_attack
 from advjax.evaluation import robust_accuracy
-from advjax.evaluation.attack_specs import parse_attack
 from advjax.evaluation.attacked import attack_and_predict
 from advjax.evaluation.logits import predict
 from tests import compiles

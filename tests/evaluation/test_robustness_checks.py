@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from advjax.attacks.specs import parse_attack
 from advjax.evaluation import robust_accuracy
-from advjax.evaluation.attack_specs import parse_attack
 from advjax.evaluation.attacked import attack_and_predict
 from advjax.evaluation.logits import predict
 from tests.evaluation.noisy_images import (

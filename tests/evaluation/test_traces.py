@@ -10,9 +10,9 @@ from jax.tree_util import Partial
 
 import advjax
 from advjax import norms
-from advjax.attacks.callables import Callee
+from advjax.attacks.specs import Attack, parse_attack
+from advjax.callables import Callee
 from advjax.evaluation import traces
-from advjax.evaluation.attack_specs import Attack, parse_attack
 from advjax.evaluation.traces import trace
 from tests import reference
 from tests.training import networks

@@ -11,10 +11,10 @@ import pytest
 
 from advjax.config import default_config
 from advjax.data import to_float
+from advjax.devices import AXIS
 from advjax.models import create_model
 from advjax.training.objectives import pgd_at
 from advjax.training.optimizers import create_optimizer
-from advjax.training.parallel import AXIS
 from advjax.training.state import TrainState
 from advjax.training.step import make_train_step
 from experiments.benchmarks.peers import process

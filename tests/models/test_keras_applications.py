@@ -11,11 +11,11 @@ import pytest
 from numpy.testing import assert_allclose
 
 import advjax
+from advjax.devices import AXIS
 from advjax.models import create_model
 from advjax.models.keras import applications
 from advjax.models.keras.adapter import adapt
 from advjax.models.keras.backend import import_keras
-from advjax.training.gradients import AXIS
 from advjax.training.objectives import fgsm_at
 from advjax.training.state import TrainState
 from advjax.training.step import make_train_step

@@ -9,9 +9,9 @@ import optax
 import pytest
 
 import advjax
+from advjax.devices import AXIS
 from advjax.models import create_model
 from advjax.models.resnet import RESIDUAL_NETWORKS
-from advjax.training.gradients import AXIS
 from advjax.training.objectives import adversarial_regularization
 from advjax.training.state import TrainState
 from advjax.training.step import make_train_step

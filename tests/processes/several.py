@@ -24,7 +24,7 @@ import orbax.checkpoint  # noqa: F401  What a run imports when it needs it.
 
 from advjax import cli, data
 from advjax.files import write_json
-from advjax.processes.talk import from_main
+from advjax.processes.collectives import from_main
 from advjax.training import loop
 from advjax.training.setup import create_training
 from advjax.training.workdir import prepare_workdir

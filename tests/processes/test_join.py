@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from advjax.processes.peers import join
-from advjax.processes.place import Place
+from advjax.processes.topology import Place
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = """

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from advjax.processes.place import find_place
+from advjax.processes.topology import find_place
 from advjax.processes.tpu import find_worker, has_tpu
 
 GKE = {'TPU_WORKER_ID': '2', 'TPU_WORKER_HOSTNAMES': 'a,b,c,d'}

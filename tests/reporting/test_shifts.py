@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from advjax.evaluation.attack_specs import parse_attack
+from advjax.attacks.specs import parse_attack
 from advjax.evaluation.corruptions import KINDS, corrupt
 from advjax.evaluation.members import Evaluation, TopK
 from advjax.evaluation.pasted import paste_objects

@@ -11,9 +11,8 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from advjax.config import default_config
+from advjax.devices import AXIS, replicate
 from advjax.training import placement, setup
-from advjax.training.gradients import AXIS
-from advjax.training.parallel import replicate
 from tests.training import runs
 
 NUM_STEPS = 4

@@ -7,10 +7,10 @@ import numpy as np
 import optax
 import pytest
 
+from advjax.devices import parallelize
 from advjax.training.at_once import make_train_runs
 from advjax.training.loop import train, train_at_once
 from advjax.training.optimizers import create_optimizer
-from advjax.training.parallel import parallelize
 from advjax.training.placement import Placement, device_inputs, place
 from advjax.training.run import Diverged
 from advjax.training.step import make_train_step, make_train_steps

@@ -9,10 +9,10 @@ import pytest
 
 from advjax import data
 from advjax.augmentation import create_augmentation
+from advjax.devices import replicate
 from advjax.training import gradients, placement, setup, step
 from advjax.training.objectives import OBJECTIVES, create_objective
 from advjax.training.objectives.common import accuracy
-from advjax.training.parallel import replicate
 from tests.training import networks, runs
 
 ROWS = np.delete(np.arange(23, dtype=np.int32), [2, 3, 19])

@@ -11,8 +11,8 @@ import pytest
 from flax import linen as nn
 
 from advjax.config import default_config
+from advjax.devices import AXIS
 from advjax.models import from_linen
-from advjax.training.gradients import AXIS
 from advjax.training.objectives import standard
 from advjax.training.optimizers import create_optimizer
 from advjax.training.state import TrainState

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from advjax.attacks.callables import Callee
 from advjax.attacks.search import Search
+from advjax.callables import Callee
 from advjax.evaluation.autoattack.rounds import (
   Program,
   Rows,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 
-from advjax.attacks.callables import Callee
+from advjax.callables import Callee
 from advjax.evaluation.autoattack import saved, versions
 from advjax.evaluation.autoattack.arguments import check_arguments
 from advjax.evaluation.autoattack.pool import Items, Outcome, run_items
@@ -24,7 +24,7 @@ from advjax.evaluation.logits import (
   full_precision,
   own_devices,
 )
-from advjax.processes.talk import (
+from advjax.processes.collectives import (
   from_main,
   is_main,
   merge_rows,

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from advjax.attacks.callables import Callee
+from advjax.callables import Callee
 from advjax.evaluation.logits import full_precision
 from advjax.explain import Network, explain
 from advjax.types import Array

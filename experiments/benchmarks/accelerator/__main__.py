@@ -37,7 +37,7 @@ from absl import flags
 from advjax import cli
 from advjax.config import check_range, choose
 from advjax.files import replacing, write_json
-from advjax.processes.place import LAUNCHER
+from advjax.processes.topology import LAUNCHER
 from advjax.reporting.report import command_line
 from advjax.training.signals import StopRequest, stop_on_signals
 from experiments.benchmarks.accelerator import page

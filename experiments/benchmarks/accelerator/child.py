@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from advjax.processes.orphan import end_with_launcher
-from advjax.processes.place import LAUNCHER
+from advjax.processes.topology import LAUNCHER
 
 
 def run(

@@ -19,7 +19,7 @@ from ml_collections import config_dict
 
 import advjax
 from advjax import cli, data
-from advjax.attacks.callables import Callee
+from advjax.callables import Callee
 from advjax.models import create_model
 from advjax.training.setup import create_training, eval_logits_fn
 from experiments.benchmarks.accelerator import parts

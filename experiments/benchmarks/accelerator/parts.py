@@ -29,12 +29,12 @@ from ml_collections import config_dict
 
 import advjax
 from advjax import compile_cache, data
-from advjax.attacks.callables import Callee
+from advjax.callables import Callee
 from advjax.config import default_config
+from advjax.devices import select_devices
 from advjax.evaluation.members import parse_attacks
 from advjax.losses import cross_entropy
 from advjax.models import create_model
-from advjax.training.parallel import select_devices
 from advjax.training.placement import device_inputs, place
 from advjax.training.setup import Training, create_training, eval_logits_fn
 from experiments.benchmarks.accelerator import child

@@ -17,8 +17,8 @@ import numpy as np
 from ml_collections import config_dict
 
 from advjax import data
+from advjax.attacks.specs import parse_attack
 from advjax.config import member_config
-from advjax.evaluation.attack_specs import parse_attack
 from advjax.evaluation.attacked import attack_and_predict
 from advjax.evaluation.logits import predict
 from advjax.training.loop import train

@@ -8,7 +8,7 @@ import numpy as np
 
 import advjax
 from advjax import data
-from advjax.evaluation.attack_specs import parse_attack
+from advjax.attacks.specs import parse_attack
 from advjax.training.placement import device_inputs, place
 from advjax.training.setup import create_training, eval_logits_fn
 from advjax.training.sweep import choose_teams

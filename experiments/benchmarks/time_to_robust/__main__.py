@@ -30,8 +30,8 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 from advjax import cli, data
+from advjax.attacks.specs import AnyAttack
 from advjax.config import check_range, seed_configs
-from advjax.evaluation.attack_specs import AnyAttack
 from advjax.evaluation.attacked import attack_and_predict
 from advjax.evaluation.logits import predict
 from advjax.evaluation.members import parse_attacks

@@ -11,10 +11,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from advjax.config import choose
-from advjax.processes.place import find_place
-from advjax.processes.talk import own_ranks
-from advjax.training.gradients import AXIS
+from advjax.processes.collectives import own_ranks
+from advjax.processes.topology import find_place
 
+# The pmapped axis.
+AXIS = 'devices'
 PLATFORMS = ('cpu', 'gpu', 'tpu')
 _MAX_DEFAULT_CPU_DEVICES = 8
 

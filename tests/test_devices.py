@@ -9,10 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from advjax.training.gradients import AXIS
-from advjax.training.parallel import parallelize, replicate, select_devices
+from advjax.devices import AXIS, parallelize, replicate, select_devices
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture(scope='module')

@@ -2,7 +2,7 @@
 
 import pytest
 
-from advjax.processes.place import Place, find_place, gpus_of, which_process
+from advjax.processes.topology import Place, find_place, gpus_of, which_process
 
 OPEN_MPI = {
   'OMPI_COMM_WORLD_RANK': '5',

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import advjax
-from advjax.evaluation.attack_specs import (
+from advjax.attacks.specs import (
   FullAttack,
   MinimalAttack,
   parse_attack,
