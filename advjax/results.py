@@ -1,0 +1,606 @@
+"""What training and evaluation measure, as report.json and sweep.json hold it.
+
+Training, evaluation and explanation fill these classes, reporting shows them.
+Fractions are in [0, 1]; intervals are 95 % intervals.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+import statistics
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+Interval = tuple[float, float]
+
+
+def accuracy_interval(accuracy: float, num_images: int) -> Interval:
+  """Returns the 95 % Wilson score interval of an accuracy.
+
+  Unlike accuracy +- 1.96 standard errors it stays within [0, 1] and has a width
+  at 0 and 1. (Edwin B. Wilson, 1927, Journal of the American Statistical
+  Association 22.)
+
+  Args:
+    accuracy: The fraction of images classified correctly, in [0, 1]. Several
+      seeds over the same images count as one: give their mean.
+    num_images: The number of images, at least 1.
+
+  Returns:
+    The lower and the upper end.
+
+  Raises:
+    ValueError: If accuracy is outside [0, 1] or num_images below 1.
+
+  Example:
+    >>> low, high = accuracy_interval(0.9, 100)
+    >>> f'{low:.3f} {high:.3f}'
+    '0.826 0.945'
+  """
+  if num_images < 1:
+    raise ValueError(f'num_images = {num_images}; allowed: an integer >= 1')
+  if not 0 <= accuracy <= 1:
+    raise ValueError(f'accuracy = {accuracy}; allowed: a number in [0, 1]')
+  from scipy import stats  # Slow to import: not at the top.
+
+  result = stats.binomtest(round(accuracy * num_images), num_images)
+  interval = result.proportion_ci(0.95, method='wilson')
+  return float(interval.low), float(interval.high)
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """A number with its uncertainty; in JSON `name`, `name_ci`, `name_std`.
+
+  Attributes:
+    value: The number; over several seeds their mean.
+    ci: Its 95 % interval over the images, None where there is none.
+    std: Sample standard deviation over seeds, None for a single one.
+  """
+
+  value: float
+  ci: Interval | None = None
+  std: float | None = None
+
+  @classmethod
+  def of_correct(cls, correct: Sequence[np.ndarray]) -> Self:
+    """Returns the accuracy of one model, or the mean over its seeds.
+
+    Args:
+      correct: For each seed which images are classified correctly, bool `[N]`.
+
+    Example:
+      >>> Estimate.of_correct([np.array([True, False])]).value
+      0.5
+    """
+    values = [float(each.mean()) for each in correct]
+    mean = statistics.fmean(values)
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return cls(mean, accuracy_interval(mean, len(correct[0])), std)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+  """Base of all results: to and from JSON by the declared types.
+
+  An `Estimate` becomes up to three keys, also in a dict over models. A field
+  marked `inline` becomes its own fields. Fields that hold their default of
+  None are left out.
+  """
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns the result as JSON: dicts, lists, strings and numbers."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if value is None and field.default is None:
+        continue
+      if isinstance(value, Estimate):
+        found |= _estimate_to_json(field.name, value)
+      elif _is_estimates(value):
+        parts = [_estimate_to_json(field.name, each) for each in value.values()]
+        for key in dict.fromkeys(key for part in parts for key in part):
+          found[key] = {
+            name: part[key]
+            for name, part in zip(value, parts, strict=True)
+            if key in part
+          }
+      elif field.metadata.get('inline'):
+        found |= value.to_json()
+      else:
+        found[field.name] = _to_json(value)
+    return found
+
+  @classmethod
+  def from_json(cls, data: Mapping[str, Any]) -> Self:
+    """Reads a result back.
+
+    Args:
+      data: What `to_json` returned. Keys that no field has are ignored.
+
+    Returns:
+      The result.
+
+    Raises:
+      ValueError: If a field without a default is absent, naming it.
+
+    Example:
+      >>> finding = Finding(check='c', member='m', passed=True, detail='d')
+      >>> Finding.from_json(finding.to_json()) == finding
+      True
+    """
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for field in dataclasses.fields(cls):
+      kind, name = _without_none(hints[field.name]), field.name
+      if field.metadata.get('inline'):
+        required = [
+          f.name
+          for f in dataclasses.fields(kind)
+          if f.default is dataclasses.MISSING
+        ]
+        if all(key in data for key in required):
+          values[name] = kind.from_json(data)
+      elif name in data:
+        if kind is Estimate:
+          values[name] = _estimate_from_json(name, data)
+        elif kind == dict[str, Estimate]:
+          values[name] = {
+            model: _estimate_from_json(
+              name,
+              {
+                key: data[key][model]
+                for key in (name, f'{name}_ci', f'{name}_std')
+                if model in data.get(key, ())
+              },
+            )
+            for model in data[name]
+          }
+        else:
+          values[name] = _from_json(kind, data[name])
+      elif field.default is dataclasses.MISSING:
+        raise ValueError(f'{cls.__name__} has no {name!r}: {sorted(data)}')
+    return cls(**values)
+
+  @classmethod
+  def read(cls, path: pathlib.Path) -> Self:
+    """Reads a result from a JSON file."""
+    return cls.from_json(json.loads(path.read_text()))
+
+
+def _is_estimates(value: Any) -> bool:
+  return isinstance(value, dict) and any(
+    isinstance(each, Estimate) for each in value.values()
+  )
+
+
+def _estimate_to_json(name: str, estimate: Estimate) -> dict[str, Any]:
+  found: dict[str, Any] = {name: estimate.value}
+  if estimate.ci is not None:
+    found[f'{name}_ci'] = list(estimate.ci)
+  if estimate.std is not None:
+    found[f'{name}_std'] = estimate.std
+  return found
+
+
+def _estimate_from_json(name: str, data: Mapping[str, Any]) -> Estimate:
+  ci = data.get(f'{name}_ci')
+  return Estimate(data[name], ci and tuple(ci), data.get(f'{name}_std'))
+
+
+def _to_json(value: Any) -> Any:
+  """JSON has no infinity and no NaN: null."""
+  if isinstance(value, Result):
+    return value.to_json()
+  if isinstance(value, Mapping):
+    return {str(name): _to_json(each) for name, each in value.items()}
+  if isinstance(value, list | tuple):
+    return [_to_json(each) for each in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+def _without_none(kind: Any) -> Any:
+  if isinstance(kind, types.UnionType):
+    (kind,) = [each for each in kind.__args__ if each is not types.NoneType][:1]
+  return kind
+
+
+def _from_json(kind: Any, value: Any) -> Any:
+  kind = _without_none(kind)
+  origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+  if value is None:
+    return None
+  if origin is tuple:
+    return tuple(value)
+  if origin is list:
+    return [_from_json(arguments[0], each) for each in value]
+  if origin is dict:
+    return {name: _from_json(arguments[1], v) for name, v in value.items()}
+  if isinstance(kind, type) and issubclass(kind, Result):
+    return kind.from_json(value)
+  return value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AtEpsilon(Result):
+  """Accuracies on adversarial examples of one source model at one epsilon.
+
+  Attributes:
+    epsilon: Radius.
+    white_box: Accuracy of the source model.
+    transfer: Target model -> its accuracy on the same images.
+    white_box_top_k: The same, label among the k largest logits; None for k 1.
+    transfer_top_k: The same.
+  """
+
+  epsilon: float
+  white_box: Estimate
+  transfer: dict[str, Estimate]
+  white_box_top_k: Estimate | None = None
+  transfer_top_k: dict[str, Estimate] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttackResult(AtEpsilon):
+  """An attack on one source model, at the evaluation epsilon and over epsilons.
+
+  Attributes:
+    norm: 'linf', 'l2' or 'l1'.
+    bounds: Pixel range; None: no clip.
+    max_perturbation: Largest perturbation at the evaluation epsilon, by norm.
+    curve: Over `evaluation.epsilons`, on the first `curve_num_images` images.
+    curve_num_images: How many images the curve is of.
+    attack: The attack as flags write it, 'pgd-40'.
+    num_steps: Steps, or queries.
+    num_restarts: Restarts.
+    step_size: Step size at the evaluation epsilon; None: adaptive.
+    version: Of AutoAttack.
+  """
+
+  norm: str
+  bounds: list[float] | None
+  max_perturbation: float
+  curve: list[AtEpsilon]
+  curve_num_images: int
+  attack: str
+  num_steps: int | None = None
+  num_restarts: int | None = None
+  step_size: float | None = None
+  version: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training(Result):
+  """How a model was trained; over several seeds the means.
+
+  Attributes:
+    objective: Name of the objective.
+    hparams: Its traced numbers.
+    num_validation: Held-out training images.
+    train_seconds: Wall-clock time of training.
+    step_milliseconds: Of a training step.
+    eval_step_milliseconds: Of a batch of evaluation.
+    epochs: Metrics of each epoch, `..._std` over seeds.
+    test: The objective's metrics on the test images.
+    warnings: What casts doubt on the run.
+  """
+
+  objective: str
+  hparams: dict[str, float]
+  num_validation: int
+  train_seconds: float
+  step_milliseconds: float
+  eval_step_milliseconds: float
+  epochs: list[dict[str, Any]]
+  test: dict[str, Any]
+  warnings: list[str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShiftResult(Result):
+  """Accuracy on shifted images that no attack made.
+
+  Attributes:
+    accuracy: Of the model.
+    top_k_accuracy: Label among the k largest logits; None for k 1.
+    epsilon: Size of the noise, None for other shifts.
+    norm: Its norm.
+  """
+
+  accuracy: Estimate
+  top_k_accuracy: Estimate | None = None
+  epsilon: float | None = None
+  norm: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trace(Result):
+  """An attack step by step at the evaluation epsilon.
+
+  Attributes:
+    loss: Mean loss at each step; None where it is not finite.
+    accuracy: Accuracy at each step.
+    zero_gradients: Share of the images whose gradient is zero.
+    not_finite_gradients: Share of those whose gradient is not finite.
+  """
+
+  loss: list[float | None]
+  accuracy: list[float]
+  zero_gradients: float
+  not_finite_gradients: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MinimalDistance(Result):
+  """A minimum-norm attack, over the images that are classified correctly.
+
+  Attributes:
+    median_epsilon: Median distance; None if it is infinite.
+    found: Share of the images with an adversarial example.
+    norm: Of the distance.
+  """
+
+  median_epsilon: float | None
+  found: float | None
+  norm: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AutoAttackStage(Result):
+  """One attack of AutoAttack: what it fooled and its cost."""
+
+  name: str
+  accuracy: float
+  fooled: int
+  seconds: float
+  compile_seconds: float
+  forward: int
+  backward: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AutoAttackSummary(Result):
+  """AutoAttack at one epsilon.
+
+  Attributes:
+    epsilon: Radius.
+    norm: 'linf', 'l2' or 'l1'.
+    version: 'standard', 'plus' or 'rand'.
+    num_images: Images attacked.
+    clean_accuracy: Accuracy without an attack.
+    accuracy: Robust accuracy.
+    attacks: In the order they ran in.
+    warnings: What casts doubt on the result.
+  """
+
+  epsilon: float
+  norm: str
+  version: str
+  num_images: int
+  clean_accuracy: float
+  accuracy: Estimate
+  attacks: list[AutoAttackStage]
+  warnings: list[str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelResult(Result):
+  """One model; what was not measured is None.
+
+  Attributes:
+    training: How it was trained.
+    num_params: Number of its parameters.
+    clean_accuracy: On the test images.
+    top_k: k of all top-k accuracies.
+    clean_top_k_accuracy: On the test images.
+    robust_accuracy: Attack -> its result with this model as the source.
+    seen_corruptions: Kinds of corruption that its training augmentation had.
+    noise: Kind -> accuracy under random noise of the evaluation epsilon.
+    corruptions: Kind -> accuracy by severity.
+    corruption_accuracy: Mean over kinds and severities.
+    unseen_corruption_accuracy: Over the kinds that no model of the report has
+      seen in training.
+    corruptions_top_k: As `corruptions`, in the top k; so the next two.
+    corruption_top_k_accuracy: Mean.
+    unseen_corruption_top_k_accuracy: Mean over unseen kinds.
+    pasted_objects: Severity -> accuracy with pasted objects.
+    per_class: 'clean' and each attack -> accuracy of each class, None for a
+      class without images.
+    traces: Attack -> its loss and accuracy step by step.
+    rounded: Attack -> accuracy on its adversarial examples in 8 bits.
+    minimal: Attack -> distance of the adversarial examples.
+    autoattack: One summary per epsilon.
+  """
+
+  training: Training | None = dataclasses.field(
+    default=None, metadata={'inline': True}
+  )
+  num_params: int | None = None
+  clean_accuracy: Estimate
+  top_k: int | None = None
+  clean_top_k_accuracy: Estimate | None = None
+  robust_accuracy: dict[str, AttackResult]
+  seen_corruptions: list[str] | None = None
+  noise: dict[str, ShiftResult] | None = None
+  corruptions: dict[str, list[float]] | None = None
+  corruption_accuracy: Estimate | None = None
+  unseen_corruption_accuracy: Estimate | None = None
+  corruptions_top_k: dict[str, list[float]] | None = None
+  corruption_top_k_accuracy: Estimate | None = None
+  unseen_corruption_top_k_accuracy: Estimate | None = None
+  pasted_objects: dict[str, ShiftResult] | None = None
+  per_class: dict[str, list[float | None]] | None = None
+  traces: dict[str, Trace] | None = None
+  rounded: dict[str, float] | None = None
+  minimal: dict[str, MinimalDistance] | None = None
+  autoattack: list[AutoAttackSummary] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetSummary(Result):
+  """The data set of a report.
+
+  Attributes:
+    name: Its name.
+    num_train: Training images, held-out ones included.
+    num_test: Test images that were evaluated.
+    image_shape: `[H, W, C]`.
+    largest_class_share: Share of the most frequent class among these.
+  """
+
+  name: str
+  num_train: int
+  num_test: int
+  image_shape: list[int] | None = None
+  largest_class_share: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding(Result):
+  """The outcome of one sanity check of one model.
+
+  Attributes:
+    check: Name of the check.
+    member: Name of the model.
+    passed: True, False (suspicious) or None (not run).
+    detail: Sentences with the numbers.
+  """
+
+  check: str
+  member: str
+  passed: bool | None
+  detail: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report(Result):
+  """The content of report.json of train, compare and evaluate.
+
+  Attributes:
+    dataset: The data set.
+    seeds: Seeds of the runs.
+    classes: Names of the classes.
+    members: Model -> its results; over several seeds the means.
+    sanity: Findings of the sanity checks; None before they ran.
+    per_seed: Seed -> model -> its accuracies, where there are several seeds.
+    command: The command that made it.
+    environment: Versions, devices and date.
+    config: Of the run, or of each model.
+  """
+
+  dataset: DatasetSummary
+  seeds: list[int]
+  classes: list[str] | None = None
+  members: dict[str, ModelResult]
+  sanity: list[Finding] | None = None
+  per_seed: dict[str, dict[str, ModelResult]] | None = None
+  command: str
+  environment: dict[str, Any]
+  config: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trial(Result):
+  """One run of a sweep: a row of its table.
+
+  Attributes:
+    member: Its name.
+    group: Number of its group: runs of a group share a compiled program.
+    fields: Swept field -> its value.
+    status: 'done' or 'diverged'.
+    reason: Why it diverged.
+    clean_accuracy: On the test images.
+    robust_accuracy: Share of the images that are classified correctly clean and
+      under every attack.
+    attacks: Attack -> white-box accuracy at the evaluation epsilon.
+    loss: Training loss of the last epoch.
+    train_seconds: Wall-clock time of training.
+    step_milliseconds: Of a training step.
+    warnings: What casts doubt on the run.
+    devices: Devices that it was trained on.
+    command: Trains it alone; None where flags cannot say it.
+    folder: Its folder, relative to the sweep's.
+  """
+
+  member: str
+  group: int
+  fields: dict[str, Any]
+  status: str
+  reason: str | None = None
+  clean_accuracy: Estimate | None = None
+  robust_accuracy: Estimate | None = None
+  attacks: dict[str, float] | None = None
+  loss: float | None = None
+  train_seconds: float | None = None
+  step_milliseconds: float | None = None
+  warnings: list[str]
+  devices: int
+  command: str | None = None
+  folder: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrialGroup(Result):
+  """Runs of a sweep that shared compiled programs.
+
+  Attributes:
+    members: Number of runs.
+    how: How they shared the devices.
+    chunks: Runs trained at once, one chunk after the other.
+    seconds: Wall-clock time.
+    compiles: XLA compilations.
+  """
+
+  members: int
+  how: str
+  chunks: list[int]
+  seconds: float
+  compiles: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepReport(Result):
+  """The content of sweep.json.
+
+  Attributes:
+    title: Heading of the page.
+    dataset: The data set.
+    objective: Name of the objective.
+    model: Name of the network.
+    epsilon: Evaluation epsilon.
+    norm: Its norm.
+    attacks: Names of the attacks.
+    fields: Names of the swept fields.
+    rows: The runs that are done, in order.
+    curves: Run -> 'epsilons' and each attack -> white-box accuracies.
+    num_members: Number of runs.
+    pending: Names of those that are not done.
+    groups: Groups of runs that share compiled programs.
+    command: The command that made it.
+    environment: Versions, devices and date.
+    config: What the runs have in common.
+  """
+
+  title: str
+  dataset: DatasetSummary
+  objective: str
+  model: str
+  epsilon: float
+  norm: str
+  attacks: list[str]
+  fields: list[str]
+  rows: list[Trial]
+  curves: dict[str, dict[str, list[float]]]
+  num_members: int
+  pending: list[str]
+  groups: list[TrialGroup]
+  command: str
+  environment: dict[str, Any]
+  config: dict[str, Any]
