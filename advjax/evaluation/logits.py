@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.attacks.scores import call, fold
+from advjax.attacks._core.loop import call, fold
 from advjax.callables import Callee
 from advjax.evaluation.batches import batches, check_images
 from advjax.processes.collectives import gather, own_ranks

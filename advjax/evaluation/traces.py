@@ -14,12 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax import norms
-from advjax.attacks import inputs as inputs_lib
-from advjax.attacks import scores
+from advjax.attacks._core import arguments, loop
 from advjax.attacks.apgd import make_apgd
-from advjax.attacks.inputs import Inputs
-from advjax.attacks.search import problem_of
-from advjax.attacks.space import make_space
+from advjax.attacks.gradient import make_ascent
 from advjax.attacks.specs import Attack
 from advjax.callables import Callee
 from advjax.evaluation.batches import batches, check_images, check_labels
@@ -149,27 +146,42 @@ def _program(attack: Attack, devices: tuple[jax.Device, ...]) -> Callable:
     key: Array,
   ) -> tuple[Array, Array, Array, Array]:
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-    make_walk = _search_walk if attack.name == 'apgd' else _ascent_walk
-    walk = make_walk(attack, network, images, labels, epsilon, keys)
+    problem = arguments.check(
+      network,
+      images,
+      labels,
+      epsilon=epsilon,
+      bounds=attack.bounds,
+      key=keys if attack.name in ('pgd', 'apgd') else None,
+    ).per_example()
+    problem = problem._replace(keys=loop.fold(problem.keys, 0))
+    search = _search(attack, network, epsilon)
 
     def summed(images: Array) -> tuple[Array, tuple[Array, Array]]:
       logits = network(images)
       losses = cross_entropy(logits, labels)
       return losses.sum(), (losses, logits.argmax(-1) == labels)
 
-    ask = jax.grad(summed, has_aux=True)
+    def images_of(state: Any) -> Array:
+      return search.found(problem, state).images
 
-    def step(state: Any, t: Array) -> tuple[Any, tuple[Array, Array]]:
-      gradient, seen = ask(walk.images(state))
-      return walk.move(state, gradient, t), seen
+    def step(state: Any, t: Array) -> Any:
+      times = jnp.full(len(images), t, jnp.int32)
+      return search.step(network, problem, state, times)
 
-    times = jnp.arange(attack.num_steps, dtype=jnp.int32)
-    state, seen = jax.lax.scan(step, walk.start, times)
-    _, last = summed(walk.images(state))
+    def record(state: Any, t: Array) -> tuple[Any, tuple[Array, Array]]:
+      return step(state, t), summed(images_of(state))[1]
+
+    times = jnp.arange(search.num_steps, dtype=jnp.int32)
+    state = search.start(problem)
+    if attack.name == 'apgd':  # Its first step is the look at the start.
+      state, times = step(state, times[0]), times[1:]
+    state, seen = jax.lax.scan(record, state, times)
+    _, last = summed(images_of(state))
     losses, correct = (
       jnp.concatenate([x, y[None]]).T for x, y in zip(seen, last, strict=True)
     )
-    gradient, _ = ask(images)
+    gradient, _ = jax.grad(summed, has_aux=True)(images)
     flat = gradient.reshape(len(images), -1)
     return losses, correct, (flat == 0).all(1), ~jnp.isfinite(flat).all(1)
 
@@ -180,93 +192,17 @@ def _program(attack: Attack, devices: tuple[jax.Device, ...]) -> Callable:
   )
 
 
-# ------------------------------------------------------ attacks, taken to parts
-
-
-class _Walk(NamedTuple):
-  """An attack, one step at a time.
-
-  Attributes:
-    start: The state before the first step.
-    images: `images(state)`, the perturbed images that are recorded.
-    move: `move(state, gradient at them, t) -> state`, step t from 0 on.
-  """
-
-  start: Any
-  images: Callable[[Any], Array]
-  move: Callable[[Any, Array, Array], Any]
-
-
-def _prepare(
-  attack: Attack,
-  network: Callee,
-  images: Array,
-  labels: Array,
-  epsilon: Array,
-  keys: Array,
-) -> tuple[Inputs, Array]:
-  """What an attack starts with, and the keys of its first restart."""
-  step_size = attack.step_at(epsilon)
-  inputs = inputs_lib.prepare(
+def _search(attack: Attack, network: Callee, epsilon: Array) -> loop.Search:
+  """The attack as a search, which finds its last iterate (apgd: the best)."""
+  if attack.name == 'apgd':
+    return make_apgd(
+      norm=attack.norm, num_steps=attack.num_steps, loss_fn=cross_entropy
+    )
+  return make_ascent(
     network,
-    images,
-    labels,
-    epsilon=epsilon,
-    step_size=0.0 if step_size is None else step_size,
-    loss_fn=cross_entropy,
-    bounds=attack.bounds,
-    targets=None,
-    mask=None,
-    decay=1.0 if attack.name == 'mifgsm' else None,
-  )
-  return inputs, scores.fold(inputs_lib.example_keys(keys, len(images)), 0)
-
-
-def _ascent_walk(attack: Attack, *arguments: Any) -> _Walk:
-  inputs, keys = _prepare(attack, *arguments)
-  space = make_space(inputs, norms.get(attack.norm))
-  delta = still = space.still(jnp.zeros(space.batch))
-  if attack.name == 'pgd':
-    delta = space.start(scores.fold(keys, 0))
-
-  def move(state: Any, gradient: Array, t: Array) -> Any:
-    del t
-    delta, velocity = state
-    return space.move(delta, velocity, [gradient])
-
-  return _Walk(
-    (delta, None if space.decay is None else still),
-    lambda state: space.images(state[0])[0],
-    move,
-  )
-
-
-def _search_walk(
-  attack: Attack,
-  network: Callee,
-  images: Array,
-  labels: Array,
-  epsilon: Array,
-  keys: Array,
-) -> _Walk:
-  """The best point so far; a search asks for its own gradients."""
-  inputs, keys = _prepare(attack, network, images, labels, epsilon, keys)
-  problem = problem_of(inputs._replace(key=keys))
-  search = make_apgd(
-    norm=attack.norm,
+    cross_entropy,
+    attack.step_at(epsilon),
+    1.0 if attack.name == 'mifgsm' else None,
+    norm=norms.get(attack.norm),
     num_steps=attack.num_steps,
-    loss_fn=cross_entropy,
-    targeted=False,
-    eot_samples=None,
-  )
-
-  def step(state: Any, t: Array) -> Any:
-    times = jnp.full(len(images), t, jnp.int32)
-    return search.step(network, problem, state, times)
-
-  # Its first step is the look at the random start.
-  return _Walk(
-    step(search.start(problem), jnp.int32(0)),
-    lambda state: search.found(problem, state).images,
-    lambda state, _, t: step(state, t + 1),
   )

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from advjax import losses, norms
-from advjax.attacks import inputs as inputs_lib
+from advjax import norms
+from advjax.attacks._core import arguments
 from advjax.evaluation.autoattack import versions
 from advjax.evaluation.autoattack.rounds import Shared
 from advjax.evaluation.batches import check_images, check_labels
@@ -50,28 +50,23 @@ def check_arguments(
       f'labels have shape {labels.shape} and dtype {labels.dtype}; allowed: '
       f'integers of shape {images.shape[:1]}'
     )
-  inputs = inputs_lib.prepare(
+  problem = arguments.check(
     logits_fn,
     images,
     np.asarray(labels, np.int32),
     epsilon=epsilon,
-    step_size=0.0,
-    loss_fn=losses.cross_entropy,
     bounds=bounds,
-    targets=None,
-    mask=None,
     key=key,
     eot_samples=eot_samples,
   )
-  box = inputs.lower[0], inputs.upper[0]
+  box = problem.lower, problem.upper
   if any(len(bound) > 1 for bound in box):
     raise ValueError(
       'bounds must broadcast to one image, '
       f'{images.shape[1:]}; got shapes {[bound.shape for bound in box]}'
     )
-  key = inputs_lib.threefry(key)
+  key = arguments.threefry(key)
   if key.ndim:
     raise ValueError(f'key must be one key; got {len(key)} keys')
-  dtype = inputs_lib.compute_dtype(images)
-  lower, upper = (np.asarray(bound, dtype) for bound in box)
-  return images, inputs.labels, Shared(inputs.epsilon, lower, upper, key)
+  lower, upper = (np.asarray(bound, problem.dtype) for bound in box)
+  return images, problem.labels, Shared(problem.epsilon, lower, upper, key)

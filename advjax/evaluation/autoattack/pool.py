@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from advjax.attacks.search import Search
+from advjax.attacks._core.loop import Search
 from advjax.callables import Callee
 from advjax.evaluation.autoattack.rounds import (
   Program,

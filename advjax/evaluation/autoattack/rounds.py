@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from advjax.attacks.search import Problem, Search, advance, select
+from advjax.attacks._core.arguments import Problem
+from advjax.attacks._core.loop import Search, advance, select
 from advjax.callables import Callee
 from advjax.evaluation.logits import matmul_precision
 from advjax.memory import free_memory

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.attacks import inputs as inputs_lib
-from advjax.attacks.scores import call
+from advjax.attacks._core.arguments import example_keys
+from advjax.attacks._core.loop import call
 from advjax.evaluation.autoattack.pool import Outcome
 from advjax.evaluation.autoattack.rounds import Shared
 from advjax.evaluation.autoattack.versions import Component
@@ -135,7 +135,7 @@ def _fingerprint(
 
   Of a gradient its size, and its product with the cosines of 1, 2, 3, ...
   """
-  keys = inputs_lib.example_keys(key, len(images)) if eot else None
+  keys = example_keys(key, len(images)) if eot else None
 
   classes = jnp.asarray(labels)
 
