@@ -113,7 +113,7 @@ def load(
         entry = cache.write(entry_path, decoded, len(samples), info, name)
       splits.append(Split(entry.images, entry.labels))
       _log(entry, name)
-  used = {file for file, _ in (*layout.train, *layout.test)}
+  used = dict((*layout.train, *layout.test))
   others = [n for n in layout.files.names if _IMAGE.search(n) and n not in used]
   if others:
     message = (

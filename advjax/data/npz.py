@@ -150,16 +150,16 @@ def _check_images(field: str, images: np.ndarray) -> np.ndarray:
 
 def _check_labels(field: str, labels: np.ndarray) -> np.ndarray:
   """Returns the labels as int32 [N]."""
-  if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
+  integer = np.issubdtype(labels.dtype, np.integer)
+  if not integer or labels.ndim != 1 or labels.size == 0:
     raise ValueError(
       f'{field} is {labels.dtype} of shape {list(labels.shape)}; allowed: '
-      'integers of shape [N]'
+      'integers of shape [N], not empty'
     )
-  if labels.size == 0:
-    raise ValueError(f'{field} is empty; allowed: one label or more')
-  if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
-    wrong = labels.min() if labels.min() < 0 else labels.max()
+  lowest, highest = labels.min(), labels.max()
+  if lowest < 0 or highest > np.iinfo(np.int32).max:
     raise ValueError(
-      f'{field} holds {wrong}; allowed: 0 to the number of classes less one'
+      f'{field} is in [{lowest}, {highest}]; allowed: 0 to the number of '
+      'classes less one'
     )
   return labels.astype(np.int32)

@@ -68,7 +68,16 @@ def load(
       no set of uint8 images of one size with one label each, or something is
       wrong with a field or the cache.
   """
-  folder = _find_or_prepare(builder, _resolve_data_dir(data_dir)).resolve()
+  default = os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
+  root = pathlib.Path(default if data_dir is None else data_dir)
+  root = root.expanduser().absolute()
+  if data_dir is not None and not (data_dir and root.is_dir()):
+    raise ValueError(
+      f'data_dir = {data_dir!r}; allowed: the folder that holds the sets '
+      '(DATA_DIR/mnist/3.0.1/...); to download a set into a new folder, make '
+      'the folder first'
+    )
+  folder = _find_or_prepare(builder, root).resolve()
   name = builder.partition('/')[0].partition(':')[0]
   files = sorted(
     [file.name, file.stat().st_size, file.stat().st_mtime_ns]
@@ -76,57 +85,36 @@ def load(
     if file.is_file() and not file.name.startswith('.')
   )
   splits = {'train_split': train_split, 'test_split': test_split}
-  paths = {
-    field: cache.entry_path(
-      cache_dir, f'{name}-{split}', f'{folder}\n{split}', files
-    )
-    for field, split in splits.items()
-  }
-  entries = {
-    field: entry
-    for field, path in paths.items()
-    if (entry := cache.read(path)) is not None
-  }
-  missing = [field for field in splits if field not in entries]
-  if missing:
+  paths = [
+    cache.entry_path(cache_dir, f'{name}-{split}', f'{folder}\n{split}', files)
+    for split in splits.values()
+  ]
+  entries = [entry for path in paths if (entry := cache.read(path))]
+  if len(entries) < 2:
     # Everything is checked before the first image is decoded.
     prepared = _open(folder)
     keys = _find_features(prepared, folder)
-    names = prepared.info.features[keys[1]].names
-    sizes = {f: _check_split(prepared, f, splits[f]) for f in missing}
-    for field in missing:
-      entries[field] = cache.write(
-        paths[field],
-        _decode(prepared, keys, splits[field], sizes[field]),
-        sizes[field],
-        {'class_names': names},
-        f'{prepared.info.full_name} {splits[field]}',
+    info = {'class_names': prepared.info.features[keys[1]].names}
+    sizes = [_check_split(prepared, *item) for item in splits.items()]
+    entries = [
+      cache.write(
+        path,
+        _decode(prepared, keys, split, size),
+        size,
+        info,
+        f'{prepared.info.full_name} {split}',
       )
-  train, test = (
-    Split(entries[field].images, entries[field].labels) for field in splits
-  )
+      for path, split, size in zip(paths, splits.values(), sizes, strict=True)
+    ]
+  train, test = (Split(entry.images, entry.labels) for entry in entries)
   if train.images.shape[1:] != test.images.shape[1:]:
     raise ValueError(
       f'{builder}: images of test_split = {test_split!r} have shape '
       f'{test.images.shape[1:]}; allowed: that of train_split = '
       f'{train_split!r}, {train.images.shape[1:]}'
     )
-  class_names = tuple(entries['train_split'].info['class_names'])
+  class_names = tuple(entries[0].info['class_names'])
   return Dataset(name, train, test, len(class_names), class_names)
-
-
-def _resolve_data_dir(data_dir: str | None) -> pathlib.Path:
-  default = os.path.join('~', 'tensorflow_datasets')
-  chosen = os.environ.get('TFDS_DATA_DIR') or default
-  path = pathlib.Path(chosen if data_dir is None else data_dir)
-  path = path.expanduser().absolute()
-  if data_dir is not None and not (data_dir and path.is_dir()):
-    raise ValueError(
-      f'data_dir = {data_dir!r}; allowed: the folder that holds the sets '
-      '(DATA_DIR/mnist/3.0.1/...); to download a set into a new folder, make '
-      'the folder first'
-    )
-  return path
 
 
 def _prepared(data_dir: pathlib.Path, name: str = '*') -> list[pathlib.Path]:
@@ -220,10 +208,7 @@ def _has_tensorflow() -> bool:
 
 
 def _check_network(builder: Any) -> None:
-  """Raises an OSError if no host of a set can be reached: TFDS tries minutes.
-
-  Hosts that TFDS no longer uses are among them, so that one is enough.
-  """
+  """Raises an OSError if no host of a set is there: TFDS tries minutes."""
   urls = [url for url in builder.url_infos or {} if url.startswith('http')]
   by_host = {urllib.parse.urlsplit(url).netloc: url for url in urls}
   for url in by_host.values():
