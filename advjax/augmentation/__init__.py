@@ -1,10 +1,9 @@
 """Augmentation of training images, on the device and inside the compiled loop.
 
-Each augmentation is a pure function of a key and one image, float32
-`[H, W, C]` in [0, 1], whose result is in [0, 1] too. `create_augmentation`
-composes those that `config.augmentation` switches on. All draws for an
-example come from the example's own key, so they depend neither on the batch
-that it is in, nor on padding, nor on the devices.
+Each augmentation is a pure function of a key and one image, float32 `[H, W, C]`
+in [0, 1], whose result is in [0, 1] too. `create_augmentation` composes those
+that `config.augmentation` switches on. All draws for an example come from the
+example's own key, and so do not depend on the batch, padding or the devices.
 """
 
 from advjax.augmentation.colour import (
@@ -15,6 +14,7 @@ from advjax.augmentation.colour import (
 )
 from advjax.augmentation.create import Augment, create_augmentation
 from advjax.augmentation.geometry import (
+  cutout,
   random_crop,
   random_horizontal_flip,
   random_resized_crop,
@@ -26,7 +26,6 @@ from advjax.augmentation.noise import (
   poisson_noise,
   salt_and_pepper_noise,
 )
-from advjax.augmentation.rectangles import cutout
 
 __all__ = [
   'Augment',

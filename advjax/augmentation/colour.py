@@ -26,11 +26,11 @@ def random_brightness(key: Array, image: Array, strength: float) -> Array:
     An image of the same shape and range.
 
   Example:
-    >>> image = jnp.full((2, 2, 3), 0.5)
-    >>> random_brightness(jax.random.key(0), image, 0.4).shape
-    (2, 2, 3)
+    >>> black = jnp.zeros((2, 2, 3))
+    >>> float(random_brightness(jax.random.key(0), black, 0.4).max())
+    0.0
   """
-  return adjust_brightness(image, _factor(key, strength))
+  return _blend(key, image, jnp.zeros_like(image), strength)
 
 
 def random_contrast(key: Array, image: Array, strength: float) -> Array:
@@ -47,11 +47,13 @@ def random_contrast(key: Array, image: Array, strength: float) -> Array:
     An image of the same shape and range.
 
   Example:
-    >>> image = jnp.full((2, 2, 3), 0.5)
-    >>> random_contrast(jax.random.key(0), image, 0.4).shape
-    (2, 2, 3)
+    >>> image = jnp.array([[[0.4], [0.6]]])  # Its mean is 0.5.
+    >>> image = random_contrast(jax.random.key(0), image, 0.4)
+    >>> round(float(image.mean()), 6)
+    0.5
   """
-  return adjust_contrast(image, _factor(key, strength))
+  grey = image if image.shape[-1] == 1 else pix.rgb_to_grayscale(image)
+  return _blend(key, image, jnp.full_like(image, grey.mean()), strength)
 
 
 def random_saturation(key: Array, image: Array, strength: float) -> Array:
@@ -70,11 +72,13 @@ def random_saturation(key: Array, image: Array, strength: float) -> Array:
     An image of the same shape and range.
 
   Example:
-    >>> image = jnp.full((2, 2, 3), 0.5)
-    >>> random_saturation(jax.random.key(0), image, 0.4).shape
-    (2, 2, 3)
+    >>> grey = jnp.full((2, 2, 3), 0.5)
+    >>> image = random_saturation(jax.random.key(0), grey, 0.4)
+    >>> bool(jnp.allclose(image, grey, atol=1e-4))
+    True
   """
-  return adjust_saturation(image, _factor(key, strength))
+  grey = pix.rgb_to_grayscale(image, keep_dims=True)
+  return _blend(key, image, grey, strength)
 
 
 def random_hue(key: Array, image: Array, strength: float) -> Array:
@@ -91,34 +95,14 @@ def random_hue(key: Array, image: Array, strength: float) -> Array:
     An image of the same shape and range.
 
   Example:
-    >>> image = jnp.full((2, 2, 3), 0.5)
-    >>> random_hue(jax.random.key(0), image, 0.1).shape
-    (2, 2, 3)
+    >>> grey = jnp.full((2, 2, 3), 0.5)
+    >>> bool((random_hue(jax.random.key(0), grey, 0.1) == grey).all())
+    True
   """
   turned = pix.random_hue(key, image, strength)
   return jnp.clip(turned, 0, 1)  # Rounding alone could leave the range.
 
 
-def adjust_brightness(image: Array, factor: Array) -> Array:
-  """Multiplies `[H, W, C]` by a factor and clips to [0, 1]."""
-  return _blend(image, jnp.zeros_like(image), factor)
-
-
-def adjust_contrast(image: Array, factor: Array) -> Array:
-  """Blends `[H, W, C]` with the mean of its grey values, C being 1 or 3."""
-  grey = image if image.shape[-1] == 1 else pix.rgb_to_grayscale(image)
-  return _blend(image, jnp.full_like(image, grey.mean()), factor)
-
-
-def adjust_saturation(image: Array, factor: Array) -> Array:
-  """Blends `[H, W, 3]` with its grey values."""
-  grey = pix.rgb_to_grayscale(image, keep_dims=True)
-  return _blend(image, grey, factor)
-
-
-def _factor(key: Array, strength: float) -> Array:
-  return jax.random.uniform(key, minval=1 - strength, maxval=1 + strength)
-
-
-def _blend(image: Array, other: Array, factor: Array) -> Array:
+def _blend(key: Array, image: Array, other: Array, strength: float) -> Array:
+  factor = jax.random.uniform(key, minval=1 - strength, maxval=1 + strength)
   return jnp.clip(factor * image + (1 - factor) * other, 0, 1)

@@ -1,6 +1,7 @@
 """From `config.augmentation` to one function of a batch."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,52 +9,31 @@ import jax
 import jax.numpy as jnp
 
 from advjax.augmentation import colour, geometry, noise
-from advjax.augmentation.mixing import (
-  Example,
-  cutmix,
-  mixup,
-  mixup_or_cutmix,
-)
-from advjax.augmentation.rectangles import cutout
+from advjax.augmentation.mixing import mix
 from advjax.config import check_range, choose
 from advjax.types import Array
 
 # (images, labels, keys, draw) -> (images, labels); see `create_augmentation`.
 Augment = Callable[..., tuple[Array, Array]]
 
-# In the order in which they are applied; 0 is off.
-_TRANSFORMS: dict[str, Callable[..., Array]] = {
-  'crop_padding': geometry.random_crop,
-  'resized_crop': geometry.random_resized_crop,
-  'horizontal_flip': geometry.random_horizontal_flip,
-  'vertical_flip': geometry.random_vertical_flip,
-  'brightness': colour.random_brightness,
-  'contrast': colour.random_contrast,
-  'saturation': colour.random_saturation,
-  'hue': colour.random_hue,
-  'gaussian': noise.gaussian_noise,
-  'poisson': noise.poisson_noise,
-  'salt_and_pepper': noise.salt_and_pepper_noise,
-  'cutout': cutout,
-}
-# The largest value of each field.
-_LIMITS = {
-  'crop_padding': float('inf'),
-  'resized_crop': 1.0,
-  'horizontal_flip': 1.0,
-  'vertical_flip': 1.0,
-  'brightness': 1.0,
-  'contrast': 1.0,
-  'saturation': 1.0,
-  'hue': 0.5,
-  'gaussian': 1.0,
+# In the order in which they are applied, each with its largest strength.
+_TRANSFORMS: dict[str, tuple[Callable[..., Array], float]] = {
+  'crop_padding': (geometry.random_crop, math.inf),
+  'resized_crop': (geometry.random_resized_crop, 1),
+  'horizontal_flip': (geometry.random_horizontal_flip, 1),
+  'vertical_flip': (geometry.random_vertical_flip, 1),
+  'brightness': (colour.random_brightness, 1),
+  'contrast': (colour.random_contrast, 1),
+  'saturation': (colour.random_saturation, 1),
+  'hue': (colour.random_hue, 0.5),
+  'gaussian': (noise.gaussian_noise, 1),
   # Far more photons than float32 can tell apart.
-  'poisson': 1e8,
-  'salt_and_pepper': 1.0,
-  'cutout': float('inf'),
-  'mixup': float('inf'),
-  'cutmix': float('inf'),
+  'poisson': (noise.poisson_noise, 1e8),
+  'salt_and_pepper': (noise.salt_and_pepper_noise, 1),
+  'cutout': (geometry.cutout, math.inf),
 }
+_LIMITS = {field: limit for field, (_, limit) in _TRANSFORMS.items()}
+_LIMITS |= {'mixup': math.inf, 'cutmix': math.inf}
 _PIXELS = ('crop_padding', 'cutout')
 _CHANNELS = {'contrast': (1, 3), 'saturation': (3,), 'hue': (3,)}
 
@@ -102,7 +82,10 @@ def create_augmentation(
   if not any(config.get(field) for field in _LIMITS):
     return None
   transform = jax.vmap(_create_transform(config))
-  mix = _create_mix(config)
+  averaged, pasted = config.get('mixup', 0), config.get('cutmix', 0)
+  mixed = functools.partial(
+    mix, mixup_strength=averaged, cutmix_strength=pasted
+  )
 
   def augment(
     images: Array,
@@ -111,7 +94,7 @@ def create_augmentation(
     draw: Callable[[Array], tuple[Array, Array]],
   ) -> tuple[Array, Array]:
     keys = _fold(keys, _AUGMENTATION)
-    if mix is None:
+    if not (averaged or pasted):
       return transform(keys, images), labels
     partners, partner_labels = draw(_fold(keys, _PARTNER))
     # Both at once: half the program to compile.
@@ -122,7 +105,7 @@ def create_augmentation(
     images, partners = jnp.split(both, 2)
     examples = images, jax.nn.one_hot(labels, num_classes)
     others = partners, jax.nn.one_hot(partner_labels, num_classes)
-    return jax.vmap(mix)(_fold(keys, _MIX), examples, others)
+    return jax.vmap(mixed)(_fold(keys, _MIX), examples, others)
 
   return augment
 
@@ -135,19 +118,19 @@ def _create_transform(
   config: Mapping[str, Any],
 ) -> Callable[[Array, Array], Array]:
   """What happens to one image, given its key."""
-  functions = dict(_TRANSFORMS)
-  if 'resized_crop_ratio' in config:
-    functions['resized_crop'] = functools.partial(
-      geometry.random_resized_crop, max_ratio=config['resized_crop_ratio']
-    )
-  chain = {
-    number: functools.partial(function, strength=_strength(config, field))
-    for number, (field, function) in enumerate(functions.items())
-    if config.get(field)
-  }
+  chain = {}
+  # Keys by the place among all: others, on or off, do not change the draws.
+  for number, (field, (function, _)) in enumerate(_TRANSFORMS.items()):
+    if not config.get(field):
+      continue
+    # jax.random takes no integer for a probability.
+    kind = int if field in _PIXELS else float
+    options = {'strength': kind(config[field])}
+    if field == 'resized_crop' and 'resized_crop_ratio' in config:
+      options['max_ratio'] = config['resized_crop_ratio']
+    chain[number] = functools.partial(function, **options)
 
   def transform(key: Array, image: Array) -> Array:
-    # By the place among all: others, on or off, do not change the draws.
     numbers = jnp.array(list(chain), jnp.uint32)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
     for step_key, function in zip(keys, chain.values(), strict=True):
@@ -155,27 +138,6 @@ def _create_transform(
     return image
 
   return transform
-
-
-def _strength(config: Mapping[str, Any], field: str) -> float:
-  # jax.random takes no integer for a probability.
-  return config[field] if field in _PIXELS else float(config[field])
-
-
-def _create_mix(
-  config: Mapping[str, Any],
-) -> Callable[[Array, Example, Example], Example] | None:
-  """How two examples become one, given a key; None for not at all."""
-  averaged, pasted = config.get('mixup'), config.get('cutmix')
-  if averaged and pasted:
-    return functools.partial(
-      mixup_or_cutmix, mixup_strength=averaged, cutmix_strength=pasted
-    )
-  if averaged:
-    return functools.partial(mixup, strength=averaged)
-  if pasted:
-    return functools.partial(cutmix, strength=pasted)
-  return None
 
 
 def _check(config: Mapping[str, Any], shape: tuple[int, ...]) -> None:
@@ -189,20 +151,13 @@ def _check(config: Mapping[str, Any], shape: tuple[int, ...]) -> None:
     check_range(name, value, 0, _LIMITS[field], integer=field in _PIXELS)
     if not value:
       continue
+    allowed = ''
     if len(shape) != 3:
-      raise ValueError(
-        f'{name} = {value!r}; allowed: 0, for the images have shape {shape}, '
-        'not (height, width, channels)'
-      )
-    if field in _PIXELS and value >= min(shape[:2]):
-      raise ValueError(
-        f'{name} = {value!r}; allowed: less than the smaller side of the '
-        f'images, {min(shape[:2])}'
-      )
-    channels = _CHANNELS.get(field, shape[2:])
-    if shape[2] not in channels:
+      allowed = f'0, for images of shape {shape}, not (height, width, channels)'
+    elif field in _PIXELS and value >= min(shape[:2]):
+      allowed = f'less than the smaller side of the images, {min(shape[:2])}'
+    elif shape[2] not in (channels := _CHANNELS.get(field, shape[2:])):
       wanted = ' or '.join(str(number) for number in channels)
-      raise ValueError(
-        f'{name} = {value!r}; allowed: 0, for the images have {shape[2]} '
-        f'channels, not {wanted}'
-      )
+      allowed = f'0, for images of {shape[2]} channels, not {wanted}'
+    if allowed:
+      raise ValueError(f'{name} = {value!r}; allowed: {allowed}')

@@ -1,4 +1,4 @@
-"""Augmentations that move pixels: flips and crops."""
+"""Augmentations that move or cover pixels: flips, crops and cutout."""
 
 import dm_pix as pix
 import jax
@@ -63,9 +63,10 @@ def random_crop(key: Array, image: Array, strength: int) -> Array:
     An image of the same shape and range.
 
   Example:
-    >>> image = jnp.ones((4, 4, 3))
-    >>> random_crop(jax.random.key(0), image, 1).shape
-    (4, 4, 3)
+    >>> white = jnp.ones((4, 4, 3))
+    >>> image = random_crop(jax.random.key(0), white, 1)
+    >>> image.shape, bool((image[1:-1, 1:-1] == 1).all())
+    ((4, 4, 3), True)
   """
   padding = ((strength, strength), (strength, strength), (0, 0))
   return pix.random_crop(key, jnp.pad(image, padding), image.shape)
@@ -93,9 +94,10 @@ def random_resized_crop(
     The rectangle, resized bilinearly to `[H, W, C]`.
 
   Example:
-    >>> image = jnp.ones((4, 4, 3))
-    >>> random_resized_crop(jax.random.key(0), image, 0.25).shape
-    (4, 4, 3)
+    >>> white = jnp.ones((4, 4, 3))
+    >>> image = random_resized_crop(jax.random.key(0), white, 0.25)
+    >>> image.shape, float(image.min())
+    ((4, 4, 3), 1.0)
   """
   height, width, _ = image.shape
   area_key, ratio_key, top_key, left_key = jax.random.split(key, 4)
@@ -121,23 +123,7 @@ def random_resized_crop(
 def resize_crop(
   image: Array, top: Array, left: Array, rows: Array, columns: Array
 ) -> Array:
-  """Stretches a rectangle of an image over all of it, bilinearly.
-
-  Args:
-    image: `[H, W, C]`.
-    top: The first row of the rectangle, a traced integer as all of these.
-    left: Its first column.
-    rows: How many rows it has, at most H - top.
-    columns: How many columns it has, at most W - left.
-
-  Returns:
-    `[H, W, C]`.
-
-  Example:
-    >>> image = jnp.arange(4.0).reshape(2, 2, 1)
-    >>> resize_crop(image, 0, 0, 2, 1)[..., 0].tolist()
-    [[0.0, 0.0], [2.0, 2.0]]
-  """
+  """Stretches `rows` x `columns` of an image over all of it, bilinearly."""
   return _stretch(_stretch(image, top, rows, axis=0), left, columns, axis=1)
 
 
@@ -156,3 +142,43 @@ def _stretch(image: Array, start: Array, length: Array, axis: int) -> Array:
   second = jnp.minimum(first + 1, start + length - 1)
   one, other = jnp.take(image, first, axis), jnp.take(image, second, axis)
   return one * (1 - weight) + other * weight
+
+
+def cutout(key: Array, image: Array, strength: int) -> Array:
+  """Fills a square with grey (DeVries and Taylor 2017, arXiv 1708.04552).
+
+  Its centre is any pixel with the same probability; the square is cut at the
+  border. The paper fills with 0 after normalisation, the mean colour; in [0, 1]
+  that is closest to 0.5.
+
+  Args:
+    key: A key.
+    image: `[H, W, C]`, float32 in [0, 1].
+    strength: The side of the square in pixels.
+
+  Returns:
+    An image of the same shape and range.
+
+  Example:
+    >>> image = jnp.zeros((4, 4, 3))
+    >>> float(cutout(jax.random.key(0), image, 2).max())
+    0.5
+  """
+  square = random_rectangle(key, image.shape, strength, strength)
+  return jnp.where(square, 0.5, image)
+
+
+def random_rectangle(
+  key: Array, shape: tuple[int, ...], rows: Array | int, columns: Array | int
+) -> Array:
+  """Where a rectangle around a uniformly drawn pixel is: bool `[H, W, 1]`."""
+  row_key, column_key = jax.random.split(key)
+  inside_rows = _random_interval(row_key, shape[0], rows)
+  inside_columns = _random_interval(column_key, shape[1], columns)
+  return inside_rows[:, None, None] & inside_columns[None, :, None]
+
+
+def _random_interval(key: Array, size: int, length: Array | int) -> Array:
+  start = jax.random.randint(key, (), 0, size) - length // 2
+  places = jnp.arange(size)
+  return (places >= start) & (places < start + length)

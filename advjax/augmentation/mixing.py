@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from advjax.augmentation.rectangles import random_rectangle
+from advjax.augmentation.geometry import random_rectangle
 from advjax.types import Array
 
 # An image `[H, W, C]`, and its label as shares of the classes, `[K]`.
@@ -74,14 +74,18 @@ def cutmix(
   return jnp.where(inside, partner[0], image), label
 
 
-def mixup_or_cutmix(
+def mix(
   key: Array,
   example: Example,
   partner: Example,
   mixup_strength: float,
   cutmix_strength: float,
 ) -> Example:
-  """Mixes two examples by one of the two, each with probability 1/2."""
+  """Mixup or CutMix, each with probability 1/2 where neither strength is 0."""
+  if not cutmix_strength:
+    return mixup(key, example, partner, mixup_strength)
+  if not mixup_strength:
+    return cutmix(key, example, partner, cutmix_strength)
   choice_key, mixup_key, cutmix_key = jax.random.split(key, 3)
   averaged = mixup(mixup_key, example, partner, mixup_strength)
   pasted = cutmix(cutmix_key, example, partner, cutmix_strength)

@@ -21,8 +21,9 @@ def gaussian_noise(key: Array, image: Array, strength: float) -> Array:
 
   Example:
     >>> image = jnp.full((2, 2, 3), 0.5)
-    >>> gaussian_noise(jax.random.key(0), image, 0.1).shape
-    (2, 2, 3)
+    >>> noisy = gaussian_noise(jax.random.key(0), image, 0.01)
+    >>> 0 < float(jnp.abs(noisy - image).max()) < 0.1
+    True
   """
   scale_key, noise_key = jax.random.split(key)
   scale = jax.random.uniform(scale_key, maxval=strength)
@@ -46,9 +47,9 @@ def poisson_noise(key: Array, image: Array, strength: float) -> Array:
     An image of the same shape and range.
 
   Example:
-    >>> image = jnp.full((2, 2, 3), 0.5)
-    >>> poisson_noise(jax.random.key(0), image, 100.0).shape
-    (2, 2, 3)
+    >>> black = jnp.zeros((2, 2, 3))
+    >>> float(poisson_noise(jax.random.key(0), black, 100.0).max())
+    0.0
   """
   counts = jax.random.poisson(key, image * strength)
   return jnp.clip(counts / strength, 0, 1)
@@ -69,8 +70,9 @@ def salt_and_pepper_noise(key: Array, image: Array, strength: float) -> Array:
 
   Example:
     >>> image = jnp.full((2, 2, 3), 0.5)
-    >>> salt_and_pepper_noise(jax.random.key(0), image, 0.1).shape
-    (2, 2, 3)
+    >>> image = salt_and_pepper_noise(jax.random.key(0), image, 1.0)
+    >>> set(image.ravel().tolist()) <= {0.0, 1.0}
+    True
   """
   hit_key, salt_key = jax.random.split(key)
   shape = (*image.shape[:2], 1)

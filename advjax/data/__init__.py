@@ -5,11 +5,11 @@ A loader is a function of the fields of its config (`digits.load()`,
 `_LOADERS`. Parameters with a default are fields that may be left out.
 """
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from advjax.config import choose
 from advjax.data import digits, folder, npz, tfds
 from advjax.data.dataset import (
   Dataset,
@@ -59,36 +59,24 @@ def load(config: Mapping[str, Any]) -> Dataset:
     for key, value in config.items()
     if value is not None and not (isinstance(value, str) and value == '')
   }
-  name = fields.pop('name', None)
-  if name not in _LOADERS:
-    raise ValueError(_unknown('data set', name, list(_LOADERS)))
+  name = choose('data set', fields.pop('name', None), _LOADERS)
   classes = fields.pop('classes', None)
-  loader = _LOADERS[name]
-  parameters = inspect.signature(loader).parameters
+  parameters = {
+    key: inspect.signature(loader).parameters
+    for key, loader in _LOADERS.items()
+  }
   for field, value in fields.items():
-    if field not in parameters:
-      message = _unknown(
-        f'field of data set {name!r}', field, [*parameters, 'classes']
+    others = [key for key in parameters if field in parameters[key]]
+    if isinstance(value, str) and others and name not in others:
+      # A config named another set, before a flag named this one.
+      raise ValueError(
+        f'dataset.{field} = {value!r}; allowed: with the data sets '
+        f'{", ".join(others)}, not with {name}; --config.dataset.{field}= '
+        'empties it'
       )
-      if isinstance(value, str) and _is_a_field(field):
-        # Of the set that a config named before a flag named this one.
-        message += f'; --config.dataset.{field}= empties it'
-      raise ValueError(message)
-  for field, parameter in parameters.items():
+    choose(f'field of data set {name!r}', field, [*parameters[name], 'classes'])
+  for field, parameter in parameters[name].items():
     if field not in fields and parameter.default is inspect.Parameter.empty:
       raise ValueError(f'data set {name!r} needs the field {field!r}')
-  dataset = loader(**fields)
+  dataset = _LOADERS[name](**fields)
   return dataset if classes is None else keep_classes(dataset, classes)
-
-
-def _is_a_field(name: str) -> bool:
-  loaders = _LOADERS.values()
-  return any(name in inspect.signature(loader).parameters for loader in loaders)
-
-
-def _unknown(what: str, value: Any, allowed: list[str]) -> str:
-  """Says that a value is unknown, what is allowed, and what is closest."""
-  close = difflib.get_close_matches(str(value), allowed, n=1)
-  return f'unknown {what} {value!r}; allowed: {", ".join(allowed)}' + (
-    f'; did you mean {close[0]!r}?' if close else ''
-  )

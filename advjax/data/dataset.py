@@ -70,7 +70,7 @@ def to_float(images: Any) -> Any:
   if np.issubdtype(images.dtype, np.floating) or images.dtype == 'bfloat16':
     return images.astype(np.float32)
   raise ValueError(
-    f'images: dtype {images.dtype} is neither uint8 (0..255) nor floating '
+    f'images: dtype = {images.dtype}; allowed: uint8 (0..255) and floating '
     '([0, 1])'
   )
 
@@ -103,7 +103,7 @@ def holdout(
   """
   if not 0 <= num_validation < num_images:
     raise ValueError(
-      f'num_validation: {num_validation} is outside [0, {num_images}), where '
+      f'num_validation = {num_validation}; allowed: [0, {num_images}), where '
       f'{num_images} is the number of training images'
     )
   # RandomState's streams are frozen; those of default_rng may change.
@@ -136,20 +136,17 @@ def keep_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
     >>> kept.class_names
     ('owl', 'auk')
   """
-  allowed = (
-    f'two or more different labels of {dataset.name!r}, from 0 to '
-    f'{dataset.num_classes - 1}'
+  valid = isinstance(classes, Sequence) and all(
+    isinstance(label, numbers.Integral)
+    and not isinstance(label, bool)
+    and 0 <= label < dataset.num_classes
+    for label in classes
   )
-  if not isinstance(classes, Sequence) or isinstance(classes, str):
-    raise ValueError(f'classes = {classes!r}; allowed: {allowed}')
-  for label in classes:
-    whole = isinstance(label, numbers.Integral) and not isinstance(label, bool)
-    if not whole or not 0 <= label < dataset.num_classes:
-      raise ValueError(
-        f'classes = {classes!r} holds {label!r}; allowed: {allowed}'
-      )
-  if len(classes) < 2 or len(set(classes)) < len(classes):
-    raise ValueError(f'classes = {classes!r}; allowed: {allowed}')
+  if not valid or len(classes) < 2 or len(set(classes)) < len(classes):
+    raise ValueError(
+      f'classes = {classes!r}; allowed: two or more different labels of '
+      f'{dataset.name!r}, from 0 to {dataset.num_classes - 1}'
+    )
   new_labels = np.full(dataset.num_classes, -1, np.int32)
   new_labels[list(classes)] = np.arange(len(classes))
 

@@ -37,11 +37,9 @@ def load() -> Dataset:
 
 
 def _read() -> tuple[np.ndarray, np.ndarray]:
-  """Returns int64 [N, 8, 8] of 0..16 and [N], as scikit-learn has them.
-
-  From its file, where it is: importing scikit-learn takes longer than all else
-  that comes before training.
-  """
+  """Returns int64 [N, 8, 8] of 0..16 and [N], as scikit-learn has them."""
+  # From its file, if there: the import of scikit-learn takes longer than all
+  # else that comes before training.
   package = importlib.util.find_spec('sklearn')
   if package and package.origin:
     path = pathlib.Path(package.origin).parent / _FILE
@@ -85,7 +83,7 @@ def _stratified_split(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   for digit in range(NUM_CLASSES):
     rows = order[labels[order] == digit]
     is_test[rows[: num_test[digit]]] = True
-  # Shuffled anew: the test rows are the first of their class in this order, so
+  # Shuffled again: the test rows are the first of their class in this order, so
   # the training rows would begin with whichever class was full first.
   order = random.permutation(len(labels))
   return order[~is_test[order]], order[is_test[order]]

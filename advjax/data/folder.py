@@ -2,41 +2,70 @@
 
   --config.dataset.name=folder --config.dataset.path=tiny-imagenet-200.zip
 
-Images are decoded once and then memory-mapped (`advjax.data.array_cache`).
-Those that cannot be decoded are left out, and named; too many are an error.
+Three layouts are known:
+
+  Tiny ImageNet's    wnids.txt, words.txt, train/ID/images/*, val/images/* and
+                     val/val_annotations.txt
+  split folders      train/CLASS/*, and test/CLASS/*, val/ or validation/
+  class folders      CLASS/*; a fraction of each class is the test split
+
+Images are decoded once and then memory-mapped (`advjax.data.cache`). Those that
+cannot be decoded are left out, and named; too many are an error.
 """
 
+import contextlib
 import hashlib
 import logging
+import math
 import os
 import pathlib
 import re
-import sys
+import stat
+import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import tqdm
 
-from advjax.data import array_cache, decode, file_tree, folder_layouts
+from advjax.data import cache, decode
 from advjax.data.dataset import Dataset, Split
-from advjax.data.file_tree import FileTree
-from advjax.data.folder_layouts import Layout, Sample
 
 logger = logging.getLogger(__name__)
 
-# Part of the source: a new way to decode makes new entries in the cache.
-_DECODER = 1
-# How many images are decoded between two writes, and by one task of a thread.
-_BLOCK, _PART = 1024, 32
-# At most this share of a split's images may be left out.
+_IMAGE = re.compile(r'\.(png|jpe?g|webp|bmp|gif|tiff?|ppm|pgm)$', re.IGNORECASE)
+_IDS, _WORDS = 'wnids.txt', 'words.txt'
+_ANNOTATIONS = 'val/val_annotations.txt'
+# Left behind by file managers and archivers; never part of a data set.
+_JUNK = re.compile(r'\..*|__MACOSX|Thumbs\.db|desktop\.ini')
+# No image file is so large; a few kilobytes of a zip may become any size.
+_MAX_BYTES = 1 << 28
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
+# At most this fraction of a split's images may be left out.
 _MAX_BAD = 0.01
-# The size of the images is taken from so many of them, spread evenly, if so
-# large a share of them have it.
-_NUM_SIZED, _MIN_SAME = 1000, 0.9
-_NUM_NAMED = 5
+
+# A file and its label.
+Sample = tuple[str, int]
+
+
+class Files(NamedTuple):
+  """The files of a folder or a zip."""
+
+  names: tuple[str, ...]  # Sorted; of folders, too: 'train/a/1.png', 'train/a/'
+  fingerprint: str  # Changes with the name, size or time of any file.
+  read: Callable[[str], bytes]  # Threads may call it; raises ValueErrors.
+
+
+class Layout(NamedTuple):
+  """Which files make a data set: the samples of both splits, in order."""
+
+  files: Files
+  train: tuple[Sample, ...]
+  test: tuple[Sample, ...]
+  class_names: tuple[str, ...]
+  class_ids: tuple[str, ...] = ()
 
 
 def load(
@@ -45,236 +74,448 @@ def load(
   test_fraction: float | None = None,
   cache_dir: str | None = None,
 ) -> Dataset:
-  """Loads image files from a folder or a zip; see docs/datasets.md.
+  """Loads image files from a folder or a zip.
 
-  Args:
-    path: A folder or a .zip file, laid out as `folder_layouts` says.
-    image_size: Height and width of the images; those of another size are scaled
-      and cropped. Default: the size that nine in ten of them have.
-    test_fraction: Which share of each class is the test split, in (0, 1), where
-      there are folders of classes but not of splits; default: 0.2.
-    cache_dir: Where decoded images are kept; default: $XDG_CACHE_HOME/advjax/
-      datasets, else ~/.cache/advjax/datasets.
+  The fields are those of docs/datasets.md.
 
   Returns:
     The data set, named like the folder: uint8 images [N, H, W, 3], memory-
-    mapped and read-only.
+    mapped and read-only, and int32 labels [N].
 
   Raises:
     FileNotFoundError: If there is no such folder.
-    ValueError: If it is laid out in another way or something is missing, the
-      images are of many sizes, more than 1 % of a split or all of a class
-      cannot be decoded, or the cache is damaged or cannot be written. Nothing
-      but the cache's own leftovers is ever changed or removed.
+    ValueError: If something is wrong with a field, the files, or the cache.
   """
-  whole = isinstance(image_size, int) and not isinstance(image_size, bool)
-  if image_size is not None and not (whole and image_size > 0):
+  if image_size is not None and (type(image_size) is not int or image_size < 1):
     raise ValueError(f'image_size = {image_size!r}; allowed: an integer >= 1')
   given = pathlib.Path(path).expanduser().absolute()
-  root = pathlib.Path(cache_dir).expanduser().absolute() if cache_dir else None
-  with file_tree.open_tree(given) as tree:
+  size = (image_size, image_size) if image_size else None
+  splits = []
+  with open_files(given) as files:
     try:
-      layout = folder_layouts.find_layout(tree, test_fraction)
+      layout = find_layout(files, test_fraction)
     except ValueError as error:
       raise ValueError(f'{given}: {error}') from error
-    train, test = _load_splits(
-      given, layout, image_size, root or array_cache.default_root()
+    for split, samples in (('train', layout.train), ('test', layout.test)):
+      name = f'{given.name} {split}'
+      digest = hashlib.sha256(repr(samples).encode()).hexdigest()
+      entry_path = cache.entry_path(
+        cache_dir,
+        f'{given.name}-{split}',
+        f'{given.resolve()}\n{split}',
+        [files.fingerprint, digest, image_size],
+      )
+      entry = cache.read(entry_path)
+      if entry is None:
+        size = size or _common_size(layout, given)
+        info: dict[str, Any] = {}
+        decoded = _decode(layout, samples, size, name, info)
+        entry = cache.write(entry_path, decoded, len(samples), info, name)
+      splits.append(Split(entry.images, entry.labels))
+      _log(entry, name)
+  used = dict((*layout.train, *layout.test))
+  others = [n for n in layout.files.names if _IMAGE.search(n) and n not in used]
+  if others:
+    message = (
+      '%s: %d images belong to neither split and are not used, such as %s'
     )
+    logger.info(message, given.name, len(others), others[0])
+  train, test = splits
   return Dataset(
     given.stem if given.is_file() else given.name,
-    Split(train.images, train.labels),
-    Split(test.images, test.labels),
+    train,
+    test,
     len(layout.class_names),
     layout.class_names,
     layout.class_ids,
   )
 
 
-def _load_splits(
-  path: pathlib.Path,
-  layout: Layout,
-  image_size: int | None,
-  root: pathlib.Path,
-) -> list[array_cache.Entry]:
-  """Opens the splits' cache entries, after writing those that are missing."""
-  entries = []
-  size = (image_size, image_size) if image_size else None
-  for split, samples in (('train', layout.train), ('test', layout.test)):
-    # A digest of which files belong to the split, and of their labels.
-    chosen = hashlib.sha256(repr(samples).encode()).hexdigest()
-    source = {
-      'path': str(path.resolve()),
-      'files': layout.tree.fingerprint,
-      'samples': chosen,
-      'image_size': image_size,
-      'decoder': _DECODER,
-    }
-    digest = hashlib.sha256(f'{source["path"]}\n{split}'.encode()).hexdigest()
-    readable = re.sub(r'[^\w.-]+', '_', f'{path.name}-{split}')[:60]
-    folder = root / f'{readable}-{digest[:16]}'
-    entry = array_cache.read(folder, source)
-    if entry is None:
-      size = size or _common_size(layout, path)
-      notes: dict[str, Any] = {}
-      blocks = _decode(
-        layout.tree, samples, layout.class_names, size, f'{path} {split}', notes
-      )
-      entry = array_cache.write(
-        folder,
-        source,
-        blocks,
-        len(samples),
-        layout.class_names,
-        fewer=True,
-        notes=notes,
-      )
-    _log(entry, f'{path.name} {split}')
-    entries.append(entry)
-  used = {file for file, _ in (*layout.train, *layout.test)}
-  others = [
-    file
-    for file in layout.tree.files
-    if folder_layouts.is_image(file) and file not in used
-  ]
-  if others:
-    logger.info(
-      '%s: %s images belong to neither split and are not used, such as %s',
-      path.name,
-      f'{len(others):,}',
-      others[0],
-    )
-  return entries
-
-
-def _log(entry: array_cache.Entry, name: str) -> None:
-  """Says what was decoded, at the first start and at all that follow."""
-  count, height, width, _ = entry.images.shape
-  done = ''.join(f', {n:,} {what}' for what, n in entry.notes['done'].items())
-  logger.info(
-    '%s: %s images of %s x %s%s', name, f'{count:,}', height, width, done
-  )
-  if entry.notes['num_bad']:
+def _log(entry: cache.Entry, name: str) -> None:
+  """Logs what was decoded, at the first start and at all that follow."""
+  size = '{:,} images of {} x {}'.format(*entry.images.shape)
+  done = (f', {n:,} {what}' for what, n in sorted(entry.info['done'].items()))
+  logger.info('%s: %s%s', name, size, ''.join(done))
+  if entry.info['num_bad']:
     logger.warning(
-      '%s: %s images were left out, which cannot be decoded: %s',
+      '%s: %d images were left out, which cannot be decoded: %s',
       name,
-      f'{entry.notes["num_bad"]:,}',
-      '; '.join(entry.notes['bad']),
+      entry.info['num_bad'],
+      '; '.join(entry.info['bad']),
     )
 
 
-# ----------------------------------------------------------------- decoding
+@contextlib.contextmanager
+def open_files(path: pathlib.Path) -> Iterator[Files]:
+  """Lists a folder, following links, or a .zip, which is never unpacked."""
+  if not path.exists():
+    raise FileNotFoundError(f'path = {str(path)!r}: there is no such folder')
+  if path.is_dir():
+    try:
+      files = _list_folder(path)
+    except OSError as error:
+      raise ValueError(f'{path} cannot be read: {error}') from error
+    yield files
+  elif path.suffix.lower() == '.zip':
+    try:
+      archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+      raise ValueError(
+        f'{path}: invalid or truncated zip ({error}); copy or make it again'
+      ) from error
+    with archive:
+      yield _list_zip(path, archive)
+  else:
+    raise ValueError(
+      f'path = {str(path)!r}; allowed: a folder of images, or a .zip of one'
+    )
+
+
+def _files(
+  path: pathlib.Path,
+  listing: list[tuple[Any, ...]],
+  read: Callable[[str], bytes],
+) -> Files:
+  """Makes Files of (name, size, what else changes with a file)."""
+  listing.sort()
+  digest = hashlib.sha256(ascii(listing).encode()).hexdigest()
+
+  def checked_read(name: str) -> bytes:
+    try:
+      return read(name)
+    except _UNREADABLE as error:
+      raise ValueError(
+        f'{path}: {name} cannot be read ({error}); copy or make it again'
+      ) from error
+
+  return Files(tuple(name for name, *_ in listing), digest, checked_read)
+
+
+def _list_folder(root: pathlib.Path) -> Files:
+  listing: list[tuple[Any, ...]] = []
+  folders = ['']
+  while folders:
+    prefix = folders.pop()
+    for entry in list(os.scandir(root / prefix)):
+      if _JUNK.fullmatch(entry.name):
+        continue
+      name = prefix + entry.name
+      status = entry.stat()  # Of what a link leads to; raised if to nothing.
+      if stat.S_ISDIR(status.st_mode):
+        folders.append(f'{name}/')
+        listing.append((f'{name}/',))
+      elif stat.S_ISREG(status.st_mode):
+        listing.append((name, status.st_size, status.st_mtime_ns))
+  return _files(root, listing, lambda name: (root / name).read_bytes())
+
+
+def _list_zip(path: pathlib.Path, archive: zipfile.ZipFile) -> Files:
+  """Lists a zip; `zipfile.Path` neither finds doubles nor is as fast."""
+  time = path.stat().st_mtime_ns
+  listing: list[tuple[Any, ...]] = []
+  members: dict[str, zipfile.ZipInfo] = {}
+  for info in archive.infolist():
+    # Old archivers of Windows write its separator.
+    whole = info.filename.replace('\\', '/')
+    parts = [part for part in whole.split('/') if part not in ('', '.')]
+    name = '/'.join(parts)
+    if (
+      re.match('/|[A-Za-z]:', whole)
+      or '..' in parts
+      or stat.S_ISLNK(info.external_attr >> 16)
+      or info.flag_bits & 1
+      or name in members
+    ):
+      raise ValueError(
+        f'{path}: member {info.filename!r}; allowed: files of different '
+        "relative names without '..', neither encrypted nor links"
+      )
+    if any(map(_JUNK.fullmatch, parts)) or not name:
+      continue
+    if whole.endswith('/'):
+      listing.append((f'{name}/',))
+    else:
+      members[name] = info
+      listing.append((name, info.file_size, info.CRC, time))
+
+  def read(name: str) -> bytes:
+    size = members[name].file_size
+    if size > _MAX_BYTES:
+      raise ValueError(
+        f'{path}: {name} would take {size:,} bytes of memory; allowed: '
+        f'{_MAX_BYTES:,} for one file of a zip'
+      )
+    # Reads no more than that size, whatever the compressed bytes hold.
+    return archive.read(members[name])
+
+  return _files(path, listing, read)
+
+
+def find_layout(files: Files, test_fraction: float | None = None) -> Layout:
+  """Finds the images of both splits, in order, and their classes."""
+  number = isinstance(test_fraction, (int, float))
+  if test_fraction is not None and not (number and 0 < test_fraction < 1):
+    raise ValueError(
+      f'test_fraction = {test_fraction!r}; allowed: a number between 0 and 1'
+    )
+  files = _enter(files)
+  if _IDS not in files.names and not _has_classes(files, 'train/'):
+    return _class_folders(files, test_fraction or 0.2)
+  if test_fraction is not None:
+    raise ValueError(
+      f'test_fraction = {test_fraction!r}; allowed: none, this data set has a '
+      'test split of its own'
+    )
+  return _split_folders(files)
+
+
+def _enter(files: Files) -> Files:
+  """Returns the files in the one folder that holds all images, if there is."""
+  tops = {name.partition('/')[0] for name in files.names if '/' in name}
+  beside = [name for name in files.names if '/' not in name]
+  top = next(iter(tops), 'train')
+  if (
+    len(tops) > 1
+    or top in ('train', 'test', 'val', 'validation')
+    or _IDS in beside
+    or any(map(_IMAGE.search, beside))
+  ):
+    return files
+  prefix, read = f'{top}/', files.read
+  names = (n.removeprefix(prefix) for n in files.names if n.startswith(prefix))
+  return files._replace(
+    names=tuple(filter(None, names)), read=lambda name: read(prefix + name)
+  )
+
+
+def _has_classes(files: Files, prefix: str) -> bool:
+  """Returns whether a folder holds folders of images, and is no class."""
+  return any(
+    name.startswith(prefix) and name.count('/') > 1 and _IMAGE.search(name)
+    for name in files.names
+  )
+
+
+def _by_class(files: Files, prefix: str = '') -> dict[str, list[str]]:
+  """Returns the images in each folder of a split, at any depth."""
+  classes: dict[str, list[str]] = {}
+  for name in files.names:
+    folder, separator, _ = name.removeprefix(prefix).partition('/')
+    if name.startswith(prefix) and folder and separator:
+      images = classes.setdefault(folder, [])
+      if _IMAGE.search(name):
+        images.append(name)
+  where = prefix or 'the data set'
+  if len(classes) < 2:
+    raise ValueError(
+      f'{where} has {_listed(classes) or "no folder"} for classes; allowed: '
+      'wnids.txt as in Tiny ImageNet; or train/CLASS/* with test/CLASS/*, val/ '
+      'or validation/; or two or more folders CLASS/*'
+    )
+  if empty := [name for name, images in classes.items() if not images]:
+    raise ValueError(
+      f'{where}: no image in the folders of these classes: {_listed(empty)} '
+      f'(the names of images match {_IMAGE.pattern})'
+    )
+  return classes
+
+
+def _listed(names: Collection[str]) -> str:
+  """Writes the first few names."""
+  more = f' and {len(names) - 5} more' if len(names) > 5 else ''
+  return ', '.join(repr(name) for name in sorted(names)[:5]) + more
+
+
+def _check_same(
+  what: str, first: str, second: str, *names: Iterable[str]
+) -> None:
+  """Raises a ValueError unless two places have the same classes or images."""
+  if different := set(names[0]) ^ set(names[1]):
+    raise ValueError(
+      f'{first} and {second} must have the same {what}; only one of them has '
+      f'{_listed(different)}'
+    )
+
+
+def _draw(name: str) -> bytes:
+  """Returns what is as good as random, but depends on a name alone."""
+  return hashlib.sha256(os.fsencode(name)).digest()
+
+
+def _samples(
+  classes: dict[str, list[str]], order: Sequence[str]
+) -> tuple[Sample, ...]:
+  """Mixes the classes, so that the first images are of all of them."""
+  samples = [
+    (file, label) for label, name in enumerate(order) for file in classes[name]
+  ]
+  return tuple(sorted(samples, key=lambda sample: _draw(sample[0])))
+
+
+def _split_folders(files: Files) -> Layout:
+  """Layout of train/ and a test split, with ids and names if there are any."""
+  ids: tuple[str, ...] = ()
+  if _IDS in files.names:
+    ids = tuple(_lines(files, _IDS))
+    if len(set(ids)) < max(2, len(ids)):
+      raise ValueError(f'{_IDS} needs two or more different ids, one a line')
+    names = _read_names(files, ids)
+  train = _by_class(files, 'train/')
+  if ids:
+    _check_same('classes', _IDS, 'train/', ids, train)
+  else:
+    names = tuple(sorted(train))
+  order = ids or names
+  if ids and any(name.startswith('val/images/') for name in files.names):
+    test = _annotated(files, ids)
+  else:
+    # Many sort the images of Tiny ImageNet's val/ into folders.
+    folders = ['val/'] if ids else ['test/', 'val/', 'validation/']
+    there = [folder for folder in folders if _has_classes(files, folder)]
+    if not there:
+      raise ValueError(
+        'the test split is missing: train/ has folders of classes, but none of '
+        f'{", ".join(folders)} has (to hold out a fraction of train/ instead, '
+        'name that folder in path)'
+      )
+    classes = _by_class(files, there[0])
+    _check_same('classes', 'train/', there[0], train, classes)
+    test = _samples(classes, order)
+  return Layout(files, _samples(train, order), test, names, ids)
+
+
+def _class_folders(files: Files, test_fraction: float) -> Layout:
+  classes = _by_class(files)
+  names = tuple(sorted(classes))
+  train, test = {}, {}
+  for name in names:
+    # Which images are held out depends on their names alone.
+    ordered = sorted(classes[name], key=_draw)
+    if len(ordered) < 2:
+      raise ValueError(
+        f'class {name!r} has one image; allowed: two or more, of which '
+        f'{test_fraction:.0%} are for the test split'
+      )
+    count = math.floor(len(ordered) * test_fraction + 0.5)
+    count = max(1, min(len(ordered) - 1, count))
+    train[name], test[name] = ordered[count:], ordered[:count]
+  return Layout(files, _samples(train, names), _samples(test, names), names)
+
+
+def _lines(files: Files, name: str) -> list[str]:
+  """Returns the lines of a text file that are not empty."""
+  if name not in files.names:
+    raise ValueError(f'{name} is missing, next to {_IDS}')
+  try:
+    lines = files.read(name).decode('utf-8-sig').splitlines()
+  except UnicodeDecodeError as error:
+    raise ValueError(f'{name} is no text: {error}') from error
+  return [line.strip() for line in lines if line.strip()]
+
+
+def _read_names(files: Files, ids: Sequence[str]) -> tuple[str, ...]:
+  """Returns the first name of each id, with the id where two share it."""
+  lines = (line.partition('\t') for line in _lines(files, _WORDS))
+  firsts = {wnid: names.split(',')[0].strip() for wnid, _, names in lines}
+  if lacking := [wnid for wnid in ids if not firsts.get(wnid)]:
+    raise ValueError(
+      f'{_WORDS} has no line for these ids of {_IDS}: {_listed(lacking)}'
+    )
+  names = [firsts[wnid] for wnid in ids]
+  return tuple(
+    name if names.count(name) == 1 else f'{name} ({wnid})'
+    for name, wnid in zip(names, ids, strict=True)
+  )
+
+
+def _annotated(files: Files, ids: Sequence[str]) -> tuple[Sample, ...]:
+  """Returns the images of val/images by the lines of val_annotations.txt."""
+  labels = {wnid: label for label, wnid in enumerate(ids)}
+  samples: dict[str, int] = {}
+  for number, line in enumerate(_lines(files, _ANNOTATIONS), 1):
+    file, wnid, *_ = [*line.split('\t'), '']
+    name = f'val/images/{file}'
+    if wnid not in labels or name in samples:
+      raise ValueError(
+        f'{_ANNOTATIONS}, line {number}: {line!r}; allowed: an image that no '
+        f'line has named yet, a tab, and an id of {_IDS}'
+      )
+    samples[name] = labels[wnid]
+  images = [
+    name
+    for name in files.names
+    if name.startswith('val/images/') and _IMAGE.search(name)
+  ]
+  _check_same('images', 'val/images/', _ANNOTATIONS, images, samples)
+  named = {ids[label] for label in samples.values()}
+  _check_same('classes', _IDS, _ANNOTATIONS, ids, named)
+  return tuple(samples.items())
 
 
 def _common_size(layout: Layout, path: pathlib.Path) -> tuple[int, int]:
-  """Returns the (height, width) that nearly all images have."""
+  """Returns the (height, width) of nine in ten of a thousand images."""
   samples = [*layout.train, *layout.test]
-  step = -(-len(samples) // _NUM_SIZED)
+  step = math.ceil(len(samples) / 1000)
   sizes: Counter[tuple[int, int]] = Counter()
   with decode.quiet_pillow():
     for file, _ in samples[::step]:
-      try:
-        sizes[decode.image_size(layout.tree.read(file))] += 1
-      except decode.NoImage:
-        continue
+      with contextlib.suppress(decode.NoImage):
+        sizes[decode.image_size(layout.files.read(file))] += 1
   if not sizes:
     raise ValueError(f'{path}: none of its images can be decoded')
   (size, count), *_ = sizes.most_common(1)
-  if count < _MIN_SAME * sizes.total():
+  if count < 0.9 * sizes.total():
     shown = ', '.join(f'{h} x {w}' for (h, w), _ in sizes.most_common(4))
     raise ValueError(
       f'{path}: the images are of {len(sizes)} sizes or more ({shown}, ...; '
-      'height x width), but networks here take one size; say which by '
+      'height x width), but networks here take one size; set it by '
       'config.dataset.image_size: they are scaled and cropped to a square'
     )
   return size
 
 
 def _decode(
-  tree: FileTree,
+  layout: Layout,
   samples: Sequence[Sample],
-  class_names: Sequence[str],
   size: tuple[int, int],
   name: str,
-  notes: dict[str, Any],
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Decodes a split in its order, under a progress bar.
+  info: dict[str, Any],
+) -> Iterator[tuple[np.ndarray, int]]:
+  """Yields a split in its order, decoded by all cores.
 
-  Args:
-    tree: Where the files are.
-    samples: (file, label) of every image.
-    class_names: One name per class.
-    size: (height, width).
-    name: What is read, for messages.
-    notes: Gets the counts, and the names of the first bad images.
-
-  Yields:
-    Pairs of uint8 [B, H, W, 3] and int32 [B].
+  Puts into `info` how often each conversion was done, the number of images that
+  cannot be decoded, and the names of the first of them.
   """
-  logger.info('decoding %s once: %s images', name, f'{len(samples):,}')
-  notes.update(done={}, num_bad=0, bad=[])
   done: Counter[str] = Counter()
-  left: Counter[int] = Counter(label for _, label in samples)
+  info.update(done=done, num_bad=0, bad=[])
+  left = Counter(label for _, label in samples)
 
-  def decode_part(part: Sequence[Sample]) -> list[Any]:
-    return [_try_to_decode(tree, file, size) for file, _ in part]
+  def decode_one(sample: Sample) -> tuple[Any, Any]:
+    encoded = layout.files.read(sample[0])
+    try:
+      return decode.decode_rgb(encoded, size)
+    except decode.NoImage as error:
+      return None, str(error)
 
-  with (
-    ThreadPoolExecutor(os.cpu_count() or 1) as pool,
-    tqdm.tqdm(
-      total=len(samples),
-      desc=f'decoding {name}',
-      unit=' images',
-      disable=not sys.stderr.isatty(),
-      dynamic_ncols=True,
-    ) as bar,
-  ):
-    for start in range(0, len(samples), _BLOCK):
-      block = samples[start : start + _BLOCK]
-      parts = [block[i : i + _PART] for i in range(0, len(block), _PART)]
+  with ThreadPoolExecutor(os.cpu_count()) as pool:
+    # In blocks, as all images at once may not fit into memory.
+    for start in range(0, len(samples), 1024):
+      block = samples[start : start + 1024]
       with decode.quiet_pillow():
-        results = [r for part in pool.map(decode_part, parts) for r in part]
-      images, labels = [], []
+        results = list(pool.map(decode_one, block))
       for (file, label), (pixels, said) in zip(block, results, strict=True):
-        if pixels is None:
-          left[label] -= 1
-          notes['num_bad'] += 1
-          notes['bad'] += [f'{file} {said}'] * (len(notes['bad']) < _NUM_NAMED)
-        else:
+        if pixels is not None:
           done.update(said)
-          images.append(pixels)
-          labels.append(label)
-      notes['done'] = dict(sorted(done.items()))
-      _check_bad(notes, left, len(samples), class_names, name)
-      bar.update(len(block))
-      if images:
-        yield np.stack(images), np.asarray(labels, np.int32)
-
-
-def _try_to_decode(
-  tree: FileTree, file: str, size: tuple[int, int]
-) -> tuple[np.ndarray | None, Any]:
-  """Returns an image and what was done to it, or None and what is wrong."""
-  encoded = tree.read(file)
-  try:
-    return decode.decode_rgb(encoded, size)
-  except decode.NoImage as error:
-    return None, str(error)
-
-
-def _check_bad(
-  notes: dict[str, Any],
-  left: Counter[int],
-  num_images: int,
-  class_names: Sequence[str],
-  name: str,
-) -> None:
-  """Raises a ValueError if too many images cannot be decoded."""
-  emptied = [class_names[label] for label, count in left.items() if not count]
-  if not emptied and notes['num_bad'] <= _MAX_BAD * num_images:
-    return
-  which = f'all of class {emptied[0]!r}' if emptied else 'more than 1 %'
-  raise ValueError(
-    f'{name}: {notes["num_bad"]:,} of {num_images:,} images cannot be decoded, '
-    f'{which}: {"; ".join(notes["bad"])}; copy or make the data set again, or '
-    'remove these files'
-  )
+          yield pixels, label
+          continue
+        left[label] -= 1
+        info['num_bad'] += 1
+        info['bad'] = [*info['bad'], f'{file} {said}'][:5]
+        if left[label] and info['num_bad'] <= _MAX_BAD * len(samples):
+          continue
+        raise ValueError(
+          f'{name}: more than 1 % of {len(samples):,} images or all of the '
+          f'class {layout.class_names[label]!r} cannot be decoded: '
+          f'{"; ".join(info["bad"])}; copy or make the data set again, or '
+          'remove these files'
+        )

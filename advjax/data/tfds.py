@@ -6,26 +6,46 @@
 A set prepared as array_record is read as it is. TensorFlow is needed once to
 download and prepare a set that is not there, and to read one that was prepared
 in another format; it is imported for nothing else. Images are decoded once and
-then memory-mapped (`advjax.data.array_cache`), by Pillow in every case, so that
-the same set gives the same pixels however it was prepared.
+then memory-mapped (`advjax.data.cache`), by Pillow in every case, so that the
+same set gives the same pixels however it was prepared. Where all is decoded,
+TFDS is not even imported: that would take longer than the rest.
 """
 
-import hashlib
+import contextlib
+import fnmatch
+import importlib.util
+import json
 import logging
+import os
 import pathlib
 import re
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
-from advjax.data import array_cache, prepared, records
+import numpy as np
+
+from advjax.data import cache
 from advjax.data.dataset import Dataset, Split
+from advjax.data.decode import NoImage, decode_image
 
 logger = logging.getLogger(__name__)
 
-# Part of the source: a new way to decode makes new entries in the cache.
-_DECODER = 1
+_NAME = re.compile(
+  r'(?P<name>[a-z]\w*)'
+  r'(/(?P<config>[\w.-]+))?'
+  r'(:(?P<version>(\d+|\*)\.(\d+|\*)\.(\d+|\*)))?'
+)
+_VERSION = re.compile(r'\d+\.\d+\.\d+')
+# What every prepared set has beside its records.
+_FILES = ('dataset_info.json', 'features.json')
+_ARRAY_RECORD = 'array_record'
+# One by one, reading takes ten times as long.
+_BLOCK = 1000
+_INSTALL = f'{sys.executable} -m pip install tensorflow-cpu importlib_resources'
 
 
 def load(
@@ -35,125 +55,140 @@ def load(
   test_split: str = 'test',
   cache_dir: str | None = None,
 ) -> Dataset:
-  """Loads a set of TensorFlow Datasets; see docs/datasets.md.
+  """Loads a set of TensorFlow Datasets.
 
-  Args:
-    builder: The set as TFDS writes it: 'mnist', 'mnist:3.0.1', 'name/config'.
-    data_dir: The folder that holds the sets; default: $TFDS_DATA_DIR, else
-      ~/tensorflow_datasets.
-    train_split: The split to train on, or a slice or sum of splits as TFDS
-      writes them: 'train[:90%]', 'train+test[:100]'.
-    test_split: The split to test on.
-    cache_dir: Where decoded images are kept; default: $XDG_CACHE_HOME/advjax/
-      datasets, else ~/.cache/advjax/datasets.
+  The fields are those of docs/datasets.md.
 
   Returns:
     The data set, named like the set: uint8 images [N, H, W, C] (C is 1 for
-    grey images), memory-mapped and read-only.
+    grey images), memory-mapped and read-only, and int32 labels [N].
 
   Raises:
-    ValueError: If the set is not there and cannot be prepared, or is not
-      whole, or is no set of uint8 images of one size with one label each, or a
-      split is unknown, or the cache is damaged or cannot be written. Nothing
-      but the cache's own leftovers is ever changed or removed.
+    ValueError: If the set is not there and cannot be prepared, is incomplete or
+      no set of uint8 images of one size with one label each, or something is
+      wrong with a field or the cache.
   """
-  name = prepared.parse_name(builder)
-  root = pathlib.Path(cache_dir).expanduser().absolute() if cache_dir else None
-  folder = _find_or_prepare(name, prepared.resolve_data_dir(data_dir))
-  splits = {'train_split': train_split, 'test_split': test_split}
-  entries = _load_splits(
-    folder.resolve(), splits, name, root or array_cache.default_root()
+  default = os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
+  root = pathlib.Path(default if data_dir is None else data_dir)
+  root = root.expanduser().absolute()
+  if data_dir is not None and not (data_dir and root.is_dir()):
+    raise ValueError(
+      f'data_dir = {data_dir!r}; allowed: the folder that holds the sets '
+      '(DATA_DIR/mnist/3.0.1/...); to download a set into a new folder, make '
+      'the folder first'
+    )
+  folder = _find_or_prepare(builder, root).resolve()
+  name = builder.partition('/')[0].partition(':')[0]
+  files = sorted(
+    [file.name, file.stat().st_size, file.stat().st_mtime_ns]
+    for file in list(os.scandir(folder))
+    if file.is_file() and not file.name.startswith('.')
   )
-  train, test = entries['train_split'], entries['test_split']
+  splits = {'train_split': train_split, 'test_split': test_split}
+  paths = [
+    cache.entry_path(cache_dir, f'{name}-{split}', f'{folder}\n{split}', files)
+    for split in splits.values()
+  ]
+  entries = [entry for path in paths if (entry := cache.read(path))]
+  if len(entries) < 2:
+    # Everything is checked before the first image is decoded.
+    prepared = _open(folder)
+    keys = _find_features(prepared, folder)
+    info = {'class_names': prepared.info.features[keys[1]].names}
+    sizes = [_check_split(prepared, *item) for item in splits.items()]
+    entries = [
+      cache.write(
+        path,
+        _decode(prepared, keys, split, size),
+        size,
+        info,
+        f'{prepared.info.full_name} {split}',
+      )
+      for path, split, size in zip(paths, splits.values(), sizes, strict=True)
+    ]
+  train, test = (Split(entry.images, entry.labels) for entry in entries)
   if train.images.shape[1:] != test.images.shape[1:]:
     raise ValueError(
-      f'{name}: images of test_split = {test_split!r} are of shape '
-      f'{test.images.shape[1:]}, but of train_split = {train_split!r} of '
-      f'{train.images.shape[1:]}; they must be the same'
+      f'{builder}: images of test_split = {test_split!r} have shape '
+      f'{test.images.shape[1:]}; allowed: that of train_split = '
+      f'{train_split!r}, {train.images.shape[1:]}'
     )
-  return Dataset(
-    name.name,
-    Split(train.images, train.labels),
-    Split(test.images, test.labels),
-    len(train.class_names),
-    train.class_names,
+  class_names = tuple(entries[0].info['class_names'])
+  return Dataset(name, train, test, len(class_names), class_names)
+
+
+def _prepared(data_dir: pathlib.Path, name: str = '*') -> list[pathlib.Path]:
+  """Returns DATA_DIR/NAME[/CONFIG]/VERSION for all there are, ascending."""
+  found = [*data_dir.glob(f'{name}/*'), *data_dir.glob(f'{name}/*/*')]
+  folders = [f for f in found if _VERSION.fullmatch(f.name) and f.is_dir()]
+  return sorted(
+    folders, key=lambda f: (f.parent, [int(n) for n in f.name.split('.')])
   )
 
 
-def _load_splits(
-  folder: pathlib.Path,
-  splits: dict[str, str],
-  name: prepared.SetName,
-  root: pathlib.Path,
-) -> dict[str, array_cache.Entry]:
-  """Opens the splits' cache entries, after writing those that are missing."""
-  files = prepared.list_files(folder)
-  keys, sources, entries = {}, {}, {}
-  for field, split in splits.items():
-    identity = f'{folder}\n{split}'
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    readable = re.sub(r'[^\w.-]+', '_', f'{name.name}-{split}')[:60]
-    keys[field] = root / f'{readable}-{digest}'
-    sources[field] = {
-      'folder': str(folder),
-      'split': split,
-      'files': files,
-      'decoder': _DECODER,
-    }
-    entries[field] = array_cache.read(keys[field], sources[field])
-  missing = [field for field in splits if entries[field] is None]
-  if missing:
-    # Everything is checked before the first image is decoded.
-    prepared_set = records.open_set(folder)
-    features = records.find_features(prepared_set, folder)
-    sizes = {
-      f: records.check_split(prepared_set, f, splits[f]) for f in missing
-    }
-    for field in missing:
-      blocks = records.decode(
-        prepared_set, features, splits[field], sizes[field]
+def _find_or_prepare(builder: str, data_dir: pathlib.Path) -> pathlib.Path:
+  """Returns the folder of the newest version of a set that matches."""
+  parts = _NAME.fullmatch(builder)
+  if not parts:
+    raise ValueError(
+      f'builder = {builder!r}; allowed: NAME[/CONFIG][:VERSION] as TFDS writes '
+      "it, such as 'mnist', 'mnist:3.0.1' or 'cifar10_corrupted/fog_3'"
+    )
+  name, config, version = parts.group('name', 'config', 'version')
+  folders = _prepared(data_dir, name)
+  root = data_dir / name
+  if config is None and root not in [folder.parent for folder in folders]:
+    # The config that TFDS takes where none is named.
+    with contextlib.suppress(OSError, json.JSONDecodeError):
+      text = (root / '.config' / 'metadata.json').read_text()
+      config = json.loads(text).get('default_config_name')
+  for folder in reversed(folders):
+    of_config = folder.parent == (root / config if config else root)
+    if of_config and fnmatch.fnmatch(folder.name, version or '*'):
+      lacks = [name for name in _FILES if not (folder / name).is_file()]
+      if lacks:
+        raise ValueError(
+          f'{folder}: this set is incomplete, it lacks {", ".join(lacks)}; '
+          'copy it again, or move the folder away and prepare the set again'
+        )
+      return folder
+  for above in data_dir.parents[:3]:
+    if data_dir.is_relative_to(above / name) and _prepared(above, name):
+      raise ValueError(
+        f'data_dir = {str(data_dir)!r}; allowed: the folder that holds the '
+        f'sets, {str(above)!r}, not one inside of a set'
       )
-      entries[field] = array_cache.write(
-        keys[field], sources[field], blocks, sizes[field], features.class_names
-      )
-  return {field: entry for field, entry in entries.items() if entry is not None}
-
-
-# ----------------------------------------------------- finding and preparing
-
-
-def _find_or_prepare(
-  name: prepared.SetName, data_dir: pathlib.Path
-) -> pathlib.Path:
-  """Returns the folder of a prepared set."""
-  folder = prepared.find(name, data_dir)
-  if folder is not None:
-    return folder
+  there = ', '.join(
+    f'{folder.parent.relative_to(data_dir)}:{folder.name}'
+    for folder in _prepared(data_dir)
+  )
+  missing = (
+    f'builder = {builder!r}: no such set was prepared in {data_dir}; prepared '
+    f'there: {there or "none"}'
+  )
   ways_out = (
     'Two ways out: point config.dataset.data_dir at a folder that has it; or '
     'let TFDS download and prepare it, which takes the network and, once, '
-    f'TensorFlow ({records.install_command()}). Arrays of your own go without: '
+    f'TensorFlow ({_INSTALL}). Arrays of your own need neither: '
     "dataset.name='npz'"
   )
-  missing = prepared.missing_set(name, data_dir)
-  if not records.has_tensorflow():
+  # Other versions or configs that are there are more likely meant.
+  if folders or not _has_tensorflow():
     raise ValueError(f'{missing}. {ways_out}')
   logger.info('%s; downloading and preparing it', missing)
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core.download import download_manager, util
 
   try:
-    builder = tfds.builder(
-      str(name), data_dir=data_dir, file_format=records.ARRAY_RECORD
-    )
-    _check_network(builder)
-    builder.download_and_prepare()
+    made = tfds.builder(builder, data_dir=data_dir, file_format=_ARRAY_RECORD)
+    _check_network(made)
+    made.download_and_prepare()
   except tfds.core.DatasetNotFoundError as error:
     raise ValueError(
       f'{missing}, and TFDS knows no set of this name'
     ) from error
   # What TFDS raises without a network, for files that have moved or changed,
-  # for sets to be fetched by hand, and for packages that a set needs.
+  # for sets to be downloaded by hand, and for packages that a set needs.
   except (
     OSError,
     AssertionError,
@@ -165,27 +200,182 @@ def _find_or_prepare(
     raise ValueError(
       f'{missing}, and TFDS could not prepare it ({reason}). {ways_out}'
     ) from error
-  return pathlib.Path(builder.data_dir)
+  return pathlib.Path(made.data_dir)
+
+
+def _has_tensorflow() -> bool:
+  return importlib.util.find_spec('tensorflow') is not None
 
 
 def _check_network(builder: Any) -> None:
-  """Raises an OSError if no host of a set can be reached: TFDS tries minutes.
-
-  Hosts that TFDS no longer uses are among them, so that one is enough.
-  """
-  by_host = {
-    urllib.parse.urlsplit(url).netloc: url
-    for url in builder.url_infos or {}
-    if url.startswith(('http://', 'https://'))
-  }
+  """Raises an OSError if no host of a set is there: TFDS tries minutes."""
+  urls = [url for url in builder.url_infos or {} if url.startswith('http')]
+  by_host = {urllib.parse.urlsplit(url).netloc: url for url in urls}
   for url in by_host.values():
     request = urllib.request.Request(url, method='HEAD')
     try:
       urllib.request.urlopen(request, timeout=10).close()
+      return
     except urllib.error.HTTPError:
-      return  # Whatever it says, it can be reached.
+      return  # Whatever its status, the host can be reached.
     except OSError:
-      continue
-    return
+      pass
   if by_host:
     raise ConnectionError(f'cannot reach {" or ".join(by_host)}')
+
+
+def _open(folder: pathlib.Path) -> Any:
+  """Returns the `DatasetBuilder` of a set, as array_record if it has that."""
+  import tensorflow_datasets as tfds
+
+  try:
+    builder = tfds.builder_from_directory(folder)
+    formats = {item.value for item in builder.info.available_file_formats()}
+    if _ARRAY_RECORD in formats:
+      builder = tfds.builder_from_directory(folder, file_format=_ARRAY_RECORD)
+  # Of broken JSON, unknown features, or packages that features need.
+  except Exception as error:
+    raise ValueError(
+      f'{folder}: TFDS cannot open this set ({error}): dataset_info.json or '
+      'features.json is damaged, or it is no image-classification set'
+    ) from error
+  if _ARRAY_RECORD not in formats and not _has_tensorflow():
+    raise ValueError(
+      f'{folder}: this set was prepared as {" and ".join(sorted(formats))}, '
+      'which takes TensorFlow to read. Two ways out: install it '
+      f'({_INSTALL}); or prepare the set again, in another data_dir, '
+      "by download_and_prepare(file_format='array_record')"
+    )
+  return builder
+
+
+def _find_features(builder: Any, folder: pathlib.Path) -> tuple[str, str]:
+  """Returns the image and the label: the set's own choice, or the only ones."""
+  import tensorflow_datasets as tfds
+
+  features = builder.info.features
+
+  def find(kind: type, preferred: str | None) -> str:
+    names = [n for n, feature in features.items() if type(feature) is kind]
+    if preferred in names:
+      return str(preferred)
+    if len(names) != 1:
+      listed = ', '.join(
+        f'{n} ({type(f).__name__})' for n, f in features.items()
+      )
+      raise ValueError(
+        f'{folder}: an image-classification set is needed, with one '
+        f'{kind.__name__} feature; this one has {len(names) or "none"}: '
+        f'{listed}'
+      )
+    return names[0]
+
+  supervised = builder.info.supervised_keys or (None, None)
+  image = find(tfds.features.Image, supervised[0])
+  label = find(tfds.features.ClassLabel, supervised[1])
+  dtype, shape = np.dtype(features[image].np_dtype), features[image].shape
+  if dtype != np.uint8 or len(shape) != 3 or shape[-1] not in (1, 2, 3, 4):
+    raise ValueError(
+      f'{folder}: {image} is {dtype} of shape {shape}; allowed: uint8 of shape '
+      '(height, width, channels) with 1 to 4 channels'
+    )
+  if not features[label].num_classes:
+    raise ValueError(f'{folder}: {label} does not say how many classes')
+  return image, label
+
+
+def _check_split(builder: Any, field: str, split: str) -> int:
+  """Returns the number of images of a split, whose files are all there."""
+  try:
+    chosen = builder.info.splits[split]
+    parts = list(chosen.file_instructions)
+  except (ValueError, KeyError) as error:
+    reason = str(error).strip().split('\n')[-1].strip('"')
+    raise ValueError(
+      f'{field} = {split!r}: {reason}; allowed: '
+      f'{", ".join(builder.info.splits) or "none"}, slices and sums of them, '
+      "such as 'train[:90%]' and 'train+test[:100]'"
+    ) from error
+  if not parts or any(part.take < 1 for part in parts):
+    raise ValueError(f'{field} = {split!r} selects no image')
+  files = {pathlib.Path(part.filename) for part in parts}
+  if absent := sorted(file.name for file in files if not file.is_file()):
+    raise ValueError(
+      f'{builder.data_dir}: this set is incomplete, {len(absent)} of the files '
+      f'of {field} = {split!r} are missing, such as {absent[0]}; copy or '
+      'prepare it again'
+    )
+  return chosen.num_examples
+
+
+def _decode(
+  builder: Any, keys: tuple[str, str], split: str, num_images: int
+) -> Iterator[tuple[np.ndarray, int]]:
+  """Yields the images of a split, uint8 [H, W, C], and labels, in order."""
+  features, info = builder.info.features, builder.info
+  image_key, label_key = keys
+  channels = features[image_key].shape[-1]
+  num_classes = features[label_key].num_classes
+  shape: tuple[int, ...] | None = None
+  count = 0
+  for record in _read(builder, split):
+    where = f'{info.full_name} {split}: image {count}'
+    try:
+      image = decode_image(record[image_key], channels)
+    except NoImage as error:
+      raise ValueError(f'{where} {error}') from error
+    shape = shape or image.shape
+    if image.shape != shape:
+      raise ValueError(
+        f'{where} is {image.shape[0]} x {image.shape[1]} (height x width), but '
+        f'image 0 is {shape[0]} x {shape[1]}: the images are of several sizes, '
+        'networks here take one; resize them and bring them as arrays: '
+        "dataset.name='npz'"
+      )
+    label = int(record[label_key])
+    if not 0 <= label < num_classes:
+      raise ValueError(
+        f'{where} has the label {label}; allowed: 0 to {num_classes - 1} (a '
+        'split without labels cannot be used)'
+      )
+    count += 1
+    yield image, label
+  if count != num_images:
+    raise ValueError(
+      f'{builder.data_dir}: split {split!r} holds {count:,} images, not '
+      f'{num_images:,}, as dataset_info.json says; copy or prepare it again'
+    )
+
+
+def _read(builder: Any, split: str) -> Iterator[Any]:
+  """Yields the records of a split, images as encoded bytes."""
+  import tensorflow_datasets as tfds
+
+  is_array_record = builder.info.file_format.value == _ARRAY_RECORD
+  unreadable: tuple[type[Exception], ...] = (RuntimeError, IndexError, OSError)
+  if not is_array_record:
+    import tensorflow as tf
+
+    unreadable = (OSError, tf.errors.OpError)
+  skip = {
+    name: tfds.decode.SkipDecoding()
+    for name, feature in builder.info.features.items()
+    if type(feature) is tfds.features.Image
+  }
+  try:
+    if is_array_record:
+      source = builder.as_data_source(split, decoders=skip)
+      for start in range(0, len(source), _BLOCK):
+        rows = range(start, min(start + _BLOCK, len(source)))
+        yield from source.__getitems__(list(rows))
+    else:
+      # One shard after the other: the order of the split, as in array_record.
+      config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+      yield from tfds.as_numpy(
+        builder.as_dataset(split=split, decoders=skip, read_config=config)
+      )
+  except unreadable as error:
+    raise ValueError(
+      f'{builder.data_dir}: the files of split {split!r} cannot be read '
+      f'({error}); copy or prepare the set again'
+    ) from error

@@ -3,7 +3,7 @@
 import pytest
 
 from advjax import data
-from advjax.data import decode, records
+from advjax.data import decode, tfds
 from tests.data import tfds_sets
 
 
@@ -25,20 +25,6 @@ def sets(tmp_path, home):
 
 
 @pytest.fixture
-def decoded(monkeypatch):
-  """A list that gets the name of every split that is decoded."""
-  names = []
-  decode = records.decode
-
-  def counted(builder, features, split, num_images):
-    names.append(split)
-    return decode(builder, features, split, num_images)
-
-  monkeypatch.setattr(records, 'decode', counted)
-  return names
-
-
-@pytest.fixture
 def load_folder(home):
   """Loads a data set into a cache of this test's own."""
 
@@ -50,14 +36,15 @@ def load_folder(home):
 
 
 @pytest.fixture
-def sizes_decoded(monkeypatch):
-  """A list that gets the size asked for, with every image of a folder."""
-  sizes = []
-  decode_rgb = decode.decode_rgb
+def num_decoded(monkeypatch):
+  """A list that gets an item with every image that is decoded."""
+  calls = []
+  for module, name in ((decode, 'decode_rgb'), (tfds, 'decode_image')):
+    original = getattr(module, name)
 
-  def counted(encoded, size):
-    sizes.append(size)
-    return decode_rgb(encoded, size)
+    def counted(*args, original=original):
+      calls.append(args)
+      return original(*args)
 
-  monkeypatch.setattr(decode, 'decode_rgb', counted)
-  return sizes
+    monkeypatch.setattr(module, name, counted)
+  return calls

@@ -83,7 +83,9 @@ def test_holdout_depends_on_the_seed_alone():
 
 @pytest.mark.parametrize('num_validation', [-1, 10, 11])
 def test_holdout_refuses_to_leave_nothing(num_validation):
-  with pytest.raises(ValueError, match=rf'{num_validation} .*\[0, 10\)'):
+  with pytest.raises(
+    ValueError, match=rf'= {num_validation}; allowed: \[0, 10\)'
+  ):
     data.holdout(10, num_validation, seed=0)
 
 

@@ -1,16 +1,29 @@
-"""Tests of loading folders and zips of images."""
+"""Folders and zips of images: their files, their layouts, their pixels."""
 
 import logging
 import os
 import re
+import stat
+import zipfile
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
+from PIL import ExifTags, Image
 
-from advjax import data
-from advjax.config import default_config
-from advjax.data import file_tree
+from advjax.data import folder
 from tests.data import image_folders
+from tests.data.image_folders import encode, picture
+
+SPLITS = ['train/', 'test/']
+
+
+def find(files, **fields):
+  """The layout of files in memory: {name: content}, or names of empty ones."""
+  contents = files if isinstance(files, dict) else dict.fromkeys(files, b'')
+  listed = folder.Files(tuple(sorted(contents)), '', contents.__getitem__)
+  return folder.find_layout(listed, **fields)
 
 
 def assert_same(one, other):
@@ -23,163 +36,102 @@ def assert_same(one, other):
       np.testing.assert_array_equal(array, expected)
 
 
-# ------------------------------------------------------------------ layouts
+# ------------------------------------------------------------ Tiny ImageNet
 
 
-def test_tiny_imagenet(load_folder, tmp_path):
+def test_tiny_imagenet(load_folder, tmp_path, caplog):
   files, pixels = image_folders.tiny_imagenet()
-  dataset = load_folder(image_folders.write(tmp_path / 'tiny-3', files))
-  assert dataset.name == 'tiny-3'
-  assert dataset.num_classes == 3
+  path = image_folders.write(tmp_path / 'tiny-3', files)
+  with caplog.at_level(logging.INFO, 'advjax'):
+    dataset = load_folder(path)
+  assert (dataset.name, dataset.num_classes) == ('tiny-3', 3)
+  # Two are called crane.
   assert dataset.class_names == ('crane (n03)', 'cat', 'crane (n02)')
   assert dataset.class_ids == ('n03', 'n01', 'n02')
   for images, labels in (dataset.train, dataset.test):
     assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
-    assert type(images) is np.ndarray
     assert not images.flags.writeable
   names = image_folders.mixed(n for n in pixels if n.startswith('train'))
   np.testing.assert_array_equal(
-    dataset.train.images, [pixels[name] for name in names]
+    dataset.train.images, [pixels[n] for n in names]
   )
   labels = [image_folders.IDS.index(name.split('/')[1]) for name in names]
   np.testing.assert_array_equal(dataset.train.labels, labels)
+  # In the order of the annotations, whose ids ascend.
   np.testing.assert_array_equal(
     dataset.test.images, [pixels[f'val/images/val_{k}.JPEG'] for k in range(3)]
   )
   np.testing.assert_array_equal(dataset.test.labels, [1, 2, 0])
-
-
-def test_classes_keep_their_ids(load_folder, tmp_path):
-  files, _ = image_folders.tiny_imagenet()
-  path = image_folders.write(tmp_path / 'tiny', files)
+  assert re.search('1 images belong to neither .*test_0.JPEG', caplog.text)
   kept = load_folder(path, classes=(2, 1))
   assert kept.class_ids == ('n02', 'n01')
-  assert kept.class_names == ('crane (n02)', 'cat')
-  assert kept.test.labels.tolist() == [1, 0]
+  # Of the sizes and times of files, only this one's content is changed.
+  ids = path / 'wnids.txt'
+  time = ids.stat().st_mtime_ns
+  ids.write_bytes(b'n02\nn01\nn03')
+  os.utime(ids, ns=(time, time))
+  assert load_folder(path).test.labels.tolist() == [1, 0, 2]
 
 
-@pytest.mark.parametrize('top', ['', 'anything/'])
-@pytest.mark.parametrize(
-  'files',
-  [
-    image_folders.tiny_imagenet()[0],
-    image_folders.class_folders(['train/', 'test/'])[0],
-    image_folders.class_folders(count=5)[0],
-  ],
-  ids=['tiny', 'splits', 'classes'],
-)
-def test_a_zip_is_the_folder_that_it_holds(load_folder, tmp_path, files, top):
-  one = load_folder(image_folders.write(tmp_path / 'set', files))
-  other = load_folder(image_folders.write_zip(tmp_path / 'set.zip', files, top))
-  assert_same(one, other)
-  assert one.name == other.name == 'set'
-  # Nothing was unpacked.
-  assert {path.name for path in tmp_path.iterdir()} == {
-    'set',
-    'set.zip',
-    'cache',
+def tiny(changes=(), drop=('nothing',)):
+  """Tiny ImageNet's layout with some files changed or left out."""
+  files = {**image_folders.tiny_imagenet()[0], **dict(changes)}
+  return {n: files[n] for n in files if not n.startswith(tuple(drop))}
+
+
+def test_other_forms_of_tiny_imagenet():
+  files = tiny(drop=['val/'])
+  files |= {f'val/{i}/images/x{i}.JPEG': b'' for i in image_folders.IDS}
+  labels = {name: label for name, label in find(files).test}
+  assert labels == {
+    'val/n01/images/xn01.JPEG': 1,
+    'val/n02/images/xn02.JPEG': 2,
+    'val/n03/images/xn03.JPEG': 0,
   }
+  windows = {'wnids.txt': b'\xef\xbb\xbfn03\r\nn01\r\nn02\r\n\r\n'}
+  assert find(tiny(windows))[1:] == find(tiny())[1:]
 
 
-def test_classes_alone(load_folder, tmp_path):
-  files, pixels = image_folders.class_folders(count=5)
-  path = image_folders.write(tmp_path / 'set', files)
-  dataset = load_folder(path)
-  assert dataset.class_names == ('a', 'b')
-  assert dataset.class_ids == ()
-  assert sorted(dataset.train.labels) == [0] * 4 + [1] * 4
-  assert sorted(dataset.test.labels) == [0, 1]
-  images = [*dataset.train.images, *dataset.test.images]
-  assert sorted(i.tobytes() for i in images) == sorted(
-    i.tobytes() for i in pixels.values()
-  )
-  half = load_folder(path, test_fraction=0.5)
-  assert sorted(half.test.labels) == [0] * 3 + [1] * 3
+ANNOTATIONS = tiny()['val/val_annotations.txt']
 
 
-def test_takes_the_fields_of_a_config(load_folder, tmp_path):
-  files, _ = image_folders.class_folders(count=2)
-  config = default_config()
-  config.dataset.name = 'folder'
-  config.dataset.path = str(image_folders.write(tmp_path / 'set', files))
-  config.dataset.image_size = 3
-  config.dataset.test_fraction = 0.5
-  config.dataset.cache_dir = str(tmp_path / 'cache')
-  assert data.load(config.dataset).train.images.shape == (2, 3, 3, 3)
-
-
-# ------------------------------------------------------------------- cache
-
-
-def test_the_second_load_decodes_nothing(load_folder, tmp_path, sizes_decoded):
-  files, _ = image_folders.class_folders(['train/', 'test/'])
-  path = image_folders.write(tmp_path / 'set', files)
-  first = load_folder(path)
-  assert sizes_decoded == [(4, 5)] * 12
-  assert_same(first, load_folder(path))
-  assert len(sizes_decoded) == 12
-
-
-@pytest.mark.parametrize('kind', ['folder', 'zip'])
-def test_a_changed_data_set_is_decoded_anew(
-  load_folder, tmp_path, sizes_decoded, kind
-):
-  files, _ = image_folders.class_folders(['train/', 'test/'])
-  changed = image_folders.picture(100)
-  name = 'train/a/0.png'
-  if kind == 'zip':
-    path = image_folders.write_zip(tmp_path / 'set.zip', files)
-    load_folder(path)
-    files[name] = image_folders.encode(changed)
-    image_folders.write_zip(path, files)
-  else:
-    path = image_folders.write(tmp_path / 'set', files)
-    load_folder(path)
-    (path / name).write_bytes(image_folders.encode(changed))
-  row = image_folders.mixed(n for n in files if 'train' in n).index(name)
-  np.testing.assert_array_equal(load_folder(path).train.images[row], changed)
-  assert len(sizes_decoded) == 24
-  # The former entries have gone.
-  assert len(list((tmp_path / 'cache').glob('*/*/entry.json'))) == 2
-
-
-def test_a_new_label_is_read_anew(load_folder, tmp_path):
-  files, _ = image_folders.tiny_imagenet()
-  path = image_folders.write(tmp_path / 'set', files)
-  load_folder(path)
-  name = path / 'wnids.txt'
-  time = name.stat().st_mtime_ns
-  name.write_bytes(b'n02\nn01\nn03')
-  os.utime(name, ns=(time, time))  # Neither size nor time has changed.
-  dataset = load_folder(path)
-  assert dataset.class_ids == ('n02', 'n01', 'n03')
-  assert dataset.test.labels.tolist() == [1, 0, 2]
-
-
-def test_files_are_only_read(load_folder, tmp_path):
-  files, _ = image_folders.tiny_imagenet()
-  path = image_folders.write(tmp_path / 'set', files)
-  load_folder(path)
-  with file_tree.open_tree(path) as tree:
-    assert {name: tree.read(name) for name in tree.files} == files
-
-
-def test_images_of_no_split_are_mentioned(load_folder, tmp_path, caplog):
-  files, _ = image_folders.tiny_imagenet()
-  with caplog.at_level(logging.INFO, 'advjax'):
-    load_folder(image_folders.write(tmp_path / 'set', files))
-  assert re.search(
-    r'1 images belong to neither split.*test/images/test_0\.JPEG', caplog.text
-  )
-
-
-def test_what_is_wrong_is_said_with_the_path(load_folder, tmp_path):
-  path = image_folders.write(tmp_path / 'set', {'a/1.png': b''})
-  with pytest.raises(ValueError, match=f'{re.escape(str(path))}: '):
-    load_folder(path)
-
-
-# ------------------------------------------------------------- real images
+@pytest.mark.parametrize(
+  ('changes', 'drop', 'message'),
+  [
+    ({}, ['words.txt'], r'words\.txt is missing'),
+    ({}, ['val/val_ann'], r'val/val_annotations\.txt is missing'),
+    ({}, ['val/'], r'the test split is missing.*val/'),
+    ({}, ['train/n01'], r"train/ must have the same classes.*'n01'"),
+    ({}, ['train'], 'train/ has no folder for classes'),
+    ({}, ['train/n01/images'], "train/: no image in the folders.*'n01'"),
+    ({}, ['val/images/val_1'], "the same images.*'val/images/val_1.JPEG'"),
+    ({'wnids.txt': b'n01\nn02'}, [], r"same classes; .*'n03'"),
+    ({'wnids.txt': b'n01\nn01'}, [], 'two or more different ids'),
+    ({'wnids.txt': b''}, [], 'two or more different ids'),
+    ({'wnids.txt': b'\xff\xfe'}, [], r'wnids\.txt is no text'),
+    ({'words.txt': b'n01\ta\nn02\tb'}, [], r"words\.txt has no.*'n03'"),
+    ({'words.txt': b'n01\ta\nn02\tb\nn03\t,'}, [], r"words.*'n03'"),
+    ({'val/images/new.JPEG': b''}, [], "same images.*'val/images/new.JPEG'"),
+    (
+      {'val/val_annotations.txt': ANNOTATIONS + b'val_3.JPEG\tn99\t1'},
+      [],
+      'annotations.txt, line 4: .*n99',
+    ),
+    (
+      {'val/val_annotations.txt': ANNOTATIONS + b'val_0.JPEG\tn01\t1'},
+      [],
+      'annotations.txt, line 4: .*val_0',
+    ),
+    (
+      {'val/val_annotations.txt': ANNOTATIONS.replace(b'n02', b'n01')},
+      [],
+      "annotations.txt must have the same classes.*'n02'",
+    ),
+  ],
+)
+def test_what_is_missing_from_tiny_imagenet_is_named(changes, drop, message):
+  with pytest.raises(ValueError, match=message):
+    find(tiny(changes, drop or ['nothing']))
 
 
 def test_the_real_tiny_imagenet(load_folder):
@@ -188,18 +140,368 @@ def test_the_real_tiny_imagenet(load_folder):
   if not path:
     pytest.skip('ADVJAX_TINY_IMAGENET_DIR names no folder of 20 of its classes')
   dataset = load_folder(path)
-  assert dataset.num_classes == 20
   assert dataset.class_ids[:3] == ('n02233338', 'n02906734', 'n04376876')
-  assert dataset.class_names[:5] == (
-    'cockroach',
-    'broom',
-    'syringe',
-    'oboe',
-    'beer bottle',
-  )
+  assert dataset.class_names[2:5] == ('syringe', 'oboe', 'beer bottle')
   assert dataset.train.images.shape == (4000, 64, 64, 3)
-  assert dataset.test.images.shape == (1000, 64, 64, 3)
   assert np.bincount(dataset.train.labels).tolist() == [200] * 20
   assert np.bincount(dataset.test.labels).tolist() == [50] * 20
   # Natural photographs.
   assert 0.3 < dataset.train.images.mean() / 255 < 0.6
+
+
+# ------------------------------------------------------------ class folders
+
+
+@pytest.mark.parametrize('test', ['test', 'val', 'validation'])
+def test_split_folders(test):
+  train = ['train/b/1.png', 'train/b/deep/er/0.JPG', 'train/a/2.webp']
+  others = ['train/a/2.txt', f'{test}/readme.md']
+  files = [*train, f'{test}/a/9.bmp', f'{test}/b/8.jpeg', *others]
+  layout = find(files)
+  assert (layout.class_names, layout.class_ids) == (('a', 'b'), ())
+  assert dict(layout.train) == dict(zip(train, [1, 1, 0], strict=True))
+  assert dict(layout.test) == {f'{test}/a/9.bmp': 0, f'{test}/b/8.jpeg': 1}
+  # It may be in another folder; and a test/ without labels is passed over.
+  assert find([f'top/{name}' for name in files] + ['readme'])[1:] == layout[1:]
+  assert find([*files, 'test/7.png'])[1:] == layout[1:]
+
+
+def test_classes_alone_are_divided_and_mixed():
+  files = [f'{name}/{k}.png' for name in ('b', 'train') for k in range(100)]
+  layout = find(files)
+  assert layout.class_names == ('b', 'train')
+  for split, count in ((layout.train, 80), (layout.test, 20)):
+    names = [name for name, _ in split]
+    assert names == image_folders.mixed(names)
+    labels = [label for _, label in split]
+    assert labels.count(0) == labels.count(1) == count
+    assert labels[:10].count(0) in range(2, 9)
+  assert sorted(name for name, _ in layout.train + layout.test) == sorted(files)
+  # Those held out never change: the first three by their SHA-256.
+  files = [f'{name}/{k}.png' for name in 'ab' for k in range(10)]
+  test = {n for n, label in find(files, test_fraction=0.3).test if label == 0}
+  assert test == {'a/0.png', 'a/2.png', 'a/8.png'}
+
+
+NAMES = st.sets(st.integers(0, 99).map('{}.png'.format), min_size=2)
+
+
+@hypothesis.given(names=NAMES, other=NAMES, fraction=st.floats(0.01, 0.99))
+def test_the_test_split_of_a_class_depends_on_its_names_alone(
+  names, other, fraction
+):
+  first, second = (
+    {
+      name
+      for name, label in find(files, test_fraction=fraction).test
+      if not label
+    }
+    for files in (
+      [f'{c}/{name}' for c in 'ab' for name in names],
+      [*(f'a/{name}' for name in names), *(f'b/{name}' for name in other)],
+    )
+  )
+  assert first == second
+  assert 0 < len(first) < len(names)
+  assert abs(len(first) - fraction * len(names)) <= 1
+
+
+@pytest.mark.parametrize(
+  ('files', 'fields', 'message'),
+  [
+    ([], {}, 'no folder for classes'),
+    (['1.png', '2.png'], {}, 'no folder for classes; allowed: wnids.txt'),
+    (['top/1.png'], {}, 'no folder for classes'),
+    (['a/1.png', 'b/'], {}, "no image in the folders of these classes: 'b'"),
+    (['a/1.png', 'b/1.txt'], {}, "no image in the folders.*'b'"),
+    (['a/1.png', 'b/1.png', 'b/2.png'], {}, "class 'a' has one image"),
+    (['train/a/1.png', 'train/b/1.png'], {}, 'test split is missing'),
+    (
+      ['train/a/1.png', 'train/b/1.png', 'val/a/1.png', 'val/c/1.png'],
+      {},
+      "train/ and val/ must have the same classes.*'b', 'c'",
+    ),
+    (['train/a/1.png', 'val/a/1.png'], {}, "train/ has 'a' for classes"),
+    (
+      [f'{s}/{c}/1.png' for s in ('train', 'val') for c in 'ab'],
+      {'test_fraction': 0.3},
+      'test_fraction = 0.3; .* of its own',
+    ),
+    (['a/1.png', 'b/1.png'], {'test_fraction': 1}, r'test_fraction = 1; allo'),
+    (['a/1.png', 'b/1.png'], {'test_fraction': 0.0}, r'test_fraction = 0\.0;'),
+    (['a/1.png', 'b/1.png'], {'test_fraction': 'a'}, "test_fraction = 'a';"),
+  ],
+)
+def test_other_layouts_are_refused(files, fields, message):
+  with pytest.raises(ValueError, match=message):
+    find(files, **fields)
+
+
+# ------------------------------------------------------------ files and zips
+
+
+@pytest.mark.parametrize('top', ['', 'anything/'])
+@pytest.mark.parametrize(
+  'files',
+  [
+    image_folders.tiny_imagenet()[0],
+    image_folders.class_folders(SPLITS)[0],
+    image_folders.class_folders(count=5)[0],
+  ],
+  ids=['tiny', 'splits', 'classes'],
+)
+def test_a_zip_is_the_folder_that_it_holds(load_folder, tmp_path, files, top):
+  junk = {'.hidden': b'', 'a/Thumbs.db': b'', '__MACOSX/b/._2.png': b''}
+  one = load_folder(image_folders.write(tmp_path / 'set', {**files, **junk}))
+  path = image_folders.write_zip(tmp_path / 'set.zip', {**files, **junk}, top)
+  assert_same(one, load_folder(path))
+  assert one.name == 'set'
+  # Nothing was unpacked, and files are only read.
+  assert {p.name for p in tmp_path.iterdir()} == {'set', 'set.zip', 'cache'}
+  assert all((tmp_path / 'set' / n).read_bytes() == files[n] for n in files)
+
+
+@pytest.mark.parametrize('kind', ['folder', 'zip'])
+def test_a_changed_data_set_is_decoded_again(
+  load_folder, tmp_path, num_decoded, kind
+):
+  files, _ = image_folders.class_folders(SPLITS)
+  name, changed = 'train/a/0.png', picture(100)
+  path = tmp_path / ('set.zip' if kind == 'zip' else 'set')
+  write = image_folders.write_zip if kind == 'zip' else image_folders.write
+  first = load_folder(write(path, files))
+  assert_same(first, load_folder(path))
+  assert len(num_decoded) == 12
+  write(path, files | {name: encode(changed)})
+  row = image_folders.mixed(n for n in files if 'train' in n).index(name)
+  np.testing.assert_array_equal(load_folder(path).train.images[row], changed)
+  assert len(num_decoded) == 24
+
+
+@pytest.mark.parametrize('change', ['name', 'size', 'time', 'new'])
+def test_the_fingerprint_of_a_folder_changes_with_its_files(tmp_path, change):
+  def fingerprint():
+    with folder.open_files(root) as files:
+      return files.fingerprint
+
+  root = image_folders.write(tmp_path, {'a.txt': b'text', 'b/2.png': b'two'})
+  file = root / 'b' / '2.png'
+  os.utime(file, ns=(10**18, 10**18))
+  first = fingerprint()
+  assert fingerprint() == first
+  match change:
+    case 'name':
+      file.rename(file.with_name('3.png'))
+    case 'size':
+      file.write_bytes(b'more')
+      os.utime(file, ns=(10**18, 10**18))
+    case 'time':
+      os.utime(file, ns=(10**18, 10**18 + 1))
+    case 'new':
+      (root / 'new.txt').touch()
+  assert fingerprint() != first
+
+
+def test_links_in_a_folder_are_followed(load_folder, tmp_path):
+  files, _ = image_folders.class_folders(count=5)
+  expected = load_folder(image_folders.write(tmp_path / 'set', files))
+  linked = tmp_path / 'linked'
+  linked.mkdir()
+  (linked / 'a').symlink_to(tmp_path / 'set' / 'a')
+  image_folders.write(linked, {n: files[n] for n in files if n[0] == 'b'})
+  assert_same(load_folder(linked), expected)
+  (linked / 'b' / 'gone.png').symlink_to(linked / 'nothing')
+  with pytest.raises(ValueError, match=r'cannot be read.*gone\.png'):
+    load_folder(linked)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    '/etc/a.png',
+    'C:\\a.png',
+    '../a.png',
+    'b/../../a.png',
+    'b\\..\\..\\a.png',
+    '../',
+    'link',
+    'encrypted',
+    'b//1.png',
+  ],
+)
+def test_hostile_zips_are_refused(tmp_path, name):
+  path = tmp_path / 'set.zip'
+  with zipfile.ZipFile(path, 'w') as archive:
+    archive.writestr('b/1.png', b'1')
+    info = zipfile.ZipInfo(name)
+    if name == 'link':
+      info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    archive.writestr(info, b'')
+  if name == 'encrypted':
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b'PK\x01\x02') + 8] |= 1
+    path.write_bytes(content)
+  with (
+    pytest.raises(ValueError, match=r'set.zip: member .*; allowed: ') as error,
+    folder.open_files(path),
+  ):
+    pass
+  assert repr(name) in str(error.value)
+
+
+def test_a_small_zip_of_a_huge_file_is_not_unpacked(tmp_path, monkeypatch):
+  path = tmp_path / 'set.zip'
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr('a..b/bomb.png', bytes(1 << 20))
+  monkeypatch.setattr(folder, '_MAX_BYTES', (1 << 20) - 1)
+  with (
+    folder.open_files(path) as files,
+    pytest.raises(ValueError, match=r'bomb\.png would take 1,048,576 bytes'),
+  ):
+    files.read('a..b/bomb.png')
+
+
+@pytest.mark.parametrize('how', ['cut', 'text', 'empty', 'flipped'])
+def test_a_damaged_zip_is_refused(tmp_path, how):
+  path = image_folders.write_zip(tmp_path / 'set.zip', {'a.png': b'123456'})
+  content = path.read_bytes()
+  damaged = {
+    'cut': content[:-30],
+    'text': b'<html>Not found</html>',
+    'empty': b'',
+    'flipped': content.replace(b'123456', b'123457'),
+  }
+  path.write_bytes(damaged[how])
+  with (
+    pytest.raises(ValueError, match=r'set\.zip: .*copy or make it again'),
+    folder.open_files(path) as files,
+  ):
+    files.read('a.png')
+
+
+def test_other_paths_are_refused(load_folder, tmp_path):
+  with pytest.raises(FileNotFoundError, match=r"set'.*no such folder"):
+    load_folder(tmp_path / 'set')
+  (tmp_path / 'set.tar.gz').write_bytes(b'')
+  with pytest.raises(ValueError, match=r'set\.tar\.gz.*allowed: a folder'):
+    load_folder(tmp_path / 'set.tar.gz')
+  path = image_folders.write(tmp_path / 'one', {'a/1.png': b''})
+  with pytest.raises(ValueError, match=f'{re.escape(str(path))}: '):
+    load_folder(path)
+
+
+# ------------------------------------------------------ odd and bad images
+
+
+def test_odd_images_become_rgb_and_are_counted(load_folder, tmp_path, caplog):
+  rgb = picture(1)
+  palette = Image.fromarray(rgb).quantize(256)
+  turned = Image.Exif()
+  turned[ExifTags.Base.Orientation] = 6  # To be turned clockwise.
+  large = picture(7, 12, 27)
+  # A third of its size is 4 x 9, of which the middle is kept.
+  small = Image.fromarray(large).resize((9, 4), Image.Resampling.BILINEAR)
+  odd = {
+    'grey': (encode(rgb[..., 0]), rgb[..., :1].repeat(3, -1)),
+    'palette': (encode(palette), np.asarray(palette.convert('RGB'))),
+    'resized': (encode(large), np.asarray(small)[:, 2:7]),
+    'turned': (encode(np.rot90(rgb).copy(), exif=turned), rgb),
+  }
+  files, pixels = image_folders.class_folders(SPLITS, 'ab', 40)
+  odd = {f'train/a/x_{what}.png': value for what, value in odd.items()}
+  files |= {name: encoded for name, (encoded, _) in odd.items()}
+  pixels |= {name: expected for name, (_, expected) in odd.items()}
+  path = image_folders.write(tmp_path / 'set', files)
+  for _ in range(2):
+    caplog.clear()
+    with caplog.at_level(logging.INFO, 'advjax'):
+      dataset = load_folder(path)
+    counts = '84 images of 4 x 5, 1 grey, 1 palette, 1 resized, 1 turned\n'
+    assert f'set train: {counts}' in caplog.text
+    assert 'set test: 80 images of 4 x 5\n' in caplog.text
+  names = image_folders.mixed(n for n in files if n.startswith('train'))
+  np.testing.assert_array_equal(
+    dataset.train.images, [pixels[n] for n in names]
+  )
+
+
+def test_image_size(load_folder, tmp_path):
+  files, pixels = image_folders.class_folders(SPLITS, 'ab', 4)
+  path = image_folders.write(tmp_path / 'set', files)
+  dataset = load_folder(path, image_size=4)
+  assert dataset.train.images.shape == (8, 4, 4, 3)
+  # Half a column is cut off at either side.
+  image = Image.fromarray(pixels['test/b/1.png'])
+  expected = image.resize(
+    (4, 4), Image.Resampling.BILINEAR, box=(0.5, 0, 4.5, 4)
+  )
+  names = image_folders.mixed(n for n in files if 'test' in n)
+  row = names.index('test/b/1.png')
+  np.testing.assert_array_equal(dataset.test.images[row], expected)
+  assert load_folder(path).train.images.shape == (8, 4, 5, 3)
+  for k in range(2):
+    (path / f'train/a/{k}.png').write_bytes(encode(picture(k, 6, 6)))
+  with pytest.raises(ValueError, match=r'2 sizes.*4 x 5, 6 x 6.*image_size'):
+    load_folder(path)
+  assert load_folder(path, image_size=5).train.images.shape == (8, 5, 5, 3)
+
+
+@pytest.mark.parametrize('size', [0, -3, 2.5, True, '64'])
+def test_other_sizes_are_refused(tmp_path, size):
+  with pytest.raises(ValueError, match=f'image_size = {size!r}; allowed: an'):
+    folder.load(str(tmp_path), image_size=size)
+
+
+def with_bad(files, where, count):
+  """Damages some files, each in another way."""
+  damage = [lambda b: b[:-40], lambda b: b'', lambda b: b'no image']
+  damaged = sorted(name for name in files if name.startswith(where))[:count]
+  changes = {n: damage[k % 3](files[n]) for k, n in enumerate(damaged)}
+  return {**files, **changes}
+
+
+def test_bad_images_are_left_out_and_named(
+  load_folder, tmp_path, monkeypatch, caplog
+):
+  files, pixels = image_folders.class_folders(SPLITS, 'ab', 150)
+  bad = with_bad(files, 'train/b', 2)
+  bad['train/b/bomb.png'] = encode(np.zeros((50, 60, 3), np.uint8))
+  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 50 * 60 - 1)
+  path = image_folders.write(tmp_path / 'set', bad)
+  for _ in range(2):
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, 'advjax'):
+      dataset = load_folder(path)
+    assert '3 images were left out' in caplog.text
+    assert 'train/b/0.png cannot be decoded' in caplog.text
+    assert re.search(r'bomb\.png .*exceeds', caplog.text)
+    assert 'test/' not in caplog.text
+  assert np.bincount(dataset.train.labels).tolist() == [150, 148]
+  names = image_folders.mixed(
+    n for n in files if n.startswith('train') and bad[n] is files[n]
+  )
+  np.testing.assert_array_equal(
+    dataset.train.images, [pixels[n] for n in names]
+  )
+  assert len(dataset.test.labels) == 300
+
+
+@pytest.mark.parametrize(
+  ('count', 'num_bad', 'message'),
+  [
+    (150, 4, 'test: more than 1 % of 300 images .*test/a/0'),
+    (2, 2, "test: .* all of the class 'a'"),
+  ],
+)
+def test_too_many_bad_images_are_an_error(
+  load_folder, tmp_path, count, num_bad, message
+):
+  files, _ = image_folders.class_folders(SPLITS, 'ab', count)
+  bad = with_bad(files, 'test/a', num_bad)
+  path = image_folders.write(tmp_path / 'set', bad)
+  with pytest.raises(ValueError, match=message):
+    load_folder(path, image_size=4)
+  assert not list((tmp_path / 'cache').glob('set-test-*/*/*'))
+  image_folders.write(path, dict.fromkeys(files, b''))
+  with pytest.raises(ValueError, match='none of its images can be decoded'):
+    load_folder(path)

@@ -14,15 +14,6 @@ def test_takes_a_config_dict_with_places_held():
   assert data.load(config).name == 'digits'
 
 
-def test_loads_the_same_arrays_every_time():
-  first, second = (data.load({'name': 'digits'}) for _ in range(2))
-  for split in ('train', 'test'):
-    for one, other in zip(
-      getattr(first, split), getattr(second, split), strict=True
-    ):
-      np.testing.assert_array_equal(one, other)
-
-
 def test_a_parameter_with_a_default_may_be_left_out(monkeypatch):
   def loader(size, shade='grey'):
     return size, shade
@@ -53,7 +44,9 @@ def test_classes_are_a_field_of_every_data_set(tmp_path):
 def test_a_flag_empties_what_belongs_to_another_data_set():
   config = default_config()
   config.dataset.builder = 'mnist'
-  with pytest.raises(ValueError, match=r"'builder'; .*dataset\.builder= empt"):
+  with pytest.raises(
+    ValueError, match=r"builder = 'mnist'; .*\.builder= empties"
+  ):
     data.load(config.dataset)
   config.dataset.builder = ''
   assert data.load(config.dataset).name == 'digits'
@@ -62,21 +55,17 @@ def test_a_flag_empties_what_belongs_to_another_data_set():
 @pytest.mark.parametrize(
   ('config', 'message'),
   [
-    (
-      {'name': 'digit'},
-      "'digit'; allowed: digits, folder, npz, tfds; did.*'digits'",
-    ),
-    ({'name': 'imagenet'}, "'imagenet'; allowed: digits, folder, npz, tfds$"),
-    ({'name': 3}, 'unknown data set 3'),
-    ({}, 'unknown data set None; allowed: digits, folder, npz, tfds'),
+    ({'name': 'digit'}, "data set 'digit'; allowed: 'digits', .*mean 'digits'"),
+    ({'name': 3}, "data set 3; allowed: 'digits', 'folder', 'npz', 'tfds'$"),
+    ({}, 'unknown data set None; allowed'),
     ({'name': 'npz'}, "'npz' needs the field 'path'"),
-    ({'name': 'npz', 'paht': 'a'}, "'npz' 'paht'; allowed: path, cla.*'path'"),
+    ({'name': 'npz', 'path': ''}, "'npz' needs the field 'path'"),
+    ({'name': 'npz', 'paht': 'a'}, "'paht'; allowed: .* mean 'path'"),
+    ({'name': 'digits', 'paht': 'a'}, "'paht'; allowed: 'classes'$"),
     (
       {'name': 'digits', 'path': 'a'},
-      r"'digits' 'path'; allowed: classes; --config\.dataset\.path= empties it",
+      r"path = 'a'; .*folder, npz, not .*digits; --config\.dataset\.path= emp",
     ),
-    ({'name': 'digits', 'paht': 'a'}, "'digits' 'paht'; allowed: classes$"),
-    ({'name': 'npz', 'path': ''}, "'npz' needs the field 'path'"),
   ],
 )
 def test_refuses(config, message):

@@ -12,14 +12,14 @@ REFUSALS = [
   ('train_images', None, 'lacks train_images; it holds test_images'),
   ('test_labels', None, 'lacks test_labels'),
   ('train_images', np.zeros([6, 8], np.uint8), r'\[6, 8\].*\[N, H, W, C\]'),
-  ('train_images', np.zeros([0, 8, 8], np.uint8), 'empty'),
+  ('train_images', np.zeros([0, 8, 8], np.uint8), r'\[0, 8, 8\].*empty'),
   ('test_images', np.zeros([4, 8, 0, 3], np.uint8), 'empty'),
   ('train_images', np.zeros([6, 8, 8], np.int64), 'int64.*uint8'),
   ('train_images', np.zeros([6, 8, 8], np.complex64), 'complex64.*uint8'),
   ('train_images', np.full([6, 8, 8], 1.5), r'1\.5.*\[0, 1\]'),
   ('train_images', np.full([6, 8, 8], -0.1), r'-0\.1.*\[0, 1\]'),
-  ('train_images', np.full([6, 8, 8], np.nan), 'NaN'),
-  ('test_images', np.full([4, 8, 8], np.inf), 'infinite'),
+  ('train_images', np.full([6, 8, 8], np.nan), r'nan.*\[0, 1\]'),
+  ('test_images', np.full([4, 8, 8], np.inf), r'inf.*\[0, 1\]'),
   ('test_images', np.zeros([4, 8, 9], np.uint8), r'\[8, 9, 1\].*\[8, 8, 1\]'),
   ('test_images', np.zeros([5, 8, 8], np.uint8), '5 images.*4 labels'),
   ('train_labels', np.zeros(6), 'float64.*integers'),
@@ -27,9 +27,9 @@ REFUSALS = [
   ('train_labels', np.zeros([6, 3], int), r'\[6, 3\].*\[N\]'),
   ('train_labels', np.zeros(0, int), 'empty'),
   ('train_labels', np.array([0, 1, 2, 0, 1, -1]), '-1'),
-  ('test_labels', np.array([0, 1, 2, 3]), r'3, outside \[0, 3\)'),
+  ('test_labels', np.array([0, 1, 2, 3]), r'3; allowed: \[0, 3\)'),
   ('test_labels', np.array([0, 1, 2, 2**40]), f'{2**40}'),
-  ('class_names', np.array(['a', 'b']), r'2, outside \[0, 2\).*class_names'),
+  ('class_names', np.array(['a', 'b']), r'2; allowed: \[0, 2\).*class_names'),
   ('class_names', np.array([1, 2, 3]), 'int64.*strings'),
   ('class_names', np.array([['a', 'b', 'c']]), 'strings'),
 ]
@@ -119,7 +119,7 @@ def test_refuses_what_is_no_npz(tmp_path):
   np.save(tmp_path / 'single.npy', np.zeros(3))
   for name in [*contents, 'single.npy']:
     path = tmp_path / name
-    with pytest.raises(ValueError, match=r'not? .*\.npz file') as caught:
+    with pytest.raises(ValueError, match=r'\.npz file') as caught:
       data.load({'name': 'npz', 'path': str(path)})
     assert str(path) in str(caught.value)
 
@@ -128,11 +128,11 @@ def test_refuses_a_damaged_or_cut_off_file(path):
   load(path)
   whole = path.read_bytes()
   path.write_bytes(whole[:200])
-  with pytest.raises(ValueError, match='whole'):
+  with pytest.raises(ValueError, match='truncated'):
     data.load({'name': 'npz', 'path': str(path)})
   middle = len(whole) // 4
   path.write_bytes(whole[:middle] + b'damage' + whole[middle + 6 :])
-  with pytest.raises(ValueError, match='damaged'):
+  with pytest.raises(ValueError, match='cannot be read'):
     data.load({'name': 'npz', 'path': str(path)})
 
 
@@ -142,13 +142,5 @@ def test_missing_file_names_the_two_ways_out(tmp_path):
     data.load({'name': 'npz', 'path': missing})
   assert 'numpy.savez' in str(caught.value)
   assert "name='digits'" in str(caught.value)
-
-
-def test_a_folder_is_no_file(tmp_path):
   with pytest.raises(FileNotFoundError, match='no such file'):
     data.load({'name': 'npz', 'path': str(tmp_path)})
-
-
-def test_empty_path_is_said():
-  with pytest.raises(ValueError, match="'npz' needs the field 'path'"):
-    data.load({'name': 'npz', 'path': ''})

@@ -1,124 +1,148 @@
-"""Tests of loading sets of TensorFlow Datasets, on small ones prepared here."""
+"""Sets of TensorFlow Datasets, on small ones that are prepared here."""
 
+import http.server
 import io
+import json
 import logging
 import os
 import pathlib
 import subprocess
 import sys
+import threading
 
-import jax
 import numpy as np
 import pytest
 import tensorflow_datasets
+from tensorflow_datasets import features as tf_features
 
 from advjax import data
 from advjax.config import default_config
-from advjax.data import records, tfds
-from advjax.training.placement import device_inputs
-from advjax.training.setup import create_training
+from advjax.data import tfds
 from tests.data import tfds_sets
+from tests.data.image_folders import encode
 
 ROOT = pathlib.Path(__file__).parents[2]
+needs_tensorflow = pytest.mark.skipif(
+  not tfds._has_tensorflow(), reason='TensorFlow is not installed'
+)
 pytestmark = pytest.mark.usefixtures('home')
 
 
-# ------------------------------------------------------------------ what loads
+@pytest.fixture
+def with_tensorflow(monkeypatch):
+  """As if TensorFlow were installed, and with no proxy in the way."""
+  monkeypatch.setattr(tfds, '_has_tensorflow', lambda: True)
+  for name in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'):
+    monkeypatch.delenv(name, raising=False)
 
 
-def test_a_set_is_what_it_was_made_of(sets):
+@pytest.fixture
+def without_tensorflow(monkeypatch):
+  monkeypatch.setattr(tfds, '_has_tensorflow', lambda: False)
+
+
+def check_refused(data_dir, match, builder='pets', **fields):
+  """Nothing is kept, nothing is touched, and the message says why."""
+  before = tfds_sets.contents(data_dir)
+  with pytest.raises(ValueError, match=match):
+    tfds.load(builder, str(data_dir), **fields)
+  assert tfds_sets.contents(data_dir) == before
+  assert not [p for p in (data_dir.parent / 'cache').rglob('*.npz')]
+
+
+# ----------------------------------------------------------------- what loads
+
+
+def test_a_set_is_what_it_was_made_of(sets, num_decoded):
   before = tfds_sets.contents(sets)
-  dataset = data.load(
-    {'name': 'tfds', 'builder': 'pets', 'data_dir': str(sets)}
-  )
-  assert (dataset.name, dataset.num_classes) == ('pets', 3)
-  assert dataset.class_names == tfds_sets.NAMES
-  for split, num_images, seed in (
-    (dataset.train, 30, 0),
-    (dataset.test, 12, 1),
-  ):
-    images = tfds_sets.pixels(num_images, seed=seed)
-    np.testing.assert_array_equal(split.images, images)
-    assert split.images.dtype == np.uint8
-    np.testing.assert_array_equal(split.labels, tfds_sets.labels_of(num_images))
-    assert split.labels.dtype == np.int32
+  fields = {'name': 'tfds', 'builder': 'pets', 'data_dir': str(sets)}
+  for dataset in (data.load(fields), data.load(fields)):
+    assert (dataset.name, dataset.num_classes) == ('pets', 3)
+    assert dataset.class_names == tfds_sets.NAMES
+    for split, num_images, seed in (
+      (dataset.train, 30, 0),
+      (dataset.test, 12, 1),
+    ):
+      images = tfds_sets.pixels(num_images, seed=seed)
+      np.testing.assert_array_equal(split.images, images)
+      np.testing.assert_array_equal(split.labels, tfds_sets.labels(num_images))
+      assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
   assert tfds_sets.contents(sets) == before
+  # The second time, nothing; then one new split.
+  assert len(num_decoded) == 42
+  tfds.load('pets', str(sets), train_split='train[:10]')
+  assert len(num_decoded) == 52
 
 
 def test_pixels_are_those_of_tfds(tmp_path, monkeypatch):
   """Ours against `tfds.data_source` with its own decoder, for RGB JPEGs."""
-  images = tfds_sets.pixels(8, (16, 12, 3))
-  splits = {
-    'train': [
-      {'image': tfds_sets.encode(image, 'JPEG'), 'label': 0} for image in images
-    ]
-  }
+  records = tfds_sets.examples(tfds_sets.pixels(8, (16, 12, 3)), 'JPEG')
   features = tfds_sets.default_features((None, None, 3))
-  tfds_sets.prepare(tmp_path / 'sets', splits, features)
-  dataset = tfds.load('pets', str(tmp_path / 'sets'), test_split='train')
-  builder = tensorflow_datasets.builder_from_directory(
-    tmp_path / 'sets' / 'pets' / '1.0.0'
-  )
+  folder = tfds_sets.prepare(tmp_path, {'train': records}, features)
+  dataset = tfds.load('pets', str(tmp_path), test_split='train')
+  builder = tensorflow_datasets.builder_from_directory(folder)
   monkeypatch.setattr(logging.getLogger('absl'), 'disabled', True)
   theirs = [record['image'] for record in builder.as_data_source('train')]
   np.testing.assert_array_equal(dataset.train.images, np.stack(theirs))
 
 
-@pytest.mark.parametrize(
-  ('split', 'rows'),
-  [
+def test_slices_and_sums(tmp_path, monkeypatch):
+  monkeypatch.setattr(tfds, '_BLOCK', 4)
+  tfds_sets.prepare_pets(tmp_path, num_shards=3)
+  every = [tfds_sets.pixels(30), tfds_sets.pixels(12, seed=1)]
+  images = np.concatenate(every)
+  labels = np.concatenate([tfds_sets.labels(30), tfds_sets.labels(12)])
+  for split, rows in (
     ('train[:90%]', range(27)),
-    ('train[90%:]', range(27, 30)),
     ('train[5:9]', range(5, 9)),
     ('train[-4:]', range(26, 30)),
     ('train[:50%]+test[:3]', [*range(15), *range(30, 33)]),
     ('all', range(42)),
-  ],
-)
-@pytest.mark.parametrize('num_shards', [1, 3])
-def test_slices_and_sums(tmp_path, monkeypatch, split, rows, num_shards):
-  monkeypatch.setattr(records, '_BLOCK', 4)
-  tfds_sets.prepare_pets(tmp_path / 'sets', num_shards=num_shards)
-  dataset = tfds.load('pets', str(tmp_path / 'sets'), train_split=split)
-  every = [tfds_sets.pixels(30), tfds_sets.pixels(12, seed=1)]
-  images = np.concatenate(every)[list(rows)]
-  labels = np.concatenate([tfds_sets.labels_of(30), tfds_sets.labels_of(12)])[
-    list(rows)
-  ]
-  np.testing.assert_array_equal(dataset.train.images, images)
-  np.testing.assert_array_equal(dataset.train.labels, labels)
-  assert len(dataset.test.labels) == 12
+  ):
+    dataset = tfds.load('pets', str(tmp_path), train_split=split)
+    np.testing.assert_array_equal(dataset.train.images, images[list(rows)])
+    np.testing.assert_array_equal(dataset.train.labels, labels[list(rows)])
 
 
 def test_versions_and_configs_by_name(tmp_path):
-  first = tfds_sets.examples(tfds_sets.pixels(3))
-  second = tfds_sets.examples(tfds_sets.pixels(4))
-  for version, records_ in (('1.0.0', first), ('1.2.0', second)):
-    tfds_sets.prepare(
-      tmp_path, {'train': records_}, config='small', version=version
-    )
-  for name, num_images in (
-    ('pets', 4),
+  for config, version, count in (
+    ('small', '1.0.9', 3),
+    ('small', '1.0.10', 4),
+    ('large', '2.0.0', 5),
+  ):
+    records = tfds_sets.examples(tfds_sets.pixels(count))
+    splits = {'train': records}
+    tfds_sets.prepare(tmp_path, splits, config=config, version=version)
+  # TFDS itself notes which config is the default: here, the last one.
+  for name, count in (
+    ('pets', 5),
     ('pets/small', 4),
-    ('pets/small:1.0.0', 3),
-    ('pets:1.0.*', 3),
+    ('pets/small:1.0.9', 3),
+    ('pets/small:1.*.*', 4),
+    ('pets:2.0.*', 5),
   ):
     dataset = tfds.load(name, str(tmp_path), test_split='train')
-    assert (dataset.name, len(dataset.train.labels)) == ('pets', num_images)
+    assert (dataset.name, len(dataset.train.labels)) == ('pets', count)
+  there = r'pets/large:2\.0\.0, pets/small:1\.0\.9, pets/small:1\.0\.10\. Two'
+  for name in ('pets/huge', 'pets:4.*.*', 'pets/small:2.0.0'):
+    with pytest.raises(ValueError, match=f'prepared there: {there}'):
+      tfds.load(name, str(tmp_path))
+  for inside in ('pets', 'pets/small'):
+    with pytest.raises(ValueError, match=r'holds the sets.*not one inside'):
+      tfds.load('pets', str(tmp_path / inside))
 
 
 def test_the_set_says_which_of_its_features_to_use(tmp_path):
-  (image,) = tfds_sets.pixels(1)
-  (mask,) = tfds_sets.pixels(1, (9, 9, 1), seed=1)
+  (image,), (mask,) = tfds_sets.pixels(1), tfds_sets.pixels(1, (9, 9, 1), 1)
   features = {
     **tfds_sets.default_features(),
-    'mask': tensorflow_datasets.features.Image(shape=(9, 9, 1)),
-    'breed': tensorflow_datasets.features.ClassLabel(num_classes=2),
-    'text': tensorflow_datasets.features.Text(),
+    'mask': tf_features.Image(shape=(9, 9, 1)),
+    'breed': tf_features.ClassLabel(num_classes=2),
+    'text': tf_features.Text(),
   }
   record = {
-    'image': tfds_sets.encode(image),
-    'mask': tfds_sets.encode(mask),
+    'image': encode(image[..., 0]),
+    'mask': encode(mask[..., 0]),
     'label': 2,
     'breed': 1,
     'text': 'a cat',
@@ -155,7 +179,7 @@ def test_config_fields_and_classes(sets):
     classes=(2, 0),
   )
   dataset = data.load(config.dataset)
-  images, labels = tfds_sets.pixels(30), tfds_sets.labels_of(30)
+  images, labels = tfds_sets.pixels(30), tfds_sets.labels(30)
   kept = np.isin(labels, (0, 2))
   np.testing.assert_array_equal(dataset.train.images, images[:20][kept[:20]])
   np.testing.assert_array_equal(dataset.test.images, images[20:][kept[20:]])
@@ -164,28 +188,11 @@ def test_config_fields_and_classes(sets):
   assert not (sets.parent / 'cache').exists()
 
 
-def test_it_trains(sets):
-  """Memory-mapped images reach the devices, and can be held out."""
-  dataset = tfds.load('pets', str(sets))
-  config = default_config()
-  config.model = {'name': 'logistic_regression'}
-  config.num_validation = 5
-  training = create_training(config, dataset, jax.devices()[:1])
-  on_device, _ = device_inputs([training])
-  images = tfds_sets.pixels(30)
-  np.testing.assert_array_equal(np.asarray(on_device['image']), images)
-  held_out = [bytes(image) for image in training.monitor_split.images]
-  assert len(set(held_out)) == 5
-  assert set(held_out) <= {bytes(image) for image in images}
-
-
 def test_no_tensorflow_and_on_a_second_start_no_tfds(sets):
   program = f"""
 import sys
-from advjax import data
-dataset = data.load(
-  {{'name': 'tfds', 'builder': 'pets', 'data_dir': {str(sets)!r}}}
-)
+from advjax.data import tfds
+dataset = tfds.load('pets', {str(sets)!r})
 assert 'tensorflow' not in sys.modules
 print(int(dataset.train.images.sum()), 'tensorflow_datasets' in sys.modules)
 """
@@ -204,78 +211,16 @@ print(int(dataset.train.images.sum()), 'tensorflow_datasets' in sys.modules)
   assert outputs == [f'{total} True\n', f'{total} False\n']
 
 
-# ------------------------------------------------------------------- the cache
-
-
-def test_a_second_load_decodes_nothing(sets, decoded):
-  first = tfds.load('pets', str(sets))
-  assert decoded == ['train', 'test']
-  second = tfds.load('pets', str(sets))
-  assert decoded == ['train', 'test']
-  for one, other in zip(
-    (*first.train, *first.test), (*second.train, *second.test), strict=True
-  ):
-    np.testing.assert_array_equal(one, other)
-  assert second.class_names == first.class_names
-  # One new split, one known.
-  tfds.load('pets', str(sets), train_split='train[:10]')
-  assert decoded == ['train', 'test', 'train[:10]']
-
-
-def test_a_changed_set_is_decoded_anew(sets, decoded, tmp_path):
+def test_a_changed_set_is_decoded_again(sets, num_decoded, tmp_path):
   tfds.load('pets', str(sets))
   images = tfds_sets.pixels(30, seed=7)
-  records_ = tfds_sets.examples(images)
-  made = tfds_sets.prepare(tmp_path / 'new', {'train': records_})
+  records = tfds_sets.examples(images)
+  made = tfds_sets.prepare(tmp_path / 'new', {'train': records})
   name = 'pets-train.array_record-00000-of-00001'
   os.replace(made / name, sets / 'pets' / '1.0.0' / name)
   dataset = tfds.load('pets', str(sets))
   np.testing.assert_array_equal(dataset.train.images, images)
-  assert decoded == ['train', 'test', 'train', 'test']
-  # The former entries have gone.
-  cache = tmp_path / 'cache' / 'advjax' / 'datasets'
-  assert len(list(cache.glob('*/*/entry.json'))) == 2
-
-
-def test_a_newer_version_is_taken(sets, decoded):
-  tfds.load('pets', str(sets))
-  records_ = tfds_sets.examples(tfds_sets.pixels(5))
-  splits = {'train': records_, 'test': records_}
-  tfds_sets.prepare(sets, splits, version='1.0.1')
-  assert len(tfds.load('pets', str(sets)).train.labels) == 5
-  assert len(tfds.load('pets:1.0.0', str(sets)).train.labels) == 30
-  assert decoded == ['train', 'test'] * 2
-
-
-def test_a_damaged_cache_is_an_error(sets, tmp_path):
-  tfds.load('pets', str(sets))
-  cache = tmp_path / 'cache' / 'advjax' / 'datasets'
-  (file,) = cache.glob('pets-test-*/*/images.npy')
-  content = bytearray(file.read_bytes())
-  content[-1] ^= 255
-  file.write_bytes(content)
-  before = tfds_sets.contents(tmp_path)
-  with pytest.raises(ValueError, match='the cache is damaged') as error:
-    tfds.load('pets', str(sets))
-  assert str(file) in str(error.value)
-  assert tfds_sets.contents(tmp_path) == before
-
-
-def test_progress_is_shown_on_a_terminal_else_logged(sets, monkeypatch, caplog):
-  class Terminal(io.StringIO):
-    def isatty(self):
-      return True
-
-  terminal = Terminal()
-  monkeypatch.setattr(sys, 'stderr', terminal)
-  with caplog.at_level(logging.INFO, 'advjax'):
-    tfds.load('pets', str(sets))
-  assert 'decoding pets/1.0.0 train: 100%' in terminal.getvalue()
-  assert '30/30' in terminal.getvalue()
-  assert 'decoding pets/1.0.0 test once: 12 images' in caplog.text
-
-
-# ------------------------------------------------------------------ real images
+  assert len(num_decoded) == 84
 
 
 def test_mnist(tmp_path):
@@ -285,20 +230,277 @@ def test_mnist(tmp_path):
     pytest.skip('ADVJAX_TFDS_DATA_DIR names no folder with mnist')
   dataset = tfds.load('mnist', data_dir)
   assert dataset.train.images.shape == (60_000, 28, 28, 1)
-  assert dataset.test.images.shape == (10_000, 28, 28, 1)
-  counts = np.bincount(dataset.test.labels)
-  assert counts.tolist() == [
-    980,
-    1135,
-    1032,
-    1010,
-    982,
-    892,
-    958,
-    1028,
-    974,
-    1009,
-  ]
+  counts = np.bincount(dataset.test.labels).tolist()
+  assert counts == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
   pixels = dataset.train.images / 255.0
   assert pixels.mean() == pytest.approx(0.1307, abs=5e-5)
   assert pixels.std() == pytest.approx(0.3081, abs=5e-5)
+
+
+# ------------------------------------------- sets to prepare, and TensorFlow
+
+
+class AdvjaxMadeUp(tensorflow_datasets.core.GeneratorBasedBuilder):
+  """A set that TFDS knows by name and that takes no TensorFlow to prepare."""
+
+  code_path = None
+  VERSION = tensorflow_datasets.core.Version('2.0.0')
+
+  def _info(self):
+    features = tf_features.FeaturesDict(tfds_sets.default_features())
+    return tensorflow_datasets.core.DatasetInfo(builder=self, features=features)
+
+  def _split_generators(self, dl_manager):
+    if 'offline' in str(self.data_dir):
+      raise ConnectionError('no route to host')
+    return {
+      split: enumerate(tfds_sets.examples(tfds_sets.pixels(6)))
+      for split in ('train', 'test')
+    }
+
+  def _generate_examples(self):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize('status', [200, 404])
+def test_a_set_that_is_not_there_is_prepared(
+  sets, with_tensorflow, monkeypatch, status
+):
+  """It is if one of its hosts can be reached: nobody listens on port 9."""
+
+  class Handler(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+      self.send_response(status)
+      self.end_headers()
+
+    def log_message(self, *args):
+      pass
+
+  before = tfds_sets.contents(sets)
+  with http.server.HTTPServer(('127.0.0.1', 0), Handler) as server:
+    thread = threading.Thread(target=server.handle_request)
+    thread.start()
+    ports = (9, server.server_port)
+    urls = {f'http://127.0.0.1:{port}/images': None for port in ports}
+    monkeypatch.setattr(AdvjaxMadeUp, 'url_infos', urls)
+    dataset = tfds.load('advjax_made_up', str(sets))
+    thread.join()
+  assert len(dataset.train.labels) == 6
+  folder = sets / 'advjax_made_up' / '2.0.0'
+  assert len(list(folder.glob('*.array_record*'))) == 2
+  assert {path: tfds_sets.contents(sets)[path] for path in before} == before
+
+
+def test_a_set_that_cannot_be_prepared(tmp_path, with_tensorflow, monkeypatch):
+  offline = tmp_path / 'offline'
+  offline.mkdir()
+  for builder, message in (
+    ('advjax_made_up', r'\(no route to host\)\. Two ways out: point'),
+    ('no_such_set', 'TFDS knows no set of this name'),
+  ):
+    check_refused(offline, message, builder)
+  # Without a network, no time is spent.
+  urls = {'http://127.0.0.1:9/images': None, 'ftp://127.0.0.1/images': None}
+  monkeypatch.setattr(AdvjaxMadeUp, 'url_infos', urls)
+  message = r'could not prepare it \(cannot reach 127\.0\.0\.1:9\)'
+  check_refused(tmp_path, message, 'advjax_made_up')
+
+
+def test_a_missing_set_names_two_ways_out(sets, without_tensorflow):
+  message = (
+    r"'mnist': no such set .*prepared there: pets:1\.0\.0\. Two ways "
+    r'out: point config\.dataset\.data_dir at .*pip install tensorflow-cpu'
+  )
+  check_refused(sets, message, 'mnist')
+  with pytest.raises(ValueError, match='prepared there: none') as error:
+    tfds.load('mnist')
+  home = sets.parent / 'home'
+  assert str(home / 'tensorflow_datasets') in str(error.value)
+  assert not home.exists()
+
+
+def test_tfrecord_takes_tensorflow(sets, without_tensorflow):
+  info = sets / 'pets' / '1.0.0' / 'dataset_info.json'
+  info.write_text(info.read_text().replace('array_record', 'tfrecord'))
+  check_refused(
+    sets,
+    r'prepared as tfrecord, which takes TensorFlow to read\. Two ways out: '
+    r"install it \(.*tensorflow-cpu.*\); or prepare .*file_format='array_rec",
+  )
+
+
+@needs_tensorflow
+def test_tfrecord_gives_the_same(tmp_path):
+  for name in ('tfrecord', 'array_record'):
+    tfds_sets.prepare_pets(tmp_path / name, file_format=name, num_shards=3)
+  one, other = (
+    tfds.load('pets', str(tmp_path / name), train_split='train[5:20]+test[:3]')
+    for name in ('tfrecord', 'array_record')
+  )
+  np.testing.assert_array_equal(one.train.images, other.train.images)
+  np.testing.assert_array_equal(one.train.labels, other.train.labels)
+  file = sorted((tmp_path / 'tfrecord').rglob('pets-train*'))[0]
+  os.truncate(file, file.stat().st_size - 50)
+  with pytest.raises(ValueError, match="files of split 'train' cannot be read"):
+    tfds.load('pets', str(tmp_path / 'tfrecord'))
+
+
+# ------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+  'name', ['Mnist', 'a b', 'mnist:3', 'mnist/', '../mnist', 'a/b/c', 'a/b=1']
+)
+def test_other_names_are_refused(name):
+  with pytest.raises(ValueError, match=r'builder = .*NAME\[/CONFIG\]') as error:
+    tfds.load(name)
+  assert repr(name) in str(error.value)
+
+
+@pytest.mark.parametrize('data_dir', ['', '/no/such/folder', __file__])
+def test_what_is_no_folder_is_refused(data_dir):
+  with pytest.raises(ValueError, match=r'^data_dir = .*; allowed: the folder'):
+    tfds.load('pets', data_dir)
+
+
+def test_data_dir(sets, monkeypatch):
+  monkeypatch.chdir(sets.parent)
+  monkeypatch.setenv('TFDS_DATA_DIR', str(sets))
+  assert tfds.load('pets', 'sets').class_names == tfds.load('pets').class_names
+
+
+@pytest.mark.parametrize(
+  ('name', 'how', 'message'),
+  [
+    ('dataset_info.json', 'gone', 'incomplete, it lacks dataset_info.json'),
+    ('features.json', 'gone', 'incomplete, it lacks features.json'),
+    ('dataset_info.json', 'cut', r'dataset_info.json or .* is damaged'),
+    ('features.json', 'cut', r'features.json is damaged'),
+    ('*-train*', 'gone', r"1 of the files of train_split = 'train' are miss"),
+    ('*-test*', 'gone', r"1 of the files of test_split = 'test' are missing"),
+    ('*-train*', 'cut', r"files of split 'train' cannot be read"),
+    ('*-train*', 'empty', r"files of split 'train' cannot be read"),
+  ],
+)
+def test_damaged_sets(sets, name, how, message):
+  (file,) = (sets / 'pets' / '1.0.0').glob(name)
+  if how == 'gone':
+    file.unlink()
+  else:
+    os.truncate(file, 0 if how == 'empty' else file.stat().st_size * 2 // 3)
+  check_refused(sets, message)
+
+
+def test_fewer_images_than_promised(sets):
+  info = sets / 'pets' / '1.0.0' / 'dataset_info.json'
+  content = json.loads(info.read_text())
+  content['splits'][0]['shardLengths'] = ['31']
+  info.write_text(json.dumps(content))
+  check_refused(sets, r"'train'.*(cannot be read|30 images)")
+
+
+def test_wrong_splits(sets):
+  for field in ('train_split', 'test_split'):
+    for split, message in (
+      ('dev', "'dev': Unknown split 'dev'.*allowed: train, test, slices"),
+      ('train[:', 'Unrecognized split format'),
+      ('train[:200%]', 'should be in'),
+      ('', 'Unrecognized split format'),
+      ('train[9:3]', 'selects no image'),
+      ('train[:0]', 'selects no image'),
+      ('test+train[9:3]', 'selects no image'),
+    ):
+      check_refused(sets, f'{field} = .*{message}', **{field: split})
+
+
+LABEL = tf_features.ClassLabel(names=tfds_sets.NAMES)
+IMAGE = tf_features.Image(shape=(5, 4, 1))
+DEEP = tf_features.Image(shape=(5, 4, 1), dtype=np.uint16)
+ENCODED = encode(tfds_sets.pixels(1)[0, ..., 0])
+
+
+@pytest.mark.parametrize(
+  ('features', 'record', 'message'),
+  [
+    (
+      {'text': tf_features.Text(), 'label': LABEL},
+      {'text': 'a cat', 'label': 0},
+      r'one Image feature; this one has none: .*text \(Text\)',
+    ),
+    (
+      {'image': IMAGE, 'label': tf_features.Scalar(np.int64)},
+      {'image': ENCODED, 'label': 0},
+      r'one ClassLabel feature; this one has none: .*label \(Scalar\)',
+    ),
+    (
+      {'clip': tf_features.Sequence(IMAGE), 'label': LABEL},
+      {'clip': [ENCODED], 'label': 0},
+      r'one Image feature; this one has none: .*clip \(Sequence\)',
+    ),
+    (
+      {'image': DEEP, 'label': LABEL},
+      {'image': encode(np.zeros((5, 4), np.uint16)), 'label': 0},
+      'image is uint16 of shape .*; allowed: uint8',
+    ),
+    (
+      {'image': tf_features.Image(shape=(5, 4, 0)), 'label': LABEL},
+      {'image': ENCODED, 'label': 0},
+      r'of shape \(5, 4, 0\); allowed: .* with 1 to 4 channels',
+    ),
+    (
+      {'image': IMAGE, 'label': LABEL},
+      {'image': ENCODED, 'label': -1},
+      r'train: image 0 has the label -1; allowed: 0 to 2',
+    ),
+    (
+      {'image': IMAGE, 'label': LABEL},
+      {'image': ENCODED[:-30], 'label': 1},
+      r'train: image 0 cannot be decoded',
+    ),
+  ],
+)
+def test_sets_of_another_kind(tmp_path, features, record, message):
+  splits = {'train': [record], 'test': [record]}
+  tfds_sets.prepare(tmp_path / 'sets', splits, features)
+  check_refused(tmp_path / 'sets', message)
+
+
+def test_descriptions_of_another_kind(sets):
+  folder = sets / 'pets' / '1.0.0'
+  file = folder / 'features.json'
+  text = file.read_text()
+  video = text.replace('image_feature.Image', 'video_feature.Video')
+  video = video.replace('"dimensions": [', '"dimensions": ["-1",')
+  file.write_text(video.replace('"image": {', '"video": {', 2))
+  # The second one where there is no TensorFlow, without which TFDS does not
+  # even say what it is.
+  check_refused(sets, r'has none: video \(Video\)|no image-classification set')
+  file.write_text(text.replace('"numClasses": "3"', ''))
+  (folder / 'label.labels.txt').unlink()
+  check_refused(sets, 'label does not say how many classes')
+
+
+def test_images_of_several_sizes(tmp_path):
+  records = tfds_sets.examples(tfds_sets.pixels(4))
+  other = tfds_sets.examples(tfds_sets.pixels(1, (7, 6, 1)))
+  features = tfds_sets.default_features((None, None, 1))
+  for name, train, message in (
+    ('one', [*records, *other], r'train: image 4 is 7 x 6 .*0 is 5 x 4.*npz'),
+    ('two', records, r'\(7, 6, 1\); allowed: that of train_split.*\(5, 4, 1\)'),
+  ):
+    tfds_sets.prepare(
+      tmp_path, {'train': train, 'test': other}, features, name=name
+    )
+    with pytest.raises(ValueError, match=message):
+      tfds.load(name, str(tmp_path))
+
+
+def test_progress_is_shown_on_a_terminal_else_logged(sets, monkeypatch, caplog):
+  terminal = io.StringIO()
+  terminal.isatty = lambda: True
+  monkeypatch.setattr(sys, 'stderr', terminal)
+  with caplog.at_level(logging.INFO, 'advjax'):
+    tfds.load('pets', str(sets))
+  assert 'decoding pets/1.0.0 train: 100%' in terminal.getvalue()
+  assert '30/30' in terminal.getvalue()
+  assert 'decoding pets/1.0.0 test once: 12 images' in caplog.text

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-from advjax.data.array_cache import default_root
+from advjax.files import user_cache_folder
 
 logger = logging.getLogger('advjax')
 
@@ -97,7 +97,7 @@ def prepare(peer: Peer, folder: str | None, python: str | None) -> pathlib.Path:
       that will do, or if the packages cannot be installed. A venv that was
       not there before is removed then.
   """
-  default = default_root().parent / peer.folder
+  default = user_cache_folder() / peer.folder
   venv = pathlib.Path(folder).absolute() if folder else default
   interpreter = venv / 'bin' / 'python'
   if venv.exists() and not (venv / 'pyvenv.cfg').is_file():

@@ -1,0 +1,175 @@
+"""Decoded images on disk: written once, then memory-mapped.
+
+  ROOT/NAME-KEY/.lock            held while an entry is written
+  ROOT/NAME-KEY/writing-*/       an unfinished entry
+  ROOT/NAME-KEY/FINGERPRINT/     images.bin, uint8 [N, H, W, C]; labels.npz
+
+KEY is a digest of the source of the images, FINGERPRINT of its state too: sizes
+and times of its files. An entry replaces those of other states.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import re
+import shutil
+import uuid
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import filelock
+import numpy as np
+import tqdm
+
+from advjax.files import user_cache_folder
+
+logger = logging.getLogger(__name__)
+
+# Part of every fingerprint: other decoding or other files make other entries.
+_VERSION = 2
+# The only folders that are ever removed.
+_OURS = re.compile(r'[0-9a-f]{32}|writing-.*')
+
+
+class Entry(NamedTuple):
+  """Read-only images and labels, and what was written with them."""
+
+  images: np.ndarray
+  labels: np.ndarray
+  info: Mapping[str, Any]
+
+
+def entry_path(
+  cache_dir: str | None, name: str, source: str, state: Any
+) -> pathlib.Path:
+  """Returns ROOT/NAME-KEY/FINGERPRINT; `state` is anything JSON can hold."""
+  root = user_cache_folder() / 'datasets'
+  if cache_dir:
+    root = pathlib.Path(cache_dir).expanduser().absolute()
+  readable = re.sub(r'[^\w.-]+', '_', name)[:60]
+  key, fingerprint = (
+    hashlib.sha256(json.dumps(part).encode()).hexdigest()
+    for part in (source, [_VERSION, source, state])
+  )
+  return root / f'{readable}-{key[:16]}' / fingerprint[:32]
+
+
+def read(path: pathlib.Path) -> Entry | None:
+  """Maps an entry into memory; None if there is none, or it is damaged."""
+  if not path.exists():
+    return None
+  try:
+    # Opened here: numpy leaves a file open that it can make nothing of.
+    with open(path / 'labels.npz', 'rb') as stream, np.load(stream) as file:
+      labels, shape = file['labels'], file['shape']
+      info = json.loads(str(file['info']))
+    images = np.memmap(path / 'images.bin', np.uint8, 'r', shape=tuple(shape))
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    logger.warning('%s is damaged (%s) and is decoded again', path, error)
+    shutil.rmtree(path, ignore_errors=True)
+    return None
+  labels.flags.writeable = False
+  # A plain array over the same memory: numpy.memmap is a subclass of its own.
+  return Entry(images.view(np.ndarray), labels, info)
+
+
+def write(
+  path: pathlib.Path,
+  samples: Iterable[tuple[np.ndarray, int]],
+  num_samples: int,
+  info: Mapping[str, Any],
+  name: str,
+) -> Entry:
+  """Writes an entry as a whole or not at all, or waits for who writes it.
+
+  Draws from `samples` (uint8 [H, W, C] and labels, `num_samples` at most) only
+  if the entry is not there; they raise no OSError. `info` is kept with them as
+  JSON, as it is after the last one; `name` is for the log and progress bar.
+  """
+  folder = path.parent
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder) as locked:
+      entry = read(path)
+      if entry is not None:
+        return entry
+      for other in folder.iterdir():
+        if locked and _OURS.fullmatch(other.name):
+          shutil.rmtree(other, ignore_errors=True)
+      logger.info('decoding %s once: %s images', name, f'{num_samples:,}')
+      writing = folder / f'writing-{uuid.uuid4().hex}'
+      writing.mkdir()
+      try:
+        _write_files(writing, samples, num_samples, info, name)
+        # Without locks, another process may have been quicker.
+        if locked or not path.exists():
+          writing.rename(path)
+      finally:
+        shutil.rmtree(writing, ignore_errors=True)
+      entry = read(path)
+  except OSError as error:
+    raise ValueError(
+      f'{folder}: decoded images cannot be kept there '
+      f'({error.strerror or error}); free some space, or choose another folder '
+      'by config.dataset.cache_dir'
+    ) from error
+  if entry is None:
+    raise ValueError(f'{path}: another program changed what was written')
+  return entry
+
+
+def _write_files(
+  folder: pathlib.Path,
+  samples: Iterable[tuple[np.ndarray, int]],
+  num_samples: int,
+  info: Mapping[str, Any],
+  name: str,
+) -> None:
+  labels: list[int] = []
+  # A bar on a terminal, else none.
+  bar = tqdm.tqdm(
+    samples, f'decoding {name}', num_samples, unit=' images', disable=None
+  )
+  # Not through a memory map: a full disk would kill the process.
+  with open(folder / 'images.bin', 'wb') as stream:
+    for image, label in bar:
+      if not labels:
+        needed = num_samples * image.nbytes
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+          raise OSError(
+            errno.ENOSPC, f'{needed:,} bytes are needed, {free:,} are free'
+          )
+      stream.write(image.tobytes())
+      labels.append(label)
+    stream.flush()
+    os.fsync(stream.fileno())
+  np.savez(
+    folder / 'labels.npz',
+    labels=np.array(labels, np.int32),
+    shape=[len(labels), *image.shape],
+    info=json.dumps(info),
+  )
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[bool]:
+  """Waits for the lock; yields False where the file system has no locks."""
+  lock = filelock.FileLock(folder / '.lock')
+  try:
+    lock.acquire(timeout=0)
+  except filelock.Timeout:
+    logger.info('%s: waiting for another process to decode', folder)
+    lock.acquire()
+  except OSError as error:
+    if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+      raise
+  try:
+    yield lock.is_locked
+  finally:
+    lock.release()

@@ -1,0 +1,214 @@
+"""The cache of decoded images: entries are whole, and written once."""
+
+import logging
+import mmap
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+
+import numpy as np
+import pytest
+
+from advjax.data import cache
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 3, 2), np.uint8)
+LABELS = np.arange(7) % 2
+FILES = ('images.bin', 'labels.npz')
+
+
+def samples():
+  return zip(IMAGES, LABELS.tolist(), strict=True)
+
+
+def not_drawn():
+  raise AssertionError('decoded again')
+  yield
+
+
+def entry_path(root, state=1):
+  return cache.entry_path(str(root), 'pets', '/sets/pets', state)
+
+
+def write(root, state=1, drawn=None):
+  path = entry_path(root, state)
+  return cache.write(path, drawn or samples(), 7, {'a': 'ä'}, 'pets')
+
+
+def names(root):
+  """What is in the folder of the set, but the lock."""
+  return {p.name for p in entry_path(root).parent.iterdir()} - {'.lock'}
+
+
+def check(entry, count=7):
+  np.testing.assert_array_equal(entry.images, IMAGES[:count])
+  np.testing.assert_array_equal(entry.labels, LABELS[:count])
+  assert (entry.images.dtype, entry.labels.dtype) == (np.uint8, np.int32)
+  assert not entry.images.flags.writeable and not entry.labels.flags.writeable
+
+
+def test_an_entry_is_written_once_then_mapped_into_memory(tmp_path):
+  assert cache.read(entry_path(tmp_path)) is None
+  written = write(tmp_path)
+  for entry in (
+    written,
+    cache.read(entry_path(tmp_path)),
+    write(tmp_path, drawn=not_drawn()),
+  ):
+    check(entry)
+    assert entry.info == {'a': 'ä'}
+    array = entry.images
+    assert type(array) is np.ndarray
+    while isinstance(array, np.ndarray):
+      array = array.base
+    assert isinstance(array, mmap.mmap)
+  path = entry_path(tmp_path)
+  assert path.stat().st_mode == tmp_path.joinpath(path.parent).stat().st_mode
+
+
+def test_fewer_samples_may_come_and_info_is_read_last(tmp_path):
+  info = {}
+
+  def fewer():
+    yield from list(samples())[:5]
+    info['num_bad'] = 2
+
+  path = entry_path(tmp_path)
+  check(cache.write(path, fewer(), 7, info, 'pets'), count=5)
+  assert cache.read(path).info == {'num_bad': 2}
+
+
+def test_another_state_replaces_the_entry_and_nothing_else(tmp_path):
+  old = write(tmp_path)
+  notes = entry_path(tmp_path).parent / 'notes'
+  notes.mkdir()
+  assert cache.read(entry_path(tmp_path, 2)) is None
+  check(write(tmp_path, 2))
+  assert names(tmp_path) == {'notes', entry_path(tmp_path, 2).name}
+  check(old)  # Whoever has the old one open can still read it.
+
+
+@pytest.mark.parametrize('name', FILES)
+@pytest.mark.parametrize('how', ['truncated', 'empty', 'gone'])
+def test_a_damaged_entry_is_made_again_with_a_warning(
+  tmp_path, caplog, name, how
+):
+  write(tmp_path)
+  file = entry_path(tmp_path) / name
+  content = file.read_bytes()
+  if how == 'gone':
+    file.unlink()
+  else:
+    file.write_bytes(content[:-1] if how == 'truncated' else b'')
+  with caplog.at_level(logging.WARNING, 'advjax'):
+    assert cache.read(entry_path(tmp_path)) is None
+  assert f'{file.parent} is damaged' in caplog.text
+  check(write(tmp_path))
+  assert file.read_bytes() == content
+
+
+def test_changed_labels_are_found(tmp_path):
+  write(tmp_path)
+  file = entry_path(tmp_path) / 'labels.npz'
+  content = bytearray(file.read_bytes())
+  content[content.index(b'\x93NUMPY') + 140] ^= 1
+  file.write_bytes(content)
+  assert cache.read(entry_path(tmp_path)) is None
+
+
+def test_an_exception_leaves_nothing(tmp_path):
+  def drawn():
+    yield next(samples())
+    raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    write(tmp_path, drawn=drawn())
+  assert names(tmp_path) == set()
+
+
+PROGRAM = """
+import os, signal, sys, time
+from tests.data import test_cache
+
+def drawn():
+  print('decoding', flush=True)
+  for sample in test_cache.samples():
+    yield sample
+    if sys.argv[2] == 'die':
+      os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.05)
+
+sys.stdin.read()  # Until all are ready.
+test_cache.check(test_cache.write(sys.argv[1], drawn=drawn()))
+print('done', flush=True)
+"""
+
+
+def start(root, what):
+  """Starts a process that writes the entry once its input is closed."""
+  return subprocess.Popen(
+    [sys.executable, '-c', PROGRAM, root, what],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+    cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__))),
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': '.'},
+  )
+
+
+def test_of_two_processes_one_decodes_also_after_a_killed_one(tmp_path):
+  processes = [start(tmp_path, what) for what in ('die', 'live', 'live')]
+  killed = processes.pop(0)
+  killed.communicate(timeout=60)
+  assert killed.returncode == -9
+  assert any(name.startswith('writing-') for name in names(tmp_path))
+  assert cache.read(entry_path(tmp_path)) is None
+  for process in processes:
+    process.stdin.close()
+    process.stdin = None
+  outputs = [process.communicate(timeout=60)[0] for process in processes]
+  assert sorted(outputs) == ['decoding\ndone\n', 'done\n']
+  assert names(tmp_path) == {entry_path(tmp_path).name}
+
+
+def test_space_is_looked_for_before_decoding(tmp_path, monkeypatch):
+  usage = namedtuple('usage', 'total used free')
+  monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(200, 40, 160))
+  drawn = samples()
+  with pytest.raises(
+    ValueError, match=r'168 bytes are needed, 160 are free.*cache_dir'
+  ):
+    write(tmp_path, drawn=drawn)
+  assert len(list(drawn)) == 6
+  assert names(tmp_path) == set()
+
+
+def test_a_disk_that_fills_up_leaves_nothing(tmp_path):
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+  try:
+    with pytest.raises(ValueError, match=r'cannot be kept.*cache_dir') as error:
+      write(tmp_path)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert str(tmp_path) in str(error.value)
+  assert names(tmp_path) == set()
+  check(write(tmp_path))
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+  file = tmp_path / 'file'
+  file.write_text('mine')
+  with pytest.raises(ValueError, match=f'{file}.*cannot be kept.*cache_dir'):
+    write(file)
+  assert file.read_text() == 'mine'
+
+
+def test_the_default_place_is_the_users_cache(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  for variable, folder in (('', '.cache'), (str(tmp_path / 'x'), 'x')):
+    monkeypatch.setenv('XDG_CACHE_HOME', variable)
+    root = tmp_path / folder / 'advjax' / 'datasets'
+    assert cache.entry_path(None, 'a', 'b', 'c').is_relative_to(root)
