@@ -9,8 +9,8 @@ import pytest
 from absl import flags
 
 from advjax import cli
+from advjax.processes.signals import Interrupted
 from advjax.training.run import Diverged
-from advjax.training.signals import Interrupted
 
 CONFIG = """
 from advjax.config import choose, default_config
@@ -106,7 +106,7 @@ def test_a_full_disk_is_one_line(caplog, code):
   assert run_main(OSError(code, reason, 'a/best')) == 1
   assert caplog.messages == [
     'error: a/best cannot be written: No space left; the last good checkpoint '
-    "stays in 'a/last'; free some space and run the same command again to go on"
+    "stays in 'a/last'; free some space and run the same command again to resume"
   ]
 
 

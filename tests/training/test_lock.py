@@ -10,9 +10,9 @@ import subprocess
 import sys
 
 import pytest
+from advjax.training.lock import lock_folders
 
 from advjax.training import lock
-from advjax.training.lock import lock_folders
 from advjax.training.loop import train, train_at_once
 from tests.training import runs
 
