@@ -184,7 +184,7 @@ def _num_gpus(visible: str | None) -> int:
 @functools.cache
 def _tpu_place() -> Place:
   """The hosts of a TPU pod, each with one process for all of its chips."""
-  worker = find_tpu_worker(os.environ) if _has_tpu() else None
+  worker = _tpu_worker(os.environ, _fetch_metadata) if _has_tpu() else None
   return Place(*worker, 0, 1, 'a TPU pod', None) if worker else _SINGLE
 
 
@@ -202,38 +202,15 @@ def _has_tpu() -> bool:
   )
 
 
-def find_tpu_worker(
-  variables: Mapping[str, str],
-  fetch: Callable[[str], str | None] | None = None,
+def _tpu_worker(
+  variables: Mapping[str, str], fetch: Callable[[str], str | None]
 ) -> tuple[int, int] | None:
-  """Finds out which of how many hosts of a TPU pod this one is.
+  """Which of how many hosts of a pod, as `jax.distributed` counts them.
 
-  GKE sets environment variables, elsewhere the metadata server of Google Cloud
-  has attributes of a machine. All slices have the same number of hosts.
-
-  Args:
-    variables: The environment.
-    fetch: Returns an attribute by name, None where there is none; default: asks
-      the metadata server.
-
-  Returns:
-    `(process_id, num_processes)` as `jax.distributed` counts them; None where
-    nothing says it.
-
-  Raises:
-    ValueError: if they are inconsistent, or the server does not answer.
-
-  Example:
-    >>> gke = {'TPU_WORKER_ID': '1', 'TPU_WORKER_HOSTNAMES': 'a,b'}
-    >>> find_tpu_worker(gke, lambda name: None)
-    (1, 2)
+  GKE sets variables; elsewhere `fetch` returns an attribute of the machine.
   """
-
-  def attribute(name: str) -> str | None:
-    if 'TPU_SKIP_MDS_QUERY' in variables:
-      return None
-    return (fetch or _fetch_metadata)(name)
-
+  if 'TPU_SKIP_MDS_QUERY' in variables:
+    fetch = {}.get
   source = 'TPU_WORKER_ID'
   worker = variables.get(source)
   hosts = variables.get('TPU_PROCESS_ADDRESSES')
@@ -243,8 +220,8 @@ def find_tpu_worker(
     hosts = variables.get('TPU_WORKER_HOSTNAMES')
   if hosts is None:
     source = 'agent-worker-number'
-    worker = attribute(source)
-    hosts = attribute('worker-network-endpoints') if worker else None
+    worker = fetch(source)
+    hosts = fetch('worker-network-endpoints') if worker else None
   if hosts is None:
     return None
   num_hosts = len(hosts.split(','))
@@ -252,7 +229,7 @@ def find_tpu_worker(
   if not slices.keys() <= variables.keys():
     # Lines like MEGASCALE_NUM_SLICES: '2'.
     pattern = r"^\s*(MEGASCALE_\w+)\s*:\s*'?(\w+)'?\s*$"
-    slices |= dict(re.findall(pattern, attribute('tpu-env') or '', re.M))
+    slices |= dict(re.findall(pattern, fetch('tpu-env') or '', re.M))
   slice_id, num_slices = (
     _count(name, variables.get(name) or slices[name])
     for name in ('MEGASCALE_SLICE_ID', 'MEGASCALE_NUM_SLICES')

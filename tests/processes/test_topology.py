@@ -7,8 +7,9 @@ import pytest
 
 from advjax.processes.topology import (
   Place,
+  _fetch_metadata,
+  _tpu_worker,
   find_place,
-  find_tpu_worker,
   gpus_of,
 )
 
@@ -152,13 +153,13 @@ def test_gpus_that_cannot_be_shared(visible):
   ],
 )
 def test_tpu_workers(variables, attributes, worker):
-  assert find_tpu_worker(variables, attributes.get) == worker
+  assert _tpu_worker(variables, attributes.get) == worker
 
 
 def test_tpu_addresses_in_a_file(tmp_path):
   (tmp_path / 'addresses').write_text('a:1,b:1,c:1\n')
   path = {'TPU_PROCESS_ADDRESSES_PATH': str(tmp_path / 'addresses')}
-  assert find_tpu_worker(GKE | path, {}.get) == (2, 3)
+  assert _tpu_worker(GKE | path, {}.get) == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -172,12 +173,12 @@ def test_tpu_addresses_in_a_file(tmp_path):
 )
 def test_wrong_tpu_variables(changes, message):
   with pytest.raises(ValueError, match=message):
-    find_tpu_worker(GKE | changes, {}.get)
+    _tpu_worker(GKE | changes, {}.get)
 
 
 def test_a_missing_tpu_worker_id():
   with pytest.raises(ValueError, match='TPU_WORKER_ID = None'):
-    find_tpu_worker({'TPU_WORKER_HOSTNAMES': 'a,b'}, {}.get)
+    _tpu_worker({'TPU_WORKER_HOSTNAMES': 'a,b'}, {}.get)
 
 
 class Metadata(http.server.BaseHTTPRequestHandler):
@@ -206,7 +207,7 @@ def test_metadata(monkeypatch):
     monkeypatch.setenv('GCE_METADATA_IP', address)
     monkeypatch.setenv('http_proxy', 'http://127.0.0.1:9')
     try:
-      assert find_tpu_worker({}) == (1, 2)
+      assert _tpu_worker({}, _fetch_metadata) == (1, 2)
     finally:
       server.shutdown()
       thread.join()
@@ -216,4 +217,4 @@ def test_metadata_that_nobody_serves(monkeypatch):
   monkeypatch.setenv('GCE_METADATA_IP', '127.0.0.1:9')
   monkeypatch.setattr('time.sleep', lambda seconds: None)
   with pytest.raises(ValueError, match=r'127\.0\.0\.1:9 does not say.*=HOST'):
-    find_tpu_worker({})
+    _tpu_worker({}, _fetch_metadata)
