@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up .venv where needed, then runs an experiment or the tests: see --help.
+# Sets up .venv where needed, then runs an experiment or the checks: see --help.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 
@@ -14,7 +14,8 @@ usage() {
   cat << 'END'
 Usage:
   ./launch.sh [--flag=value ...]             the main job, on the embedded data
-  ./launch.sh test [pytest argument ...]     the tests
+  ./launch.sh test                           all checks: ruff, mypy, the tests
+  ./launch.sh test PYTEST_ARGUMENT ...       some of the tests
   ./launch.sh EXPERIMENT --config=configs/FILE.py[:variant] --workdir=DIR \
     [--config.field=value ...]               any other job
   ./launch.sh EXPERIMENT --help              the flags of an experiment
@@ -190,6 +191,27 @@ $(grep ^ERROR <<< "$output" || tail -n 5 <<< "$output")"
   exec 9>&- # Else the job would hold the lock.
 }
 
+check() { # TOOL ARGUMENT ...: shows what the tool says where it fails.
+  local output
+  output=$("$venv/bin/python" -m "$@" 2>&1) ||
+    fail 1 "'$*' failed:
+$output"
+}
+
+check_all() { # COMMAND ...: exits with 0 if the linters and the tests pass.
+  local typed code=0
+  check ruff check --quiet .
+  check ruff format --check .
+  typed=$(mktemp)
+  # One thread for half a minute, beside the tests; reported after them.
+  check mypy 2> "$typed" &
+  "$@" || code=$?
+  wait $! || code=1
+  cat "$typed" >&2
+  rm "$typed"
+  exit "$code"
+}
+
 processes=1 arguments=()
 for argument; do
   case $argument in
@@ -226,13 +248,11 @@ fi
 
 up_to_date || set_up
 export PYTHONPATH=$root
-if [[ $1 == test ]]; then
-  cd "$root"
-  (($# > 1)) || "$venv/bin/python" -m ruff check --quiet .
-fi
+[[ $1 != test ]] || cd "$root"
 # -P: no file in the caller's folder shadows a module.
 command=("$venv/bin/python" -P -m "${command[@]}")
 ((processes == 1)) || command=(
   "$venv/bin/python" -P -m advjax.processes.launcher "$processes" "${command[@]}"
 )
+[[ $* != test ]] || check_all "${command[@]}"
 exec "${command[@]}"

@@ -1,9 +1,4 @@
-"""What the mains in experiments/ share: flags, errors, exit codes.
-
-Bad input ends a program with one clear message and exit code 2, before
-anything is computed or written; a run that a signal stops exits with
-128 + the signal's number, after a checkpoint; a full disk ends it with 1.
-"""
+"""Flags, error messages and exit codes of the programs in experiments/."""
 
 import errno
 import logging
@@ -22,11 +17,10 @@ from advjax import compile_cache
 from advjax.config import choose
 from advjax.devices import select_devices
 from advjax.fractions import expand_fractions
-from advjax.processes.orphan import end_with_launcher
-from advjax.processes.peers import Peers, join
+from advjax.processes import distributed
+from advjax.processes.signals import Interrupted
 from advjax.processes.topology import Place, find_place, gpus_of
 from advjax.training.run import Diverged
-from advjax.training.signals import Interrupted
 
 logger = logging.getLogger('advjax')
 
@@ -57,16 +51,16 @@ def define_config_flags() -> None:
 
 
 def devices_from_flags() -> list[jax.Device]:
-  """Returns the devices that --platform and --devices ask for, and says so.
+  """Returns the devices of --platform and --devices, and logs them.
 
   Returns:
     The devices.
 
   Raises:
-    ValueError: if they are not there.
+    ValueError: if they are not available.
   """
   if _PLATFORM.value == 'cpu':
-    # Nor does an accelerator draw the weights, or give memory away.
+    # Else JAX would reserve the memory of an accelerator too.
     jax.config.update('jax_platforms', 'cpu')
   devices = select_devices(_PLATFORM.value, _DEVICES.value)
   kinds = sorted({device.device_kind for device in devices})
@@ -82,40 +76,8 @@ def devices_from_flags() -> list[jax.Device]:
   return devices
 
 
-def _check_config_flags(arguments: Sequence[str]) -> None:
-  """Finds a wrong config file, variant or field before absl meets it.
-
-  ml_collections reports these by a traceback inside a message, or not
-  before the config is used.
-  """
-  named = {}
-  for argument, following in zip(
-    arguments[1:], [*arguments[2:], ''], strict=True
-  ):
-    name, equals, value = argument.partition('=')
-    if re.match(r'--?(no)?config(\.|$)', name):
-      name = name.lstrip('-').removeprefix('no')
-      named[name] = value if equals else following
-  path, _, variant = named.pop('config', '').partition(':')
-  if not path:
-    raise ValueError('--config=configs/FILE.py[:variant] is missing')
-  if not pathlib.Path(path).is_file():
-    raise ValueError(f"--config: there is no file '{path}'")
-  get_config = runpy.run_path(path).get('get_config')
-  if get_config is None:
-    raise ValueError(f"--config: '{path}' has no function get_config")
-  config = get_config(*[variant] if variant else [])
-  for field in named:
-    section = config
-    for name in field.removeprefix('config.').split('.'):
-      if not isinstance(section, config_dict.ConfigDict):
-        raise ValueError(f"--{field}: there is no '{name}' in a plain value")
-      choose(f'config field in {field!r}:', name, section)
-      section = section[name]
-
-
 def config_arguments(arguments: Sequence[str]) -> list[str]:
-  """Returns those of the arguments that speak of the config.
+  """Returns the arguments that set the config.
 
   Args:
     arguments: A command line.
@@ -136,6 +98,37 @@ def config_arguments(arguments: Sequence[str]) -> list[str]:
   return found
 
 
+def _check_config_flags(arguments: Sequence[str]) -> None:
+  """Raises for a wrong config file, variant or field, before absl parses them.
+
+  ml_collections reports these by a traceback inside a message, or not before
+  the config is used.
+  """
+  named, name = {}, ''
+  for argument in config_arguments(arguments):
+    if not argument.startswith('-'):
+      named[name] = argument
+      continue
+    name, _, value = argument.lstrip('-').removeprefix('no').partition('=')
+    named[name] = value
+  path, _, variant = named.pop('config', '').partition(':')
+  if not path:
+    raise ValueError('--config=configs/FILE.py[:variant] is missing')
+  if not pathlib.Path(path).is_file():
+    raise ValueError(f"--config: there is no file '{path}'")
+  get_config = runpy.run_path(path).get('get_config')
+  if get_config is None:
+    raise ValueError(f"--config: '{path}' has no function get_config")
+  config = get_config(*[variant] if variant else [])
+  for field in named:
+    section = config
+    for name in field.removeprefix('config.').split('.'):
+      if not isinstance(section, config_dict.ConfigDict):
+        raise ValueError(f"--{field}: there is no '{name}' in a plain value")
+      choose(f'config field in {field!r}:', name, section)
+      section = section[name]
+
+
 def run(
   main: Callable[[], None],
   argv: Sequence[str] | None = None,
@@ -150,95 +143,88 @@ def run(
     argv: The command line; default: `sys.argv`.
     processes: What several processes that run the same command do: 'together'
       they make one run, 'apart' each makes its own, 'one' refuses.
-    keep_compiled: Whether it reads what earlier runs have compiled, and leaves
-      it to later ones (`compile_cache`); not for measurements of compiling.
+    keep_compiled: Whether to use the persistent cache of compiled programs
+      (`compile_cache`); not for measurements of compilation.
 
   Raises:
-    SystemExit: 2 for bad input, 1 for a diverged run or a full disk,
-      128 + signal for a stopped one, and 75 where another process of the run
-      is lost.
+    SystemExit: 2 for bad input, with one message and before anything is
+      computed or written; 1 for a diverged run or a full disk; 128 + signal
+      for a stopped run, after a checkpoint; 75 where another process of the
+      run is lost.
   """
   logging.basicConfig(stream=sys.stderr, format='%(message)s', force=True)
   logger.setLevel(logging.INFO)
-  peers: Peers | None = None
-  speaks = True
+  place, joined, speaks = None, False, True
   try:
     place = find_place()
-    end_with_launcher()
-    # What is wrong with a command is said once on each machine.
+    distributed.end_with_launcher()
+    # Errors in a command are reported once on each machine.
     speaks = processes == 'apart' or place.local_id == 0
     arguments = expand_fractions(sys.argv if argv is None else argv)
-    if _wants_help(arguments):
+    if {'--help', '-h', '-help'} & set(arguments):
       if speaks:
-        _print_help()
+        print(sys.modules['__main__'].__doc__)
+        for module in (sys.argv[0], __name__):
+          print(flags.FLAGS.module_help(module))
       return
     if 'config' in flags.FLAGS:
       _check_config_flags(arguments)
     rest = flags.FLAGS(arguments)
     if len(rest) > 1:
       raise ValueError(f'arguments not understood: {" ".join(rest[1:])}')
-    if processes == 'one' and place.num_processes > 1:
-      raise ValueError(
-        f'this experiment runs in one process; {place.launcher} started '
-        f'{place.num_processes}'
-      )
     if keep_compiled:
       compile_cache.turn_on(speaks=place.process_id == 0)
-    if processes == 'together':
-      peers = join(place, _PLATFORM.value)
-      logger.setLevel(logging.WARNING if place.process_id else logging.INFO)
-    elif place.num_processes > 1:
-      _take_own_gpus(place)
+    if place.num_processes > 1:
+      joined = _start_process(place, processes)
     main()
-    if peers:
-      peers.finish()
+    if joined:
+      distributed.finish()
   except (KeyboardInterrupt, Exception) as error:
-    code, message = _ending(error, peers)
-    if peers:
-      peers.leave(code, message)
+    code, message = _ending(error, place if joined else None)
+    if place and joined:
+      distributed.leave(place, code, message)
     if speaks:
       logger.error('%s', message)
     sys.exit(code)
 
 
-def _take_own_gpus(place: Place) -> None:
-  """Hides the GPUs of the other processes, which run apart from this one."""
-  if _PLATFORM.value in (None, 'gpu'):
-    gpus = gpus_of(place)
-    if gpus is not None:
-      shown = ','.join(str(index) for index in gpus)
-      jax.config.update('jax_cuda_visible_devices', shown)
+def _start_process(place: Place, processes: str) -> bool:
+  """Prepares one of several processes; returns whether it joined the others."""
+  if processes == 'one':
+    raise ValueError(
+      f'this experiment runs in one process; {place.launcher} started '
+      f'{place.num_processes}'
+    )
+  gpus = gpus_of(place) if _PLATFORM.value in (None, 'gpu') else None
+  if processes == 'together':
+    distributed.join(place, gpus)
+    logger.setLevel(logging.WARNING if place.process_id else logging.INFO)
+    return True
+  if gpus is not None:
+    shown = ','.join(str(index) for index in gpus)
+    jax.config.update('jax_cuda_visible_devices', shown)
+  return False
 
 
-def _ending(error: BaseException, peers: Peers | None) -> tuple[int, str]:
-  """Returns exit code and message for what may happen; raises bugs again."""
+def _ending(error: BaseException, joined: Place | None) -> tuple[int, str]:
+  """Returns exit code and message for expected errors; raises bugs again."""
   if isinstance(error, Interrupted):
-    return 128 + error.signum, f'{error}: run the same command again to go on'
+    return 128 + error.signum, f'{error}: run the same command again to resume'
   if isinstance(error, Diverged):
     return 1, f'error: {error}'
   if isinstance(error, OSError) and error.errno in _DISK_FULL:
     return 1, (
       f'error: {error.filename or "a file"} cannot be written: '
       f'{error.strerror}; free some space and run the same command again to '
-      'go on'
+      'resume'
     )
-  lost = peers.ending(error) if peers else None
+  lost = distributed.explain_loss(joined, error) if joined else None
   if lost:
-    return lost
+    return distributed.EXIT_LOST, lost
   if isinstance(error, (ValueError, FileNotFoundError, flags.Error)):
     return 2, f'error: {error}'
-  if not peers:
+  if not joined:
     raise error
   traceback.print_exception(error)
   code = 130 if isinstance(error, KeyboardInterrupt) else 1
-  return code, f'{find_place().name} ended by the error above'
-
-
-def _print_help() -> None:
-  print(sys.modules['__main__'].__doc__)
-  for module in (sys.argv[0], __name__):
-    print(flags.FLAGS.module_help(module))
-
-
-def _wants_help(arguments: Sequence[str]) -> bool:
-  return any(argument in ('--help', '-h', '-help') for argument in arguments)
+  return code, f'{joined.name} ended by the error above'

@@ -1,12 +1,17 @@
-"""Files that appear whole or not at all, and the user's cache folder."""
+"""Atomic writes, locks of folders, and the user's cache folder."""
 
 import contextlib
+import errno
 import json
+import logging
 import os
 import pathlib
+import socket
 import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
+
+logger = logging.getLogger(__name__)
 
 
 def user_cache_folder() -> pathlib.Path:
@@ -71,3 +76,47 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   text = json.dumps(value, indent=1) + '\n'
   with replacing(path) as file:
     file.write(text.encode())
+
+
+@contextlib.contextmanager
+def lock_folder(folder: pathlib.Path) -> Iterator[None]:
+  """Keeps other programs from training in a folder.
+
+  The kernel releases the lock however the process ends; the file `.lock`
+  stays. On a file system without locks there is only a warning.
+
+  Args:
+    folder: A folder that exists.
+
+  Raises:
+    ValueError: if another program holds the lock; nothing is changed then.
+    OSError: if the lock file cannot be created.
+
+  Example:
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   with lock_folder(pathlib.Path(folder)):
+    ...     os.listdir(folder)
+    ['.lock']
+  """
+  import filelock  # Not a dependency of the attacks.
+
+  path = folder / '.lock'
+  with contextlib.ExitStack() as stack:
+    try:
+      stack.enter_context(filelock.FileLock(path, timeout=0))
+    except filelock.Timeout:
+      raise ValueError(
+        f"another program is training in '{folder}' ({path.read_text()}): wait "
+        'for it, stop it, or give another workdir'
+      ) from None
+    except OSError as error:
+      if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+        raise
+      logger.warning(
+        "'%s' cannot be locked (%s): let no other program train there",
+        folder,
+        error.strerror,
+      )
+    with contextlib.suppress(OSError):  # It serves the message alone.
+      path.write_text(f'process {os.getpid()} on {socket.gethostname()}')
+    yield

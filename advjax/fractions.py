@@ -13,7 +13,7 @@ def parse_number(text: str | float) -> float:
   """Reads a number written as `8/255`, `0.031` or `1e-3`.
 
   Args:
-    text: The text, or a number, which is returned as it is.
+    text: The text, or a number, which is returned as a float.
 
   Returns:
     The number as a float.
@@ -42,36 +42,30 @@ def parse_number(text: str | float) -> float:
 
 
 def expand_fractions(arguments: Sequence[str]) -> list[str]:
-  """Writes out fractions in `--config.field=...` and leaves the rest alone.
+  """Replaces fractions in `--config.field=...` by decimal numbers.
 
-  Only values made of numbers alone are touched, so that a path such as
-  `runs/8/255` stays a path.
+  Only values that consist of numbers change: `runs/8/255` stays a path.
 
   Args:
     arguments: Command-line arguments.
 
   Returns:
-    The arguments, with `8/255` in config values as a decimal number.
+    The arguments, with decimal numbers.
 
   Example:
     >>> expand_fractions(['--config.hparams.epsilon=1/8', '--workdir=1/8'])
     ['--config.hparams.epsilon=0.125', '--workdir=1/8']
   """
 
-  def expand(value: str) -> str:
-    if not _ONLY_NUMBERS.fullmatch(value):
-      return value
-    return _FRACTION.sub(lambda match: repr(parse_number(match[0])), value)
-
   expanded = []
-  value_follows = False
-  for argument in arguments:
-    name, equals, value = argument.partition('=')
-    is_field = name.startswith(('--config.', '-config.'))
-    if value_follows and not argument.startswith('--'):
-      argument = expand(argument)
-    elif is_field and equals:
-      argument = f'{name}={expand(value)}'
-    value_follows = is_field and not equals
+  for previous, argument in zip(['', *arguments], arguments, strict=False):
+    field = re.match(r'--?config\.[^=]*=', argument)
+    start = field.end() if field else 0
+    is_value = field or re.fullmatch(r'--?config\.[^=]*', previous)
+    if is_value and _ONLY_NUMBERS.fullmatch(argument, start):
+      value = _FRACTION.sub(
+        lambda match: repr(parse_number(match[0])), argument[start:]
+      )
+      argument = argument[:start] + value
     expanded.append(argument)
   return expanded

@@ -20,7 +20,8 @@ from advjax.attacks.specs import AnyAttack
 from advjax.evaluation.logits import NotFinite
 from advjax.evaluation.members import evaluate_members, parse_attacks
 from advjax.files import write_json
-from advjax.processes.topology import which_process
+from advjax.processes.signals import Interrupted, stop_on_signals
+from advjax.processes.topology import find_place
 from advjax.reporting.report import environment
 from advjax.reporting.sweep.content import sweep_content
 from advjax.reporting.sweep.member import diverged_result, member_result
@@ -37,7 +38,6 @@ from advjax.sweeps import (
 from advjax.training.compilations import count_compilations
 from advjax.training.run import Diverged, TrainResult
 from advjax.training.setup import Training, create_training, eval_logits_fn
-from advjax.training.signals import Interrupted, stop_on_signals
 from advjax.training.sweep import (
   Chunk,
   count_of,
@@ -328,7 +328,7 @@ def main() -> None:
     _settings(flag.config, flag.sweep, config_file),
     flag.workdir,
     cli.devices_from_flags(),
-    shard=cut_shard(flag.shard, *which_process()),
+    shard=cut_shard(flag.shard, *find_place()[:2]),
     train_command=['./launch.sh', 'train', *cli.config_arguments(sys.argv)],
   )
 

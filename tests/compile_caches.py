@@ -52,10 +52,6 @@ def cut_all() -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
-def set_off() -> None:
-  jax.config.update('jax_enable_compilation_cache', False)
-
-
 def set_folder() -> None:
   jax.config.update('jax_compilation_cache_dir', os.environ['OWN_FOLDER'])
 
@@ -74,7 +70,6 @@ def run(cache: pathlib.Path, prepare) -> dict:
     if not child:
       os.dup2(stderr.fileno(), 2)
       logging.basicConfig(format='%(message)s')
-      logging.getLogger('advjax').setLevel(logging.INFO)
       prepare()
       result = {
         'compiled': compile_two(),
@@ -102,7 +97,6 @@ def main() -> None:
     'second': ('cache', as_it_is),
     'damaged': ('cache', cut_all),
     'healed': ('cache', as_it_is),
-    'off': ('off', set_off),
     'own': ('unused', set_folder),
     'unwritable': ('a_file', as_it_is),
     'full': ('full', limit_files),

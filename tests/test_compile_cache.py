@@ -1,4 +1,4 @@
-"""What one process has compiled, the next one reads, come what may."""
+"""What one process has compiled, the next one reuses."""
 
 import json
 import os
@@ -39,42 +39,47 @@ def test_the_second_process_compiles_nothing(results, root):
   assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_what_is_damaged_is_compiled_anew(results):
+def test_half_written_programs_are_replaced(results):
   damaged, healed = results['damaged'], results['healed']
   assert damaged['compiled'] == results['first']['compiled']
   assert damaged['entries'].keys() == results['first']['entries'].keys()
   (line,) = damaged['stderr'].splitlines()
-  assert 'is damaged and is compiled anew' in line
+  assert line.startswith('Error reading persistent compilation cache entry')
   assert healed['compiled'] == 0
   assert healed['stderr'] == ''
 
 
-def test_settings_of_the_user_win(results, root):
-  assert results['off']['folder'] is None
+def test_settings_of_the_user_take_precedence(results, root):
   assert results['own']['folder'] == str(root / 'own')
   # JAX's own threshold holds there: it keeps what takes a second.
-  for name in ('off', 'own'):
-    assert results[name]['compiled'] >= 2
-    assert results[name]['stderr'] == ''
-    assert not results[name]['entries']
-  assert not (root / 'off').exists()
+  assert results['own']['compiled'] >= 2
+  assert results['own']['stderr'] == ''
+  assert not list((root / 'own').glob('*-cache'))
   assert not (root / 'unused').exists()
 
 
-@pytest.mark.parametrize('name', ['unwritable', 'full'])
-def test_what_cannot_be_written_is_one_warning(results, name):
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('unwritable', 'compiled programs are not kept: '),
+    ('full', 'Error writing persistent compilation cache entry'),
+  ],
+)
+def test_programs_that_cannot_be_written_are_one_warning(
+  results, name, message
+):
   case = results[name]
   assert case['compiled'] >= 2
   assert not case['entries']
   (line,) = case['stderr'].splitlines()
-  assert 'compiled programs are not kept there' in line
+  assert line.startswith(message)
 
 
 def test_importing_changes_no_setting(results):
   assert results['unchanged']
 
 
-def test_the_oldest_programs_go(tmp_path):
+def test_the_least_recently_used_programs_are_removed(tmp_path):
   for age, name in enumerate(['d-cache', 'c-cache', 'b-cache', 'a-cache']):
     (tmp_path / name).write_bytes(bytes(100))
     os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
@@ -88,12 +93,8 @@ def test_the_oldest_programs_go(tmp_path):
   assert left == {'b-cache', 'd-cache', 'else'}
 
 
-def test_other_machines_have_other_folders(monkeypatch, tmp_path):
-  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+def test_each_kind_of_machine_has_a_folder(monkeypatch):
   folder = compile_cache.default_folder()
   assert folder == compile_cache.default_folder()
-  monkeypatch.setattr(compile_cache, '_cpu', lambda: 'another one')
-  other = compile_cache.default_folder()
-  assert other != folder
   monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: range(77))
-  assert compile_cache.default_folder() not in (folder, other)
+  assert compile_cache.default_folder() != folder

@@ -1,4 +1,4 @@
-"""What the processes of one run tell each other; nothing, in a single one."""
+"""Communication between the processes of a run; none in a single process."""
 
 import pickle
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ def from_main(make: Callable[[], T]) -> T:
     make: Without arguments; returns what pickle takes, arrays as NumPy's.
 
   Returns:
-    What it returned.
+    Its result.
 
   Raises:
     ValueError, OSError: what it raised, in all processes.
@@ -71,12 +71,21 @@ def _broadcast(data: bytes) -> bytes:
   return multihost_utils.broadcast_one_to_all(buffer).tobytes()
 
 
+def _all_gather(values: np.ndarray) -> np.ndarray:
+  """Stacks the values of all processes, `[P, ...]`."""
+  if jax.process_count() == 1:
+    return values[None]
+  from jax.experimental import multihost_utils
+
+  return np.asarray(multihost_utils.process_allgather(values))
+
+
 def agree(chunk: int, signum: int | None) -> tuple[int, int | None]:
   """Makes all processes take as many steps, and stop at the same one.
 
   Args:
-    chunk: How many steps to take at most.
-    signum: The signal that has come, if any.
+    chunk: The greatest number of steps to take.
+    signum: The signal that has been received, if any.
 
   Returns:
     The steps of process 0, and the signal of the first process that has one.
@@ -85,19 +94,12 @@ def agree(chunk: int, signum: int | None) -> tuple[int, int | None]:
     >>> agree(8, None)
     (8, None)
   """
-  if jax.process_count() == 1:
-    return chunk, signum
-  from jax.experimental import multihost_utils
-
-  told = multihost_utils.process_allgather(
-    np.array([chunk, signum or 0], np.int32)
-  )
-  signals = [int(each) for each in told[:, 1] if each]
-  return int(told[0, 0]), signals[0] if signals else None
+  chunks, signals = _all_gather(np.array([chunk, signum or 0], np.int32)).T
+  return int(chunks[0]), next((int(each) for each in signals if each), None)
 
 
 def own_ranks(devices: Sequence[jax.Device]) -> np.ndarray:
-  """Returns the places of this process's devices among all those of a run.
+  """Returns the indices of this process's devices among all those of a run.
 
   Args:
     devices: All devices, in the same order in all processes.
@@ -116,35 +118,32 @@ def own_ranks(devices: Sequence[jax.Device]) -> np.ndarray:
 def gather(
   values: Array | np.ndarray, devices: Sequence[jax.Device]
 ) -> np.ndarray:
-  """Collects what each process has of its own devices.
+  """Collects the values of all devices in all processes.
 
   Args:
     values: One row for each device of this process, `[L, ...]`.
     devices: All devices, in the same order in all processes.
 
   Returns:
-    One row for each device, `[D, ...]`, in all processes. Where all devices
-    are this process's there is no communication.
+    One row for each device, `[D, ...]`. There is no communication where all
+    devices are this process's.
 
   Example:
     >>> gather(np.ones((1, 3)), jax.devices()[:1]).shape
     (1, 3)
   """
   values = np.asarray(values)
-  owners = np.array([each.process_index for each in devices])
   if len(values) == len(devices):
     return values
-  from jax.experimental import multihost_utils
-
+  owners = np.array([each.process_index for each in devices])
   result = np.empty((len(devices), *values.shape[1:]), values.dtype)
-  gathered = multihost_utils.process_allgather(values)
-  for owner, rows in enumerate(gathered):
+  for owner, rows in enumerate(_all_gather(values)):
     result[owners == owner] = rows
   return result
 
 
 def merge_rows(values: np.ndarray, owners: np.ndarray) -> np.ndarray:
-  """Takes each row from the process that has worked on it.
+  """Takes each row from the process that has computed it.
 
   Args:
     values: `[N, ...]`, of the same shape in all processes.
@@ -157,12 +156,7 @@ def merge_rows(values: np.ndarray, owners: np.ndarray) -> np.ndarray:
     >>> merge_rows(np.array([3.0, 4.0]), np.array([0, 0])).tolist()
     [3.0, 4.0]
   """
-  if jax.process_count() == 1:
-    return values
-  from jax.experimental import multihost_utils
-
-  gathered = multihost_utils.process_allgather(values)
-  return np.asarray(gathered)[owners, np.arange(len(values))]
+  return _all_gather(values)[owners, np.arange(len(values))]
 
 
 def sum_over_processes(value: int) -> int:
@@ -178,8 +172,4 @@ def sum_over_processes(value: int) -> int:
     >>> sum_over_processes(3)
     3
   """
-  if jax.process_count() == 1:
-    return value
-  from jax.experimental import multihost_utils
-
-  return int(multihost_utils.process_allgather(np.array(value)).sum())
+  return int(_all_gather(np.array(value)).sum())

@@ -4,32 +4,30 @@
 
 What `launch.sh --processes=N` runs. The processes find each other by
 environment variables; a signal to the launcher goes to all of them, and they
-end with it (`advjax.processes.orphan`).
+end with it.
 """
 
+import math
 import os
-import pathlib
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 
+from advjax.processes.distributed import EXIT_LOST
+from advjax.processes.signals import stop_signals
 from advjax.processes.topology import (
   COORDINATOR,
-  JOINED,
   LAUNCHER,
   LOCAL_PROCESS,
   PROCESS,
 )
-from advjax.training.signals import stop_signals
 
-# Where one that had joined the others fails, they end by themselves, most in
-# seconds; those that do not are asked, then made to.
-_GRACE_SECONDS = 20
-_TERM_SECONDS = 10
+# For the others of a process that was lost, which end by themselves unless they
+# are frozen.
+_GRACE_SECONDS = 30
 _POLL_SECONDS = 0.1
 
 
@@ -38,17 +36,16 @@ def launch(
   command: Sequence[str],
   *,
   grace_seconds: float = _GRACE_SECONDS,
-  term_seconds: float = _TERM_SECONDS,
 ) -> int:
   """Runs a command in several processes, and waits for all of them.
+
+  Where one fails, the others run to their end, as the shares of a sweep do;
+  those of one run notice it, and end with code 75.
 
   Args:
     num_processes: How many.
     command: Program and arguments.
-    grace_seconds: How long the others may still run once one has failed, where
-      they had joined. Else they run to their end: processes that run apart
-      need nothing from each other.
-    term_seconds: How long they may take to end after a SIGTERM.
+    grace_seconds: After which all are killed once one has ended with code 75.
 
   Returns:
     The exit code of the first that failed (128 + the number of the signal
@@ -58,108 +55,76 @@ def launch(
     >>> launch(2, [sys.executable, '-c', 'raise SystemExit(3)'])
     3
   """
-  come: list[int] = []
+  received: list[int] = []
   previous = {
-    signum: signal.signal(signum, lambda signum, frame: come.append(signum))
+    signum: signal.signal(signum, lambda signum, frame: received.append(signum))
     for signum in stop_signals()
   }
+  with socket.socket() as listening:
+    listening.bind(('127.0.0.1', 0))
+    port = listening.getsockname()[1]
+  shared = {LAUNCHER: str(os.getpid()), COORDINATOR: f'127.0.0.1:{port}'}
   children: list[subprocess.Popen] = []
-  folder = tempfile.TemporaryDirectory(prefix='advjax-')
-  joined = pathlib.Path(folder.name) / 'joined'
-  shared = {
-    LAUNCHER: str(os.getpid()),
-    COORDINATOR: f'127.0.0.1:{_free_port()}',
-    JOINED: str(joined),
-  }
   try:
     for index in range(num_processes):
-      children.append(_start(command, index, num_processes, shared))
-    return _wait(children, come, joined, grace_seconds, term_seconds)
+      rank = f'{index}/{num_processes}'
+      children.append(
+        subprocess.Popen(
+          command,
+          env=os.environ | shared | {PROCESS: rank, LOCAL_PROCESS: rank},
+          # Else Ctrl-C would reach them twice: from the terminal and from us.
+          process_group=0,
+        )
+      )
+    return _wait(children, received, grace_seconds)
   finally:
     for child in children:
       child.kill()
       child.wait()
-    folder.cleanup()
     for signum, handler in previous.items():
       signal.signal(signum, handler)
 
 
-def _free_port() -> int:
-  with socket.socket() as listening:
-    listening.bind(('127.0.0.1', 0))
-    return listening.getsockname()[1]
-
-
-def _start(
-  command: Sequence[str],
-  index: int,
-  num_processes: int,
-  shared: dict[str, str],
-) -> subprocess.Popen:
-  place = f'{index}/{num_processes}'
-  return subprocess.Popen(
-    command,
-    env=os.environ | shared | {PROCESS: place, LOCAL_PROCESS: place},
-    # Else Ctrl-C would reach them twice: from the terminal and from us.
-    process_group=0,
-  )
-
-
 def _wait(
   children: Sequence[subprocess.Popen],
-  come: list[int],
-  joined: pathlib.Path,
+  received: list[int],
   grace_seconds: float,
-  term_seconds: float,
 ) -> int:
-  """Returns the exit code; the others get their time once one has failed."""
-  code, failed_at, forwarded, asked = 0, 0.0, False, False
-  while any(child.poll() is None for child in children):
+  """Waits for all, forwards signals, and returns the exit code."""
+  failed, stopped, deadline = None, False, math.inf
+  while True:
+    codes = [child.poll() for child in children]
+    # A process that was lost and one that lost it may end at the same time.
+    failed = failed or min(
+      (
+        (code == EXIT_LOST, index, code)
+        for index, code in enumerate(codes)
+        if code
+      ),
+      default=None,
+    )
+    if None not in codes:
+      break
+    if EXIT_LOST in codes:
+      deadline = min(deadline, time.monotonic() + grace_seconds)
+    signals = [received.pop(0) for _ in received[:]]
+    stopped = stopped or bool(signals)
+    if time.monotonic() > deadline:
+      signals.append(signal.SIGKILL)
+    for signum in signals:
+      for child in children:
+        child.send_signal(signum)  # Does nothing to one that has ended.
     time.sleep(_POLL_SECONDS)
-    while come:
-      forwarded = True
-      _signal_all(children, come.pop(0))
-    code = code or _first_failure(children, quiet=forwarded)
-    if not (code and joined.exists()):
-      continue
-    failed_at = failed_at or time.monotonic()
-    late = time.monotonic() - failed_at
-    if late > grace_seconds + term_seconds:
-      _signal_all(children, signal.SIGKILL)
-    elif late > grace_seconds and not asked:
-      asked = True
-      _signal_all(children, signal.SIGTERM)
-  return code or _first_failure(children, quiet=forwarded)
-
-
-def _signal_all(children: Sequence[subprocess.Popen], signum: int) -> None:
-  for child in children:
-    child.send_signal(signum)  # Does nothing to one that has ended.
-
-
-def _first_failure(children: Sequence[subprocess.Popen], *, quiet: bool) -> int:
-  """Returns the code of a child that has failed, and says what killed it.
-
-  A child with an exit code of its own has said why it ends.
-  """
-  for index, child in enumerate(children):
-    code = child.poll()
-    if code is not None and code < 0:
-      if not quiet:
-        # So JAX ends a process that has lost another.
-        lost = (
-          ' (has crashed or lost another)' if code == -signal.SIGABRT else ''
-        )
-        sys.stderr.write(
-          f'launch.sh: process {index} of {len(children)} was killed by '
-          f'{signal.Signals(-code).name}{lost}; the others of its run end '
-          'too. Run the same command again: it resumes from the last whole '
-          'checkpoint\n'
-        )
-      return 128 - code
-    if code:
-      return code
-  return 0
+  _, index, code = failed or (False, 0, 0)
+  if code >= 0:
+    return code
+  if not stopped:  # Others say themselves why they end.
+    sys.stderr.write(
+      f'launch.sh: process {index} of {len(children)} was killed by '
+      f'{signal.Signals(-code).name}. Run the same command again: it resumes '
+      'from the last whole checkpoint\n'
+    )
+  return 128 - code
 
 
 if __name__ == '__main__':

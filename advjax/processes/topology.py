@@ -1,35 +1,39 @@
-"""Which process this is, by what the launcher left in the environment.
+"""Which process of how many this is, as launchers leave it in the environment.
 
-Nothing here joins the processes or touches a device.
+The processes of a run are started by launch.sh, SLURM, Open MPI, or on every
+host of a TPU pod. Nothing here joins them or touches a device.
 """
 
 import functools
+import glob
+import importlib.util
 import os
+import pathlib
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
-
-from advjax.processes.tpu import find_worker, has_tpu
 
 # Set by launch.sh --processes=N, or by hand for any other launcher: 'i/n'.
 PROCESS = 'ADVJAX_PROCESS'
 LOCAL_PROCESS = 'ADVJAX_LOCAL_PROCESS'
 # The process id of the launcher, where it is the parent of the others.
 LAUNCHER = 'ADVJAX_LAUNCHER'
-# The file by which processes tell the launcher that they have joined.
-JOINED = 'ADVJAX_JOINED'
 # JAX's own: HOST:PORT, where process 0 listens.
 COORDINATOR = 'JAX_COORDINATOR_ADDRESS'
 
-# The exit code of a process that has lost others of its run: not an error of
-# the run's own, the same command resumes.
-EXIT_LOST = 75
+_METADATA = '/computeMetadata/v1/instance/attributes/'
+_METADATA_TRIES = 6
+_METADATA_TIMEOUT_SECONDS = 5
+_GOOGLE = '0x1ae0'  # As vendor of a PCI device.
 
 
 class Place(NamedTuple):
-  """Where a process stands among those of one run.
+  """The rank of a process among those of one run.
 
   Attributes:
     process_id: Its number, from 0.
@@ -38,7 +42,7 @@ class Place(NamedTuple):
     num_local: How many its machine has.
     launcher: What started them, in words.
     method: What JAX calls this kind of cluster; 'deactivate' for none, None for
-      it to find out.
+      JAX to detect it.
   """
 
   process_id: int
@@ -54,24 +58,7 @@ class Place(NamedTuple):
     return f'process {self.process_id} of {self.num_processes}'
 
 
-_ALONE = Place(0, 1, 0, 1, 'nothing', 'deactivate')
-
-
-def which_process() -> tuple[int, int]:
-  """Returns the number of this process and how many there are.
-
-  Returns:
-    `(process_id, num_processes)`; (0, 1) for a process on its own.
-
-  Raises:
-    ValueError: if the environment variables make no sense.
-
-  Example:
-    >>> which_process()
-    (0, 1)
-  """
-  place = find_place()
-  return place.process_id, place.num_processes
+_SINGLE = Place(0, 1, 0, 1, 'nothing', 'deactivate')
 
 
 def find_place(variables: Mapping[str, str] | None = None) -> Place:
@@ -84,7 +71,7 @@ def find_place(variables: Mapping[str, str] | None = None) -> Place:
     The place.
 
   Raises:
-    ValueError: if the environment variables make no sense.
+    ValueError: if the environment variables are inconsistent.
 
   Example:
     >>> find_place({'ADVJAX_PROCESS': '1/2'}).num_processes
@@ -92,11 +79,11 @@ def find_place(variables: Mapping[str, str] | None = None) -> Place:
   """
   found = os.environ if variables is None else variables
   if PROCESS in found:
-    # One process per machine, unless it is said.
-    local = _of(found, LOCAL_PROCESS) if LOCAL_PROCESS in found else (0, 1)
-    return Place(*_of(found, PROCESS), *local, 'launch.sh', 'deactivate')
+    # One process per machine, unless told otherwise.
+    local = _rank(found, LOCAL_PROCESS) if LOCAL_PROCESS in found else (0, 1)
+    return Place(*_rank(found, PROCESS), *local, 'launch.sh', 'deactivate')
   # Before SLURM: mpirun starts its daemons as a step of a SLURM job, and they
-  # hand that step's variables on.
+  # pass that step's variables on.
   if 'OMPI_COMM_WORLD_SIZE' in found:
     rank, size, local_rank, local_size = (
       int(found[f'OMPI_COMM_WORLD_{name}'])
@@ -115,10 +102,10 @@ def find_place(variables: Mapping[str, str] | None = None) -> Place:
       'SLURM',
       'slurm',
     )
-  return _tpu_place() if variables is None else _ALONE
+  return _tpu_place() if variables is None else _SINGLE
 
 
-def _of(variables: Mapping[str, str], name: str) -> tuple[int, int]:
+def _rank(variables: Mapping[str, str], name: str) -> tuple[int, int]:
   match = re.fullmatch(r'(\d+)/(\d+)', variables[name])
   if not match or not int(match[1]) < int(match[2]):
     raise ValueError(
@@ -134,17 +121,11 @@ def _tasks_of_node(text: str, node: int) -> int:
     match = re.fullmatch(r'(\d+)(?:\(x(\d+)\))?', part)
     if not match:
       raise ValueError(
-        f'SLURM_STEP_TASKS_PER_NODE = {text!r} is not understood'
+        f'SLURM_STEP_TASKS_PER_NODE = {text!r}; allowed: counts such as '
+        "'2(x3),1'"
       )
     counts += [int(match[1])] * int(match[2] or 1)
   return counts[node]
-
-
-@functools.cache
-def _tpu_place() -> Place:
-  """The hosts of a TPU pod, each with one process for all of its chips."""
-  found = find_worker(os.environ) if has_tpu() else None
-  return Place(*found, 0, 1, 'a TPU pod', None) if found else _ALONE
 
 
 def gpus_of(
@@ -153,8 +134,8 @@ def gpus_of(
   """Returns the NVIDIA GPUs that a process takes among those that it sees.
 
   The processes of a machine share its GPUs evenly. Where the launcher has
-  given each its own, there are fewer of them than processes, or the number of
-  GPUs per task is known: then each takes all that it sees.
+  bound each to its own, there are fewer of them than processes, or the number
+  of GPUs per task is known: then each takes all that it sees.
 
   Args:
     place: Of the process.
@@ -176,8 +157,8 @@ def gpus_of(
   count = _num_gpus(found.get('CUDA_VISIBLE_DEVICES'))
   if not count:
     return None
-  own = 'SLURM_GPUS_PER_TASK' in found
-  if own or (count < place.num_local and place.launcher != 'launch.sh'):
+  bound = 'SLURM_GPUS_PER_TASK' in found
+  if bound or (count < place.num_local and place.launcher != 'launch.sh'):
     return list(range(count))
   if count % place.num_local:
     raise ValueError(
@@ -198,3 +179,98 @@ def _num_gpus(visible: str | None) -> int:
     ['nvidia-smi', '-L'], capture_output=True, text=True, check=False
   )
   return len(re.findall(r'^GPU \d', listed.stdout, re.M))
+
+
+@functools.cache
+def _tpu_place() -> Place:
+  """The hosts of a TPU pod, each with one process for all of its chips."""
+  worker = _tpu_worker(os.environ, _fetch_metadata) if _has_tpu() else None
+  return Place(*worker, 0, 1, 'a TPU pod', None) if worker else _SINGLE
+
+
+def _has_tpu() -> bool:
+  """Whether this machine has TPU chips, and JAX its library for them."""
+  if not (
+    importlib.util.find_spec('libtpu') or 'TPU_LIBRARY_PATH' in os.environ
+  ):
+    return False
+  if glob.glob('/dev/accel[0-9]*'):
+    return True
+  return bool(glob.glob('/dev/vfio/[0-9]*')) and any(
+    pathlib.Path(path).read_text().strip() == _GOOGLE
+    for path in glob.glob('/sys/bus/pci/devices/*/vendor')
+  )
+
+
+def _tpu_worker(
+  variables: Mapping[str, str], fetch: Callable[[str], str | None]
+) -> tuple[int, int] | None:
+  """Which of how many hosts of a pod, as `jax.distributed` counts them.
+
+  GKE sets variables; elsewhere `fetch` returns an attribute of the machine.
+  """
+  if 'TPU_SKIP_MDS_QUERY' in variables:
+    fetch = {}.get
+  source = 'TPU_WORKER_ID'
+  worker = variables.get(source)
+  hosts = variables.get('TPU_PROCESS_ADDRESSES')
+  if path := variables.get('TPU_PROCESS_ADDRESSES_PATH'):
+    hosts = pathlib.Path(path).read_text('utf-8').strip()
+  if hosts is None:
+    hosts = variables.get('TPU_WORKER_HOSTNAMES')
+  if hosts is None:
+    source = 'agent-worker-number'
+    worker = fetch(source)
+    hosts = fetch('worker-network-endpoints') if worker else None
+  if hosts is None:
+    return None
+  num_hosts = len(hosts.split(','))
+  slices = {'MEGASCALE_SLICE_ID': '0', 'MEGASCALE_NUM_SLICES': '1'}
+  if not slices.keys() <= variables.keys():
+    # Lines like MEGASCALE_NUM_SLICES: '2'.
+    pattern = r"^\s*(MEGASCALE_\w+)\s*:\s*'?(\w+)'?\s*$"
+    slices |= dict(re.findall(pattern, fetch('tpu-env') or '', re.M))
+  slice_id, num_slices = (
+    _count(name, variables.get(name) or slices[name])
+    for name in ('MEGASCALE_SLICE_ID', 'MEGASCALE_NUM_SLICES')
+  )
+  process_id = _count(source, worker) + slice_id * num_hosts
+  num_processes = num_hosts * num_slices
+  if process_id >= num_processes:
+    raise ValueError(
+      f'{source} = {worker!r}, MEGASCALE_SLICE_ID = {slice_id}; allowed: less '
+      f'than the {num_hosts} hosts of a slice, and than the {num_slices} slices'
+    )
+  return process_id, num_processes
+
+
+def _count(name: str, text: str | None) -> int:
+  if not re.fullmatch(r'\d+', text or ''):
+    raise ValueError(f'{name} = {text!r}; allowed: an integer >= 0')
+  return int(text or '')
+
+
+def _fetch_metadata(name: str) -> str | None:
+  """Asks Google's metadata server for an attribute of this machine."""
+  host = os.environ.get('GCE_METADATA_IP', 'metadata.google.internal')
+  request = urllib.request.Request(
+    f'http://{host}{_METADATA}{name}', headers={'Metadata-Flavor': 'Google'}
+  )
+  # It is on the machine's own network.
+  opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+  for pause in [0.5] * (_METADATA_TRIES - 1) + [0]:
+    try:
+      with opener.open(request, timeout=_METADATA_TIMEOUT_SECONDS) as answer:
+        return answer.read().decode()
+    except OSError as error:
+      reason = str(error)
+      if isinstance(error, urllib.error.HTTPError):
+        error.close()
+        if error.code == 404:
+          return None
+    time.sleep(pause)
+  raise ValueError(
+    f'this machine has TPUs, but {host} does not say of which pod ({reason}); '
+    'set TPU_SKIP_MDS_QUERY=1 for a single machine, or ADVJAX_PROCESS=i/n and '
+    'JAX_COORDINATOR_ADDRESS=HOST:PORT on each'
+  )

@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from advjax.processes.collectives import agree
-from advjax.training.lock import lock_folders
+from advjax.files import lock_folder
+from advjax.processes.collectives import agree, from_main
+from advjax.processes.signals import Interrupted, stop_on_signals
 from advjax.training.logs import MetricsLog, NoLog, Progress, open_log
 from advjax.training.placement import device_inputs, place
 from advjax.training.program import OWN_FIELDS, common_fields
@@ -28,7 +29,6 @@ from advjax.training.run import (
   save,
 )
 from advjax.training.setup import Training
-from advjax.training.signals import Interrupted, stop_on_signals
 from advjax.training.state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,10 @@ def train_at_once(
   """
   for training, name in zip(trainings, names, strict=True):
     _check_same_program(trainings[0], training, f'{name} and {names[0]}')
-  with lock_folders(workdirs):
+  with contextlib.ExitStack() as locks:
+    from_main(
+      lambda: [locks.enter_context(lock_folder(each)) for each in workdirs]
+    )
     restored = [
       restore_run(training, workdir, name)
       for training, workdir, name in zip(

@@ -58,7 +58,7 @@ def test_a_signal_stops_with_a_checkpoint_and_the_same_command_resumes(
   )
   text, again = (log.read_text() for log in logs)
   lines = text.splitlines()
-  assert lines[-1] == 'stopped by SIGTERM: run the same command again to go on'
+  assert lines[-1] == 'stopped by SIGTERM: run the same command again to resume'
   assert 'Traceback' not in text
   assert f'going on from step {first}\n' in again
   assert 'stopped by SIGINT' in again

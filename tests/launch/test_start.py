@@ -1,24 +1,67 @@
 """What launch.sh starts, and how."""
 
 import json
+import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import pytest
 
-from tests.launch.projects import FIRST_START, ROOT
+ROOT = pathlib.Path(__file__).parents[2]
 
 
-def test_main_job_is_the_default(ready):
-  job = ready.job(folder=ready.elsewhere)
-  default = [
+def test_help_lists_every_experiment_without_set_up(project):
+  output, errors = project.launch('--help')
+  assert '  train        Would train models.\n' in output
+  assert errors == ''
+  assert project.calls() == []
+  command = [ROOT / 'launch.sh', '-h']
+  output = subprocess.run(
+    command, capture_output=True, text=True, check=True
+  ).stdout
+  experiments = list((ROOT / 'experiments').glob('[a-z]*.py'))
+  assert experiments
+  for file in experiments:
+    summary = file.read_text().split('"""')[1].splitlines()[0]
+    assert f'  {file.stem:<12} {summary}\n' in output
+
+
+@pytest.mark.parametrize(
+  ('name', 'suggestion'),
+  [
+    ('comapre', '; did you mean compare?'),
+    ('train.py', '; did you mean train?'),
+    ('../compare', ''),
+    ('__init__', ''),
+  ],
+)
+def test_unknown_experiments(project, name, suggestion):
+  _, errors = project.launch(name, '--workdir=x', code=2)
+  assert errors == (
+    f"launch.sh: error: unknown experiment '{name}'; known are: benchmark "
+    f'compare evaluate train{suggestion}\n'
+  )
+  assert project.calls() == []
+
+
+def test_an_unknown_config_names_the_known(project):
+  _, errors = project.launch('train', '--config=configs/nsl.py:x', code=2)
+  assert "no config file 'configs/nsl.py'" in errors
+  assert 'configs/nsl_digits.py configs/other.py' in errors
+  assert project.calls() == []
+
+
+def test_the_default_experiment(ready):
+  job = ready.job('--config.seed=1', 'two words', folder=ready.elsewhere)
+  assert job['name'] == 'experiments.compare'
+  assert job['arguments'] == [
     f'--config={ready.root}/configs/nsl_digits.py',
     f'--workdir={ready.root}/runs/nsl_digits',
+    '--config.seed=1',
+    'two words',
   ]
-  assert job['name'] == 'experiments.compare'
-  assert job['arguments'] == default
-  job = ready.job('--config.seed=1', 'two words')
-  assert job['arguments'] == [*default, '--config.seed=1', 'two words']
 
 
 def test_paths_are_the_callers_and_configs_the_projects(ready):
@@ -35,16 +78,13 @@ def test_paths_are_the_callers_and_configs_the_projects(ready):
   assert job['arguments'] == list(arguments[1:])
 
 
-def test_callers_folder_shadows_no_module(ready):
+def test_the_callers_folder_shadows_no_module(ready):
   (ready.elsewhere / 'json.py').write_text('raise SystemExit("shadowed")')
-  (ready.elsewhere / 'experiments').mkdir()
-  (ready.elsewhere / 'experiments/__init__.py').touch()
   job = ready.job('train', folder=ready.elsewhere)
-  assert str(ready.elsewhere) not in job['path']
-  assert '' not in job['path']
+  assert not {str(ready.elsewhere), ''} & set(job['path'])
 
 
-def test_activated_venv_and_settings_do_not_leak(project):
+def test_an_activated_venv_and_settings_do_not_leak(project):
   active = project.elsewhere / 'bin'
   active.mkdir()
   project.add_python('python3', '3.11.7', folder=active)
@@ -53,26 +93,16 @@ def test_activated_venv_and_settings_do_not_leak(project):
     'PYTHONHOME': '/nonexistent',
     'PYTHONPATH': str(project.elsewhere),
     'PIP_TARGET': '/nonexistent',
-    'HOME': '/nonexistent',
     'PATH': f'{active}:{project.bin}',
   }
-  for calls in (FIRST_START, ['exp']):
+  for _ in range(2):
     environment = project.job('train', **leaks)['environment']
     assert project.raw_calls()[-1].startswith(f'{project.root}/.venv/bin/')
-    assert project.calls() == calls
     assert environment['PYTHONPATH'] == str(project.root)
     assert not {'VIRTUAL_ENV', 'PYTHONHOME', 'PIP_TARGET'} & set(environment)
 
 
-def test_two_launches_at_once_set_up_once(project):
-  pathlib.Path(f'{project.calls_file}.slow_pip').touch()
-  processes = [project.start('train') for _ in range(2)]
-  outputs = [process.communicate(timeout=60) for process in processes]
-  assert [process.returncode for process in processes] == [0, 0], outputs
-  assert sorted(project.calls()) == sorted([*FIRST_START, 'exp'])
-
-
-def test_job_takes_the_launchers_place(project):
+def test_the_job_replaces_the_launcher(project):
   process = project.start('train', EXIT_CODE='7')
   job = json.loads(process.communicate(timeout=60)[0])
   assert process.returncode == 7
@@ -90,20 +120,73 @@ def test_other_ways_to_call_it(ready, how):
   assert job['environment']['PYTHONPATH'] == str(ready.root)
 
 
-def test_test_runs_ruff_then_pytest_in_the_project(ready):
-  ready.launch('test', folder=ready.elsewhere)
-  assert ready.calls() == ['ruff', 'pytest']
-  ready.launch('test', 'tests/data', '-k', 'a or b')
-  call = ready.raw_calls()[0]
-  assert call.endswith('-P -m pytest tests/data -k a or b')
-  assert ready.calls() == ['pytest']
-  ready.make_fail('ruff')
-  ready.launch('test', code=1)
-  assert ready.calls() == ['ruff']
+def test_several_processes_are_left_to_the_launcher_module(ready):
+  ready.launch('train', '--config.seed=1', '--processes=2', 'two words')
+  python = f'{ready.root}/.venv/bin/python'
+  assert ready.raw_calls() == [
+    f'{python} -P -m advjax.processes.launcher 2 {python} -P '
+    '-m experiments.train --config.seed=1 two words'
+  ]
+  job = ready.job('--processes=1', 'train', '--config.seed=1')
+  assert job['arguments'] == ['--config.seed=1']
 
 
-def test_continuous_integration_runs_the_tests(ready):
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--processes=0', 'train'], '--processes=0: allowed is an integer >= 1'),
+    (['--processes=', 'train'], '--processes=: allowed is an integer >= 1'),
+    (['--processes=1.5'], '--processes=1.5: allowed is an integer >= 1'),
+    (['train', '--processes', '2'], 'write --processes=N, in one word'),
+    (['--processes=2', 'test'], 'the tests run in one process'),
+  ],
+)
+def test_wrong_numbers_of_processes(ready, arguments, message):
+  _, errors = ready.launch(*arguments, code=2)
+  assert errors == f'launch.sh: error: {message}\n'
+  assert ready.calls() == []
+
+
+def test_continuous_integration_runs_all_checks(ready):
   (ready.root / '.ci').mkdir()
   shutil.copy(ROOT / '.ci/run', ready.root / '.ci')
-  ready.launch(launcher=ready.root / '.ci/run', folder=ready.elsewhere)
-  assert ready.calls() == ['ruff', 'pytest']
+  _, errors = ready.launch(
+    launcher=ready.root / '.ci/run', folder=ready.elsewhere
+  )
+  assert errors == ''
+  ruff, also_ruff, *others = ready.calls()
+  assert (ruff, also_ruff, sorted(others)) == (
+    'ruff',
+    'ruff',
+    ['mypy', 'pytest'],
+  )
+
+
+@pytest.mark.parametrize('module', ['ruff', 'mypy', 'pytest'])
+def test_each_check_can_fail(ready, module):
+  ready.make_fail(module)
+  output, errors = ready.launch('test', code=1)
+  assert f'{module} broke' in output + errors
+  if module != 'pytest':
+    assert f"launch.sh: error: '{module}" in errors
+  assert ('pytest' in ready.calls()) == (module != 'ruff')
+
+
+def test_some_of_the_tests_run_without_the_linters(ready):
+  ready.launch('test', 'tests/data', '-k', 'a or b', folder=ready.elsewhere)
+  (call,) = ready.raw_calls()
+  assert call.endswith('-P -m pytest tests/data -k a or b')
+
+
+def test_the_reason_is_printed_where_jax_cannot_start():
+  """XLA aborts the process, so nothing that is captured would be shown."""
+  result = subprocess.run(
+    [sys.executable, '-P', '-m', 'pytest', '-p', 'no:cacheprovider', __file__],
+    cwd=ROOT,
+    env=os.environ | {'XLA_FLAGS': '--xla_no_such_flag=true'},
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert result.returncode != 0
+  assert 'xla_no_such_flag' in result.stdout + result.stderr

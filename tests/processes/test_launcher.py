@@ -1,7 +1,10 @@
 """Several processes of one command, started and ended together."""
 
 import os
+import pathlib
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -9,8 +12,26 @@ import pytest
 
 from advjax.processes.launcher import launch
 
+ROOT = pathlib.Path(__file__).parents[2]
 # A child writes its name where it works, then waits; i is its number.
 WAIT = 'i=${ADVJAX_PROCESS%/*}; touch "ready$i"; while :; do sleep 0.05; done'
+# Runs until it is stopped, as a training does.
+TRAINING = """
+import os, pathlib, sys, time
+from advjax import cli
+from advjax.processes.signals import Interrupted, stop_on_signals
+
+def main():
+  name = os.environ['ADVJAX_PROCESS'][0]
+  with stop_on_signals() as stop:
+    pathlib.Path('ready' + name).touch()
+    while not stop.signum:
+      time.sleep(0.02)
+  pathlib.Path('saved' + name).touch()
+  raise Interrupted(stop.signum)
+
+cli.run(main, ['program', '--platform=cpu'], processes='together')
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -36,69 +57,54 @@ def send_when_ready(folder, signum, count=2):
   return thread
 
 
-def test_children_know_their_place(folder):
+def test_children_know_their_rank(folder):
   script = (
-    'echo $ADVJAX_PROCESS $ADVJAX_LOCAL_PROCESS $JAX_COORDINATOR_ADDRESS '
-    '$ADVJAX_LAUNCHER > "${ADVJAX_PROCESS%/*}"'
+    'echo $ADVJAX_PROCESS $ADVJAX_LOCAL_PROCESS $ADVJAX_LAUNCHER '
+    '$JAX_COORDINATOR_ADDRESS > "${ADVJAX_PROCESS%/*}"'
   )
   assert run(script, 3) == 0
-  said = [(folder / str(index)).read_text().split() for index in range(3)]
-  assert [each[0] for each in said] == ['0/3', '1/3', '2/3']
-  assert [each[1] for each in said] == ['0/3', '1/3', '2/3']
-  (address,) = {each[2] for each in said}
-  host, port = address.split(':')
-  assert (host, int(port) > 1023) == ('127.0.0.1', True)
-  assert {each[3] for each in said} == {str(os.getpid())}
+  found = [(folder / str(index)).read_text().split() for index in range(3)]
+  address = found[0][3]
+  assert found == [
+    [f'{index}/3', f'{index}/3', str(os.getpid()), address]
+    for index in range(3)
+  ]
+  assert address.startswith('127.0.0.1:')
 
 
-def test_where_one_fails_the_others_go_on_to_their_end(folder):
+def test_where_one_fails_the_others_run_to_their_end(folder):
   """As the shares of a sweep; the first failure is the exit code."""
   script = (
     'case $ADVJAX_PROCESS in 1/3) exit 7;; 2/3) sleep 0.2; exit 8;; esac; '
-    'sleep 1; touch finished'
+    'sleep 0.5; touch finished'
   )
-  assert run(script, 3, grace_seconds=0.1, term_seconds=0.1) == 7
+  assert run(script, 3, grace_seconds=0.1) == 7
   assert (folder / 'finished').exists()
 
 
-@pytest.mark.parametrize('code', [1, 75])
-def test_one_that_does_not_end_is_stopped_where_another_fails(code):
-  """Where they had joined: this is one run."""
-  script = f"""
-    touch "$ADVJAX_JOINED"
-    case $ADVJAX_PROCESS in 1/2) exit {code};; esac; {WAIT}"""
-  start = time.monotonic()
-  assert run(script, grace_seconds=0.2) == code
-  assert time.monotonic() - start < 20  # Not for ever.
-
-
-def test_one_that_does_not_listen_is_killed(folder, capfd):
-  script = f"""
-    touch "$ADVJAX_JOINED"
-    case $ADVJAX_PROCESS in
-      1/2) while [ ! -e ready0 ]; do sleep 0.05; done; kill -KILL $$;;
-    esac; trap "touch asked" TERM; {WAIT}"""
-  assert run(script, grace_seconds=0.5, term_seconds=0.5) == 128 + 9
-  assert (folder / 'asked').exists()
-  said = capfd.readouterr().err
-  assert 'launch.sh: process 1 of 2 was killed by SIGKILL; the others' in said
-  assert 'Run the same command again: it resumes from the last' in said
-  assert said.count('\n') == 1
-
-
-def test_one_that_stands_still_is_killed_where_another_is_aborted(folder):
-  """JAX aborts the others of one that no longer sends a heartbeat."""
+def test_a_frozen_process_is_killed_where_another_has_lost_it():
   script = """
-    i=${ADVJAX_PROCESS%/*}; touch "$ADVJAX_JOINED"; touch "ready$i"
-    if [ "$i" = 0 ]; then kill -STOP $$; fi
-    while [ ! -e ready0 ]; do sleep 0.05; done; kill -ABRT $$"""
-  assert run(script, grace_seconds=0.2, term_seconds=0.2) == 128 + 6
+    case $ADVJAX_PROCESS in 0/2) kill -STOP $$;; esac
+    sleep 0.2; exit 75"""
+  assert run(script, grace_seconds=0.2) == 75
+
+
+def test_a_killed_process_is_reported(capfd):
+  """Also where another one has noticed it before the launcher has."""
+  script = """
+    case $ADVJAX_PROCESS in 1/2) touch killed; kill -KILL $$;; esac
+    while [ ! -e killed ]; do sleep 0.01; done; exit 75"""
+  assert run(script) == 128 + 9
+  message = capfd.readouterr().err
+  assert message.startswith('launch.sh: process 1 of 2 was killed by SIGKILL.')
+  assert 'Run the same command again: it resumes from the last' in message
+  assert message.count('\n') == 1
 
 
 @pytest.mark.parametrize(
   'signum', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1]
 )
-def test_a_signal_goes_to_all_once(folder, capfd, signum):
+def test_a_signal_is_forwarded_once(folder, capfd, signum):
   script = f"""
     name={signum.name.removeprefix('SIG')}
     trap 'echo x >> "got$i"; sleep 0.3; exit 3' $name; {WAIT}"""
@@ -111,14 +117,14 @@ def test_a_signal_goes_to_all_once(folder, capfd, signum):
   assert capfd.readouterr().err == ''
 
 
-def test_children_that_a_signal_ends_need_no_word(folder, capfd):
+def test_children_that_a_forwarded_signal_ends_are_not_reported(folder, capfd):
   sender = send_when_ready(folder, signal.SIGTERM)
   assert run(WAIT) == 128 + signal.SIGTERM
   sender.join()
   assert capfd.readouterr().err == ''
 
 
-def test_under_nohup_the_end_of_a_terminal_ends_nothing(folder):
+def test_under_nohup_a_hangup_ends_nothing(folder):
   before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
   try:
     sender = send_when_ready(folder, signal.SIGHUP)
@@ -128,6 +134,32 @@ def test_under_nohup_the_end_of_a_terminal_ends_nothing(folder):
     signal.signal(signal.SIGHUP, before)
 
 
-def test_a_command_that_is_not_there_leaves_nothing_behind():
+def test_a_command_that_does_not_exist_leaves_nothing_behind():
   with pytest.raises(FileNotFoundError):
     launch(2, ['no-such-command'])
+
+
+def test_processes_stop_with_their_launcher(folder):
+  """Where the launcher is killed: after a checkpoint."""
+  launcher = subprocess.Popen(
+    [
+      *[sys.executable, '-m', 'advjax.processes.launcher', '2'],
+      *[sys.executable, '-c', TRAINING],
+    ],
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  try:
+    while len(list(folder.glob('ready*'))) < 2:
+      assert launcher.poll() is None, launcher.communicate()[1]
+      time.sleep(0.02)
+    launcher.kill()
+    # Its end is that of all processes, which share it.
+    message = launcher.communicate(timeout=60)[1]
+  finally:
+    launcher.kill()
+  assert len(list(folder.glob('saved*'))) == 2
+  assert 'Traceback' not in message
+  assert message.count('the launcher of this process is gone') == 2
+  assert message.count('stopped by SIGTERM: run the same command') == 1

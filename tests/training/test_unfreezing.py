@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from advjax.config import default_config
 from advjax.models import Model, from_linen
+from advjax.processes.signals import Interrupted
 from advjax.training import loop, program
 from advjax.training.checkpoint import restore_checkpoint
 from advjax.training.logs import read_metrics
 from advjax.training.loop import train, train_at_once
 from advjax.training.optimizers import create_optimizer
 from advjax.training.placement import device_inputs, place
-from advjax.training.signals import Interrupted
 from advjax.training.state import TrainState
 from advjax.training.unfreezing import (
   check_unfreezing,

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from advjax.processes.orphan import end_with_launcher
+from advjax.processes.distributed import end_with_launcher
 from advjax.processes.topology import LAUNCHER
 
 

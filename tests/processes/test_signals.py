@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from advjax.training.signals import (
+from advjax.processes.signals import (
   Interrupted,
   stop_on_signals,
   stop_signals,
