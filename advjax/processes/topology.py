@@ -209,8 +209,10 @@ def _tpu_worker(
 
   GKE sets variables; elsewhere `fetch` returns an attribute of the machine.
   """
-  if 'TPU_SKIP_MDS_QUERY' in variables:
-    fetch = {}.get
+
+  def attribute(name: str) -> str | None:
+    return None if 'TPU_SKIP_MDS_QUERY' in variables else fetch(name)
+
   source = 'TPU_WORKER_ID'
   worker = variables.get(source)
   hosts = variables.get('TPU_PROCESS_ADDRESSES')
@@ -220,8 +222,8 @@ def _tpu_worker(
     hosts = variables.get('TPU_WORKER_HOSTNAMES')
   if hosts is None:
     source = 'agent-worker-number'
-    worker = fetch(source)
-    hosts = fetch('worker-network-endpoints') if worker else None
+    worker = attribute(source)
+    hosts = attribute('worker-network-endpoints') if worker else None
   if hosts is None:
     return None
   num_hosts = len(hosts.split(','))
@@ -229,7 +231,7 @@ def _tpu_worker(
   if not slices.keys() <= variables.keys():
     # Lines like MEGASCALE_NUM_SLICES: '2'.
     pattern = r"^\s*(MEGASCALE_\w+)\s*:\s*'?(\w+)'?\s*$"
-    slices |= dict(re.findall(pattern, fetch('tpu-env') or '', re.M))
+    slices |= dict(re.findall(pattern, attribute('tpu-env') or '', re.M))
   slice_id, num_slices = (
     _count(name, variables.get(name) or slices[name])
     for name in ('MEGASCALE_SLICE_ID', 'MEGASCALE_NUM_SLICES')

@@ -25,7 +25,7 @@ AGAIN = 'Run the same command again: it resumes from the last whole checkpoint'
 def flags(folder):
   """The command line of a tiny run; the last batch has 2 of 4 examples."""
   return [
-    f'--config={ROOT}/configs/digits.py:fgsm_at',
+    f'--config={ROOT}/configs/digits.py:standard',
     '--workdir=run',
     '--config.dataset.name=npz',
     f'--config.dataset.path={folder}/data.npz',
