@@ -2,7 +2,7 @@
 
 A case holds NSL's own names (`AdvNeighborConfig`, `VirtualAdvConfig`,
 `DecayConfig`); `translate` is how each of them is written here. Strings in a
-config that name an array of `nsl_parity.make_arrays` stand for it.
+config that name an array of `parity.make_arrays` stand for it.
 """
 
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ def adversarial_cases() -> list[Case]:
   cases = []
   for norm in NORMS:
     step = {'adv_grad_norm': norm, 'adv_step_size': _STEP_SIZES[norm]}
-    # By name: NSL's wrapper ignores plain masks and bounds without a word.
+    # By name: NSL's wrapper silently ignores plain masks and bounds.
     mask = {'feature_mask': {'image': 'mask'}}
     box = {'clip_value_min': {'image': 0.0}, 'clip_value_max': {'image': 1.0}}
     ball = {'pgd_epsilon': 1.5 * _STEP_SIZES[norm]}
@@ -200,13 +200,6 @@ def translate(
 
   Returns:
     The config of `create_objective`, and the traced numbers it reads.
-
-  Example:
-    >>> case = Case(
-    ...   'a', 'adversarial', 'cnn', {'adv_step_size': 0.1, 'pgd_epsilon': 0.3}
-    ... )
-    >>> translate(case, {})[1]
-    {'multiplier': 0.2, 'step_size': 0.1, 'epsilon': 0.3}
   """
 
   def resolve(value: Any) -> Any:

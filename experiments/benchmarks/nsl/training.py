@@ -9,11 +9,12 @@ import pathlib
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from experiments.benchmarks.peers.process import RunJob
 from ml_collections import config_dict
 
 from advjax import data
@@ -29,8 +30,7 @@ from advjax.training.setup import (
 )
 from advjax.training.workdir import prepare_workdir
 from advjax.types import LogitsFn
-from experiments.benchmarks.peers.process import RunJob
-from experiments.benchmarks.tables import markdown, mean_and_std
+from experiments.benchmarks import harness
 
 logger = logging.getLogger('advjax')
 
@@ -141,16 +141,6 @@ def accuracies(right: Mapping[str, np.ndarray]) -> dict[str, float]:
 
   Returns:
     Fractions.
-
-  Example:
-    >>> import numpy as np
-    >>> right = {
-    ...   f'{network}/{images}': np.array([True, network == 'base'])
-    ...   for network in ('base', 'adversarial')
-    ...   for images in ('clean', 'from_base', 'from_adversarial')
-    ... }
-    >>> accuracies(right)['transfer'], accuracies(right)['base_white_box']
-    (0.5, 1.0)
   """
   return {
     'base_clean': float(right['base/clean'].mean()),
@@ -228,82 +218,62 @@ def run_training(
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """Returns what the rows say of time: our seconds over NSL's, seed by seed.
-
-  Args:
-    rows: From `run_training`.
-
-  Returns:
-    For every member and time, the ratio of every seed and their mean.
-  """
+  """Returns our seconds over NSL's by member and time, and their means."""
   by_key = {(row['library'], row['seed']): row['times'] for row in rows}
   seeds = sorted({row['seed'] for row in rows})
-  ratios: dict[str, Any] = {}
+  ratios: dict[str, Any] = {member: {} for member in MEMBERS}
   for member in MEMBERS:
     for name in _TIMES:
       values = [
         by_key['advjax', seed][member][name] / by_key['NSL', seed][member][name]
         for seed in seeds
       ]
-      ratios.setdefault(member, {})[name] = {
-        'seeds': values,
-        'mean': statistics.fmean(values),
-      }
+      mean = statistics.fmean(values)
+      ratios[member][name] = {'seeds': values, 'mean': mean}
   return ratios
 
 
-def training_tables(rows: Sequence[Mapping[str, Any]], epsilon: float) -> str:
-  """Returns accuracies and times as two tables in Markdown, and the ratio.
-
-  Args:
-    rows: From `run_training`.
-    epsilon: Of FGSM.
-
-  Returns:
-    The text.
-  """
-  accuracy_rows: list[list[Any]] = []
-  time_rows: list[list[Any]] = []
-  for row in rows:
-    name = f'{row["library"]}, seed {row["seed"]}'
-    accuracy_rows.append([name, *(f'{row[key]:.4f}' for key in _ACCURACIES)])
-    time_rows.append(
-      [
-        name,
-        *(f'{row["times"][m][t]:.2f}' for m in MEMBERS for t in _TIMES),
-      ]
+def tables(rows: Sequence[Mapping[str, Any]], epsilon: float) -> str:
+  """Returns accuracies and times as two tables in Markdown, and the ratio."""
+  accuracies = {
+    title: (lambda row, key=key: row[key], '.4f')
+    for key, title in _ACCURACIES.items()
+  }
+  times = {
+    f'{member}: {title}': (
+      lambda row, member=member, key=key: row['times'][member][key],
+      '.2f',
     )
-  for library in LIBRARIES:
-    own = [row for row in rows if row['library'] == library]
-    accuracy_rows.append(
-      [
-        f'{library}, mean ± std',
-        *(mean_and_std([row[key] for row in own]) for key in _ACCURACIES),
-      ]
-    )
-    time_rows.append(
-      [
-        f'{library}, mean ± std',
-        *(
-          mean_and_std([row['times'][m][t] for row in own], 2)
-          for m in MEMBERS
-          for t in _TIMES
-        ),
-      ]
-    )
+    for member in MEMBERS
+    for key, title in _TIMES.items()
+  }
   ratios = summarize(rows)['adversarial']
   return '\n'.join(
     [
       f'Accuracy on the test images; attacks: FGSM {epsilon:g}, clipped to '
-      '[0, 1].\n',
-      markdown(['', *_ACCURACIES.values()], accuracy_rows),
-      '\nTraining.\n',
-      markdown(
-        ['', *(f'{m}: {_TIMES[t]}' for m in MEMBERS for t in _TIMES)],
-        time_rows,
-      ),
-      '\nSeconds of training with the adversarial objective, advjax / NSL: '
+      f'[0, 1].\n\n{_with_means(rows, accuracies)}\n\nTraining.\n\n'
+      f'{_with_means(rows, times)}\n',
+      'Seconds of training with the adversarial objective, advjax / NSL: '
       f'{ratios["seconds"]["mean"]:.3f} '
       f'({ratios["seconds_with_compile"]["mean"]:.3f} with compiling).',
     ]
   )
+
+
+def _with_means(
+  rows: Sequence[Mapping[str, Any]],
+  columns: Mapping[str, tuple[Callable[[Any], float], str]],
+) -> str:
+  """Writes `title -> (value of a row, format)`, and the means of libraries."""
+  lines = []
+  for row in rows:
+    cells = [harness.cell(value(row), form) for value, form in columns.values()]
+    lines.append([f'{row["library"]}, seed {row["seed"]}', *cells])
+  for library in LIBRARIES:
+    own = [row for row in rows if row['library'] == library]
+    cells = [
+      harness.mean_and_std([value(row) for row in own], form)
+      for value, form in columns.values()
+    ]
+    lines.append([f'{library}, mean ± std', *cells])
+  return harness.markdown(['', *columns], lines)

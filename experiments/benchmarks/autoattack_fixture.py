@@ -1,13 +1,13 @@
 """Train a tiny network and note what the reference's attacks leave of it.
 
-  python -m experiments.benchmarks.autoattack.make_fixture --output=FILE.npz
+  python -m experiments.benchmarks.autoattack_fixture --output=FILE.npz
 
 from the project's folder, with the Python of .venv. The network is trained on
 the embedded digits by PGD; the reference is torchattacks, which runs on PyTorch
 in a venv of its own, made by the first call (--torch_venv names another). Each
 of the four attacks of AutoAttack's standard version runs on its own on all
 images, with several seeds, since its flags differ from seed to seed by an image
-or two. The file, of the form that `network.py` describes, is what the
+or two. The file, of the form that `autoattack.load` reads, is what the
 project's tests compare its own AutoAttack with.
 """
 
@@ -24,10 +24,9 @@ from advjax import cli, data
 from advjax.config import check_range
 from advjax.models import Model
 from advjax.training.objectives import pgd_at
-from experiments.benchmarks.autoattack import network, sides
-from experiments.benchmarks.autoattack.network import Reference
-from experiments.benchmarks.peers import process, torch, venv
-from experiments.benchmarks.peers.process import RunJob
+from experiments.benchmarks import autoattack, harness, peers
+from experiments.benchmarks.autoattack import Reference
+from experiments.benchmarks.peers import RunJob
 
 logger = logging.getLogger('advjax')
 
@@ -35,17 +34,6 @@ logger = logging.getLogger('advjax')
 _SIZES = (8, 16, 16, 32)
 _HPARAMS = {'epsilon': 0.1, 'step_size': 0.025}
 _BATCH_SIZE = 32
-
-_OUTPUT = flags.DEFINE_string(
-  'output', str(network.OWN), 'The npz file to write.'
-)
-_NUM_IMAGES = flags.DEFINE_integer('num_images', 64, 'Test images to attack.')
-_NUM_EPOCHS = flags.DEFINE_integer('num_epochs', 40, 'Epochs of the training.')
-_NUM_SEEDS = flags.DEFINE_integer('num_seeds', 3, 'Seeds of the attacks.')
-_VENV = flags.DEFINE_string(
-  'torch_venv', None, "PyTorch's; default: torch_venv in the user's cache."
-)
-_PYTHON = flags.DEFINE_string('python', None, 'Python to make the venv with.')
 
 
 def init(key: jax.Array, images: jax.Array) -> tuple[Any, Any]:
@@ -62,30 +50,20 @@ def init(key: jax.Array, images: jax.Array) -> tuple[Any, Any]:
   draw = jax.nn.initializers.glorot_uniform()
   keys = jax.random.split(key, len(shapes))
   drawn = [draw(*each) for each in zip(keys, shapes, strict=True)]
-  return dict(zip(network.KERNELS, drawn, strict=True)), {}
+  return dict(zip(autoattack.KERNELS, drawn, strict=True)), {}
 
 
 def apply(
   params: Any, model_state: Any, images: jax.Array, *, train: bool
 ) -> tuple[jax.Array, Any]:
   del train  # Nothing in it behaves differently.
-  return network.logits(params, images), model_state
+  return autoattack.logits(params, images), model_state
 
 
 def train_network(
   model: Model, dataset: data.Dataset, num_epochs: int, seed: int
 ) -> dict[str, np.ndarray]:
-  """Trains by PGD with Adam and a step size that falls to 0.
-
-  Args:
-    model: The network.
-    dataset: What to train on.
-    num_epochs: How often.
-    seed: Of the weights, the order of the images and the attack.
-
-  Returns:
-    The weights.
-  """
+  """Trains by PGD with Adam and a step size that falls to 0."""
   images = jnp.asarray(data.to_float(dataset.train.images))
   labels = jnp.asarray(dataset.train.labels)
   key, init_key = jax.random.split(jax.random.key(seed))
@@ -144,47 +122,50 @@ def reference_flags(
     `robust_{norm}_{attack}` and `robust_{norm}_autoattack`, bool `[seeds, N]`.
   """
   robust: dict[str, np.ndarray] = {}
-  for attack in network.ATTACKS:
+  for attack in autoattack.ATTACKS:
     found = []
     for seed in range(num_seeds):
-      run = sides.their_attack(reference, run_job, seed)
-      stand, seconds = run(norm, attack)
-      found.append(stand)
-      logger.info(
-        '%s, %s, seed %d: %d of %d stand, %.0f s',
-        norm,
-        attack,
-        seed,
-        stand.sum(),
-        len(stand),
-        seconds,
+      correct, seconds = autoattack.their_attack(
+        reference, run_job, norm, attack, seed
       )
+      found.append(correct)
+      case = f'{norm}, {attack}, seed {seed}'
+      count = f'{correct.sum()} of {len(correct)}'
+      logger.info('%s: %s are robust, %.0f s', case, count, seconds)
     robust[f'robust_{norm}_{attack.replace("-", "_")}'] = np.stack(found)
   robust[f'robust_{norm}_autoattack'] = np.all(list(robust.values()), axis=0)
   return robust
 
 
 def main() -> None:
+  flag = flags.FLAGS
   dataset = data.load({'name': 'digits'})
-  num_images, most = _NUM_IMAGES.value, len(dataset.test.labels)
-  check_range('num_images', num_images, 1, most, integer=True)
-  for flag in (_NUM_EPOCHS, _NUM_SEEDS):
-    check_range(flag.name, flag.value, 1, integer=True)
-  python = venv.prepare(torch.PEER, _VENV.value, _PYTHON.value)
-  kernels = train_network(Model(init, apply), dataset, _NUM_EPOCHS.value, 0)
-  images = np.asarray(data.to_float(dataset.test.images[:num_images]))
-  reference = Reference(kernels, images, dataset.test.labels[:num_images], {})
+  most = len(dataset.test.labels)
+  check_range('num_images', flag.num_images, 1, most, integer=True)
+  for field in ('num_epochs', 'num_seeds'):
+    check_range(field, getattr(flag, field), 1, integer=True)
+  peer = peers.PEERS['torch']
+  python = peers.prepare(peer, flag.torch_venv, None)
+  kernels = train_network(Model(init, apply), dataset, flag.num_epochs, 0)
+  images = np.asarray(data.to_float(dataset.test.images[: flag.num_images]))
+  labels = dataset.test.labels[: flag.num_images]
+  reference = Reference(kernels, images, labels, {})
   flagged: dict[str, Any] = {}
-  with process.started(torch.PEER, python) as run_job:
-    for norm in network.EPSILONS:
-      flagged |= reference_flags(run_job, reference, norm, _NUM_SEEDS.value)
-  arrays: dict[str, Any] = sides.arrays_of(reference)
-  seeds = np.arange(_NUM_SEEDS.value)
-  np.savez_compressed(_OUTPUT.value, seeds=seeds, **arrays, **flagged)
+  with peers.started(peer, python) as run_job:
+    for norm in autoattack.EPSILONS:
+      flagged |= reference_flags(run_job, reference, norm, flag.num_seeds)
+  arrays: dict[str, Any] = reference.arrays()
+  seeds = np.arange(flag.num_seeds)
+  np.savez_compressed(flag.output, seeds=seeds, **arrays, **flagged)
   for name, robust in flagged.items():
     print(name, robust.sum(axis=1))
-  print(f'written: {_OUTPUT.value}')
+  print(f'written: {flag.output}')
 
 
 if __name__ == '__main__':
+  harness.define_venv_flag('torch')
+  flags.DEFINE_string('output', str(autoattack.OWN), 'The npz file to write.')
+  flags.DEFINE_integer('num_images', 64, 'Test images to attack.')
+  flags.DEFINE_integer('num_epochs', 40, 'Epochs of the training.')
+  flags.DEFINE_integer('num_seeds', 3, 'Seeds of the attacks.')
   cli.run(main)
