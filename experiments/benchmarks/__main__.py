@@ -128,16 +128,7 @@ PARTS = {
 def command(
   part: Part, workdir: pathlib.Path, given: Mapping[str, Any]
 ) -> list[str]:
-  """Returns what runs a part.
-
-  Args:
-    part: The part.
-    workdir: Its folder.
-    given: Flags of this program and their values, None where not given.
-
-  Returns:
-    The command.
-  """
+  """Returns what runs a part."""
   taken = (*part.flags, 'platform', 'devices')
   return [
     *(sys.executable, '-m', part.module, f'--workdir={workdir}'),

@@ -78,16 +78,7 @@ class Reference(NamedTuple):
 
 
 def logits(kernels: Mapping[str, Array], images: Array) -> Array:
-  """Three convolutions (VALID, ReLU, two max-pools between), two dense layers.
-
-  Args:
-    kernels: conv1_kernel, conv2_kernel, conv3_kernel `[3, 3, I, O]`,
-      dense1_kernel and dense2_kernel `[I, O]`; no biases.
-    images: `[B, 28, 28, 1]` in [0, 1].
-
-  Returns:
-    Logits `[B, 10]`.
-  """
+  """Three VALID convolutions with ReLU, two pools between; two dense layers."""
   hidden = images
   for name in KERNELS[:2]:
     hidden = jax.nn.relu(
@@ -101,20 +92,7 @@ def logits(kernels: Mapping[str, Array], images: Array) -> Array:
 
 
 def load(path: pathlib.Path) -> Reference:
-  """Reads a network without biases, and what attacks of a reference found.
-
-  Args:
-    path: An npz file with `images`, `labels`, KERNELS and, per norm and attack,
-      `robust_{linf,l2}_{apgd_ce,apgd_t,fab_t,square,autoattack}`, bool `[N]`
-      or `[seeds, N]`: True where the image is classified correctly, clean and
-      under that attack ('autoattack': under all four).
-
-  Returns:
-    Its content.
-
-  Raises:
-    ValueError: if it is not there, or lacks a name.
-  """
+  """Reads a network without biases, and what attacks of a reference found."""
   if not path.is_file():
     raise ValueError(f"--golden: there is no file '{path}'")
   with np.load(path) as file:
@@ -177,20 +155,7 @@ def measure(
   attacks: Sequence[str],
   rounds: int,
 ) -> list[dict[str, Any]]:
-  """Runs each attack on its own on all images, both sides in turns.
-
-  Args:
-    sides: `(norm, attack) -> (robust, seconds)`, of OURS and THEIRS.
-    norms: Of the attacks.
-    attacks: Their names.
-    rounds: How often each side runs each attack.
-
-  Returns:
-    A row per norm and attack, and one per norm for all attacks.
-
-  Raises:
-    PeerError: if the other side fails.
-  """
+  """Runs each attack on its own on all images, both sides in turns."""
   rows: list[dict[str, Any]] = []
   for norm in norms:
     own = [_compare(sides, norm, attack, rounds) for attack in attacks]
@@ -253,14 +218,7 @@ def table(result: Row) -> str:
 
 
 def stay_on(threads: int) -> None:
-  """Binds this process, and those that it starts, to so many CPU cores.
-
-  Args:
-    threads: How many.
-
-  Raises:
-    ValueError: if there are fewer, or if the system cannot do it.
-  """
+  """Binds this process, and those that it starts, to so many CPU cores."""
   if not hasattr(os, 'sched_setaffinity'):
     raise ValueError('--threads: only Linux binds a program to CPU cores')
   cores = sorted(os.sched_getaffinity(0))

@@ -38,7 +38,7 @@ OBJECTIVES: dict[str, dict[str, float]] = {
   'trades': {'epsilon': 0.1, 'step_size': 0.025, 'beta': 6.0},
 }
 # By side, the network.
-_MODELS = {OURS: 'cnn', PLAIN: 'flax_cnn'}
+NETWORKS = {OURS: 'cnn', PLAIN: 'flax_cnn'}
 ARCHITECTURES['flax_cnn'] = lambda num_classes, axis: from_linen(
   PlainCNN(num_classes)
 )
@@ -133,26 +133,13 @@ def measure(
   steps: int,
   rounds: int,
 ) -> dict[str, Any]:
-  """Measures objectives and attacks with our layers and with Flax's.
-
-  Args:
-    objectives: Of OBJECTIVES.
-    attacks: As `parse_attack` takes them.
-    devices: The devices to train on; attacks run on the first.
-    batch_size: Images of a train step, over all devices.
-    attack_batch_size: Images of an attack.
-    steps: Train steps in a round.
-    rounds: How many rounds.
-
-  Returns:
-    The content of benchmark.json.
-  """
+  """Measures objectives and attacks with our layers and with Flax's."""
   dataset = data.load({'name': 'digits'})
   rows: dict[str, dict[str, Any]] = {}
   for name in objectives:
     compiled = {
       layers: train_program(network, name, dataset, devices, batch_size, steps)
-      for layers, network in _MODELS.items()
+      for layers, network in NETWORKS.items()
     }
     programs = {layers: program for layers, (program, _) in compiled.items()}
     count = compiled[OURS][1]
@@ -162,7 +149,7 @@ def measure(
   for name in attacks:
     programs = {
       layers: attack_program(network, name, dataset, attack_batch_size)
-      for layers, network in _MODELS.items()
+      for layers, network in NETWORKS.items()
     }
     rows[name] = _compare('attack', programs, 1, attack_batch_size, rounds)
     print(table({'rows': {name: rows[name]}}), flush=True)

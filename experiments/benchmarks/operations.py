@@ -81,16 +81,7 @@ def milliseconds_per_step(
   operations: Mapping[str, Operation],
   num_steps: int,
 ) -> dict[str, float]:
-  """Returns what each operation takes in a step.
-
-  Args:
-    events: Names and nanoseconds, over num_steps steps.
-    operations: Those that count.
-    num_steps: How many steps were traced.
-
-  Returns:
-    By name; events of one operation count as its fastest fifth.
-  """
+  """Returns what each operation takes in a step."""
   taken = collections.defaultdict(list)
   for name, nanoseconds in events:
     if name in operations:

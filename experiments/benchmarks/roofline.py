@@ -77,18 +77,7 @@ def matmul_rate(
   precision: str = 'default',
   repeats: int = 8,
 ) -> float:
-  """Measures operations of matrix products in a second, on all devices.
-
-  Args:
-    devices: The devices, which compute at once.
-    size: `[M, K] x [K, N]`.
-    dtype: Of the matrices.
-    precision: Of products in float32, a name of JAX.
-    repeats: Products in a call, one after the other.
-
-  Returns:
-    The rate of all devices together.
-  """
+  """Measures operations of matrix products in a second, on all devices."""
   rows, inner, columns = size
 
   def products(x: jax.Array, right: jax.Array, back: jax.Array) -> jax.Array:

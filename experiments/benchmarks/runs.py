@@ -176,17 +176,7 @@ def check_trainable(config: config_dict.ConfigDict) -> None:
 
 
 def train_timed(training: Training) -> Trained:
-  """Trains a network with nothing but steps between first and last.
-
-  Args:
-    training: From `create_training`.
-
-  Returns:
-    The network and its costs.
-
-  Raises:
-    Diverged: if a loss was not finite.
-  """
+  """Trains a network with nothing but steps between first and last."""
   plan, config = training.plan, training.config
   start = time.perf_counter()
   inputs = jax.block_until_ready(device_inputs([training]))
@@ -277,17 +267,7 @@ def _round(
 
 
 def train_way(way: str, trainings: Sequence[Training], steps: int) -> Round:
-  """Takes steps of runs that share a program, compiling again.
-
-  Args:
-    way: 'in turn', 'separate' (each compiled for itself), or 'map' or 'vmap'
-      with anything behind it (all at once).
-    trainings: The runs.
-    steps: Steps of each.
-
-  Returns:
-    The seconds of all runs together.
-  """
+  """Takes steps of runs that share a program, compiling again."""
   first = trainings[0]
   jax.clear_caches()
   if way in ('in turn', 'separate'):

@@ -167,15 +167,7 @@ def by_images(
 
 
 def draw(results: Mapping[str, Rows]) -> Figure:
-  """Draws seconds against what was given, a panel for each axis.
-
-  Args:
-    results: Rows by name of PANELS.
-
-  Returns:
-    The figure; both axes of a panel are logarithmic, the band is from quartile
-    to quartile, and a dotted line is the floor.
-  """
+  """Draws seconds against what was given, a panel for each axis."""
   figure = Figure(figsize=(3.4 * len(results), 3.2), layout='constrained')
   panels = figure.subplots(1, len(results), squeeze=False)[0]
   for ax, (axis, rows) in zip(panels, results.items(), strict=True):

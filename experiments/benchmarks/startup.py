@@ -33,17 +33,7 @@ _SIGN = 'training starts'
 
 
 def time_start(cache: pathlib.Path) -> dict[str, float]:
-  """Starts the main job, and ends it where its training starts.
-
-  Args:
-    cache: The user's cache folder for it.
-
-  Returns:
-    `seconds` since its process was made, and `processor_seconds` of it.
-
-  Raises:
-    ValueError: if it ends before, with what it said.
-  """
+  """Starts the main job, and ends it where its training starts."""
   said = ''
   spent = _processor_seconds()
   # The user's settings of JAX's cache would win.

@@ -58,20 +58,7 @@ def attack(
   batch_size: int,
   devices: Sequence[jax.Device],
 ) -> dict[str, float]:
-  """Measures accuracy, clean and under each attack.
-
-  Args:
-    network: Images to logits.
-    attacks: From `parse_attacks`.
-    test: The images to attack.
-    epsilon: Radius.
-    batch_size: Images per device and call.
-    devices: The devices.
-
-  Returns:
-    Fractions of the images, by 'clean' and the attack; and the seconds that
-    each attack took.
-  """
+  """Measures accuracy, clean and under each attack."""
   images, labels = np.asarray(data.to_float(test.images)), test.labels
   options: dict[str, Any] = {'batch_size': batch_size, 'devices': devices}
   correct = predict(network, images, **options) == labels
@@ -101,16 +88,7 @@ def measure(
   attacks: Mapping[str, AnyAttack],
   test: data.Split,
 ) -> list[dict[str, Any]]:
-  """Trains all networks, then attacks them.
-
-  Args:
-    trainings: Runs that differ in their seed.
-    attacks: From `parse_attacks`.
-    test: The images to attack.
-
-  Returns:
-    A row for each: its seed, costs and accuracies.
-  """
+  """Trains all networks, then attacks them."""
   # First all are trained: the peak of memory is then that of training.
   found = []
   for training in trainings:
@@ -148,16 +126,7 @@ def measure(
 def table(
   rows: Sequence[Mapping[str, Any]], attacks: Sequence[str], target: float
 ) -> str:
-  """Returns costs and accuracies by seed, their mean and standard deviation.
-
-  Args:
-    rows: From `measure`.
-    attacks: Their names; the first is compared with the target.
-    target: The accuracy to reach.
-
-  Returns:
-    A table in Markdown.
-  """
+  """Returns costs and accuracies by seed, their mean and standard deviation."""
   columns: list[harness.Column] = [
     ('s', 'train_seconds', '.2f'),
     ('ms per step', 'step_milliseconds', '.3f'),

@@ -134,21 +134,7 @@ def measure(
   rounds: int,
   compiled: bool = True,
 ) -> dict[str, Any]:
-  """Measures everything.
-
-  Args:
-    dataset: Images of 28 x 28 x 1 in 10 classes.
-    devices: Ours.
-    run_jobs: By peer, 'nsl' or 'torch'.
-    objectives: Of `runs.OBJECTIVES`.
-    batch_sizes: Which.
-    steps: Of each variant in a round.
-    rounds: How many.
-    compiled: Whether torch.compile is tried too.
-
-  Returns:
-    The content of training_steps.json.
-  """
+  """Measures everything."""
   found = {}
   for objective in objectives:
     for size in batch_sizes:

@@ -11,11 +11,11 @@ import time
 import jax
 import numpy as np
 import pytest
+from experiments.benchmarks.training.work import least_work
 
 from advjax.training.signals import StopRequest
 from experiments.benchmarks.accelerator import __main__ as program
 from experiments.benchmarks.accelerator import expected, page, parts
-from experiments.benchmarks.training.work import least_work
 from tests.experiments import accelerator_parts
 
 ROOT = pathlib.Path(__file__).parents[2]

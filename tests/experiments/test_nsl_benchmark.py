@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from experiments.benchmarks.nsl.verdicts import failures
 
 from advjax.training.objectives import create_objective, read_hparams
 from experiments.benchmarks.nsl import (
@@ -22,7 +23,6 @@ from experiments.benchmarks.nsl import (
   training as nsl_training,
 )
 from experiments.benchmarks.nsl.cases import Case
-from experiments.benchmarks.nsl.verdicts import failures
 from tests import reference
 
 CASES = nsl_cases.adversarial_cases() + nsl_cases.virtual_cases()

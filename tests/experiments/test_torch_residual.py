@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from experiments.benchmarks.peers.torch_residual import PEER
+from experiments.benchmarks.peers.venv import environment
 
 from advjax.config import default_config
 from advjax.data import to_float
@@ -18,8 +20,6 @@ from advjax.training.optimizers import create_optimizer
 from advjax.training.state import TrainState
 from advjax.training.step import make_train_step
 from experiments.benchmarks.peers import process
-from experiments.benchmarks.peers.torch_residual import PEER
-from experiments.benchmarks.peers.venv import environment
 
 VARIABLE = 'ADVJAX_TORCH_PYTHON'
 MODEL = create_model({'name': 'preact_resnet18'}, 10)

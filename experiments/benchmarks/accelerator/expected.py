@@ -15,6 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from ml_collections import config_dict
+
+import advjax
+from advjax import cli, data
+from advjax.callables import Callee
+from advjax.models import create_model
+from advjax.training.setup import create_training, eval_logits_fn
 from experiments.benchmarks import harness
 from experiments.benchmarks.accelerator import parts
 from experiments.benchmarks.roofline import (

@@ -200,14 +200,7 @@ def _status(entry: Entry) -> str:
 
 
 def page(report: Mapping[str, Any]) -> str:
-  """Returns accelerator.md: date and command, how parts ended, their tables.
-
-  Args:
-    report: What accelerator.json holds.
-
-  Returns:
-    The text.
-  """
+  """Returns accelerator.md: date and command, how parts ended, their tables."""
   parts = report['parts']
   machine = parts['machine']
   device = machine.get('device', 'an unknown device')

@@ -52,55 +52,36 @@ Results = Iterator[dict[str, Any]]
 class Sizes(NamedTuple):
   """How much of everything is measured."""
 
-  matmul: int
-  copy_mib: int
-  check_model: dict[str, Any]
-  check_images: int
-  cifar_train: int | None
-  cifar_changes: dict[str, Any]
-  pgd_images: int
-  autoattack_images: int
-  nsl_batch_sizes: tuple[int, ...]
-  residual: dict[str, Any]
-  wide: dict[str, Any]
-  residual_batch_size: int
-  wide_batch_size: int
-  torch_batch_size: int
-  attack_steps: tuple[int, int]
-  pgd_steps: int
-  pgd_batch_size: int
-  members: tuple[int, ...]
-  tutorial: str
-  tests: tuple[str, ...]
-  rounds: int
-  steps: int
-
-
-FULL = Sizes(
-  matmul=8192,
-  copy_mib=1024,
-  check_model={'name': 'cnn'},
-  check_images=256,
-  cifar_train=None,
-  cifar_changes={},
-  pgd_images=1000,
-  autoattack_images=512,
-  nsl_batch_sizes=(128, 1024, 8192),
-  residual={'name': 'preact_resnet18'},
-  wide={'name': 'wide_resnet28_10'},
-  residual_batch_size=256,
-  wide_batch_size=128,
-  torch_batch_size=256,
-  attack_steps=(7, 10),
-  pgd_steps=50,
-  pgd_batch_size=512,
-  members=(1, 16, 64, 256),
-  tutorial='nsl_digits.py',
+  matmul: int = 8192
+  copy_mib: int = 1024
+  check_model: Mapping[str, Any] = {'name': 'cnn'}
+  check_images: int = 256
+  cifar_train: int | None = None
+  cifar_changes: Mapping[str, Any] = {}
+  pgd_images: int = 1000
+  autoattack_images: int = 512
+  nsl_batch_sizes: tuple[int, ...] = (128, 1024, 8192)
+  residual: Mapping[str, Any] = {'name': 'preact_resnet18'}
+  wide: Mapping[str, Any] = {'name': 'wide_resnet28_10'}
+  residual_batch_size: int = 256
+  wide_batch_size: int = 128
+  torch_batch_size: int = 256
+  attack_steps: tuple[int, int] = (7, 10)
+  pgd_steps: int = 50
+  pgd_batch_size: int = 512
+  members: tuple[int, ...] = (1, 16, 64, 256)
+  tutorial: str = 'nsl_digits.py'
   # The others import what a bare machine may lack.
-  tests=('tests/attacks', 'tests/evaluation', 'tests/training'),
-  rounds=5,
-  steps=20,
-)
+  tests: tuple[str, ...] = (
+    'tests/attacks',
+    'tests/evaluation',
+    'tests/training',
+  )
+  rounds: int = 5
+  steps: int = 20
+
+
+FULL = Sizes()
 # Of a machine without an accelerator: that everything runs, and nothing else.
 TINY = Sizes(
   matmul=256,

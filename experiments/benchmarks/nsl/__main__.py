@@ -47,19 +47,7 @@ _NUM_DRAWS = 2000
 def compare(
   dataset: data.Dataset, run_job: RunJob, only: str
 ) -> dict[str, Any]:
-  """Compares all options in both dtypes.
-
-  Args:
-    dataset: Whose first test images are the batch.
-    run_job: Runs a job of NSL's side.
-    only: A part of the names of the cases to compare.
-
-  Returns:
-    The content of nsl_parity.json.
-
-  Raises:
-    ValueError: if there is no such case.
-  """
+  """Compares all options in both dtypes."""
   cases = [
     case
     for case in nsl_cases.adversarial_cases() + nsl_cases.virtual_cases()

@@ -192,15 +192,7 @@ def job_of(case: Case) -> dict[str, Any]:
 def translate(
   case: Case, arrays: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, float]]:
-  """Returns NSL's config in our names: options of an objective, and hparams.
-
-  Args:
-    case: The case.
-    arrays: What strings in the config stand for.
-
-  Returns:
-    The config of `create_objective`, and the traced numbers it reads.
-  """
+  """Returns NSL's config in our names: options of an objective, and hparams."""
 
   def resolve(value: Any) -> Any:
     if isinstance(value, Mapping):

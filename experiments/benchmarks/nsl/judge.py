@@ -44,20 +44,7 @@ def difference(ours: Any, theirs: Any) -> float:
 def tree_difference(
   ours: Arrays, theirs: Arrays, zero: Sequence[str] = ()
 ) -> float:
-  """Returns the largest difference among arrays of the same names.
-
-  Args:
-    ours: Arrays.
-    theirs: Arrays.
-    zero: Names of arrays that are zero but for rounding: these are measured
-      by the largest entry of all arrays.
-
-  Returns:
-    The largest of the arrays' relative differences.
-
-  Raises:
-    ValueError: if the names or shapes differ.
-  """
+  """Returns the largest difference among arrays of the same names."""
   if set(ours) != set(theirs):
     raise ValueError(f'names differ: {sorted(set(ours) ^ set(theirs))}')
   largest = max((float(np.abs(x).max()) for x in theirs.values()), default=0.0)
@@ -78,15 +65,6 @@ def perturbation_difference(
   Flips are pixels that are perturbed differently by more than 1e-3 of a step,
   in 'infinity' and 'l1': there the direction jumps where a gradient changes
   its sign or another pixel's becomes the largest, so that rounding decides.
-
-  Args:
-    ours: `[B, ...]`, perturbed minus clean.
-    theirs: The same of NSL.
-    step_size: Of the attack.
-    norm: NSL's name; in 'l2' nothing jumps.
-
-  Returns:
-    The relative difference outside of the flips, and which pixels flipped.
   """
   flipped = np.abs(ours - theirs) > 1e-3 * step_size
   if norm == 'l2':
@@ -251,16 +229,7 @@ def compare_decay(item: Row, theirs: Arrays) -> dict[str, Any]:
 
 
 def compare_draws(theirs: Arrays, count: int) -> list[dict[str, Any]]:
-  """Compares how random starts are distributed, since no draw is the same.
-
-  Args:
-    theirs: NSL's results, with draws from the unit balls.
-    count: How many there are of each.
-
-  Returns:
-    For each norm the mean size, and the mean over pixels of the magnitude, of
-    both sides, and how many standard errors they are apart.
-  """
+  """Compares how random starts are distributed, since no draw is the same."""
   rows = []
   for norm in NORMS:
     sides = {
@@ -309,13 +278,6 @@ def failures(rows: Sequence[Row], draws: Sequence[Row] = ()) -> list[str]:
 
   In float32 a quantity also passes that is within the tolerance of what NSL
   gives in float64: what is apart then is NSL's rounding.
-
-  Args:
-    rows: From `compare_case` and `compare_decay`.
-    draws: From `compare_draws`.
-
-  Returns:
-    Lines that name the option, the dtype and the quantities.
   """
   lines = []
   for row in rows:

@@ -110,12 +110,18 @@ class FirstBatch(tf.keras.callbacks.Callback):
     self.seconds = time.perf_counter() - self.end
 
 
+def images_of(arrays: Arrays) -> tf.data.Dataset:
+  """The tutorial's input pipeline, up to its batches."""
+
+  def scale(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return tf.cast(image, tf.float32) / 255.0, label
+
+  both = arrays['train_images'], arrays['train_labels']
+  return tf.data.Dataset.from_tensor_slices(both).map(scale).shuffle(10000)
+
+
 def to_dictionary(image: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
   return {'image': image, 'label': label}
-
-
-def scale(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-  return tf.cast(image, tf.float32) / 255.0, label
 
 
 def adversarial_wrapper(
@@ -137,14 +143,7 @@ def adversarial_wrapper(
 def run_train(job: dict[str, Any], arrays: Arrays) -> Arrays:
   """The tutorial's training of one network, as model.fit runs it."""
   tf.keras.utils.set_random_seed(job['seed'])
-  data = (
-    tf.data.Dataset.from_tensor_slices(
-      (arrays['train_images'], arrays['train_labels'])
-    )
-    .map(scale)
-    .shuffle(10000)
-    .batch(job['batch_size'])
-  )
+  data = images_of(arrays).batch(job['batch_size'])
   model = build('cnn')
   if job['member'] == 'base':
     trained = model
@@ -205,19 +204,9 @@ _PREPARED: dict[str, tuple[Any, tf.data.Dataset]] = {}
 
 
 def run_prepare(job: dict[str, Any], arrays: Arrays) -> Arrays:
-  """Builds a model from weights, and the batches that it is fitted to.
-
-  The input pipeline is the tutorial's, with what is ready fetched ahead.
-  """
-  data = (
-    tf.data.Dataset.from_tensor_slices(
-      (arrays['train_images'], arrays['train_labels'])
-    )
-    .map(scale)
-    .shuffle(10000)
-    .repeat()
-    .batch(job['batch_size'], drop_remainder=True)
-  )
+  """Builds a model from weights, and the batches that it is fitted to."""
+  size = job['batch_size']
+  data = images_of(arrays).repeat().batch(size, drop_remainder=True)
   model = build('cnn')
   set_weights(model, arrays, '')
   if job['objective'] == 'nsl':
@@ -230,8 +219,8 @@ def run_prepare(job: dict[str, Any], arrays: Arrays) -> Arrays:
       metrics=['acc'],
       steps_per_execution=job['steps_per_execution'],
     )
-  data = data.prefetch(tf.data.AUTOTUNE)
-  _PREPARED[job['name']] = model, data
+  # What is ready is fetched ahead.
+  _PREPARED[job['name']] = model, data.prefetch(tf.data.AUTOTUNE)
   return {}
 
 
