@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from advjax import data
-from experiments.benchmarks import attacks, autoattack, peers, roofline, training
+from experiments.benchmarks import (
+  attacks,
+  autoattack,
+  peers,
+  roofline,
+  training,
+)
 from experiments.benchmarks.peers import PEERS, Peer, PeerError
 
 PEER = Peer(
@@ -121,7 +127,7 @@ def test_jobs_go_to_the_other_side_until_it_fails(peer):
 def test_a_job_that_takes_too_long_is_ended(peer):
   with (
     peers.started(peer, PYTHON, timeout=0.5) as run_job,
-    pytest.raises(PeerError, match="more than 0.5 s for 'hang'"),
+    pytest.raises(PeerError, match=r"more than 0\.5 s for 'hang'"),
   ):
     run_job({'task': 'hang'}, {})
 

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from experiments.benchmarks.peers.torch_residual import PEER
-from experiments.benchmarks.peers.venv import environment
+from flax import traverse_util
 
 from advjax.config import default_config
 from advjax.data import to_float
@@ -19,8 +18,9 @@ from advjax.training.objectives import pgd_at
 from advjax.training.optimizers import create_optimizer
 from advjax.training.state import TrainState
 from advjax.training.step import make_train_step
-from experiments.benchmarks.peers import process
+from experiments.benchmarks import peers
 
+PEER = peers.PEERS['torch_residual']
 VARIABLE = 'ADVJAX_TORCH_PYTHON'
 MODEL = create_model({'name': 'preact_resnet18'}, 10)
 SGD = {'momentum': 0.9, 'nesterov': True, 'weight_decay': 5e-4}
@@ -51,9 +51,16 @@ def python():
     pytest.skip(f'{VARIABLE} names no Python with PyTorch')
   path = os.environ[VARIABLE]
   subprocess.run(
-    [path, '-c', f'import {PEER.module}'], check=True, env=environment()
+    [path, '-c', f'import {PEER.module}'],
+    check=True,
+    env=peers.outside_environment(),
   )
   return pathlib.Path(path)
+
+
+def named(tree):
+  """Leaves by the path of their names."""
+  return traverse_util.flatten_dict(tree, sep='/')
 
 
 @pytest.fixture(scope='module')
@@ -63,8 +70,7 @@ def arrays():
   images = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
   params, state = jax.eval_shape(MODEL.init, jax.random.key(0), images)
   found = {}
-  for path, leaf in jax.tree.leaves_with_path({'params': params, **state}):
-    name = jax.tree_util.keystr(path, simple=True, separator='/')
+  for name, leaf in named({'params': params, **state}).items():
     kind = name.rpartition('/')[2]
     if kind == 'kernel':
       size = np.sqrt(2 / np.prod(leaf.shape[:-1]))
@@ -86,7 +92,7 @@ def arrays():
 @pytest.fixture
 def run_job(python, arrays):
   """Prepares a network with changes of the job; returns what does jobs."""
-  with process.started(PEER, python) as run:
+  with peers.started(PEER, python) as run:
 
     def prepared(**changes):
       run({**JOB, **changes}, arrays)
@@ -99,14 +105,8 @@ def run_job(python, arrays):
 
 def variables(arrays):
   """Params and statistics as the network's nested dictionaries."""
-  tree = {'params': {}, 'batch_stats': {}}
-  for name, value in arrays.items():
-    *path, leaf = name.split('/')
-    if path:
-      node = tree
-      for key in path:
-        node = node.setdefault(key, {})
-      node[leaf] = jnp.asarray(value)
+  own = {name: jnp.asarray(x) for name, x in arrays.items() if '/' in name}
+  tree = traverse_util.unflatten_dict(own, sep='/')
   return tree.pop('params'), tree
 
 
@@ -149,10 +149,7 @@ def our_step(arrays, attack_batch_norm):
     mask = np.ones((1, len(labels)), np.float32)
     after, _ = step(state, inputs, mask, hparams, jax.random.key(0))
     tree = {'params': after.params, **after.model_state}
-    return {
-      jax.tree_util.keystr(path, simple=True, separator='/'): leaf[0]
-      for path, leaf in jax.tree.leaves_with_path(tree)
-    }
+    return {name: leaf[0] for name, leaf in named(tree).items()}
 
   return run
 
@@ -241,7 +238,7 @@ def test_arrays_left_over_are_named(run_job, arrays, python):
   wrong = {**arrays, 'params/extra/bias': np.zeros(1, np.float32)}
   del wrong['params/stem/conv/kernel']
   with (
-    process.started(PEER, python) as run,
+    peers.started(PEER, python) as run,
     pytest.raises(RuntimeError, match=r'nothing: .*extra.*array: .*stem'),
   ):
     run(JOB, wrong)
