@@ -142,11 +142,12 @@ def step_work(training: Training) -> Work:
   Each device reads and writes all arrays of the state.
   """
   mapped: Any = training.train_steps.func
+  state = jax.eval_shape(training.init_state)
   # The number of steps is traced: the loop over them counts once.
-  counted = work_of(mapped, *runs.step_arguments(training, 1))
-  state = training.init_state()
+  counted = work_of(mapped, *runs.step_arguments(training, 1, state))
   updated = jax.tree.leaves((state.params, state.opt_state))
-  moved = 2 * len(training.devices) * sum(leaf.nbytes for leaf in updated)
+  size = sum(leaf.size * leaf.dtype.itemsize for leaf in updated)
+  moved = 2 * len(training.devices) * size
   return Work(counted.flops, counted.bytes + moved)
 
 

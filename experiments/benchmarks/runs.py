@@ -69,14 +69,17 @@ def put(training: Training, state: Any) -> Any:
   return place([training]).put([state])
 
 
-def step_arguments(training: Training, num_steps: int) -> tuple[Any, ...]:
-  """Returns what the pmapped `training.train_steps.func` takes at the start."""
-  return (
-    *training.train_steps.args,
-    put(training, training.init_state()),
-    *device_inputs([training]),
-    np.int32(num_steps),
-  )
+def step_arguments(
+  training: Training, num_steps: int, state: Any = None
+) -> tuple[Any, ...]:
+  """Returns what the pmapped `training.train_steps.func` takes.
+
+  The state is the one before the first step, unless another one is given.
+  """
+  if state is None:
+    state = put(training, training.init_state())
+  inputs = device_inputs([training])
+  return *training.train_steps.args, state, *inputs, np.int32(num_steps)
 
 
 def next_steps(training: Training) -> Callable[[int], float]:

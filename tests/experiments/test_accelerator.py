@@ -63,28 +63,14 @@ def test_parts_that_fail_or_do_not_fit_keep_nobody_from_going_on(
   run, monkeypatch
 ):
   monkeypatch.setattr(program, '_LIMIT_FACTOR', 4)
-  found = run(
-    {
-      'machine': part(20),
-      'crashes': part(20),
-      'fails': part(20),
-      'left_out': part(1e3),
-      'hangs': part(1),
-      'steps_nsl': part(20),
-    }
-  )
-  assert {name: entry['status'] for name, entry in found.items()} == {
-    'machine': 'done',
-    'crashes': 'failed',
-    'fails': 'failed',
-    'left_out': 'left out',
-    'hangs': 'stopped',
-    'steps_nsl': 'done',
-  }
-  assert found['machine']['rates'] == accelerator_parts.RATES
-  assert found['steps_nsl']['rows'] == [
-    {'name': 'a network', 'step_milliseconds': 1.5}
+  seconds = {'machine': 20, 'crashes': 20, 'fails': 20}
+  seconds |= {'left_out': 1e3, 'hangs': 1, 'steps_nsl': 20}
+  found = run({name: part(each) for name, each in seconds.items()})
+  assert [entry['status'] for entry in found.values()] == [
+    *('done', 'failed', 'failed', 'left out', 'stopped', 'done')
   ]
+  assert found['machine']['rates'] == accelerator_parts.RATES
+  assert found['steps_nsl']['rows'][0]['step_milliseconds'] == 1.5
   # What was known before stays, and the reason is said.
   assert found['fails']['rows'][0]['name'] == found['hangs']['rows'][0]['name']
   assert found['fails']['reason'] == 'ValueError: no such kernel'
@@ -100,10 +86,8 @@ def test_no_accelerator_is_an_error(run):
 
 def test_estimates_follow_the_rates():
   each = program.Part('a part', 10, {'bfloat16': 4e14}, 1.0)
-  slow, fast = (
-    each.estimate({'bfloat16': 1e14}, tiny=False),
-    each.estimate({'bfloat16': 4e14}, tiny=False),
-  )
+  slow = each.estimate({'bfloat16': 1e14}, tiny=False)
+  fast = each.estimate({'bfloat16': 4e14}, tiny=False)
   assert slow - 10 == pytest.approx(4 * (fast - 10)) and fast > 10
   assert each.estimate(None, tiny=True) == 1.0
 
@@ -213,24 +197,18 @@ def test_numerics_of_a_cpu_are_its_own(context, monkeypatch):
   assert '| CPU, float64 |' in BODIES['numerics'](found)
 
 
-def test_machine_has_rates(context):
+def test_machine_and_steps_are_set_against_the_rates(context):
   found = merged(parts.machine(context))
-  assert (
-    found['platform'] == 'cpu' and found['versions']['jax'] == jax.__version__
-  )
+  assert found['platform'] == 'cpu'
   assert all(rate > 0 for rate in found['rates'].values())
   assert 'TFLOP/s' in BODIES['machine'](found)
-
-
-def test_steps_are_set_against_the_rates(context):
   found = merged(parts.steps_resnet18(context))
   (row,) = found['rows']
   rate = row['teraflops_per_second'] * 1e12
   assert row['share_of_matmul'] == pytest.approx(rate / 2e14)
   assert 0 < row['share_of_matmul'] <= row['share_of_roofline'] < 1
-  assert row['images_per_second'] == pytest.approx(
-    8e3 / row['step_milliseconds']
-  )
+  seconds = row['step_milliseconds'] / 1e3
+  assert row['images_per_second'] == pytest.approx(8 / seconds)
   assert row['name'] in BODIES['steps_resnet18'](found)
 
 
@@ -240,9 +218,8 @@ def test_images_of_another_shape_are_refused(context, tmp_path):
   arrays = {'train_images': images, 'test_images': images}
   labels = {'train_labels': np.arange(4), 'test_labels': np.arange(4)}
   np.savez(path, **arrays, **labels)
-  with pytest.raises(
-    ValueError, match=r'--data: .*mine.npz .*allowed: \(32, 32, 3\)'
-  ):
+  wrong = r'--data: .*mine.npz .*allowed: \(32, 32, 3\)'
+  with pytest.raises(ValueError, match=wrong):
     context._replace(path=str(path)).dataset()
 
 
@@ -258,12 +235,8 @@ def test_the_roofline_needs_no_accelerator(monkeypatch):
   )
   monkeypatch.setattr(parts, 'FULL', sizes)
   rows = list(expected.workloads(jax.devices()[0]))
-  rates = [rate for _, _, rate, _ in rows]
-  assert rates == [
-    *('bfloat16', 'tf32', 'bfloat16', 'bfloat16'),
-    'bfloat16',
-    'float32',
-  ]
+  rates = ['bfloat16', 'tf32', *['bfloat16'] * 3, 'float32']
+  assert [rate for _, _, rate, _ in rows] == rates
   assert rows[1][3] == least_work('nsl', 128)
   halved, whole = rows[-2][3], rows[-1][3]
   assert halved.flops == whole.flops and halved.bytes < whole.bytes
@@ -283,7 +256,5 @@ def test_the_whole_benchmark_on_a_cpu(context, tmp_path):
   found = read(tmp_path)
   without_torch = {n: e for n, e in found.items() if not n.startswith('torch')}
   assert {entry['status'] for entry in without_torch.values()} == {'done'}
-  assert sorted(path.name for path in tmp_path.iterdir()) == [
-    'accelerator.json',
-    'accelerator.md',
-  ]
+  names = sorted(path.name for path in tmp_path.iterdir())
+  assert names == ['accelerator.json', 'accelerator.md']
