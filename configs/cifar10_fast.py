@@ -3,7 +3,7 @@
   ./launch.sh train --config=configs/cifar10_fast.py \\
     --workdir=runs/cifar10_fast --config.dataset.data_dir=DIR
 
-trains once and reports; `experiments/benchmarks/time_to_robust` measures the
+trains once and reports; `experiments/benchmarks/time_to_robust.py` measures the
 seconds over seeds. Not measured yet, for want of a GPU: docs/cifar10_fast.md.
 
 The recipe is that of Wong et al. 2020 (arXiv 2001.03994: PreAct ResNet-18, 15

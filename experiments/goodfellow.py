@@ -10,7 +10,7 @@ as section 5 and figure 2 of Goodfellow et al. 2014 (arXiv 1412.6572) do:
 
 import functools
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -20,56 +20,18 @@ from ml_collections import config_dict
 
 from advjax import cli, data
 from advjax.config import member_config, seed_configs
-from advjax.evaluation.linear import Measured, measure
+from advjax.evaluation.linear import measure
 from advjax.files import write_json
 from advjax.processes.collectives import from_main, is_main
 from advjax.reporting import gallery
-from advjax.reporting.linear import (
-  LinearMember,
-  format_table,
-  linear_figure,
-  merge_seeds,
-)
+from advjax.reporting import linear as figures
 from advjax.reporting.values import short
 from advjax.training.checkpoint import load_params
 from advjax.training.setup import create_training, eval_logits_fn
 from advjax.training.state import evaluation_params
+from advjax.tutorials import check_two_classes_linear
 from advjax.types import LogitsFn
 from experiments.compare import compare
-
-
-def check(config: config_dict.ConfigDict) -> data.Dataset:
-  """Loads the data, if they and the networks suit the demonstration.
-
-  Args:
-    config: A config with `members`.
-
-  Returns:
-    The data set.
-
-  Raises:
-    ValueError: if a network is not linear, or the data have other than two
-      classes or one channel; naming the field.
-  """
-  for name in config.get('members') or ():
-    network = member_config(config, name).model.name
-    if network != 'logistic_regression':
-      raise ValueError(
-        f"model.name = {network!r} (of {name}); allowed: 'logistic_regression',"
-        ' the network whose weights the demonstration shows'
-      )
-  dataset = data.load(config.dataset)
-  if dataset.num_classes != 2:
-    raise ValueError(
-      f'dataset.classes = {config.dataset.classes}: {dataset.name} has '
-      f'{dataset.num_classes} classes then; allowed: two labels, such as (3, 7)'
-    )
-  if dataset.test.images.shape[-1] != 1:
-    raise ValueError(
-      f'dataset.name = {config.dataset.name!r}: images of shape '
-      f'{dataset.test.images.shape[1:]}; allowed: one channel'
-    )
-  return dataset
 
 
 def demonstrate(
@@ -94,43 +56,46 @@ def demonstrate(
   Raises:
     ValueError: for anything wrong in the config, before anything is written.
   """
-  dataset = check(config)
+  dataset = data.load(config.dataset)
+  check_two_classes_linear(config, dataset)
   report = compare(config, workdir, devices, print_model=print_model)
   workdir = pathlib.Path(workdir).expanduser()
   images = np.asarray(data.to_float(dataset.test.images))
   labels, epsilon = dataset.test.labels, config.evaluation.epsilon
-  measured = {
-    name: [
-      measure(network, images, labels, epsilon, devices)
-      for network in read_networks(config, name, workdir, dataset, devices)
-    ]
-    for name in config.members
-  }
-  entries = {
-    name: merge_seeds([each.entry for each in found], len(labels))
-    for name, found in measured.items()
-  }
+  entries, shown = {}, {}
+  for name in config.members:
+    networks = read_networks(config, name, workdir, dataset, devices)
+    found = [measure(n, images, labels, epsilon, devices) for n in networks]
+    entries[name] = figures.merge_seeds([x.entry for x in found], len(labels))
+    shown[name] = figures.LinearMember(
+      found[0].function.weights[..., 0],
+      found[0].perturbed[..., 0],
+      found[0].predictions,
+      found[0].perturbed_predictions,
+    )
+  classes = first, second = list(dataset.class_names)
   report['goodfellow'] = {
     'epsilon': epsilon,
-    'classes': list(dataset.class_names),
+    'classes': classes,
     'members': entries,
   }
   if not is_main():
     return report
   write_json(workdir / 'report.json', report)
-  picture = draw_picture(
-    {name: found[0] for name, found in measured.items()},
-    images,
-    labels,
-    epsilon,
-    dataset.class_names,
+  picture = gallery.draw(
+    'goodfellow',
+    'The weights, their sign, and what it does',
+    f'Each network is linear, so that FGSM is the sign of its weights for '
+    f'every image: added to {second}, taken from {first}. No other '
+    'perturbation of this size does more harm. Below each image is the '
+    'prediction of the network, red where it is wrong.',
+    figures.linear_figure(shown, images[..., 0], labels, epsilon, classes),
   )
   (path,) = gallery.save_figures([picture], workdir / 'figures')
-  first, second = dataset.class_names
   print(
     f'\nlogistic regression, {first} against {second}: wrong of '
     f'{len(labels):,} test images, FGSM at epsilon {short(epsilon)}\n'
-    f'{format_table(entries)}\n\npicture: {path}'
+    f'{figures.format_table(entries)}\n\npicture: {path}'
   )
   return report
 
@@ -142,7 +107,7 @@ def read_networks(
   dataset: data.Dataset,
   devices: Sequence[jax.Device],
 ) -> Iterator[LogitsFn]:
-  """Yields a member's network of each seed, as `compare` left them."""
+  """Yields a member's network of each seed, as `compare` saved them."""
   for seed, seed_config in seed_configs(config).items():
     member = member_config(seed_config, name)
     training = create_training(member, dataset, devices)
@@ -150,56 +115,15 @@ def read_networks(
     path = folder / 'checkpoints' / member.report_checkpoint
     fresh = training.init_state()
     state = from_main(functools.partial(load_params, path, fresh))
-    yield eval_logits_fn(
-      training.model,
-      evaluation_params(state),
-      state.model_state,
-      training.config.evaluation.matmul_precision,
-    )
-
-
-def draw_picture(
-  measured: Mapping[str, Measured],
-  images: np.ndarray,
-  labels: np.ndarray,
-  epsilon: float,
-  class_names: Sequence[str],
-) -> gallery.Picture:
-  """Returns the picture of all members, of the first seed."""
-  figure = linear_figure(
-    {
-      name: LinearMember(
-        found.function.weights[..., 0],
-        found.perturbed[..., 0],
-        found.predictions,
-        found.perturbed_predictions,
-      )
-      for name, found in measured.items()
-    },
-    images[..., 0],
-    labels,
-    epsilon,
-    class_names,
-  )
-  return gallery.draw(
-    'goodfellow',
-    'The weights, their sign, and what it does',
-    f'Each network is linear, so that FGSM is the sign of its weights for '
-    f'every image: added to {class_names[1]}, taken from {class_names[0]}. No '
-    'other perturbation of this size does more harm. Below each image stands '
-    'what the network says, red where it is wrong.',
-    figure,
-  )
+    precision = member.evaluation.matmul_precision
+    params = evaluation_params(state)
+    yield eval_logits_fn(training.model, params, state.model_state, precision)
 
 
 def main() -> None:
   flag = flags.FLAGS
-  demonstrate(
-    flag.config,
-    flag.workdir,
-    cli.devices_from_flags(),
-    print_model=flag.print_model,
-  )
+  devices = cli.devices_from_flags()
+  demonstrate(flag.config, flag.workdir, devices, print_model=flag.print_model)
 
 
 if __name__ == '__main__':

@@ -25,13 +25,16 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from advjax import cli
-from advjax.config import choose
 from advjax.files import write_json
-from experiments.benchmarks.attacks import rows as attack_rows
-from experiments.benchmarks.autoattack import rows as autoattack_rows
-from experiments.benchmarks.tables import markdown
-from experiments.benchmarks.training import rows as training_rows
-from experiments.benchmarks.turns import spread
+from experiments.benchmarks import (
+  attacks,
+  autoattack,
+  harness,
+  objectives,
+  scaling,
+  startup,
+  training,
+)
 
 logger = logging.getLogger('advjax')
 
@@ -60,90 +63,39 @@ class Part(NamedTuple):
   has_peers: bool = False
 
 
-def objectives_table(result: Mapping[str, Any]) -> str:
-  """Every objective and attack with our layers, and times as fast as Flax's."""
-  header = ['', 'ms per step', 'images/s', "Flax's layers: times as long"]
-  header += ['s to compile', 'MiB beside arguments']
-  cells = []
-  for name, row in result['rows'].items():
-    ours = row['advjax']
-    step = ours.get('milliseconds_per_step')
-    cells.append(
-      [
-        name,
-        None if step is None else f'{step:.2f}',
-        f'{ours["images_per_second"]:.0f}',
-        f'{row["ratio"]:.2f}',
-        f'{ours["compile_seconds"]:.1f}',
-        f'{ours["temporary_mib"]:.1f}',
-      ]
-    )
-  return markdown(header, cells)
-
-
-def startup_table(result: Mapping[str, Any]) -> str:
-  """Seconds from Python's start to the first step of the main job."""
-  cells = []
-  for name, starts in result['rounds'].items():
-    seconds = spread([start['seconds'] for start in starts])
-    spent = spread([start['processor_seconds'] for start in starts])
-    cells.append(
-      [
-        name,
-        f'{seconds.median:.2f}',
-        f'{seconds.low:.2f} to {seconds.high:.2f}',
-        f'{spent.median:.2f}',
-      ]
-    )
-  return markdown(['cache', 's', 'quartiles', 'processor s'], cells)
-
-
 def tutorial_table(result: Mapping[str, Any]) -> str:
-  """What training took in the main job."""
-  cells = [
-    [
-      name,
-      f'{member["train_seconds"]:.1f}',
-      f'{member["step_milliseconds"]:.2f}',
-    ]
-    for name, member in result['members'].items()
+  """Returns what training took in the main job."""
+  rows = [{'name': n, **member} for n, member in result['members'].items()]
+  columns: list[harness.Column] = [
+    ('network', 'name', ''),
+    ('s of training', 'train_seconds', '.1f'),
+    ('ms per step', 'step_milliseconds', '.2f'),
   ]
-  return markdown(['network', 's of training', 'ms per step'], cells)
-
-
-def scaling_table(result: Mapping[str, Any]) -> str:
-  """Seconds against what was given, all axes below each other."""
-  cells = [
-    [axis, row['series'], row[axis], f'{row["seconds"]:.4f}']
-    for axis, rows in result.items()
-    if axis != 'environment'
-    for row in rows
-  ]
-  return markdown(['axis', '', 'given', 's'], cells)
+  return harness.table(columns, rows)
 
 
 PARTS = {
   'training': Part(
     'Training steps',
     'experiments.benchmarks.training',
-    'training_steps.json',
-    lambda result: training_rows.table(result['rows']),
+    training.FILE,
+    training.table,
     flags=('data_dir', 'nsl_venv', 'torch_venv'),
     has_peers=True,
   ),
   'attacks': Part(
     'Attacks',
     'experiments.benchmarks.attacks',
-    'attacks.json',
-    lambda result: attack_rows.table(result['rows']),
+    attacks.FILE,
+    attacks.table,
     flags=('torch_venv', 'foolbox_jax_venv'),
     has_peers=True,
   ),
   'autoattack': Part(
     'AutoAttack',
     'experiments.benchmarks.autoattack',
-    'autoattack_benchmark.json',
-    lambda result: autoattack_rows.attacks_table(result['attacks']),
+    autoattack.FILE,
+    autoattack.table,
     arguments=('--norms=linf',),
     flags=('torch_venv',),
     has_peers=True,
@@ -151,8 +103,8 @@ PARTS = {
   'startup': Part(
     'From the start of Python to the first step of the main job',
     'experiments.benchmarks.startup',
-    'startup.json',
-    startup_table,
+    startup.FILE,
+    startup.table,
   ),
   'tutorial': Part(
     "NSL's tutorial on the embedded digits, from start to report",
@@ -164,45 +116,19 @@ PARTS = {
   'objectives': Part(
     'Every objective',
     'experiments.benchmark',
-    'benchmark.json',
-    objectives_table,
+    objectives.FILE,
+    objectives.table,
   ),
   'scaling': Part(
-    'Scaling',
-    'experiments.benchmarks.scaling',
-    'scaling.json',
-    scaling_table,
+    'Scaling', 'experiments.benchmarks.scaling', scaling.FILE, scaling.table
   ),
 }
-
-_WORKDIR = flags.DEFINE_string(
-  'workdir',
-  None,
-  'Folder for performance.md, and a folder of each part.',
-  required=True,
-)
-_PARTS = flags.DEFINE_list('parts', list(PARTS), 'Which to run.')
-flags.DEFINE_string(
-  'data_dir', None, 'Sets of TensorFlow Datasets, with mnist.'
-)
-flags.DEFINE_string('nsl_venv', None, "NSL's; see the parts.")
-flags.DEFINE_string('torch_venv', None, "PyTorch's; see the parts.")
-flags.DEFINE_string('foolbox_jax_venv', None, "foolbox's; see the parts.")
 
 
 def command(
   part: Part, workdir: pathlib.Path, given: Mapping[str, Any]
 ) -> list[str]:
-  """Returns what runs a part.
-
-  Args:
-    part: The part.
-    workdir: Its folder.
-    given: Flags of this program and their values, None where not given.
-
-  Returns:
-    The command.
-  """
+  """Returns what runs a part."""
   taken = (*part.flags, 'platform', 'devices')
   return [
     *(sys.executable, '-m', part.module, f'--workdir={workdir}'),
@@ -215,27 +141,22 @@ def platform(asked: str | None) -> str:
   """Returns where the parts will run, without taking the devices from them."""
   if asked:
     return asked
-  command = [sys.executable, '-c', 'import jax; print(jax.default_backend())']
-  result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+  code = 'import jax; print(jax.default_backend())'
+  result = subprocess.run(
+    [sys.executable, '-c', code], stdout=subprocess.PIPE, text=True
+  )
   return result.stdout.strip()
 
 
 def page(workdir: pathlib.Path) -> str:
-  """Returns all tables as a page in Markdown.
-
-  Args:
-    workdir: Where the parts have left their numbers, now or before.
-
-  Returns:
-    The text.
-  """
+  """Returns all tables that parts have left the numbers of, in Markdown."""
   tables = []
   for name, part in PARTS.items():
     path = workdir / name / part.file
     if not path.is_file():
       continue
     result = json.loads(path.read_text())
-    where = ', '.join(f'{k} {v}' for k, v in result['environment'].items())
+    where = harness.environment_line(result['environment'])
     taken = json.loads((path.parent / 'seconds.json').read_text())['seconds']
     tables.append(
       f'## {part.title}\n\n{where}; {taken:.0f} s\n\n{part.table(result)}\n'
@@ -262,11 +183,10 @@ def run_parts(
 
 
 def main() -> None:
-  names = [choose('--parts:', name, PARTS) for name in _PARTS.value]
+  names = harness.chosen('parts', PARTS)
   if platform(flags.FLAGS.platform) != 'cpu':
     names = [name for name in names if not PARTS[name].has_peers]
-  workdir = pathlib.Path(_WORKDIR.value)
-  workdir.mkdir(parents=True, exist_ok=True)
+  workdir = harness.make_workdir()
   run_parts(names, workdir, flags.FLAGS.flag_values_dict())
   text = page(workdir)
   (workdir / 'performance.md').write_text(text)
@@ -274,4 +194,11 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+  harness.define_flags()
+  flags.DEFINE_list('parts', list(PARTS), 'Which to run.')
+  flags.DEFINE_string(
+    'data_dir', None, 'Sets of TensorFlow Datasets, with mnist.'
+  )
+  for peer in ('nsl', 'torch', 'foolbox_jax'):
+    harness.define_venv_flag(peer)
   cli.run(main)

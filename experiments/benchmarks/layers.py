@@ -1,38 +1,37 @@
 """Measure our convolution and pool against Flax's, in a bare training loop.
 
-  python experiments/benchmarks/layers.py
+  python -m experiments.benchmarks.layers
 
 Milliseconds per step of Adam at batch 32 inside `lax.scan`, plain and with
-NSL's adversarial regularization, and images per second of a 20-step BIM at
-batch 128. Both variants take turns in one process; medians, and the fastest
-round, which a busy machine disturbs least. Nothing of advjax but the layers
-is used, so that a change here is a change of theirs;
-`experiments/benchmark.py` measures the real training loop and attacks.
+NSL's adversarial regularization, and milliseconds of a 20-step BIM at batch
+128. Nothing of advjax but the layers is used, so that a change here is a change
+of theirs; `./launch.sh benchmark` measures the real training loop and attacks.
 """
 
 import functools
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from absl import app, flags
+from absl import flags
 from flax import linen as nn
 from jax import Array, lax
 
+from advjax import cli
+from advjax.config import check_range
 from advjax.models import create_model, from_linen
-
-_ROUNDS = flags.DEFINE_integer('rounds', 9, 'Rounds of which the median is.')
-_STEPS = flags.DEFINE_integer('steps', 20, 'Train steps in a round.')
+from experiments.benchmarks import harness
+from experiments.benchmarks.harness import OURS, Run, Side, timed
 
 ApplyFn = Callable[[Any, Array], Array]
 
 
 class PlainCNN(nn.Module):
   """NSL's network with Flax's own layers; the same params fit it."""
+
+  num_classes: int = 10
 
   @nn.compact
   def __call__(self, images: Array, *, train: bool = False) -> Array:
@@ -43,7 +42,7 @@ class PlainCNN(nn.Module):
         hidden = nn.max_pool(hidden, (2, 2), (2, 2))
       hidden = nn.relu(nn.Conv(filters, (3, 3), padding='VALID')(hidden))
     hidden = nn.relu(nn.Dense(64)(hidden.reshape(hidden.shape[0], -1)))
-    return nn.Dense(10)(hidden)
+    return nn.Dense(self.num_classes)(hidden)
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
@@ -97,45 +96,68 @@ def bim(apply: ApplyFn) -> Callable[..., Array]:
   return run
 
 
-def main(argv: list[str]) -> None:
-  """Prints the table."""
-  del argv
-  steps, key = _STEPS.value, jax.random.key(0)
-  images = jax.random.uniform(key, (steps, 32, 28, 28, 1))
-  labels = jax.random.randint(key, (steps, 32), 0, 10)
+def measure(steps: int, batch_size: int, rounds: int) -> list[dict[str, Any]]:
+  """Returns a row per loop and kind of layers; attacks take four batches."""
+  key = jax.random.key(0)
+  images = jax.random.uniform(key, (steps, batch_size, 28, 28, 1))
+  labels = jax.random.randint(key, (steps, batch_size), 0, 10)
   batch = jnp.concatenate([images[0]] * 4), jnp.concatenate([labels[0]] * 4)
   models = {
-    'advjax': create_model({'name': 'cnn'}, 10),
+    OURS: create_model({'name': 'cnn'}, 10),
     'flax': from_linen(PlainCNN()),
   }
-  params, _ = models['advjax'].init(key, images[0, :1])
-  runs: dict[tuple[str, str], Callable[[], Any]] = {}
-  for name, model in models.items():
+  params, _ = models[OURS].init(key, images[0, :1])
 
-    def apply(params: Any, images: Array, model: Any = model) -> Array:
-      return model.apply(params, {}, images, train=False)[0]
+  def apply(layers: str, params: Any, images: Array) -> Array:
+    return models[layers].apply(params, {}, images, train=False)[0]
 
-    for title, loop, data in (
-      ('standard, ms per step', train_loop(apply, 0), (images, labels)),
-      ('NSL, ms per step', train_loop(apply, 0.2), (images, labels)),
-      ('BIM-20, images/s', bim(apply), batch),
-    ):
-      runs[title, name] = functools.partial(loop, params, *data)
-  seconds: dict[tuple[str, str], list[float]] = {row: [] for row in runs}
-  for round_index in range(_ROUNDS.value + 1):
-    for row, run in runs.items():
-      start = time.perf_counter()
-      jax.block_until_ready(run())
-      if round_index:  # The first compiles.
-        seconds[row].append(time.perf_counter() - start)
-  print(f'{"":24}{"":10}{"median":>10}{"best":>10}')
-  for (title, name), times in seconds.items():
-    numbers = [
-      128 / number if 'images' in title else 1e3 * number / steps
-      for number in (statistics.median(times), min(times))
-    ]
-    print(f'{title:24}{name:10}{numbers[0]:10.1f}{numbers[1]:10.1f}')
+  def run_of(loop: Callable[..., Any], data: Any, divisor: int) -> Run:
+    return lambda: timed(lambda: loop(params, *data))[1] / divisor
+
+  rows = []
+  for case, make_loop, data, divisor in (
+    (
+      'standard, per step',
+      lambda f: train_loop(f, 0.0),
+      (images, labels),
+      steps,
+    ),
+    ('NSL, per step', lambda f: train_loop(f, 0.2), (images, labels), steps),
+    ('BIM-20', bim, batch, 1),
+  ):
+    sides: dict[str, Side] = {}
+    for name in models:
+      loop = make_loop(functools.partial(apply, name))
+      sides[name] = functools.partial(run_of, loop, data, divisor)
+    num_images = len(batch[1]) if divisor == 1 else batch_size
+    times = harness.in_turns(sides, rounds)
+    rows += harness.compare(times, num_images, case=case)
+  return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+  """Returns the rows as a table; a busy machine disturbs the best least."""
+  columns: list[harness.Column] = [
+    ('', 'case', ''),
+    ('layers', 'name', ''),
+    ('ms', 'milliseconds', '.2f'),
+    ('best', lambda row: 1e3 * min(row['rounds']), '.2f'),
+    ('images/s', 'images_per_second', '.1f'),
+    ('ours is times as fast', 'times_as_fast', '.2f'),
+  ]
+  return harness.table(columns, rows)
+
+
+def main() -> None:
+  flag = flags.FLAGS
+  for field in ('rounds', 'steps', 'batch_size'):
+    check_range(field, getattr(flag, field), 1, integer=True)
+  cli.devices_from_flags()
+  print(table(measure(flag.steps, flag.batch_size, flag.rounds)))
 
 
 if __name__ == '__main__':
-  app.run(main)
+  flags.DEFINE_integer('rounds', 9, 'Rounds of which the median is.')
+  flags.DEFINE_integer('steps', 20, 'Train steps in a round.')
+  flags.DEFINE_integer('batch_size', 32, 'Images of a step.')
+  cli.run(main)

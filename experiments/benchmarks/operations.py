@@ -18,18 +18,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from absl import flags
 
 from advjax import cli, data
 from advjax.config import check_range, choose
 from advjax.devices import select_devices
-from advjax.training.placement import device_inputs, place
-from experiments.benchmarks import floor
-from experiments.benchmarks.tables import markdown
-from experiments.benchmarks.training import sides
-from experiments.benchmarks.training.work import least_work
-from experiments.benchmarks.turns import spread
+from experiments.benchmarks import harness, roofline, runs
 
 _OPERATION = re.compile(
   r'%?(?P<name>[\w.-]+) = (?P<shape>\S+) [\w-]+\(.*op_name="(?P<path>[^"]*)"'
@@ -69,21 +63,7 @@ class Operation(NamedTuple):
 
 
 def read_operations(hlo: str) -> dict[str, Operation]:
-  """Finds the operations of a program, by their names.
-
-  Args:
-    hlo: Optimized HLO as text.
-
-  Returns:
-    What is known of each.
-
-  Example:
-    >>> line = (
-    ...   '%dot.1 = f32[2] dot(%a), metadata={op_name="Conv_0/dot_general"}'
-    ... )
-    >>> read_operations(line)['dot.1'].layer
-    'Conv_0'
-  """
+  """Finds the operations of a program in optimized HLO, by their names."""
   found = {}
   for match in _OPERATION.finditer(hlo):
     layer = _LAYER.search(match['path'])
@@ -101,21 +81,7 @@ def milliseconds_per_step(
   operations: Mapping[str, Operation],
   num_steps: int,
 ) -> dict[str, float]:
-  """Returns what each operation takes in a step.
-
-  Args:
-    events: Names and nanoseconds, over num_steps steps.
-    operations: Those that count.
-    num_steps: How many steps were traced.
-
-  Returns:
-    By name; events of one operation count as its fastest fifth.
-
-  Example:
-    >>> operations = {'dot': Operation('f32[2]', '', False, 'dot_general')}
-    >>> milliseconds_per_step([('dot', 1e6), ('x', 5.0)], operations, 2)
-    {'dot': 0.5}
-  """
+  """Returns what each operation takes in a step."""
   taken = collections.defaultdict(list)
   for name, nanoseconds in events:
     if name in operations:
@@ -146,51 +112,47 @@ def tables(
   taken: Mapping[str, float], operations: Mapping[str, Operation], top: int
 ) -> str:
   """Returns the slowest operations, and the sums of their kinds, as tables."""
-  slowest = sorted(taken, key=lambda name: -taken[name])
-  cells = []
-  for name in slowest[:top]:
+  kinds: dict[str, float] = collections.defaultdict(float)
+  rows = []
+  for name, milliseconds in sorted(taken.items(), key=lambda x: -x[1]):
     each = operations[name]
     where = f'{"backward" if each.backward else "forward"} {each.layer}'
-    cells.append([name, each.shape, where, each.last, f'{taken[name]:.3f}'])
-  header = ['operation', 'result', 'where', 'computes', 'ms per step']
-  kinds: dict[str, float] = collections.defaultdict(float)
-  for name, milliseconds in taken.items():
-    kinds[operations[name].kind] += milliseconds
-  sums = [
-    [kind, f'{milliseconds:.2f}']
-    for kind, milliseconds in sorted(kinds.items(), key=lambda item: -item[1])
+    own = {'name': name, 'where': where, 'milliseconds': milliseconds}
+    rows.append({**each._asdict(), **own})
+    kinds[each.kind] += milliseconds
+  columns: list[harness.Column] = [
+    ('operation', 'name', ''),
+    ('result', 'shape', ''),
+    ('where', 'where', ''),
+    ('computes', 'last', ''),
+    ('ms per step', 'milliseconds', '.3f'),
   ]
-  return f'{markdown(header, cells)}\n\n{markdown(["kind", "ms"], sums)}'
+  sums = sorted(kinds.items(), key=lambda item: -item[1])
+  text = harness.markdown(['kind', 'ms'], [[k, f'{ms:.2f}'] for k, ms in sums])
+  return f'{harness.table(columns, rows[:top])}\n\n{text}'
 
 
 def main() -> None:
   flag = flags.FLAGS
-  choose('--objective:', flag.objective, sides.OBJECTIVES)
+  choose('--objective:', flag.objective, runs.OBJECTIVES)
   check_range('batch_size', flag.batch_size, 1, 700, integer=True)
   check_range('top', flag.top, 1, integer=True)
   dataset = data.load({'name': 'digits'})
   devices = select_devices('cpu', 1)
-  training = sides.our_training(
-    flag.objective, flag.batch_size, dataset, devices
-  )
+  training = runs.tutorial(flag.objective, flag.batch_size, dataset, devices)
   steps = min(20, training.plan.steps_per_epoch - 1)
-  run = sides.our_steps(training, steps)
-  whole = spread([run() for _ in range(9)][2:]).low
+  run = runs.seconds_per_step(training, steps)
+  whole = harness.spread([run() for _ in range(9)][2:]).low
   program: Any = training.train_steps.func
-  compiled = program.lower(
-    *training.train_steps.args,
-    place([training]).put([training.init_state()]),
-    *device_inputs([training]),
-    np.int32(steps),
-  ).compile()
+  compiled = program.lower(*runs.step_arguments(training, steps)).compile()
   operations = read_operations(compiled.as_text())
   rounds = 5
   taken = milliseconds_per_step(
     trace(run, rounds), operations, rounds * (steps + 2)
   )
   print(tables(taken, operations, flag.top))
-  work = least_work(flag.objective, flag.batch_size, sides.ATTACK_STEPS)
-  least = work.seconds(floor.measure_rates(devices))
+  work = roofline.least_work(flag.objective, flag.batch_size)
+  least = work.seconds(roofline.measure_rates(devices))
   print(
     f'\na step: {1e3 * whole:.2f} ms, its operations: '
     f'{sum(taken.values()):.2f} ms, the floor: {1e3 * least:.2f} ms'

@@ -1,35 +1,130 @@
-"""The roofline: how fast a program could be on a device, from its jaxpr.
+"""The roofline: the least time of a program on a device.
 
-time >= max(operations / matmul rate, bytes / memory bandwidth)
+  time >= max(operations / matmul rate, bytes / memory bandwidth)
 
 Operations are those of convolutions and matrix products, two to a
-multiplication with its addition, without products with padding. Bytes are
-those that these products cannot do without where everything between them is
-fused: each reads its operands once and writes its result once. Williams et
-al. 2009, doi:10.1145/1498765.1498785.
+multiplication with its addition. Williams et al. 2009,
+doi:10.1145/1498765.1498785. `work_of` counts a program from its jaxpr,
+`least_work` is the closed form of what a training step of NSL's network cannot
+do without, and `measure_rates` measures the devices.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from advjax.training.placement import device_inputs
 from advjax.training.setup import Training
-from experiments.benchmarks.floor import Work
+from experiments.benchmarks import runs
+from experiments.benchmarks.harness import timed
+
+
+class Rates(NamedTuple):
+  """Operations of matrix products, and bytes of copies, in a second."""
+
+  flops: float
+  bytes: float
+
+
+class Work(NamedTuple):
+  """Operations to compute and bytes to move."""
+
+  flops: float
+  bytes: float
+
+  def seconds(self, rates: Rates) -> float:
+    """Returns the least time that the work takes."""
+    return max(self.flops / rates.flops, self.bytes / rates.bytes)
+
+  def bound(self, rates: Rates) -> str:
+    """Returns which of the two it is that takes longer."""
+    longer = self.flops / rates.flops >= self.bytes / rates.bytes
+    return 'operations' if longer else 'bytes'
+
+
+# ------------------------------------------------------------ rates of devices
+
+
+def _fastest(
+  devices: Sequence[jax.Device],
+  function: Callable[..., Any],
+  shapes: Sequence[Sequence[int]],
+  dtype: Any,
+) -> float:
+  """Seconds of the fastest of some calls on all devices at once."""
+  keys = jax.random.split(jax.random.key(0), len(shapes))
+  arrays = [
+    # Products of zeros are faster.
+    jax.random.normal(key, (len(devices), *shape), dtype)
+    for key, shape in zip(keys, shapes, strict=True)
+  ]
+  mapped = jax.pmap(function, devices=devices)
+  placed = jax.block_until_ready(
+    jax.pmap(lambda *x: x, devices=devices)(*arrays)
+  )
+  jax.block_until_ready(mapped(*placed))
+  return min(timed(lambda: mapped(*placed))[1] for _ in range(5))
+
+
+def matmul_rate(
+  devices: Sequence[jax.Device],
+  size: Sequence[int],
+  dtype: Any = jnp.float32,
+  precision: str = 'default',
+  repeats: int = 8,
+) -> float:
+  """Measures operations of matrix products in a second, on all devices."""
+  rows, inner, columns = size
+
+  def products(x: jax.Array, right: jax.Array, back: jax.Array) -> jax.Array:
+    for index in range(repeats):  # A loop would copy what it carries.
+      x = x @ (back if index % 2 else right)
+      x = (x * (columns if index % 2 else inner) ** -0.5).astype(dtype)
+    return x
+
+  shapes = [(rows, inner), (inner, columns), (columns, inner)]
+  with jax.default_matmul_precision(precision):
+    seconds = _fastest(devices, products, shapes, dtype)
+  return len(devices) * repeats * 2 * math.prod(size) / seconds
+
+
+def copy_rate(
+  devices: Sequence[jax.Device], mib: int, repeats: int = 8
+) -> float:
+  """Measures bytes read and written by copies in a second, on all devices."""
+
+  def copies(x: jax.Array) -> jax.Array:
+    return jax.lax.fori_loop(0, repeats, lambda i, x: x + i, x)
+
+  seconds = _fastest(devices, copies, [(mib * 2**18,)], jnp.float32)
+  # The argument is copied once before the loop.
+  return len(devices) * (repeats + 1) * 2 * mib * 2**20 / seconds
+
+
+def measure_rates(devices: Sequence[jax.Device], mib: int = 16) -> Rates:
+  """Measures float32: the best of a large product and of a convolution's."""
+  sizes = ((1024, 1024, 1024), (3200, 288, 64))
+  flops = max(matmul_rate(devices, size) for size in sizes)
+  return Rates(flops, copy_rate(devices, mib))
+
+
+# ------------------------------------------------------- the work of a program
 
 
 def work_of(function: Callable[..., Any], *arguments: Any) -> Work:
   """Counts the work of a function, on any platform alike.
 
-  The body of a loop of known length counts as often as it runs, others count
-  once; what is mapped over devices counts for each. Of the branches of a
-  condition the one with the fewest operations counts, so that layers written
-  in several ways for several platforms count as convolutions. Nothing is
-  simplified: products that are computed twice or not used count too.
+  Products with padding are left out. Bytes are those that products cannot do
+  without where everything between them is fused: each reads its operands once
+  and writes its result once. The body of a loop of known length counts as
+  often as it runs, others count once; what is mapped over devices counts for
+  each. Of the branches of a condition the one with the fewest operations
+  counts, so that layers written in several ways for several platforms count as
+  convolutions. Products that are computed twice or not used count too.
 
   Args:
     function: A pure function.
@@ -37,35 +132,22 @@ def work_of(function: Callable[..., Any], *arguments: Any) -> Work:
 
   Returns:
     Operations and bytes.
-
-  Example:
-    >>> x = jax.ShapeDtypeStruct((8, 16), np.float32)
-    >>> work_of(
-    ...   lambda x: jax.lax.fori_loop(0, 3, lambda i, y: y @ y.T @ y, x), x
-    ... )
-    Work(flops=24576.0, bytes=9216.0)
   """
   return _work(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
 def step_work(training: Training) -> Work:
-  """Counts the work of a training step.
+  """Counts a training step on all devices, with the bytes of the update.
 
-  Args:
-    training: From `create_training`.
-
-  Returns:
-    Operations and bytes of the products on all devices together, and the bytes
-    of the update: each device reads and writes all arrays of the state.
+  Each device reads and writes all arrays of the state.
   """
-  function: Any = training.train_steps.func
-  state = training.init_state()
-  inputs = device_inputs([training])
-  ranks = training.train_steps.args
+  mapped: Any = training.train_steps.func
+  state = jax.eval_shape(training.init_state)
   # The number of steps is traced: the loop over them counts once.
-  counted = work_of(function, *ranks, state, *inputs, np.int32(1))
+  counted = work_of(mapped, *runs.step_arguments(training, 1, state))
   updated = jax.tree.leaves((state.params, state.opt_state))
-  moved = 2 * len(training.devices) * sum(leaf.nbytes for leaf in updated)
+  size = sum(leaf.size * leaf.dtype.itemsize for leaf in updated)
+  moved = 2 * len(training.devices) * size
   return Work(counted.flops, counted.bytes + moved)
 
 
@@ -92,15 +174,13 @@ def _work(jaxpr: core.Jaxpr) -> Work:
 
 def _inner(eqn: Any) -> list[core.Jaxpr]:
   """The jaxprs of an equation, whatever kind of call or loop it is."""
-  found = []
-  for leaf in jax.tree.leaves(
-    eqn.params, is_leaf=lambda x: isinstance(x, (core.ClosedJaxpr, core.Jaxpr))
-  ):
-    if isinstance(leaf, core.ClosedJaxpr):
-      found.append(leaf.jaxpr)
-    elif isinstance(leaf, core.Jaxpr):
-      found.append(leaf)
-  return found
+  kinds = (core.ClosedJaxpr, core.Jaxpr)
+  leaves = jax.tree.leaves(eqn.params, is_leaf=lambda x: isinstance(x, kinds))
+  return [
+    leaf.jaxpr if isinstance(leaf, core.ClosedJaxpr) else leaf
+    for leaf in leaves
+    if isinstance(leaf, kinds)
+  ]
 
 
 def _product(eqn: Any, flops: float) -> Work:
@@ -120,14 +200,10 @@ def _convolution(eqn: Any) -> float:
   left, right = (var.aval.shape for var in eqn.invars)
   out = eqn.outvars[0].aval.shape
   numbers = params['dimension_numbers']
+  axes = (numbers.lhs_spec[2:], numbers.rhs_spec[2:], numbers.out_spec[2:])
   pairs = 1
   for index, (from_axis, kernel_axis, to_axis) in enumerate(
-    zip(
-      numbers.lhs_spec[2:],
-      numbers.rhs_spec[2:],
-      numbers.out_spec[2:],
-      strict=True,
-    )
+    zip(*axes, strict=True)
   ):
     hole = params['lhs_dilation'][index]
     place = (
@@ -139,3 +215,55 @@ def _convolution(eqn: Any) -> float:
     pairs *= int(((place >= 0) & (place < end) & (place % hole == 0)).sum())
   batch, features = (out[axis] for axis in numbers.out_spec[:2])
   return 2.0 * pairs * batch * features * right[numbers.rhs_spec[1]]
+
+
+# ------------------------------------------- the least work of NSL's network
+
+# Places of the output that the next layer reads, inputs of one, outputs: the
+# two pools read 26 x 26 and 10 x 10.
+LAYERS = (
+  (26 * 26, 9 * 1, 32),
+  (10 * 10, 9 * 32, 64),
+  (3 * 3, 9 * 64, 64),
+  (1, 576, 64),
+  (1, 64, 10),
+)
+PARAMETERS = sum((inputs + 1) * outputs for _, inputs, outputs in LAYERS)
+FORWARD_FLOPS = sum(2 * math.prod(layer) for layer in LAYERS)
+_ADAM_ARRAYS = 7  # Parameters and two moments read and written, one gradient.
+
+
+def least_work(
+  objective: str, batch_size: int, attack_steps: int = runs.ATTACK_STEPS
+) -> Work:
+  """Returns what a training step of NSL's network cannot do without.
+
+  With F operations in a forward pass, F1 of them in the first layer, the
+  gradient of the weights takes F, that of the images F, and that of the
+  weights alone leaves F1 of it out:
+
+    standard  3 F - F1
+    nsl       6 F - F1, for the clean pass gives both gradients
+    pgd       2 F per attack step, and 3 F - F1
+
+  Bytes are those of float32 where nothing is fused and nothing is read twice:
+  every activation is written once and read once per pass, every parameter and
+  every moment of Adam is read and written once.
+
+  Args:
+    objective: One of `runs.OBJECTIVES`.
+    batch_size: Images.
+    attack_steps: Of PGD.
+
+  Returns:
+    Operations and bytes.
+  """
+  forward, first = FORWARD_FLOPS, 2 * math.prod(LAYERS[0])
+  flops, passes = {
+    'standard': (3 * forward - first, 2),
+    'nsl': (6 * forward - first, 4),
+    'pgd': ((2 * attack_steps + 3) * forward - first, 2 * attack_steps + 2),
+  }[objective]
+  activations = 784 + sum(places * outs for places, _, outs in LAYERS)
+  moved = passes * 2 * activations * batch_size + _ADAM_ARRAYS * PARAMETERS
+  return Work(float(flops * batch_size), 4.0 * moved)

@@ -1,6 +1,6 @@
 """Measure how long the main job takes from Python's start to its first step.
 
-  python experiments/benchmarks/startup.py --workdir=runs/startup
+  python -m experiments.benchmarks.startup --workdir=runs/startup
 
 Runs the command of `./launch.sh` in fresh processes, in turns with an empty
 cache of compiled programs and with the one that the run before has filled, and
@@ -13,48 +13,31 @@ import logging
 import os
 import pathlib
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 from absl import flags
 
 from advjax import cli
-from advjax.config import check_range
-from advjax.files import write_json
-from advjax.reporting.report import environment
+from experiments.benchmarks import harness
 
 logger = logging.getLogger('advjax')
 
-_ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds of which the median is.')
+FILE = 'startup.json'
 _ROOT = pathlib.Path(__file__).parents[2]
 _SIGN = 'training starts'
 
-Start = dict[str, float]
 
-
-def time_start(cache: pathlib.Path) -> Start:
-  """Starts the main job, and ends it where its training starts.
-
-  Args:
-    cache: The user's cache folder for it.
-
-  Returns:
-    `seconds` since its process was made, and `processor_seconds` of it.
-
-  Raises:
-    ValueError: if it ends before, with what it said.
-  """
+def time_start(cache: pathlib.Path) -> dict[str, float]:
+  """Starts the main job, and ends it where its training starts."""
   said = ''
   spent = _processor_seconds()
   # The user's settings of JAX's cache would win.
-  own = {
-    name: value for name, value in os.environ.items() if 'CACHE' not in name
-  }
+  own = {k: value for k, value in os.environ.items() if 'CACHE' not in k}
   with tempfile.TemporaryDirectory() as workdir:
     start = time.perf_counter()
     job = subprocess.Popen(
@@ -77,10 +60,8 @@ def time_start(cache: pathlib.Path) -> Start:
           break
       else:
         raise ValueError(f'the main job ended before training: {said}')
-  return {
-    'seconds': seconds,
-    'processor_seconds': _processor_seconds() - spent,
-  }
+  spent = _processor_seconds() - spent
+  return {'seconds': seconds, 'processor_seconds': spent}
 
 
 def _processor_seconds() -> float:
@@ -89,45 +70,41 @@ def _processor_seconds() -> float:
   return usage.ru_utime + usage.ru_stime
 
 
-def measure(rounds: int) -> dict[str, list[Start]]:
+def measure(rounds: int) -> dict[str, list[dict[str, float]]]:
   """Returns each round's starts, with an empty cache and with a filled one."""
-  found: dict[str, list[Start]] = {'empty': [], 'filled': []}
+  found: dict[str, list[dict[str, float]]] = {'empty': [], 'filled': []}
   for index in range(rounds):
     with tempfile.TemporaryDirectory() as cache:
       for name, starts in found.items():
         starts.append(time_start(pathlib.Path(cache)))
-        logger.info(
-          'round %d, %s: %.2f s', index + 1, name, starts[-1]['seconds']
-        )
+        seconds = starts[-1]['seconds']
+        logger.info('round %d, %s: %.2f s', index + 1, name, seconds)
   return found
 
 
-def table(found: Mapping[str, Sequence[Start]]) -> str:
-  """Returns medians and spreads, a line per kind of cache."""
-  lines = [f'{"cache":8}  {"s to training (all)":24}  processor s']
-  for name, starts in found.items():
-    seconds = [start['seconds'] for start in starts]
-    spread = f'({min(seconds):.2f} to {max(seconds):.2f})'
-    middle = statistics.median(start['processor_seconds'] for start in starts)
-    lines.append(
-      f'{name:8}  {statistics.median(seconds):6.2f} {spread:17}  {middle:6.2f}'
-    )
-  return '\n'.join(lines)
+def table(result: harness.Row) -> str:
+  """Returns medians and quartiles as a table, a row per kind of cache."""
+  rows: list[dict[str, Any]] = []
+  for name, starts in result['rounds'].items():
+    seconds = harness.spread([start['seconds'] for start in starts])
+    spent = harness.spread([start['processor_seconds'] for start in starts])
+    rows.append({'cache': name, 'seconds': seconds, 'spent': spent})
+  columns: list[harness.Column] = [
+    ('cache', 'cache', ''),
+    ('s', lambda row: row['seconds'].median, '.2f'),
+    ('quartiles', lambda row: row['seconds'][1:], '.2f'),
+    ('processor s', lambda row: row['spent'].median, '.2f'),
+  ]
+  return harness.table(columns, rows)
 
 
 def main() -> None:
-  check_range('rounds', _ROUNDS.value, 1, integer=True)
-  workdir = pathlib.Path(flags.FLAGS.workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
-  found = measure(_ROUNDS.value)
-  write_json(
-    workdir / 'startup.json',
-    {'rounds': found, 'environment': environment(jax.devices())},
-  )
-  print(table(found))
+  workdir = harness.make_workdir()
+  result = {'rounds': measure(flags.FLAGS.rounds)}
+  print(table(result))
+  harness.save(workdir / FILE, result, jax.devices())
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('workdir', None, 'Folder that the results go to.')
-  flags.mark_flag_as_required('workdir')
+  harness.define_flags(rounds=5)
   cli.run(main)

@@ -1,178 +1,139 @@
-"""Measure members trained at once against the same one after the other.
+"""Measure runs of a sweep trained at once against one after the other.
 
-  python experiments/benchmarks/sweep.py --members=1,4,16,64
+  python -m experiments.benchmarks.sweep --members=1,4,16,64
 
 The network and objective of `configs/digits.py:nsl`, one step size, multiplier
-and seed per member; the same number of steps each way, compile time included,
-and apart from it the milliseconds per step of one member. The ways:
+and seed per run; the same number of steps each way, compile time included, and
+apart from it the milliseconds per step of one run. The ways:
 
-  in turn      one member after the other, each on all devices, with the
-               program that they share
-  map          all at once: run after run inside one program, each on a team
+  in turn      one run after the other, each on all devices, with the program
+               that they share
+  map          all at once: run after run inside one program, each on a group
                of devices of its own
-  vmap         all at once: every step of all runs together, in teams
-  ..., one team  likewise, but every batch is cut over all devices
-  separate     one member after the other, each compiled for itself, as N
-               commands do; measured up to --separate members
+  vmap         all at once: every step of all runs together, in groups
+  ..., one group   the same, but every batch is cut over all devices
+  separate     one run after the other, each compiled for itself, as N
+               commands do; measured up to --separate runs
 
 What a sweep does: `map` on CPUs, `vmap` elsewhere. Ways take turns, and the
-medians over rounds stand in the table.
+medians over rounds are in the table.
 """
 
-import copy
 import statistics
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 from absl import flags
-from ml_collections import config_dict
 
 from advjax import cli, data
 from advjax.config import check_range, default_config
-from advjax.devices import parallelize
 from advjax.reporting.report import environment
-from advjax.training.at_once import make_train_runs
-from advjax.training.placement import device_inputs, place
-from advjax.training.setup import Training, create_training
+from advjax.training.setup import create_training
 from advjax.training.sweep import choose_teams
-from advjax.variants import set_variant
+from experiments.benchmarks import harness, runs
 
-WAYS = ('in turn', 'map', 'vmap', 'map, one team', 'vmap, one team', 'separate')
-
-
-class Round(NamedTuple):
-  """What one round took, in seconds."""
-
-  compiling: float
-  stepping: float
-
-
-def member_configs(count: int) -> list[config_dict.ConfigDict]:
-  """Returns configs that differ in traced numbers alone."""
-  base = set_variant(default_config(), 'nsl', epsilon=0.1, nsl_step_size=0.2)
-  base.report_checkpoint = 'last'
-  configs = [copy.deepcopy(base) for _ in range(count)]
-  for index, config in enumerate(configs):
-    config.seed = index
-    config.hparams.step_size = 0.1 + 0.2 * index / count
-    config.hparams.multiplier = 0.1 + 0.4 * index / count
-  return configs
-
-
-def _timed(
-  program: Callable[..., Any], trainings: Sequence[Training], steps: int
-) -> Round:
-  """Compiles a program on its first use, and takes the steps."""
-  start = time.perf_counter()
-  placement, inputs = place(trainings), device_inputs(trainings)
-  state = placement.put([training.init_state() for training in trainings])
-  state, _ = program(state, *inputs, placement.num_steps(0, ()))
-  jax.block_until_ready(state)
-  middle = time.perf_counter()
-  counts = placement.num_steps(steps, range(len(trainings)))
-  jax.block_until_ready(program(state, *inputs, counts))
-  return Round(middle - start, time.perf_counter() - middle)
-
-
-def run_way(way: str, trainings: Sequence[Training], steps: int) -> Round:
-  """Trains all members in one of the ways, compiling anew."""
-  first, rounds = trainings[0], []
-  jax.clear_caches()
-  if way in ('in turn', 'separate'):
-    for training in trainings:
-      if way == 'separate':
-        jax.clear_caches()
-      rounds.append(_timed(training.train_steps, [training], steps))
-    return Round(*map(sum, zip(*rounds, strict=True)))
-  mapped: Any = first.train_steps.func
-  runs = make_train_runs(mapped.__wrapped__, batched=way.startswith('vmap'))
-  program = parallelize(
-    runs,
-    first.devices,
-    num_args=4,
-    split_args=(0, 2, 3) if first.plan.num_teams > 1 else (),
-  )
-  return _timed(program, trainings, steps)
+WAYS = (
+  'in turn',
+  'map',
+  'vmap',
+  'map, one group',
+  'vmap, one group',
+  'separate',
+)
 
 
 def measure(
   count: int,
+  ways: Sequence[str],
   dataset: data.Dataset,
   devices: Sequence[jax.Device],
   *,
   steps: int,
   rounds: int,
-  separate: int,
-) -> dict[str, dict[str, float]]:
-  """Returns, for each way, medians of seconds and of milliseconds per step."""
-  configs = member_configs(count)
-  num_teams, _ = choose_teams(count, len(devices), configs[0].batch_size)
-  cut, whole = (
+) -> dict[str, list[runs.Round]]:
+  """Returns the rounds of each way to train so many runs."""
+  configs = runs.sweep_configs(count)
+  groups, _ = choose_teams(count, len(devices), configs[0].batch_size)
+  in_groups, whole = (
     [create_training(c, dataset, devices, num_teams=teams) for c in configs]
-    for teams in (num_teams, 1)
+    for teams in (groups, 1)
   )
-  ways = [way for way in WAYS if way != 'separate' or count <= separate]
-  if count == 1:
-    ways = ['in turn']
-  elif len(devices) == 1:  # One team in any case.
-    ways = [way for way in ways if 'one team' not in way]
-  taken: dict[str, list[Round]] = {way: [] for way in ways}
+  taken: dict[str, list[runs.Round]] = {way: [] for way in ways}
   for _ in range(rounds):
     for way in ways:
-      in_teams = way in ('map', 'vmap')
-      taken[way].append(run_way(way, cut if in_teams else whole, steps))
-  return {
-    way: {
-      'seconds': statistics.median(sum(each) for each in found),
-      'compile_seconds': statistics.median(each.compiling for each in found),
-      'step_milliseconds': statistics.median(
-        1000 * each.stepping / (count * steps) for each in found
-      ),
-    }
-    for way, found in taken.items()
-  }
+      trainings = in_groups if way in ('map', 'vmap') else whole
+      taken[way].append(runs.train_way(way, trainings, steps))
+  return taken
+
+
+def ways_of(count: int, num_devices: int, separate: int) -> list[str]:
+  """Returns the ways that differ for so many runs and devices."""
+  if count == 1:
+    return ['in turn']
+  ways = [way for way in WAYS if way != 'separate' or count <= separate]
+  if num_devices > 1:
+    return ways
+  return [way for way in ways if 'one group' not in way]
+
+
+def rows_of(
+  count: int, steps: int, taken: dict[str, list[runs.Round]]
+) -> list[dict[str, Any]]:
+  """Returns medians by way; ratios are to 'in turn'."""
+  rows: list[dict[str, Any]] = []
+  for way, found in taken.items():
+    stepping = statistics.median(each.stepping for each in found)
+    seconds = statistics.median(sum(each) for each in found)
+    rows.append(
+      {
+        'members': count,
+        'way': way,
+        'seconds': seconds,
+        'compile_seconds': statistics.median(e.compiling for e in found),
+        'step_milliseconds': 1e3 * stepping / (count * steps),
+        'ratio': seconds / (rows[0]['seconds'] if rows else seconds),
+      }
+    )
+  return rows
+
+
+def table(rows: Sequence[harness.Row]) -> str:
+  """Returns the rows as a table in Markdown."""
+  columns: list[harness.Column] = [
+    ('runs', 'members', 'd'),
+    ('way', 'way', ''),
+    ('s', 'seconds', '.2f'),
+    ('s to compile', 'compile_seconds', '.2f'),
+    ('ms per step', 'step_milliseconds', '.2f'),
+    ('to in turn', 'ratio', '.2f'),
+  ]
+  return harness.table(columns, rows)
 
 
 def main() -> None:
   flag = flags.FLAGS
   for field in ('steps', 'rounds', 'separate'):
     check_range(field, getattr(flag, field), 1, integer=True)
-  counts = []
-  for text in flag.members:
-    if not text.isdigit() or int(text) < 1:
-      raise ValueError(f'members: {text!r}; allowed: integers >= 1')
-    counts.append(int(text))
+  counts = harness.integers('members')
   dataset = data.load(default_config().dataset)
   devices = cli.devices_from_flags()
-  print(f'{"members":>7}  {"way":14}  seconds  compiling  ms/step   to in turn')
+  rows: list[dict[str, Any]] = []
   for count in counts:
-    found = measure(
-      count,
-      dataset,
-      devices,
-      steps=flag.steps,
-      rounds=flag.rounds,
-      separate=flag.separate,
+    ways = ways_of(count, len(devices), flag.separate)
+    taken = measure(
+      count, ways, dataset, devices, steps=flag.steps, rounds=flag.rounds
     )
-    for way, numbers in found.items():
-      ratio = numbers['seconds'] / found['in turn']['seconds']
-      print(
-        f'{count:7}  {way:14}  {numbers["seconds"]:7.2f}  '
-        f'{numbers["compile_seconds"]:9.2f}  '
-        f'{numbers["step_milliseconds"]:7.2f}  {ratio:11.2f}',
-        flush=True,
-      )
-  where = environment(devices)
-  print(', '.join(f'{name} {value}' for name, value in where.items()))
+    rows += rows_of(count, flag.steps, taken)
+    print(f'{table(rows)}\n', flush=True)
+  print(harness.environment_line(environment(devices)))
 
 
 if __name__ == '__main__':
   flags.DEFINE_list('members', ['1', '4', '16', '64'], 'How many, each.')
-  flags.DEFINE_integer('steps', 45, 'Steps of each member in a round.')
+  flags.DEFINE_integer('steps', 45, 'Steps of each run in a round.')
   flags.DEFINE_integer('rounds', 3, 'Rounds of which the median is.')
   flags.DEFINE_integer(
-    'separate', 4, 'The most members that are compiled each for itself.'
+    'separate', 4, 'The most runs that are compiled each for itself.'
   )
   cli.run(main)

@@ -1,6 +1,6 @@
 """AutoAttack against the flags of the reference implementation.
 
-The network was trained by experiments/benchmarks/autoattack/make_fixture.py,
+The network was trained by experiments/benchmarks/autoattack_fixture.py,
 and the flags are those of torchattacks on three seeds.
 """
 
@@ -12,7 +12,7 @@ import pytest
 from jax.tree_util import Partial
 
 import advjax
-from experiments.benchmarks.autoattack import network
+from experiments.benchmarks import autoattack as network
 
 REFERENCE = network.load(network.OWN)
 

@@ -11,20 +11,16 @@ RATES = {
   'float32_default': 5e13,
   'bytes': 1e12,
 }
+BEFORE = {'rows': [{'name': 'before', 'step_milliseconds': 2.5}]}
 
 
 def machine(settings, folder):
   if settings['platform'] is None:
     raise ValueError('there is no accelerator')
   yield {
-    'device': 'a card',
-    'platform': 'gpu',
-    'num_devices': 1,
-    'memory_gib': 80.0,
-    'driver': '580.1',
-    'cpu_cores': 16,
-    'python': '3.12.3',
-    'versions': {'jax': '0.11.2', 'torch': None},
+    **{'device': 'a card', 'platform': 'gpu', 'num_devices': 1},
+    **{'memory_gib': 80.0, 'driver': '580.1', 'cpu_cores': 16},
+    **{'python': '3.12.3', 'versions': {'jax': '0.11.2', 'torch': None}},
   }
   yield {'rates': RATES}
 
@@ -35,17 +31,17 @@ def steps_nsl(settings, folder):
 
 
 def fails(settings, folder):
-  yield {'rows': [{'name': 'before', 'step_milliseconds': 2.5}]}
+  yield BEFORE
   raise ValueError('no such kernel\nand more')
 
 
 def crashes(settings, folder):
-  yield {'rows': []}
   os.abort()
+  yield BEFORE
 
 
 def hangs(settings, folder):
-  yield {'rows': [{'name': 'before', 'step_milliseconds': 3.5}]}
+  yield BEFORE
   (folder / 'pid').write_text(str(os.getpid()))
   time.sleep(120)
 

@@ -1,20 +1,112 @@
-"""The program that runs all benchmarks, and the charts of scaling."""
+"""The harness of comparisons, the program that runs all, and small ends."""
 
-import importlib.util
 import json
 import subprocess
-import sys
 
 import jax
 import pytest
+from absl import flags
 
-from advjax import data
+from advjax.training.objectives import read_hparams
 from experiments.benchmarks import __main__ as program
-from experiments.benchmarks import operations
-from experiments.benchmarks.scaling import figure, measure
-from experiments.benchmarks.training import sides
+from experiments.benchmarks import (
+  harness,
+  layers,
+  objectives,
+  operations,
+  peers,
+  scaling,
+  startup,
+  sweep,
+)
+from experiments.benchmarks.runs import Round
 
-TRAINING_ROW = {
+# ----------------------------------------------------------------- the harness
+
+
+def side(seconds, calls, name, fails_at=None):
+  """A side whose runs take given seconds, the first one included."""
+
+  def prepare():
+    calls.append(f'{name} prepares')
+    left = iter(seconds)
+
+    def run():
+      calls.append(name)
+      if calls.count(name) == fails_at:
+        raise peers.PeerError('it went wrong')
+      return next(left)
+
+    return run
+
+  return prepare
+
+
+def test_sides_take_turns_and_ratios_are_of_the_same_round():
+  calls = []
+  # A machine that slows down by and by: theirs takes twice as long throughout.
+  times = harness.in_turns(
+    {
+      'advjax': side([9.0, 1.0, 2.0, 4.0], calls, 'advjax'),
+      'other': side([8.0, 2.0, 4.0, 8.0], calls, 'other'),
+      'broken': side([1.0] * 4, calls, 'broken', fails_at=3),
+    },
+    rounds=3,
+  )
+  assert calls[:6] == [
+    *('advjax prepares', 'advjax', 'other prepares', 'other'),
+    *('broken prepares', 'broken'),
+  ]
+  assert calls[6:] == [
+    *('advjax', 'other', 'broken', 'advjax', 'other', 'broken'),
+    *('advjax', 'other'),
+  ]
+  assert times.first == {'advjax': 9, 'other': 8, 'broken': 1}
+  rows = harness.compare(times, 32, case='nsl')
+  assert [row['name'] for row in rows] == ['advjax', 'other', 'broken']
+  ours, other, broken = rows
+  assert ours['milliseconds'] == 2000 and ours['quartiles'] == [1500, 3000]
+  assert ours['images_per_second'] == 16 and ours['rounds'] == [1, 2, 4]
+  assert other['times_as_fast'] == 2
+  assert broken == {'case': 'nsl', 'name': 'broken', 'error': 'it went wrong'}
+  columns = [
+    ('', 'name', ''),
+    ('ms', 'milliseconds', '.1f'),
+    ('quartiles', 'quartiles', ',.0f'),
+    ('share', lambda row: row['times_as_fast'] / 10, '.0%'),
+    ('none', 'none', 'd'),
+  ]
+  assert harness.table(columns, rows).splitlines() == [
+    '| | ms | quartiles | share | none |',
+    '| --- | --- | --- | --- | --- |',
+    '| advjax | 2000.0 | 1,500 to 3,000 | 10 % | |',
+    '| other | 4000.0 | 3,000 to 6,000 | 20 % | |',
+    '',
+    'broken: it went wrong',
+  ]
+
+
+def test_summaries_of_rounds_and_seeds():
+  assert harness.spread([2.0]) == (2, 2, 2)
+  assert harness.spread([5.0, 1.0, 3.0, 2.0, 4.0]) == (3, 2, 4)
+  assert harness.mean_and_std([0.5, 0.7]) == '0.6000 ± 0.1414'
+  assert harness.mean_and_std([0.5], '.1f') == '0.5'
+
+
+@pytest.mark.parametrize('texts', [[], ['0'], ['2', '2'], ['1.5'], ['99']])
+def test_integers_of_a_flag_are_checked(monkeypatch, texts):
+  values = flags.FlagValues()
+  flags.DEFINE_list('sizes', texts, '', flag_values=values)
+  values.mark_as_parsed()
+  monkeypatch.setattr(harness.flags, 'FLAGS', values)
+  message = r'--sizes=.*; allowed: integers from 1 to 9, each once'
+  with pytest.raises(ValueError, match=message):
+    harness.integers('sizes', 1, 9)
+
+
+# ----------------------------------------------------------- all parts in turn
+
+ROW = {
   'objective': 'nsl',
   'batch_size': 32,
   'name': 'advjax',
@@ -23,95 +115,138 @@ TRAINING_ROW = {
   'images_per_second': 32000.0,
   'times_as_fast': 1.0,
 }
+OURS = {
+  'milliseconds_per_step': 2.0,
+  'images_per_second': 10.0,
+  'compile_seconds': 1.0,
+  'temporary_mib': 3.0,
+}
+START = {'seconds': 2.0, 'processor_seconds': 1.5}
 LEFT = {
-  'training': {'rows': [TRAINING_ROW]},
+  'training': {'rows': [ROW]},
+  'objectives': {'rows': {'nsl': {'advjax': OURS, 'ratio': 1.5}}},
+  'startup': {'rounds': {'filled': [START]}},
+  'tutorial': {
+    'members': {'base': {'train_seconds': 3.0, 'step_milliseconds': 2.5}}
+  },
   'scaling': {'images': [{'series': 'pgd', 'images': 64, 'seconds': 0.5}]},
 }
+LINES = [
+  '| nsl | 32 | advjax | 1.00 | 1.00 to 2.00 | 32000 | 1.00 |',
+  '| nsl | 2.00 | 10 | 1.50 | 1.0 | 3.0 |',
+  '| filled | 2.00 | 2.00 to 2.00 | 1.50 |',
+  '| base | 3.0 | 2.50 |',
+  '| images | pgd | 64 | 0.5000 |',
+]
 VENVS = ('nsl_venv', 'torch_venv', 'foolbox_jax_venv')
 GIVEN = dict.fromkeys(('platform', 'devices', 'data_dir', *VENVS))
-
-
-def test_a_part_gets_the_flags_that_it_takes(tmp_path):
-  given = GIVEN | {'platform': 'cpu', 'data_dir': 'sets', 'torch_venv': 't'}
-  made = program.command(program.PARTS['training'], tmp_path, given)
-  assert made[1:] == [
-    *('-m', 'experiments.benchmarks.training', f'--workdir={tmp_path}'),
-    *('--data_dir=sets', '--torch_venv=t', '--platform=cpu'),
-  ]
-  made = program.command(program.PARTS['scaling'], tmp_path, given)
-  assert made[4:] == ['--platform=cpu']
 
 
 def test_parts_run_in_turn_and_all_tables_are_on_the_page(
   tmp_path, monkeypatch
 ):
+  commands = []
+
   def run(command):
+    commands.append(command[1:])
     workdir = command[3].removeprefix('--workdir=')
     name = workdir.rpartition('/')[2]
     path = tmp_path / name / program.PARTS[name].file
     path.parent.mkdir()
     path.write_text(json.dumps(LEFT[name] | {'environment': {'jax': '1'}}))
-    return subprocess.CompletedProcess(command, 0)
+    return subprocess.CompletedProcess(command, int(name == 'scaling'))
 
   monkeypatch.setattr(program.subprocess, 'run', run)
-  program.run_parts(['training', 'scaling'], tmp_path, GIVEN)
+  given = GIVEN | {'platform': 'cpu', 'data_dir': 'sets', 'torch_venv': 't'}
+  first = [name for name in LEFT if name != 'scaling']
+  program.run_parts(first, tmp_path, given)
+  assert commands[0] == [
+    *('-m', 'experiments.benchmarks.training'),
+    f'--workdir={tmp_path / "training"}',
+    *('--data_dir=sets', '--torch_venv=t', '--platform=cpu'),
+  ]
+  assert commands[2][3:] == ['--platform=cpu']
+  with pytest.raises(ValueError, match="'scaling' ended with exit code 1"):
+    program.run_parts(['scaling'], tmp_path, given)
+  (tmp_path / 'scaling' / 'seconds.json').write_text('{"seconds": 1}')
   lines = program.page(tmp_path).splitlines()
-  assert lines.count('jax 1; 0 s') == 2
-  assert '| nsl | 32 | advjax | 1.00 | 1.00 to 2.00 | 32000 | 1.00 |' in lines
-  assert '| images | pgd | 64 | 0.5000 |' in lines
+  assert lines.count('jax 1; 0 s') == 4 and 'jax 1; 1 s' in lines
+  assert set(LINES) <= set(lines)
+  assert all(part.file for part in program.PARTS.values())
 
 
-def test_a_part_that_fails_is_named(tmp_path, monkeypatch):
-  failed = subprocess.CompletedProcess([], 2)
-  monkeypatch.setattr(program.subprocess, 'run', lambda command: failed)
-  with pytest.raises(ValueError, match="'attacks' ended with exit code 2"):
-    program.run_parts(['attacks'], tmp_path, GIVEN)
+# ----------------------------------------------------- benchmarks of our own
 
 
-def test_the_tables_of_all_parts_are_made_of_what_they_leave():
-  row = {
-    'milliseconds_per_step': 2.0,
-    'images_per_second': 10.0,
-    'compile_seconds': 1.0,
-    'temporary_mib': 3.0,
-  }
-  result = {'rows': {'nsl': {'advjax': row, 'ratio': 1.5}}}
-  line = program.objectives_table(result).splitlines()[2]
-  assert line == '| nsl | 2.00 | 10 | 1.50 | 1.0 | 3.0 |'
-  start = {'seconds': 2.0, 'processor_seconds': 1.5}
-  result = {'rounds': {'filled': [start]}}
-  line = program.startup_table(result).splitlines()[2]
-  assert line == '| filled | 2.00 | 2.00 to 2.00 | 1.50 |'
-  member = {'train_seconds': 3.0, 'step_milliseconds': 2.5}
-  line = program.tutorial_table({'members': {'base': member}}).splitlines()[2]
-  assert line == '| base | 3.0 | 2.50 |'
-  for part in program.PARTS.values():
-    assert importlib.util.find_spec(part.module), part
+def test_every_objective_has_numbers_for_its_hparams():
+  for name, hparams in objectives.OBJECTIVES.items():
+    wanted = hparams | {'learning_rate': 0.1}
+    assert read_hparams(wanted, name) == wanted
+  with pytest.raises(ValueError, match="'deepfool' is not measured here"):
+    objectives.check_attack('deepfool')
 
 
-def test_the_platform_is_asked_of_another_process(monkeypatch):
-  assert program.platform('gpu') == 'gpu'
-  monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
-  assert program.platform(None) == 'cpu'
+def test_objectives_and_attacks_are_measured_with_both_kinds_of_layers(
+  monkeypatch,
+):
+  small = {'advjax': 'logistic_regression', 'plain': 'logistic_regression'}
+  monkeypatch.setattr(objectives, 'NETWORKS', small)
+  found = objectives.measure(
+    ['standard'],
+    ['fgsm'],
+    jax.devices()[:1],
+    batch_size=2,
+    attack_batch_size=2,
+    steps=1,
+    rounds=1,
+  )
+  trained, attacked = found['rows']['standard'], found['rows']['fgsm']
+  for layer in ('advjax', 'plain'):
+    per_second = trained[layer]['images_per_second']
+    milliseconds = trained[layer]['milliseconds_per_step']
+    assert milliseconds * per_second == pytest.approx(2000)
+    assert 'milliseconds_per_step' not in attacked[layer]
+    assert attacked[layer]['compile_seconds'] > 0
+  ours, plain = (trained[n]['images_per_second'] for n in ('advjax', 'plain'))
+  assert trained['ratio'] == pytest.approx(ours / plain)
+  assert len(objectives.table(found).splitlines()) == 4
 
 
-def test_steps_are_measured_on_so_many_devices(monkeypatch):
-  seen = []
+def test_the_same_weights_fit_flax_layers():
+  # That a bare loop over them runs is what the program is for.
+  models = [layers.create_model({'name': 'cnn'}, 10)]
+  models.append(layers.from_linen(layers.PlainCNN()))
+  images = jax.ShapeDtypeStruct((1, 28, 28, 1), 'float32')
+  shapes = [
+    jax.eval_shape(model.init, jax.random.key(0), images) for model in models
+  ]
+  assert shapes[0] == shapes[1]
 
-  def our_steps(training, num_steps):
-    seen.append((training.config.objective.name, len(training.devices)))
-    assert num_steps == 8
-    return lambda: float(len(training.devices))
 
-  monkeypatch.setattr(sides, 'our_steps', our_steps)
-  dataset = data.load({'name': 'digits'})
-  rows = measure.by_devices([1, 2], 128, dataset, jax.devices(), rounds=1)
-  assert [count for _, count in seen] == [1, 2] * 3
-  assert [row['seconds'] for row in rows] == [1, 2] * 3
-  drawn = figure.draw({'devices': rows})
-  (panel,) = drawn.axes
+def test_ways_to_train_a_sweep():
+  taken = {'in turn': [Round(1.0, 2.0)], 'map': [Round(2.0, 1.0)] * 3}
+  first, second = sweep.rows_of(4, 5, taken)
+  assert first['seconds'] == second['seconds'] == 3 and second['ratio'] == 1
+  assert first['step_milliseconds'] == 100
+  assert sweep.ways_of(1, 2, 4) == ['in turn']
+  assert sweep.ways_of(8, 1, 4) == ['in turn', 'map', 'vmap']
+  assert sweep.ways_of(4, 2, 4) == list(sweep.WAYS)
+
+
+def test_charts_of_scaling_show_what_was_measured():
+  rows = [
+    {'series': 'nsl', 'devices': n, 'seconds': n, 'quartiles': [n, 2 * n]}
+    for n in (1, 2)
+  ]
+  (panel,) = scaling.draw({'devices': rows}).axes
   assert panel.get_xlabel() == 'devices'
   assert list(panel.lines[0].get_ydata()) == [1, 2]
+
+
+def test_a_job_that_ends_before_training_is_an_error(tmp_path, monkeypatch):
+  monkeypatch.setattr(startup.sys, 'executable', '/bin/false')
+  with pytest.raises(ValueError, match='the main job ended before training'):
+    startup.time_start(tmp_path)
 
 
 HLO = """
@@ -138,21 +273,3 @@ def test_operations_of_a_program_are_added_up_by_kind():
     '| dot.1 | f32[9,32] | backward Conv_0 | dot_general | 2.000 |'
   )
   assert '| matrix products | 2.00 |' in lines
-
-
-@pytest.mark.slow
-def test_every_axis_is_measured_and_drawn(tmp_path):
-  command = [sys.executable, '-m', 'experiments.benchmarks.scaling']
-  arguments = ['--batch_sizes=8,16', '--batch_size=16', '--members=1,2']
-  arguments += ['--images=8,16', '--rounds=1', '--platform=cpu']
-  result = subprocess.run(
-    [*command, f'--workdir={tmp_path}', *arguments],
-    capture_output=True,
-    text=True,
-  )
-  assert result.returncode == 0, result.stderr
-  found = json.loads((tmp_path / 'scaling.json').read_text())
-  assert set(figure.PANELS) < set(found)
-  for axis in figure.PANELS:
-    assert all(row['seconds'] > 0 for row in found[axis])
-  assert (tmp_path / 'scaling.png').stat().st_size > 10_000

@@ -6,23 +6,9 @@ import numpy as np
 import pytest
 
 from advjax.training.objectives import create_objective, read_hparams
-from experiments.benchmarks.nsl import (
-  cases as nsl_cases,
-)
-from experiments.benchmarks.nsl import (
-  parity as nsl_parity,
-)
-from experiments.benchmarks.nsl import (
-  rows as nsl_rows,
-)
-from experiments.benchmarks.nsl import (
-  table as nsl_table,
-)
-from experiments.benchmarks.nsl import (
-  training as nsl_training,
-)
+from experiments.benchmarks.nsl import cases as nsl_cases
+from experiments.benchmarks.nsl import judge, parity, training
 from experiments.benchmarks.nsl.cases import Case
-from experiments.benchmarks.nsl.verdicts import failures
 from tests import reference
 
 CASES = nsl_cases.adversarial_cases() + nsl_cases.virtual_cases()
@@ -50,36 +36,25 @@ def test_every_case_is_one_of_ours_and_travels_as_json():
 def test_cases_cover_every_field_of_nsl():
   fields = {field for case in CASES for field in case.config}
   assert fields == {
-    'feature_mask',
-    'adv_step_size',
-    'adv_grad_norm',
-    'clip_value_min',
-    'clip_value_max',
-    'pgd_iterations',
-    'pgd_epsilon',
-    'random_init',
+    *('feature_mask', 'adv_step_size', 'adv_grad_norm', 'clip_value_min'),
+    *('clip_value_max', 'pgd_iterations', 'pgd_epsilon', 'random_init'),
   }
   assert any(case.weighted for case in CASES)
   assert {case.network for case in CASES} == {'cnn', 'cnn_bn', 'cnn_features'}
-  kinds = {item['decay_type'] for item in nsl_cases.decays()}
-  assert len(kinds) == 3
+  assert len({item['decay_type'] for item in nsl_cases.decays()}) == 3
 
 
 def test_names_of_nsl_are_translated():
-  case = Case(
-    'a',
-    'adversarial',
-    'cnn',
-    {
-      'adv_grad_norm': 'infinity',
-      'adv_step_size': 0.1,
-      'pgd_iterations': 3,
-      'pgd_epsilon': 0.2,
-      'feature_mask': {'image': 'mask'},
-      'clip_value_min': {'image': 0.0},
-      'random_init': True,
-    },
-  )
+  config = {
+    'adv_grad_norm': 'infinity',
+    'adv_step_size': 0.1,
+    'pgd_iterations': 3,
+    'pgd_epsilon': 0.2,
+    'feature_mask': {'image': 'mask'},
+    'clip_value_min': {'image': 0.0},
+    'random_init': True,
+  }
+  case = Case('a', 'adversarial', 'cnn', config)
   options, hparams = nsl_cases.translate(case, {'mask': 1})
   assert options == {
     'name': 'adversarial_regularization',
@@ -105,12 +80,12 @@ def linear(params, state, images, *, train):
 def test_our_side_of_one_step(monkeypatch, given):
   rng = np.random.default_rng(0)
   kernel = rng.normal(size=(5, 3)).astype(np.float32)
-  network = nsl_parity.Network(linear, {'Dense_1': {'kernel': kernel}}, {})
-  monkeypatch.setattr(nsl_parity, '_network', lambda *_: network)
+  network = parity.Network(linear, {'Dense_1': {'kernel': kernel}}, {})
+  monkeypatch.setattr(parity, '_network', lambda *_: network)
   images = rng.uniform(size=(2, 5)).astype(np.float32)
   arrays = {'image': images, 'label': np.array([2, 1]), 'weight': np.ones(2)}
   case = next(case for case in CASES if case.name == 'infinity: one step')
-  found = nsl_parity.run(case, arrays, given)
+  found = parity.run(case, arrays, given)
   _, by_logits = reference.cross_entropy(images @ kernel, arrays['label'])
   moved = images + 0.2 * np.sign(by_logits @ kernel.T)
   if given is not None:
@@ -132,26 +107,21 @@ def test_our_side_of_one_step(monkeypatch, given):
 
 
 def test_differences_are_relative_to_the_largest_entry():
-  assert nsl_table.difference([0.0, 4.0], [0.1, 5.0]) == pytest.approx(0.2)
-  assert nsl_table.difference([0.0], [0.0]) == 0
-  assert nsl_table.difference([1e-3], [0.0]) == 1e-3
+  assert judge.difference([0.0, 4.0], [0.1, 5.0]) == pytest.approx(0.2)
+  assert judge.difference([0.0], [0.0]) == 0
+  assert judge.difference([1e-3], [0.0]) == 1e-3
+  assert judge.over({'a': float('nan'), 'b': 0.0}, 1e-5) == ['a']
   with pytest.raises(ValueError, match=r'ours \(2,\), NSL \(3,\)'):
-    nsl_table.difference([1, 2], [1, 2, 3])
+    judge.difference([1, 2], [1, 2, 3])
   with pytest.raises(ValueError, match=r"names differ: \['b'\]"):
-    nsl_table.tree_difference({'a': np.ones(1)}, {'a': np.ones(1), 'b': 0})
-
-
-def test_a_small_array_is_not_lost_beside_a_large_one():
+    judge.tree_difference({'a': np.ones(1)}, {'a': np.ones(1), 'b': 0})
+  # A small array is not lost beside a large one, unless it is but rounding.
   large, small = np.array([100.0]), np.array([1e-3])
   theirs = {'kernel': large, 'bias': small}
   ours = {'kernel': large, 'bias': 1.5 * small}
-  assert nsl_table.tree_difference(ours, theirs) == pytest.approx(0.5)
-  found = nsl_table.tree_difference(ours, theirs, zero=['bias'])
+  assert judge.tree_difference(ours, theirs) == pytest.approx(0.5)
+  found = judge.tree_difference(ours, theirs, zero=['bias'])
   assert found == pytest.approx(5e-6)
-
-
-def test_nan_is_over_the_tolerance():
-  assert nsl_table.over({'a': float('nan'), 'b': 0.0}, 1e-5) == ['a']
 
 
 @pytest.mark.parametrize(
@@ -161,36 +131,15 @@ def test_nan_is_over_the_tolerance():
 def test_flips_are_counted_apart(norm, expected, flips):
   theirs = np.array([[0.2, 0.2, -0.2]])
   ours = np.array([[0.2 * (1 + 1e-4), -0.2, -0.2]])
-  found, flipped = nsl_table.perturbation_difference(ours, theirs, 0.2, norm)
+  found, flipped = judge.perturbation_difference(ours, theirs, 0.2, norm)
   assert found == pytest.approx(expected)
   assert flipped.sum() == flips
   assert not flipped[0, 0]
 
 
-def fake_run(perturbed, gradient):
-  """A `run` that knows whether it is given NSL's images."""
-  calls = []
-
-  def run(case, arrays, given=None):
-    del case, arrays
-    calls.append(given)
-    loss = np.float64(1.0 if given is None else 2.0)
-    return {
-      'perturbed/image': perturbed if given is None else given,
-      'clean_loss': loss,
-      'gradient/Dense_0/kernel': gradient,
-    }
-
-  return run, calls
-
-
 def test_after_flips_losses_are_compared_at_the_images_of_nsl(monkeypatch):
-  case = Case(
-    'a',
-    'adversarial',
-    'cnn',
-    {'adv_grad_norm': 'infinity', 'adv_step_size': 0.2},
-  )
+  config = {'adv_grad_norm': 'infinity', 'adv_step_size': 0.2}
+  case = Case('a', 'adversarial', 'cnn', config)
   arrays = {
     'image': np.zeros((1, 2)),
     'label': np.zeros(1, int),
@@ -202,24 +151,27 @@ def test_after_flips_losses_are_compared_at_the_images_of_nsl(monkeypatch):
     'a/clean_loss': np.float64(2.0),
     'a/gradient/Dense_0/kernel': gradient,
   }
-  run, calls = fake_run(np.array([[0.2, -0.2]]), gradient)
-  monkeypatch.setattr(nsl_parity, 'run', run)
-  monkeypatch.setattr(
-    nsl_parity,
-    'input_gradient',
-    lambda *_: {'perturbed/image': np.array([[1.0, 1e-7]])},
-  )
-  row = nsl_rows.compare_case(case, arrays, theirs, 'float32')
-  assert len(calls) == 2
-  assert row['quantities'] == {
-    'perturbation': 0.0,
-    'clean_loss': 0.0,
-    'gradient': 0.0,
-  }
+  ours = np.array([[0.2, -0.2]])
+
+  def run(case, arrays, given=None):
+    return {
+      'perturbed/image': ours if given is None else given,
+      'clean_loss': np.float64(1.0 if given is None else 2.0),
+      'gradient/Dense_0/kernel': gradient,
+    }
+
+  def input_gradient(*_):
+    return {'perturbed/image': np.array([[1.0, 1e-7]])}
+
+  monkeypatch.setattr(parity, 'run', run)
+  monkeypatch.setattr(parity, 'input_gradient', input_gradient)
+  row = judge.compare_case(case, arrays, theirs, 'float32')
+  names = ('perturbation', 'clean_loss', 'gradient')
+  assert row['quantities'] == dict.fromkeys(names, 0.0)
   assert row['flips'] == {'share': 0.5, 'gradient': pytest.approx(1e-7)}
-  (line,) = failures([row])  # Half of the pixels are too many.
+  (line,) = judge.failures([row])  # Half of the pixels are too many.
   assert line.startswith('flips: a (float32): 5.0e-01 of the pixels')
-  assert '5.0e-01 of the pixels' in nsl_rows.table([row], [])
+  assert '5.0e-01 of the pixels' in judge.table([row], [])
 
 
 def row_of(**quantities):
@@ -233,36 +185,36 @@ def row_of(**quantities):
 
 def test_verdicts():
   bad = row_of(gradient=2e-4, clean_loss=1e-8)
-  assert failures([bad]) == [
+  assert judge.failures([bad]) == [
     'over 1e-05: an option (float32): gradient 2.0e-04'
   ]
-  assert failures([bad | {'not_judged': ['gradient']}]) == []
+  assert judge.failures([bad | {'not_judged': ['gradient']}]) == []
   # What is NSL's rounding is no failure, and the table says so.
   rounded = bad | {'to_float64': {'gradient': 1e-6, 'clean_loss': 0.0}}
-  assert failures([rounded]) == []
-  assert 'gradient: NSL rounds, ours is within 1.0e-06' in nsl_rows.table(
+  assert judge.failures([rounded]) == []
+  assert 'gradient: NSL rounds, ours is within 1.0e-06' in judge.table(
     [rounded], []
   )
-  assert failures([bad | {'to_float64': {'gradient': 1e-4}}])
-  assert '(2.0e-04)' in nsl_rows.table([bad | {'not_judged': ['gradient']}], [])
+  assert judge.failures([bad | {'to_float64': {'gradient': 1e-4}}])
+  assert '(2.0e-04)' in judge.table([bad | {'not_judged': ['gradient']}], [])
 
 
 def test_what_nsl_cannot_is_said(monkeypatch):
-  monkeypatch.setattr(nsl_parity, 'run', None)
+  monkeypatch.setattr(parity, 'run', None)
   theirs = {'a/error': np.asarray('not implemented: l1')}
   case = Case('a', 'adversarial', 'cnn', {})
-  row = nsl_rows.compare_case(case, {}, theirs, 'float32')
+  row = judge.compare_case(case, {}, theirs, 'float32')
   assert row['note'] == 'NSL: not implemented: l1'
-  assert failures([row]) == []
+  assert judge.failures([row]) == []
 
 
 def test_random_starts_are_compared_by_their_distribution():
   theirs = {
-    f'draws/{norm}': nsl_parity.draws(norm, 100)
+    f'draws/{norm}': parity.draws(norm, 100)
     for norm in ('infinity', 'l2', 'l1')
   }
   theirs['draws/l2'] = 0.9 * theirs['draws/l2']
-  rows = nsl_rows.compare_draws(theirs, 100)
+  rows = judge.compare_draws(theirs, 100)
   apart = {(row['norm'], row['mean']): row['standard_errors'] for row in rows}
   assert apart['infinity', 'size'] == apart['l1', 'magnitude'] == 0
   assert apart['l2', 'size'] > 30
@@ -270,48 +222,9 @@ def test_random_starts_are_compared_by_their_distribution():
 
 def test_decays_are_compared():
   item = nsl_cases.decays()[0]
-  steps = np.array(nsl_rows.DECAY_STEPS)
-  row = nsl_rows.compare_decay(item, {item['name']: 0.2 * 0.9 ** (steps / 10)})
+  steps = np.array(judge.DECAY_STEPS)
+  row = judge.compare_decay(item, {item['name']: 0.2 * 0.9 ** (steps / 10)})
   assert row['quantities']['value'] < 1e-6
-
-
-# ------------------------------------------------------------------- training
-
-
-def rows_of(seconds):
-  right = {
-    f'{network}/{images}': np.array([True, images == 'clean'])
-    for network in ('base', 'adversarial')
-    for images in ('clean', 'from_base', 'from_adversarial')
-  }
-  return [
-    {
-      'library': library,
-      'seed': seed,
-      **nsl_training.accuracies(right),
-      'times': {
-        member: {
-          'seconds': value * (seed + 1),
-          'seconds_with_compile': value + 1,
-          'milliseconds_per_step': value,
-        }
-        for member in nsl_training.MEMBERS
-      },
-    }
-    for seed in (0, 1)
-    for library, value in seconds.items()
-  ]
-
-
-def test_the_ratio_is_ours_over_that_of_nsl():
-  rows = rows_of({'NSL': 4.0, 'advjax': 1.0})
-  ratios = nsl_training.summarize(rows)['adversarial']
-  assert ratios['seconds'] == {'seeds': [0.25, 0.25], 'mean': 0.25}
-  assert ratios['seconds_with_compile']['mean'] == pytest.approx(0.4)
-  text = nsl_training.training_tables(rows, 0.2)
-  assert 'advjax / NSL: 0.250 (0.400 with compiling)' in text
-  assert '| NSL, mean ± std | 1.0000 ± 0.0000 | 0.5000 ± 0.0000 |' in text
-  assert 'FGSM 0.2' in text
 
 
 @pytest.mark.parametrize(
@@ -325,20 +238,45 @@ def test_the_ratio_is_ours_over_that_of_nsl():
   ],
 )
 def test_flips_that_rounding_cannot_explain_are_failures(flips, fails):
-  row = {
-    'name': 'infinity: step 0.2',
-    'dtype': 'float32',
-    'quantities': {'perturbation': 0.0},
-    'flips': flips,
-    'note': '',
-  }
-  lines = failures([row])
+  lines = judge.failures([row_of(perturbation=0.0) | {'flips': flips}])
   assert len(lines) == fails
-  assert all(line.startswith('flips: infinity: step 0.2') for line in lines)
+  assert all(line.startswith('flips: an option') for line in lines)
 
 
 def test_random_starts_that_differ_are_failures():
   draw = {'norm': 'l2', 'mean': 'size', 'standard_errors': 1.8}
-  assert failures([], [draw]) == []
-  (line,) = failures([], [draw | {'standard_errors': 9.0}])
+  assert judge.failures([], [draw]) == []
+  (line,) = judge.failures([], [draw | {'standard_errors': 9.0}])
   assert line.startswith('random start, l2')
+
+
+# ------------------------------------------------------------------- training
+
+
+def test_the_ratio_is_ours_over_that_of_nsl():
+  accuracies = dict.fromkeys(training._ACCURACIES, 0.5)
+  rows = [
+    {
+      'library': library,
+      'seed': seed,
+      'accuracies': accuracies,
+      'times': {
+        member: {
+          'seconds': value * (seed + 1),
+          'seconds_with_compile': value + 1,
+          'milliseconds_per_step': value,
+        }
+        for member in training.MEMBERS
+      },
+    }
+    for seed in (0, 1)
+    for library, value in {'NSL': 4.0, 'advjax': 1.0}.items()
+  ]
+  ratios = training.summarize(rows)['adversarial']
+  assert ratios['seconds'] == {'seeds': [0.25, 0.25], 'mean': 0.25}
+  assert ratios['seconds_with_compile']['mean'] == pytest.approx(0.4)
+  text = training.tables(rows, 0.2)
+  assert 'advjax / NSL: 0.250 (0.400 with compiling)' in text
+  assert '| NSL, mean ± std | 0.5000 ± 0.0000 | 0.5000 ± 0.0000 |' in text
+  assert '| NSL, mean ± std | 6.00 ± 2.83 | 5.00 ± 0.00 |' in text
+  assert 'FGSM 0.2' in text

@@ -1,46 +1,43 @@
-"""Venvs of libraries to compare with, as far as none of them is needed."""
+"""Libraries to compare with: their venvs, processes and benchmarks."""
 
 import ast
 import pathlib
 import sys
 
+import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks.peers import (
-  foolbox_jax,
-  nsl,
-  process,
-  torch,
-  torch_residual,
-  venv,
+from advjax import data
+from experiments.benchmarks import (
+  attacks,
+  autoattack,
+  peers,
+  roofline,
+  training,
 )
-from experiments.benchmarks.peers.venv import Peer
+from experiments.benchmarks.peers import PEERS, Peer, PeerError
 
 PEER = Peer(
   'some peer', 'venv', 'peer', ('peer==1',), ('3.11', '3.10'), pathlib.Path()
 )
+PYTHON = pathlib.Path(sys.executable)
+
+# ----------------------------------------------------------------------- venvs
 
 
 def test_a_python_that_is_too_new_or_not_there_is_named(tmp_path):
   with pytest.raises(ValueError, match=r"'no-such-python' is not there; give"):
-    venv.find_python(PEER, 'no-such-python')
+    peers.find_python(PEER, 'no-such-python')
   fake = tmp_path / 'python3.99'
   fake.write_text('#!/bin/sh\necho 3.99\n')
   fake.chmod(0o755)
   wrong = r'peer==1 needs Python 3.11 or 3.10.*is 3.99'
   with pytest.raises(ValueError, match=wrong):
-    venv.find_python(PEER, str(fake))
+    peers.find_python(PEER, str(fake))
 
 
-def test_a_folder_that_is_no_venv_stays_as_it_is(tmp_path):
-  (tmp_path / 'mine').write_text('x')
-  with pytest.raises(ValueError, match=r'is there and is no venv'):
-    venv.prepare(PEER, str(tmp_path), None)
-  assert [path.name for path in tmp_path.iterdir()] == ['mine']
-
-
-def fake_python(path: pathlib.Path, makes: str) -> str:
+def fake_python(path, makes):
   """A Python 3.11 whose `-m venv FOLDER` does what `makes` says."""
   path.write_text(
     f'#!/bin/sh\n[ "$1" = -I ] && echo 3.11 && exit\nmkdir -p "$3/bin"\n{makes}'
@@ -52,7 +49,7 @@ def fake_python(path: pathlib.Path, makes: str) -> str:
 def test_a_venv_that_cannot_be_made_leaves_nothing(tmp_path):
   broken = fake_python(tmp_path / 'python', 'echo ERROR: no disk >&2; exit 1\n')
   with pytest.raises(ValueError, match=r'making the venv failed: ERROR: no di'):
-    venv.prepare(PEER, str(tmp_path / 'venv'), broken)
+    peers.prepare(PEER, str(tmp_path / 'venv'), broken)
   assert not (tmp_path / 'venv').exists()
 
 
@@ -64,7 +61,7 @@ def test_packages_that_ask_for_too_much_come_without_it(tmp_path):
   )
   python = fake_python(tmp_path / 'python', makes)
   peer = PEER._replace(bare_packages=('old==2',))
-  found = venv.prepare(peer, str(tmp_path / 'venv'), python)
+  found = peers.prepare(peer, str(tmp_path / 'venv'), python)
   assert found == tmp_path / 'venv' / 'bin' / 'python'
   assert log.read_text().splitlines() == [
     '-m pip install --quiet peer==1',
@@ -76,13 +73,18 @@ def test_a_venv_goes_to_the_cache_folder_unless_another_is_named(
   tmp_path, monkeypatch
 ):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-  (tmp_path / 'advjax' / 'venv').mkdir(parents=True)
+  folder = tmp_path / 'advjax' / 'venv'
+  folder.mkdir(parents=True)
+  (folder / 'mine').write_text('x')
   with pytest.raises(ValueError, match=r"advjax/venv' is there and is no venv"):
-    venv.prepare(PEER, None, None)
+    peers.prepare(PEER, None, None)
+  assert [path.name for path in folder.iterdir()] == ['mine']
 
+
+# ------------------------------------------------------------------- processes
 
 SIDE = """
-import os
+import os, time
 import numpy as np
 from serve import serve
 
@@ -97,7 +99,7 @@ def twice(job, arrays):
 def fail(job, arrays):
   raise SystemExit('it went wrong')
 
-serve({'twice': twice, 'fail': fail}, 'peer 1')
+serve({'twice': twice, 'fail': fail, 'hang': lambda *_: time.sleep(60)}, 'v 1')
 """
 
 
@@ -108,42 +110,163 @@ def peer(tmp_path):
   return PEER._replace(main=main)
 
 
-def test_jobs_go_to_the_other_side_which_stays(peer):
-  python = pathlib.Path(sys.executable)
-  with process.started(peer, python) as run_job:
+def test_jobs_go_to_the_other_side_until_it_fails(peer):
+  with peers.started(peer, PYTHON) as run_job:
     for count in (1, 2):
       found = run_job({'task': 'twice'}, {'a/b': np.arange(3)})
       np.testing.assert_array_equal(found['twice'], [0, 2, 4])
       assert found['calls'] == count
-      assert found['versions'] == 'peer 1'
-    failed = r"side of some peer failed at 'fail':\n(.*\n)*it went wrong"
-    with pytest.raises(RuntimeError, match=failed):
+      assert found['versions'] == 'v 1'
+    failed = r"some peer failed at 'fail':\n(.*\n)*it went wrong"
+    with pytest.raises(PeerError, match=failed):
       run_job({'task': 'fail'}, {})
-    with pytest.raises(RuntimeError, match="failed at 'twice'"):
+    with pytest.raises(PeerError, match="failed at 'twice'"):
       run_job({'task': 'twice'}, {'a/b': np.arange(3)})
 
 
-def test_a_job_alone_has_a_process_of_its_own(peer):
-  python = pathlib.Path(sys.executable)
-  for _ in range(2):
-    found = process.run_job(
-      peer, python, {'task': 'twice'}, {'a/b': np.ones(1)}
-    )
-    assert found['calls'] == 1
+def test_a_job_that_takes_too_long_is_ended(peer):
+  with (
+    peers.started(peer, PYTHON, timeout=0.5) as run_job,
+    pytest.raises(PeerError, match=r"more than 0\.5 s for 'hang'"),
+  ):
+    run_job({'task': 'hang'}, {})
 
 
-@pytest.mark.parametrize(
-  'peer', [foolbox_jax.PEER, nsl.PEER, torch.PEER, torch_residual.PEER]
-)
-def test_sides_need_nothing_of_ours(peer):
-  files = list(peer.main.parent.glob('*.py'))
-  assert peer.main in files
+@pytest.mark.parametrize('name', PEERS)
+def test_sides_need_nothing_of_ours(name):
   modules = {
     alias.name if isinstance(node, ast.Import) else node.module
-    for path in files
-    for node in ast.walk(ast.parse(path.read_text()))
+    for node in ast.walk(ast.parse(PEERS[name].main.read_text()))
     if isinstance(node, ast.Import | ast.ImportFrom)
     for alias in node.names
   }
   assert 'serve' in modules
   assert not {m.partition('.')[0] for m in modules} & {'advjax', 'experiments'}
+
+
+# ----------------------------------------------------------- their benchmarks
+
+
+def test_training_steps_of_all_start_from_the_same_weights(monkeypatch):
+  asked, dataset = [], data.load({'name': 'digits'})
+  rates = roofline.Rates(1e11, 1e10)
+  monkeypatch.setattr(roofline, 'measure_rates', lambda devices: rates)
+
+  def nsl(job, arrays):
+    asked.append((job['task'], job['name']))
+    if job['task'] == 'prepare':
+      assert arrays['Conv_0/kernel'].shape == (3, 3, 1, 32)
+      assert arrays['train_images'].dtype == np.uint8
+      assert job['objective'] == 'standard' and job['batch_size'] == 16
+      return {}
+    assert not arrays and job['num_steps'] == 2
+    return {'seconds': np.asarray(0.5)}
+
+  def torch(job, arrays):
+    raise PeerError('no memory')
+
+  found = training.measure(
+    dataset,
+    jax.devices()[:1],
+    {'nsl': nsl, 'torch': torch},
+    ['standard'],
+    [16],
+    steps=2,
+    rounds=1,
+    compiled=False,
+  )
+  names = [row['name'] for row in found['rows']]
+  theirs = ['Keras', 'Keras, 32 steps per execution']
+  assert names == ['advjax', *theirs, 'PyTorch', 'floor']
+  assert found['rows'][1]['milliseconds'] == 500
+  floor = roofline.least_work('standard', 16).seconds(rates)
+  assert found['rows'][-1]['milliseconds'] == pytest.approx(1e3 * floor)
+  assert [task for task, _ in asked] == 2 * ['prepare', 'steps'] + 2 * ['steps']
+  assert training.table(found).endswith('\nPyTorch: no memory')
+
+
+def test_attacks_of_others_are_checked_and_their_loss_is_told():
+  def run_job(job, arrays):
+    if job['task'] == 'attack':
+      return {'seconds': np.asarray(0.5)}
+    assert (job['attack'], job['epsilon'], job['num_steps']) == ('fgsm', 0.1, 1)
+    return {'perturbed': arrays['images']}
+
+  devices = jax.devices()[:1]
+  rows = attacks.measure('fgsm', 2, devices, {'torch': run_job}, rounds=1)
+  ours, foolbox, torchattacks = rows
+  assert (ours['name'], foolbox['name']) == ('advjax', 'foolbox on PyTorch')
+  assert ours['loss'] > foolbox['loss'] == torchattacks['loss']
+  line = attacks.table({'rows': rows}).splitlines()[3]
+  assert line.startswith('| fgsm | 2 | foolbox on PyTorch | 500.0 |')
+  images = np.full((1, 2), 0.5)
+  attacks.check_perturbed(images, images + 0.1, 0.1, 'peer')
+  for wrong in (0.11, -0.11):
+    with pytest.raises(RuntimeError, match=r'peer moved a pixel by 0\.1'):
+      attacks.check_perturbed(images, images + wrong, 0.1, 'peer')
+
+
+@pytest.mark.slow
+def test_foolbox_reaches_the_same_loss():
+  with peers.started(PEERS['foolbox_jax'], PYTHON) as run_job:
+    jobs = {'foolbox_jax': run_job}
+    rows = attacks.measure('fgsm', 8, jax.devices(), jobs, rounds=1)
+  assert len(rows) == 3
+  for row in rows:
+    assert row['loss'] == pytest.approx(rows[0]['loss'], rel=1e-4)
+
+
+# ------------------------------------------------------------------ AutoAttack
+
+OWN = autoattack.load(autoattack.OWN)
+
+
+def test_the_reference_file_is_of_this_network(tmp_path):
+  assert autoattack.OWN.stat().st_size < 400_000
+  dataset = data.load({'name': 'digits'})
+  images = data.to_float(dataset.test.images[:64])
+  np.testing.assert_array_equal(OWN.images, images)
+  np.testing.assert_array_equal(OWN.labels, dataset.test.labels[:64])
+  logits = jax.jit(autoattack.logits)(dict(OWN.kernels), OWN.images)
+  correct = np.asarray(logits.argmax(-1)) == OWN.labels
+  assert 0.9 < correct.mean() < 1
+  for robust in OWN.robust.values():
+    for found in robust.values():
+      assert found.shape == (3, 64) and not (found & ~correct).any()
+    each = [robust[name] for name in autoattack.ATTACKS]
+    np.testing.assert_array_equal(robust['autoattack'], np.all(each, axis=0))
+  np.testing.assert_array_equal(OWN.first(66).labels[64:], OWN.labels[:2])
+  with pytest.raises(ValueError, match=r"no file '.*none.npz'"):
+    autoattack.load(tmp_path / 'none.npz')
+  path = tmp_path / 'part.npz'
+  np.savez(path, images=OWN.images, labels=OWN.labels, **OWN.kernels)
+  with pytest.raises(ValueError, match='lacks robust_l2_apgd_ce, robust_l2_ap'):
+    autoattack.load(path)
+
+
+def test_autoattack_is_compared_attack_by_attack():
+  asked = []
+
+  def run_job(job, arrays):
+    asked.append(job)
+    assert set(arrays) == {*autoattack.KERNELS, 'images', 'labels'}
+    robust = np.arange(64) < (3 if job['attack'] == 'square' else 2)
+    return {'robust': robust, 'seconds': np.asarray(8.0)}
+
+  seconds = {'square': iter([9.0, 1.0, 3.0, 2.0]), 'fab-t': iter([5.0] * 4)}
+
+  def ours(norm, attack):
+    robust = np.arange(64) < (4 if attack == 'square' else 1)
+    return robust, next(seconds[attack])
+
+  sides = {
+    'advjax': ours,
+    'torchattacks': lambda *case: autoattack.their_attack(OWN, run_job, *case),
+  }
+  rows = autoattack.measure(sides, ['l2'], ['square', 'fab-t'], 3)
+  job = asked[0]
+  assert (job['norm'], job['epsilon'], job['seed']) == ('l2', 1.0, 0)
+  assert (job['num_steps'], job['num_queries']) == (100, 5000)
+  lines = autoattack.table({'rows': rows}).splitlines()
+  assert lines[2] == '| l2 | square | 4 | 3 | 1 | 2.00 | 8.00 | 4.00 | 7.0 |'
+  assert lines[4] == '| l2 | all | 1 | 2 | 0 | 7.00 | 16.00 | 2.29 | 7.0 |'

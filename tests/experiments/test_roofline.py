@@ -5,18 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import roofline
-from experiments.benchmarks.training import sides, work
-from tests.training import runs
+from experiments.benchmarks import roofline, runs
+from experiments.benchmarks.roofline import Rates, Work
+from tests.training import runs as tiny
 
 
 def shape(*sizes, dtype=np.float32):
   return jax.ShapeDtypeStruct(sizes, dtype)
-
-
-def flops_of_xla(function, *arguments):
-  """Counted before compiling, where a convolution still is one."""
-  return jax.jit(function).lower(*arguments).cost_analysis()['flops']
 
 
 CONVOLUTIONS = {
@@ -32,15 +27,12 @@ CONVOLUTIONS = {
 def test_convolutions_and_their_gradients(name):
   options = {'window_strides': (1, 1), **CONVOLUTIONS[name]}
   channels = 8 // options.get('feature_group_count', 1)
-  arguments = shape(2, 9, 7, 8), shape(3, 3, channels, 12)
+  images, kernel = shape(2, 9, 7, 8), shape(3, 3, channels, 12)
 
   def convolve(images, kernel):
     return jax.lax.conv_general_dilated(
       images, kernel, dimension_numbers=('NHWC', 'HWIO', 'NHWC'), **options
     )
-
-  images, kernel = arguments
-  out = jax.eval_shape(convolve, images, kernel)
 
   def by_images(kernel, cotangent):
     transposed = jax.linear_transpose(lambda x: convolve(x, kernel), images)
@@ -50,23 +42,23 @@ def test_convolutions_and_their_gradients(name):
     transposed = jax.linear_transpose(lambda x: convolve(images, x), kernel)
     return transposed(cotangent)
 
+  out = jax.eval_shape(convolve, images, kernel)
   for function, first, second in (
     (convolve, images, kernel),
     (by_images, kernel, out),
     (by_kernel, images, out),
   ):
-    found = roofline.work_of(function, first, second)
-    assert found.flops == flops_of_xla(function, first, second) > 0
+    # Counted before compiling, where a convolution still is one.
+    counted = jax.jit(function).lower(first, second).cost_analysis()['flops']
+    assert roofline.work_of(function, first, second).flops == counted > 0
 
 
 def test_products_loops_and_branches():
   left, right = shape(3, 8, 16), shape(3, 16, 5)
   product = roofline.work_of(jnp.matmul, left, right)
   assert product == (2 * 3 * 8 * 16 * 5, 4 * 3 * (8 * 16 + 16 * 5 + 8 * 5))
-  half = roofline.work_of(
-    jnp.matmul, shape(4, 4, dtype=jnp.bfloat16), shape(4, 4, dtype=jnp.bfloat16)
-  )
-  assert half == (2 * 4**3, 2 * 3 * 16)
+  half = [shape(4, 4, dtype=jnp.bfloat16)] * 2
+  assert roofline.work_of(jnp.matmul, *half) == (2 * 4**3, 2 * 3 * 16)
 
   def loop(x):
     step = jax.checkpoint(lambda x, _: (jnp.tanh(x @ x), None))
@@ -81,25 +73,52 @@ def test_products_loops_and_branches():
   once = roofline.work_of(lambda x: x @ x, square)
   assert roofline.work_of(loop, square) == (5 * once.flops, 5 * once.bytes)
   assert roofline.work_of(branches, square) == once
-  mapped = jax.pmap(lambda x: x @ x)
-  assert roofline.work_of(mapped, shape(2, 4, 4)) == (
-    2 * once.flops,
-    2 * once.bytes,
-  )
+  mapped = roofline.work_of(jax.pmap(lambda x: x @ x), shape(2, 4, 4))
+  assert mapped == (2 * once.flops, 2 * once.bytes)
+
+
+@pytest.mark.parametrize(
+  ('objective', 'passes'), [('standard', 3), ('nsl', 6), ('pgd', 17)]
+)
+def test_passes_of_objectives(objective, passes):
+  first = 2 * 676 * 9 * 32
+  one = roofline.least_work(objective, 1)
+  assert one.flops == passes * 4814336 - first
+  many = roofline.least_work(objective, 32)
+  assert many.flops == 32 * one.flops
+  # The optimizer's bytes do not grow with the batch.
+  assert many.bytes < 32 * one.bytes
 
 
 @pytest.mark.parametrize('num_devices', [1, 2])
 def test_a_training_step_is_the_closed_form(num_devices):
   """The tutorial's: three convolutions, of which the pools read a part."""
-  dataset = runs.dataset(num_train=40)
+  dataset = tiny.dataset(num_train=40)
   pixels = np.zeros((40, 28, 28, 1), np.uint8)
   dataset = dataset._replace(
     train=dataset.train._replace(images=pixels), num_classes=10
   )
-  training = sides.our_training(
-    'standard', 32, dataset, jax.devices()[:num_devices]
-  )
+  training = runs.tutorial('standard', 32, dataset, jax.devices()[:num_devices])
   found = roofline.step_work(training)
-  assert found.flops == work.least_work('standard', 32).flops
+  assert found.flops == roofline.least_work('standard', 32).flops
   # Beside the activations, params and Adam's moments: read and written.
-  assert found.bytes > num_devices * 6 * 4 * work.PARAMETERS
+  assert found.bytes > num_devices * 6 * 4 * roofline.PARAMETERS
+  assert roofline.PARAMETERS == 93322
+
+
+def test_the_floor_is_what_takes_longer():
+  rates = Rates(flops=100.0, bytes=10.0)
+  assert Work(200.0, 1.0).seconds(rates) == 2
+  assert Work(100.0, 30.0).seconds(rates) == 3
+  bounds = [Work(200.0, 1.0).bound(rates), Work(100.0, 30.0).bound(rates)]
+  assert bounds == ['operations', 'bytes']
+
+
+def test_rates_are_those_of_all_devices(monkeypatch):
+  spent = iter([9.0, 2.0, 1.0, 9.0, 3.0] * 2)
+  monkeypatch.setattr(roofline, 'timed', lambda run: (run(), next(spent)))
+  devices = jax.devices()
+  rate = roofline.matmul_rate(devices, (8, 4, 2), repeats=2)
+  assert rate == len(devices) * 2 * 2 * 8 * 4 * 2
+  copied = roofline.copy_rate(devices, 1, repeats=2)
+  assert copied == len(devices) * 3 * 2 * 2**20

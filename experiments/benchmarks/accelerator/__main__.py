@@ -40,7 +40,8 @@ from advjax.files import replacing, write_json
 from advjax.processes.signals import StopRequest, stop_on_signals
 from advjax.processes.topology import LAUNCHER
 from advjax.reporting.report import command_line
-from experiments.benchmarks.accelerator import page
+from experiments.benchmarks import harness
+from experiments.benchmarks.accelerator.page import page
 
 logger = logging.getLogger('advjax')
 
@@ -158,13 +159,12 @@ def run_part(name: str, part: Part, limit: float, run: Run) -> dict[str, Any]:
   settings = run.settings | {'seconds': limit}
   write_json(run.scratch / 'settings.json', settings)
   start = time.monotonic()
+  paths = [str(_ROOT), os.environ.get('PYTHONPATH')]
   child = subprocess.Popen(
     [sys.executable, '-P', '-m', run.settings['module'], name, run.scratch],
-    env=os.environ
-    | {
-      'PYTHONPATH': os.pathsep.join(
-        filter(None, [str(_ROOT), os.environ.get('PYTHONPATH')])
-      ),
+    env={
+      **os.environ,
+      'PYTHONPATH': os.pathsep.join(filter(None, paths)),
       LAUNCHER: str(os.getpid()),
       **_platforms(),
       **part.env,
@@ -184,13 +184,7 @@ def run_part(name: str, part: Part, limit: float, run: Run) -> dict[str, Any]:
       # With all that it has started.
       os.killpg(child.pid, signal.SIGKILL)
       child.wait()
-  path = run.scratch / f'{name}.jsonl'
-  found: dict[str, Any] = {}
-  for line in path.read_text().splitlines() if path.is_file() else []:
-    try:
-      found |= json.loads(line)
-    except ValueError:  # Half a line, of one that was ended.
-      break
+  found = _results(run.scratch / f'{name}.jsonl')
   if child.returncode == -signal.SIGKILL and reason:
     status = 'stopped'
   elif child.returncode:
@@ -200,6 +194,17 @@ def run_part(name: str, part: Part, limit: float, run: Run) -> dict[str, Any]:
     status, reason = 'done', None
   seconds = time.monotonic() - start
   return {**found, 'status': status, 'seconds': seconds, 'reason': reason}
+
+
+def _results(path: pathlib.Path) -> dict[str, Any]:
+  """Merges the lines that a part has written."""
+  found: dict[str, Any] = {}
+  for line in path.read_text().splitlines() if path.is_file() else []:
+    try:
+      found |= json.loads(line)
+    except ValueError:  # Half a line, of one that was ended.
+      break
+  return found
 
 
 def run_parts(
@@ -234,28 +239,21 @@ def run_parts(
       continue
     results[name] = {**entry, 'status': 'under way'}
     write(run.workdir, report)
-    logger.info(
-      '%s: about %.0f s of the %.0f s left', part.title, estimate, left
-    )
+    logger.info('%s: about %.0f of %.0f s left', part.title, estimate, left)
     # Without the first one there is nothing; a cold machine is slow.
     limit = min(left, _LIMIT_FACTOR * estimate) if index else left
-    results[name] = {**entry, **run_part(name, part, limit, run)}
-    status, reason = results[name]['status'], results[name]['reason']
-    logger.info(
-      '%s: %s after %.0f s%s',
-      name,
-      status,
-      results[name]['seconds'],
-      f' ({reason})' if reason else '',
-    )
+    found = results[name] = {**entry, **run_part(name, part, limit, run)}
+    because = f' ({found["reason"]})' if found['reason'] else ''
+    ended = f'{found["status"]} after {found["seconds"]:.0f} s{because}'
+    logger.info('%s: %s', name, ended)
     write(run.workdir, report)
     if run.stop.signum is not None:
       break
     if index == 0:
-      if status != 'done':
-        raise ValueError(f'{name}: {reason}')
-      run.settings['rates'] = results[name]['rates']
-      run.settings['kind'] = results[name]['platform']
+      if found['status'] != 'done':
+        raise ValueError(f'{name}: {found["reason"]}')
+      run.settings['rates'] = found['rates']
+      run.settings['kind'] = found['platform']
   write(run.workdir, report)
   return report
 
@@ -272,7 +270,7 @@ def write(workdir: pathlib.Path, report: Mapping[str, Any]) -> None:
   """Writes both files, each of which appears whole or not at all."""
   write_json(workdir / 'accelerator.json', report)
   try:
-    text = page.markdown(report)
+    text = page(report)
   except Exception:  # A table is no reason to lose what is measured next.
     logger.exception('accelerator.md is not up to date')
     return
@@ -298,8 +296,7 @@ def main() -> None:
     )
   if flag.devices not in (None, 1):
     raise ValueError(f'--devices={flag.devices}; allowed: 1, it measures one')
-  workdir = pathlib.Path(flag.workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
+  workdir = harness.make_workdir()
   header = {
     'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
     'command': command_line(),
@@ -318,8 +315,8 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as scratch, stop_on_signals() as stop:
     run = Run(workdir, pathlib.Path(scratch), settings, deadline, stop)
     report = run_parts(parts, run, header)
-  print(page.summary(report))
-  print(f'\nwritten: {workdir / "accelerator.md"}')
+  print(page(report))
+  print(f'written: {workdir / "accelerator.md"}')
   if stop.signum is not None:
     sys.exit(128 + stop.signum)
 
@@ -328,12 +325,9 @@ if __name__ == '__main__':
   __doc__ = f'{__doc__}' + '\n'.join(
     f'  {name:19} {part.title}' for name, part in PARTS.items()
   )
+  harness.define_flags()
   flags.DEFINE_float('minutes', 10.0, 'Time for all parts together.')
   flags.DEFINE_string('data', None, 'CIFAR-10 as npz.', required=True)
-  flags.DEFINE_string(
-    'workdir', None, 'Folder for accelerator.json and .md.', required=True
-  )
-  flags.register_validator('workdir', lambda path: path != '', 'is empty')
   flags.DEFINE_list('parts', list(PARTS), 'Which, in any order.')
   flags.DEFINE_string(
     'torch_python', sys.executable, 'An interpreter with PyTorch.'

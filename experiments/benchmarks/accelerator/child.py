@@ -23,14 +23,7 @@ def run(
     [str, Mapping[str, Any], pathlib.Path], Iterable[Mapping[str, Any]]
   ],
 ) -> None:
-  """Runs the part that the command line names.
-
-  Args:
-    part: `(name, settings, folder) -> results`.
-
-  Raises:
-    SystemExit: 1 where it fails.
-  """
+  """Runs the part that the command line names."""
   name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
   settings = json.loads((folder / 'settings.json').read_text())
   end_with_launcher()

@@ -22,16 +22,15 @@ from advjax import cli, data
 from advjax.callables import Callee
 from advjax.models import create_model
 from advjax.training.setup import create_training, eval_logits_fn
+from experiments.benchmarks import harness
 from experiments.benchmarks.accelerator import parts
-from experiments.benchmarks.floor import Rates, Work
-from experiments.benchmarks.roofline import step_work, work_of
-from experiments.benchmarks.tables import markdown
-from experiments.benchmarks.training.work import least_work
-
-_BFLOAT16 = flags.DEFINE_float('bfloat16', 989e12, 'Operations in bfloat16.')
-_TF32 = flags.DEFINE_float('tf32', 494e12, 'Operations in TF32.')
-_FLOAT32 = flags.DEFINE_float('float32', 67e12, 'Operations in float32.')
-_BANDWIDTH = flags.DEFINE_float('bandwidth', 4.8e12, 'Bytes of the memory.')
+from experiments.benchmarks.roofline import (
+  Rates,
+  Work,
+  least_work,
+  step_work,
+  work_of,
+)
 
 
 def workloads(
@@ -83,31 +82,39 @@ def workloads(
 
 
 def main() -> None:
-  operations = {
-    'bfloat16': _BFLOAT16.value,
-    'tf32': _TF32.value,
-    'float32': _FLOAT32.value,
-  }
+  flag = flags.FLAGS
   rows = []
-  for name, images, rate, work in workloads(cli.devices_from_flags()[0]):
-    rates = Rates(operations[rate], _BANDWIDTH.value)
+  for name, images, bound, work in workloads(cli.devices_from_flags()[0]):
+    rates = Rates(getattr(flag, bound), flag.bandwidth)
     seconds = work.seconds(rates)
-    bound = 'bytes' if work.flops / rates.flops < seconds else 'operations'
     rows.append(
-      [
-        name,
-        images,
-        f'{work.flops / 1e9:,.0f}',
-        f'{work.bytes / 1e9:,.2f}',
-        f'{work.flops / work.bytes:,.0f}',
-        bound,
-        f'{1e3 * seconds:,.3f}',
-        f'{images / seconds:,.0f}',
-      ]
+      {
+        'name': name,
+        'images': images,
+        'gigaflops': work.flops / 1e9,
+        'gigabytes': work.bytes / 1e9,
+        'intensity': work.flops / work.bytes,
+        'bound': work.bound(rates),
+        'milliseconds': 1e3 * seconds,
+        'images_per_second': images / seconds,
+      }
     )
-  header = ['', 'images', 'GFLOP', 'GB', 'FLOP per byte', 'bound by']
-  print(markdown([*header, 'ms at least', 'images/s at most'], rows))
+  columns: list[harness.Column] = [
+    ('', 'name', ''),
+    ('images', 'images', 'd'),
+    ('GFLOP', 'gigaflops', ',.0f'),
+    ('GB', 'gigabytes', ',.2f'),
+    ('FLOP per byte', 'intensity', ',.0f'),
+    ('bound by', 'bound', ''),
+    ('ms at least', 'milliseconds', ',.3f'),
+    ('images/s at most', 'images_per_second', ',.0f'),
+  ]
+  print(harness.table(columns, rows))
 
 
 if __name__ == '__main__':
+  flags.DEFINE_float('bfloat16', 989e12, 'Operations in bfloat16.')
+  flags.DEFINE_float('tf32', 494e12, 'Operations in TF32.')
+  flags.DEFINE_float('float32', 67e12, 'Operations in float32.')
+  flags.DEFINE_float('bandwidth', 4.8e12, 'Bytes of the memory.')
   cli.run(main)

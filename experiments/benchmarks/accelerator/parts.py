@@ -10,21 +10,19 @@ import json
 import os
 import pathlib
 import pickle
-import platform
 import runpy
 import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 from ml_collections import config_dict
 
 import advjax
@@ -35,23 +33,16 @@ from advjax.devices import select_devices
 from advjax.evaluation.members import parse_attacks
 from advjax.losses import cross_entropy
 from advjax.models import create_model
-from advjax.training.placement import device_inputs, place
+from advjax.reporting.report import environment
 from advjax.training.setup import Training, create_training, eval_logits_fn
+from experiments.benchmarks import harness, peers, roofline, runs
 from experiments.benchmarks.accelerator import child
-from experiments.benchmarks.floor import Rates, Work
-from experiments.benchmarks.peers import process, torch_residual
-from experiments.benchmarks.roofline import step_work, work_of
-from experiments.benchmarks.time_to_robust import __main__ as time_to_robust
-from experiments.benchmarks.time_to_robust import timed
-from experiments.benchmarks.training import sides
-from experiments.benchmarks.training.work import least_work
-from experiments.benchmarks.turns import in_turns, spread
-from experiments.benchmarks.turns import timed as seconds_of
+from experiments.benchmarks.harness import OURS, Run, timed
+from experiments.benchmarks.roofline import Rates, Work
+from experiments.benchmarks.time_to_robust import attack as attack_network
 
 ROOT = pathlib.Path(__file__).parents[3]
 EPSILON = 8 / 255
-# Of the digits, whose networks are attacked in the check of numerics.
-_DIGITS_EPSILON = 0.1
 # The attacks of AutoAttack in its order.
 _AUTOATTACK = ('apgd-ce', 'apgd-t', 'fab-t', 'square')
 
@@ -61,55 +52,36 @@ Results = Iterator[dict[str, Any]]
 class Sizes(NamedTuple):
   """How much of everything is measured."""
 
-  matmul: int
-  copy_mib: int
-  check_model: dict[str, Any]
-  check_images: int
-  cifar_train: int | None
-  cifar_changes: dict[str, Any]
-  pgd_images: int
-  autoattack_images: int
-  nsl_batch_sizes: tuple[int, ...]
-  residual: dict[str, Any]
-  wide: dict[str, Any]
-  residual_batch_size: int
-  wide_batch_size: int
-  torch_batch_size: int
-  attack_steps: tuple[int, int]
-  pgd_steps: int
-  pgd_batch_size: int
-  members: tuple[int, ...]
-  tutorial: str
-  tests: tuple[str, ...]
-  rounds: int
-  steps: int
-
-
-FULL = Sizes(
-  matmul=8192,
-  copy_mib=1024,
-  check_model={'name': 'cnn'},
-  check_images=256,
-  cifar_train=None,
-  cifar_changes={},
-  pgd_images=1000,
-  autoattack_images=512,
-  nsl_batch_sizes=(128, 1024, 8192),
-  residual={'name': 'preact_resnet18'},
-  wide={'name': 'wide_resnet28_10'},
-  residual_batch_size=256,
-  wide_batch_size=128,
-  torch_batch_size=256,
-  attack_steps=(7, 10),
-  pgd_steps=50,
-  pgd_batch_size=512,
-  members=(1, 16, 64, 256),
-  tutorial='nsl_digits.py',
+  matmul: int = 8192
+  copy_mib: int = 1024
+  check_model: Mapping[str, Any] = {'name': 'cnn'}
+  check_images: int = 256
+  cifar_train: int | None = None
+  cifar_changes: Mapping[str, Any] = {}
+  pgd_images: int = 1000
+  autoattack_images: int = 512
+  nsl_batch_sizes: tuple[int, ...] = (128, 1024, 8192)
+  residual: Mapping[str, Any] = {'name': 'preact_resnet18'}
+  wide: Mapping[str, Any] = {'name': 'wide_resnet28_10'}
+  residual_batch_size: int = 256
+  wide_batch_size: int = 128
+  torch_batch_size: int = 256
+  attack_steps: tuple[int, int] = (7, 10)
+  pgd_steps: int = 50
+  pgd_batch_size: int = 512
+  members: tuple[int, ...] = (1, 16, 64, 256)
+  tutorial: str = 'nsl_digits.py'
   # The others import what a bare machine may lack.
-  tests=('tests/attacks', 'tests/evaluation', 'tests/training'),
-  rounds=5,
-  steps=20,
-)
+  tests: tuple[str, ...] = (
+    'tests/attacks',
+    'tests/evaluation',
+    'tests/training',
+  )
+  rounds: int = 5
+  steps: int = 20
+
+
+FULL = Sizes()
 # Of a machine without an accelerator: that everything runs, and nothing else.
 TINY = Sizes(
   matmul=256,
@@ -185,10 +157,18 @@ class Context(NamedTuple):
     count = self.sizes.cifar_train
     return found._replace(train=data.Split(*(x[:count] for x in found.train)))
 
-  def roofline(self, work: Work, rate: str) -> float:
-    """Returns the seconds that some work takes at least, at measured rates."""
+  def shares(
+    self, work: Work, seconds: float, bound: str = 'bfloat16'
+  ) -> dict[str, float]:
+    """Returns what work reached of the rates, one of which bounds it."""
     assert self.rates is not None
-    return work.seconds(Rates(self.rates[rate], self.rates['bytes']))
+    rate = work.flops / seconds
+    least = work.seconds(Rates(self.rates[bound], self.rates['bytes']))
+    return {
+      'teraflops_per_second': rate / 1e12,
+      'share_of_matmul': rate / self.rates['bfloat16'],
+      'share_of_roofline': least / seconds,
+    }
 
 
 # ---------------------------------------------------------------- the machine
@@ -197,8 +177,13 @@ class Context(NamedTuple):
 def machine(context: Context) -> Results:
   """What the machine is, and its rates: products of matrices, copies."""
   device, sizes = context.device, context.sizes
-  stats = device.memory_stats() or {}
-  memory = stats.get('bytes_limit')
+  memory = (device.memory_stats() or {}).get('bytes_limit')
+  here = environment([device])
+  versions = {n: here[n] for n in ('jax', 'jaxlib', 'flax', 'optax', 'numpy')}
+  try:
+    versions['torch'] = importlib.metadata.version('torch')
+  except importlib.metadata.PackageNotFoundError:
+    versions['torch'] = None
   yield {
     'platform': device.platform,
     'device': device.device_kind,
@@ -206,28 +191,21 @@ def machine(context: Context) -> Results:
     'memory_gib': memory and memory / 2**30,
     'driver': _driver(),
     'cpu_cores': len(os.sched_getaffinity(0)),
-    'python': platform.python_version(),
-    'versions': {
-      name: _version(name)
-      for name in ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
-    },
+    'python': here['python'],
+    'versions': versions,
   }
   rates = {
-    name: _matmul_rate(device, sizes.matmul, dtype, precision)
+    name: roofline.matmul_rate(
+      [device], [sizes.matmul] * 3, dtype, precision, repeats=20
+    )
     for name, dtype, precision in (
       ('bfloat16', jnp.bfloat16, 'default'),
       ('float32', jnp.float32, 'highest'),
       ('float32_default', jnp.float32, 'default'),
     )
   }
-  yield {'rates': rates | {'bytes': _copy_rate(device, sizes.copy_mib)}}
-
-
-def _version(package: str) -> str | None:
-  try:
-    return importlib.metadata.version(package)
-  except importlib.metadata.PackageNotFoundError:
-    return None
+  rates['bytes'] = roofline.copy_rate([device], sizes.copy_mib, repeats=20)
+  yield {'rates': rates}
 
 
 def _driver() -> str | None:
@@ -243,40 +221,6 @@ def _driver() -> str | None:
   return found.stdout.split('\n')[0].strip() or None
 
 
-def _best(function: Callable[..., Any], *arguments: Any) -> float:
-  """Seconds of the fastest of some calls: a rate is what is possible."""
-  jax.block_until_ready(function(*arguments))
-  return min(seconds_of(lambda: function(*arguments))[1] for _ in range(3))
-
-
-def _matmul_rate(
-  device: jax.Device, size: int, dtype: Any, precision: str, repeats: int = 20
-) -> float:
-  """Operations in a second of products of random matrices: zeros are faster."""
-
-  def products(x: jax.Array, right: jax.Array) -> jax.Array:
-    for _ in range(repeats):  # A loop would copy what it carries.
-      x = ((x @ right) * size**-0.5).astype(dtype)
-    return x
-
-  with jax.default_device(device), jax.default_matmul_precision(precision):
-    matrices = jax.random.normal(jax.random.key(0), (2, size, size), dtype)
-    seconds = _best(jax.jit(products), *matrices)
-  return repeats * 2 * size**3 / seconds
-
-
-def _copy_rate(device: jax.Device, mib: int, repeats: int = 20) -> float:
-  """Bytes read and written in a second."""
-
-  def copies(x: jax.Array) -> jax.Array:
-    return jax.lax.fori_loop(0, repeats, lambda i, x: x + i, x)
-
-  with jax.default_device(device):
-    x = jax.random.normal(jax.random.key(0), (mib * 2**18,))
-    # The argument is copied once before the loop.
-    return (repeats + 1) * 2 * x.nbytes / _best(jax.jit(copies), x)
-
-
 # --------------------------------------------------------------- the numerics
 
 
@@ -288,17 +232,17 @@ def numerics(context: Context) -> Results:
   """
   digits = data.load({'name': 'digits'})
   cpu = jax.devices('cpu')[0]
-  config = sides.our_config('standard', 32)
+  config = runs.tutorial_config('standard')
   config.model = context.sizes.check_model
   training = create_training(config, digits, [context.device])
-  params = timed.train_timed(training).params
+  params = runs.train_timed(training).params
   # On the host: training takes the arrays of a state for its own.
   start = jax.tree.map(
     np.asarray, create_training(config, digits, [cpu]).init_state()
   )
-  images = np.asarray(data.to_float(digits.test.images))
-  images = images[: context.sizes.check_images]
-  labels = digits.test.labels[: len(images)]
+  count = context.sizes.check_images
+  images = np.asarray(data.to_float(digits.test.images[:count]))
+  labels = digits.test.labels[:count]
 
   def compute(device: jax.Device, precision: str, dtype: Any) -> _Numerics:
     with (
@@ -306,10 +250,13 @@ def numerics(context: Context) -> Results:
       jax.default_device(device),
       jax.default_matmul_precision(precision),
     ):
-      update = None
+      cast = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+      network = eval_logits_fn(training.model, cast, {}, None)
+      found = _numerics(network, jnp.asarray(images, dtype), labels, device)
       if dtype == np.float32:
-        update = _update(create_training(config, digits, [device]), start)
-      return _numerics(training, params, images, labels, dtype, update, device)
+        here = create_training(config, digits, [device])
+        found.arrays['update'] = _update(here, start)
+      return found
 
   reference = compute(cpu, 'highest', np.float32)
   rows: list[dict[str, Any]] = [
@@ -323,7 +270,7 @@ def numerics(context: Context) -> Results:
   ):
     found = compute(device, precision, dtype)
     rows.append({'name': name, **_differences(found, reference, images)})
-    yield {'num_images': len(images), 'epsilon': _DIGITS_EPSILON, 'rows': rows}
+    yield {'num_images': len(images), 'epsilon': runs.EPSILON, 'rows': rows}
 
 
 class _Numerics(NamedTuple):
@@ -341,17 +288,9 @@ class _Numerics(NamedTuple):
 
 
 def _numerics(
-  training: Training,
-  params: Any,
-  images: np.ndarray,
-  labels: np.ndarray,
-  dtype: Any,
-  update: np.ndarray | None,
-  device: jax.Device,
+  network: Any, images: jax.Array, labels: np.ndarray, device: jax.Device
 ) -> _Numerics:
-  params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
-  network = eval_logits_fn(training.model, params, {}, None)
-  x, y = jnp.asarray(images, dtype), jnp.asarray(labels)
+  y, epsilon = jnp.asarray(labels), runs.EPSILON
 
   @jax.jit
   def gradient(images: jax.Array) -> Any:
@@ -362,41 +301,30 @@ def _numerics(
 
     return jax.grad(summed, has_aux=True)(images)
 
-  gradients, (logits, losses) = gradient(x)
+  gradients, (logits, losses) = gradient(images)
   assert logits.devices() == {device}
-  arrays = {'logits': logits, 'loss': losses, 'gradient': gradients}
+  key = jax.random.key(0)
   adversarial = {
-    'fgsm': advjax.fgsm(network, x, y, _DIGITS_EPSILON),
-    'bim-20': advjax.bim(
-      network, x, y, _DIGITS_EPSILON, 0.01, num_steps=20
-    ),
-    'apgd-50': advjax.apgd(
-      network, x, y, _DIGITS_EPSILON, num_steps=50,
-      key=jax.random.key(0),
-    ),
-  }  # fmt: skip
-  shown = {'clean': x, **adversarial}
+    'fgsm': advjax.fgsm(network, images, y, epsilon),
+    'bim-20': advjax.bim(network, images, y, epsilon, 0.01, num_steps=20),
+    'apgd-50': advjax.apgd(network, images, y, epsilon, num_steps=50, key=key),
+  }
   accuracy = {
     name: float((gradient(each)[1][0].argmax(-1) == y).mean())
-    for name, each in shown.items()
+    for name, each in {'clean': images, **adversarial}.items()
   }
-  if update is not None:
-    arrays['update'] = update
-  return _Numerics(
-    {name: np.asarray(x, np.float64) for name, x in arrays.items()},
-    {name: np.asarray(x, np.float64) for name, x in adversarial.items()},
-    accuracy,
-  )
+  arrays = {'logits': logits, 'loss': losses, 'gradient': gradients}
+  on_host = functools.partial(jax.tree.map, lambda x: np.asarray(x, np.float64))
+  return _Numerics(on_host(arrays), on_host(adversarial), accuracy)
 
 
 def _update(training: Training, start: Any) -> np.ndarray:
   """The change of the parameters in one training step from a given state."""
-  state = place([training]).put([start])
-  state, _ = training.train_steps(
-    state, *device_inputs([training]), np.int32(1)
-  )
+  ranks, _, *inputs = runs.step_arguments(training, 1)
+  del ranks
+  state, _ = training.train_steps(runs.put(training, start), *inputs)
   changes = jax.tree.map(
-    lambda new, old: (np.asarray(new) - old).ravel(),
+    lambda new, old: (np.asarray(new, np.float64) - old).ravel(),
     state.params,
     start.params,
   )
@@ -407,17 +335,17 @@ def _differences(
   found: _Numerics, reference: _Numerics, images: np.ndarray
 ) -> dict[str, Any]:
   """Largest relative differences, shares of other signs, and accuracies."""
-  sign = {
-    name: np.sign(x - images) != np.sign(reference.adversarial[name] - images)
-    for name, x in found.adversarial.items()
-  }
+  signs, differences = {}, {}
+  for name, x in found.adversarial.items():
+    other = np.sign(reference.adversarial[name] - images)
+    signs[name] = float((np.sign(x - images) != other).mean())
+  for name, x in found.arrays.items():
+    expected = reference.arrays[name]
+    distance = np.abs(x - expected).max() / np.abs(expected).max()
+    differences[name] = float(distance)
   return {
-    'differences': {
-      name: float(np.abs(x - reference.arrays[name]).max())
-      / float(np.abs(reference.arrays[name]).max())
-      for name, x in found.arrays.items()
-    },
-    'other_signs': {name: float(x.mean()) for name, x in sign.items()},
+    'differences': differences,
+    'other_signs': signs,
     'accuracy': found.accuracy,
   }
 
@@ -427,9 +355,8 @@ def _differences(
 
 def cifar_config(sizes: Sizes) -> config_dict.ConfigDict:
   """Returns configs/cifar10_fast.py; of a tiny run, what little it trains."""
-  config = runpy.run_path(str(ROOT / 'configs' / 'cifar10_fast.py'))[
-    'get_config'
-  ]()
+  path = ROOT / 'configs' / 'cifar10_fast.py'
+  config = runpy.run_path(str(path))['get_config']()
   with config.unlocked():
     for field, value in sizes.cifar_changes.items():
       config[field] = value
@@ -440,34 +367,28 @@ def cifar_config(sizes: Sizes) -> config_dict.ConfigDict:
 
 def _train_cifar(
   context: Context, seed: int, attack: str
-) -> Iterator[tuple[dict[str, Any], timed.Trained]]:
+) -> Iterator[tuple[dict[str, Any], runs.Trained]]:
   """Trains a network, then attacks it in float32."""
   config = cifar_config(context.sizes)
   config.seed = seed
   dataset = context.dataset()
   training = create_training(config, dataset, [context.device])
-  trained = timed.train_timed(training)
-  row = {
-    'seed': seed,
-    **trained.costs,
-    **_shares(
-      context, step_work(training), trained.costs['step_milliseconds'] / 1e3
-    ),
-  }
+  trained = runs.train_timed(training)
+  seconds = trained.costs['step_milliseconds'] / 1e3
+  work = roofline.step_work(training)
+  row = {'seed': seed, **trained.costs, **context.shares(work, seconds)}
   yield row, trained
-  images = np.asarray(data.to_float(dataset.test.images))
-  count = context.sizes.pgd_images
+  test = data.Split(*(x[: context.sizes.pgd_images] for x in dataset.test))
   (parsed,) = parse_attacks([attack], step_size=2 / 255).values()
-  found = time_to_robust.attack(
-    timed.float32_network(training, trained),
+  found = attack_network(
+    runs.float32_network(training, trained),
     {attack: parsed},
-    images[:count],
-    dataset.test.labels[:count],
+    test,
     EPSILON,
     batch_size=config.evaluation.batch_size,
     devices=[context.device],
   )
-  yield row | found | {'num_images': min(count, len(images))}, trained
+  yield row | found | {'num_images': len(test.labels)}, trained
 
 
 def cifar10(context: Context) -> Results:
@@ -526,19 +447,6 @@ def cifar10_autoattack(context: Context) -> Results:
 # ------------------------------------------------------------- training steps
 
 
-def _shares(
-  context: Context, work: Work, seconds: float, bound: str = 'bfloat16'
-) -> dict[str, Any]:
-  """What a step reaches of the device's rates, of which one bounds it."""
-  assert context.rates is not None
-  rate = work.flops / seconds
-  return {
-    'teraflops_per_second': rate / 1e12,
-    'share_of_matmul': rate / context.rates['bfloat16'],
-    'share_of_roofline': context.roofline(work, bound) / seconds,
-  }
-
-
 def _steps(
   context: Context,
   name: str,
@@ -550,13 +458,10 @@ def _steps(
   """Times training steps, as `train` takes them, at most those of an epoch."""
   training = create_training(config, dataset, [context.device])
   num_steps = min(context.sizes.steps, training.plan.steps_per_epoch - 1)
-  take = sides.our_steps(training, num_steps)
-  start = time.perf_counter()
-  take()
-  compiling = time.perf_counter() - start
-  seconds = statistics.median(take() for _ in range(context.sizes.rounds))
-  stats = context.device.memory_stats() or {}
-  peak = stats.get('peak_bytes_in_use')
+  run = runs.seconds_per_step(training, num_steps)
+  _, compiling = timed(run)
+  seconds = statistics.median(run() for _ in range(context.sizes.rounds))
+  work = work or roofline.step_work(training)
   return {
     'name': name,
     'batch_size': config.batch_size,
@@ -564,8 +469,8 @@ def _steps(
     'steps_per_second': 1 / seconds,
     'images_per_second': config.batch_size / seconds,
     'first_call_seconds': compiling,
-    'peak_mib': peak and peak / 2**20,
-    **_shares(context, work or step_work(training), seconds, bound),
+    'peak_mib': runs.peak_mib(context.device),
+    **context.shares(work, seconds, bound),
   }
 
 
@@ -580,9 +485,9 @@ def steps_nsl(context: Context) -> Results:
   dataset = data.Dataset('random', split, split, 10, tuple('0123456789'))
   rows = []
   for batch_size in context.sizes.nsl_batch_sizes:
-    config = sides.our_config('nsl', batch_size)
+    config = runs.tutorial_config('nsl', batch_size)
     # XLA computes once what two passes share: counted in closed form.
-    work = least_work('nsl', batch_size)
+    work = roofline.least_work('nsl', batch_size)
     row = _steps(context, 'NSL CNN', config, dataset, work, 'float32_default')
     rows.append(row)
     yield {'rows': rows}
@@ -640,93 +545,64 @@ _PRECISIONS = {
 }
 
 
-class _Attacked(NamedTuple):
-  """A compiled PGD on a batch: `run() -> seconds`, its work and memory."""
-
-  run: Callable[[], float]
-  work: Work
-  compile_seconds: float
-  bytes: int
-
-
 def _pgd(
   context: Context,
   model: Mapping[str, Any],
-  images: np.ndarray,
-  labels: np.ndarray,
+  batch: tuple[np.ndarray, np.ndarray],
   variables: tuple[Any, Any],
   precision: str,
   num_steps: int,
-) -> _Attacked:
+) -> tuple[runs.Program, Work]:
   """Compiles PGD (Madry et al. 2017): a random start, the last iterate."""
   dtype, matmul, _ = _PRECISIONS[precision]
-  params, model_state = variables
-  fields = {**model, 'dtype': dtype}
   network = eval_logits_fn(
-    create_model(fields, 10), params, model_state, matmul
+    create_model({**model, 'dtype': dtype}, 10), *variables, matmul
   )
 
   def attacked(network: Callee, images: Any, labels: Any, key: Any) -> Any:
-    return advjax.bim(
-      network, images, labels, EPSILON, EPSILON / 4,
-      num_steps=num_steps, key=key,
-    )  # fmt: skip
+    step_size = EPSILON / 4
+    options: dict[str, Any] = {'num_steps': num_steps, 'key': key}
+    return advjax.bim(network, images, labels, EPSILON, step_size, **options)
 
   arguments = jax.device_put(
-    (Callee.of(network), images, labels, jax.random.key(0)), context.device
+    (Callee.of(network), *batch, jax.random.key(0)), context.device
   )
-  start = time.perf_counter()
-  compiled = jax.jit(attacked).lower(*arguments).compile()
-  compiling = time.perf_counter() - start
-  memory: Any = compiled.memory_analysis()
+  program = runs.compile_program(jax.jit(attacked), *arguments)
+  work = roofline.work_of(attacked, *arguments)
+  call = functools.partial(program.call, *arguments)
+  return program._replace(call=call), work
 
-  def run() -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(compiled(*arguments))
-    return time.perf_counter() - start
 
-  return _Attacked(
-    run,
-    work_of(attacked, *arguments),
-    compiling,
-    memory.temp_size_in_bytes + memory.argument_size_in_bytes,
-  )
+def _test_batch(
+  context: Context, dataset: data.Dataset
+) -> tuple[np.ndarray, np.ndarray]:
+  rows = np.arange(context.sizes.pgd_batch_size) % len(dataset.test.labels)
+  images = np.asarray(data.to_float(dataset.test.images[rows]))
+  return images, dataset.test.labels[rows]
 
 
 def attacks(context: Context) -> Results:
   """Images per second of PGD on PreAct ResNet-18, by precision."""
   sizes = context.sizes
-  dataset = context.dataset()
-  rows_of = np.arange(sizes.pgd_batch_size) % len(dataset.test.labels)
-  images = np.asarray(data.to_float(dataset.test.images[rows_of]))
-  labels = dataset.test.labels[rows_of]
-  variables = create_model(sizes.residual, 10).init(
-    jax.random.key(0), images[:1]
-  )
+  batch = _test_batch(context, context.dataset())
+  model = create_model(sizes.residual, 10)
+  variables = model.init(jax.random.key(0), batch[0][:1])
   rows = []
-  for precision in _PRECISIONS:
-    found = _pgd(
-      context,
-      sizes.residual,
-      images,
-      labels,
-      variables,
-      precision,
-      sizes.pgd_steps,
+  for precision, (_, _, bound) in _PRECISIONS.items():
+    program, work = _pgd(
+      context, sizes.residual, batch, variables, precision, sizes.pgd_steps
     )
-    found.run()
-    seconds = statistics.median(found.run() for _ in range(3))
-    rate = _PRECISIONS[precision][2]
+    program.run()
+    seconds = statistics.median(program.run() for _ in range(3))
     rows.append(
       {
         'name': f'PGD-{sizes.pgd_steps}, {precision}',
-        'batch_size': len(images),
+        'batch_size': len(batch[1]),
         'seconds': seconds,
-        'images_per_second': len(images) / seconds,
-        'teraflops_per_second': found.work.flops / seconds / 1e12,
-        'share_of_roofline': context.roofline(found.work, rate) / seconds,
-        'compile_seconds': found.compile_seconds,
-        'program_mib': found.bytes / 2**20,
+        'images_per_second': len(batch[1]) / seconds,
+        **context.shares(work, seconds, bound),
+        'compile_seconds': program.compile_seconds,
+        'program_mib': program.temporary_mib + program.argument_mib,
       }
     )
     yield {'rows': rows}
@@ -755,13 +631,12 @@ def _beside_torch(context: Context, name: str, *, compiled: bool) -> Results:
   dataset = context.dataset()
   training = create_training(config, dataset, [context.device])
   state = training.init_state()
-  variables = {'params': state.params, **state.model_state}
+  variables = state.params, state.model_state
   arrays = {
-    key: np.asarray(value)
-    for key, value in traverse_util.flatten_dict(variables, sep='/').items()
+    **runs.by_name({'params': state.params, **state.model_state}),
+    'train_images': dataset.train.images[:_TORCH_IMAGES],
+    'train_labels': dataset.train.labels[:_TORCH_IMAGES],
   }
-  arrays['train_images'] = dataset.train.images[:_TORCH_IMAGES]
-  arrays['train_labels'] = dataset.train.labels[:_TORCH_IMAGES]
   job = {
     'device': 'cpu' if context.device.platform == 'cpu' else 'cuda',
     'channels_last': True,
@@ -777,10 +652,10 @@ def _beside_torch(context: Context, name: str, *, compiled: bool) -> Results:
     'weight_decay': config.optimizer.weight_decay,
     'batch_size': config.batch_size,
   }
-  rows = np.arange(sizes.pgd_batch_size) % len(dataset.test.labels)
-  images = np.asarray(data.to_float(dataset.test.images[rows]))
-  labels = dataset.test.labels[rows]
-  with process.started(torch_residual.PEER, context.torch_python) as run_job:
+  batch = _test_batch(context, dataset)
+  shown = {'images': batch[0], 'labels': batch[1]}
+  peer = peers.PEERS['torch_residual']
+  with peers.started(peer, context.torch_python) as run_job:
 
     def prepare(precision: str) -> str:
       dtype, matmul, _ = _PRECISIONS[precision]
@@ -789,44 +664,27 @@ def _beside_torch(context: Context, name: str, *, compiled: bool) -> Results:
       return precision
 
     exact = prepare('float32, highest precision')
-    theirs = run_job({'task': 'logits', 'name': exact}, {'images': images})
+    theirs = run_job({'task': 'logits', 'name': exact}, {'images': batch[0]})
     float32 = create_model(model, dataset.num_classes)
-    network = eval_logits_fn(float32, state.params, state.model_state)
-    ours = np.asarray(jax.jit(network)(images))
-    found = {
+    ours = np.asarray(jax.jit(eval_logits_fn(float32, *variables))(batch[0]))
+    difference = np.abs(theirs['logits'] - ours).max() / np.abs(ours).max()
+    yield {
       'versions': str(theirs['versions']),
-      'logits_difference': float(
-        np.abs(theirs['logits'] - ours).max() / np.abs(ours).max()
-      ),
+      'logits_difference': float(difference),
     }
-    yield found
-    mixed = prepare('bfloat16')
-    steps = {'task': 'steps', 'name': mixed, 'num_steps': sizes.steps}
     peaks: list[float] = []
 
-    def their_steps() -> float:
-      out = run_job(steps, {})
-      peaks.append(float(out['peak_bytes']) / 2**20)
-      return float(out['seconds'])
+    def their_steps() -> Run:
+      task = {'task': 'steps', 'name': prepare('bfloat16')}
 
-    def their_attack(attack: Mapping[str, Any]) -> float:
-      out = run_job(attack, {'images': images, 'labels': labels})
-      return float(out['seconds'][-1])
+      def run() -> float:
+        out = run_job(task | {'num_steps': sizes.steps}, {})
+        peaks.append(float(out['peak_bytes']) / 2**20)
+        return float(out['seconds'])
 
-    seconds = in_turns(
-      {'advjax': sides.our_steps(training, sizes.steps), name: their_steps},
-      sizes.rounds,
-    )
-    compared = [
-      {
-        'name': f'{model["name"]}, PGD-{num_steps} training, bfloat16',
-        'batch_size': config.batch_size,
-        'peak_mib': max(peaks),
-        **_ratio(seconds, name),
-      }
-    ]
-    yield {'rows': compared}
-    for precision in ('bfloat16', 'float32, default precision'):
+      return run
+
+    def their_attack(precision: str) -> Run:
       attack = {
         'task': 'attack',
         'name': prepare(precision),
@@ -835,43 +693,45 @@ def _beside_torch(context: Context, name: str, *, compiled: bool) -> Results:
         'num_steps': num_attack_steps,
         'rounds': 1,
       }
-      own = _pgd(
-        context,
-        model,
-        images,
-        labels,
-        (state.params, state.model_state),
-        precision,
-        num_attack_steps,
-      )
-      seconds = in_turns(
-        {
-          'advjax': own.run,
-          name: functools.partial(their_attack, attack),
-        },
-        sizes.rounds,
-      )
-      compared.append(
-        {
-          'name': f'{model["name"]}, PGD-{num_attack_steps}, {precision}',
-          'batch_size': len(images),
-          **_ratio(seconds, name),
-        }
-      )
-      yield {'rows': compared}
+      return lambda: float(run_job(attack, shown)['seconds'][-1])
 
+    def our_attack(precision: str) -> Run:
+      return _pgd(
+        context, model, batch, variables, precision, num_attack_steps
+      )[0].run
 
-def _ratio(seconds: Mapping[str, Sequence[float]], name: str) -> dict[str, Any]:
-  """Medians, and the median over rounds of the ratio within a round."""
-  ours, theirs = seconds['advjax'], seconds[name]
-  return {
-    'milliseconds': 1e3 * spread(ours).median,
-    'torch': name,
-    'torch_milliseconds': 1e3 * spread(theirs).median,
-    'times_as_fast': spread(
-      [b / a for a, b in zip(ours, theirs, strict=True)]
-    ).median,
-  }
+    def beside(ours: harness.Side, theirs: harness.Side) -> dict[str, Any]:
+      times = harness.in_turns({OURS: ours, name: theirs}, sizes.rounds)
+      if times.failures:
+        raise peers.PeerError(times.failures[name])
+      own, other = harness.compare(times, 1)
+      return {
+        'milliseconds': own['milliseconds'],
+        'torch': name,
+        'torch_milliseconds': other['milliseconds'],
+        'times_as_fast': other['times_as_fast'],
+      }
+
+    found = beside(
+      lambda: runs.seconds_per_step(training, sizes.steps), their_steps
+    )
+    rows = [
+      {
+        'name': f'{model["name"]}, PGD-{num_steps} training, bfloat16',
+        'batch_size': config.batch_size,
+        'peak_mib': max(peaks),
+        **found,
+      }
+    ]
+    yield {'rows': rows}
+    for precision in ('bfloat16', 'float32, default precision'):
+      found = beside(
+        functools.partial(our_attack, precision),
+        functools.partial(their_attack, precision),
+      )
+      case = f'{model["name"]}, PGD-{num_attack_steps}, {precision}'
+      rows.append({'name': case, 'batch_size': len(batch[1]), **found})
+      yield {'rows': rows}
 
 
 # ---------------------------------------------------- sweep, tutorial and tests
@@ -879,18 +739,18 @@ def _ratio(seconds: Mapping[str, Sequence[float]], name: str) -> dict[str, Any]:
 
 def sweeps(context: Context) -> Results:
   """An epoch of so many runs at once, on the embedded digits."""
-  from experiments.benchmarks import sweep  # Needs what writes TensorBoard's.
-
   digits = data.load({'name': 'digits'})
   way = 'map' if context.device.platform == 'cpu' else 'vmap'
   rows = []
   for count in context.sizes.members:
     trainings = [
       create_training(config, digits, [context.device])
-      for config in sweep.member_configs(count)
+      for config in runs.sweep_configs(count)
     ]
     num_steps = trainings[0].plan.steps_per_epoch
-    found = sweep.run_way(way if count > 1 else 'in turn', trainings, num_steps)
+    found = runs.train_way(
+      way if count > 1 else 'in turn', trainings, num_steps
+    )
     rows.append(
       {
         'members': count,

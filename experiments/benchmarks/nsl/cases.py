@@ -2,7 +2,7 @@
 
 A case holds NSL's own names (`AdvNeighborConfig`, `VirtualAdvConfig`,
 `DecayConfig`); `translate` is how each of them is written here. Strings in a
-config that name an array of `nsl_parity.make_arrays` stand for it.
+config that name an array of `parity.make_arrays` stand for it.
 """
 
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ def adversarial_cases() -> list[Case]:
   cases = []
   for norm in NORMS:
     step = {'adv_grad_norm': norm, 'adv_step_size': _STEP_SIZES[norm]}
-    # By name: NSL's wrapper ignores plain masks and bounds without a word.
+    # By name: NSL's wrapper silently ignores plain masks and bounds.
     mask = {'feature_mask': {'image': 'mask'}}
     box = {'clip_value_min': {'image': 0.0}, 'clip_value_max': {'image': 1.0}}
     ball = {'pgd_epsilon': 1.5 * _STEP_SIZES[norm]}
@@ -192,22 +192,7 @@ def job_of(case: Case) -> dict[str, Any]:
 def translate(
   case: Case, arrays: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, float]]:
-  """Returns NSL's config in our names: options of an objective, and hparams.
-
-  Args:
-    case: The case.
-    arrays: What strings in the config stand for.
-
-  Returns:
-    The config of `create_objective`, and the traced numbers it reads.
-
-  Example:
-    >>> case = Case(
-    ...   'a', 'adversarial', 'cnn', {'adv_step_size': 0.1, 'pgd_epsilon': 0.3}
-    ... )
-    >>> translate(case, {})[1]
-    {'multiplier': 0.2, 'step_size': 0.1, 'epsilon': 0.3}
-  """
+  """Returns NSL's config in our names: options of an objective, and hparams."""
 
   def resolve(value: Any) -> Any:
     if isinstance(value, Mapping):

@@ -41,15 +41,7 @@ def flat(tree: Any) -> Arrays:
 
 
 def make_arrays(images: np.ndarray, labels: np.ndarray) -> Arrays:
-  """Returns what both sides start from: a batch, weights, draws and masks.
-
-  Args:
-    images: float `[B, 28, 28, 1]` in [0, 1].
-    labels: int `[B]`.
-
-  Returns:
-    float32 and int32 arrays by name.
-  """
+  """Returns what both sides start from: a batch, weights, draws and masks."""
   rng = np.random.default_rng(0)
   shape = images.shape[1:]
   arrays = {
@@ -122,17 +114,7 @@ def named(images: Any) -> Arrays:
 
 
 def run(case: Case, arrays: Mapping[str, Any], given: Any = None) -> Arrays:
-  """Computes our side of a case.
-
-  Args:
-    case: The case.
-    arrays: From `make_arrays`, in the dtype wanted.
-    given: Perturbed images to take instead of making them (an array, or a
-      dictionary of features).
-
-  Returns:
-    The quantities under the names of NSL's side.
-  """
+  """Computes our side of a case."""
   network = _network(case, arrays)
   batch = batch_of(case, arrays)
   options, hparams = translate(case, arrays)

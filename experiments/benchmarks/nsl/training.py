@@ -5,11 +5,8 @@ the same size; each side's networks start from weights of their own.
 """
 
 import logging
-import pathlib
 import statistics
-import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,28 +18,23 @@ from advjax.attacks.specs import parse_attack
 from advjax.config import member_config
 from advjax.evaluation.attacked import attack_and_predict
 from advjax.evaluation.logits import predict
-from advjax.training.loop import train
-from advjax.training.placement import device_inputs, place
-from advjax.training.setup import (
-  create_training,
-  eval_logits_fn,
-)
-from advjax.training.workdir import prepare_workdir
+from advjax.training.setup import create_training
 from advjax.types import LogitsFn
-from experiments.benchmarks.peers.process import RunJob
-from experiments.benchmarks.tables import markdown, mean_and_std
+from experiments.benchmarks import harness, runs
+from experiments.benchmarks.peers import RunJob
 
 logger = logging.getLogger('advjax')
 
 MEMBERS = ('base', 'adversarial')
 LIBRARIES = ('NSL', 'advjax')
 
+# By title, the network and the images.
 _ACCURACIES = {
-  'base_clean': 'base: clean',
-  'base_white_box': 'base: white box',
-  'adversarial_clean': 'adversarial: clean',
-  'transfer': 'adversarial: transfer from base',
-  'adversarial_white_box': 'adversarial: white box',
+  'base: clean': 'base/clean',
+  'base: white box': 'base/from_base',
+  'adversarial: clean': 'adversarial/clean',
+  'adversarial: transfer from base': 'adversarial/from_base',
+  'adversarial: white box': 'adversarial/from_adversarial',
 }
 _TIMES = {
   'seconds': 's',
@@ -74,34 +66,17 @@ def train_ours(
   dataset: data.Dataset,
   devices: Sequence[jax.Device],
 ) -> tuple[dict[str, float], LogitsFn]:
-  """Trains one member as `train` does, and returns its times and network.
-
-  Args:
-    config: The config of one training run.
-    dataset: What to train on.
-    devices: The devices.
-
-  Returns:
-    The times, and the trained network in evaluation mode.
-  """
+  """Trains one member, and returns its times and network."""
   jax.clear_caches()  # Each run compiles for itself, as each run of NSL traces.
   training = create_training(config, dataset, devices)
-  start = time.perf_counter()
-  arguments = device_inputs([training])
-  state = place([training]).put([training.init_state()])
-  jax.block_until_ready(training.train_steps(state, *arguments, np.int32(0)))
-  compile_seconds = time.perf_counter() - start
-  with tempfile.TemporaryDirectory() as folder:
-    path = prepare_workdir(pathlib.Path(folder) / 'run', config)
-    result = train(training, path)
-  num_steps = config.num_epochs * training.plan.steps_per_epoch
+  trained = runs.train_timed(training)
+  seconds = trained.costs['train_seconds']
   times = {
-    'seconds': result.train_seconds,
-    'seconds_with_compile': result.train_seconds + compile_seconds,
-    'milliseconds_per_step': 1e3 * result.train_seconds / num_steps,
+    'seconds': seconds,
+    'seconds_with_compile': seconds + trained.costs['compile_seconds'],
+    'milliseconds_per_step': trained.costs['step_milliseconds'],
   }
-  network = eval_logits_fn(training.model, result.params, result.model_state)
-  return times, network
+  return times, runs.float32_network(training, trained)
 
 
 def evaluate_ours(
@@ -110,14 +85,13 @@ def evaluate_ours(
   epsilon: float,
   devices: Sequence[jax.Device],
 ) -> dict[str, np.ndarray]:
-  """Returns which images each network gets right, as NSL's side names them."""
+  """Returns which images are classified correctly, as NSL's side names them."""
   images = np.asarray(data.to_float(test.images))
   options: dict[str, Any] = {'batch_size': 256, 'devices': devices}
-  right = {
-    f'{name}/clean': predict(network, images, **options) == test.labels
-    for name, network in networks.items()
-  }
+  correct = {}
   for source, network in networks.items():
+    predictions = predict(network, images, **options)
+    correct[f'{source}/clean'] = predictions == test.labels
     found = attack_and_predict(
       network,
       networks,
@@ -128,39 +102,9 @@ def evaluate_ours(
       key=jax.random.key(0),
       **options,
     )
-    for name, predictions in found.predictions.items():
-      right[f'{name}/from_{source}'] = predictions[0] == test.labels
-  return right
-
-
-def accuracies(right: Mapping[str, np.ndarray]) -> dict[str, float]:
-  """Returns the tutorial's numbers, transfer and white box apart.
-
-  Args:
-    right: For 'network/images', whether each image is classified correctly.
-
-  Returns:
-    Fractions.
-
-  Example:
-    >>> import numpy as np
-    >>> right = {
-    ...   f'{network}/{images}': np.array([True, network == 'base'])
-    ...   for network in ('base', 'adversarial')
-    ...   for images in ('clean', 'from_base', 'from_adversarial')
-    ... }
-    >>> accuracies(right)['transfer'], accuracies(right)['base_white_box']
-    (0.5, 1.0)
-  """
-  return {
-    'base_clean': float(right['base/clean'].mean()),
-    'base_white_box': float(right['base/from_base'].mean()),
-    'adversarial_clean': float(right['adversarial/clean'].mean()),
-    'transfer': float(right['adversarial/from_base'].mean()),
-    'adversarial_white_box': float(
-      right['adversarial/from_adversarial'].mean()
-    ),
-  }
+    for name, each in found.predictions.items():
+      correct[f'{name}/from_{source}'] = each[0] == test.labels
+  return correct
 
 
 def run_training(
@@ -170,18 +114,7 @@ def run_training(
   run_job: RunJob,
   devices: Sequence[jax.Device],
 ) -> list[dict[str, Any]]:
-  """Trains and tests both sides with every seed.
-
-  Args:
-    config: Of a comparison of `base` and `adversarial`.
-    dataset: What to train and test on.
-    seeds: Of the runs.
-    run_job: Runs a job of NSL's side.
-    devices: Our devices.
-
-  Returns:
-    One row per library and seed, NSL's first.
-  """
+  """Trains and tests both sides with every seed."""
   split, test = dataset.train, dataset.test
   arrays = {'train_images': split.images, 'train_labels': split.labels}
   rows = []
@@ -206,104 +139,79 @@ def run_training(
       for name, value in out.items()
       if name.startswith('weights/')
     }
-    found = {
-      'NSL': run_job(
-        nsl_job(config, 'evaluate'),
-        {**weights, 'test_images': test.images, 'test_labels': test.labels},
-      ),
+    shown = {'test_images': test.images, 'test_labels': test.labels}
+    correct = {
+      'NSL': run_job(nsl_job(config, 'evaluate'), {**weights, **shown}),
       'advjax': evaluate_ours(
         networks, test, config.evaluation.epsilon, devices
       ),
     }
-    rows += [
-      {
-        'library': name,
-        'seed': seed,
-        **accuracies(found[name]),
-        'times': times[name],
+    for name in LIBRARIES:
+      accuracies = {
+        title: float(correct[name][key].mean())
+        for title, key in _ACCURACIES.items()
       }
-      for name in LIBRARIES
-    ]
+      row = {'library': name, 'seed': seed, 'accuracies': accuracies}
+      rows.append(row | {'times': times[name]})
   return rows
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """Returns what the rows say of time: our seconds over NSL's, seed by seed.
-
-  Args:
-    rows: From `run_training`.
-
-  Returns:
-    For every member and time, the ratio of every seed and their mean.
-  """
+  """Returns our seconds over NSL's by member and time, and their means."""
   by_key = {(row['library'], row['seed']): row['times'] for row in rows}
   seeds = sorted({row['seed'] for row in rows})
-  ratios: dict[str, Any] = {}
+  ratios: dict[str, Any] = {member: {} for member in MEMBERS}
   for member in MEMBERS:
     for name in _TIMES:
       values = [
         by_key['advjax', seed][member][name] / by_key['NSL', seed][member][name]
         for seed in seeds
       ]
-      ratios.setdefault(member, {})[name] = {
-        'seeds': values,
-        'mean': statistics.fmean(values),
-      }
+      mean = statistics.fmean(values)
+      ratios[member][name] = {'seeds': values, 'mean': mean}
   return ratios
 
 
-def training_tables(rows: Sequence[Mapping[str, Any]], epsilon: float) -> str:
-  """Returns accuracies and times as two tables in Markdown, and the ratio.
-
-  Args:
-    rows: From `run_training`.
-    epsilon: Of FGSM.
-
-  Returns:
-    The text.
-  """
-  accuracy_rows: list[list[Any]] = []
-  time_rows: list[list[Any]] = []
-  for row in rows:
-    name = f'{row["library"]}, seed {row["seed"]}'
-    accuracy_rows.append([name, *(f'{row[key]:.4f}' for key in _ACCURACIES)])
-    time_rows.append(
-      [
-        name,
-        *(f'{row["times"][m][t]:.2f}' for m in MEMBERS for t in _TIMES),
-      ]
-    )
-  for library in LIBRARIES:
-    own = [row for row in rows if row['library'] == library]
-    accuracy_rows.append(
-      [
-        f'{library}, mean ± std',
-        *(mean_and_std([row[key] for row in own]) for key in _ACCURACIES),
-      ]
-    )
-    time_rows.append(
-      [
-        f'{library}, mean ± std',
-        *(
-          mean_and_std([row['times'][m][t] for row in own], 2)
-          for m in MEMBERS
-          for t in _TIMES
-        ),
-      ]
-    )
+def tables(rows: Sequence[Mapping[str, Any]], epsilon: float) -> str:
+  """Returns accuracies and times as two tables in Markdown, and the ratio."""
   ratios = summarize(rows)['adversarial']
-  return '\n'.join(
+  return '\n\n'.join(
     [
       f'Accuracy on the test images; attacks: FGSM {epsilon:g}, clipped to '
-      '[0, 1].\n',
-      markdown(['', *_ACCURACIES.values()], accuracy_rows),
-      '\nTraining.\n',
-      markdown(
-        ['', *(f'{m}: {_TIMES[t]}' for m in MEMBERS for t in _TIMES)],
-        time_rows,
+      '[0, 1].',
+      _with_means(rows, lambda row: row['accuracies'], '.4f'),
+      'Training.',
+      _with_means(
+        rows,
+        lambda row: {
+          f'{member}: {title}': row['times'][member][key]
+          for member in MEMBERS
+          for key, title in _TIMES.items()
+        },
+        '.2f',
       ),
-      '\nSeconds of training with the adversarial objective, advjax / NSL: '
+      'Seconds of training with the adversarial objective, advjax / NSL: '
       f'{ratios["seconds"]["mean"]:.3f} '
       f'({ratios["seconds_with_compile"]["mean"]:.3f} with compiling).',
     ]
   )
+
+
+def _with_means(
+  rows: Sequence[Mapping[str, Any]],
+  cells_of: Callable[[Mapping[str, Any]], Mapping[str, float]],
+  form: str,
+) -> str:
+  """Writes a line per library and seed, and the means of libraries."""
+  lines = []
+  for row in rows:
+    cells = [harness.cell(value, form) for value in cells_of(row).values()]
+    lines.append([f'{row["library"]}, seed {row["seed"]}', *cells])
+  for library in LIBRARIES:
+    own = [cells_of(row) for row in rows if row['library'] == library]
+    cells = [
+      harness.mean_and_std([each[title] for each in own], form)
+      for title in own[0]
+    ]
+    lines.append([f'{library}, mean ± std', *cells])
+  return harness.markdown(['', *cells_of(rows[0])], lines)

@@ -1,0 +1,122 @@
+"""Train a tiny network and note what the reference's attacks leave of it.
+
+  python -m experiments.benchmarks.autoattack_fixture --output=FILE.npz
+
+from the project's folder, with the Python of .venv. The network is trained on
+the embedded digits by PGD; the reference is torchattacks, which runs on PyTorch
+in a venv of its own, made by the first call (--torch_venv names another). Each
+of the four attacks of AutoAttack's standard version runs on its own on all
+images, with several seeds, since its flags differ from seed to seed by an image
+or two. The file, of the form that `autoattack.load` reads, is what the
+project's tests compare its own AutoAttack with.
+"""
+
+import logging
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from advjax import cli, data
+from advjax.config import check_range
+from advjax.models import Model
+from advjax.models.create import ARCHITECTURES
+from advjax.training.setup import create_training
+from experiments.benchmarks import autoattack, harness, peers, runs
+from experiments.benchmarks.autoattack import Reference
+from experiments.benchmarks.peers import RunJob
+
+logger = logging.getLogger('advjax')
+
+# 8,544 weights.
+_SHAPES = ((3, 3, 1, 8), (3, 3, 8, 16), (3, 3, 16, 16), (144, 32), (32, 10))
+
+
+def init(key: jax.Array, images: jax.Array) -> tuple[Any, Any]:
+  """Glorot's uniform initialisation of all kernels."""
+  del images
+  draw = jax.nn.initializers.glorot_uniform()
+  keys = jax.random.split(key, len(_SHAPES))
+  drawn = [draw(*each) for each in zip(keys, _SHAPES, strict=True)]
+  return dict(zip(autoattack.KERNELS, drawn, strict=True)), {}
+
+
+def apply(
+  params: Any, model_state: Any, images: jax.Array, *, train: bool
+) -> tuple[jax.Array, Any]:
+  del train  # Nothing in it behaves differently.
+  return autoattack.logits(params, images), model_state
+
+
+ARCHITECTURES['autoattack_digits'] = lambda num_classes, axis: Model(
+  init, apply
+)
+
+
+def train_network(
+  dataset: data.Dataset, num_epochs: int
+) -> dict[str, np.ndarray]:
+  """Trains by PGD with Adam and a learning rate that falls to 0."""
+  config = runs.tutorial_config('pgd')
+  config.model = {'name': 'autoattack_digits'}
+  config.schedule.name = 'cosine'
+  config.hparams.learning_rate = 3e-3
+  config.num_epochs = num_epochs
+  return runs.train_timed(
+    create_training(config, dataset, jax.devices()[:1])
+  ).params
+
+
+def reference_flags(
+  run_job: RunJob, reference: Reference, norm: str, num_seeds: int
+) -> dict[str, np.ndarray]:
+  """Runs the reference's attacks, each on its own on all images."""
+  robust: dict[str, np.ndarray] = {}
+  for attack in autoattack.ATTACKS:
+    found = []
+    for seed in range(num_seeds):
+      correct, seconds = autoattack.their_attack(
+        reference, run_job, norm, attack, seed
+      )
+      found.append(correct)
+      case = f'{norm}, {attack}, seed {seed}'
+      count = f'{correct.sum()} of {len(correct)}'
+      logger.info('%s: %s are robust, %.0f s', case, count, seconds)
+    robust[f'robust_{norm}_{attack.replace("-", "_")}'] = np.stack(found)
+  robust[f'robust_{norm}_autoattack'] = np.all(list(robust.values()), axis=0)
+  return robust
+
+
+def main() -> None:
+  flag = flags.FLAGS
+  dataset = data.load({'name': 'digits'})
+  most = len(dataset.test.labels)
+  check_range('num_images', flag.num_images, 1, most, integer=True)
+  for field in ('num_epochs', 'num_seeds'):
+    check_range(field, getattr(flag, field), 1, integer=True)
+  peer = peers.PEERS['torch']
+  python = peers.prepare(peer, flag.torch_venv, None)
+  kernels = train_network(dataset, flag.num_epochs)
+  images = np.asarray(data.to_float(dataset.test.images[: flag.num_images]))
+  labels = dataset.test.labels[: flag.num_images]
+  reference = Reference(kernels, images, labels, {})
+  flagged: dict[str, Any] = {}
+  with peers.started(peer, python) as run_job:
+    for norm in autoattack.EPSILONS:
+      flagged |= reference_flags(run_job, reference, norm, flag.num_seeds)
+  arrays: dict[str, Any] = reference.arrays()
+  seeds = np.arange(flag.num_seeds)
+  np.savez_compressed(flag.output, seeds=seeds, **arrays, **flagged)
+  for name, robust in flagged.items():
+    print(name, robust.sum(axis=1))
+  print(f'written: {flag.output}')
+
+
+if __name__ == '__main__':
+  harness.define_venv_flag('torch')
+  flags.DEFINE_string('output', str(autoattack.OWN), 'The npz file to write.')
+  flags.DEFINE_integer('num_images', 64, 'Test images to attack.')
+  flags.DEFINE_integer('num_epochs', 40, 'Epochs of the training.')
+  flags.DEFINE_integer('num_seeds', 3, 'Seeds of the attacks.')
+  cli.run(main)

@@ -1,0 +1,287 @@
+"""The harness of all comparisons: sides take turns, tables hold the medians.
+
+A side prepares itself and returns a run, which does the work once and returns
+its seconds. All sides of a case are run round after round, so that a busy
+machine slows all of them alike; ratios are taken within a round. A peer that
+fails, or exceeds its time limit, is named below the table, and the others go
+on.
+"""
+
+import contextlib
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from absl import flags
+
+from advjax.config import check_range, choose
+from advjax.files import write_json
+from advjax.reporting.report import environment
+from experiments.benchmarks import peers
+
+# Flags defined here belong to the program that calls define_flags.
+flags.disclaim_key_flags()
+
+OURS = 'advjax'
+
+Row = Mapping[str, Any]
+Run = Callable[[], float]
+Side = Callable[[], Run]
+# The title of a column, its key in a row or a function of the row, its format.
+Column = tuple[str, str | Callable[[Row], Any], str]
+
+
+class Spread(NamedTuple):
+  """Median and quartiles of the seconds of several rounds."""
+
+  median: float
+  low: float
+  high: float
+
+
+class Times(NamedTuple):
+  """What sides took.
+
+  Attributes:
+    seconds: By side, of every round.
+    first: By side, of the first run, which may compile; it counts in no round.
+    failures: By side, why it has no seconds.
+  """
+
+  seconds: dict[str, list[float]]
+  first: dict[str, float]
+  failures: dict[str, str]
+
+
+def timed(function: Callable[[], Any]) -> tuple[Any, float]:
+  """Returns a function's result, and the seconds until it was computed."""
+  start = time.perf_counter()
+  result = jax.block_until_ready(function())
+  return result, time.perf_counter() - start
+
+
+def in_turns(sides: Mapping[str, Side], rounds: int) -> Times:
+  """Prepares all sides, runs each once, and takes rounds of all in turns."""
+  runs: dict[str, Run] = {}
+  times = Times({}, {}, {})
+  for name, prepare in sides.items():
+    with _noted(name, times):
+      runs[name] = prepare()
+      times.first[name] = runs[name]()
+      times.seconds[name] = []
+  for _ in range(rounds):
+    for name in list(times.seconds):
+      with _noted(name, times):
+        times.seconds[name].append(runs[name]())
+  return times
+
+
+def ready(run: Run) -> Side:
+  """Returns the side of a run that needs no preparation."""
+  return lambda: run
+
+
+@contextlib.contextmanager
+def _noted(name: str, times: Times) -> Iterator[None]:
+  """Notes why a peer failed, instead of its seconds."""
+  try:
+    yield
+  except peers.PeerError as error:
+    times.failures[name] = str(error)
+    times.seconds.pop(name, None)
+
+
+def spread(seconds: Sequence[float]) -> Spread:
+  """Returns the median and the quartiles of some rounds."""
+  if len(seconds) == 1:
+    return Spread(seconds[0], seconds[0], seconds[0])
+  low, median, high = statistics.quantiles(seconds, n=4, method='inclusive')
+  return Spread(median, low, high)
+
+
+def times_as_fast(times: Times, name: str) -> float:
+  """How often our time goes into a side's: the median of ratios by round."""
+  pairs = zip(times.seconds[name], times.seconds[OURS], strict=True)
+  return statistics.median(theirs / ours for theirs, ours in pairs)
+
+
+def compare(times: Times, num_images: int, **fields: Any) -> list[dict]:
+  """Returns a row per side, those that failed last.
+
+  Args:
+    times: Of sides of which ours is named OURS.
+    num_images: Images that a run is about.
+    **fields: What all rows have in common.
+
+  Returns:
+    Rows with `name`, `milliseconds`, `quartiles`, `images_per_second`,
+    `times_as_fast` and `rounds`, or with `name` and `error`.
+  """
+  rows: list[dict[str, Any]] = []
+  for name, seconds in times.seconds.items():
+    median, low, high = spread(seconds)
+    rows.append(
+      {
+        **fields,
+        'name': name,
+        'milliseconds': 1e3 * median,
+        'quartiles': [1e3 * low, 1e3 * high],
+        'images_per_second': num_images / median,
+        'times_as_fast': times_as_fast(times, name),
+        'rounds': seconds,
+      }
+    )
+  failures = times.failures.items()
+  return rows + [{**fields, 'name': n, 'error': text} for n, text in failures]
+
+
+# --------------------------------------------------------------------- tables
+
+
+def cell(value: Any, form: str = '.1e') -> str:
+  """Writes a value of a table; None is left empty, a list is a range."""
+  if value is None or isinstance(value, str):
+    return value or ''
+  if isinstance(value, (list, tuple)):
+    return ' to '.join(cell(each, form) for each in value)
+  return f'{value:{form}}'.replace('%', ' %')
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+  """Returns a table in Markdown of texts."""
+
+  def line(texts: Sequence[str]) -> str:
+    return '|' + '|'.join(f' {text} ' if text else ' ' for text in texts) + '|'
+
+  return '\n'.join(
+    [line(header), line(['---'] * len(header)), *map(line, rows)]
+  )
+
+
+def table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+  """Returns rows as a table in Markdown, failures of sides below it."""
+
+  def value(row: Row, key: str | Callable[[Row], Any]) -> Any:
+    return row.get(key) if isinstance(key, str) else key(row)
+
+  measured = [row for row in rows if 'error' not in row]
+  text = markdown(
+    [title for title, _, _ in columns],
+    [[cell(value(row, k), form) for _, k, form in columns] for row in measured],
+  )
+  failures = [f'\n{r["name"]}: {r["error"]}' for r in rows if 'error' in r]
+  return '\n'.join([text, *failures])
+
+
+def mean_and_std(values: Sequence[float], form: str = '.4f') -> str:
+  """Writes a mean and, of several values, the sample standard deviation."""
+  mean = cell(statistics.fmean(values), form)
+  if len(values) == 1:
+    return mean
+  return f'{mean} ± {cell(statistics.stdev(values), form)}'
+
+
+def environment_line(environment: Row) -> str:
+  """Writes the entry `environment` of a result in one line."""
+  return ', '.join(f'{name} {value}' for name, value in environment.items())
+
+
+# ---------------------------------------------------------------------- flags
+
+
+def define_flags(*, rounds: int | None = None, use: Sequence[str] = ()) -> None:
+  """Defines --workdir, --rounds with a default, and the flags of peers."""
+  flags.DEFINE_string('workdir', None, 'Folder of the results.', required=True)
+  flags.register_validator('workdir', lambda path: path != '', 'is empty')
+  if rounds:
+    flags.DEFINE_integer('rounds', rounds, 'Rounds of which the median is.')
+  for name in use:
+    define_venv_flag(name)
+  if use:
+    flags.DEFINE_string('python', None, 'Python to make venvs with.')
+    flags.DEFINE_float('timeout', 3600.0, "Seconds of a peer's job at most.")
+
+
+def define_venv_flag(name: str) -> None:
+  """Defines the flag that names a peer's venv."""
+  peer = peers.PEERS[name]
+  flags.DEFINE_string(
+    f'{name}_venv',
+    None,
+    f"Venv of {peer.name}; default: {peer.folder} in the user's cache folder.",
+  )
+
+
+def chosen(flag: str, allowed: Iterable[str]) -> list[str]:
+  """Returns the names in a list flag, all of which must be allowed."""
+  names = list(allowed)
+  return [choose(f'--{flag}:', n, names) for n in getattr(flags.FLAGS, flag)]
+
+
+def integers(flag: str, low: int = 1, high: int | None = None) -> list[int]:
+  """Returns the different integers in a list flag, one or more."""
+  texts: list[str] = getattr(flags.FLAGS, flag)
+  values = [int(text) for text in texts if text.isdecimal()]
+  within = all(low <= v and (high is None or v <= high) for v in values)
+  if not values or len(set(values)) < len(texts) or not within:
+    span = f'>= {low}' if high is None else f'from {low} to {high}'
+    raise ValueError(
+      f'--{flag}={",".join(texts)}; allowed: integers {span}, each once'
+    )
+  return values
+
+
+def make_workdir() -> pathlib.Path:
+  """Returns the folder of --workdir, after a check of --rounds."""
+  if 'rounds' in flags.FLAGS:
+    check_range('rounds', flags.FLAGS.rounds, 1, integer=True)
+  workdir = pathlib.Path(flags.FLAGS.workdir)
+  if workdir.exists() and not workdir.is_dir():
+    raise ValueError(f"--workdir: '{workdir}' is a file; give a folder")
+  workdir.mkdir(parents=True, exist_ok=True)
+  return workdir
+
+
+def save(
+  path: pathlib.Path, result: Row, devices: Sequence[jax.Device]
+) -> None:
+  """Writes a result as JSON, with `environment`."""
+  write_json(path, {**result, 'environment': environment(devices)})
+  print(f'\nwritten: {path}')
+
+
+@contextlib.contextmanager
+def start_peers(
+  names: Sequence[str], devices: Sequence[jax.Device]
+) -> Iterator[dict[str, peers.RunJob]]:
+  """Makes the venvs of peers where they are not there, and starts each side.
+
+  Args:
+    names: Of `peers.PEERS`.
+    devices: Ours, which must be CPUs as theirs are.
+
+  Yields:
+    By name, what runs a job there.
+  """
+  if devices[0].platform != 'cpu' and names:
+    raise ValueError(
+      f'--platform: the devices are {devices[0].platform}, but peers run on '
+      'the CPU here; give --platform=cpu, or leave the peers out'
+    )
+  flag = flags.FLAGS
+  pythons = {
+    name: peers.prepare(
+      peers.PEERS[name], getattr(flag, f'{name}_venv'), flag.python
+    )
+    for name in names
+  }
+  with contextlib.ExitStack() as stack:
+    yield {
+      name: stack.enter_context(
+        peers.started(peers.PEERS[name], python, flag.timeout)
+      )
+      for name, python in pythons.items()
+    }

@@ -1,0 +1,258 @@
+"""Libraries to compare with: each has a venv, and a process that takes jobs."""
+
+import contextlib
+import json
+import logging
+import os
+import pathlib
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from advjax.files import user_cache_folder
+
+logger = logging.getLogger('advjax')
+
+_VERSION = 'import sys; print("%d.%d" % sys.version_info[:2])'
+_SIDES = pathlib.Path(__file__).parent / 'sides'
+
+# (job, arrays) -> arrays. `job['task']` says what to do.
+RunJob = Callable[
+  [Mapping[str, Any], Mapping[str, np.ndarray]], dict[str, np.ndarray]
+]
+
+
+class PeerError(RuntimeError):
+  """A peer's job failed, or exceeded its time limit."""
+
+
+class Peer(NamedTuple):
+  """A library to compare with.
+
+  Attributes:
+    name: For messages.
+    folder: Of its venv in the user's cache folder, if no other is named.
+    module: What its side of the comparison imports.
+    packages: What pip installs.
+    pythons: Versions of Python that all of it has wheels for, best first.
+    main: Its side, a program that calls `sides/serve.py`.
+    bare_packages: What pip installs besides, without what it asks for.
+  """
+
+  name: str
+  folder: str
+  module: str
+  packages: tuple[str, ...]
+  pythons: tuple[str, ...]
+  main: pathlib.Path
+  bare_packages: tuple[str, ...] = ()
+
+
+_PYTHONS = ('3.14', '3.13', '3.12', '3.11')
+_TORCH = ('torch==2.13.0', 'numpy>=2.0')
+PEERS = {
+  # From PyPI, PyTorch for Linux comes with CUDA, some gigabytes. Where these
+  # are too many, make a venv with the CPU build and name it by --torch_venv.
+  'torch': Peer(
+    name='PyTorch',
+    folder='torch_venv',
+    module='torch, torchattacks, foolbox',
+    packages=(*_TORCH, 'tqdm>=4.66', 'requests>=2.32', 'foolbox==3.3.4'),
+    pythons=(*_PYTHONS, '3.10'),
+    main=_SIDES / 'pytorch.py',
+    # It asks for a version of requests from 2021.
+    bare_packages=('torchattacks==3.5.1',),
+  ),
+  # PyTorch alone, in any Python that has it.
+  'torch_residual': Peer(
+    name='PyTorch',
+    folder='torch_venv',
+    module='torch',
+    packages=_TORCH,
+    pythons=(*_PYTHONS, '3.10'),
+    main=_SIDES / 'torch_residual.py',
+  ),
+  'nsl': Peer(
+    name='neural-structured-learning',
+    folder='nsl_venv',
+    module='neural_structured_learning',
+    packages=(
+      'tensorflow-cpu==2.15.1',
+      'numpy<2',
+      'neural-structured-learning==1.4.0',
+    ),
+    # TensorFlow 2.15 has wheels up to 3.11, and its side is written for 3.10.
+    pythons=('3.11', '3.10'),
+    main=_SIDES / 'nsl.py',
+  ),
+  'foolbox_jax': Peer(
+    name='foolbox on JAX',
+    folder='foolbox_jax_venv',
+    module='foolbox, jax',
+    # The jax that we run on.
+    packages=(f'jax[cpu]=={jax.__version__}', 'foolbox==3.3.4'),
+    pythons=_PYTHONS,
+    main=_SIDES / 'foolbox_jax.py',
+  ),
+}
+
+
+def outside_environment() -> dict[str, str]:
+  """The environment, without what would lead Python out of a venv."""
+  leaking = ('PYTHONPATH', 'PYTHONHOME', 'VIRTUAL_ENV', 'PIP_TARGET')
+  return {k: v for k, v in os.environ.items() if k not in leaking}
+
+
+def find_python(peer: Peer, python: str | None) -> str:
+  """Returns an interpreter that a peer's packages install for.
+
+  Args:
+    peer: The peer.
+    python: One that is asked for; None: this one, or the first of the peer's
+      that there is.
+
+  Returns:
+    Its path.
+
+  Raises:
+    ValueError: if there is none.
+  """
+  candidates = [python] if python else [sys.executable]
+  if not python:
+    candidates += [f'python{version}' for version in peer.pythons]
+  found = []
+  for name in candidates:
+    path = shutil.which(name)
+    if path is None:
+      found.append(f"'{name}' is not there")
+      continue
+    result = subprocess.run(
+      [path, '-I', '-c', _VERSION], capture_output=True, text=True
+    )
+    if result.stdout.strip() in peer.pythons:
+      return path
+    found.append(f"'{name}' is {result.stdout.strip() or 'no Python'}")
+  raise ValueError(
+    f'{peer.packages[0]} needs Python {" or ".join(peer.pythons)}; '
+    f'{", ".join(found)}; give one with --python'
+  )
+
+
+def prepare(peer: Peer, folder: str | None, python: str | None) -> pathlib.Path:
+  """Returns the Python of a peer's venv, which is made if it is not there.
+
+  Args:
+    peer: The peer.
+    folder: Where its venv is or goes; None: `peer.folder` in the user's cache
+      folder.
+    python: See `find_python`.
+
+  Returns:
+    The path of the venv's interpreter.
+
+  Raises:
+    ValueError: if the folder holds something else, if there is no Python
+      that will do, or if the packages cannot be installed. A venv that was
+      not there before is removed then.
+  """
+  default = user_cache_folder() / peer.folder
+  venv = pathlib.Path(folder).absolute() if folder else default
+  interpreter = venv / 'bin' / 'python'
+  if venv.exists() and not (venv / 'pyvenv.cfg').is_file():
+    raise ValueError(f"'{venv}' is there and is no venv; give another folder")
+  if interpreter.is_file():
+    imports = [str(interpreter), '-c', f'import {peer.module}']
+    if not subprocess.run(
+      imports, capture_output=True, env=outside_environment()
+    ).returncode:
+      return interpreter
+  was_there = venv.exists()
+  base = str(interpreter) if was_there else find_python(peer, python)
+  logger.info("installing %s in '%s', some minutes", peer.name, venv)
+  install = [str(interpreter), '-m', 'pip', 'install', '--quiet']
+  failed = 'installing packages failed (it needs the network to PyPI)'
+  try:
+    if not was_there:
+      _run([base, '-m', 'venv', str(venv)], 'making the venv failed')
+    _run([*install, *peer.packages], failed)
+    if peer.bare_packages:
+      _run([*install, '--no-deps', *peer.bare_packages], failed)
+  except BaseException:
+    if not was_there:
+      shutil.rmtree(venv, ignore_errors=True)
+    raise
+  return interpreter
+
+
+def _run(command: list[str], what: str) -> None:
+  result = subprocess.run(
+    command, capture_output=True, text=True, env=outside_environment()
+  )
+  if result.returncode:
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith('ERROR')] or lines[-3:]
+    raise ValueError(f'{what}: {" / ".join(errors)}')
+
+
+@contextlib.contextmanager
+def started(
+  peer: Peer, interpreter: pathlib.Path, timeout: float = 3600.0
+) -> Iterator[RunJob]:
+  """Starts a peer's side, which keeps what it has prepared from job to job.
+
+  Args:
+    peer: The peer.
+    interpreter: From `prepare`.
+    timeout: Seconds that a job may take.
+
+  Yields:
+    `(job, arrays) -> arrays`: does a job there and returns what it leaves. It
+    raises PeerError where the job fails, with the end of what the side says,
+    or takes too long; no later job can be done then.
+  """
+  with (
+    tempfile.TemporaryDirectory() as name,
+    open(pathlib.Path(name) / 'stderr', 'w+', encoding='utf-8') as said,
+    subprocess.Popen(
+      [str(interpreter), str(peer.main)],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=said,
+      bufsize=0,
+      env=outside_environment() | {'PYTHONPATH': str(_SIDES)},
+    ) as process,
+  ):
+    folder = pathlib.Path(name)
+
+    def run_job(
+      job: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+      (folder / 'job.json').write_text(json.dumps(job))
+      np.savez(folder / 'arrays.npz', **dict[str, Any](arrays))
+      assert process.stdin and process.stdout
+      with contextlib.suppress(BrokenPipeError):  # It ended: told below.
+        process.stdin.write(f'{folder}\n'.encode())
+      if not select.select([process.stdout], [], [], timeout)[0]:
+        process.kill()
+        raise PeerError(
+          f'{peer.name} took more than {timeout:g} s for {job["task"]!r}'
+        )
+      if process.stdout.readline() != b'done\n':
+        process.wait()
+        said.seek(0)
+        tail = '\n'.join(said.read().splitlines()[-20:])
+        raise PeerError(f'{peer.name} failed at {job["task"]!r}:\n{tail}')
+      with np.load(folder / 'out.npz') as file:
+        return dict(file)
+
+    try:
+      yield run_job
+    finally:
+      process.kill()

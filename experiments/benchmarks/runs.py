@@ -1,0 +1,290 @@
+"""Our training as benchmarks run it: the compiled steps of `train`, timed."""
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import traverse_util
+from ml_collections import config_dict
+
+from advjax import data
+from advjax.config import default_config
+from advjax.devices import parallelize
+from advjax.models import create_model
+from advjax.training.at_once import make_train_runs
+from advjax.training.placement import device_inputs, place
+from advjax.training.run import Diverged
+from advjax.training.setup import Training, create_training, eval_logits_fn
+from advjax.training.state import evaluation_params
+from advjax.types import LogitsFn
+from advjax.variants import set_variant
+from experiments.benchmarks.harness import Run, timed
+
+# NSL's tutorial, and Madry et al. 2017 with their seven steps on CIFAR-10.
+EPSILON = 0.1
+NSL_STEP_SIZE = 0.2
+ATTACK_STEPS = 7
+# The objectives that are compared, and our variants for them.
+OBJECTIVES = {'standard': 'standard', 'nsl': 'nsl', 'pgd': 'pgd_at'}
+
+
+def tutorial_config(
+  objective: str, batch_size: int = 32
+) -> config_dict.ConfigDict:
+  """Returns the config of NSL's network with one of OBJECTIVES."""
+  config = set_variant(
+    default_config(),
+    OBJECTIVES[objective],
+    epsilon=EPSILON,
+    nsl_step_size=NSL_STEP_SIZE,
+  )
+  config.batch_size = batch_size
+  config.num_validation = 0
+  config.report_checkpoint = 'last'
+  return config
+
+
+def tutorial(
+  objective: str,
+  batch_size: int,
+  dataset: data.Dataset,
+  devices: Sequence[jax.Device],
+) -> Training:
+  """Returns a run of NSL's network with one of OBJECTIVES."""
+  config = tutorial_config(objective, batch_size)
+  return create_training(config, dataset, devices)
+
+
+def by_name(tree: Any) -> dict[str, np.ndarray]:
+  """Returns the arrays of a Flax tree by the path of their names."""
+  flat = traverse_util.flatten_dict(tree, sep='/')
+  return {name: np.asarray(value) for name, value in flat.items()}
+
+
+def put(training: Training, state: Any) -> Any:
+  """Copies a state to the devices; the program takes it for its own."""
+  return place([training]).put([state])
+
+
+def step_arguments(
+  training: Training, num_steps: int, state: Any = None
+) -> tuple[Any, ...]:
+  """Returns what the pmapped `training.train_steps.func` takes.
+
+  The state is the one before the first step, unless another one is given.
+  """
+  if state is None:
+    state = put(training, training.init_state())
+  inputs = device_inputs([training])
+  return *training.train_steps.args, state, *inputs, np.int32(num_steps)
+
+
+def next_steps(training: Training) -> Callable[[int], float]:
+  """Returns what takes so many steps of a run, from step to step, timed."""
+  _, state, *arguments, _ = step_arguments(training, 1)
+
+  def take(count: int) -> float:
+    def steps() -> Any:
+      nonlocal state
+      state, history = training.train_steps(state, *arguments, np.int32(count))
+      return state, history
+
+    return timed(steps)[1]
+
+  return take
+
+
+def seconds_per_step(training: Training, num_steps: int) -> Run:
+  """Returns what takes steps of a run, fewer than an epoch has.
+
+  Images are permuted where a call begins, which in training is once per
+  epoch: that is left out, as the beginnings of other libraries are.
+  """
+  take = next_steps(training)
+
+  def run() -> float:
+    beginning = take(1)
+    return (take(num_steps + 1) - beginning) / num_steps
+
+  return run
+
+
+class Program(NamedTuple):
+  """A compiled program.
+
+  Attributes:
+    call: Runs it once, and returns its results.
+    compile_seconds: Tracing included.
+    temporary_mib: Memory that it needs besides its arguments.
+    argument_mib: Memory of its arguments.
+  """
+
+  call: Callable[..., Any]
+  compile_seconds: float
+  temporary_mib: float
+  argument_mib: float
+
+  def run(self) -> float:
+    """Runs it once; the seconds."""
+    return timed(self.call)[1]
+
+
+def compile_program(function: Any, *arguments: Any) -> Program:
+  """Compiles a jitted or pmapped function."""
+  start = time.perf_counter()
+  compiled = function.lower(*arguments).compile()
+  seconds = time.perf_counter() - start
+  memory = compiled.memory_analysis()
+  sizes = memory.temp_size_in_bytes, memory.argument_size_in_bytes
+  return Program(compiled, seconds, *(size / 2**20 for size in sizes))
+
+
+# ------------------------------------------------------------ a whole training
+
+
+class Trained(NamedTuple):
+  """A network that was trained without a look at it, and what that took.
+
+  Attributes:
+    params: Its parameters, on the host.
+    model_state: Its BatchNorm statistics, on the host.
+    costs: `compile_seconds` (next to nothing where another run has compiled
+      the same program), `upload_seconds`, `train_seconds`, `step_milliseconds`,
+      `images_per_second` and `peak_mib` (of the first device up to here, None
+      where it does not say).
+  """
+
+  params: Any
+  model_state: Any
+  costs: dict[str, Any]
+
+
+def check_trainable(config: config_dict.ConfigDict) -> None:
+  """Raises a ValueError for what cannot be timed from first to last step."""
+  if 'members' in config:
+    raise ValueError('the config has members; allowed: one of a single network')
+  for field, value, allowed in (
+    ('report_checkpoint', config.report_checkpoint, 'last'),
+    ('unfreezing.name', config.unfreezing.name, 'none'),
+    ('init_from', config.init_from, ''),
+  ):
+    if value != allowed:
+      raise ValueError(
+        f'{field} = {value!r}; allowed: {allowed!r}, for all of the training '
+        'is timed and the last state counts'
+      )
+
+
+def train_timed(training: Training) -> Trained:
+  """Trains a network with nothing but steps between first and last."""
+  plan, config = training.plan, training.config
+  start = time.perf_counter()
+  inputs = jax.block_until_ready(device_inputs([training]))
+  uploaded = time.perf_counter()
+  state = put(training, training.init_state())
+  # Also loads the program, and draws memory.
+  jax.block_until_ready(training.train_steps(state, *inputs, np.int32(1)))
+  compiled = time.perf_counter()
+  state = jax.block_until_ready(put(training, training.init_state()))
+  losses = []
+  count = np.int32(plan.steps_per_epoch)
+  start_steps = time.perf_counter()
+  for _ in range(config.num_epochs):
+    state, history = training.train_steps(state, *inputs, count)
+    losses.append(history['loss'])
+  jax.block_until_ready(state)
+  seconds = time.perf_counter() - start_steps
+  bad = np.flatnonzero(~np.isfinite(np.concatenate(losses)))
+  if bad.size:
+    raise Diverged(f'seed {config.seed}: no finite loss at step {bad[0] + 1}')
+  num_steps = config.num_epochs * plan.steps_per_epoch
+  return Trained(
+    params=jax.tree.map(np.asarray, evaluation_params(state)),
+    model_state=jax.tree.map(np.asarray, state.model_state),
+    costs={
+      'compile_seconds': compiled - uploaded,
+      'upload_seconds': uploaded - start,
+      'train_seconds': seconds,
+      'step_milliseconds': 1e3 * seconds / num_steps,
+      'images_per_second': config.num_epochs * plan.num_examples / seconds,
+      'peak_mib': peak_mib(training.devices[0]),
+    },
+  )
+
+
+def peak_mib(device: jax.Device) -> float | None:
+  """Returns the most memory that was used of a device, where it says so."""
+  peak = (device.memory_stats() or {}).get('peak_bytes_in_use')
+  return peak and peak / 2**20
+
+
+def float32_network(training: Training, trained: Trained) -> LogitsFn:
+  """Returns a trained network in evaluation mode, computed in float32."""
+  fields = training.config.model.to_dict()
+  if 'dtype' in fields:
+    fields['dtype'] = 'float32'
+  model = create_model(fields, training.num_classes)
+  return eval_logits_fn(model, trained.params, trained.model_state)
+
+
+# --------------------------------------------------------- several runs at once
+
+
+class Round(NamedTuple):
+  """What a round of all runs took, in seconds."""
+
+  compiling: float
+  stepping: float
+
+
+def sweep_configs(count: int) -> list[config_dict.ConfigDict]:
+  """Returns configs of `digits.py:nsl` that differ in traced numbers alone."""
+  base = set_variant(
+    default_config(), 'nsl', epsilon=EPSILON, nsl_step_size=NSL_STEP_SIZE
+  )
+  base.report_checkpoint = 'last'
+  configs = [copy.deepcopy(base) for _ in range(count)]
+  for index, config in enumerate(configs):
+    config.seed = index
+    config.hparams.step_size = 0.1 + 0.2 * index / count
+    config.hparams.multiplier = 0.1 + 0.4 * index / count
+  return configs
+
+
+def _round(
+  program: Callable[..., Any], trainings: Sequence[Training], steps: int
+) -> Round:
+  """Compiles a program on its first use, and takes the steps."""
+  start = time.perf_counter()
+  placement, inputs = place(trainings), device_inputs(trainings)
+  state = placement.put([training.init_state() for training in trainings])
+  state, _ = program(state, *inputs, placement.num_steps(0, ()))
+  jax.block_until_ready(state)
+  middle = time.perf_counter()
+  counts = placement.num_steps(steps, range(len(trainings)))
+  jax.block_until_ready(program(state, *inputs, counts))
+  return Round(middle - start, time.perf_counter() - middle)
+
+
+def train_way(way: str, trainings: Sequence[Training], steps: int) -> Round:
+  """Takes steps of runs that share a program, compiling again."""
+  first = trainings[0]
+  jax.clear_caches()
+  if way in ('in turn', 'separate'):
+    rounds = []
+    for training in trainings:
+      if way == 'separate':
+        jax.clear_caches()
+      rounds.append(_round(training.train_steps, [training], steps))
+    return Round(*map(sum, zip(*rounds, strict=True)))
+  mapped: Any = first.train_steps.func
+  program = parallelize(
+    make_train_runs(mapped.__wrapped__, batched=way.startswith('vmap')),
+    first.devices,
+    num_args=4,
+    split_args=(0, 2, 3) if first.plan.num_teams > 1 else (),
+  )
+  return _round(program, trainings, steps)
