@@ -73,14 +73,14 @@ def test_tiny_imagenet(load_folder, tmp_path, caplog):
   assert load_folder(path).test.labels.tolist() == [1, 0, 2]
 
 
-def tiny(changes=(), drop=('nothing',)):
+def tiny(changes=(), drop='-'):
   """Tiny ImageNet's layout with some files changed or left out."""
   files = {**image_folders.tiny_imagenet()[0], **dict(changes)}
-  return {n: files[n] for n in files if not n.startswith(tuple(drop))}
+  return {n: files[n] for n in files if not n.startswith(drop)}
 
 
 def test_other_forms_of_tiny_imagenet():
-  files = tiny(drop=['val/'])
+  files = tiny(drop='val/')
   files |= {f'val/{i}/images/x{i}.JPEG': b'' for i in image_folders.IDS}
   labels = {name: label for name, label in find(files).test}
   assert labels == {
@@ -95,43 +95,34 @@ def test_other_forms_of_tiny_imagenet():
 ANNOTATIONS = tiny()['val/val_annotations.txt']
 
 
+IDS, WORDS, LABELS = 'wnids.txt', 'words.txt', 'val/val_annotations.txt'
+
+
 @pytest.mark.parametrize(
   ('changes', 'drop', 'message'),
   [
-    ({}, ['words.txt'], r'words\.txt is missing'),
-    ({}, ['val/val_ann'], r'val/val_annotations\.txt is missing'),
-    ({}, ['val/'], r'the test split is missing.*val/'),
-    ({}, ['train/n01'], r"train/ must have the same classes.*'n01'"),
-    ({}, ['train'], 'train/ has no folder for classes'),
-    ({}, ['train/n01/images'], "train/: no image in the folders.*'n01'"),
-    ({}, ['val/images/val_1'], "the same images.*'val/images/val_1.JPEG'"),
-    ({'wnids.txt': b'n01\nn02'}, [], r"same classes; .*'n03'"),
-    ({'wnids.txt': b'n01\nn01'}, [], 'two or more different ids'),
-    ({'wnids.txt': b''}, [], 'two or more different ids'),
-    ({'wnids.txt': b'\xff\xfe'}, [], r'wnids\.txt is no text'),
-    ({'words.txt': b'n01\ta\nn02\tb'}, [], r"words\.txt has no.*'n03'"),
-    ({'words.txt': b'n01\ta\nn02\tb\nn03\t,'}, [], r"words.*'n03'"),
-    ({'val/images/new.JPEG': b''}, [], "same images.*'val/images/new.JPEG'"),
-    (
-      {'val/val_annotations.txt': ANNOTATIONS + b'val_3.JPEG\tn99\t1'},
-      [],
-      'annotations.txt, line 4: .*n99',
-    ),
-    (
-      {'val/val_annotations.txt': ANNOTATIONS + b'val_0.JPEG\tn01\t1'},
-      [],
-      'annotations.txt, line 4: .*val_0',
-    ),
-    (
-      {'val/val_annotations.txt': ANNOTATIONS.replace(b'n02', b'n01')},
-      [],
-      "annotations.txt must have the same classes.*'n02'",
-    ),
+    ({}, WORDS, r'words\.txt is missing'),
+    ({}, LABELS, r'val/val_annotations\.txt is missing'),
+    ({}, 'val/', r'the test split is missing.*val/'),
+    ({}, 'train/n01', r"train/ must have the same classes.*'n01'"),
+    ({}, 'train', 'train/ has no folder for classes'),
+    ({}, 'train/n01/images', "train/: no image in the folders.*'n01'"),
+    ({}, 'val/images/val_1', "the same images.*'val/images/val_1.JPEG'"),
+    ({'val/images/new.png': b''}, '-', "same images.*'val/images/new.png'"),
+    ({IDS: b'n01\nn02'}, '-', r"same classes; .*'n03'"),
+    ({IDS: b'n01\nn01'}, '-', 'two or more different ids'),
+    ({IDS: b''}, '-', 'two or more different ids'),
+    ({IDS: b'\xff\xfe'}, '-', r'wnids\.txt is no text'),
+    ({WORDS: b'n01\ta\nn02\tb'}, '-', r"words\.txt has no.*'n03'"),
+    ({WORDS: b'n01\ta\nn02\tb\nn03\t,'}, '-', r"words.*'n03'"),
+    ({LABELS: ANNOTATIONS + b'val_3.JPEG\tn99\t1'}, '-', 'line 4: .*n99'),
+    ({LABELS: ANNOTATIONS + b'val_0.JPEG\tn01\t1'}, '-', 'line 4: .*val_0'),
+    ({LABELS: ANNOTATIONS.replace(b'n02', b'n01')}, '-', "classes.*'n02'"),
   ],
 )
 def test_what_is_missing_from_tiny_imagenet_is_named(changes, drop, message):
   with pytest.raises(ValueError, match=message):
-    find(tiny(changes, drop or ['nothing']))
+    find(tiny(changes, drop))
 
 
 def test_the_real_tiny_imagenet(load_folder):
@@ -206,35 +197,30 @@ def test_the_test_split_of_a_class_depends_on_its_names_alone(
   assert abs(len(first) - fraction * len(names)) <= 1
 
 
+TRAIN = ['train/a/1.png', 'train/b/1.png']
+
+
 @pytest.mark.parametrize(
-  ('files', 'fields', 'message'),
+  ('files', 'fraction', 'message'),
   [
-    ([], {}, 'no folder for classes'),
-    (['1.png', '2.png'], {}, 'no folder for classes; allowed: wnids.txt'),
-    (['top/1.png'], {}, 'no folder for classes'),
-    (['a/1.png', 'b/'], {}, "no image in the folders of these classes: 'b'"),
-    (['a/1.png', 'b/1.txt'], {}, "no image in the folders.*'b'"),
-    (['a/1.png', 'b/1.png', 'b/2.png'], {}, "class 'a' has one image"),
-    (['train/a/1.png', 'train/b/1.png'], {}, 'test split is missing'),
-    (
-      ['train/a/1.png', 'train/b/1.png', 'val/a/1.png', 'val/c/1.png'],
-      {},
-      "train/ and val/ must have the same classes.*'b', 'c'",
-    ),
-    (['train/a/1.png', 'val/a/1.png'], {}, "train/ has 'a' for classes"),
-    (
-      [f'{s}/{c}/1.png' for s in ('train', 'val') for c in 'ab'],
-      {'test_fraction': 0.3},
-      'test_fraction = 0.3; .* of its own',
-    ),
-    (['a/1.png', 'b/1.png'], {'test_fraction': 1}, r'test_fraction = 1; allo'),
-    (['a/1.png', 'b/1.png'], {'test_fraction': 0.0}, r'test_fraction = 0\.0;'),
-    (['a/1.png', 'b/1.png'], {'test_fraction': 'a'}, "test_fraction = 'a';"),
+    ([], None, 'no folder for classes'),
+    (['1.png', '2.png'], None, 'no folder for classes; allowed: wnids.txt'),
+    (['top/1.png'], None, 'no folder for classes'),
+    (['a/1.png', 'b/'], None, "no image in the folders of these classes: 'b'"),
+    (['a/1.png', 'b/1.txt'], None, "no image in the folders.*'b'"),
+    (['a/1.png', 'b/1.png', 'b/2.png'], None, "class 'a' has one image"),
+    (TRAIN, None, 'test split is missing'),
+    ([*TRAIN, 'val/a/1.png', 'val/c/1.png'], None, "same classes.*'b', 'c'"),
+    (['train/a/1.png', 'val/a/1.png'], None, "train/ has 'a' for classes"),
+    ([*TRAIN, 'val/a/1.png', 'val/b/1.png'], 0.3, '= 0.3; .* of its own'),
+    (['a/1.png', 'b/1.png'], 1, r'test_fraction = 1; allowed'),
+    (['a/1.png', 'b/1.png'], 0.0, r'test_fraction = 0\.0; allowed'),
+    (['a/1.png', 'b/1.png'], 'a', "test_fraction = 'a'; allowed"),
   ],
 )
-def test_other_layouts_are_refused(files, fields, message):
+def test_other_layouts_are_refused(files, fraction, message):
   with pytest.raises(ValueError, match=message):
-    find(files, **fields)
+    find(files, test_fraction=fraction)
 
 
 # ------------------------------------------------------------ files and zips
@@ -278,28 +264,21 @@ def test_a_changed_data_set_is_decoded_again(
   assert len(num_decoded) == 24
 
 
-@pytest.mark.parametrize('change', ['name', 'size', 'time', 'new'])
-def test_the_fingerprint_of_a_folder_changes_with_its_files(tmp_path, change):
-  def fingerprint():
-    with folder.open_files(root) as files:
-      return files.fingerprint
-
+def test_the_fingerprint_of_a_folder_changes_with_its_files(tmp_path):
   root = image_folders.write(tmp_path, {'a.txt': b'text', 'b/2.png': b'two'})
   file = root / 'b' / '2.png'
-  os.utime(file, ns=(10**18, 10**18))
-  first = fingerprint()
-  assert fingerprint() == first
-  match change:
-    case 'name':
-      file.rename(file.with_name('3.png'))
-    case 'size':
-      file.write_bytes(b'more')
-      os.utime(file, ns=(10**18, 10**18))
-    case 'time':
-      os.utime(file, ns=(10**18, 10**18 + 1))
-    case 'new':
-      (root / 'new.txt').touch()
-  assert fingerprint() != first
+  found = []
+  for change in (
+    lambda: os.utime(file, ns=(10**18, 10**18)),
+    lambda: os.utime(file, ns=(10**18, 10**18 + 1)),
+    lambda: (root / 'new.txt').touch(),
+    lambda: file.rename(file.with_name('3.png')),
+    lambda: None,
+  ):
+    change()
+    with folder.open_files(root) as files:
+      found.append(files.fingerprint)
+  assert len(set(found)) == 4 and found[-1] == found[-2]
 
 
 def test_links_in_a_folder_are_followed(load_folder, tmp_path):
@@ -315,19 +294,11 @@ def test_links_in_a_folder_are_followed(load_folder, tmp_path):
     load_folder(linked)
 
 
+HOSTILE = ['/etc/a.png', 'C:\\a.png', '../a.png', 'b/../../a.png', '../']
+
+
 @pytest.mark.parametrize(
-  'name',
-  [
-    '/etc/a.png',
-    'C:\\a.png',
-    '../a.png',
-    'b/../../a.png',
-    'b\\..\\..\\a.png',
-    '../',
-    'link',
-    'encrypted',
-    'b//1.png',
-  ],
+  'name', [*HOSTILE, 'b\\..\\a.png', 'link', 'encrypted', 'b//1.png']
 )
 def test_hostile_zips_are_refused(tmp_path, name):
   path = tmp_path / 'set.zip'
@@ -341,12 +312,9 @@ def test_hostile_zips_are_refused(tmp_path, name):
     content = bytearray(path.read_bytes())
     content[content.rindex(b'PK\x01\x02') + 8] |= 1
     path.write_bytes(content)
-  with (
-    pytest.raises(ValueError, match=r'set.zip: member .*; allowed: ') as error,
-    folder.open_files(path),
-  ):
+  message = re.escape(f'set.zip: member {name!r}; allowed: ')
+  with pytest.raises(ValueError, match=message), folder.open_files(path):
     pass
-  assert repr(name) in str(error.value)
 
 
 def test_a_small_zip_of_a_huge_file_is_not_unpacked(tmp_path, monkeypatch):
@@ -361,22 +329,17 @@ def test_a_small_zip_of_a_huge_file_is_not_unpacked(tmp_path, monkeypatch):
     files.read('a..b/bomb.png')
 
 
-@pytest.mark.parametrize('how', ['cut', 'text', 'empty', 'flipped'])
-def test_a_damaged_zip_is_refused(tmp_path, how):
+def test_a_damaged_zip_is_refused(tmp_path):
   path = image_folders.write_zip(tmp_path / 'set.zip', {'a.png': b'123456'})
   content = path.read_bytes()
-  damaged = {
-    'cut': content[:-30],
-    'text': b'<html>Not found</html>',
-    'empty': b'',
-    'flipped': content.replace(b'123456', b'123457'),
-  }
-  path.write_bytes(damaged[how])
-  with (
-    pytest.raises(ValueError, match=r'set\.zip: .*copy or make it again'),
-    folder.open_files(path) as files,
-  ):
-    files.read('a.png')
+  flipped = content.replace(b'123456', b'123457')
+  for damaged in (content[:-30], b'<html>Not found</html>', b'', flipped):
+    path.write_bytes(damaged)
+    with (
+      pytest.raises(ValueError, match=r'set\.zip: .*copy or make it again'),
+      folder.open_files(path) as files,
+    ):
+      files.read('a.png')
 
 
 def test_other_paths_are_refused(load_folder, tmp_path):

@@ -357,13 +357,12 @@ def test_other_names_are_refused(name):
   assert repr(name) in str(error.value)
 
 
-@pytest.mark.parametrize('data_dir', ['', '/no/such/folder', __file__])
-def test_what_is_no_folder_is_refused(data_dir):
-  with pytest.raises(ValueError, match=r'^data_dir = .*; allowed: the folder'):
-    tfds.load('pets', data_dir)
-
-
 def test_data_dir(sets, monkeypatch):
+  for data_dir in ('', '/no/such/folder', __file__):
+    with pytest.raises(
+      ValueError, match=r'^data_dir = .*; allowed: the folder'
+    ):
+      tfds.load('pets', data_dir)
   monkeypatch.chdir(sets.parent)
   monkeypatch.setenv('TFDS_DATA_DIR', str(sets))
   assert tfds.load('pets', 'sets').class_names == tfds.load('pets').class_names
@@ -416,53 +415,36 @@ def test_wrong_splits(sets):
 LABEL = tf_features.ClassLabel(names=tfds_sets.NAMES)
 IMAGE = tf_features.Image(shape=(5, 4, 1))
 DEEP = tf_features.Image(shape=(5, 4, 1), dtype=np.uint16)
-ENCODED = encode(tfds_sets.pixels(1)[0, ..., 0])
+UNKNOWN = tf_features.Image(shape=(5, 4, 0))
+PNG = encode(tfds_sets.pixels(1)[0, ..., 0])
+DEEP_PNG = encode(np.zeros((5, 4), np.uint16))
 
 
 @pytest.mark.parametrize(
-  ('features', 'record', 'message'),
+  ('name', 'feature', 'value', 'label', 'message'),
   [
-    (
-      {'text': tf_features.Text(), 'label': LABEL},
-      {'text': 'a cat', 'label': 0},
-      r'one Image feature; this one has none: .*text \(Text\)',
-    ),
-    (
-      {'image': IMAGE, 'label': tf_features.Scalar(np.int64)},
-      {'image': ENCODED, 'label': 0},
-      r'one ClassLabel feature; this one has none: .*label \(Scalar\)',
-    ),
-    (
-      {'clip': tf_features.Sequence(IMAGE), 'label': LABEL},
-      {'clip': [ENCODED], 'label': 0},
-      r'one Image feature; this one has none: .*clip \(Sequence\)',
-    ),
-    (
-      {'image': DEEP, 'label': LABEL},
-      {'image': encode(np.zeros((5, 4), np.uint16)), 'label': 0},
-      'image is uint16 of shape .*; allowed: uint8',
-    ),
-    (
-      {'image': tf_features.Image(shape=(5, 4, 0)), 'label': LABEL},
-      {'image': ENCODED, 'label': 0},
-      r'of shape \(5, 4, 0\); allowed: .* with 1 to 4 channels',
-    ),
-    (
-      {'image': IMAGE, 'label': LABEL},
-      {'image': ENCODED, 'label': -1},
-      r'train: image 0 has the label -1; allowed: 0 to 2',
-    ),
-    (
-      {'image': IMAGE, 'label': LABEL},
-      {'image': ENCODED[:-30], 'label': 1},
-      r'train: image 0 cannot be decoded',
-    ),
+    ('text', tf_features.Text(), 'a cat', LABEL, r'none: .*text \(Text\)'),
+    ('clip', tf_features.Sequence(IMAGE), [PNG], LABEL, r'clip \(Sequence\)'),
+    ('image', IMAGE, PNG, tf_features.Scalar(np.int64), r'label \(Scalar\)'),
+    ('image', DEEP, DEEP_PNG, LABEL, 'image is uint16 of .*; allowed: uint8'),
+    ('image', UNKNOWN, PNG, LABEL, r'\(5, 4, 0\); allowed: .* 1 to 4 channels'),
+    ('image', IMAGE, PNG[:-30], LABEL, 'train: image 0 cannot be decoded'),
   ],
 )
-def test_sets_of_another_kind(tmp_path, features, record, message):
-  splits = {'train': [record], 'test': [record]}
+def test_sets_of_another_kind(tmp_path, name, feature, value, label, message):
+  records = [{name: value, 'label': 0}]
+  splits = {'train': records, 'test': records}
+  features = {name: feature, 'label': label}
   tfds_sets.prepare(tmp_path / 'sets', splits, features)
   check_refused(tmp_path / 'sets', message)
+
+
+def test_labels_that_are_hidden(tmp_path):
+  records = tfds_sets.examples(tfds_sets.pixels(2))
+  hidden = [{**record, 'label': -1} for record in records]
+  tfds_sets.prepare(tmp_path, {'train': hidden, 'test': records})
+  with pytest.raises(ValueError, match='image 0 has the label -1; allowed: 0'):
+    tfds.load('pets', str(tmp_path))
 
 
 def test_descriptions_of_another_kind(sets):
