@@ -16,16 +16,10 @@ from advjax.data import cache
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 3, 2), np.uint8)
 LABELS = np.arange(7) % 2
-FILES = ('images.bin', 'labels.npz')
 
 
 def samples():
   return zip(IMAGES, LABELS.tolist(), strict=True)
-
-
-def not_drawn():
-  raise AssertionError('decoded again')
-  yield
 
 
 def entry_path(root, state=1):
@@ -55,7 +49,7 @@ def test_an_entry_is_written_once_then_mapped_into_memory(tmp_path):
   for entry in (
     written,
     cache.read(entry_path(tmp_path)),
-    write(tmp_path, drawn=not_drawn()),
+    write(tmp_path, drawn=[None]),  # Not drawn from.
   ):
     check(entry)
     assert entry.info == {'a': 'ä'}
@@ -64,8 +58,8 @@ def test_an_entry_is_written_once_then_mapped_into_memory(tmp_path):
     while isinstance(array, np.ndarray):
       array = array.base
     assert isinstance(array, mmap.mmap)
-  path = entry_path(tmp_path)
-  assert path.stat().st_mode == tmp_path.joinpath(path.parent).stat().st_mode
+  folder = entry_path(tmp_path)
+  assert folder.stat().st_mode == folder.parent.stat().st_mode
 
 
 def test_fewer_samples_may_come_and_info_is_read_last(tmp_path):
@@ -75,9 +69,9 @@ def test_fewer_samples_may_come_and_info_is_read_last(tmp_path):
     yield from list(samples())[:5]
     info['num_bad'] = 2
 
-  path = entry_path(tmp_path)
-  check(cache.write(path, fewer(), 7, info, 'pets'), count=5)
-  assert cache.read(path).info == {'num_bad': 2}
+  entry = cache.write(entry_path(tmp_path), fewer(), 7, info, 'pets')
+  check(entry, count=5)
+  assert entry.info == {'num_bad': 2}
 
 
 def test_another_state_replaces_the_entry_and_nothing_else(tmp_path):
@@ -90,7 +84,7 @@ def test_another_state_replaces_the_entry_and_nothing_else(tmp_path):
   check(old)  # Whoever has the old one open can still read it.
 
 
-@pytest.mark.parametrize('name', FILES)
+@pytest.mark.parametrize('name', ['images.bin', 'labels.npz'])
 @pytest.mark.parametrize('how', ['truncated', 'empty', 'gone'])
 def test_a_damaged_entry_is_made_again_with_a_warning(
   tmp_path, caplog, name, how
@@ -107,15 +101,6 @@ def test_a_damaged_entry_is_made_again_with_a_warning(
   assert f'{file.parent} is damaged' in caplog.text
   check(write(tmp_path))
   assert file.read_bytes() == content
-
-
-def test_changed_labels_are_found(tmp_path):
-  write(tmp_path)
-  file = entry_path(tmp_path) / 'labels.npz'
-  content = bytearray(file.read_bytes())
-  content[content.index(b'\x93NUMPY') + 140] ^= 1
-  file.write_bytes(content)
-  assert cache.read(entry_path(tmp_path)) is None
 
 
 def test_an_exception_leaves_nothing(tmp_path):
@@ -174,12 +159,11 @@ def test_of_two_processes_one_decodes_also_after_a_killed_one(tmp_path):
 
 
 def test_space_is_looked_for_before_decoding(tmp_path, monkeypatch):
-  usage = namedtuple('usage', 'total used free')
-  monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(200, 40, 160))
+  usage = namedtuple('usage', 'free')
+  monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(160))
   drawn = samples()
-  with pytest.raises(
-    ValueError, match=r'168 bytes are needed, 160 are free.*cache_dir'
-  ):
+  message = r'168 bytes are needed, 160 are free.*cache_dir'
+  with pytest.raises(ValueError, match=message):
     write(tmp_path, drawn=drawn)
   assert len(list(drawn)) == 6
   assert names(tmp_path) == set()
