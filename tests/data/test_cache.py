@@ -3,11 +3,10 @@
 import logging
 import mmap
 import os
+import pathlib
 import resource
-import shutil
 import subprocess
 import sys
-from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -121,55 +120,35 @@ def drawn():
   print('decoding', flush=True)
   for sample in test_cache.samples():
     yield sample
-    if sys.argv[2] == 'die':
-      os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.05)
+    time.sleep(0.1)
+  if sys.argv[2] == 'killed':
+    os.kill(os.getpid(), signal.SIGKILL)
 
-sys.stdin.read()  # Until all are ready.
-test_cache.check(test_cache.write(sys.argv[1], drawn=drawn()))
-print('done', flush=True)
+test_cache.write(sys.argv[1], drawn=drawn())
 """
 
 
-def start(root, what):
-  """Starts a process that writes the entry once its input is closed."""
-  return subprocess.Popen(
-    [sys.executable, '-c', PROGRAM, root, what],
-    stdin=subprocess.PIPE,
-    stdout=subprocess.PIPE,
-    text=True,
-    cwd=os.path.dirname(os.path.dirname(os.path.dirname(__file__))),
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': '.'},
-  )
-
-
-def test_of_two_processes_one_decodes_also_after_a_killed_one(tmp_path):
-  processes = [start(tmp_path, what) for what in ('die', 'live', 'live')]
-  killed = processes.pop(0)
-  killed.communicate(timeout=60)
-  assert killed.returncode == -9
-  assert any(name.startswith('writing-') for name in names(tmp_path))
-  assert cache.read(entry_path(tmp_path)) is None
-  for process in processes:
-    process.stdin.close()
-    process.stdin = None
-  outputs = [process.communicate(timeout=60)[0] for process in processes]
-  assert sorted(outputs) == ['decoding\ndone\n', 'done\n']
+@pytest.mark.parametrize('end', ['alive', 'killed'])
+def test_another_process_is_waited_for(tmp_path, caplog, end):
+  with (
+    caplog.at_level(logging.INFO, 'advjax'),
+    subprocess.Popen(
+      [sys.executable, '-c', PROGRAM, tmp_path, end],
+      stdout=subprocess.PIPE,
+      cwd=pathlib.Path(__file__).parents[2],
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': '.'},
+    ) as process,
+  ):
+    assert process.stdout.readline() == b'decoding\n'
+    assert cache.read(entry_path(tmp_path)) is None
+    # What it wrote is read; of one that was killed, nothing is left.
+    check(write(tmp_path, drawn=samples() if end == 'killed' else [None]))
+  assert process.returncode == (-9 if end == 'killed' else 0)
+  assert 'waiting for another process' in caplog.text
   assert names(tmp_path) == {entry_path(tmp_path).name}
 
 
-def test_space_is_looked_for_before_decoding(tmp_path, monkeypatch):
-  usage = namedtuple('usage', 'free')
-  monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(160))
-  drawn = samples()
-  message = r'168 bytes are needed, 160 are free.*cache_dir'
-  with pytest.raises(ValueError, match=message):
-    write(tmp_path, drawn=drawn)
-  assert len(list(drawn)) == 6
-  assert names(tmp_path) == set()
-
-
-def test_a_disk_that_fills_up_leaves_nothing(tmp_path):
+def test_no_space_or_no_folder_is_an_error_that_leaves_nothing(tmp_path):
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
   try:
@@ -179,15 +158,10 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   assert str(tmp_path) in str(error.value)
   assert names(tmp_path) == set()
-  check(write(tmp_path))
-
-
-def test_a_file_in_the_place_of_the_folder(tmp_path):
   file = tmp_path / 'file'
-  file.write_text('mine')
+  file.touch()
   with pytest.raises(ValueError, match=f'{file}.*cannot be kept.*cache_dir'):
     write(file)
-  assert file.read_text() == 'mine'
 
 
 def test_the_default_place_is_the_users_cache(tmp_path, monkeypatch):
