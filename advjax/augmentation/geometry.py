@@ -87,7 +87,7 @@ def random_resized_crop(
   Args:
     key: A key.
     image: `[H, W, C]`, float32 in [0, 1].
-    strength: The smallest share of the area, in (0, 1].
+    strength: The smallest fraction of the area, in (0, 1].
     max_ratio: The largest ratio of the sides, at least 1.
 
   Returns:

@@ -63,7 +63,7 @@ def salt_and_pepper_noise(key: Array, image: Array, strength: float) -> Array:
   Args:
     key: A key.
     image: `[H, W, C]`, float32 in [0, 1].
-    strength: The expected share of the pixels, in [0, 1].
+    strength: The expected fraction of the pixels, in [0, 1].
 
   Returns:
     An image of the same shape and range.

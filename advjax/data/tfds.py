@@ -312,31 +312,31 @@ def _decode(
   builder: Any, keys: tuple[str, str], split: str, num_images: int
 ) -> Iterator[tuple[np.ndarray, int]]:
   """Yields the images of a split, uint8 [H, W, C], and labels, in order."""
-  features, info = builder.info.features, builder.info
+  features = builder.info.features
+  name = f'{builder.info.full_name} {split}'
   image_key, label_key = keys
   channels = features[image_key].shape[-1]
   num_classes = features[label_key].num_classes
   shape: tuple[int, ...] | None = None
   count = 0
   for record in _read(builder, split):
-    where = f'{info.full_name} {split}: image {count}'
     try:
       image = decode_image(record[image_key], channels)
     except NoImage as error:
-      raise ValueError(f'{where} {error}') from error
+      raise ValueError(f'{name}: image {count} {error}') from error
     shape = shape or image.shape
     if image.shape != shape:
       raise ValueError(
-        f'{where} is {image.shape[0]} x {image.shape[1]} (height x width), but '
-        f'image 0 is {shape[0]} x {shape[1]}: the images are of several sizes, '
-        'networks here take one; resize them and bring them as arrays: '
-        "dataset.name='npz'"
+        f'{name}: image {count} is {image.shape[0]} x {image.shape[1]} (height '
+        f'x width), but image 0 is {shape[0]} x {shape[1]}: the images are of '
+        'several sizes, networks here take one; resize them and bring them as '
+        "arrays: dataset.name='npz'"
       )
     label = int(record[label_key])
     if not 0 <= label < num_classes:
       raise ValueError(
-        f'{where} has the label {label}; allowed: 0 to {num_classes - 1} (a '
-        'split without labels cannot be used)'
+        f'{name}: image {count} has the label {label}; allowed: 0 to '
+        f'{num_classes - 1} (a split without labels cannot be used)'
       )
     count += 1
     yield image, label

@@ -1,4 +1,4 @@
-"""Flips and crops against NumPy, Pillow and torchvision's procedure."""
+"""Flips, crops and cutout against NumPy, Pillow and torchvision's procedure."""
 
 import functools
 
@@ -8,25 +8,11 @@ import PIL.Image
 import pytest
 
 from advjax.augmentation import geometry
+from tests.augmentation.draws import NUM_DRAWS, many
 
 HEIGHT, WIDTH = 9, 12
-IMAGE = (
-  np.random.default_rng(0).uniform(size=(HEIGHT, WIDTH, 3)).astype('float32')
-)
-NUM_DRAWS = 1000
-
-
-@functools.cache
-def compiled(function, num_args):
-  """One program for all strengths."""
-  return jax.jit(jax.vmap(function, (0, *[None] * num_args)))
-
-
-def draws(function, image, *strength):
-  """Applies an augmentation with many keys."""
-  keys = jax.random.split(jax.random.key(0), NUM_DRAWS)
-  run = compiled(function, 1 + len(strength))
-  return np.asarray(run(keys, image, *strength))
+IMAGE = np.random.default_rng(0).uniform(size=(HEIGHT, WIDTH, 3))
+IMAGE = IMAGE.astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -37,34 +23,32 @@ def draws(function, image, *strength):
   ],
 )
 def test_flips_come_with_their_probability(flip, axis):
-  found = draws(flip, IMAGE, 0.3)
+  found = many(flip, IMAGE, 0.3)
   is_flipped = (found == np.flip(IMAGE, axis)).all((1, 2, 3))
   assert (is_flipped | (found == IMAGE).all((1, 2, 3))).all()
   # Five standard deviations.
   assert abs(is_flipped.mean() - 0.3) < 5 * (0.3 * 0.7 / NUM_DRAWS) ** 0.5
-  assert (draws(flip, IMAGE, 0.0) == IMAGE).all()
+  assert (many(flip, IMAGE, 0.0) == IMAGE).all()
 
 
 def test_a_crop_is_a_window_of_the_padded_image_and_all_are_as_likely():
-  found = draws(functools.partial(geometry.random_crop, strength=1), IMAGE)
+  found = many(functools.partial(geometry.random_crop, strength=1), IMAGE)
   padded = np.pad(IMAGE, ((1, 1), (1, 1), (0, 0)))
-  counts = [
-    (found == padded[top : top + HEIGHT, left : left + WIDTH])
-    .all((1, 2, 3))
-    .sum()
+  windows = [
+    padded[top : top + HEIGHT, left : left + WIDTH]
     for top in range(3)
     for left in range(3)
   ]
-  assert sum(counts) == NUM_DRAWS
+  counts = np.array([(found == w).all((1, 2, 3)).sum() for w in windows])
+  assert counts.sum() == NUM_DRAWS
   expected = NUM_DRAWS / 9
   # The chi-squared of 8 degrees of freedom, at 1e-5.
-  assert ((np.array(counts) - expected) ** 2 / expected).sum() < 37.3
+  assert ((counts - expected) ** 2 / expected).sum() < 37.3
 
 
 BOXES = np.array(
   [
     (0, 0, HEIGHT, WIDTH),
-    (0, 0, 4, 5),
     (5, 7, 4, 5),
     (3, 2, 1, 1),
     (2, 0, 1, WIDTH),
@@ -90,26 +74,24 @@ def test_the_resized_crop_is_pillows():
 # A ramp in each direction: the corners of a crop tell where it was.
 RAMPS = np.stack(
   np.meshgrid(np.arange(HEIGHT), np.arange(WIDTH), indexing='ij'), -1
-).astype(np.float32)
+)
 
 
 def torchvision_boxes(rng, scale, max_ratio, num_draws):
   """Tops, lefts, heights and widths as RandomResizedCrop draws them."""
   boxes = []
   while len(boxes) < num_draws:
-    for _ in range(10):
-      area = HEIGHT * WIDTH * rng.uniform(scale, 1)
-      ratio = np.exp(rng.uniform(-np.log(max_ratio), np.log(max_ratio)))
-      rows, columns = round((area / ratio) ** 0.5), round((area * ratio) ** 0.5)
-      if rows <= HEIGHT and columns <= WIDTH:
-        top = rng.integers(HEIGHT - rows + 1)
-        boxes.append((top, rng.integers(WIDTH - columns + 1), rows, columns))
-        break
+    area = HEIGHT * WIDTH * rng.uniform(scale, 1)
+    ratio = np.exp(rng.uniform(-np.log(max_ratio), np.log(max_ratio)))
+    rows, columns = round((area / ratio) ** 0.5), round((area * ratio) ** 0.5)
+    if rows <= HEIGHT and columns <= WIDTH:
+      top, left = rng.integers([HEIGHT - rows + 1, WIDTH - columns + 1])
+      boxes.append((top, left, rows, columns))
   return np.array(boxes)
 
 
 def test_crops_to_resize_are_drawn_as_torchvision_draws_them():
-  found = draws(geometry.random_resized_crop, RAMPS, 0.2, 1.5)
+  found = many(geometry.random_resized_crop, RAMPS, 0.2, 1.5)
   starts, ends = found[:, 0, 0], found[:, -1, -1]
   boxes = np.concatenate([starts, ends - starts + 1], 1)
   np.testing.assert_allclose(boxes, np.round(boxes), atol=1e-4)
@@ -121,11 +103,29 @@ def test_crops_to_resize_are_drawn_as_torchvision_draws_them():
   # Both ends are reached by some.
   assert (boxes[:, :2] + boxes[:, 2:]).max(0).tolist() == [HEIGHT, WIDTH]
   assert boxes[:, :2].min(0).tolist() == [0, 0]
-
-
-def test_a_crop_that_never_fits_is_cut():
-  """A square of the area of a wide image is higher than it."""
-  found = draws(geometry.random_resized_crop, RAMPS, 1.0, 1.0)
+  # A square of the area of a wide image is higher than it, and is cut.
+  found = many(geometry.random_resized_crop, RAMPS, 1.0, 1.0)
   rows, columns = (found[:, -1, -1] - found[:, 0, 0] + 1).T
   np.testing.assert_allclose(rows, HEIGHT, atol=1e-4)
   np.testing.assert_allclose(columns, round((HEIGHT * WIDTH) ** 0.5), atol=1e-4)
+
+
+def test_cutout_fills_a_square_around_any_pixel():
+  image = np.random.default_rng(0).uniform(0.6, 0.9, (8, 8, 3))
+  image = image.astype(np.float32)
+  np.testing.assert_array_equal(many(geometry.cutout, image, 0)[0], image)
+  for side in (3, 4):
+    places = set()
+    for cut in many(geometry.cutout, image, side):
+      inside = (cut == 0.5).all(-1)
+      assert (cut[~inside] == image[~inside]).all()
+      rows = np.flatnonzero(inside.any(1))
+      columns = np.flatnonzero(inside.any(0))
+      assert inside.sum() == len(rows) * len(columns)
+      places.add((rows[0], rows[-1], columns[0], columns[-1]))
+    starts = range(-(side // 2), 8 - side // 2)
+    ends = [(max(start, 0), min(start + side, 8) - 1) for start in starts]
+    expected = {(*rows, *columns) for rows in ends for columns in ends}
+    # All 64 of 500 draws, mostly.
+    assert places <= expected
+    assert len(places) > 0.9 * len(expected)

@@ -12,13 +12,6 @@ from advjax import data
 ALL_BYTES = np.arange(256, dtype=np.uint8)
 
 
-def numbered_split(num_images: int) -> data.Split:
-  """A split whose images and labels tell their row."""
-  rows = np.arange(num_images)
-  images = np.broadcast_to(rows[:, None, None, None], (num_images, 2, 2, 1))
-  return data.Split(images.astype(np.uint8), rows.astype(np.int32))
-
-
 def test_to_float_spans_the_unit_interval():
   pixels = data.to_float(ALL_BYTES)
   assert pixels.dtype == np.float32
@@ -40,17 +33,13 @@ def test_to_float_gives_the_same_bits_in_numpy_and_jax(to_float):
   np.testing.assert_array_equal(np.asarray(pixels), data.to_float(ALL_BYTES))
 
 
-@pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(
+  'dtype', [np.float16, np.float32, np.float64, jnp.bfloat16]
+)
 def test_to_float_leaves_the_values_of_floats(dtype):
   pixels = data.to_float(np.array([0.0, 0.25, 1.0], dtype))
   assert pixels.dtype == np.float32
   np.testing.assert_array_equal(pixels, [0.0, 0.25, 1.0])
-
-
-def test_to_float_takes_bfloat16():
-  pixels = data.to_float(jnp.array([0.0, 0.25, 1.0], jnp.bfloat16))
-  assert pixels.dtype == jnp.float32
-  np.testing.assert_array_equal(np.asarray(pixels), [0.0, 0.25, 1.0])
 
 
 @pytest.mark.parametrize('dtype', [np.int32, np.bool_, np.uint16])
@@ -73,12 +62,8 @@ def test_holdout_partitions_the_rows_in_order(num_images, fraction, seed):
   for part in (train, validation):
     assert part.dtype == np.int32
     assert (np.diff(part) > 0).all()
-
-
-def test_holdout_depends_on_the_seed_alone():
-  chosen = [data.holdout(100, 20, seed)[1] for seed in (0, 0, 1)]
-  np.testing.assert_array_equal(chosen[0], chosen[1])
-  assert (chosen[0] != chosen[2]).any()
+  again = data.holdout(num_images, num_validation, seed)
+  np.testing.assert_array_equal(again[0], train)
 
 
 @pytest.mark.parametrize('num_validation', [-1, 10, 11])
@@ -92,9 +77,10 @@ def test_holdout_refuses_to_leave_nothing(num_validation):
 def shuffled_dataset(num_images, num_classes, seed):
   """A data set whose images tell their row, its labels drawn by chance."""
   random = np.random.default_rng(seed)
+  rows = np.arange(num_images, dtype=np.uint8)
+  images = np.tile(rows[:, None, None, None], (1, 2, 2, 1))
   splits = []
   for _ in range(2):
-    images = numbered_split(num_images).images
     labels = random.integers(0, num_classes, num_images).astype(np.int32)
     labels[:num_classes] = np.arange(num_classes)
     splits.append(data.Split(images, labels))
@@ -124,14 +110,6 @@ def test_keep_classes_keeps_rows_and_names(classes, num_kept):
     ]
     assert after.images.dtype == np.uint8
     assert after.labels.dtype == np.int32
-
-
-def test_keep_classes_keeps_the_ids_if_there_are_any():
-  split = numbered_split(3)
-  dataset = data.Dataset('pets', split, split, 3, ('a', 'b', 'c'))
-  assert data.keep_classes(dataset, (2, 0)).class_ids == ()
-  dataset = dataset._replace(class_ids=('n1', 'n2', 'n3'))
-  assert data.keep_classes(dataset, (2, 0)).class_ids == ('n3', 'n1')
 
 
 @pytest.mark.parametrize(

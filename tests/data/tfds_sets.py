@@ -36,18 +36,13 @@ def default_features(shape=(5, 4, 1)):
 
 
 def prepare(
-  data_dir,
-  splits,
-  features=None,
-  *,
-  name='pets',
-  config=None,
-  version='1.0.0',
-  num_shards=1,
-  file_format='array_record',
-  supervised_keys=None,
+  data_dir, splits, features=None, name='pets', version='1.0.0', **options
 ):
-  """Prepares a set and returns the folder of its version."""
+  """Prepares a set and returns the folder of its version.
+
+  Options: config, num_shards, file_format, supervised_keys.
+  """
+  config = options.get('config')
 
   class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     # Else TFDS imports importlib_resources, which it does not declare.
@@ -59,7 +54,7 @@ def prepare(
       return tfds.core.DatasetInfo(
         builder=self,
         features=tfds.features.FeaturesDict(features or default_features()),
-        supervised_keys=supervised_keys,
+        supervised_keys=options.get('supervised_keys'),
         disable_shuffling=True,
       )
 
@@ -70,7 +65,9 @@ def prepare(
       raise NotImplementedError
 
   Builder.name = name
+  file_format = options.get('file_format', 'array_record')
   builder = Builder(data_dir=data_dir, file_format=file_format)
+  num_shards = options.get('num_shards', 1)
   builder.download_and_prepare(
     download_config=tfds.download.DownloadConfig(num_shards=num_shards)
   )
@@ -79,11 +76,8 @@ def prepare(
 
 def prepare_pets(data_dir, **kwargs):
   """Prepares 30 images to train on and 12 to test on, 5 x 4, grey."""
-  splits = {
-    'train': examples(pixels(30)),
-    'test': examples(pixels(12, seed=1)),
-  }
-  return prepare(data_dir, splits, **kwargs)
+  train, test = examples(pixels(30)), examples(pixels(12, seed=1))
+  return prepare(data_dir, {'train': train, 'test': test}, **kwargs)
 
 
 def contents(folder):

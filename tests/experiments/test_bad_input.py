@@ -122,7 +122,7 @@ CASES = {
   ),
   'npz that is none': (
     [*DIGITS, '--config.dataset.name=npz', '--config.dataset.path={}/file'],
-    r'no whole .npz file',
+    r'invalid or truncated .npz file',
   ),
   'optimizer': (
     [*DIGITS, '--config.optimizer.name=adma'],
@@ -170,7 +170,7 @@ CASES = {
   ),
   'more held out than there is': (
     [*DIGITS, '--config.num_validation=1437'],
-    r'num_validation: 1437 is outside \[0, 1437\)',
+    r'num_validation = 1437; allowed: \[0, 1437\)',
   ),
   'best of none held out': (
     [*DIGITS, '--config.num_validation=0'],

@@ -14,7 +14,7 @@ from tests.training import runs
     ({'batch_size': 1}, r'batch_size = 1; allowed: at least the number of dev'),
     ({'batch_size': 0}, r'batch_size = 0; allowed: an integer >= 1'),
     ({'num_epochs': 0}, r'num_epochs = 0; allowed: an integer >= 1'),
-    ({'num_validation': 22}, r'num_validation: 22 is outside \[0, 22\)'),
+    ({'num_validation': 22}, r'num_validation = 22; allowed: \[0, 22\)'),
     ({'model': {'name': 'cnm'}}, r"'cnm'.*did you mean 'cnn'"),
     (
       {'model': {'name': 'mlp', 'hidden_unit': (3,)}},
