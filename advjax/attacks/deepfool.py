@@ -166,7 +166,8 @@ def _until_fooled(
 
   def active(carry: Any) -> Array:
     state, t = carry
-    return ~state.fooled & (t < search.num_steps)
+    going: Array = ~state.fooled & (t < search.num_steps)
+    return going
 
   # Most rows take a handful of the steps: end when the last one is fooled.
   state, _ = jax.lax.while_loop(
@@ -176,7 +177,8 @@ def _until_fooled(
     ),
     (search.start(problem), jnp.zeros(problem.batch, jnp.int32)),
   )
-  return jax.lax.stop_gradient(search.found(problem, state).images)
+  images: Array = search.found(problem, state).images
+  return jax.lax.stop_gradient(images)
 
 
 _run = compile_per_callable(_until_fooled, ('search',))
