@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-
 _Result = TypeVar('_Result')
 
 
