@@ -244,10 +244,8 @@ def patch(images, originals):
   return jnp.sum((images - originals)[:, 2:5, 5:8, 0], axis=(1, 2))
 
 
-@pytest.mark.parametrize(
-  ('norm', 'most', 'share'), [('linf', 9, 0.99), ('l2', 3, 0.4)]
-)
-def test_a_weak_patch_is_found(norm, most, share):
+def test_a_weak_patch_is_found():
+  norm, most, share = 'l2', 3, 0.4
   originals = jnp.full((4, 12, 12, 2), 0.5)
   needed = share * most * 0.2  # In all, `most` times epsilon can be gained.
 

@@ -239,7 +239,7 @@ def is_floating(x: Any) -> bool:
 
 
 def is_concrete(x: Any) -> bool:
-  """Whether the values of an array can be looked at from here."""
+  """Whether the values of an array are known here, on the host."""
   if isinstance(x, jax.core.Tracer):
     return False
   return not isinstance(x, jax.Array) or x.is_fully_addressable
@@ -445,7 +445,7 @@ def _inside(x: Any, lower: Any, upper: Any) -> Any:
 
 
 def _holds(test: Callable[..., Any], *args: Any) -> bool:
-  """Whether a test of values holds; True where they cannot be looked at."""
+  """Whether a test of values holds; True where they are not known."""
   if not all(is_concrete(x) for x in args):
     return True
   on_cpu = all(
