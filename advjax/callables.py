@@ -9,10 +9,12 @@ strings by value.
 import types
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
+
+_Result = TypeVar('_Result')
 
 
 @jax.tree_util.register_pytree_node_class
@@ -36,7 +38,7 @@ class Callee:
     treedef, static = self.structure
     arrays = iter(self.arrays)
     leaves = [next(arrays) if s is None else s.value for s in static]
-    # Built anew for every call: what a stateful module changes in itself stays
+    # Built again for every call: what a stateful module changes in itself stays
     # in this call, at this trace level.
     return jax.tree.unflatten(treedef, leaves)(*args)
 
@@ -79,8 +81,8 @@ def _is_array(x: Any) -> bool:
 
 
 def compile_per_callable(
-  run: Callable[..., Any], static_argnames: tuple[str, ...]
-) -> Callable[..., Any]:
+  run: Callable[..., _Result], static_argnames: tuple[str, ...]
+) -> Callable[..., _Result]:
   """Compiles `run(logits_fn, *args, **static)` for any callable.
 
   The programs of a plain function (a closure over parameters, say) are dropped
@@ -101,10 +103,14 @@ def compile_per_callable(
       own[identity] = alive, program
     return own[identity][1]
 
-  def compiled(logits_fn: Any, *args: Any, **static: Any) -> Any:
+  def compiled(logits_fn: Any, *args: Any, **static: Any) -> _Result:
+    program: Callable[..., Any] = shared
     if _is_opaque(logits_fn):
-      return own_program(logits_fn)(*args, **static)
-    return shared(Callee.of(logits_fn), *args, **static)
+      program = own_program(logits_fn)
+    else:
+      args = (Callee.of(logits_fn), *args)
+    result: _Result = program(*args, **static)
+    return result
 
   return compiled
 
@@ -112,7 +118,7 @@ def compile_per_callable(
 def _is_opaque(function: Any) -> bool:
   """Whether a callable is one object, no pytree, whose end can be watched."""
   if isinstance(function, types.MethodType):
-    return False  # Made anew at every access: `model.apply` lives for one call.
+    return False  # Made at every access: `model.apply` lives for one call.
   try:
     weakref.ref(function)
   except TypeError:

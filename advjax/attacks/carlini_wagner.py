@@ -171,7 +171,7 @@ def _minimise(
 
   bracket = _Bracket(traced.initial_const + zero, zero, zero + jnp.inf)
   best, _ = jax.lax.fori_loop(0, num_searches, search, (best, bracket))
-  return jax.lax.stop_gradient(best.images)
+  return jnp.asarray(jax.lax.stop_gradient(best.images))
 
 
 _run = compile_per_callable(_minimise, ('num_steps', 'num_searches'))

@@ -45,7 +45,7 @@ def deepfool(
     labels: int `[B]`.
     num_steps: largest number of steps, at least 1; static.
     num_candidates: classes of the highest clean logits, the label's own among
-      them, whose boundaries are looked at; at least 2; static. Each but the
+      them, whose boundaries are compared; at least 2; static. Each but the
       label costs a backward pass per step.
     overshoot: share by which r is lengthened; static.
     norm: 'l2' or 'linf', what is to be small.
@@ -98,7 +98,7 @@ def make_deepfool(
   overshoot: float = 0.02,
   norm: Norm = norms.l2,
 ) -> Search:
-  """DeepFool as a search; its last step only looks where the others led."""
+  """DeepFool as a search; its last step only evaluates where the others led."""
 
   def start(problem: Problem) -> _State:
     return _State(
@@ -166,7 +166,8 @@ def _until_fooled(
 
   def active(carry: Any) -> Array:
     state, t = carry
-    return ~state.fooled & (t < search.num_steps)
+    going: Array = ~state.fooled & (t < search.num_steps)
+    return going
 
   # Most rows take a handful of the steps: end when the last one is fooled.
   state, _ = jax.lax.while_loop(
@@ -176,7 +177,8 @@ def _until_fooled(
     ),
     (search.start(problem), jnp.zeros(problem.batch, jnp.int32)),
   )
-  return jax.lax.stop_gradient(search.found(problem, state).images)
+  images: Array = search.found(problem, state).images
+  return jax.lax.stop_gradient(images)
 
 
 _run = compile_per_callable(_until_fooled, ('search',))

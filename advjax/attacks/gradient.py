@@ -116,8 +116,8 @@ def bim(
   """Basic iterative method: small steps, each projected; the last iterate.
 
   `x_{k+1} = clip(x_0 + project(x_k - x_0 + step_size * direction(g_k)))`, where
-  g_k is the gradient of the loss at x_k, direction the sign (or what climbs
-  fastest in another norm) and project leads into the ball of radius epsilon.
+  g_k is the gradient of the loss at x_k, direction the sign (in another norm
+  that of steepest ascent) and project leads into the ball of radius epsilon.
 
   Kurakin et al. 2016, arXiv 1607.02533.
 
@@ -153,20 +153,18 @@ def bim(
     >>> advjax.bim(logits_fn, images, labels, 0.125, 0.0625, num_steps=4)
     Array([[0.375, 0.375]], dtype=float32)
   """
-  return _attack(
+  problem = arguments.check(
     logits_fn,
     images,
     labels,
-    epsilon,
-    step_size,
-    num_steps=num_steps,
-    key=key,
-    norm=norm,
-    loss_fn=loss_fn,
+    epsilon=epsilon,
     bounds=bounds,
     targets=targets,
     mask=mask,
+    key=key,
+    loss_fn=loss_fn,
   )
+  return _ascend(logits_fn, loss_fn, problem, step_size, norm, num_steps)
 
 
 def pgd(
@@ -239,19 +237,27 @@ def pgd(
     Array([[0.375, 0.375]], dtype=float32)
   """
   arguments.check_given(key=key)
-  return _attack(
+  if eot_samples is not None:
+    eot_samples = arguments.count('eot_samples', eot_samples)
+  problem = arguments.check(
     logits_fn,
     images,
     labels,
-    epsilon,
-    step_size,
-    num_steps=num_steps,
-    key=key,
-    norm=norm,
-    loss_fn=loss_fn,
+    epsilon=epsilon,
     bounds=bounds,
     targets=targets,
     mask=mask,
+    key=key,
+    loss_fn=loss_fn,
+    eot_samples=eot_samples,
+  )
+  return _ascend(
+    logits_fn,
+    loss_fn,
+    problem,
+    step_size,
+    norm,
+    num_steps,
     num_restarts=arguments.count('num_restarts', num_restarts),
     eot_samples=eot_samples,
     keep_best=True,
@@ -312,47 +318,6 @@ def mifgsm(
     >>> advjax.mifgsm(logits_fn, images, labels, 0.125, 0.0625, num_steps=4)
     Array([[0.375, 0.375]], dtype=float32)
   """
-  if decay is None:
-    raise arguments.error('decay', None, 'a number >= 0')
-  return _attack(
-    logits_fn,
-    images,
-    labels,
-    epsilon,
-    step_size,
-    num_steps=num_steps,
-    key=key,
-    norm=norm,
-    loss_fn=loss_fn,
-    bounds=bounds,
-    targets=targets,
-    mask=mask,
-    decay=decay,
-  )
-
-
-def _attack(
-  logits_fn: LogitsFn,
-  images: Images,
-  labels: Labels,
-  epsilon: ArrayLike | None,
-  step_size: ArrayLike,
-  *,
-  num_steps: int,
-  key: Array | None,
-  norm: str | Norm,
-  loss_fn: LossFn,
-  bounds: Bounds,
-  targets: Labels | None,
-  mask: Any,
-  decay: Any = None,
-  num_restarts: int = 1,
-  eot_samples: int | None = None,
-  keep_best: bool = False,
-) -> Images:
-  """Checks the arguments and runs the compiled ascent."""
-  if eot_samples is not None:
-    eot_samples = arguments.count('eot_samples', eot_samples)
   problem = arguments.check(
     logits_fn,
     images,
@@ -363,11 +328,25 @@ def _attack(
     mask=mask,
     key=key,
     loss_fn=loss_fn,
-    eot_samples=eot_samples,
   )
-  if decay is not None:
-    decay = arguments.number('decay', decay, problem.dtype)
-  perturbed = _ascend(
+  decay = arguments.number('decay', decay, problem.dtype)
+  return _ascend(logits_fn, loss_fn, problem, step_size, norm, num_steps, decay)
+
+
+def _ascend(
+  logits_fn: LogitsFn,
+  loss_fn: LossFn,
+  problem: Problem,
+  step_size: Any,
+  norm: str | Norm,
+  num_steps: int,
+  decay: Any = None,
+  num_restarts: int = 1,
+  eot_samples: int | None = None,
+  keep_best: bool = False,
+) -> Images:
+  """Runs the compiled ascent on checked arguments."""
+  perturbed = _compiled(
     logits_fn,
     Callee.of(loss_fn),
     problem,
@@ -380,6 +359,26 @@ def _attack(
     keep_best=keep_best,
   )
   return arguments.combine(perturbed, problem.images)
+
+
+def _ascent(
+  logits_fn: LogitsFn,
+  loss_fn: LossFn,
+  problem: Problem,
+  step_size: Array,
+  decay: Array | None,
+  *,
+  num_restarts: int,
+  **static: Any,
+) -> Tree:
+  traced = jax.lax.stop_gradient((step_size, decay))
+  search = make_ascent(logits_fn, loss_fn, *traced, **static)
+  return loop.iterate(search, logits_fn, problem.per_example(), num_restarts)
+
+
+_compiled = compile_per_callable(
+  _ascent, ('norm', 'num_steps', 'num_restarts', 'eot_samples', 'keep_best')
+)
 
 
 class _State(NamedTuple):
@@ -480,33 +479,3 @@ def make_ascent(
     return loop.better(Found(images, fooled, score), state.best)
 
   return Search(start, step, found, num_steps)
-
-
-def _ascent(
-  logits_fn: LogitsFn,
-  loss_fn: LossFn,
-  problem: Problem,
-  step_size: Array,
-  decay: Array | None,
-  *,
-  norm: Norm,
-  num_steps: int,
-  num_restarts: int,
-  eot_samples: int | None,
-  keep_best: bool,
-) -> Tree:
-  search = make_ascent(
-    logits_fn,
-    loss_fn,
-    *jax.lax.stop_gradient((step_size, decay)),
-    norm=norm,
-    num_steps=num_steps,
-    eot_samples=eot_samples,
-    keep_best=keep_best,
-  )
-  return loop.iterate(search, logits_fn, problem.per_example(), num_restarts)
-
-
-_ascend = compile_per_callable(
-  _ascent, ('norm', 'num_steps', 'num_restarts', 'eot_samples', 'keep_best')
-)

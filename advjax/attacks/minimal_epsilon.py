@@ -159,9 +159,9 @@ def _bisect(
 
   clean = succeeds(images)
   zero = jnp.zeros_like(limit)
-  best = MinimalEpsilon(jnp.where(clean, zero, jnp.inf), images, clean)
-  _, best = jax.lax.fori_loop(0, num_bisections + 1, bisect, (zero, best))
-  return jax.lax.stop_gradient(best)
+  start = zero, MinimalEpsilon(jnp.where(clean, zero, jnp.inf), images, clean)
+  _, best = jax.lax.fori_loop(0, num_bisections + 1, bisect, start)
+  return MinimalEpsilon(*jax.lax.stop_gradient(best))
 
 
 _run = compile_per_callable(_bisect, ('num_bisections',))

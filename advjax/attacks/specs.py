@@ -76,17 +76,14 @@ class Attack:
     epsilon: Array | float,
     key: Array,
   ) -> Array:
-    """Perturbs images: `[B, ...]` to `[B, ...]`, in the ball of epsilon.
+    """Adversarial images `[B, ...]` in the ball of epsilon.
 
     Args:
       logits_fn: Images `[B, ...]` to logits `[B, K]`.
-      images: In the pixel range.
+      images: float `[B, ...]` in the pixel range.
       labels: int `[B]`.
       epsilon: Radius.
       key: A key, or one per example; fgsm, bim and mifgsm do not draw.
-
-    Returns:
-      The perturbed images.
     """
     choices: dict[str, Any] = {'norm': self.norm, 'bounds': self.bounds}
     if self.name in ('bim', 'mifgsm', 'pgd'):
@@ -101,11 +98,7 @@ class Attack:
     return perturbed
 
   def step_at(self, epsilon: Any) -> Any:
-    """Returns the step size at a radius; None where the attack finds its own.
-
-    Args:
-      epsilon: A number, or an array.
-    """
+    """The step size at a radius; None where the attack finds its own."""
     if self.step_ratio is None:
       return None
     # The one step of fgsm goes to the boundary.
@@ -126,7 +119,7 @@ class Attack:
 
 @dataclasses.dataclass(frozen=True)
 class MinimalAttack:
-  """An attack that looks for the nearest adversarial image.
+  """A minimum-norm attack.
 
   Attributes:
     name: 'deepfool', 'cw' or 'fmn'.
@@ -143,15 +136,12 @@ class MinimalAttack:
   def __call__(
     self, logits_fn: LogitsFn, images: Array, labels: Array
   ) -> Array:
-    """Perturbs images as little as it can: `[B, ...]` to `[B, ...]`.
+    """The nearest adversarial images found, the originals where none was.
 
     Args:
       logits_fn: Images `[B, ...]` to logits `[B, K]`.
-      images: In the pixel range.
+      images: float `[B, ...]` in the pixel range.
       labels: int `[B]`.
-
-    Returns:
-      The nearest adversarial images found, the originals where none was.
     """
     choices: dict[str, Any] = {} if self.name == 'cw' else {'norm': self.norm}
     attack = _MINIMAL[self.name][0]
@@ -213,7 +203,7 @@ def parse_attack(
   """Reads an attack written as NAME[-STEPS[-RESTARTS]].
 
   fgsm, bim, mifgsm, pgd, apgd, fab and square stay within a radius; deepfool,
-  cw and fmn look for the nearest adversarial image; autoattack
+  cw and fmn are minimum-norm attacks; autoattack
   and autoattack-plus are AutoAttack, and apgd-ce, apgd-dlr, apgd-t and fab-t
   are parts of it, which take no numbers.
 

@@ -174,8 +174,7 @@ def make_square(
     better = (score > state.score) & ~jnp.any(jnp.isnan(logits), axis=-1)
     taken = (fooled | better) & ~state.fooled
     new = _State(candidate, score.astype(problem.dtype), fooled, state.ends)
-    result: _State = loop.select(taken, new, state)
-    return result
+    return loop.select(taken, new, state)
 
   def found(problem: Problem, state: _State) -> Found:
     seen = state.fooled | (state.score > -jnp.inf)
@@ -189,19 +188,12 @@ def make_square(
 
 
 class Plan(NamedTuple):
-  """What is known of the windows before the first query; NumPy arrays.
+  """What is known of the windows before the first query."""
 
-  Attributes:
-    stage: int `[num_queries]`, how often the windows have shrunk; the query
-      that is the first of all has no window.
-    sides: int `[stages, 2]`, height and width.
-    rows: `[stages, 2, 2, H]`, the tables of `bump`: per orientation the weight
-      and the peak of every row of the window.
-    columns: `[stages, 2, 2, W]`, the same of every column.
-  """
-
-  stage: np.ndarray
-  sides: np.ndarray
+  stage: np.ndarray  # int [num_queries], how often the windows have shrunk
+  sides: np.ndarray  # int [stages, 2], height and width
+  # [stages, 2, 2, H] and [stages, 2, 2, W], the tables of `bump`: per
+  # orientation the weight and the peak of every row and column of the window.
   rows: np.ndarray
   columns: np.ndarray
 
@@ -307,7 +299,7 @@ def _bits(words: Array, count: int) -> Array:
   return (words[:, which // 32] >> shift) & 1
 
 
-def _place(plan: Plan, t: Array, words: Array) -> Window:
+def place(plan: Plan, t: Array, words: Array) -> Window:
   """Puts a window anywhere in the image, equally often: `[B, 2]` words."""
   shape = plan.rows.shape[-1], plan.columns.shape[-1]
   stage = jnp.asarray(plan.stage)[t]
@@ -324,7 +316,7 @@ def _place(plan: Plan, t: Array, words: Array) -> Window:
   return Window(down, right, inside)
 
 
-def _bumps(
+def place_bumps(
   plan: Plan, t: Array, window: Window, turned: Array, dtype: Any
 ) -> Array:
   """The bump of each row's window, 0 outside: `[B, H, W, 1]`.
@@ -350,7 +342,7 @@ def _bumps(
 def _stripes(problem: Problem, keys: Any) -> tuple[Array, tuple[Array, ...]]:
   """Vertical stripes of +-epsilon; the ends of the ball."""
   x = problem.images
-  radius = jnp.broadcast_to(expand(_epsilon(problem), x), x.shape)
+  radius = jnp.broadcast_to(expand(problem.epsilon, x), x.shape)
   low, high = (problem.perturb(d, norms.linf) for d in (-radius, radius))
   _, width, channels = _as_image(x)
   up = (_draw(keys, (1, width, channels)) & 1) > 0
@@ -362,7 +354,7 @@ def _propose_linf(state: _State, t: Array, words: Array, plan: Plan) -> Array:
   """One end of the ball in the window, per channel."""
   low, high = map(_spread, state.ends)
   best = _spread(state.images)
-  window = _place(plan, t, words[:, :2])
+  window = place(plan, t, words[:, :2])
   up = _bits(words[:, 2:], best.shape[3])[:, None, None, :] > 0
   changed = jnp.where(up, high, low)
   return jnp.where(window.inside, changed, best).reshape(state.images.shape)
@@ -404,14 +396,14 @@ def _propose_bump(
   order: int,
 ) -> Array:
   """A bump in one window, of what this one and another one held."""
-  epsilon, dtype = _epsilon(problem), problem.dtype
+  epsilon, dtype = problem.epsilon, problem.dtype
   x, best = _spread(problem.images), _spread(state.images)
   channels = x.shape[3]
   # In units of epsilon: the squares of tiny ones would underflow.
   radius = expand(jnp.where(epsilon > 0, epsilon, 1), x)
   delta = (best.astype(dtype) - x.astype(dtype)) / radius
-  window = _place(plan, t, words[:, :2])
-  source = _place(plan, t, words[:, 2:4])
+  window = place(plan, t, words[:, :2])
+  source = place(plan, t, words[:, 2:4])
   turned = (words[:, 4] & 1).astype(jnp.int32)
   signs = 2 * _bits(words[:, 5:], channels).astype(dtype) - 1
 
@@ -423,7 +415,7 @@ def _propose_bump(
   if order == 1:
     budget = budget * channels  # The projection takes what is too much.
   old = _unit(jnp.where(window.inside, delta, 0), order, area)
-  new = _bumps(plan, t, window, turned, dtype) * signs[:, None, None]
+  new = place_bumps(plan, t, window, turned, dtype) * signs[:, None, None]
   new = _unit(new + old, order, area) * budget
   delta = jnp.where(source.inside, 0, delta)
   delta = jnp.where(window.inside, new, delta)
@@ -434,19 +426,13 @@ def _propose_bump(
 
 def _inside(problem: Problem, delta: Array, norm: Norm, order: int) -> Array:
   """The images in ball and box: l2 scales up to the sphere, l1 projects."""
-  epsilon, shape = _epsilon(problem), problem.images.shape
+  epsilon, shape = problem.epsilon, problem.images.shape
   if order == 2:
     delta = _unit(delta, 2, (1, 2, 3)) * expand(epsilon, delta)
     delta = delta.reshape(shape)
   else:
     delta = norm.project(delta.reshape(shape), epsilon, *problem.slack())
-  images: Array = problem.perturb(delta, norm)
-  return images
-
-
-def _epsilon(problem: Problem) -> Array:
-  epsilon: Array = problem.epsilon
-  return epsilon
+  return jnp.asarray(problem.perturb(delta, norm))
 
 
 def _as_image(x: Array) -> tuple[int, int, int]:

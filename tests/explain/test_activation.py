@@ -63,7 +63,10 @@ def test_an_image_does_not_depend_on_the_others():
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'classes': np.array([3])}, r'classes = 3 to 3; allowed: classes in \[0, 3\)'),
+    (
+      {'classes': np.array([3])},
+      r'classes = 3 to 3; allowed: .* \[0, 3\)',
+    ),
     ({'classes': np.array([0.5])}, r'labels = .*; allowed: int \[1\]'),
     ({'num_steps': 0}, 'num_steps = 0; allowed'),
     ({'jitter': -1}, 'jitter must be a Python integer of at least 0'),

@@ -204,25 +204,25 @@ def difference(images: Array, originals: Array) -> Array:
 
 def example_keys(key: Any, batch: int) -> Array:
   """One key per example, `[B]`: a scalar key is folded with the row."""
-  key = threefry(key)
-  if key.ndim:
-    return key
-  rows = jnp.arange(batch, dtype=jnp.uint32)
-  return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+  keys = threefry(key)
+  if not keys.ndim:
+    rows = jnp.arange(batch, dtype=jnp.uint32)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(keys, rows)
+  return keys
 
 
-def threefry(key: Array) -> Array:
+def threefry(key: Any) -> Array:
   """Typed threefry keys from keys of any kind, typed or raw.
 
   What `rbg` draws under vmap depends on the batch; threefry's draws do not.
   """
-  words = key
-  if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-    words = jax.random.key_data(key)
-    if words.shape[-1] == 2:
-      return key
+  words: Array = key
+  if jnp.issubdtype(words.dtype, jax.dtypes.prng_key):
+    words = jax.random.key_data(words)
   # Of the four words of an rbg key the first two.
-  return jax.random.wrap_key_data(words[..., :2], impl='threefry2x32')
+  words = words[..., :2]
+  keys: Array = jax.random.wrap_key_data(words, impl='threefry2x32')
+  return keys
 
 
 # --------------------------------------------------------------- single checks
@@ -230,7 +230,7 @@ def threefry(key: Array) -> Array:
 
 def error(name: str, value: Any, allowed: str) -> ValueError:
   """The one form in which an argument is refused."""
-  return ValueError(f'{name} = {value}; allowed: {allowed}')
+  return ValueError(f'{name} = {value!s}; allowed: {allowed}')
 
 
 def is_floating(x: Any) -> bool:
@@ -239,7 +239,7 @@ def is_floating(x: Any) -> bool:
 
 
 def is_concrete(x: Any) -> bool:
-  """Whether the values of an array can be looked at from here."""
+  """Whether the values of an array are known here, on the host."""
   if isinstance(x, jax.core.Tracer):
     return False
   return not isinstance(x, jax.Array) or x.is_fully_addressable
@@ -445,7 +445,7 @@ def _inside(x: Any, lower: Any, upper: Any) -> Any:
 
 
 def _holds(test: Callable[..., Any], *args: Any) -> bool:
-  """Whether a test of values holds; True where they cannot be looked at."""
+  """Whether a test of values holds; True where they are not known."""
   if not all(is_concrete(x) for x in args):
     return True
   on_cpu = all(

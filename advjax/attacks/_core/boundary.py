@@ -53,7 +53,7 @@ def nearest(
   logits, pullback = jax.vjp(logits_fn, point)
   label = _pick(logits, labels)
 
-  def look(best: Any, other: Array) -> tuple[Any, None]:
+  def compare(best: Any, other: Array) -> tuple[Any, None]:
     classes = other + (other >= labels)  # The label is left out.
     (gradient,) = pullback(_one_hot(classes, logits) - _one_hot(labels, logits))
     value = _pick(logits, classes) - label
@@ -67,7 +67,7 @@ def nearest(
   nothing = _hyperplane(jnp.zeros_like(point), jnp.zeros_like(label))
   best = nothing, jnp.full_like(nothing.gap, jnp.inf)
   others = jnp.arange(logits.shape[1] - 1)
-  (plane, _), _ = jax.lax.scan(look, best, others)
+  (plane, _), _ = jax.lax.scan(compare, best, others)
   return plane, jax.lax.stop_gradient(logits)
 
 

@@ -1,12 +1,12 @@
 """The loop behind the iterated attacks: steps, restarts and the best found.
 
 A search keeps all that it knows of a row of the batch in that row of its state.
-So rows of different age can share a batch, one that is done makes room for
+So rows of different age can share a batch, one that is done is replaced by
 another, and what a row finds depends on nothing but itself.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from advjax.types import Array, Images, LogitsFn, LossFn, Tree
 
 # A pytree of arrays with the batch as their leading axis.
 State = Any
+_State = TypeVar('_State')
 
 
 class Found(NamedTuple):
@@ -88,8 +89,10 @@ def iterate(
 
 def _run(
   logits_fn: LogitsFn, problem: Problem, *, search: Search, num_restarts: int
-) -> Tree:
-  return iterate(search, logits_fn, problem.per_example(), num_restarts)
+) -> Array:
+  problem = problem.per_example()
+  images: Array = iterate(search, logits_fn, problem, num_restarts)
+  return images
 
 
 # run(logits_fn, problem, search=, num_restarts=) -> images. A search is static
@@ -156,9 +159,12 @@ def _vary_alike(step: Callable[..., Any], args: Any) -> Any:
   return jax.tree.map(lambda x: jnp.where(zero > 0, x, x), args)
 
 
-def select(rows: Array, new: State, old: State) -> Any:
+def select(rows: Array, new: _State, old: _State) -> _State:
   """Takes the rows that are True from `new`, all others from `old`."""
-  return jax.tree.map(lambda n, o: jnp.where(expand(rows, n), n, o), new, old)
+  result: _State = jax.tree.map(
+    lambda n, o: jnp.where(expand(rows, n), n, o), new, old
+  )
+  return result
 
 
 def nothing_found(problem: Problem) -> Found:
@@ -172,8 +178,7 @@ def better(new: Found, old: Found) -> Found:
   wins = (new.fooled & ~old.fooled) | (
     (new.fooled == old.fooled) & (new.score > old.score)
   )
-  result: Found = select(wins, new, old)
-  return result
+  return select(wins, new, old)
 
 
 # ------------------------------------------------------- what a step evaluates
@@ -268,16 +273,8 @@ def is_fooled(problem: Problem, logits: Any) -> Array:
   return hit & ~jnp.any(jnp.isnan(logits), axis=-1)  # NaN predicts nothing.
 
 
-@overload
-def fold(keys: Array, data: Any) -> Array: ...
-
-
-@overload
-def fold(keys: None, data: Any) -> None: ...
-
-
-def fold(keys: Array | None, data: Any) -> Array | None:
-  """Folds a number, or one per key ([B]), into keys [B]."""
+def fold(keys: Any, data: Any) -> Any:
+  """Folds a number, or one per key ([B]), into keys [B]; None stays None."""
   if keys is None:
     return None
   axis = 0 if jnp.ndim(data) else None

@@ -34,9 +34,7 @@ def none_yet(problem: Problem) -> Closest:
 
 def closer(old: Closest, images: Array, size: Array, fooled: Array) -> Closest:
   """Takes the images that fool and are closer than those before."""
-  nearer = fooled & (size < old.size)
-  result: Closest = loop.select(nearer, Closest(images, size), old)
-  return result
+  return loop.select(fooled & (size < old.size), Closest(images, size), old)
 
 
 def dual_size(norm: Norm, gradient: Array) -> Array:
