@@ -120,14 +120,13 @@ def test_devices_and_batch_size_do_not_change_a_bit(request):
       )
 
 
+GREY = (8, 8, 1)
+
+
 @pytest.mark.parametrize(
   ('config', 'shape', 'message'),
   [
-    (
-      {'horizontal_flip': 1.5},
-      SHAPE,
-      r'augmentation.horizontal_flip = 1.5; al',
-    ),
+    ({'horizontal_flip': 1.5}, SHAPE, r'horizontal_flip = 1.5; allowed'),
     ({'hue': 0.6}, SHAPE, r'augmentation.hue = 0.6; allowed: .* 0 to 0.5'),
     ({'mixup': -1.0}, SHAPE, r'augmentation.mixup = -1.0; allowed: .* >= 0'),
     ({'cutout': 2.5}, SHAPE, r'augmentation.cutout = 2.5; allowed: an integer'),
@@ -135,18 +134,12 @@ def test_devices_and_batch_size_do_not_change_a_bit(request):
     ({'resized_crop_ratio': 0.5}, SHAPE, r'_ratio = 0.5; allowed: .* >= 1.0'),
     ({'cutmx': 1.0}, SHAPE, r"unknown field .*'cutmx'.*did you mean 'cutmix'"),
     ({'crop_padding': 8}, SHAPE, r'crop_padding = 8; allowed: less than .* 8'),
-    ({'hue': 0.1}, (8, 8, 1), r'hue = 0.1; allowed: 0, .* 1 channels, not 3'),
-    ({'saturation': 0.1}, (8, 8, 1), r'saturation = 0.1; .* 1 channels, not 3'),
-    (
-      {'contrast': 0.1},
-      (8, 8, 4),
-      r'contrast = 0.1; .* 4 channels, not 1 or 3',
-    ),
+    ({'hue': 0.1}, GREY, r'hue = 0.1; allowed: 0, .* 1 channels, not 3'),
+    ({'saturation': 0.1}, GREY, r'saturation = 0.1; .* 1 channels, not 3'),
+    ({'contrast': 0.1}, (8, 8, 4), r'= 0.1; .* 4 channels, not 1 or 3'),
     ({'gaussian': 0.1}, (64,), r'gaussian = 0.1; allowed: 0, .* shape \(64,\)'),
   ],
 )
-def test_errors_name_the_field_the_value_and_what_is_allowed(
-  config, shape, message
-):
+def test_errors_name_field_value_and_what_is_allowed(config, shape, message):
   with pytest.raises(ValueError, match=message):
     create_augmentation(config, shape, NUM_CLASSES)

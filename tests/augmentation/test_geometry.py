@@ -46,16 +46,9 @@ def test_a_crop_is_a_window_of_the_padded_image_and_all_are_as_likely():
   assert ((counts - expected) ** 2 / expected).sum() < 37.3
 
 
-BOXES = np.array(
-  [
-    (0, 0, HEIGHT, WIDTH),
-    (5, 7, 4, 5),
-    (3, 2, 1, 1),
-    (2, 0, 1, WIDTH),
-    (0, 3, HEIGHT, 2),
-    (1, 1, 7, 10),
-  ]
-)
+# Top, left, rows and columns.
+BOXES = [[0, 0, HEIGHT, WIDTH], [5, 7, 4, 5], [3, 2, 1, 1], [2, 0, 1, WIDTH]]
+BOXES = np.array([*BOXES, [0, 3, HEIGHT, 2], [1, 1, 7, 10]])
 
 
 def test_the_resized_crop_is_pillows():

@@ -3,7 +3,6 @@
 import pytest
 
 from advjax import data
-from advjax.data import decode, tfds
 from tests.data import tfds_sets
 
 
@@ -33,18 +32,3 @@ def load_folder(home):
     return data.load({'name': 'folder', 'path': str(path), **fields})
 
   return load
-
-
-@pytest.fixture
-def num_decoded(monkeypatch):
-  """A list that gets an item with every image that is decoded."""
-  calls = []
-  for module, name in ((decode, 'decode_rgb'), (tfds, 'decode_image')):
-    original = getattr(module, name)
-
-    def counted(*args, original=original):
-      calls.append(args)
-      return original(*args)
-
-    monkeypatch.setattr(module, name, counted)
-  return calls
