@@ -160,13 +160,13 @@ def test_new_parameters_compile_nothing():
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    ((None, IMAGES, LABELS), 'logits_fn must be callable'),
-    ((linear, IMAGES[0], LABELS), r'images must be floating \[B, H, W, C\]'),
-    ((linear, IMAGES.astype(int), LABELS), 'images must be floating'),
-    ((linear, IMAGES, LABELS[:2]), r'labels must be int \[3\]'),
-    ((linear, IMAGES, LABELS * 1.0), r'labels must be int \[3\]'),
-    ((linear, IMAGES, LABELS + 1), r'labels must lie in \[0, 4\)'),
-    ((lambda x: x, IMAGES, LABELS), r'logits must have shape \[3, K\]'),
+    ((None, IMAGES, LABELS), 'logits_fn = None; allowed: a callable'),
+    ((linear, IMAGES[0], LABELS), r'images = float32 \(2, 2, 3\); allowed'),
+    ((linear, IMAGES.astype(int), LABELS), r'images = int.*\[B, H, W, C\]'),
+    ((linear, IMAGES, LABELS[:2]), r'labels = .* \(2,\); allowed: int \[3\]'),
+    ((linear, IMAGES, LABELS * 1.0), r'labels = float.*; allowed: int \[3\]'),
+    ((linear, IMAGES, LABELS + 1), r'labels = \[1, 2, 4\]; .* in \[0, 4\)'),
+    ((lambda x: x, IMAGES, LABELS), r'logits = .*; allowed: \[3, K\]'),
   ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -176,28 +176,21 @@ def test_bad_arguments_are_named(arguments, message):
 
 
 @pytest.mark.parametrize(
-  ('call', 'message'),
+  ('method', 'options', 'message'),
   [
+    ('integrated_gradients', {'num_steps': 0}, 'num_steps = 0; allowed'),
+    ('integrated_gradients', {'num_steps': 1.5}, 'num_steps = 1.5; allowed'),
     (
-      lambda: explain.integrated_gradients(linear, IMAGES, LABELS, num_steps=0),
-      'num_steps must be at least 1',
+      'integrated_gradients',
+      {'baseline': np.zeros(5)},
+      r'baseline = float32 \(5,\); allowed: .*\(3, 2, 2, 3\)',
     ),
-    (
-      lambda: explain.integrated_gradients(
-        linear, IMAGES, LABELS, baseline=np.zeros(5)
-      ),
-      'baseline must broadcast to the images',
-    ),
-    (
-      lambda: explain.smooth_grad(linear, IMAGES, LABELS, std=-1, key=KEY),
-      'std must be at least 0',
-    ),
-    (
-      lambda: explain.smooth_grad(linear, IMAGES, LABELS, key=None),
-      'key must be one key or 3 keys',
-    ),
+    ('smooth_grad', {'std': -1, 'key': KEY}, 'std = -1.0; allowed'),
+    ('smooth_grad', {'std': np.ones(3), 'key': KEY}, r'std = .* \(3,\)'),
+    ('smooth_grad', {'key': None}, 'key = None; .* or 3, one per image'),
+    ('smooth_grad', {'key': jax.random.split(KEY)}, r'key = key<fry> \(2,\)'),
   ],
 )
-def test_bad_numbers_are_named(call, message):
+def test_bad_options_are_named(method, options, message):
   with pytest.raises(ValueError, match=message):
-    call()
+    getattr(explain, method)(linear, IMAGES, LABELS, **options)
