@@ -76,20 +76,18 @@ def find_methods(
     )
   missing: dict[str, str] = {}
   if not has_relu(network.logits_fn, images):
-    missing['guided_backprop'] = (
-      f'guided_backprop needs a ReLU: {network.name} has none'
-    )
+    missing['guided_backprop'] = f'a ReLU: {network.name} has none'
   if network.features_fn is None or network.head_fn is None:
     missing['grad_cam'] = (
-      'grad_cam needs the feature maps of the last convolution and the head '
-      f'that follows: {network.name} does not expose them (its Model has no '
-      'features and head)'
+      'the feature maps of the last convolution and the head that follows: '
+      f'{network.name} does not expose them (features_fn, head_fn)'
     )
   if network.features_fn is None or network.class_weights is None:
     missing['cam'] = (
-      'cam needs global average pooling followed by one dense layer: '
-      f'{network.name} has no such head (its Model has no class_weights)'
+      'global average pooling followed by one dense layer: '
+      f'{network.name} has no such head (class_weights)'
     )
+  missing = {m: f'{m} needs {reason}' for m, reason in missing.items()}
   for method in methods or ():
     if method in missing:
       raise ValueError(missing[method])

@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import advjax
 from advjax.models import from_keras
 from advjax.models.keras import import_keras
+from tests.models import checks
 
 keras = import_keras()
 layers = keras.layers
@@ -162,22 +163,27 @@ def test_no_pass_touches_the_model(pairs):
 
 def test_weights_are_a_function_of_the_key(pairs):
   _, model, params, state = pairs['functional']
-  key = jax.random.key(0)
+  keys = jax.random.key(0), jax.random.key(1)
+
+  def program():
+    init = jax.jit(lambda *keys: [model.init(key, IMAGES) for key in keys])
+    return init.trace(*keys).lower()
+
   with jax.checking_leaks():
-    drawn, statistics = jax.jit(model.init)(key, IMAGES)
+    lowered = program()
+  (drawn, statistics), (other, _) = lowered.compile()(*keys)
   keras.utils.set_random_seed(5)  # Nothing depends on it.
-  same, other = jax.jit(
-    lambda *keys: [model.init(key, IMAGES) for key in keys]
-  )(key, jax.random.key(1))
-  jax.tree.map(assert_array_equal, (drawn, statistics), same)
-  assert jax.tree.structure(same) == jax.tree.structure((params, state))
+  assert program().as_text() == lowered.as_text()
+  assert jax.tree.structure((drawn, statistics)) == jax.tree.structure(
+    (params, state)
+  )
   kernels = [layer for layer in drawn if 'kernel' in drawn[layer]]
   for layer in kernels:
     kernel = drawn[layer]['kernel']
     fans = [np.prod(kernel.shape[:-2]) * n for n in kernel.shape[-2:]]
     limit = np.sqrt(6 / sum(fans))  # Glorot's uniform distribution.
     assert 0.8 * limit < np.abs(kernel).max() <= limit
-    assert np.abs(kernel - other[0][layer]['kernel']).max() > 0.1 * limit
+    assert np.abs(kernel - other[layer]['kernel']).max() > 0.1 * limit
   assert len({float(drawn[k]['kernel'].ravel()[0]) for k in kernels}) > 1
   assert_array_equal(drawn['first_norm']['gamma'], np.ones(4))
   assert_array_equal(statistics['first_norm']['moving_variance'], np.ones(4))
@@ -313,7 +319,7 @@ def test_models_inside_models():
     [keras.Input((8, 8, 3)), inner, layers.GlobalAveragePooling2D(), top]
   )
   model = from_keras(network)
-  params, state = jax.jit(model.init)(jax.random.key(0), IMAGES)
+  params, state = checks.draw(model, IMAGES)
   assert model.stages == (('base',), ('top',))
   assert 'first/kernel' in params['base']
   assert 'first_norm/moving_mean' in state['base']

@@ -68,21 +68,18 @@ def _with_gradients(functions, inputs):
   return jax.jit(run)(inputs)
 
 
-def _close(actual, expected, rtol=1e-5):
+def _close(actual, expected, rtol=1e-5, err_msg=''):
   for a, b in zip(
     jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True
   ):
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    scale = max(np.abs(b).max(), 1e-3)
-    np.testing.assert_allclose(a, b, rtol=0, atol=rtol * scale)
+    atol = rtol * max(np.abs(b).max(), 1e-3)
+    np.testing.assert_allclose(a, b, rtol=0, atol=atol, err_msg=err_msg)
 
 
 def _each_close(cases, actual, expected):
   for case, a, b in zip(cases, actual, expected, strict=True):
-    try:
-      _close(a, b)
-    except AssertionError as error:
-      raise AssertionError(f'{case}: {error}') from error
+    _close(a, b, err_msg=str(case))
 
 
 def _apply(module, kernel, bias, images):
