@@ -21,8 +21,9 @@ from advjax import cli, data
 from advjax.attacks.specs import replace_bounds
 from advjax.config import check_range
 from advjax.evaluation.members import parse_attacks
-from advjax.explain import Network, find_methods, network_of
+from advjax.explain import Network, find_methods
 from advjax.fractions import parse_number
+from advjax.models import network_of
 from advjax.reporting.explained.ask import Asked, explain_network, plan
 from advjax.reporting.explained.cases import choose_classes
 from advjax.reporting.explained.run import Explained, write_explained

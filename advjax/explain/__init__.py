@@ -1,4 +1,4 @@
-"""Why a network says what it says: maps of evidence, as pure functions.
+"""Explanations of a network's predictions: maps of evidence, pure functions.
 
 They need jax and numpy alone, and take callables of arrays, as the attacks do:
 `logits_fn` from images to logits, and for class activation maps `features_fn`
@@ -9,13 +9,7 @@ network at once.
 from advjax.explain.activation import activation_maximization
 from advjax.explain.cam import cam, grad_cam
 from advjax.explain.guided import guide, guided_backprop
-from advjax.explain.network import (
-  METHODS,
-  Network,
-  explain,
-  find_methods,
-  network_of,
-)
+from advjax.explain.network import METHODS, Network, explain, find_methods
 from advjax.explain.saliency import (
   integrated_gradients,
   negative_map,
@@ -36,7 +30,6 @@ __all__ = [
   'guided_backprop',
   'integrated_gradients',
   'negative_map',
-  'network_of',
   'positive_map',
   'saliency',
   'smooth_grad',

@@ -1,14 +1,19 @@
-"""Images that a network invents: what it would like to see of a class."""
+"""Activation maximization: images that a network takes for a class."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+<<<<<<< HEAD
 from advjax.attacks._core import arguments
 from advjax.callables import compile_per_callable
 from advjax.explain import inputs
+=======
+from advjax.callables import compile_per_callable, output_shape
+from advjax.explain import _inputs
+>>>>>>> house-models
 from advjax.types import Array, ArrayLike, LogitsFn
 
 
@@ -24,7 +29,7 @@ def activation_maximization(
   jitter: int = 2,
   key: Array,
 ) -> Array:
-  """Climbs from noise to an image that maximises the logit of a class.
+  """Gradient ascent from noise to an image that maximises a class's logit.
 
   `x <- clip(x + step_size * (g / rms(g) - l2 * (x - 1/2) - tv * dTV(x)), 0, 1)`
   where g is the gradient of the class's logit, rms its root mean square, so
@@ -66,6 +71,7 @@ def activation_maximization(
     >>> bool((images > 0.95).all())
     True
   """
+<<<<<<< HEAD
   arguments.check_callable('logits_fn', logits_fn)
   if len(shape) != 3 or min(shape) < 1:
     raise ValueError(
@@ -92,10 +98,34 @@ def activation_maximization(
     shape=tuple(int(size) for size in shape),
     num_steps=arguments.count('num_steps', num_steps),
     jitter=jitter,
+=======
+  require = _inputs.require
+  require(callable(logits_fn), 'logits_fn', logits_fn, 'a callable')
+  is_image = len(shape) == 3 and min(shape) >= 1
+  require(is_image, 'shape', shape, '(height, width, channels), each >= 1')
+  shape = tuple(int(size) for size in shape)
+  classes = _inputs.check_labels('classes', classes, len(classes))
+  _inputs.check_key(key, len(classes))
+  example = jax.ShapeDtypeStruct((len(classes), *shape), jnp.float32)
+  _inputs.check_classes('classes', classes, output_shape(logits_fn, example))
+  return _maximize(
+    logits_fn,
+    classes,
+    key,
+    _inputs.number('step_size', step_size, jnp.float32),
+    _inputs.number('l2_penalty', l2_penalty, jnp.float32),
+    _inputs.number('variation_penalty', variation_penalty, jnp.float32),
+    shape=shape,
+    num_steps=_inputs.count('num_steps', num_steps),
+    jitter=_inputs.count('jitter', jitter, low=0),
+>>>>>>> house-models
   )
 
 
-def _run(
+@functools.partial(
+  compile_per_callable, static_argnames=('shape', 'num_steps', 'jitter')
+)
+def _maximize(
   logits_fn: LogitsFn,
   classes: Array,
   key: Array,
@@ -107,11 +137,15 @@ def _run(
   num_steps: int,
   jitter: int,
 ) -> Array:
+<<<<<<< HEAD
   keys = arguments.example_keys(key, len(classes))
+=======
+  keys = _inputs.example_keys(key, len(classes))
+>>>>>>> house-models
 
   def logits_of(images: Array, shifts: Array) -> Array:
     shifted = jax.vmap(lambda x, s: jnp.roll(x, s, (0, 1)))(images, shifts)
-    return inputs.class_logits(logits_fn(shifted), classes).sum()
+    return _inputs.class_logits(logits_fn(shifted), classes).sum()
 
   def variation(images: Array) -> Array:
     down, across = jnp.diff(images, axis=1), jnp.diff(images, axis=2)
@@ -134,6 +168,3 @@ def _run(
   images = jnp.clip(0.5 + 0.05 * noise, 0, 1)
   images, _ = jax.lax.scan(step, images, jnp.arange(num_steps))
   return images
-
-
-_climb = compile_per_callable(_run, ('shape', 'num_steps', 'jitter'))

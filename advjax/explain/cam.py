@@ -1,11 +1,13 @@
 """Class activation maps: where in the image the evidence for a class lies."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+<<<<<<< HEAD
 from advjax.attacks._core import arguments
 from advjax.callables import (
   Callee,
@@ -13,6 +15,10 @@ from advjax.callables import (
   output_shape,
 )
 from advjax.explain import inputs
+=======
+from advjax.callables import Callee, compile_per_callable, output_shape
+from advjax.explain import _inputs
+>>>>>>> house-models
 from advjax.types import Array
 
 FeaturesFn = Callable[[Array], Array]
@@ -57,6 +63,7 @@ def grad_cam(
     >>> grad_cam(features_fn, head_fn, images, labels).mean((1, 2))
     Array([1., 0.], dtype=float32)
   """
+<<<<<<< HEAD
   arguments.check_callable('features_fn', features_fn)
   arguments.check_callable('head_fn', head_fn)
   images = inputs.check_images(images)
@@ -64,12 +71,18 @@ def grad_cam(
   maps = _check_maps(output_shape(features_fn, images), images)
   inputs.check_logits(output_shape(head_fn, maps), labels)
   arguments.check_classes(head_fn, (maps,), labels=labels)
+=======
+  require = _inputs.require
+  require(callable(features_fn), 'features_fn', features_fn, 'a callable')
+  require(callable(head_fn), 'head_fn', head_fn, 'a callable')
+  images = _inputs.check_images(images)
+  labels = _inputs.check_labels('labels', labels, len(images))
+  maps = _check_maps(output_shape(features_fn, images), images)
+  _inputs.check_classes('labels', labels, output_shape(head_fn, maps))
+  head_fn = Callee.of(head_fn)
+>>>>>>> house-models
   return _grad_cam(
-    features_fn,
-    Callee.of(head_fn),
-    images,
-    labels,
-    upsample=bool(upsample),
+    features_fn, head_fn, images, labels, upsample=bool(upsample)
   )
 
 
@@ -111,6 +124,7 @@ def cam(
     >>> cam(lambda images: images, weights, images, jnp.array([0]))[0, 0]
     Array([3., 3., 3., 3.], dtype=float32)
   """
+<<<<<<< HEAD
   arguments.check_callable('features_fn', features_fn)
   if getattr(class_weights, 'ndim', None) != 2:
     raise ValueError(
@@ -128,12 +142,27 @@ def cam(
         f'labels must lie in [0, {num_classes}), the classes of class_weights; '
         f'got values from {low} to {high}'
       )
+=======
+  require = _inputs.require
+  require(callable(features_fn), 'features_fn', features_fn, 'a callable')
+  require(
+    getattr(class_weights, 'ndim', None) == 2,
+    'class_weights',
+    class_weights,
+    '[K, N], the kernel of the dense layer behind global average pooling',
+  )
+  images = _inputs.check_images(images)
+  labels = _inputs.check_labels('labels', labels, len(images))
+  logits = jax.ShapeDtypeStruct((len(images), class_weights.shape[1]), float)
+  _inputs.check_classes('labels', labels, logits)
+>>>>>>> house-models
   return _cam(
     features_fn, class_weights, images, labels, upsample=bool(upsample)
   )
 
 
-def _run_grad_cam(
+@functools.partial(compile_per_callable, static_argnames=('upsample',))
+def _grad_cam(
   features_fn: FeaturesFn,
   head_fn: HeadFn,
   images: Array,
@@ -144,14 +173,15 @@ def _run_grad_cam(
   maps = _check_maps(features_fn(images), images)
 
   def total(maps: Array) -> Array:
-    return inputs.class_logits(head_fn(maps), labels).sum()
+    return _inputs.class_logits(head_fn(maps), labels).sum()
 
-  weights = jax.grad(total)(maps).astype(inputs.wide(maps)).mean((1, 2))
+  weights = jax.grad(total)(maps).astype(_inputs.wide(maps)).mean((1, 2))
   weighted = jnp.einsum('bijk,bk->bij', maps.astype(weights.dtype), weights)
   return _sized(jnp.maximum(weighted, 0), images, upsample)
 
 
-def _run_cam(
+@functools.partial(compile_per_callable, static_argnames=('upsample',))
+def _cam(
   features_fn: FeaturesFn,
   class_weights: Array,
   images: Array,
@@ -160,23 +190,22 @@ def _run_cam(
   upsample: bool,
 ) -> Array:
   maps = _check_maps(features_fn(images), images)
-  if maps.shape[-1] != len(class_weights):
-    raise ValueError(
-      f'class_weights must have a row for each of the {maps.shape[-1]} feature '
-      f'maps; got shape {class_weights.shape}'
-    )
-  dtype = inputs.wide(maps)
+  _inputs.require(
+    len(class_weights) == maps.shape[-1],
+    'class_weights',
+    class_weights,
+    f'[{maps.shape[-1]}, N], a row for each of the feature maps',
+  )
+  dtype = _inputs.wide(maps)
   weights = class_weights.T[labels].astype(dtype)
   weighted = jnp.einsum('bijk,bk->bij', maps.astype(dtype), weights)
   return _sized(weighted, images, upsample)
 
 
 def _check_maps(maps: Any, images: Array) -> Any:
-  if getattr(maps, 'ndim', None) != 4 or maps.shape[0] != len(images):
-    raise ValueError(
-      f'features_fn must return [{len(images)}, h, w, K]; got '
-      f'{getattr(maps, "shape", maps)}'
-    )
+  fits = getattr(maps, 'ndim', None) == 4 and maps.shape[0] == len(images)
+  allowed = f'[{len(images)}, h, w, K]'
+  _inputs.require(fits, 'features_fn(images)', maps, allowed)
   return maps
 
 
@@ -184,7 +213,3 @@ def _sized(maps: Array, images: Array, upsample: bool) -> Array:
   if upsample:
     maps = jax.image.resize(maps, images.shape[:3], 'bilinear')
   return maps.astype(images.dtype)
-
-
-_grad_cam = compile_per_callable(_run_grad_cam, ('upsample',))
-_cam = compile_per_callable(_run_cam, ('upsample',))

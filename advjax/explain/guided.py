@@ -5,6 +5,7 @@ backward pass drops negative gradients as well; everything around it, loops,
 branches and calls, stays as it is.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
 from advjax.callables import compile_per_callable
-from advjax.explain import inputs
+from advjax.explain import _inputs
 from advjax.types import Array, LogitsFn
 
 # What makes zeros of zeros, so that `jnp.maximum(x, jnp.zeros_like(x))` and
@@ -22,6 +23,7 @@ from advjax.types import Array, LogitsFn
 _KEEP_ZERO = frozenset(
   {'broadcast_in_dim', 'convert_element_type', 'copy', 'reshape', 'squeeze'}
 )
+_JAXPRS = (ClosedJaxpr, Jaxpr)
 # Calls whose derivative is a rule of its own, which knows the ReLU inside.
 _OWN_RULE = frozenset({'custom_jvp_call', 'custom_vjp_call'})
 
@@ -30,7 +32,7 @@ def guided_backprop(logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
   """The gradient of a class's logit, with guided ReLUs on the way back.
 
   Where `y = max(x, 0)`, the gradient `g` becomes `(x > 0) * max(g, 0)`: only
-  what speaks for a unit that is on goes on towards the image.
+  what increases an active unit is passed back to the image.
 
   The function is traced, and the ReLUs are found in its jaxpr: jax.nn.relu and
   relu6, jnp.maximum with 0 and jnp.clip from 0, also inside jit, scan, while,
@@ -59,7 +61,7 @@ def guided_backprop(logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
     >>> guided_backprop(logits_fn, images, jnp.array([0]))[0, 0, :, 0]
     Array([2., 0.], dtype=float32)
   """
-  images, labels = inputs.check(logits_fn, images, labels)
+  images, labels = _inputs.check(logits_fn, images, labels)
   return _guided_backprop(logits_fn, images, labels)
 
 
@@ -82,8 +84,9 @@ def guide(function: Callable[[Array], Array], x: Array) -> Callable:
     Array(0., dtype=float32)
   """
   closed = jax.make_jaxpr(function)(x)
-  rewritten, _, count = _rewrite(closed.jaxpr, [False])
-  if not count:
+  guiding = _Guiding()
+  rewritten, _ = guiding.jaxpr(closed.jaxpr, [False])
+  if not guiding.count:
     raise ValueError(
       'logits_fn has no ReLU, and guided backpropagation is about ReLUs; '
       'allowed: functions with jax.nn.relu, relu6 or max(x, 0)'
@@ -106,19 +109,21 @@ def has_relu(function: Callable[[Array], Array], x: Array) -> bool:
     >>> has_relu(jnp.tanh, jnp.ones(())), has_relu(jax.nn.relu, jnp.ones(()))
     (False, True)
   """
-  return _rewrite(jax.make_jaxpr(function)(x).jaxpr, [False])[2] > 0
+  guiding = _Guiding()
+  guiding.jaxpr(jax.make_jaxpr(function)(x).jaxpr, [False])
+  return guiding.count > 0
 
 
-def _run(logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
+@functools.partial(compile_per_callable, static_argnames=())
+def _guided_backprop(
+  logits_fn: LogitsFn, images: Array, labels: Array
+) -> Array:
   guided = guide(logits_fn, images)
 
   def total(images: Array) -> Array:
-    return inputs.class_logits(guided(images), labels).sum()
+    return _inputs.class_logits(guided(images), labels).sum()
 
   return jax.grad(total)(images)
-
-
-_guided_backprop = compile_per_callable(_run, ())
 
 
 @jax.custom_vjp
@@ -126,106 +131,97 @@ def _guided_relu(x: Array) -> Array:
   return jnp.maximum(x, 0)
 
 
-def _forward(x: Array) -> tuple[Array, Array]:
-  return _guided_relu(x), x > 0
+_guided_relu.defvjp(
+  lambda x: (_guided_relu(x), x > 0),
+  lambda active, g: (jnp.where(active, jnp.maximum(g, 0), 0),),
+)
 
 
-def _backward(is_on: Array, gradient: Array) -> tuple[Array]:
-  return (jnp.where(is_on, jnp.maximum(gradient, 0), 0),)
+class _Guiding:
+  """Replaces the ReLUs of jaxprs by guided ones, and counts them."""
 
+  def __init__(self) -> None:
+    self.count = 0
 
-_guided_relu.defvjp(_forward, _backward)
+  def jaxpr(
+    self, jaxpr: Jaxpr, zero_inputs: Sequence[bool]
+  ) -> tuple[Jaxpr, list[bool]]:
+    """From a jaxpr, and which of its inputs are 0, to one, and its outputs."""
+    zeros = {v for v, z in zip(jaxpr.invars, zero_inputs, strict=True) if z}
+    made_by: dict[Any, JaxprEqn] = {}
 
+    def is_zero(atom: Any) -> bool:
+      if isinstance(atom, Literal):
+        return bool(np.ndim(atom.val) == 0 and atom.val == 0)
+      return atom in zeros
 
-def _rewrite(
-  jaxpr: Jaxpr, zero_inputs: Sequence[bool]
-) -> tuple[Jaxpr, list[bool], int]:
-  """Guides the ReLUs of a jaxpr.
+    equations = []
+    for equation in jaxpr.eqns:
+      known = [is_zero(atom) for atom in equation.invars]
+      new, zero_outputs = self.equation(equation, known, made_by)
+      equations.append(new)
+      for variable, is_known in zip(new.outvars, zero_outputs, strict=True):
+        made_by[variable] = equation
+        if is_known:
+          zeros.add(variable)
+    return jaxpr.replace(eqns=equations), [is_zero(v) for v in jaxpr.outvars]
 
-  Args:
-    jaxpr: Any; its constants may be anything.
-    zero_inputs: Which of its inputs are known to be 0.
+  def equation(
+    self,
+    equation: JaxprEqn,
+    known: Sequence[bool],
+    made_by: dict[Any, JaxprEqn],
+  ) -> tuple[JaxprEqn, Sequence[bool]]:
+    """The same of one equation, whose inputs others made."""
+    name, zero_outputs = (
+      equation.primitive.name,
+      [False] * len(equation.outvars),
+    )
+    if name in _KEEP_ZERO:
+      return equation, [known[0]]
+    if name == 'max' and any(known):
+      rest: Any = equation.invars[known.index(True) - 1]
+      (variable,) = equation.outvars
+      same_shape = rest.aval.shape == _abstract(variable).shape
+      if not same_shape or _is_variance(rest, made_by):
+        return equation, zero_outputs
+      self.count += 1
+      (guided,) = jax.make_jaxpr(_guided_relu)(_abstract(rest)).jaxpr.eqns
+      return _instead(guided, [rest], equation), zero_outputs
+    before = self.count
+    is_call = name in ('jit', 'pjit', *_OWN_RULE)
 
-  Returns:
-    The new jaxpr, which of its outputs are known to be 0, and how many ReLUs
-    were found.
-  """
-  zeros = {v for v, z in zip(jaxpr.invars, zero_inputs, strict=True) if z}
-  made_by: dict[Any, JaxprEqn] = {}
+    def inner(value: Any) -> Any:
+      nonlocal zero_outputs
+      if not isinstance(value, _JAXPRS):
+        return value
+      jaxpr = value.jaxpr if isinstance(value, ClosedJaxpr) else value
+      # Only a call takes its inputs as they are; a loop may change them.
+      zero_inputs = [False] * len(jaxpr.invars)
+      if is_call and len(known) == len(zero_inputs):
+        zero_inputs = list(known)
+      jaxpr, outputs = self.jaxpr(jaxpr, zero_inputs)
+      if is_call:
+        zero_outputs = outputs
+      if isinstance(value, ClosedJaxpr):
+        return ClosedJaxpr(jaxpr, value.consts)
+      return jaxpr
 
-  def is_zero(atom: Any) -> bool:
-    if isinstance(atom, Literal):
-      return bool(np.ndim(atom.val) == 0 and atom.val == 0)
-    return atom in zeros
-
-  equations, count = [], 0
-  for equation in jaxpr.eqns:
-    known = [is_zero(atom) for atom in equation.invars]
-    new, outputs, found = _guide_equation(equation, known, made_by)
-    equations.append(new)
-    count += found
-    for variable, is_known in zip(new.outvars, outputs, strict=True):
-      made_by[variable] = equation
-      if is_known:
-        zeros.add(variable)
-  outputs = [is_zero(atom) for atom in jaxpr.outvars]
-  return jaxpr.replace(eqns=equations), outputs, count
-
-
-def _guide_equation(
-  equation: JaxprEqn, known: Sequence[bool], made_by: dict[Any, JaxprEqn]
-) -> tuple[JaxprEqn, list[bool], int]:
-  """As `_rewrite`, of one equation."""
-  name, unknown = equation.primitive.name, [False] * len(equation.outvars)
-  if name in _KEEP_ZERO:
-    return equation, [known[0]], 0
-  if name == 'max' and any(known):
-    (variable,) = equation.outvars
-    rest: Any = equation.invars[known.index(True) - 1]
-    if rest.aval.shape != _abstract(variable).shape or _is_variance(
-      rest, made_by
-    ):
-      return equation, unknown, 0
-    (guided,) = jax.make_jaxpr(_guided_relu)(_abstract(rest)).jaxpr.eqns
-    return _instead(guided, [rest], equation), unknown, 1
-  params, outputs, count = dict(equation.params), unknown, 0
-  for key, value in equation.params.items():
-    params[key], found, zero_outputs = _guide_param(value, name, known)
-    count += found
-    outputs = zero_outputs or outputs
-  if not count:
-    return equation, outputs, 0
-  if name in _OWN_RULE:
-    body = params['call_jaxpr']
-    if isinstance(body, Jaxpr):
-      body = ClosedJaxpr(body, ())
-    avals = [_abstract(atom) for atom in equation.invars]
-    (call,) = jax.make_jaxpr(jax.jit(jaxpr_as_fun(body)))(*avals).jaxpr.eqns
-    return _instead(call, equation.invars, equation), outputs, count
-  return equation.replace(params=params), outputs, count
-
-
-def _guide_param(
-  value: Any, name: str, known: Sequence[bool]
-) -> tuple[Any, int, list[bool] | None]:
-  """Guides what may be a jaxpr, or several (the branches of a cond)."""
-  if isinstance(value, tuple):
-    parts = [_guide_param(part, name, known) for part in value]
-    if any(found for _, found, _ in parts):
-      return tuple(part for part, _, _ in parts), sum(p[1] for p in parts), None
-    return value, 0, None
-  if not isinstance(value, ClosedJaxpr | Jaxpr):
-    return value, 0, None
-  jaxpr = value.jaxpr if isinstance(value, ClosedJaxpr) else value
-  # Only a call takes its inputs as they are; a loop may change them.
-  is_call = name in ('jit', 'pjit', *_OWN_RULE)
-  if not is_call or len(jaxpr.invars) != len(known):
-    known = [False] * len(jaxpr.invars)
-  rewritten, outputs, count = _rewrite(jaxpr, known)
-  new: Any = rewritten
-  if isinstance(value, ClosedJaxpr):
-    new = ClosedJaxpr(rewritten, value.consts)
-  return new, count, outputs if is_call else None
+    # The branches of a cond are a tuple of jaxprs.
+    params = {
+      key: tuple(map(inner, value)) if type(value) is tuple else inner(value)
+      for key, value in equation.params.items()
+    }
+    if self.count == before:
+      return equation, zero_outputs
+    if name in _OWN_RULE:
+      body = params['call_jaxpr']
+      if isinstance(body, Jaxpr):
+        body = ClosedJaxpr(body, ())
+      avals = [_abstract(atom) for atom in equation.invars]
+      (call,) = jax.make_jaxpr(jax.jit(jaxpr_as_fun(body)))(*avals).jaxpr.eqns
+      return _instead(call, equation.invars, equation), zero_outputs
+    return equation.replace(params=params), zero_outputs
 
 
 def _instead(new: JaxprEqn, inputs_: Sequence[Any], old: JaxprEqn) -> JaxprEqn:

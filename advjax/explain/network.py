@@ -1,9 +1,7 @@
 """All methods at once, on a network that has what they need."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from jax.tree_util import Partial
+from typing import Any, NamedTuple
 
 from advjax.explain.cam import cam, grad_cam
 from advjax.explain.guided import guided_backprop, has_relu
@@ -13,9 +11,6 @@ from advjax.explain.saliency import (
   smooth_grad,
 )
 from advjax.types import Array, ArrayLike, LogitsFn
-
-if TYPE_CHECKING:  # Explanations need no flax.
-  from advjax.models import Model
 
 METHODS = (
   'saliency',
@@ -46,54 +41,10 @@ class Network(NamedTuple):
   class_weights: Array | None = None
 
 
-def network_of(
-  model: 'Model', params: Any, model_state: Any, name: str = 'the model'
-) -> Network:
-  """Returns a model with its parameters, in evaluation mode.
-
-  Args:
-    model: From `advjax.models`.
-    params: Its parameters; they are traced, others compile nothing anew.
-    model_state: Its BatchNorm statistics.
-    name: What messages call it.
-
-  Returns:
-    The network; without the parts that the model does not expose.
-
-  Example:
-    >>> import jax
-    >>> import jax.numpy as jnp
-    >>> from advjax.models import create_model
-    >>> model = create_model({'name': 'logistic_regression'}, 10)
-    >>> images = jnp.zeros((2, 8, 8, 1))
-    >>> network = network_of(model, *model.init(jax.random.key(0), images))
-    >>> network.logits_fn(images).shape, network.features_fn
-    ((2, 10), None)
-  """
-
-  def bound(function: Callable | None) -> Partial | None:
-    return function and Partial(function, params, model_state)
-
-  weights = model.class_weights
-  return Network(
-    name,
-    Partial(_logits, model.apply, params, model_state),
-    bound(model.features),
-    bound(model.head),
-    weights and weights(params),
-  )
-
-
-def _logits(
-  apply: Callable, params: Any, model_state: Any, images: Array
-) -> Array:
-  return apply(params, model_state, images, train=False)[0]
-
-
 def find_methods(
   network: Network, images: Any, methods: Sequence[str] | None = None
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-  """Finds the methods that a network has what they need for.
+  """Finds the methods that are possible for a network.
 
   Args:
     network: The network.
@@ -125,20 +76,18 @@ def find_methods(
     )
   missing: dict[str, str] = {}
   if not has_relu(network.logits_fn, images):
-    missing['guided_backprop'] = (
-      f'guided_backprop needs a ReLU: {network.name} has none'
-    )
+    missing['guided_backprop'] = f'a ReLU: {network.name} has none'
   if network.features_fn is None or network.head_fn is None:
     missing['grad_cam'] = (
-      'grad_cam needs the feature maps of the last convolution and the head '
-      f'that follows: {network.name} does not expose them (its Model has no '
-      'features and head)'
+      'the feature maps of the last convolution and the head that follows: '
+      f'{network.name} does not expose them (features_fn, head_fn)'
     )
   if network.features_fn is None or network.class_weights is None:
     missing['cam'] = (
-      'cam needs global average pooling followed by one dense layer: '
-      f'{network.name} has no such head (its Model has no class_weights)'
+      'global average pooling followed by one dense layer: '
+      f'{network.name} has no such head (class_weights)'
     )
+  missing = {m: f'{m} needs {reason}' for m, reason in missing.items()}
   for method in methods or ():
     if method in missing:
       raise ValueError(missing[method])
@@ -161,14 +110,14 @@ def explain(
   """Explains why a network takes images for classes, by several methods.
 
   Args:
-    network: The network, from `network_of` or made of functions.
+    network: The network.
     images: Floating `[B, H, W, C]`.
     labels: The classes to explain, int `[B]`.
-    methods: Of `METHODS`; None: all that the network has what they need for.
-    key: Of SmoothGrad: one key, folded with the row, or `[B]` keys.
-    num_steps: Of integrated gradients.
-    num_samples: Of SmoothGrad.
-    std: Of SmoothGrad's noise.
+    methods: Of `METHODS`; None: all that are possible.
+    key: For SmoothGrad: one key, folded with the row, or `[B]` keys.
+    num_steps: Points of integrated gradients.
+    num_samples: Noisy copies of SmoothGrad.
+    std: Standard deviation of SmoothGrad's noise.
 
   Returns:
     Method -> maps: `[B, H, W]` of 'cam' (signed) and 'grad_cam' (at least 0),

@@ -1,14 +1,17 @@
 """Gradients of a class's logit with respect to the image."""
 
-from typing import Any
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+<<<<<<< HEAD
 from advjax.attacks._core import arguments
+=======
+>>>>>>> house-models
 from advjax.callables import compile_per_callable
-from advjax.explain import inputs
+from advjax.explain import _inputs
 from advjax.types import Array, ArrayLike, LogitsFn
 
 
@@ -40,7 +43,7 @@ def saliency(logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
     Array([[1., 0.],
            [0., 0.]], dtype=float32)
   """
-  images, labels = inputs.check(logits_fn, images, labels)
+  images, labels = _inputs.check(logits_fn, images, labels)
   return _saliency(logits_fn, images, labels)
 
 
@@ -112,9 +115,22 @@ def integrated_gradients(
     >>> integrated_gradients(logits_fn, images, jnp.array([0]))
     Array([[[[9.]]]], dtype=float32)
   """
+<<<<<<< HEAD
   images, labels = inputs.check(logits_fn, images, labels)
   baseline = _baseline(baseline, images)
   num_steps = arguments.count('num_steps', num_steps)
+=======
+  images, labels = _inputs.check(logits_fn, images, labels)
+  num_steps = _inputs.count('num_steps', num_steps)
+  if not isinstance(baseline, jax.Array):
+    baseline = np.asarray(baseline, images.dtype)
+  try:
+    # A wider one would widen the gradients, and not fit the sum of the scan.
+    baseline = jnp.broadcast_to(baseline, images.shape).astype(images.dtype)
+  except ValueError:
+    allowed = f'what broadcasts to the images, {images.shape}'
+    _inputs.require(False, 'baseline', baseline, allowed)
+>>>>>>> house-models
   return _integrated(logits_fn, images, labels, baseline, num_steps=num_steps)
 
 
@@ -156,6 +172,7 @@ def smooth_grad(
     >>> smooth_grad(logits_fn, images, jnp.array([0]), key=key)
     Array([[[[2.]]]], dtype=float32)
   """
+<<<<<<< HEAD
   images, labels = inputs.check(logits_fn, images, labels)
   arguments.check_key(key, len(images))
   std = arguments.number('std', std, inputs.wide(images))
@@ -183,20 +200,27 @@ def _baseline(baseline: Any, images: Array) -> Any:
     )
   # A wider one would widen the gradients, and not fit the sum of the scan.
   return jnp.broadcast_to(baseline, images.shape).astype(images.dtype)
+=======
+  images, labels = _inputs.check(logits_fn, images, labels)
+  _inputs.check_key(key, len(images))
+  std = _inputs.number('std', std, _inputs.wide(images))
+  num_samples = _inputs.count('num_samples', num_samples)
+  return _smooth(logits_fn, images, labels, std, key, num_samples=num_samples)
+>>>>>>> house-models
 
 
 def _gradient(logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
   def total(images: Array) -> Array:
-    return inputs.class_logits(logits_fn(images), labels).sum()
+    return _inputs.class_logits(logits_fn(images), labels).sum()
 
   return jax.grad(total)(images)
 
 
-def _run_saliency(logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
-  return _gradient(logits_fn, images, labels)
+_saliency = compile_per_callable(_gradient, ())
 
 
-def _run_integrated(
+@functools.partial(compile_per_callable, static_argnames=('num_steps',))
+def _integrated(
   logits_fn: LogitsFn,
   images: Array,
   labels: Array,
@@ -211,12 +235,13 @@ def _run_integrated(
     gradient = _gradient(logits_fn, baseline + share * difference, labels)
     return total + gradient, None
 
-  total = jnp.zeros(images.shape, inputs.wide(images))
+  total = jnp.zeros(images.shape, _inputs.wide(images))
   total, _ = jax.lax.scan(add, total, jnp.arange(num_steps))
   return (difference * total / num_steps).astype(images.dtype)
 
 
-def _run_smooth(
+@functools.partial(compile_per_callable, static_argnames=('num_samples',))
+def _smooth(
   logits_fn: LogitsFn,
   images: Array,
   labels: Array,
@@ -225,8 +250,13 @@ def _run_smooth(
   *,
   num_samples: int,
 ) -> Array:
+<<<<<<< HEAD
   keys = arguments.example_keys(key, len(images))
   dtype = inputs.wide(images)
+=======
+  keys = _inputs.example_keys(key, len(images))
+  dtype = _inputs.wide(images)
+>>>>>>> house-models
 
   def draw(key: Array) -> Array:
     return jax.random.normal(key, images.shape[1:], dtype)
@@ -240,8 +270,3 @@ def _run_smooth(
   total = jnp.zeros(images.shape, dtype)
   total, _ = jax.lax.scan(add, total, jnp.arange(num_samples))
   return (total / num_samples).astype(images.dtype)
-
-
-_saliency = compile_per_callable(_run_saliency, ())
-_integrated = compile_per_callable(_run_integrated, ('num_steps',))
-_smooth = compile_per_callable(_run_smooth, ('num_samples',))

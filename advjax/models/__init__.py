@@ -1,6 +1,6 @@
 """Networks behind a two-function seam."""
 
-from advjax.models.adapters import Model, from_linen, from_nnx
+from advjax.models.adapters import Model, from_linen, from_nnx, network_of
 from advjax.models.create import create_model
 from advjax.models.keras import from_keras
 from advjax.models.summary import summary
@@ -11,5 +11,6 @@ __all__ = [
   'from_keras',
   'from_linen',
   'from_nnx',
+  'network_of',
   'summary',
 ]

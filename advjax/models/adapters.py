@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
+from jax.tree_util import Partial
+
+from advjax.explain import Network
 
 if TYPE_CHECKING:
   from flax import nnx  # Slow to import, and few networks need it.
@@ -18,7 +21,7 @@ class Model(NamedTuple):
   """A classifier as two pure functions.
 
   A function of yours fits as it is: `Model(init, apply)`. The other fields are
-  for networks that can be trained stage by stage, or looked into.
+  for networks that can be trained stage by stage, or explained.
 
   Attributes:
     init: `(key, images) -> (params, model_state)`; images is an example batch
@@ -49,13 +52,55 @@ class Model(NamedTuple):
   class_weights: Callable[[PyTree], Array] | None = None
 
 
+def network_of(
+  model: Model, params: PyTree, model_state: PyTree, name: str = 'the model'
+) -> Network:
+  """Returns a model with its parameters, as `advjax.explain` takes it.
+
+  Args:
+    model: The model, which runs in evaluation mode.
+    params: Its parameters; they are traced, others do not recompile.
+    model_state: Its BatchNorm statistics.
+    name: What messages call it.
+
+  Returns:
+    The network; without the parts that the model does not expose.
+
+  Example:
+    >>> from advjax.models import create_model
+    >>> model = create_model({'name': 'logistic_regression'}, 10)
+    >>> images = jnp.zeros((2, 8, 8, 1))
+    >>> network = network_of(model, *model.init(jax.random.key(0), images))
+    >>> network.logits_fn(images).shape, network.features_fn
+    ((2, 10), None)
+  """
+
+  def bound(function: Callable | None) -> Partial | None:
+    return function and Partial(function, params, model_state)
+
+  weights = model.class_weights
+  return Network(
+    name,
+    Partial(_logits, model.apply, params, model_state),
+    bound(model.features),
+    bound(model.head),
+    weights and weights(params),
+  )
+
+
+def _logits(
+  apply: Callable, params: PyTree, model_state: PyTree, images: Array
+) -> Array:
+  return apply(params, model_state, images, train=False)[0]
+
+
 def from_linen(module: nn.Module) -> Model:
   """Adapts a Linen module that is called as `module(images, train=...)`.
 
   It can be trained stage by stage if it has an attribute `stages`, the names
   of its parts in params from the images' side to the head, and takes
-  `num_frozen`. It can be looked into if it has the methods
-  `feature_maps(images, train=...)` and `logits(maps)`, and
+  `num_frozen`. It can be explained by class activation maps if it has the
+  methods `feature_maps(images, train=...)` and `logits(maps)`, and
   `class_weights(params)` where the head is global average pooling and one
   dense layer.
 
@@ -68,7 +113,7 @@ def from_linen(module: nn.Module) -> Model:
     0, ..., len(stages).
 
   Example:
-    >>> from advjax.models.networks import MLP
+    >>> from advjax.models.cnn import MLP
     >>> model = from_linen(MLP(10))
     >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))
     >>> model.apply(params, state, jnp.zeros((2, 4, 4, 1)), train=False)[
@@ -94,12 +139,12 @@ def from_linen(module: nn.Module) -> Model:
     variables = {'params': params, **model_state}
     if not train or not model_state:
       logits: Any = module.apply(variables, images, train=train)
-      return _at_least_float32(logits), model_state
+      return at_least_float32(logits), model_state
     frozen: dict[str, Any] = {'num_frozen': num_frozen} if stages else {}
     logits, updated = module.apply(
       variables, images, train=True, mutable=list(model_state), **frozen
     )
-    return _at_least_float32(logits), _like(dict(updated), dict(model_state))
+    return at_least_float32(logits), _like(dict(updated), dict(model_state))
 
   def features(params: PyTree, model_state: PyTree, images: Array) -> Array:
     variables = {'params': params, **model_state}
@@ -111,7 +156,7 @@ def from_linen(module: nn.Module) -> Model:
   def head(params: PyTree, model_state: PyTree, maps: Array) -> Array:
     variables = {'params': params, **model_state}
     logits: Any = module.apply(variables, maps, method='logits')
-    return _at_least_float32(logits)
+    return at_least_float32(logits)
 
   is_open = hasattr(module, 'feature_maps') and hasattr(module, 'logits')
   return Model(
@@ -122,31 +167,6 @@ def from_linen(module: nn.Module) -> Model:
     head=head if is_open else None,
     class_weights=getattr(module, 'class_weights', None),
   )
-
-
-def check_num_frozen(num_frozen: int, num_stages: int, name: str) -> None:
-  """Raises a ValueError unless so many stages of a network can be frozen.
-
-  Args:
-    num_frozen: Stages to freeze.
-    num_stages: Stages that the network has.
-    name: Of the network, for the message.
-
-  Raises:
-    ValueError: naming the network.
-
-  Example:
-    >>> check_num_frozen(1, 0, 'CNN')
-    Traceback (most recent call last):
-    ...
-    ValueError: num_frozen = 1; allowed: 0, for CNN has no stages
-  """
-  if isinstance(num_frozen, int) and 0 <= num_frozen <= num_stages:
-    return
-  allowed = f'from 0 to {num_stages}, the stages of {name}'
-  if num_stages == 0:
-    allowed = f'0, for {name} has no stages'
-  raise ValueError(f'num_frozen = {num_frozen!r}; allowed: {allowed}')
 
 
 def from_nnx(create: 'Callable[[nnx.Rngs], nnx.Module]') -> Model:
@@ -169,41 +189,50 @@ def from_nnx(create: 'Callable[[nnx.Rngs], nnx.Module]') -> Model:
     >>> model.apply(params, state, jnp.ones((2, 4)), train=False)[0].shape
     (2, 3)
   """
-  # The structure of the module, without arrays; `apply` fills them in.
   from flax import nnx
 
+  # The structure of the module, without arrays; `apply` fills them in.
   abstract = nnx.eval_shape(lambda: create(nnx.Rngs(0)))
-  graphdef = _split(abstract)[0]
+
+  def split(module: nnx.Module) -> Any:
+    return nnx.split(module, nnx.Param, ...)
 
   def init(key: Array, images: Array) -> tuple[PyTree, PyTree]:
     del images  # NNX modules know their shapes.
-    _, params, state = _split(create(nnx.Rngs(key)))
+    _, params, state = split(create(nnx.Rngs(key)))
     return nnx.to_pure_dict(params), nnx.to_pure_dict(state)
 
   def apply(
     params: PyTree, model_state: PyTree, images: Array, *, train: bool
   ) -> tuple[Array, PyTree]:
-    _, all_params, all_state = _split(abstract)
+    graphdef, all_params, all_state = split(abstract)
     nnx.replace_by_pure_dict(all_params, params)
     nnx.replace_by_pure_dict(all_state, model_state)
-    module = nnx.merge(graphdef, all_params, all_state)
+    module: Any = nnx.merge(graphdef, all_params, all_state)
     if not train:
       module.eval()
-      return _at_least_float32(module(images)), model_state
+      return at_least_float32(module(images)), model_state
     module.train()
     logits = module(images)
-    updated = nnx.to_pure_dict(_split(module)[2])
-    return _at_least_float32(logits), _like(updated, model_state)
+    updated = nnx.to_pure_dict(split(module)[2])
+    return at_least_float32(logits), _like(updated, model_state)
 
   return Model(init, apply)
 
 
-def _split(module: 'nnx.Module') -> tuple[Any, Any, Any]:
-  from flax import nnx
+def check_num_frozen(num_frozen: int, num_stages: int, name: str) -> None:
+  """Raises a ValueError unless so many stages of a network can be frozen."""
+  if isinstance(num_frozen, int) and 0 <= num_frozen <= num_stages:
+    return
+  allowed = f'from 0 to {num_stages}, the stages of {name}'
+  if num_stages == 0:
+    allowed = f'0, for {name} has no stages'
+  raise ValueError(f'num_frozen = {num_frozen!r}; allowed: {allowed}')
 
-  graphdef, *states = nnx.split(module, nnx.Param, ...)
-  params, state = states
-  return graphdef, params, state
+
+def at_least_float32(logits: Array) -> Array:
+  """Logits as every apply returns them."""
+  return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
 def _like(updated: PyTree, model_state: PyTree) -> PyTree:
@@ -215,7 +244,3 @@ def _like(updated: PyTree, model_state: PyTree) -> PyTree:
     updated,
     model_state,
   )
-
-
-def _at_least_float32(logits: Array) -> Array:
-  return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))

@@ -5,103 +5,43 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flax import linen as nn
-
 from advjax.config import check_range, choose
+from advjax.models import keras_applications
 from advjax.models.adapters import Model, from_linen
-from advjax.models.keras import applications
-from advjax.models.networks import CNN, MLP, MatlabCNN
+from advjax.models.cnn import CNN, MLP, MatlabCNN
 from advjax.models.resnet import (
   RESIDUAL_NETWORKS,
   residual_network,
   small_resnet,
 )
 
-# Of a network's BatchNorm: `axis_name` and `axis_index_groups`.
-_Axis = Mapping[str, Any]
-
-
-def _cnn(
-  num_classes: int,
-  axis: _Axis,
-  *,
-  conv_filters: Sequence[int] = CNN.conv_filters,
-  kernel_size: Sequence[int] = CNN.kernel_size,
-  pool_size: Sequence[int] = CNN.pool_size,
-  num_fc_units: Sequence[int] = CNN.num_fc_units,
-  batch_norm: bool = False,
-) -> Model:
-  return from_linen(
-    CNN(
-      num_classes,
-      conv_filters,
-      kernel_size,
-      pool_size,
-      num_fc_units,
-      batch_norm,
-      **axis,
-    )
-  )
-
-
-def _matlab_cnn(num_classes: int, axis: _Axis) -> Model:
-  del axis  # No BatchNorm.
-  return from_linen(MatlabCNN(num_classes))
-
 
 def _mlp(
-  num_classes: int,
-  axis: _Axis,
-  *,
-  hidden_units: Sequence[int] = MLP.hidden_units,
-) -> Model:
-  del axis  # No BatchNorm.
-  return from_linen(MLP(num_classes, hidden_units))
+  num_classes: int, hidden_units: Sequence[int] = MLP.hidden_units
+) -> MLP:
+  return MLP(num_classes, hidden_units)
 
 
-def _logistic_regression(
-  num_classes: int,
-  axis: _Axis,
-  *,
-  zero_init: bool = False,
-) -> Model:
-  del axis  # No BatchNorm.
-  return from_linen(MLP(num_classes, (), zero_init))
+def _logistic_regression(num_classes: int, zero_init: bool = False) -> MLP:
+  return MLP(num_classes, (), zero_init)
 
 
-def _residual(build: Callable[..., nn.Module]) -> Callable[..., Model]:
-  # Fields and defaults are those that `build` names.
-  @functools.wraps(build)
-  def create(num_classes: int, axis: _Axis, **fields: Any) -> Model:
-    return from_linen(build(num_classes, **fields, **axis))
-
-  return create
-
-
-def _keras(
-  num_classes: int,
-  axis: _Axis,
-  *,
-  architecture: str = 'MobileNetV2',
-  weights: str = 'random',
-  dtype: str = 'float32',
-) -> Model:
-  del axis  # Keras' BatchNorm cannot look at other devices.
-  return applications.create(num_classes, architecture, weights, dtype)
-
-
-ARCHITECTURES: dict[str, Callable[..., Model]] = {
-  'cnn': _cnn,
-  'matlab_cnn': _matlab_cnn,
+# Each makes a Linen module or a `Model` from num_classes; the other parameters
+# are a config's fields, save `_NO_FIELDS`.
+ARCHITECTURES: dict[str, Callable[..., Any]] = {
+  'cnn': CNN,
+  'matlab_cnn': MatlabCNN,
   'mlp': _mlp,
   'logistic_regression': _logistic_regression,
-  'keras': _keras,
-  'small_resnet': _residual(small_resnet),
+  'keras': keras_applications.create,
+  'small_resnet': small_resnet,
   **{
-    name: _residual(functools.partial(residual_network, name))
+    name: functools.partial(residual_network, name)
     for name in RESIDUAL_NETWORKS
   },
 }
+_AXIS = ('axis_name', 'axis_index_groups')
+_NO_FIELDS = ('num_classes', *_AXIS, 'parent', 'name')
 
 
 def create_model(
@@ -119,9 +59,9 @@ def create_model(
       that network.
     num_classes: Logits.
     axis_name: Mapped axis over which BatchNorm averages its statistics in
-      training; None: each device its own.
-    axis_index_groups: Places on that axis which are averaged over together;
-      None: all of them.
+      training; None: each device has its own. Keras' BatchNorm always has.
+    axis_index_groups: Groups of indices of that axis which are averaged over
+      together; None: all of them.
 
   Returns:
     The model.
@@ -131,25 +71,27 @@ def create_model(
 
   Example:
     >>> model = create_model({'name': 'mlp', 'hidden_units': (32,)}, 10)
+    >>> model.stages, model.features
+    ((), None)
   """
   fields = dict(config)
   name = choose('model', fields.pop('name'), ARCHITECTURES)
   check_range('num_classes', num_classes, 2, integer=True)
-  factory = ARCHITECTURES[name]
-  axis = {'axis_name': axis_name, 'axis_index_groups': axis_index_groups}
-  defaults = {
-    field: parameter.default
-    for field, parameter in inspect.signature(factory).parameters.items()
-    if parameter.kind is inspect.Parameter.KEYWORD_ONLY and field not in axis
-  }
+  build = ARCHITECTURES[name]
+  parameters = inspect.signature(build).parameters
+  allowed = [field for field in parameters if field not in _NO_FIELDS]
   for field, value in fields.items():
-    choose(f'field of model {name}', field, defaults)
-    # Of words, each network knows its own.
-    if isinstance(defaults[field], tuple):
+    choose(f'field of model {name}', field, allowed)
+    default = parameters[field].default
+    # Of strings, each network checks its own.
+    if isinstance(default, tuple):
       fields[field] = _sizes(f'model.{field}', value, field.endswith('_size'))
-    elif isinstance(defaults[field], bool) and not isinstance(value, bool):
+    elif isinstance(default, bool) and not isinstance(value, bool):
       raise ValueError(f'model.{field} = {value!r}; allowed: True or False')
-  return factory(num_classes, axis, **fields)
+  if 'axis_name' in parameters:
+    fields |= dict(zip(_AXIS, (axis_name, axis_index_groups), strict=True))
+  network = build(num_classes, **fields)
+  return network if isinstance(network, Model) else from_linen(network)
 
 
 def _sizes(field: str, value: Any, is_pair: bool) -> tuple[int, ...]:

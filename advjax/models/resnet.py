@@ -6,6 +6,7 @@ attacks see pixels.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,34 +16,185 @@ from jax import Array
 
 from advjax.config import choose
 from advjax.models import layers
-from advjax.models.blocks import (
-  BasicBlock,
-  Bottleneck,
-  PoolingBlock,
-  PreActivationBlock,
-  Style,
-  convolve,
-  normalize,
-)
 
 # Kernel and stride of the first convolution.
 _STEMS = {'cifar': (3, 1), 'strided': (3, 2), 'imagenet': (7, 2)}
 
+# Fan-out, which the images' gradient sees (He et al. 2015), as in the papers'
+# code. The scales of all norms start at 1, also those that end a block.
+_he_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+
+
+class Style(NamedTuple):
+  """What all layers of a network have in common, as in `residual_network`."""
+
+  normalization: str = 'batch'
+  dtype: str = 'float32'
+  axis_name: str | None = None
+  axis_index_groups: Any = None
+
+  @property
+  def compute_dtype(self) -> Any:
+    """Flax's dtype: None takes that of images and parameters, if wider."""
+    return jnp.bfloat16 if self.dtype == 'bfloat16' else None
+
+
+def _convolve(
+  hidden: Array,
+  channels: int,
+  size: int,
+  stride: int,
+  style: Style,
+  *,
+  name: str,
+  groups: int = 1,
+) -> Array:
+  """A convolution without bias, padded as PyTorch does: the same on all sides.
+
+  'SAME' would pad an even image at stride 2 on one side only.
+  """
+  pad = size // 2
+  return nn.Conv(
+    channels,
+    (size, size),
+    strides=(stride, stride),
+    padding=((pad, pad), (pad, pad)),
+    feature_group_count=groups,
+    use_bias=False,
+    dtype=style.compute_dtype,
+    kernel_init=_he_normal,
+    conv_general_dilated=layers.conv_general_dilated,
+    name=name,
+  )(hidden)
+
+
+def _normalize(hidden: Array, style: Style, train: bool, *, name: str) -> Array:
+  """BatchNorm, or GroupNorm with 16 channels in a group (Wu and He 2018)."""
+  if style.normalization == 'group':
+    # A network may be narrower than 16, or end in an odd number of them.
+    return nn.GroupNorm(
+      num_groups=None,
+      group_size=math.gcd(hidden.shape[-1], 16),
+      epsilon=1e-5,
+      dtype=style.compute_dtype,
+      name=name,
+    )(hidden)
+  return nn.BatchNorm(
+    use_running_average=not train,
+    momentum=0.9,
+    epsilon=1e-5,
+    dtype=style.compute_dtype,
+    axis_name=style.axis_name,
+    axis_index_groups=style.axis_index_groups,
+    name=name,
+  )(hidden)
+
+
+class Block(nn.Module):
+  """What the residual blocks have in common."""
+
+  width: int  # Channels; a quarter of them in a bottleneck.
+  stride: int
+  style: Style
+
+  def shortcut(self, images: Array, channels: int, train: bool) -> Array:
+    """The block's images, through `conv_0` and `norm_0` at a new shape."""
+    if self.stride == 1 and images.shape[-1] == channels:
+      return images
+    style = self.style
+    shortcut = _convolve(images, channels, 1, self.stride, style, name='conv_0')
+    return _normalize(shortcut, style, train, name='norm_0')
+
+
+class BasicBlock(Block):
+  """Two 3 x 3 convolutions (He et al. 2015, arXiv 1512.03385)."""
+
+  @nn.compact
+  def __call__(self, images: Array, train: bool) -> Array:
+    style = self.style
+    hidden = _convolve(images, self.width, 3, self.stride, style, name='conv_1')
+    hidden = nn.relu(_normalize(hidden, style, train, name='norm_1'))
+    hidden = _convolve(hidden, self.width, 3, 1, style, name='conv_2')
+    hidden = _normalize(hidden, style, train, name='norm_2')
+    return nn.relu(hidden + self.shortcut(images, hidden.shape[-1], train))
+
+
+class Bottleneck(Block):
+  """1 x 1, 3 x 3 and 1 x 1 convolution; 3 x 3 in groups is ResNeXt's.
+
+  The stride is that of the 3 x 3 convolution, as in torchvision (the paper
+  has it in the first). ResNeXt: Xie et al. 2016, arXiv 1611.05431.
+  """
+
+  groups: int = 1
+  group_width: int = 64  # Channels of a group, where width is 64.
+
+  @nn.compact
+  def __call__(self, images: Array, train: bool) -> Array:
+    style = self.style
+    inner = self.width * self.group_width // 64 * self.groups
+    hidden = _convolve(images, inner, 1, 1, style, name='conv_1')
+    hidden = nn.relu(_normalize(hidden, style, train, name='norm_1'))
+    hidden = _convolve(
+      hidden, inner, 3, self.stride, style, name='conv_2', groups=self.groups
+    )
+    hidden = nn.relu(_normalize(hidden, style, train, name='norm_2'))
+    hidden = _convolve(hidden, 4 * self.width, 1, 1, style, name='conv_3')
+    hidden = _normalize(hidden, style, train, name='norm_3')
+    return nn.relu(hidden + self.shortcut(images, hidden.shape[-1], train))
+
+
+class PreActivationBlock(Block):
+  """Norm and ReLU before each of two 3 x 3 convolutions.
+
+  Where the shape changes, the shortcut is a 1 x 1 convolution, `conv_0`, of
+  what the first ReLU returns. He et al. 2016, arXiv 1603.05027.
+  """
+
+  @nn.compact
+  def __call__(self, images: Array, train: bool) -> Array:
+    style = self.style
+    active = nn.relu(_normalize(images, style, train, name='norm_1'))
+    hidden = _convolve(active, self.width, 3, self.stride, style, name='conv_1')
+    hidden = nn.relu(_normalize(hidden, style, train, name='norm_2'))
+    hidden = _convolve(hidden, self.width, 3, 1, style, name='conv_2')
+    if images.shape == hidden.shape:
+      return hidden + images
+    return hidden + _convolve(
+      active, self.width, 1, self.stride, style, name='conv_0'
+    )
+
+
+class PoolingBlock(Block):
+  """A convolution and max-pooling, or two convolutions around a shortcut.
+
+  With a stride, a 3 x 3 convolution `conv_1`, a max-pool of the stride's size,
+  norm and ReLU; with stride 1, images + ReLU(norm(conv(...))) of two 3 x 3
+  convolutions. The blocks of Page's ResNet-9 (2018, "How to train your
+  ResNet"), with the pool before the norm, which then sees a quarter of the
+  numbers. The stride must divide the images' height and width.
+  """
+
+  @nn.compact
+  def __call__(self, images: Array, train: bool) -> Array:
+    style = self.style
+    hidden = _convolve(images, self.width, 3, 1, style, name='conv_1')
+    if self.stride > 1:
+      # On all platforms: XLA's own gradient of a pool is a scatter on GPUs.
+      hidden = layers.max_pool_by_blocks(hidden, (self.stride, self.stride))
+    hidden = nn.relu(_normalize(hidden, style, train, name='norm_1'))
+    if self.stride > 1:
+      return hidden
+    hidden = _convolve(hidden, self.width, 3, 1, style, name='conv_2')
+    return images + nn.relu(_normalize(hidden, style, train, name='norm_2'))
+
 
 class Stem(nn.Module):
-  """The first convolution; 'imagenet' has a 3 x 3 max-pool of stride 2 too.
-
-  Attributes:
-    kind: 'cifar' (3 x 3), 'strided' (3 x 3, stride 2) or 'imagenet' (7 x 7,
-      stride 2).
-    width: Channels.
-    activate: Whether norm and ReLU follow; pre-activation blocks bring theirs.
-    style: Common to the network.
-  """
+  """The first convolution; 'imagenet' has a 3 x 3 max-pool of stride 2 too."""
 
   kind: str
   width: int
-  activate: bool
+  activate: bool  # By norm and ReLU; pre-activation blocks bring theirs.
   style: Style
 
   @nn.compact
@@ -50,31 +202,24 @@ class Stem(nn.Module):
     size, stride = _STEMS[self.kind]
     # Centred before bfloat16 rounds, which is finest around 0.
     hidden = (images - 0.5) / 0.25
-    hidden = convolve(hidden, self.width, size, stride, self.style, name='conv')
+    hidden = _convolve(
+      hidden, self.width, size, stride, self.style, name='conv'
+    )
     if self.activate:
-      hidden = nn.relu(normalize(hidden, self.style, train, name='norm'))
+      hidden = nn.relu(_normalize(hidden, self.style, train, name='norm'))
     if self.kind == 'imagenet':
       hidden = layers.max_pool(hidden, (3, 3), (2, 2), ((1, 1), (1, 1)))
     return hidden
 
 
 class Stage(nn.Module):
-  """Blocks of one width; the first has the stride.
-
-  Attributes:
-    block: Makes a block from width, stride and style.
-    depth: Blocks.
-    width: Of the blocks.
-    stride: Of the first block.
-    activate: Whether norm and ReLU end the stage.
-    style: Common to the network.
-  """
+  """Blocks of one width, of which the first has the stride."""
 
   block: Callable[..., nn.Module]
   depth: int
   width: int
   stride: int
-  activate: bool
+  activate: bool  # By norm and ReLU, at the end.
   style: Style
 
   @nn.compact
@@ -87,24 +232,14 @@ class Stage(nn.Module):
       )
       hidden = block(hidden, train)
     if self.activate:
-      hidden = nn.relu(normalize(hidden, self.style, train, name='norm'))
+      hidden = nn.relu(_normalize(hidden, self.style, train, name='norm'))
     return hidden
 
 
 class Architecture(NamedTuple):
-  """The shape of a network.
+  """The shape of a network, stage by stage."""
 
-  Attributes:
-    block: Makes a block from width, stride and style.
-    depths: Blocks of each stage.
-    widths: Widths of the stages.
-    strides: Strides of the stages.
-    stem_width: Channels of the stem.
-    activate_stem: Whether norm and ReLU end the stem.
-    activate_last: Whether norm and ReLU end the last stage.
-  """
-
-  block: Callable[..., nn.Module]
+  block: Callable[..., nn.Module]  # From width, stride and style.
   depths: tuple[int, ...]
   widths: tuple[int, ...] = (64, 128, 256, 512)
   strides: tuple[int, ...] = (1, 2, 2, 2)
@@ -118,17 +253,11 @@ class ResNet(nn.Module):
 
   `stages`, `feature_maps`, `logits` and `class_weights` are what `from_linen`
   looks for.
-
-  Attributes:
-    num_classes: Logits.
-    architecture: The shape.
-    kind: Of the stem: 'cifar', 'strided' or 'imagenet'.
-    style: Common to all layers.
   """
 
   num_classes: int
   architecture: Architecture
-  kind: str
+  stem_kind: str
   style: Style
 
   @property
@@ -140,7 +269,13 @@ class ResNet(nn.Module):
   def setup(self) -> None:
     shape, style = self.architecture, self.style
     parts: list[nn.Module] = [
-      Stem(self.kind, shape.stem_width, shape.activate_stem, style, name='stem')
+      Stem(
+        self.stem_kind,
+        shape.stem_width,
+        shape.activate_stem,
+        style,
+        name='stem',
+      )
     ]
     sizes = zip(shape.depths, shape.widths, shape.strides, strict=True)
     for index, (depth, width, stride) in enumerate(sizes):
@@ -257,7 +392,7 @@ def residual_network(
     dtype: Of the computation, 'float32' or 'bfloat16'; parameters, statistics
       and logits are float32.
     axis_name: Mapped axis over which BatchNorm averages its statistics.
-    axis_index_groups: Places on it that are averaged over together.
+    axis_index_groups: Groups of its indices that are averaged over together.
 
   Returns:
     A module that takes images `[B, H, W, C]` in [0, 1].
@@ -301,10 +436,10 @@ def small_resnet(
     num_classes: Logits.
     widths: Channels of the stages. All but the last halve the maps.
     stem: As in `residual_network`.
-    normalization: As there.
-    dtype: As there.
-    axis_name: As there.
-    axis_index_groups: As there.
+    normalization: As in `residual_network`.
+    dtype: As in `residual_network`.
+    axis_name: As in `residual_network`.
+    axis_index_groups: As in `residual_network`.
 
   Returns:
     A module that takes images `[B, H, W, C]` in [0, 1].

@@ -1,5 +1,6 @@
 """A table of a network's layers, for --print_model."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from jax import Array
 
 from advjax.models.adapters import Model
 
-_WIDTHS = (24, 16, 20, 12)
+_ROW = '{:24}{:16}{:20}{:>12}'
 
 
 def summary(model: Model, images: Array) -> str:
@@ -36,6 +37,7 @@ def summary(model: Model, images: Array) -> str:
     ------------------------------------------------------------------------
     Total parameters: 7,850 (30.66 KB)
   """
+  # Not nn.tabulate, which takes Linen modules alone.
   calls: dict[str, tuple[str, str]] = {}
 
   def record(
@@ -53,32 +55,17 @@ def summary(model: Model, images: Array) -> str:
 
   with nn.intercept_methods(record):
     params, _ = jax.eval_shape(model.init, jax.random.key(0), images)
-  counts: dict[str, int] = {}
+  counts: Counter[str] = Counter()
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     name = jax.tree_util.keystr(path[:-1], simple=True, separator='/')
-    counts[name] = counts.get(name, 0) + leaf.size
-  rows = [
-    (name, *calls.get(name, ('', '')), f'{counts.get(name, 0):,}')
-    for name in [*calls, *(name for name in counts if name not in calls)]
-  ]
+    counts[name] += leaf.size
   leaves = jax.tree.leaves(params)
-  total = sum(leaf.size for leaf in leaves)
   size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / 1024
-  rule = '-' * sum(_WIDTHS)
-  return '\n'.join(
-    [
-      _line(('Layer', 'Kind', 'Output shape', 'Parameters')),
-      rule,
-      *map(_line, rows),
-      rule,
-      f'Total parameters: {total:,} ({size:.2f} KB)',
-    ]
-  )
-
-
-def _line(cells: tuple[str, ...]) -> str:
-  *left, count = cells
-  padded = [
-    f'{cell:{width}}' for cell, width in zip(left, _WIDTHS, strict=False)
+  header = _ROW.format('Layer', 'Kind', 'Output shape', 'Parameters')
+  rows = [
+    _ROW.format(name, *calls.get(name, ('', '')), f'{counts[name]:,}')
+    for name in dict.fromkeys([*calls, *counts])
   ]
-  return ''.join(padded) + f'{count:>{_WIDTHS[-1]}}'
+  rule = '-' * len(header)
+  total = f'Total parameters: {counts.total():,} ({size:.2f} KB)'
+  return '\n'.join([header, rule, *rows, rule, total])

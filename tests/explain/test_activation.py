@@ -1,4 +1,4 @@
-"""Images that climb towards a class."""
+"""Images of gradient ascent towards a class."""
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,14 @@ def logits_fn(images):
   return images.reshape(len(images), -1) @ WEIGHTS
 
 
-def climb(classes=CLASSES, key=KEY, **options):
+def maximize(classes=CLASSES, key=KEY, **options):
   options = {'num_steps': 60, 'step_size': 0.2, 'jitter': 0, **options}
   return activation_maximization(logits_fn, classes, SHAPE, key=key, **options)
 
 
 @pytest.fixture(scope='module')
 def found():
-  return climb(variation_penalty=0.0)
+  return maximize(variation_penalty=0.0)
 
 
 def test_a_linear_network_gets_black_and_white(found):
@@ -46,23 +46,24 @@ def test_penalties_do_what_they_say(found):
     across = np.abs(np.diff(images, axis=1)).sum()
     return across + np.abs(np.diff(images, axis=2)).sum()
 
-  assert variation(climb(variation_penalty=0.5)) < 0.8 * variation(found)
-  near = climb(variation_penalty=0.0, l2_penalty=10.0)
+  assert variation(maximize(variation_penalty=0.5)) < 0.8 * variation(found)
+  near = maximize(variation_penalty=0.0, l2_penalty=10.0)
   assert np.abs(near - 0.5).max() < np.abs(found - 0.5).max() - 0.1
 
 
 def test_an_image_does_not_depend_on_the_others():
   keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(3))
-  whole = climb(CLASSES, keys, jitter=1)
+  whole = maximize(CLASSES, keys, jitter=1)
   order = np.array([2, 1, 1])
-  mixed = climb(CLASSES[order], keys[order], jitter=1)
+  mixed = maximize(CLASSES[order], keys[order], jitter=1)
   np.testing.assert_allclose(mixed, whole[order], atol=1e-5)
-  assert np.abs(whole - climb(CLASSES, keys[order], jitter=1)).max() > 1e-3
+  assert np.abs(whole - maximize(CLASSES, keys[order], jitter=1)).max() > 1e-3
 
 
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
+<<<<<<< HEAD
     (
       {'classes': np.array([3])},
       r'classes = 3 to 3; allowed: .* \[0, 3\)',
@@ -72,13 +73,22 @@ def test_an_image_does_not_depend_on_the_others():
     ({'jitter': -1}, 'jitter must be a Python integer of at least 0'),
     ({'step_size': -1.0}, 'step_size = -1.0; allowed: numbers >= 0'),
     ({'key': None}, 'key = None; allowed: one key .* or 3 keys'),
+=======
+    ({'classes': np.array([3])}, r'classes = \[3\]; .* in \[0, 3\)'),
+    ({'classes': np.array([0.5])}, r'classes = float32 .*; allowed: int \[1\]'),
+    ({'num_steps': 0}, 'num_steps = 0; allowed: a static integer >= 1'),
+    ({'jitter': -1}, 'jitter = -1; allowed: a static integer >= 0'),
+    ({'step_size': -1.0}, 'step_size = -1.0; allowed: a number >= 0'),
+    ({'step_size': 'big'}, "step_size = 'big'; allowed: a number >= 0"),
+    ({'key': None}, 'key = None; allowed: one key .*, or 3, one per image'),
+>>>>>>> house-models
   ],
 )
 def test_bad_arguments_are_named(options, message):
   with pytest.raises(ValueError, match=message):
-    climb(**options)
+    maximize(**options)
 
 
 def test_a_shape_that_is_none_is_named():
-  with pytest.raises(ValueError, match=r'shape must be .*; got \(4, 4\)'):
+  with pytest.raises(ValueError, match=r'shape = \(4, 4\); allowed'):
     activation_maximization(logits_fn, CLASSES, (4, 4), key=KEY)

@@ -89,13 +89,16 @@ def test_other_precisions(dtype):
 
 
 @pytest.mark.parametrize(
-  ('call', 'message'),
+  ('arguments', 'message'),
   [
+    ((features_fn, None), r'class_weights = None; allowed: \[K, N\]'),
     (
-      lambda: cam(features_fn, None, IMAGES, LABELS),
-      'class_weights must be an array .* global average pooling; got None',
+      (features_fn, WEIGHTS[:3]),
+      r'\(3, 4\); allowed: \[5, N\], a row for each',
     ),
+    ((features_fn, WEIGHTS[:, :2]), r'labels = \[0, 1, 3\]; .* in \[0, 2\)'),
     (
+<<<<<<< HEAD
       lambda: cam(features_fn, WEIGHTS[:3], IMAGES, LABELS),
       'a row for each of the 5 feature maps',
     ),
@@ -130,9 +133,32 @@ def test_other_precisions(dtype):
     (
       lambda: grad_cam(features_fn, None, IMAGES, LABELS),
       'head_fn = .*; allowed: a callable',
+=======
+      (lambda x: x[:, 0], WEIGHTS),
+      r'\(images\) = float32 \(3, 8, 3\); allowed',
+>>>>>>> house-models
     ),
   ],
 )
-def test_bad_arguments_are_named(call, message):
+def test_bad_arguments_of_cam_are_named(arguments, message):
   with pytest.raises(ValueError, match=message):
-    call()
+    cam(*arguments, IMAGES, LABELS)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    ((features_fn, pooled_head, IMAGES, LABELS + 1), r'labels = \[1, 2, 4\]'),
+    ((features_fn, pooled_head, IMAGES, LABELS - 1), r'labels = \[-1, 0, 2\]'),
+    (
+      (lambda x: x[:2], pooled_head, IMAGES, LABELS),
+      r'features_fn\(images\) = .*\(2, 8, 8, 3\); allowed: \[3, h, w, K\]',
+    ),
+    ((features_fn, lambda x: x, IMAGES, LABELS), r'logits = .*\(3, 4, 4, 5\)'),
+    ((None, pooled_head, IMAGES, LABELS), 'features_fn = None; .*callable'),
+    ((features_fn, None, IMAGES, LABELS), 'head_fn = None; .*callable'),
+  ],
+)
+def test_bad_arguments_of_grad_cam_are_named(arguments, message):
+  with pytest.raises(ValueError, match=message):
+    grad_cam(*arguments)

@@ -1,4 +1,4 @@
-"""An NNX module and a plain function, trained and attacked like any other."""
+"""NNX and Linen modules and a plain function behind the seam."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,15 @@ from flax import linen as nn
 from flax import nnx
 
 import advjax
-from advjax.models import Model, from_linen, from_nnx, summary
+from advjax import explain
+from advjax.models import (
+  Model,
+  create_model,
+  from_linen,
+  from_nnx,
+  network_of,
+  summary,
+)
 
 
 class _Net(nnx.Module):
@@ -35,14 +43,14 @@ def _apply_linear(params, model_state, images, *, train):
   return images.reshape(images.shape[0], -1) @ params['w'], model_state
 
 
-_MODELS = {
-  'nnx': lambda: from_nnx(lambda rngs: _Net(rngs)),
-  'function': lambda: Model(_init_linear, _apply_linear),
+MODELS = {
+  'nnx': from_nnx(lambda rngs: _Net(rngs)),
+  'function': Model(_init_linear, _apply_linear),
 }
 
 
 def _data():
-  """Bright above or below: a linear problem with room for an attack."""
+  """Bright above or below: a linear problem with slack for an attack."""
   images = jax.random.uniform(jax.random.key(5), (64, 6, 6, 1)) * 0.4
   labels = jnp.arange(64) % 2
   top = jnp.arange(6).reshape(1, 6, 1, 1) < 3
@@ -50,11 +58,10 @@ def _data():
   return images + 0.3 * bright, labels
 
 
-@pytest.mark.parametrize('name', _MODELS)
+@pytest.mark.parametrize('name', MODELS)
 def test_a_model_trains_in_a_scan_and_is_attacked(name):
-  model = _MODELS[name]()
+  model = MODELS[name]
   images, labels = _data()
-  params, state = model.init(jax.random.key(0), images)
   tx = optax.adam(0.01)
 
   def loss_fn(params, state):
@@ -69,73 +76,53 @@ def test_a_model_trains_in_a_scan_and_is_attacked(name):
     updates, opt_state = tx.update(gradient, opt_state)
     return (optax.apply_updates(params, updates), state, opt_state), loss
 
-  carry = (params, state, tx.init(params))
-  (params, state, _), losses = jax.jit(
-    lambda carry: jax.lax.scan(step, carry, length=40)
-  )(carry)
+  @jax.jit
+  def run(key):
+    params, state = model.init(key, images)
+    carry = (params, state, tx.init(params))
+    (params, state, _), losses = jax.lax.scan(step, carry, length=40)
+
+    def logits_fn(images):
+      return model.apply(params, state, images, train=False)[0]
+
+    attacked = advjax.bim(logits_fn, images, labels, 0.2, 0.05, num_steps=8)
+    return losses, logits_fn(images), logits_fn(attacked)
+
+  losses, clean, attacked = run(jax.random.key(0))
   assert losses[-1] < 0.5 * losses[0]
-
-  def logits_fn(images):
-    return model.apply(params, state, images, train=False)[0]
-
-  def accuracy(images):
-    return float((logits_fn(images).argmax(-1) == labels).mean())
-
-  attacked = advjax.bim(logits_fn, images, labels, 0.2, 0.05, num_steps=8)
-  assert accuracy(images) > 0.95
-  assert accuracy(attacked) < 0.5
+  assert (clean.argmax(-1) == labels).mean() > 0.95
+  assert (attacked.argmax(-1) == labels).mean() < 0.5
 
 
 def test_nnx_state():
-  model = from_nnx(lambda rngs: _Net(rngs))
-  images, _ = _data()
-  params, state = model.init(jax.random.key(0), images)
-  live = _Net(nnx.Rngs(jax.random.key(0)))
-  live.eval()
-  logits, same = model.apply(params, state, images, train=False)
-  np.testing.assert_allclose(logits, live(images), atol=1e-6)
-  assert same is state
-  _, updated = model.apply(params, state, images, train=True)
-  assert jax.tree.structure(updated) == jax.tree.structure(state)
-  assert not np.allclose(updated['norm']['mean'], state['norm']['mean'])
-  # The stream of random numbers moves on, so that dropout is new every step.
-  first, updated = model.apply(params, state, images, train=True)
-  second, _ = model.apply(params, updated, images, train=True)
-  assert not np.allclose(first, second)
-
-
-def test_nnx_gradients_do_not_move_the_state():
-  model = from_nnx(lambda rngs: _Net(rngs))
+  model = MODELS['nnx']
   images, labels = _data()
   params, state = model.init(jax.random.key(0), images)
+  other, _ = model.init(jax.random.key(1), images)
+  assert not np.allclose(params['head']['kernel'], other['head']['kernel'])
+  live = _Net(nnx.Rngs(jax.random.key(0)))
+  live.eval()
+
+  def loss(images, state):
+    logits, state = model.apply(params, state, images, train=True)
+    return advjax.losses.cross_entropy(logits, labels).sum(), (logits, state)
+
+  evaluate = jax.jit(lambda x: model.apply(params, state, x, train=False)[0])
+  train = jax.jit(jax.grad(loss, has_aux=True))
+  np.testing.assert_allclose(evaluate(images), live(images), atol=1e-6)
   before = jax.tree.map(np.array, state['norm'])
-
-  @jax.grad
-  def gradient(images):
-    logits, _ = model.apply(params, state, images, train=True)
-    return advjax.losses.cross_entropy(logits, labels).sum()
-
-  assert np.abs(gradient(images)).max() > 0
+  gradient, (first, updated) = train(images, state)
+  assert np.abs(gradient).max() > 0
+  assert jax.tree.structure(updated) == jax.tree.structure(state)
+  assert not np.allclose(updated['norm']['mean'], state['norm']['mean'])
+  # No pass moves the state that it was given.
   jax.tree.map(np.testing.assert_array_equal, state['norm'], before)
-
-
-def test_nnx_under_pmap():
-  model = from_nnx(lambda rngs: _Net(rngs))
-  images, _ = _data()
-  params, state = model.init(jax.random.key(0), images)
-  expected, _ = model.apply(params, state, images, train=False)
-  actual = jax.pmap(
-    lambda params, images: model.apply(params, state, images, train=False)[0],
-    in_axes=(None, 0),
-  )(params, images.reshape(2, 32, 6, 6, 1))
-  np.testing.assert_allclose(actual.reshape(64, 2), expected, atol=1e-5)
-
-
-def test_another_key_gives_other_params():
-  model = from_nnx(lambda rngs: _Net(rngs))
-  images, _ = _data()
-  one, two = (model.init(jax.random.key(i), images)[0] for i in (0, 1))
-  assert not np.allclose(one['head']['kernel'], two['head']['kernel'])
+  # The stream of random numbers moves on, so that dropout is new every step.
+  _, (second, _) = train(images, {**state, 'dropout': updated['dropout']})
+  assert not np.allclose(first, second)
+  assert model.apply(params, state, images, train=False)[1] is state
+  mapped = jax.pmap(evaluate)(images.reshape(2, 32, 6, 6, 1))
+  np.testing.assert_allclose(mapped.reshape(64, 2), evaluate(images), atol=1e-5)
 
 
 def test_linen_module_without_batch_norm_has_no_state():
@@ -146,15 +133,38 @@ def test_linen_module_without_batch_norm_has_no_state():
       return nn.Dense(3)(images.reshape(images.shape[0], -1))
 
   model = from_linen(Net())
-  images, _ = _data()
-  params, state = model.init(jax.random.key(0), images)
+  params, state = model.init(jax.random.key(0), jnp.ones((4, 2, 2, 1)))
   assert state == {}
-  logits, state = model.apply(params, state, images, train=True)
-  assert (logits.shape, state) == ((64, 3), {})
+  logits, state = model.apply(params, state, jnp.ones((4, 2, 2, 1)), train=True)
+  assert (logits.shape, state) == ((4, 3), {})
 
 
 def test_summary_of_models_without_layers_lists_params():
-  images, _ = _data()
-  table = summary(from_nnx(lambda rngs: _Net(rngs)), images)
+  table = summary(MODELS['nnx'], _data()[0])
   assert 'head' in table
   assert 'Total parameters: 338' in table
+
+
+@pytest.mark.slow
+def test_every_explanation_of_a_residual_network():
+  model = create_model({'name': 'small_resnet'}, 10)
+  images = np.random.default_rng(0).uniform(size=(2, 32, 32, 3))
+  images, labels = images.astype(np.float32), np.array([3, 7])
+  params, state = model.init(jax.random.key(0), images)
+  network = network_of(model, params, state, 'small_resnet')
+  maps = explain.explain(network, images, labels, key=jax.random.key(1))
+  assert tuple(maps) == explain.METHODS
+  for method, values in maps.items():
+    depth = 3 if 'cam' in method else 4
+    assert values.shape == images.shape[:depth]
+    assert np.isfinite(values).all() and np.abs(values).max() > 0
+  small = explain.cam(
+    network.features_fn, network.class_weights, images, labels, upsample=False
+  )
+  bias = params['head']['bias'][labels]
+  logits = network.logits_fn(images)[np.arange(2), labels]
+  np.testing.assert_allclose(
+    small.mean((1, 2)) + bias, logits, rtol=1e-4, atol=1e-4
+  )
+  plain = explain.saliency(network.logits_fn, images, labels)
+  assert np.abs(plain - maps['guided_backprop']).max() > 1e-3

@@ -1,26 +1,30 @@
 """Keras models of all three kinds behind the seam: what Keras itself says."""
 
+import ast
+import pathlib
+import sys
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import advjax
 from advjax.models import from_keras
-from advjax.models.keras.backend import import_keras
-from advjax.training.state import create_state
+from advjax.models.keras import import_keras
+from tests.models import checks
 
 keras = import_keras()
+layers = keras.layers
 IMAGES = np.random.default_rng(0).uniform(size=(6, 8, 8, 3)).astype('float32')
 LABELS = np.arange(6) % 3
 KINDS = ('functional', 'sequential', 'subclassed')
 
 
-def functional(classes=3):
+def functional():
   """Two resolutions, an operation that is no layer, BatchNorm and dropout."""
-  layers = keras.layers
   inputs = keras.Input((8, 8, 3))
   x = layers.Conv2D(4, 3, padding='same', name='first')(inputs)
   x = layers.BatchNormalization(name='first_norm')(x)
@@ -30,11 +34,10 @@ def functional(classes=3):
   x = layers.Dropout(0.5, name='dropout')(x)
   x = x + layers.Conv2D(5, 1, 2, name='skip')(early)
   x = layers.GlobalAveragePooling2D()(x)
-  return keras.Model(inputs, layers.Dense(classes, name='head')(x))
+  return keras.Model(inputs, layers.Dense(3, name='head')(x))
 
 
 def body():
-  layers = keras.layers
   return [
     layers.Conv2D(4, 3, strides=2, name='first'),
     layers.BatchNormalization(name='first_norm'),
@@ -51,9 +54,7 @@ class Subclassed(keras.Model):
 
   def call(self, images, training=None):
     for layer in self.body:
-      if isinstance(
-        layer, (keras.layers.BatchNormalization, keras.layers.Dropout)
-      ):
+      if isinstance(layer, (layers.BatchNormalization, layers.Dropout)):
         images = layer(images, training=training)
       else:
         images = layer(images)
@@ -71,9 +72,15 @@ def make(kind):
     return network
 
 
+class Pair(NamedTuple):
+  network: Any  # The Keras model.
+  model: Any  # The same behind the seam.
+  params: Any
+  state: Any
+
+
 @pytest.fixture(scope='module')
 def pairs():
-  """Of each kind the Keras model, and the same behind the seam."""
   made = {}
   for kind in KINDS:
     network = make(kind)
@@ -82,13 +89,23 @@ def pairs():
       if variable.dtype == 'float32':  # Statistics as after training.
         variable.assign(random.uniform(0.2, 1.0, variable.shape))
     model = from_keras(network)
-    arrays = model.pretrained(*model.init(jax.random.key(0), IMAGES))
-    made[kind] = network, model, *jax.tree.map(jnp.asarray, arrays)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+    given = jax.tree.map(lambda x: np.full(x.shape, 7, x.dtype), shapes)
+    made[kind] = Pair(network, model, *model.pretrained(*given))
   return made
 
 
-def by_path(network, values):
-  """Keras' non-trainable variables as layer -> name -> value."""
+def stateless(network, state, *, training):
+  """Keras' own pass, with the seeds of a model_state, as layer -> name."""
+  seeds = [
+    state['dropout']['seed_generator_state'] if v.dtype == 'uint32' else v.value
+    for v in network.non_trainable_variables
+  ]
+  weights = [variable.value for variable in network.trainable_variables]
+  with jax.numpy_rank_promotion('allow'):
+    logits, values = network.stateless_call(
+      weights, seeds, IMAGES, training=training
+    )
   found = {}
   for variable, value in zip(
     network.non_trainable_variables, values, strict=True
@@ -96,50 +113,40 @@ def by_path(network, values):
     is_seed = variable.name == 'seed_generator_state'
     layer = 'dropout' if is_seed else variable.path.split('/')[-2]
     found.setdefault(layer, {})[variable.name] = value
-  return found
-
-
-def stateless(network, state, *, training):
-  """Keras' own pass, with the seeds of a model_state."""
-  seeds = [
-    state['dropout']['seed_generator_state'] if v.dtype == 'uint32' else v.value
-    for v in network.non_trainable_variables
-  ]
-  weights = [variable.value for variable in network.trainable_variables]
-  with jax.numpy_rank_promotion('allow'):
-    return network.stateless_call(weights, seeds, IMAGES, training=training)
+  return logits, found
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_evaluation_is_that_of_keras(pairs, kind):
+def test_passes_are_those_of_keras(pairs, kind):
   network, model, params, state = pairs[kind]
-  logits, same = model.apply(params, state, IMAGES, train=False)
-  with jax.numpy_rank_promotion('allow'):
-    assert_allclose(logits, network(IMAGES, training=False), rtol=1e-6)
-  assert same is state
-  assert logits.dtype == jnp.float32
 
+  @jax.jit
+  def run(params, state):
+    evaluated, same = model.apply(params, state, IMAGES, train=False)
+    assert same is state
+    trained = model.apply(params, state, IMAGES, train=True)
+    again, _ = model.apply(params, trained[1], IMAGES, train=True)
+    return (evaluated, trained), again
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_training_is_that_of_keras(pairs, kind):
-  network, model, params, state = pairs[kind]
-  logits, updated = model.apply(params, state, IMAGES, train=True)
-  expected, values = stateless(network, state, training=True)
-  assert_allclose(logits, expected, rtol=1e-6)
-  jax.tree.map(assert_array_equal, updated, by_path(network, values))
-  assert jax.tree.structure(updated) == jax.tree.structure(state)
-  moved = (
-    updated['first_norm']['moving_mean'] - state['first_norm']['moving_mean']
+  @jax.jit
+  def expect(state):
+    evaluated, _ = stateless(network, state, training=False)
+    return evaluated, stateless(network, state, training=True)
+
+  found, again = run(params, state)
+  jax.tree.map(
+    lambda a, b: assert_allclose(a, b, rtol=1e-5), found, expect(state)
   )
-  assert np.abs(moved).min() > 1e-4
-  # And dropout draws anew in the next step.
-  again, _ = model.apply(params, updated, IMAGES, train=True)
+  evaluated, (logits, updated) = found
+  assert evaluated.dtype == jnp.float32
+  before, after = (s['first_norm']['moving_mean'] for s in (state, updated))
+  assert np.abs(after - before).min() > 1e-4
+  # And dropout draws new numbers in the next step.
   assert np.abs(again - logits).max() > 1e-2
 
 
-@pytest.mark.parametrize('kind', ['functional', 'subclassed'])
-def test_no_pass_touches_the_model(pairs, kind):
-  network, model, params, state = pairs[kind]
+def test_no_pass_touches_the_model(pairs):
+  network, model, params, state = pairs['functional']
   before = [np.array(variable.value) for variable in network.variables]
 
   def loss(params, images):
@@ -154,89 +161,89 @@ def test_no_pass_touches_the_model(pairs, kind):
     assert_array_equal(variable.value, value)
 
 
-@pytest.mark.parametrize('kind', ['functional', 'subclassed'])
-def test_weights_are_a_function_of_the_key(pairs, kind):
-  _, model, params, state = pairs[kind]
+def test_weights_are_a_function_of_the_key(pairs):
+  _, model, params, state = pairs['functional']
+  keys = jax.random.key(0), jax.random.key(1)
+
+  def program():
+    init = jax.jit(lambda *keys: [model.init(key, IMAGES) for key in keys])
+    return init.trace(*keys).lower()
+
   with jax.checking_leaks():
-    shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
-  keras.utils.set_random_seed(5)  # Nothing hangs on it.
-  drawn, statistics = jax.jit(model.init)(jax.random.key(0), IMAGES)
-  same = model.init(jax.random.key(0), IMAGES)
-  other, other_state = model.init(jax.random.key(1), IMAGES)
-  jax.tree.map(assert_array_equal, (drawn, statistics), same)
-  assert jax.tree.structure(shapes) == jax.tree.structure((params, state))
+    lowered = program()
+  (drawn, statistics), (other, _) = lowered.compile()(*keys)
+  keras.utils.set_random_seed(5)  # Nothing depends on it.
+  assert program().as_text() == lowered.as_text()
+  assert jax.tree.structure((drawn, statistics)) == jax.tree.structure(
+    (params, state)
+  )
   kernels = [layer for layer in drawn if 'kernel' in drawn[layer]]
   for layer in kernels:
     kernel = drawn[layer]['kernel']
-    fan_in, fan_out = (
-      np.prod(kernel.shape[:-2]) * n for n in kernel.shape[-2:]
-    )
-    limit = np.sqrt(6 / (fan_in + fan_out))  # Glorot's uniform distribution.
+    fans = [np.prod(kernel.shape[:-2]) * n for n in kernel.shape[-2:]]
+    limit = np.sqrt(6 / sum(fans))  # Glorot's uniform distribution.
     assert 0.8 * limit < np.abs(kernel).max() <= limit
     assert np.abs(kernel - other[layer]['kernel']).max() > 0.1 * limit
-  assert (
-    len({float(drawn[layer]['kernel'].ravel()[0]) for layer in kernels}) > 1
-  )
+  assert len({float(drawn[k]['kernel'].ravel()[0]) for k in kernels}) > 1
   assert_array_equal(drawn['first_norm']['gamma'], np.ones(4))
   assert_array_equal(statistics['first_norm']['moving_variance'], np.ones(4))
-  seeds = statistics['dropout']['seed_generator_state']
-  assert (seeds != other_state['dropout']['seed_generator_state']).any()
+  assert (statistics['dropout']['seed_generator_state'] != 7).any()
 
 
-def test_training_starts_from_the_weights_of_the_model(pairs):
-  network, model, *_ = pairs['functional']
-  state = create_state(model, optax.sgd(0.1), IMAGES[:1], jax.random.key(3))
-  weights = {v.path: v.value for v in network.variables if v.dtype != 'uint32'}
-  for path, value in weights.items():
-    layer, name = path.split('/')
-    trained = (
-      {**state.params, **state.model_state}[layer]
-      | (state.model_state.get(layer, {}))
-      | state.params.get(layer, {})
-    )
-    assert_array_equal(trained[name], value)
-  drawn = model.init(jax.random.key(3), IMAGES)[1]
-  jax.tree.map(
-    assert_array_equal, state.model_state['dropout'], drawn['dropout']
-  )
+@pytest.mark.parametrize('kind', KINDS)
+def test_training_starts_from_the_weights_of_the_model(pairs, kind):
+  network, _, params, state = pairs[kind]
+  for variable in network.variables:
+    if variable.dtype == 'uint32':  # Seeds are drawn.
+      assert (state['dropout'][variable.name] == 7).all()
+      continue
+    layer, name = variable.path.split('/')[-2:]
+    part = params if name in params.get(layer, {}) else state
+    assert_array_equal(part[layer][name], variable.value)
 
 
 def test_stages_are_cut_where_maps_become_smaller(pairs):
-  assert pairs['functional'][1].stages == (
+  assert pairs['functional'].model.stages == (
     ('first', 'first_norm'),
     ('second', 'second_norm', 'skip'),
     ('head',),
   )
-  assert pairs['sequential'][1].stages == (('first', 'first_norm'), ('head',))
-  assert pairs['subclassed'][1].stages == ()
+  assert pairs['sequential'].model.stages == (
+    ('first', 'first_norm'),
+    ('head',),
+  )
+  assert pairs['subclassed'].model.stages == ()
 
 
 def test_frozen_stages_run_as_in_evaluation(pairs):
   network, model, params, state = pairs['functional']
-  logits, updated = model.apply(params, state, IMAGES, train=True, num_frozen=1)
+
+  @jax.jit
+  def run(params, state):
+    evaluated, _ = model.apply(params, state, IMAGES, train=False)
+    return evaluated, [
+      model.apply(params, state, IMAGES, train=True, num_frozen=number)
+      for number in (1, 2, 3)
+    ]
+
   # Keras' own rule for BatchNorm.
   for layer in (network.get_layer('first'), network.get_layer('first_norm')):
     layer.trainable = False
   try:
     expected, values = stateless(network, state, training=True)
-    paths = by_path(network, values)
   finally:
     network.trainable = True
-  assert_allclose(logits, expected, rtol=1e-6)
+  evaluated, [(logits, updated), *others] = run(params, state)
+  assert_allclose(logits, expected, rtol=1e-5)
   assert_array_equal(
     updated['first_norm']['moving_mean'], state['first_norm']['moving_mean']
   )
-  assert_array_equal(
-    updated['second_norm']['moving_mean'], paths['second_norm']['moving_mean']
-  )
-  jax.tree.map(assert_array_equal, updated['dropout'], paths['dropout'])
+  for layer in ('second_norm', 'dropout'):
+    for name, value in updated[layer].items():
+      assert_allclose(value, values[layer][name], rtol=1e-5)
   # With dropout in a frozen stage, nothing is drawn.
-  in_evaluation, _ = model.apply(params, state, IMAGES, train=False)
-  for num_frozen in (2, 3):
-    logits, updated = model.apply(
-      params, state, IMAGES, train=True, num_frozen=num_frozen
-    )
-    assert_allclose(logits, in_evaluation, rtol=1e-6)
+  for logits, updated in others:
+    assert_allclose(logits, evaluated, rtol=1e-5)
     jax.tree.map(assert_array_equal, updated, state)
 
 
@@ -255,45 +262,40 @@ def test_stages_that_there_are_not(pairs, kind, num_frozen, allowed):
     model.apply(params, state, IMAGES, train=True, num_frozen=num_frozen)
 
 
-def test_head_of_the_features_are_the_logits(pairs):
+def test_features_head_devices_and_members_of_a_sweep(pairs):
   network, model, params, state = pairs['functional']
-  maps = model.features(params, state, IMAGES)
-  assert maps.shape == (6, 4, 4, 5)
-  logits, _ = model.apply(params, state, IMAGES, train=False)
-  assert_allclose(model.head(params, state, maps), logits, rtol=1e-6)
-  weights = model.class_weights(params)
-  assert_array_equal(weights, network.get_layer('head').kernel.value)
-  bias = np.asarray(params['head']['bias'])
-  pooled = np.asarray(maps).mean((1, 2)) @ np.asarray(weights) + bias
-  assert_allclose(logits, pooled, rtol=1e-5)
-  assert pairs['sequential'][1].features is None
 
-
-def test_devices_and_members_of_a_sweep(pairs):
-  _, model, params, state = pairs['functional']
-  expected, _ = model.apply(params, state, IMAGES, train=False)
-
-  def logits(params, images):
+  def logits_of(params, images):
     return model.apply(params, state, images, train=False)[0]
 
+  @jax.jit
+  def run(params):
+    maps = model.features(params, state, IMAGES)
+    both = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), params)
+    members = jax.vmap(logits_of, (0, None))(both, IMAGES)
+    return maps, model.head(params, state, maps), members
+
+  maps, logits, members = run(params)
+  assert maps.shape == (6, 4, 4, 5)
+  weights = model.class_weights(params)
+  assert_array_equal(weights, network.get_layer('head').kernel.value)
+  pooled = np.asarray(maps).mean((1, 2)) @ weights + params['head']['bias']
+  assert_allclose(logits, pooled, rtol=1e-5)
+  assert_allclose(members[0], logits, rtol=1e-5)
   halves = jnp.stack([IMAGES[:3], IMAGES[3:]])
-  mapped = jax.pmap(logits, in_axes=(None, 0))(params, halves)
-  assert_allclose(mapped.reshape(6, 3), expected, rtol=1e-5)
-  both = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), params)
-  assert_allclose(
-    jax.vmap(logits, (0, None))(both, IMAGES)[0], expected, rtol=1e-5
-  )
+  mapped = jax.pmap(logits_of, in_axes=(None, 0))(params, halves)
+  assert_allclose(mapped.reshape(6, 3), logits, rtol=1e-5)
+  assert pairs['sequential'].model.features is None
 
 
 def test_statistics_of_a_normalization_are_state():
   data = np.random.default_rng(2).normal(3, 2, (50, 5)).astype('float32')
-  normalization = keras.layers.Normalization()
+  normalization = layers.Normalization()
   with jax.numpy_rank_promotion('allow'):
     normalization.adapt(data)
-  network = keras.Sequential(
-    [keras.Input((5,)), normalization, keras.layers.Dense(3)]
+  model = from_keras(
+    keras.Sequential([keras.Input((5,)), normalization, layers.Dense(3)])
   )
-  model = from_keras(network)
   params, state = model.pretrained(*model.init(jax.random.key(0), data))
   logits = jax.jit(lambda p, s: model.apply(p, s, data, train=False)[0])
   layer = normalization.name
@@ -312,34 +314,74 @@ def test_models_inside_models():
   inner = keras.Model(
     inner.inputs, inner.get_layer('dropout').output, name='base'
   )
+  top = layers.Dense(3, name='top')
   network = keras.Sequential(
-    [
-      keras.Input((8, 8, 3)),
-      inner,
-      keras.layers.GlobalAveragePooling2D(),
-      keras.layers.Dense(3, name='top'),
-    ]
+    [keras.Input((8, 8, 3)), inner, layers.GlobalAveragePooling2D(), top]
   )
   model = from_keras(network)
-  params, state = jax.jit(model.init)(jax.random.key(0), IMAGES)
+  params, state = checks.draw(model, IMAGES)
   assert model.stages == (('base',), ('top',))
   assert 'first/kernel' in params['base']
   assert 'first_norm/moving_mean' in state['base']
-  other, _ = model.init(jax.random.key(1), IMAGES)
-  assert (params['base']['first/kernel'] != other['base']['first/kernel']).all()
   params, state = model.pretrained(params, state)
-  logits, _ = model.apply(params, state, IMAGES, train=False)
+  logits = jax.jit(lambda p: model.apply(p, state, IMAGES, train=False)[0])
   with jax.numpy_rank_promotion('allow'):
-    assert_allclose(logits, network(IMAGES), rtol=1e-5)
+    expected = jax.jit(network)(IMAGES)
+  assert_allclose(logits(params), expected, rtol=1e-5)
 
 
 def test_what_is_not_trainable_is_state():
   network = functional()
   network.get_layer('first').trainable = False
   model = from_keras(network)
-  params, state = model.init(jax.random.key(0), IMAGES)
+  params, state = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
   assert 'first' not in params
   assert set(state['first']) == {'kernel', 'bias'}
   assert sorted(name for stage in model.stages for name in stage) == sorted(
     params
   )
+
+
+def test_models_that_are_no_classifiers():
+  with pytest.raises(ValueError, match=r'allowed: a keras\.Model'):
+    from_keras(lambda images: images)
+  with pytest.raises(ValueError, match='no weights yet: call it on a batch'):
+    from_keras(keras.Sequential([layers.Dense(3)]))
+  inputs = keras.Input((4,))
+  softmax = layers.Dense(3, activation='softmax', name='said')(inputs)
+  with pytest.raises(ValueError, match="'said' returns probabilities"):
+    from_keras(keras.Model(inputs, softmax))
+
+  class Own(keras.Model):
+    def build(self, shape):
+      self.own = self.add_weight(shape=(3,), name='own')
+
+    def call(self, images):
+      return images + self.own
+
+  own = Own()
+  own.build((1, 3))
+  with pytest.raises(ValueError, match=r'own.* belongs to no layer'):
+    from_keras(own).init(jax.random.key(0), np.zeros((1, 3)))
+
+
+def test_keras_is_optional(monkeypatch):
+  for file in pathlib.Path(advjax.__file__).parent.rglob('*.py'):
+    for node in ast.parse(file.read_text()).body:
+      if isinstance(node, (ast.Import, ast.ImportFrom)):
+        assert not ast.unparse(node).startswith(('import keras', 'from keras'))
+  monkeypatch.setitem(sys.modules, 'keras', None)
+  with pytest.raises(ValueError, match=r"pip install 'advjax\[pretrained\]'"):
+    import_keras()
+
+
+def test_another_backend_is_an_error(monkeypatch):
+  monkeypatch.setattr(keras.backend, 'backend', lambda: 'torch')
+  with pytest.raises(ValueError, match="'torch'; allowed: 'jax', set before"):
+    import_keras()
+  monkeypatch.undo()
+  monkeypatch.setattr(
+    keras.config, 'image_data_format', lambda: 'channels_first'
+  )
+  with pytest.raises(ValueError, match="allowed: 'channels_last'"):
+    import_keras()

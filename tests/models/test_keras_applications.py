@@ -1,27 +1,22 @@
-"""The networks of keras.applications: what Keras says, and what they cost."""
+"""The networks of keras.applications: what Keras says, and weight files."""
 
 import functools
 import importlib
+import logging
+import shutil
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
-import advjax
-from advjax.devices import AXIS
-from advjax.models import create_model
-from advjax.models.keras import applications
-from advjax.models.keras.adapter import adapt
-from advjax.models.keras.backend import import_keras
-from advjax.training.objectives import fgsm_at
-from advjax.training.state import TrainState
-from advjax.training.step import make_train_step
+from advjax.models import create_model, keras_applications
+from advjax.models.keras import import_keras
+from tests.models import checks
 
 keras = import_keras()
-dtypes = importlib.import_module('keras.src.backend.common.dtypes')
 
 # Parameters with a head of 1,000 classes, as published on keras.io.
 COUNTS = {
@@ -33,11 +28,6 @@ COUNTS = {
   'EfficientNetB4': 19_466_823,
   'EfficientNetB6': 43_265_143,
 }
-# The first of them, on the smallest images, is for every run.
-NETWORKS = [
-  pytest.param(name, marks=[pytest.mark.slow] if name != 'MobileNetV2' else [])
-  for name in COUNTS
-]
 IMAGES = np.random.default_rng(0).uniform(size=(2, 32, 32, 3)).astype('float32')
 
 # Where preprocess_input is, and what it does to 255 images.
@@ -60,256 +50,139 @@ PREPROCESSING = {
 }
 
 
-@pytest.fixture
-def optimized():
-  """Compiles well: else depthwise convolutions are as large as full ones."""
-  jax.config.update('jax_disable_most_optimizations', False)
-  yield
-  jax.config.update('jax_disable_most_optimizations', True)
-
-
-def in_closed_form(images, mode):
-  if mode == 'tf':
-    return 2 * images - 1
-  if mode == 'torch':
-    return (images - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-  if mode == 'caffe':
-    return 255 * images[..., ::-1] - [103.939, 116.779, 123.68]
-  return 255 * images
+def mobilenet_first(names):
+  """MobileNetV2 is for every run, the others are slow."""
+  return [
+    pytest.param(name, marks=[pytest.mark.slow] * (name != 'MobileNetV2'))
+    for name in names
+  ]
 
 
 @functools.cache
-def drawn(name, dtype='float32'):
-  """A network for float32 or float64, and weights as after some training."""
-  if dtype == 'float32':
-    model = create_model({'name': 'keras', 'architecture': name}, 4)
-  else:
-    network_of = functools.partial(applications.build, name, 4, dtype)
-    model = adapt(
-      network_of((224, 224, 3)),
-      lambda shape: network_of(tuple(shape)),
-      applications.preprocessing(name),
-    )
-  before = keras.config.floatx()
-  keras.config.set_floatx(dtype)  # Of what networks take.
-  try:
-    shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
-  finally:
-    keras.config.set_floatx(before)
-  random = np.random.default_rng(0)
-
-  def draw(path, leaf):
-    kind = path[-1].key
-    if kind == 'seed_generator_state':
-      return jnp.array([3, 4], 'uint32')
-    if leaf.ndim > 1:
-      # As He: the fan-in of a depthwise kernel is one channel's.
-      fan_in = np.prod(leaf.shape[:-1])
-      if 'depthwise' in str(path) or leaf.shape[-1] == 1:
-        fan_in = np.prod(leaf.shape[:2])
-      values = random.normal(0, (2 / fan_in) ** 0.5, leaf.shape)
-    elif kind in ('gamma', 'moving_variance', 'variance'):
-      values = random.uniform(0.8, 1.2, leaf.shape)
-    else:
-      values = random.normal(0, 0.1, leaf.shape)
-    return jnp.asarray(values, leaf.dtype)
-
-  return model, *jax.tree_util.tree_map_with_path(draw, shapes)
+def create(architecture='MobileNetV2', classes=4, weights='random'):
+  config = {'name': 'keras', 'architecture': architecture, 'weights': weights}
+  return create_model(config, classes)
 
 
-@pytest.mark.parametrize('name', NETWORKS)
-def test_logits_and_statistics_are_those_of_keras(name):
-  model, params, state = drawn(name)
-  # A network of Keras' own, built apart from ours.
-  member = getattr(keras.applications, name)
-  made = applications._without_values(
-    lambda: applications._with_head(member, 4, (32, 32, 3))
-  )
-  arrays = by_path(made, params, state)
-  module = importlib.import_module(
-    f'keras.applications.{member.__module__.split(".")[-1]}'
-  )
-  with jax.numpy_rank_promotion('allow'):
-    inputs = module.preprocess_input(255 * jnp.asarray(IMAGES))
+def build(architecture='MobileNetV2', size=32):
+  return keras_applications.build(architecture, 4, 'float32', (size, size, 3))
 
-  def theirs(training):
+
+@pytest.mark.parametrize(
+  'name', mobilenet_first(['MobileNetV2', 'DenseNet121', 'NASNetMobile'])
+)
+@pytest.mark.parametrize('train', [False, True])
+def test_passes_are_those_of_keras(name, train):
+  """The program is that of Keras' own `stateless_call`."""
+  model, network = create(name), build(name)
+  params, state = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+  places = {
+    variable.path: (part, layer, key)
+    for part, variables in enumerate((network.params, network.state))
+    for layer, named in variables.items()
+    for key, variable in named.items()
+  }
+  module = importlib.import_module(getattr(keras.applications, name).__module__)
+
+  def apply(params, state, images):
+    def values(variables):
+      places_of = [places[variable.path] for variable in variables]
+      return [
+        (params, state)[part][layer][key] for part, layer, key in places_of
+      ]
+
+    others = network.model.non_trainable_variables
     with jax.numpy_rank_promotion('allow'):
-      for layer in made.layers:
-        if hasattr(layer, 'adapt_mean'):
-          layer.adapt_mean.assign(arrays[layer.adapt_mean.path])
-          layer.adapt_variance.assign(arrays[layer.adapt_variance.path])
-          layer.finalize_state()
-      return made.stateless_call(
-        [arrays[v.path] for v in made.trainable_variables],
-        [arrays[v.path] for v in made.non_trainable_variables],
-        inputs,
-        training=training,
+      logits, new = network.model.stateless_call(
+        values(network.model.trainable_variables),
+        values(others),
+        module.preprocess_input(255 * images),
+        training=train,
       )
+    updated = {layer: dict(named) for layer, named in state.items()}
+    for variable, value in zip(others, new, strict=True):
+      _, layer, key = places[variable.path]
+      updated[layer][key] = value
+    return logits, updated
 
-  # Without jit, which may round otherwise: a deep network in training mode, on
-  # two images, makes much of that.
-  for train in (False, True):
-    logits, updated = model.apply(params, state, IMAGES, train=train)
-    expected, values = theirs(train)
-    assert np.ptp(expected) > 1e-3 * np.abs(expected).max()
-    assert_allclose(logits, expected, rtol=1e-5)
-    new = by_path(made, params, updated)
-    for variable, value in zip(
-      made.non_trainable_variables, values, strict=True
-    ):
-      assert_allclose(new[variable.path], value, rtol=1e-5)
-    if not train:
-      assert updated is state
-
-
-def by_path(model, params, state):
-  """Arrays by the paths of the variables of another build of a network."""
-  names = list(dict.fromkeys([*params, *state]))
-  network = applications.take_apart(model, renumber=True)
-  assert set(names) == {*network.params, *network.state}
-  arrays = {}
-  for part, variables in ((params, network.params), (state, network.state)):
-    for layer, named in variables.items():
-      for key, variable in named.items():
-        arrays[variable.path] = part[layer][key]
-  return arrays
-
-
-@pytest.mark.parametrize('name', NETWORKS)
-def test_published_number_of_parameters(name):
-  model = create_model({'name': 'keras', 'architecture': name}, 1000)
-  shapes = jax.eval_shape(
-    model.init, jax.random.key(0), np.zeros((1, 224, 224, 3), 'float32')
+  actual, expected = (
+    jax.jit(f).lower(params, state, IMAGES).as_text()
+    for f in (functools.partial(model.apply, train=train), apply)
   )
+  assert actual == expected
+
+
+@pytest.mark.parametrize('name', mobilenet_first(COUNTS))
+def test_published_number_of_parameters(name):
+  model = create(name, 1000)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
   leaves = [x for x in jax.tree.leaves(shapes) if x.dtype != 'uint32']
   assert sum(leaf.size for leaf in leaves) == COUNTS[name]
 
 
-@pytest.mark.parametrize('family', PREPROCESSING)
-def test_preprocessing_is_that_of_the_family(family):
-  module = importlib.import_module(f'keras.applications.{family}')
-  member = next(
-    name
-    for name, member in applications.architectures().items()
-    if member.__module__.endswith(f'.{family}')
-  )
-  preprocess = jax.jit(applications.preprocessing(member))
-  with jax.numpy_rank_promotion('allow'):  # As `apply` does.
-    found = preprocess(IMAGES)
-  assert_allclose(
-    found, module.preprocess_input(255 * IMAGES), rtol=1e-5, atol=1e-4
-  )
-  expected = in_closed_form(np.float64(IMAGES), PREPROCESSING[family])
-  assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+def test_preprocessing_is_that_of_the_family():
+  members = keras_applications.architectures()
+  images = np.float64(IMAGES)
+  expected = {
+    'tf': 2 * images - 1,
+    'torch': (images - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
+    'caffe': 255 * images[..., ::-1] - [103.939, 116.779, 123.68],
+    'inside': 255 * images,
+  }
+  for family, mode in PREPROCESSING.items():
+    member = next(
+      name
+      for name, member in members.items()
+      if member.__module__.endswith(f'.{family}')
+    )
+    # Keras takes NumPy arrays too, for which nothing compiles.
+    found = keras_applications.preprocessing(member)(IMAGES)
+    assert_allclose(found, expected[mode], rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-  'name',
-  [
-    pytest.param(name, marks=[pytest.mark.slow] * (name != 'MobileNetV2'))
-    for name in applications.architectures()
-  ],
+  'name', mobilenet_first(keras_applications.architectures())
 )
 def test_stages_are_the_resolutions_and_the_head(name):
   builds = []
-  for _ in range(2):  # Keras numbers layers over all models.
-    applications.build.cache_clear()
-    network = applications.build(name, 4, 'float32', (224, 224, 3))
-    builds.append((list(network.params), list(network.state), network.stages))
+  for _ in range(2):  # Keras numbers layers and variables over all models.
+    keras_applications.build.cache_clear()
+    network = build(name, 224)
+    names = jax.tree.map(lambda variable: variable.shape, network.params)
+    builds.append((names, list(network.state), network.stages))
   assert builds[0] == builds[1]
-  names = [layer for stage in network.stages for layer in stage]
-  assert sorted(names) == sorted(network.params)
-  assert len(set(names)) == len(names)
+  layers = [layer for stage in network.stages for layer in stage]
+  assert sorted(layers) == sorted(network.params)
+  assert len(set(layers)) == len(layers)
   assert network.stages[-1] == ('dense',)
   # Five halvings; ConvNeXt makes two at once.
   assert len(network.stages) == (5 if 'ConvNeXt' in name else 6)
-  small = applications.build(name, 4, 'float32', (80, 80, 3))
+  small = build(name, 80)
   assert list(small.params) == list(network.params)
   assert len(small.ranks) == len(network.ranks)
-  applications.build.cache_clear()
+  keras_applications.build.cache_clear()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', COUNTS)
-def test_gradient_of_an_image(name, monkeypatch, optimized):
-  if name == 'EfficientNetB6':
-    pytest.skip('XLA asks for 27 GB at once to compute it in float64 on a CPU')
-  # On JAX Keras takes float32 for float64, in BatchNorm for one.
-  monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, 'float64', 'float64')
-  with jax.enable_x64(True):
-    model, params, state = drawn(name, 'float64')
-    random = np.random.default_rng(1)
-    images = jnp.asarray(np.float64(IMAGES[:1]))
-    direction = jnp.asarray(random.normal(size=images.shape))
-    weights = jnp.asarray(random.normal(size=(1, 4)))
-
-    @jax.jit
-    @jax.value_and_grad
-    def score(images):
-      logits, _ = model.apply(params, state, images, train=False)
-      return (weights * logits).sum()
-
-    _, gradient = score(images)
-    assert gradient.dtype == jnp.float64
-    slope = float((gradient * direction).sum())
-    h = 1e-7
-    above, below = (score(images + s * direction)[0] for s in (h, -h))
-    assert_allclose((above - below) / (2 * h), slope, rtol=1e-4)
-    assert abs(slope) > 1e-6 * abs(float(above))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name', COUNTS)
-def test_adversarial_step_and_attack(name, optimized):
-  # New weights of a deep network make logits of 1e-12: too little to compare.
-  # Maps of one pixel of two images make gradients of 1e5 in training mode.
-  model, params, model_state = drawn(name)
-  images = jax.random.uniform(jax.random.key(0), (4, 64, 64, 3))
-  labels = jnp.arange(4)
-  optimizer = optax.identity()
-  state = TrainState(jnp.int32(0), params, model_state, (), None)
-  step = make_train_step(
-    model.apply, fgsm_at(), optimizer, optax.constant_schedule(1.0)
-  )
-  hparams = {'learning_rate': 1e-5, 'epsilon': 8 / 255, 'step_size': 10 / 255}
-  batch = {'image': images, 'label': labels, 'weight': jnp.full(4, 0.25)}
-  keys = jax.random.split(jax.random.key(1), 4)
-  run = jax.pmap(
-    lambda state: step(state, batch, jnp.ones(4), hparams, keys),
-    axis_name=AXIS,
-    devices=jax.devices()[:1],
-  )
-  new, metrics = run(jax.tree.map(lambda leaf: leaf[None], state))
-  new = jax.tree.map(lambda leaf: np.asarray(leaf[0]), new)
-  assert np.isfinite(metrics['loss']).all()
-  for layer, named in params.items():
-    for key, before in named.items():
-      assert np.isfinite(new.params[layer][key]).all()
-      assert key != 'kernel' or (new.params[layer][key] != before).any()
-  for layer, named in model_state.items():
-    for key in named.keys() & {'moving_mean', 'moving_variance'}:
-      assert np.isfinite(new.model_state[layer][key]).all()
-      assert (new.model_state[layer][key] != named[key]).any()
-
-  @jax.jit
-  def logits_fn(images):
-    return model.apply(new.params, new.model_state, images, train=False)[0]
-
-  # So little that a network of chance is as good as linear.
-  attacked = advjax.fgsm(logits_fn, images, labels, 2e-4)
-  moved = np.abs(attacked - images)
-  assert moved.max() <= 2.1e-4
-  assert (moved > 0).mean() > 0.5
-  before, after = (
-    advjax.losses.cross_entropy(logits_fn(x), labels)
-    for x in (images, attacked)
-  )
-  assert (after > before).all()
+def test_adversarial_step_and_attack(name):
+  model = create(name)
+  images = np.random.default_rng(0).uniform(size=(4, 64, 64, 3))
+  images = images.astype(np.float32)
+  params, state = checks.draw(model, images)
+  # Compiled well: else depthwise convolutions are as large as full ones.
+  jax.config.update('jax_disable_most_optimizations', False)
+  try:
+    checks.check_training_and_attack(
+      model, params, state, images, np.arange(4), synchronized=False
+    )
+  finally:
+    jax.config.update('jax_disable_most_optimizations', True)
 
 
 def test_feature_maps_and_head():
-  model, params, state = drawn('MobileNetV2')
-  apply = functools.partial(model.apply, train=False)
+  model = create()
+  params, state = checks.draw(model, IMAGES)
   shapes = jax.eval_shape(
     model.features, params, state, np.zeros((2, 64, 64, 3))
   )
@@ -318,10 +191,8 @@ def test_feature_maps_and_head():
   logits = model.head(params, state, maps)
   weights = model.class_weights(params)
   assert weights.shape == (1280, 4)
-  bias = np.asarray(params['dense']['bias'])
-  expected = maps.mean((1, 2)) @ np.asarray(weights) + bias
+  expected = maps.mean((1, 2)) @ weights + params['dense']['bias']
   assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
-  assert jax.eval_shape(apply, params, state, IMAGES)[0].shape == (2, 4)
 
 
 def test_bfloat16_is_for_computing_alone():
@@ -334,9 +205,204 @@ def test_bfloat16_is_for_computing_alone():
     functools.partial(model.apply, train=True), params, state, IMAGES
   )
   assert logits.dtype == jnp.float32
-  assert jax.tree.map(lambda x: x.dtype, updated) == jax.tree.map(
-    lambda x: x.dtype, state
-  )
+  assert jax.tree.map(str, updated) == jax.tree.map(str, state)
   maps = jax.eval_shape(model.features, params, state, IMAGES)
   assert maps.dtype == jnp.bfloat16
   assert keras.config.dtype_policy().name == 'float32'
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'architecture': 'MobileNet2'}, "did you mean 'MobileNetV2'"),
+    ({'dtype': 'float16'}, 'unknown dtype'),
+    ({'alpha': 0.5}, "unknown field of model keras 'alpha'"),
+    ({'weights': 'nothing.weights.h5'}, 'there is no such file'),
+    ({'weights': 'imagnet'}, "allowed: 'random', 'imagenet' or a file"),
+  ],
+)
+def test_wrong_fields(fields, message):
+  with pytest.raises(ValueError, match=message):
+    create_model({'name': 'keras', **fields}, 4)
+
+
+@pytest.mark.parametrize(
+  ('shape', 'message'),
+  [
+    ((16, 16, 3), 'at least 32x32'),
+    ((32, 32, 1), r'allowed: \[height, width, 3\]'),
+    ((32, 3), r'allowed: \[height, width, 3\]'),
+  ],
+)
+def test_images_that_it_does_not_take(shape, message):
+  with pytest.raises(ValueError, match=message):
+    jax.eval_shape(create().init, jax.random.key(0), np.zeros((1, *shape)))
+
+
+# -------------------------------------------------------------------- weights
+
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+  """A network with random weights, by layer and name, and its files."""
+  folder = tmp_path_factory.mktemp('weights')
+  network = build()
+  random = np.random.default_rng(0)
+  for variable in network.model.variables:
+    if variable.dtype == 'float32':
+      variable.assign(random.uniform(0.5, 1, variable.shape))
+  with warnings.catch_warnings():
+    # Of NumPy's about how Keras saves.
+    warnings.simplefilter('ignore', DeprecationWarning)
+    network.model.save_weights(folder / 'whole.weights.h5')
+    network.model.save(folder / 'whole.keras')
+    network.body.save_weights(folder / 'base.weights.h5')
+  weights = jax.tree.map(
+    lambda variable: np.array(variable.value), (network.params, network.state)
+  )
+  return weights, folder
+
+
+def given(classes=4):
+  """Params and state before weights are read: 7 everywhere."""
+  network = keras_applications.build(
+    'MobileNetV2', classes, 'float32', (224, 224, 3)
+  )
+  return jax.tree.map(
+    lambda variable: np.full(variable.shape, 7, variable.dtype),
+    (network.params, network.state),
+  )
+
+
+def assert_weights(found, saved, *, without_head):
+  """Compares with what was saved; the head may be as it was given."""
+  if without_head:
+    shapes = jax.tree.map(np.shape, found[0]['dense'])
+    head = {name: np.full(shape, 7.0) for name, shape in shapes.items()}
+    saved = {**saved[0], 'dense': head}, saved[1]
+  jax.tree.map(assert_array_equal, found, saved)
+  assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
+
+
+@pytest.mark.parametrize(
+  ('name', 'classes', 'without_head'),
+  [
+    ('whole.weights.h5', 4, False),
+    ('whole.keras', 4, False),
+    ('whole.keras', 5, True),
+    ('base.weights.h5', 4, True),
+  ],
+)
+def test_weight_files(saved, name, classes, without_head, caplog):
+  """Another head stays random."""
+  weights, folder = saved
+  model = create(classes=classes, weights=str(folder / name))
+  with caplog.at_level(logging.INFO, logger='advjax'):
+    found = model.pretrained(*given(classes))
+  assert_weights(found, weights, without_head=without_head)
+  message = 'no weights that fit dense: random'
+  assert (message in caplog.text) == without_head
+
+
+def test_values_are_those_when_training_starts(saved, tmp_path):
+  weights, folder = saved
+  file = tmp_path / 'best.weights.h5'
+  shutil.copy(folder / 'base.weights.h5', file)
+  model = create(weights=str(file))
+  shutil.copy(folder / 'whole.weights.h5', file)
+  assert_weights(model.pretrained(*given()), weights, without_head=False)
+  file.unlink()
+  with pytest.raises(ValueError, match='there is no such file'):
+    model.pretrained(*given())
+
+
+def test_legacy_file_without_top(saved, tmp_path):
+  h5py = pytest.importorskip('h5py')
+  network = build()
+  # As Keras 2 wrote them: layers by name, in the order of the network.
+  with h5py.File(tmp_path / 'no_top.h5', 'w') as file:
+    layers = [layer for layer in network.body.layers if layer.weights]
+    file.attrs['layer_names'] = [layer.name.encode() for layer in layers]
+    for layer in layers:
+      group = file.create_group(layer.name)
+      names = [variable.name.encode() for variable in layer.weights]
+      group.attrs['weight_names'] = names
+      for variable in layer.weights:
+        group[variable.name] = np.asarray(variable.value)
+  found = create(weights=str(tmp_path / 'no_top.h5')).pretrained(*given())
+  assert_weights(found, saved[0], without_head=True)
+
+
+def test_files_that_do_not_fit(saved, tmp_path):
+  _, folder = saved
+  with pytest.raises(
+    ValueError, match=r'does not fit MobileNet: .*could not be'
+  ):
+    create('MobileNet', weights=str(folder / 'whole.weights.h5'))
+  for name in ('text.weights.h5', 'text.keras', 'text.h5'):
+    (tmp_path / name).write_text('nothing')
+    with pytest.raises(ValueError, match='does not fit MobileNetV2: '):
+      create(weights=str(tmp_path / name))
+
+
+def test_download_without_network(monkeypatch):
+  model = create(weights='imagenet')
+
+  def fails(error):
+    def MobileNetV2(**options):
+      assert options['weights'] == 'imagenet'
+      raise error
+
+    monkeypatch.setattr(keras.applications, 'MobileNetV2', MobileNetV2)
+
+  for error in (OSError('no route'), Exception('URL fetch failure on x: -2')):
+    fails(error)
+    with pytest.raises(ValueError, match='without network: the name of a wei'):
+      model.pretrained(*given())
+  fails(KeyError())
+  with pytest.raises(KeyError):  # Anything else is a mistake of ours.
+    model.pretrained(*given())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['MobileNetV2', 'EfficientNetB0'])
+def test_imagenet_is_the_network_of_keras(name, monkeypatch, tmp_path):
+  member = getattr(keras.applications, name)
+  published = member(include_top=False, weights=None)
+  random = np.random.default_rng(0)
+  for variable in published.variables:
+    if variable.name in ('gamma', 'moving_variance'):
+      variable.assign(random.uniform(0.5, 1, variable.shape))
+    elif variable.dtype == 'float32':
+      scale = 0.1
+      if len(variable.shape) > 1:
+        scale = np.sqrt(2 / np.prod(variable.shape[:-1]))
+      variable.assign(random.normal(0, scale, variable.shape))
+  for layer in published.layers:
+    if isinstance(layer, keras.layers.Normalization):
+      # What the published files hold.
+      layer.adapt_mean.assign([0.485, 0.456, 0.406])
+      layer.adapt_variance.assign([0.229, 0.224, 0.225])
+  file = str(tmp_path / 'published.weights.h5')
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore', DeprecationWarning)
+    published.save_weights(file)
+  monkeypatch.setattr(
+    'keras.src.utils.file_utils.get_file', lambda *_, **__: file
+  )
+  # A size for which Keras has no other weights.
+  theirs = member(
+    include_top=False, weights='imagenet', input_shape=(96, 96, 3)
+  )
+  images = random.uniform(size=(2, 96, 96, 3)).astype('float32')
+  inputs = 255 * images if 'Efficient' in name else 2 * images - 1
+  with jax.numpy_rank_promotion('allow'):
+    expected = theirs(inputs, training=False)
+  largest = np.abs(expected).max()
+  assert np.std(expected) > 1e-3 * largest
+  for source in ('imagenet', file):
+    model = create(name, weights=source)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    maps = model.features(*model.pretrained(*zeros), images)
+    assert_allclose(maps / largest, expected / largest, atol=1e-4)

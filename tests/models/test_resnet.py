@@ -1,12 +1,38 @@
-"""The residual networks: published shapes, errors, an independent forward."""
+"""The residual networks: sizes, an independent forward pass, gradients, stages.
+
+Most are networks of two narrow stages.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax.models import create_model
-from tests.models import tiny
+import advjax
+from advjax.models import create_model, from_linen, resnet
+from tests.models import checks
+
+NUM_CLASSES = 5
+_narrow = functools.partial(
+  resnet.Architecture,
+  depths=(1, 1),
+  widths=(4, 6),
+  strides=(1, 2),
+  stem_width=4,
+)
+TINY = {
+  'basic': _narrow(resnet.BasicBlock),
+  'bottleneck': _narrow(
+    functools.partial(resnet.Bottleneck, groups=2, group_width=32)
+  ),
+  'preactivation': _narrow(
+    resnet.PreActivationBlock, activate_stem=False, activate_last=True
+  ),
+  'pooling': _narrow(resnet.PoolingBlock, depths=(2, 1), strides=(2, 2)),
+}
+STAGES = ('stem', 'stage_1', 'stage_2', 'head')
 
 PUBLISHED = {
   # Page's 6,573,120, and a bias in the dense layer.
@@ -24,6 +50,24 @@ PUBLISHED = {
 }
 
 
+def tiny(name, stem='cifar', **style):
+  return from_linen(
+    resnet.ResNet(NUM_CLASSES, TINY[name], stem, resnet.Style(**style))
+  )
+
+
+def make_images(batch=4, size=8):
+  random = np.random.default_rng(0)
+  return random.uniform(size=(batch, size, size, 3)).astype(np.float32)
+
+
+@functools.cache
+def variables(name, stem='cifar', normalization='batch'):
+  """Params and statistics of a tiny network."""
+  model = tiny(name, stem, normalization=normalization)
+  return checks.draw(model, make_images())
+
+
 def _shapes(config, num_classes, size):
   model = create_model(config, num_classes)
   images = jax.ShapeDtypeStruct((2, size, size, 3), np.float32)
@@ -38,26 +82,32 @@ def _count(params):
 
 
 @pytest.mark.parametrize('name', PUBLISHED)
-def test_published_networks(name):
+def test_parameters_of_published_networks(name):
   small, large = PUBLISHED[name]
+  model = create_model({'name': name}, 10)
+  images = jax.ShapeDtypeStruct((2, 32, 32, 3), np.float32)
+  params, _ = jax.eval_shape(model.init, jax.random.key(0), images)
+  assert _count(params) == small
+  assert {names[0] for names in model.stages} == set(params)
+  if large is not None:
+    model = create_model({'name': name, 'stem': 'imagenet'}, 1000)
+    params, _ = jax.eval_shape(model.init, jax.random.key(0), images)
+    assert _count(params) == large
+
+
+@pytest.mark.parametrize(
+  ('name', 'size'), [('resnet9', 4), ('resnet18', 4), ('resnext29', 8)]
+)
+def test_maps_and_logits_of_published_networks(name, size):
   config = {'name': name, 'dtype': 'bfloat16'}
   model, params, state, maps, logits = _shapes(config, 10, 32)
-  assert _count(params) == small
   assert {leaf.dtype for leaf in jax.tree.leaves((params, state))} == {
     np.dtype('float32')
   }
-  size = 4 if 'stage_4' in params or name == 'resnet9' else 8
   assert maps.shape[1:3] == (size, size)
   assert maps.dtype == jnp.bfloat16
   assert (logits.shape, logits.dtype) == ((2, 10), np.float32)
   assert model.class_weights(params).shape == (maps.shape[-1], 10)
-  assert {names[0] for names in model.stages} == set(params)
-  if large is not None:
-    config = {'name': name, 'stem': 'imagenet'}
-    model = create_model(config, 1000)
-    images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
-    params, _ = jax.eval_shape(model.init, jax.random.key(0), images)
-    assert _count(params) == large
 
 
 @pytest.mark.parametrize(
@@ -75,14 +125,7 @@ def test_small_resnet_is_small(size, stem, map_size):
 
 def test_widths_of_small_resnet():
   config = {'name': 'small_resnet', 'widths': (4, 6, 8, 10)}
-  _, params, _, maps, _ = _shapes(config, 2, 64)
-  assert maps.shape == (2, 4, 4, 10)
-  assert params['stage_4']['block_1']['conv_2']['kernel'].shape == (
-    3,
-    3,
-    10,
-    10,
-  )
+  assert _shapes(config, 2, 64)[3].shape == (2, 4, 4, 10)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +230,7 @@ def _reference(kind, params, state, images, stem):
       found = found[name]
     return found
 
-  shape = tiny.TINY[kind]
+  shape = TINY[kind]
   hidden = (np.asarray(images, np.float64) - 0.5) / 0.25
   hidden = _conv(hidden, params['stem']['conv'], 1 if stem == 'cifar' else 2)
   if shape.activate_stem:
@@ -228,26 +271,21 @@ def _reference(kind, params, state, images, stem):
   ],
 )
 def test_forward_pass_equals_numpy(name, stem, normalization):
-  model = tiny.tiny(name, stem, normalization=normalization)
-  params, state = tiny.variables(name, stem, normalization)
+  model = tiny(name, stem, normalization=normalization)
+  params, state = variables(name, stem, normalization)
   # An odd size: padding is the same on all sides there too.
   size = {'imagenet': 16, 'cifar': 8 if name == 'pooling' else 9}
-  images = tiny.make_images(2, size.get(stem, 9))
+  images = make_images(2, size.get(stem, 9))
   maps, logits = _reference(name, params, state, images, stem)
 
   @jax.jit
   def run(params, state, images):
     features = model.features(params, state, images)
-    return (
-      features,
-      model.apply(params, state, images, train=False)[0],
-      model.head(params, state, features),
-    )
+    return features, model.head(params, state, features)
 
-  actual_maps, actual, from_maps = run(params, state, images)
+  actual_maps, actual = run(params, state, images)
   np.testing.assert_allclose(actual_maps, maps, rtol=1e-4, atol=1e-4)
   np.testing.assert_allclose(actual, logits, rtol=1e-4, atol=1e-4)
-  np.testing.assert_allclose(from_maps, actual, rtol=1e-6, atol=1e-6)
   # Zhou et al. 2016: the mean over a class's activation map is its logit.
   activations = np.einsum(
     'bhwc,ck->bhwk', actual_maps, model.class_weights(params)
@@ -255,3 +293,172 @@ def test_forward_pass_equals_numpy(name, stem, normalization):
   np.testing.assert_allclose(
     activations.mean((1, 2)) + params['head']['bias'], actual, atol=1e-5
   )
+
+
+# ------------------------------------------------------------------ gradients
+
+
+def _check_gradient(model, params, state, images, labels, *, train):
+  """Against central differences, along itself and at random."""
+  wide = functools.partial(
+    jax.tree.map, lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64)
+  )
+  params, state, images = wide(params), wide(state), wide(images)
+
+  @jax.jit
+  def both(params, state, images):
+    def loss_fn(images):
+      logits, _ = model.apply(params, state, images, train=train)
+      return advjax.losses.cross_entropy(logits, labels).sum()
+
+    return jax.value_and_grad(loss_fn)(images)
+
+  value, gradient = both(params, state, images)
+  assert gradient.dtype == value.dtype == jnp.float64
+  norm = float(np.linalg.norm(gradient))
+  assert norm > 1e-4
+  draw = np.random.default_rng(0)
+  for direction in (np.asarray(gradient), draw.normal(size=images.shape)):
+    direction = direction / np.linalg.norm(direction)
+    slope = float((np.asarray(gradient) * direction).sum())
+    errors = []
+    # At a longer step, a ReLU may change its side on the way.
+    for step in (1e-7, 1e-8):
+      up, down = (
+        float(both(params, state, images + sign * step * direction)[0])
+        for sign in (1, -1)
+      )
+      errors.append(abs((up - down) / (2 * step) - slope) / norm)
+    assert min(errors) < 1e-5
+
+
+def test_gradient_of_a_tiny_network():
+  params, state = variables('bottleneck')
+  with jax.enable_x64(True):
+    model, images = tiny('bottleneck'), make_images(2)
+    labels = np.arange(2)
+    _check_gradient(model, params, state, images, labels, train=True)
+
+
+def test_a_small_resnet_trains_and_is_attacked():
+  config = {'name': 'small_resnet', 'widths': (4,)}
+  model = create_model(config, NUM_CLASSES, axis_name=checks.AXIS)
+  images, labels = make_images(), np.arange(4)
+  params, state = checks.draw(model, images)
+  checks.check_training_and_attack(
+    model, params, state, images, labels, synchronized=True
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ('small_resnet', *PUBLISHED))
+def test_published_networks_are_trained_and_attacked(name):
+  """The gradient, a train step and an attack, of a network as it is drawn."""
+  model, mapped = (
+    create_model({'name': name}, NUM_CLASSES, axis_name=axis)
+    for axis in (None, checks.AXIS)
+  )
+  images, labels = np.asarray(make_images(4, 16)), np.arange(4)
+  params, initial = jax.jit(model.init)(jax.random.key(0), images)
+  _, moved = jax.jit(functools.partial(model.apply, train=True))(
+    params, initial, images
+  )
+  # The statistics of this batch: with means 0 and variances 1, activations
+  # would grow from block to block, and some classes have no gradient left.
+  state = jax.tree.map(
+    lambda new, old: (new - 0.9 * old) / (1 - 0.9), moved, initial
+  )
+  params, state = jax.tree.map(np.asarray, (params, state))
+  checks.check_training_and_attack(
+    mapped, params, state, images, labels, synchronized=True
+  )
+  with jax.enable_x64(True):
+    for train in (True, False):
+      _check_gradient(model, params, state, images[:2], labels[:2], train=train)
+
+
+# --------------------------------------------------- stages, modes, precision
+
+
+def test_frozen_stages_run_as_in_evaluation():
+  model = tiny('preactivation')
+  params, state = variables('preactivation')
+
+  @jax.jit
+  def run(params, state, images):
+    evaluated, _ = model.apply(params, state, images, train=False)
+    return evaluated, [
+      model.apply(params, state, images, train=True, num_frozen=number)
+      for number in (0, 2, 3)
+    ]
+
+  evaluated, passes = run(params, state, make_images())
+  logits = [logits for logits, _ in passes]
+  assert not np.allclose(logits[0], logits[1], atol=1e-3)
+  assert not np.allclose(logits[1], logits[2], atol=1e-3)
+  # The head, which is left, has no norm.
+  np.testing.assert_allclose(logits[2], evaluated, rtol=1e-5, atol=1e-5)
+  for number, (_, updated) in zip((0, 2, 3), passes, strict=True):
+    assert jax.tree.structure(updated) == jax.tree.structure(state)
+    for index, stage in enumerate(STAGES):
+      before = jax.tree.leaves(state['batch_stats'].get(stage))
+      after = jax.tree.leaves(updated['batch_stats'].get(stage))
+      for one, other in zip(before, after, strict=True):
+        assert np.array_equal(one, other) == (index < number)
+
+
+@pytest.mark.parametrize('number', [-1, 5, 1.0])
+def test_frozen_stages_out_of_range(number):
+  model = tiny('basic')
+  with pytest.raises(ValueError, match=r'num_frozen.*from 0 to 4.*ResNet'):
+    model.apply(
+      *variables('basic'), make_images(), train=True, num_frozen=number
+    )
+
+
+def test_a_network_without_stages_has_none_to_freeze():
+  model = create_model({'name': 'mlp', 'hidden_units': (2,)}, NUM_CLASSES)
+  assert model.stages == ()
+  assert (model.features, model.head, model.class_weights) == (None,) * 3
+  params, state = checks.draw(model, make_images())
+  with pytest.raises(ValueError, match=r'num_frozen = 1.*MLP has no stages'):
+    model.apply(params, state, make_images(), train=True, num_frozen=1)
+  model.apply(params, state, make_images(), train=True, num_frozen=0)
+
+
+def test_group_norm_has_no_state_and_no_mode():
+  model = tiny('basic', normalization='group')
+  params, state = variables('basic', normalization='group')
+  assert state == {}
+  programs = [
+    jax.make_jaxpr(functools.partial(model.apply, train=train))(
+      params, state, make_images()
+    )
+    for train in (True, False)
+  ]
+  assert str(programs[0]) == str(programs[1])
+
+
+def test_bfloat16_computes_nearly_the_same():
+  params, state = variables('basic', 'strided')
+  images = make_images()
+
+  @jax.jit
+  def run(params, state, images):
+    return [
+      tiny('basic', 'strided', dtype=dtype).apply(
+        params, state, images, train=True
+      )
+      for dtype in ('float32', 'bfloat16')
+    ]
+
+  (wide, wide_state), (narrow, narrow_state) = run(params, state, images)
+  assert narrow.dtype == np.float32
+  assert not np.array_equal(narrow, wide)
+  # 8 bits, over four layers.
+  np.testing.assert_allclose(narrow, wide, atol=0.03 * np.abs(wide).max())
+  for one, other in zip(
+    jax.tree.leaves(narrow_state), jax.tree.leaves(wide_state), strict=True
+  ):
+    assert one.dtype == other.dtype == np.float32
+    np.testing.assert_allclose(one, other, rtol=0.05, atol=0.02)

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from advjax.data import Dataset, Split
+<<<<<<< HEAD
 from advjax.models.keras import applications
 from advjax.models.keras.backend import import_keras
 from advjax.processes.signals import Interrupted
+=======
+from advjax.models.keras import import_keras
+>>>>>>> house-models
 from advjax.training import loop
 from advjax.training.logs import read_metrics
 from advjax.training.loop import train
@@ -38,10 +42,11 @@ def noise():
 @pytest.fixture(scope='module')
 def weight_file(tmp_path_factory):
   """Weights of chance, as a user saves those of another program."""
-  model = applications._without_values(
-    lambda: applications._with_head(
-      import_keras().applications.MobileNetV2, NUM_CLASSES, (32, 32, 3)
-    )
+  model = import_keras().applications.MobileNetV2(
+    (32, 32, 3),
+    weights=None,
+    classes=NUM_CLASSES,
+    classifier_activation=None,
   )
   random = np.random.default_rng(0)
   for variable in model.variables:

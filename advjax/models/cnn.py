@@ -1,4 +1,4 @@
-"""The convolutional networks of the two tutorials."""
+"""The networks of the two tutorials: convolutions, dense layers."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,12 +19,12 @@ class CNN(nn.Module):
   Attributes:
     num_classes: Logits.
     conv_filters: Channels of each convolution (VALID, stride 1).
-    kernel_size: Of every convolution.
+    kernel_size: Height and width of every kernel.
     pool_size: Window and stride of the pools between the convolutions.
     num_fc_units: Units of the dense layers before the logits.
-    batch_norm: Whether a BatchNorm stands before each convolution's ReLU.
+    batch_norm: Whether a BatchNorm precedes each convolution's ReLU.
     axis_name: Mapped axis over which BatchNorm averages its statistics.
-    axis_index_groups: Places on it that are averaged over together.
+    axis_index_groups: Groups of its indices that are averaged over together.
   """
 
   num_classes: int
@@ -39,28 +39,23 @@ class CNN(nn.Module):
   @nn.compact
   def __call__(self, images: Array, *, train: bool = False) -> Array:
     hidden = images
-    last = len(self.conv_filters) - 1
     for index, filters in enumerate(self.conv_filters):
+      is_last = index == len(self.conv_filters) - 1
+      pool_size = None if is_last or self.batch_norm else self.pool_size
       name = f'Conv_{index}'
+      hidden = _conv(filters, self.kernel_size, 'VALID', pool_size, name=name)(
+        hidden
+      )
       if self.batch_norm:
-        hidden = _conv(filters, self.kernel_size, 'VALID', name=name)(hidden)
         hidden = nn.BatchNorm(
           use_running_average=not train,
           axis_name=self.axis_name,
           axis_index_groups=self.axis_index_groups,
         )(hidden)
-        if index < last:
+        if not is_last:
           hidden = layers.max_pool(hidden, self.pool_size, self.pool_size)
-      else:
-        pool_size = self.pool_size if index < last else None
-        hidden = _conv(
-          filters, self.kernel_size, 'VALID', pool_size, name=name
-        )(hidden)
       hidden = nn.relu(hidden)
-    hidden = _flatten(hidden)
-    for units in self.num_fc_units:
-      hidden = nn.relu(nn.Dense(units, kernel_init=_glorot)(hidden))
-    return nn.Dense(self.num_classes, kernel_init=_glorot)(hidden)
+    return _dense(hidden, (*self.num_fc_units, self.num_classes))
 
 
 class MatlabCNN(nn.Module):
@@ -79,8 +74,7 @@ class MatlabCNN(nn.Module):
     del train  # Nothing in it behaves differently.
     hidden = nn.relu(_conv(32, (3, 3), 'SAME', name='Conv_0')(images))
     convolution = _conv(64, (3, 3), 'SAME', (2, 2), name='Conv_1')
-    hidden = nn.relu(convolution(hidden))
-    return nn.Dense(self.num_classes, kernel_init=_glorot)(_flatten(hidden))
+    return _dense(nn.relu(convolution(hidden)), (self.num_classes,))
 
 
 class MLP(nn.Module):
@@ -99,11 +93,8 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, images: Array, *, train: bool = False) -> Array:
     del train  # Nothing in it behaves differently.
-    hidden = _flatten(images)
-    for units in self.hidden_units:
-      hidden = nn.relu(nn.Dense(units, kernel_init=_glorot)(hidden))
-    kernel_init = nn.initializers.zeros if self.zero_init else _glorot
-    return nn.Dense(self.num_classes, kernel_init=kernel_init)(hidden)
+    last_init = nn.initializers.zeros if self.zero_init else _glorot
+    return _dense(images, (*self.hidden_units, self.num_classes), last_init)
 
 
 class ConvMaxPool(nn.Conv):
@@ -133,5 +124,13 @@ def _conv(
   )
 
 
-def _flatten(images: Array) -> Array:
-  return images.reshape(images.shape[0], -1)
+def _dense(
+  images: Array,
+  units: Sequence[int],
+  last_init: nn.initializers.Initializer = _glorot,
+) -> Array:
+  """Flattens, and applies dense layers with ReLU between."""
+  hidden = images.reshape(images.shape[0], -1)
+  for size in units[:-1]:
+    hidden = nn.relu(nn.Dense(size, kernel_init=_glorot)(hidden))
+  return nn.Dense(units[-1], kernel_init=last_init)(hidden)
