@@ -198,7 +198,7 @@ def test_attacks_of_others_are_checked_and_their_loss_is_told():
   assert (ours['name'], foolbox['name']) == ('advjax', 'foolbox on PyTorch')
   assert ours['loss'] > foolbox['loss'] == torchattacks['loss']
   line = attacks.table({'rows': rows}).splitlines()[3]
-  assert line.startswith('| fgsm | 2 | foolbox on PyTorch | 500.0 |')
+  assert line.startswith('| fgsm | 2 | foolbox on PyTorch | 500.00 |')
   images = np.full((1, 2), 0.5)
   attacks.check_perturbed(images, images + 0.1, 0.1, 'peer')
   for wrong in (0.11, -0.11):
