@@ -10,10 +10,7 @@ from advjax import data
 from advjax.config import member_config
 from advjax.reporting import gallery
 from advjax.reporting.linear import format_table
-from advjax.training.checkpoint import (
-  checkpoint_directory,
-  restore_checkpoint,
-)
+from advjax.training.checkpoint import checkpoint_directory, restore_checkpoint
 from advjax.training.objectives import create_objective
 from experiments.goodfellow import demonstrate
 from tests.experiments.comparison import printed

@@ -861,6 +861,4 @@ def context_of(settings: Mapping[str, Any], folder: pathlib.Path) -> Context:
 
 
 if __name__ == '__main__':
-  child.run(
-    lambda name, *given: globals()[name](context_of(*given)),
-  )
+  child.run(lambda name, *given: globals()[name](context_of(*given)))
