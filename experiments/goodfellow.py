@@ -74,11 +74,8 @@ def demonstrate(
       found[0].perturbed_predictions,
     )
   classes = first, second = list(dataset.class_names)
-  report['goodfellow'] = {
-    'epsilon': epsilon,
-    'classes': classes,
-    'members': entries,
-  }
+  own = {'epsilon': epsilon, 'classes': classes, 'members': entries}
+  report['goodfellow'] = own
   if not is_main():
     return report
   write_json(workdir / 'report.json', report)

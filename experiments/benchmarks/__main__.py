@@ -5,9 +5,9 @@
 from the project's folder, with the Python of .venv, on a machine that has
 nothing else to do: about an hour on two CPU cores. DIR holds sets of TensorFlow
 Datasets, with mnist. Each part is a program of its own, which can be run alone
-with flags of its own; it leaves its numbers in the workdir, and --parts runs
+with flags of its own; it writes its numbers to the workdir, and --parts runs
 some of them again. Where the devices are no CPUs, the parts that compare with
-other libraries are left out, for these run on the CPU here.
+other libraries are omitted, for these run on the CPU here.
 
 The last thing printed is performance.md: machine, versions, and all tables.
 """
@@ -47,7 +47,7 @@ class Part(NamedTuple):
   Attributes:
     title: Of its table.
     module: What runs it.
-    file: The JSON that it leaves in its workdir.
+    file: The JSON that it writes to its workdir.
     table: Makes Markdown of that.
     arguments: Of the command, beside --workdir.
     flags: Which of this program's flags it takes too.

@@ -158,11 +158,7 @@ def table(result: Row) -> str:
   columns: list[harness.Column] = [
     ('attack', 'attack', ''),
     ('batch', 'batch_size', 'd'),
-    ('', 'name', ''),
-    ('ms', 'milliseconds', '.1f'),
-    ('quartiles', 'quartiles', '.1f'),
-    ('images/s', 'images_per_second', '.0f'),
-    ('ours is times as fast', 'times_as_fast', '.2f'),
+    *harness.SIDE_COLUMNS,
     ('loss reached', 'loss', '.4f'),
   ]
   return harness.table(columns, result['rows'])
@@ -193,6 +189,6 @@ def main() -> None:
 if __name__ == '__main__':
   harness.define_flags(rounds=7, use=list(VARIANTS))
   flags.DEFINE_list('attacks', list(ATTACKS), 'Which.')
-  flags.DEFINE_list('peers', list(VARIANTS), 'Whom to compare with.')
+  flags.DEFINE_list('peers', list(VARIANTS), 'Libraries to compare with.')
   flags.DEFINE_integer('batch_size', 128, 'Images.')
   cli.run(main)

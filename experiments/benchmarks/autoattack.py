@@ -9,8 +9,8 @@ PyTorch in a venv of its own, which the first call makes (some minutes;
 The four attacks of AutoAttack's standard version run each on its own on all
 images of a file (see `load`), of the tests' own one by default; ours, then
 theirs, round after round, on --threads CPU cores, which both sides share. Times
-are medians over the rounds; what ours takes to compile in the first call stands
-apart. The table is printed, and all numbers written to
+are medians over the rounds, without the compilation in our first call, which
+has a column of its own. The table is printed, and all numbers written to
 autoattack_benchmark.json.
 """
 

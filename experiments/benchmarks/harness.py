@@ -176,6 +176,16 @@ def table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
   return '\n'.join([text, *failures])
 
 
+# Of the rows of `compare`.
+SIDE_COLUMNS: list[Column] = [
+  ('', 'name', ''),
+  ('ms', 'milliseconds', '.2f'),
+  ('quartiles', 'quartiles', '.2f'),
+  ('images/s', 'images_per_second', '.0f'),
+  ('ours is times as fast', 'times_as_fast', '.2f'),
+]
+
+
 def mean_and_std(values: Sequence[float], form: str = '.4f') -> str:
   """Writes a mean and, of several values, the sample standard deviation."""
   mean = cell(statistics.fmean(values), form)

@@ -213,7 +213,7 @@ def started(
     timeout: Seconds that a job may take.
 
   Yields:
-    `(job, arrays) -> arrays`: does a job there and returns what it leaves. It
+    `(job, arrays) -> arrays`: does a job there and returns its results. It
     raises PeerError where the job fails, with the end of what the side says,
     or takes too long; no later job can be done then.
   """

@@ -118,7 +118,7 @@ def measure_rates(devices: Sequence[jax.Device], mib: int = 16) -> Rates:
 def work_of(function: Callable[..., Any], *arguments: Any) -> Work:
   """Counts the work of a function, on any platform alike.
 
-  Products with padding are left out. Bytes are those that products cannot do
+  Products with padding are not counted. Bytes are those that products cannot do
   without where everything between them is fused: each reads its operands once
   and writes its result once. The body of a loop of known length counts as
   often as it runs, others count once; what is mapped over devices counts for
@@ -240,7 +240,7 @@ def least_work(
 
   With F operations in a forward pass, F1 of them in the first layer, the
   gradient of the weights takes F, that of the images F, and that of the
-  weights alone leaves F1 of it out:
+  weights alone F1 less:
 
     standard  3 F - F1
     nsl       6 F - F1, for the clean pass gives both gradients

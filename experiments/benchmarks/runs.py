@@ -101,7 +101,7 @@ def seconds_per_step(training: Training, num_steps: int) -> Run:
   """Returns what takes steps of a run, fewer than an epoch has.
 
   Images are permuted where a call begins, which in training is once per
-  epoch: that is left out, as the beginnings of other libraries are.
+  epoch: that is not counted, nor are the first steps of other libraries.
   """
   take = next_steps(training)
 
@@ -146,7 +146,7 @@ def compile_program(function: Any, *arguments: Any) -> Program:
 
 
 class Trained(NamedTuple):
-  """A network that was trained without a look at it, and what that took.
+  """A network that was trained with nothing but steps, and its costs.
 
   Attributes:
     params: Its parameters, on the host.

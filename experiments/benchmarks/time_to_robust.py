@@ -5,9 +5,9 @@
     --platform=gpu --devices=1
 
 from the project's folder. The clock runs from the first step to the last.
-Compiling, a step to warm up and bringing the images to the devices stand apart,
-and so does attacking: nothing is saved, monitored or logged in between. The
-last state counts, no other is looked at.
+Compiling, a step to warm up, the upload of the images and attacking are timed
+separately: nothing is saved, monitored or logged in between. The last state
+counts, no other is evaluated.
 
 Every trained network is computed in float32 when it is attacked, whatever it
 was trained in: rounding must not be what resists. --attacks are those of

@@ -35,7 +35,7 @@ logger = logging.getLogger('advjax')
 FILE = 'training_steps.json'
 FLOOR = 'floor'
 # By peer and objective, the variants: a name for the table, and what the side
-# has to be told. torch.compile is left out by --nocompiled.
+# has to be told. --nocompiled omits torch.compile.
 VARIANTS: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
   'nsl': {
     'standard': {
@@ -166,11 +166,7 @@ def table(result: Row) -> str:
   columns: list[harness.Column] = [
     ('objective', 'objective', ''),
     ('batch', 'batch_size', 'd'),
-    ('', 'name', ''),
-    ('ms per step', 'milliseconds', '.2f'),
-    ('quartiles', 'quartiles', '.2f'),
-    ('images/s', 'images_per_second', '.0f'),
-    ('ours is times as fast', 'times_as_fast', '.2f'),
+    *harness.SIDE_COLUMNS,
   ]
   return harness.table(columns, result['rows'])
 
@@ -209,7 +205,7 @@ if __name__ == '__main__':
   )
   flags.DEFINE_list('objectives', list(runs.OBJECTIVES), 'Which.')
   flags.DEFINE_list('batch_sizes', ['32', '128'], 'Which.')
-  flags.DEFINE_list('peers', list(VARIANTS), 'Whom to compare with.')
+  flags.DEFINE_list('peers', list(VARIANTS), 'Libraries to compare with.')
   flags.DEFINE_integer('steps', 32, 'Steps of each in a round.')
   flags.DEFINE_bool('compiled', True, 'torch.compile as well.')
   cli.run(main)

@@ -223,6 +223,7 @@ def test_images_of_another_shape_are_refused(context, tmp_path):
     context._replace(path=str(path)).dataset()
 
 
+@pytest.mark.slow
 def test_the_roofline_needs_no_accelerator(monkeypatch):
   small = {'name': 'small_resnet', 'widths': (4,)}
   sizes = parts.FULL._replace(

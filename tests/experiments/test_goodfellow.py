@@ -10,10 +10,7 @@ from advjax import data
 from advjax.config import member_config
 from advjax.reporting import gallery
 from advjax.reporting.linear import format_table
-from advjax.training.checkpoint import (
-  checkpoint_directory,
-  restore_checkpoint,
-)
+from advjax.training.checkpoint import checkpoint_directory, restore_checkpoint
 from advjax.training.objectives import create_objective
 from experiments.goodfellow import demonstrate
 from tests.experiments.comparison import printed
@@ -30,7 +27,8 @@ def smoke_config():
   config = load(FOLDER / 'goodfellow.py', 'smoke')
   config.batch_size = 20
   config.num_epochs = 10
-  config.evaluation.attacks = ('fgsm', 'bim-2')
+  config.evaluation.attacks = ('bim-2',)
+  config.evaluation.epsilons = (EPSILON,)
   config.seeds = SEEDS
   return config
 
@@ -107,10 +105,8 @@ def test_its_numbers_are_those_of_the_weights(run, test_set, name):
   mean, std = 100 * entry['fgsm_error'], 100 * entry['fgsm_error_std']
   assert f'{mean:.2f} ± {std:.2f} %' in text
   # The attacks of the report stay in the box, where FGSM is as good as any.
-  attacks = report['members'][name]['robust_accuracy']
-  assert len(attacks) == 2
-  for attack in attacks.values():
-    assert attack['white_box'] == pytest.approx(1 - entry['fgsm_in_box_error'])
+  (attack,) = report['members'][name]['robust_accuracy'].values()
+  assert attack['white_box'] == pytest.approx(1 - entry['fgsm_in_box_error'])
   assert entry['largest_difference'] < 2e-7  # A rounding.
   assert (entry['num_compared'], entry['num_vanished']) == (2 * 73, 0)
 
@@ -143,8 +139,11 @@ def test_the_config_trains_on_the_closed_form():
   config = member_config(smoke_config(), 'adversarial')
   hparams = {name: np.float32(v) for name, v in config.hparams.items()}
   assert hparams['epsilon'] == hparams['step_size'] == EPSILON
-  objective = jax.value_and_grad(
-    create_objective(config.objective), argnums=1, has_aux=True
+  objective = jax.jit(
+    jax.value_and_grad(
+      create_objective(config.objective), argnums=1, has_aux=True
+    ),
+    static_argnums=0,
   )
   batch = {'image': images, 'label': labels}
   keys = jax.random.split(jax.random.key(0), 8)

@@ -5,6 +5,7 @@ import pathlib
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -185,22 +186,26 @@ def test_training_steps_of_all_start_from_the_same_weights(monkeypatch):
   assert training.table(found).endswith('\nPyTorch: no memory')
 
 
-def test_attacks_of_others_are_checked_and_their_loss_is_told():
-  def run_job(job, arrays):
-    if job['task'] == 'attack':
-      return {'seconds': np.asarray(0.5)}
-    assert (job['attack'], job['epsilon'], job['num_steps']) == ('fgsm', 0.1, 1)
-    return {'perturbed': arrays['images']}
+def linear(images):
+  return images.reshape(len(images), 2) @ jnp.array([[1.0, 0.0], [0.0, 2.0]])
 
-  devices = jax.devices()[:1]
-  rows = attacks.measure('fgsm', 2, devices, {'torch': run_job}, rounds=1)
-  ours, foolbox, torchattacks = rows
-  assert (ours['name'], foolbox['name']) == ('advjax', 'foolbox on PyTorch')
-  assert ours['loss'] > foolbox['loss'] == torchattacks['loss']
-  line = attacks.table({'rows': rows}).splitlines()[3]
-  assert line.startswith('| fgsm | 2 | foolbox on PyTorch | 500.0 |')
-  images = np.full((1, 2), 0.5)
-  attacks.check_perturbed(images, images + 0.1, 0.1, 'peer')
+
+def test_attacks_are_cut_over_devices_and_checked():
+  images = np.array([[0.5, 0.5], [0.05, 0.5]], np.float32).reshape(2, 1, 2, 1)
+  labels, devices = np.array([0, 0]), jax.devices()[:2]
+  run, found = attacks.our_attack('fgsm', 1, linear, images, labels, devices)
+  moved = [[0.4, 0.6], [0.0, 0.6]]
+  np.testing.assert_allclose(found.reshape(2, 2), moved, atol=1e-6)
+  assert run() > 0
+
+  def run_job(job, arrays):
+    if job['task'] == 'prepare_attack':
+      return {'perturbed': arrays['images']}
+    return {'seconds': np.asarray(0.5)}
+
+  run, found = attacks.their_attack(run_job, {}, {'images': images})
+  assert run() == 0.5 and found is images
+  attacks.check_perturbed(images, images, 0.1, 'peer')
   for wrong in (0.11, -0.11):
     with pytest.raises(RuntimeError, match=r'peer moved a pixel by 0\.1'):
       attacks.check_perturbed(images, images + wrong, 0.1, 'peer')
@@ -214,6 +219,8 @@ def test_foolbox_reaches_the_same_loss():
   assert len(rows) == 3
   for row in rows:
     assert row['loss'] == pytest.approx(rows[0]['loss'], rel=1e-4)
+  lines = attacks.table({'rows': rows}).splitlines()
+  assert lines[2].startswith('| fgsm | 8 | advjax |') and len(lines) == 5
 
 
 # ------------------------------------------------------------------ AutoAttack

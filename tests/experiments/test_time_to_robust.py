@@ -57,7 +57,7 @@ def test_rows_say_what_was_done(rows):
 
 def test_it_is_attacked_in_float32():
   training = tiny.training(
-    model={'name': 'small_resnet', 'widths': (4,), 'dtype': 'bfloat16'},
+    model={'name': 'small_resnet', 'widths': (4,), 'dtype': 'bfloat16'}
   )
   params, state = training.init_state()[1:3]
   images = np.asarray(data.to_float(training.test_split.images))

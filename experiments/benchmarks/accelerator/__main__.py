@@ -96,10 +96,7 @@ PARTS = {
     20,
   ),
   'cifar10_autoattack': Part(
-    'CIFAR-10, linf 8/255: AutoAttack',
-    70,
-    {'float32': 2.3e15},
-    20,
+    'CIFAR-10, linf 8/255: AutoAttack', 70, {'float32': 2.3e15}, 20
   ),
   'steps_nsl': Part('Training steps: NSL', 30, {'bfloat16': 1e13}, 15),
   'steps_resnet18': Part(

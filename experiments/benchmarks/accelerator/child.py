@@ -27,7 +27,7 @@ def run(
   name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
   settings = json.loads((folder / 'settings.json').read_text())
   end_with_launcher()
-  os.environ[LAUNCHER] = str(os.getpid())  # Of what it starts in turn.
+  os.environ[LAUNCHER] = str(os.getpid())  # Of its own children.
   with open(folder / f'{name}.jsonl', 'w') as file:
     try:
       for result in part(name, settings, folder):

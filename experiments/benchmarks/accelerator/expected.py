@@ -33,9 +33,7 @@ from experiments.benchmarks.roofline import (
 )
 
 
-def workloads(
-  device: jax.Device,
-) -> Iterator[tuple[str, int, str, Work]]:
+def workloads(device: jax.Device) -> Iterator[tuple[str, int, str, Work]]:
   """Yields name, images, the rate that bounds the products, and the work."""
   sizes = parts.FULL
   split = data.Split(

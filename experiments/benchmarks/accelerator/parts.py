@@ -117,7 +117,7 @@ class Context(NamedTuple):
     kind: What was found: 'cpu', 'gpu' or 'tpu'; None before.
     sizes: How much to measure.
     path: The npz with images of 32 x 32 pixels in three channels.
-    folder: For what one part leaves to another.
+    folder: For files that parts share.
     rates: Of the device, measured by the first part; None before.
     torch_python: An interpreter with PyTorch.
     deadline: When the part is ended, of `time.monotonic`.
@@ -136,7 +136,7 @@ class Context(NamedTuple):
   def device(self) -> jax.Device:
     """The accelerator, or the CPU where that was asked for.
 
-    A part that only starts other programs leaves it to them.
+    A part that only starts other programs does not take it.
     """
     (device,) = select_devices(self.platform, 1)
     if device.platform == 'cpu' and self.platform != 'cpu':
@@ -320,9 +320,8 @@ def _numerics(
 
 def _update(training: Training, start: Any) -> np.ndarray:
   """The change of the parameters in one training step from a given state."""
-  ranks, _, *inputs = runs.step_arguments(training, 1)
-  del ranks
-  state, _ = training.train_steps(runs.put(training, start), *inputs)
+  given = runs.step_arguments(training, 1, runs.put(training, start))
+  state, _ = training.train_steps.func(*given)
   changes = jax.tree.map(
     lambda new, old: (np.asarray(new, np.float64) - old).ravel(),
     state.params,
@@ -862,6 +861,4 @@ def context_of(settings: Mapping[str, Any], folder: pathlib.Path) -> Context:
 
 
 if __name__ == '__main__':
-  child.run(
-    lambda name, *given: globals()[name](context_of(*given)),
-  )
+  child.run(lambda name, *given: globals()[name](context_of(*given)))

@@ -2,7 +2,7 @@
 
 A case holds NSL's own names (`AdvNeighborConfig`, `VirtualAdvConfig`,
 `DecayConfig`); `translate` is how each of them is written here. Strings in a
-config that name an array of `parity.make_arrays` stand for it.
+config that name an array of `parity.make_arrays` are replaced by it.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ NORMS = ('infinity', 'l2', 'l1')
 # Of one step. An l2 or l1 step of NSL's 0.2 is invisible in 784 pixels.
 _STEP_SIZES = {'infinity': 0.2, 'l2': 1.0, 'l1': 5.0}
 # The virtual step, and the difference of power iteration: as large as an image,
-# so that what float32 leaves of small distances is not what is compared.
+# so that the rounding of small distances in float32 is not what is compared.
 _LARGE = {'infinity': 3.0, 'l2': 16.0, 'l1': 300.0}
 _DISTANCES = {
   'l2': ('l2', None),

@@ -134,15 +134,15 @@ def run(case: Case, arrays: Mapping[str, Any], given: Any = None) -> Arrays:
       return jnp.asarray(arrays['draw'])
 
     attack: Any = advjax.bim
-    climb: Any = virtual._climb
+    direction: Any = virtual._climb
     if given is not None:
       attack = mock.Mock(return_value=given)
       if case.kind == 'virtual':
         moves = (given - batch['image']) / hparams['step_size']
-        climb = mock.Mock(return_value=moves)
+        direction = mock.Mock(return_value=moves)
     with (
       mock.patch.object(virtual, '_normal', draw),
-      mock.patch.object(virtual, '_climb', climb),
+      mock.patch.object(virtual, '_climb', direction),
       mock.patch.object(regularization, 'bim', attack),
     ):
       loss, (state, metrics) = objective(
@@ -180,7 +180,7 @@ def _perturb(
   options: Mapping[str, Any],
   hparams: Mapping[str, float],
 ) -> Any:
-  """What stands for perturb_on_batch: `bim` on the network in evaluation."""
+  """The counterpart of perturb_on_batch: `bim` in evaluation mode."""
 
   def logits_fn(images: Any) -> Any:
     return network.apply(network.params, network.state, images, train=False)[0]

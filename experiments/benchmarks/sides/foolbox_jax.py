@@ -19,7 +19,7 @@ from serve import serve
 
 Arrays = dict[str, Any]
 
-# What run_prepare leaves for run_attack, by name.
+# Prepared attacks, by name.
 _PREPARED: dict[str, Callable[[], jax.Array]] = {}
 
 

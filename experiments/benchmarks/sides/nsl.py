@@ -41,7 +41,7 @@ Arrays = dict[str, Any]
 def build(network: str) -> tf.keras.Model:
   """The tutorial's network: 'cnn', 'cnn_bn', or 'cnn_features' on two inputs.
 
-  BatchNorm has the epsilon and momentum of Flax, and stands before the ReLU.
+  BatchNorm has the epsilon and momentum of Flax, and precedes the ReLU.
   It is not fused: TensorFlow's fused kernel records the variance of n values
   with n / (n - 1), Keras' own code and Flax without.
   """
@@ -199,7 +199,7 @@ def run_evaluate(job: dict[str, Any], arrays: Arrays) -> Arrays:
 # ----------------------------------------------------------------------- steps
 
 
-# What run_prepare leaves for run_steps: a model and its batches, by name.
+# Prepared models and their batches, by name.
 _PREPARED: dict[str, tuple[Any, tf.data.Dataset]] = {}
 
 
@@ -249,7 +249,7 @@ def run_steps(job: dict[str, Any], arrays: Arrays) -> Arrays:
 
 
 def neighbor_config(case: dict[str, Any], arrays: Arrays) -> Any:
-  """NSL's config of a case; strings that name an array stand for it."""
+  """NSL's config of a case; strings that name an array are replaced by it."""
 
   def resolve(value: Any) -> Any:
     if isinstance(value, dict):

@@ -22,7 +22,7 @@ from torch.nn import functional
 Arrays = dict[str, Any]
 Step = Callable[[torch.Tensor, torch.Tensor], None]
 
-# What a task that prepares leaves for one that runs, by name.
+# Prepared steps and attacks, by name.
 _PREPARED: dict[str, Any] = {}
 _NORMS = {'linf': 'Linf', 'l2': 'L2'}
 

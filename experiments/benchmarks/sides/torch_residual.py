@@ -75,7 +75,7 @@ class Network(nn.Module):
     hidden = self.stem((images - 0.5) / 0.25)
     for index in range(len(_WIDTHS)):
       hidden = getattr(self, f'stage_{index + 1}')(hidden)
-    # As there, logits are float32 from float32 means.
+    # As in Flax: logits are float32, from float32 means.
     with torch.autocast(hidden.device.type, enabled=False):
       return self.head(hidden.float().mean((2, 3)))
 
