@@ -6,14 +6,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-<<<<<<< HEAD
-from advjax.attacks._core import arguments
-from advjax.callables import compile_per_callable
-from advjax.explain import inputs
-=======
 from advjax.callables import compile_per_callable, output_shape
 from advjax.explain import _inputs
->>>>>>> house-models
 from advjax.types import Array, ArrayLike, LogitsFn
 
 
@@ -71,34 +65,6 @@ def activation_maximization(
     >>> bool((images > 0.95).all())
     True
   """
-<<<<<<< HEAD
-  arguments.check_callable('logits_fn', logits_fn)
-  if len(shape) != 3 or min(shape) < 1:
-    raise ValueError(
-      f'shape must be (height, width, channels), each at least 1; got {shape!r}'
-    )
-  classes = inputs.check_labels(classes, len(classes))
-  arguments.check_key(key, len(classes))
-  example = np.zeros((len(classes), *shape), np.float32)
-  arguments.check_classes(logits_fn, (example,), classes=classes)
-  if not isinstance(jitter, int) or jitter < 0:
-    raise ValueError(
-      f'jitter must be a Python integer of at least 0; got {jitter!r}'
-    )
-  numbers = {
-    'step_size': step_size,
-    'l2_penalty': l2_penalty,
-    'variation_penalty': variation_penalty,
-  }
-  return _climb(
-    logits_fn,
-    classes,
-    key,
-    *(arguments.number(n, value, jnp.float32) for n, value in numbers.items()),
-    shape=tuple(int(size) for size in shape),
-    num_steps=arguments.count('num_steps', num_steps),
-    jitter=jitter,
-=======
   require = _inputs.require
   require(callable(logits_fn), 'logits_fn', logits_fn, 'a callable')
   is_image = len(shape) == 3 and min(shape) >= 1
@@ -118,7 +84,6 @@ def activation_maximization(
     shape=shape,
     num_steps=_inputs.count('num_steps', num_steps),
     jitter=_inputs.count('jitter', jitter, low=0),
->>>>>>> house-models
   )
 
 
@@ -137,11 +102,7 @@ def _maximize(
   num_steps: int,
   jitter: int,
 ) -> Array:
-<<<<<<< HEAD
-  keys = arguments.example_keys(key, len(classes))
-=======
   keys = _inputs.example_keys(key, len(classes))
->>>>>>> house-models
 
   def logits_of(images: Array, shifts: Array) -> Array:
     shifted = jax.vmap(lambda x, s: jnp.roll(x, s, (0, 1)))(images, shifts)

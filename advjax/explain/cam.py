@@ -7,18 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-<<<<<<< HEAD
-from advjax.attacks._core import arguments
-from advjax.callables import (
-  Callee,
-  compile_per_callable,
-  output_shape,
-)
-from advjax.explain import inputs
-=======
 from advjax.callables import Callee, compile_per_callable, output_shape
 from advjax.explain import _inputs
->>>>>>> house-models
 from advjax.types import Array
 
 FeaturesFn = Callable[[Array], Array]
@@ -63,15 +53,6 @@ def grad_cam(
     >>> grad_cam(features_fn, head_fn, images, labels).mean((1, 2))
     Array([1., 0.], dtype=float32)
   """
-<<<<<<< HEAD
-  arguments.check_callable('features_fn', features_fn)
-  arguments.check_callable('head_fn', head_fn)
-  images = inputs.check_images(images)
-  labels = inputs.check_labels(labels, len(images))
-  maps = _check_maps(output_shape(features_fn, images), images)
-  inputs.check_logits(output_shape(head_fn, maps), labels)
-  arguments.check_classes(head_fn, (maps,), labels=labels)
-=======
   require = _inputs.require
   require(callable(features_fn), 'features_fn', features_fn, 'a callable')
   require(callable(head_fn), 'head_fn', head_fn, 'a callable')
@@ -80,7 +61,6 @@ def grad_cam(
   maps = _check_maps(output_shape(features_fn, images), images)
   _inputs.check_classes('labels', labels, output_shape(head_fn, maps))
   head_fn = Callee.of(head_fn)
->>>>>>> house-models
   return _grad_cam(
     features_fn, head_fn, images, labels, upsample=bool(upsample)
   )
@@ -124,25 +104,6 @@ def cam(
     >>> cam(lambda images: images, weights, images, jnp.array([0]))[0, 0]
     Array([3., 3., 3., 3.], dtype=float32)
   """
-<<<<<<< HEAD
-  arguments.check_callable('features_fn', features_fn)
-  if getattr(class_weights, 'ndim', None) != 2:
-    raise ValueError(
-      'class_weights must be an array [K, N], the kernel of the dense layer '
-      'behind global average pooling; got '
-      f'{getattr(class_weights, "shape", class_weights)}'
-    )
-  images = inputs.check_images(images)
-  labels = inputs.check_labels(labels, len(images))
-  num_classes = class_weights.shape[1]
-  if arguments.is_concrete(labels) and labels.size:
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_classes:
-      raise ValueError(
-        f'labels must lie in [0, {num_classes}), the classes of class_weights; '
-        f'got values from {low} to {high}'
-      )
-=======
   require = _inputs.require
   require(callable(features_fn), 'features_fn', features_fn, 'a callable')
   require(
@@ -155,7 +116,6 @@ def cam(
   labels = _inputs.check_labels('labels', labels, len(images))
   logits = jax.ShapeDtypeStruct((len(images), class_weights.shape[1]), float)
   _inputs.check_classes('labels', labels, logits)
->>>>>>> house-models
   return _cam(
     features_fn, class_weights, images, labels, upsample=bool(upsample)
   )

@@ -6,10 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-<<<<<<< HEAD
-from advjax.attacks._core import arguments
-=======
->>>>>>> house-models
 from advjax.callables import compile_per_callable
 from advjax.explain import _inputs
 from advjax.types import Array, ArrayLike, LogitsFn
@@ -115,11 +111,6 @@ def integrated_gradients(
     >>> integrated_gradients(logits_fn, images, jnp.array([0]))
     Array([[[[9.]]]], dtype=float32)
   """
-<<<<<<< HEAD
-  images, labels = inputs.check(logits_fn, images, labels)
-  baseline = _baseline(baseline, images)
-  num_steps = arguments.count('num_steps', num_steps)
-=======
   images, labels = _inputs.check(logits_fn, images, labels)
   num_steps = _inputs.count('num_steps', num_steps)
   if not isinstance(baseline, jax.Array):
@@ -130,7 +121,6 @@ def integrated_gradients(
   except ValueError:
     allowed = f'what broadcasts to the images, {images.shape}'
     _inputs.require(False, 'baseline', baseline, allowed)
->>>>>>> house-models
   return _integrated(logits_fn, images, labels, baseline, num_steps=num_steps)
 
 
@@ -172,41 +162,11 @@ def smooth_grad(
     >>> smooth_grad(logits_fn, images, jnp.array([0]), key=key)
     Array([[[[2.]]]], dtype=float32)
   """
-<<<<<<< HEAD
-  images, labels = inputs.check(logits_fn, images, labels)
-  arguments.check_key(key, len(images))
-  std = arguments.number('std', std, inputs.wide(images))
-  return _smooth(
-    logits_fn,
-    images,
-    labels,
-    std,
-    key,
-    num_samples=arguments.count('num_samples', num_samples),
-  )
-
-
-def _baseline(baseline: Any, images: Array) -> Any:
-  if not isinstance(baseline, jax.Array):
-    baseline = np.asarray(baseline, images.dtype)
-  try:
-    fits = np.broadcast_shapes(baseline.shape, images.shape) == images.shape
-  except ValueError:
-    fits = False
-  if not fits:
-    raise ValueError(
-      f'baseline must broadcast to the images, {images.shape}; got shape '
-      f'{baseline.shape}'
-    )
-  # A wider one would widen the gradients, and not fit the sum of the scan.
-  return jnp.broadcast_to(baseline, images.shape).astype(images.dtype)
-=======
   images, labels = _inputs.check(logits_fn, images, labels)
   _inputs.check_key(key, len(images))
   std = _inputs.number('std', std, _inputs.wide(images))
   num_samples = _inputs.count('num_samples', num_samples)
   return _smooth(logits_fn, images, labels, std, key, num_samples=num_samples)
->>>>>>> house-models
 
 
 def _gradient(logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
@@ -250,13 +210,8 @@ def _smooth(
   *,
   num_samples: int,
 ) -> Array:
-<<<<<<< HEAD
-  keys = arguments.example_keys(key, len(images))
-  dtype = inputs.wide(images)
-=======
   keys = _inputs.example_keys(key, len(images))
   dtype = _inputs.wide(images)
->>>>>>> house-models
 
   def draw(key: Array) -> Array:
     return jax.random.normal(key, images.shape[1:], dtype)

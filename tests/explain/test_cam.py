@@ -98,45 +98,8 @@ def test_other_precisions(dtype):
     ),
     ((features_fn, WEIGHTS[:, :2]), r'labels = \[0, 1, 3\]; .* in \[0, 2\)'),
     (
-<<<<<<< HEAD
-      lambda: cam(features_fn, WEIGHTS[:3], IMAGES, LABELS),
-      'a row for each of the 5 feature maps',
-    ),
-    (
-      lambda: cam(features_fn, WEIGHTS, IMAGES, LABELS + 1),
-      r'labels must lie in \[0, 4\)',
-    ),
-    (
-      lambda: cam(lambda x: x[:, 0], WEIGHTS, IMAGES, LABELS),
-      r'features_fn must return \[3, h, w, K\]; got \(3, 8, 3\)',
-    ),
-    (
-      lambda: grad_cam(features_fn, pooled_head, IMAGES, LABELS + 1),
-      r'labels = .*; allowed: classes in \[0, 4\)',
-    ),
-    (
-      lambda: grad_cam(features_fn, pooled_head, IMAGES, LABELS - 1),
-      r'labels = .*; allowed: classes in \[0, 4\)',
-    ),
-    (
-      lambda: grad_cam(lambda x: x[:2], pooled_head, IMAGES, LABELS),
-      r'features_fn must return \[3, h, w, K\]; got \(2, 8, 8, 3\)',
-    ),
-    (
-      lambda: grad_cam(features_fn, lambda x: x, IMAGES, LABELS),
-      r'logits must have shape \[3, K\]; got \(3, 4, 4, 5\)',
-    ),
-    (
-      lambda: grad_cam(None, pooled_head, IMAGES, LABELS),
-      'features_fn = None; allowed: a callable',
-    ),
-    (
-      lambda: grad_cam(features_fn, None, IMAGES, LABELS),
-      'head_fn = .*; allowed: a callable',
-=======
       (lambda x: x[:, 0], WEIGHTS),
       r'\(images\) = float32 \(3, 8, 3\); allowed',
->>>>>>> house-models
     ),
   ],
 )
