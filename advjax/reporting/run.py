@@ -45,7 +45,8 @@ def write_run(
     numbers mean.
   """
   # What draws is slow to import, and not needed before training ends.
-  from advjax.reporting import gallery, html
+  from advjax.reporting import gallery
+  from advjax.reporting import old_html as html
   from advjax.reporting.evaluated.parts import evaluated_lines, evaluated_parts
   from advjax.reporting.training import history_of
 
