@@ -569,7 +569,11 @@ def heatmap_figure(
   num_columns = max(len(matrix.columns) for matrix in matrices)
   letters = max(len(row) for matrix in matrices for row in matrix.rows)
   margin = 0.5 + _CHARACTER * min(letters, 30)
-  cell = min(0.55, (MAX_WIDTH - margin - 0.6) / num_columns)
+  texts = [
+    text for matrix in matrices for row in matrix.texts or () for text in row
+  ]
+  wanted = max([0.55, *(0.1 + 0.068 * len(text) for text in texts)])
+  cell = min(wanted, (MAX_WIDTH - margin - 0.6) / num_columns)
   width = max(margin + cell * num_columns, 2.6)
   columns = max(1, min(len(matrices), int(MAX_WIDTH / width)))
   rows = math.ceil(len(matrices) / columns)
@@ -577,7 +581,7 @@ def heatmap_figure(
   turned = heads * _CHARACTER > cell
   above = 0.7 + (min(heads, 30) * _CHARACTER if turned else 0.2)
   line = min(0.3, 12 / num_rows)
-  numbers = cell >= 0.34 and line >= 0.17
+  numbers = cell >= 0.62 * wanted and line >= 0.17
   with matplotlib.rc_context(STYLE | {'axes.grid': False}):
     figure = Figure(
       (
