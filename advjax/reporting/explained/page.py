@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from advjax.evaluation.explanations import KINDS
 from advjax.reporting import page
-from advjax.reporting.explained.cases import KINDS
 from advjax.reporting.explained.words import sentences, similarity_rows
 from advjax.reporting.gallery import Picture
 from advjax.reporting.tables import format_html

@@ -2,11 +2,12 @@
 
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from advjax.data import Dataset
+from advjax.evaluation.explanations import Case, Explained
 from advjax.explain import METHODS
 from advjax.files import replacing, write_json
 from advjax.reporting import gallery
@@ -15,81 +16,6 @@ from advjax.reporting.explained.page import write_page
 from advjax.reporting.explained.words import sentences, similarity_rows
 from advjax.reporting.tables import format_text
 from advjax.reporting.values import Report
-
-_TOP = 5
-
-
-class Case(NamedTuple):
-  """An image that one network is asked about.
-
-  Attributes:
-    kind: 'right', 'wrong' or 'fooled'.
-    position: Its place among the images looked at.
-    row: Its place in the test split.
-    label: Its class.
-    images: Version ('clean', 'adversarial') -> `[H, W, C]`.
-    probabilities: Version -> those of all classes, `[K]`.
-    maps: (version, class) -> method -> map.
-  """
-
-  kind: str
-  position: int
-  row: int
-  label: int
-  images: dict[str, np.ndarray]
-  probabilities: dict[str, np.ndarray]
-  maps: dict[tuple[str, int], dict[str, np.ndarray]]
-
-  def predicted(self, version: str) -> int:
-    """Returns the class predicted for a version."""
-    return int(self.probabilities[version].argmax())
-
-  def entry(self, name: str, dataset: Dataset) -> dict[str, Any]:
-    """Returns what report.json says of it."""
-    return {
-      'name': name,
-      'kind': self.kind,
-      'index': self.row,
-      'class': _class(self.label, dataset),
-      'predictions': {
-        version: [
-          {
-            **_class(int(label), dataset),
-            'probability': float(shares[label]),
-          }
-          for label in np.argsort(-shares, kind='stable')[:_TOP]
-        ]
-        for version, shares in self.probabilities.items()
-      },
-    }
-
-
-class Explained(NamedTuple):
-  """What is found about one network.
-
-  Attributes:
-    cases: The images to show.
-    similarity: From `compare_maps`.
-    right: Whether it is right on the images measured on, bool `[N]`.
-    stood: Whether it is right on them after the attack.
-    invented: Images that maximise the logits of the classes, `[K, H, W, C]`.
-    shares: Probability of the class on each of these, `[K]`.
-  """
-
-  cases: list[Case]
-  similarity: dict[str, Any]
-  right: np.ndarray
-  stood: np.ndarray
-  invented: np.ndarray
-  shares: np.ndarray
-
-
-def _class(label: int, dataset: Dataset) -> dict[str, Any]:
-  return {
-    'label': label,
-    'id': dataset.class_ids[label] if dataset.class_ids else '',
-    'name': dataset.class_names[label],
-  }
 
 
 def write_explained(
@@ -189,8 +115,8 @@ def _overview(
     'penalty on the differences of neighbouring pixels, and the probability '
     'that the network gives the class on them.',
     pictures.invented_figure(
-      {name: each.invented for name, each in explained.items()},
-      {name: each.shares for name, each in explained.items()},
+      {name: each.maximizing for name, each in explained.items()},
+      {name: each.probabilities for name, each in explained.items()},
       classes,
       dataset.class_names,
     ),

@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from advjax.data import Dataset
-from advjax.reporting.report import command_line
+from advjax.environment import command_line
 from advjax.training.workdir import config_to_json
 
 

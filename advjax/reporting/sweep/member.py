@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from advjax.evaluation.logits import NotFinite
-from advjax.evaluation.members import Evaluation
-from advjax.reporting.report import robustness_report
+from advjax.evaluation.models import Evaluation, model_result
 from advjax.reporting.values import accuracy_interval
 from advjax.training.run import Diverged, TrainResult
 
@@ -19,7 +18,7 @@ def member_result(
 
   Args:
     result: The finished run.
-    evaluation: From `evaluate_members`, of this member alone.
+    evaluation: From `evaluate_models`, of this member alone.
     labels: int `[N]`, those of the test images.
 
   Returns:
@@ -28,10 +27,10 @@ def member_result(
     under every attack. `curve`: white-box accuracy over epsilon per attack.
   """
   (member,) = evaluation.clean
-  report = robustness_report([evaluation], labels, member)
+  report = model_result([evaluation], labels, member).to_json()
   correct = evaluation.clean[member] == labels
   for name in evaluation.attacks:
-    correct &= evaluation.headline[member, name][member] == labels
+    correct &= evaluation.predictions[member, name][member] == labels
   attacks = report['robust_accuracy']
   epochs = [r for r in result.records if r['kind'] == 'epoch']
   row = {
