@@ -25,9 +25,9 @@ from advjax.attacks.specs import Attack, parse_attack
 from advjax.callables import Callee
 from advjax.config import check_range, choose, default_config
 from advjax.devices import parallelize, replicate
+from advjax.environment import environment
 from advjax.files import write_json
 from advjax.models import Model, create_model, from_linen
-from advjax.reporting.report import environment
 from advjax.training.objectives import create_objective
 from advjax.training.optimizers import create_optimizer, create_schedule
 from advjax.training.setup import eval_logits_fn

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from advjax.evaluation.members import Evaluation, save_examples
+from advjax.evaluation.models import Evaluation, save_examples
 from advjax.files import replacing, write_json
 from advjax.reporting import sentences, tables
 from advjax.reporting.values import attack_label
@@ -32,7 +32,7 @@ def write_run(
   Args:
     workdir: The run's folder.
     report: The content of report.json.
-    evaluation: From `evaluate_members`; of several seeds that of the first,
+    evaluation: From `evaluate_models`; of several seeds that of the first,
       which the pictures show.
     images: The clean test images, float32 `[N, H, W, C]`.
     labels: int `[N]`.
@@ -61,7 +61,9 @@ def write_run(
     labels=labels,
     predictions=evaluation.clean,
     adversarial={m: evaluation.images[m, first] for m in members},
-    adversarial_predictions={m: evaluation.headline[m, first] for m in members},
+    adversarial_predictions={
+      m: evaluation.predictions[m, first] for m in members
+    },
     attack=attack_label(first, entry),
     epsilon=evaluation.epsilon,
     class_names=class_names,
@@ -77,7 +79,7 @@ def write_run(
   count = min(32, len(labels))
   batch = ', '.join(
     f'{name} {(values[:count] == labels[:count]).sum()} / {count}'
-    for name, values in evaluation.headline[members[0], first].items()
+    for name, values in evaluation.predictions[members[0], first].items()
   )
   seeds = report['seeds']
   seed = f' of seed {seeds[0]}' if len(seeds) > 1 else ''

@@ -1,22 +1,11 @@
-"""The shifts that there are, their families, and what training has seen."""
+"""Families of corruptions, and what training has seen of them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advjax.config import choose
 from advjax.evaluation.corruptions import KINDS
 from advjax.reporting.values import Report, finite, members_of
 
-SHIFTS = ('noise', 'corruptions', 'pasted_objects')
-# What each augmentation shows a network, but for its strength.
-_SEEN_BY = {
-  'gaussian': 'gaussian_noise',
-  'poisson': 'shot_noise',
-  'salt_and_pepper': 'impulse_noise',
-  'brightness': 'brightness',
-  'contrast': 'contrast',
-  'cutmix': 'pasted_objects',
-}
 # What noise an augmentation shows a network, in words.
 _NOISES = {
   'gaussian_noise': 'Gaussian',
@@ -35,77 +24,6 @@ FAMILIES = {
     'jpeg_compression',
   ),
 }
-
-
-def can_corrupt(image_shape: Sequence[int]) -> bool:
-  """Returns whether images are such as `corrupt` takes, but for their range.
-
-  Args:
-    image_shape: `[H, W, C]`, or what else an image is.
-
-  Example:
-    >>> can_corrupt((32, 32, 3)), can_corrupt((4,))
-    (True, False)
-  """
-  return (
-    len(image_shape) == 3
-    and min(image_shape[:2]) >= 8
-    and image_shape[2] in (1, 3)
-  )
-
-
-def parse_shifts(
-  texts: Sequence[str], image_shape: Sequence[int]
-) -> tuple[str, ...]:
-  """Reads `evaluation.shifts`, before anything is computed.
-
-  Args:
-    texts: Any of `SHIFTS`; several in one, between commas, are what a flag such
-      as --config.evaluation.shifts=noise,corruptions gives.
-    image_shape: `[H, W, C]`.
-
-  Returns:
-    The names.
-
-  Raises:
-    ValueError: for a name that is unknown or there twice, and where images
-      cannot be corrupted.
-
-  Example:
-    >>> parse_shifts(['noise,corruptions'], (28, 28, 1))
-    ('noise', 'corruptions')
-  """
-  names = tuple(part for text in texts for part in text.split(','))
-  for name in names:
-    choose('shift in evaluation.shifts', name, SHIFTS)
-  if len(set(names)) < len(names):
-    raise ValueError(f'evaluation.shifts = {names}; allowed: each once')
-  if set(names) - {'noise'} and not can_corrupt(image_shape):
-    raise ValueError(
-      f'evaluation.shifts = {names} with images of shape {list(image_shape)}; '
-      'allowed: noise alone, or images of 8 x 8 pixels or more with 1 or 3 '
-      'channels'
-    )
-  return names
-
-
-def seen_corruptions(config: Mapping[str, Any]) -> list[str]:
-  """Returns the kinds of corruption that a training run has seen, weak or not.
-
-  Args:
-    config: Of the run; its `augmentation` is read.
-
-  Returns:
-    Kinds, in the order of `KINDS`; last 'pasted_objects', of CutMix.
-
-  Example:
-    >>> off = dict.fromkeys(_SEEN_BY, 0.0)
-    >>> seen_corruptions({'augmentation': {**off, 'poisson': 0.1}})
-    ['shot_noise']
-  """
-  augmentation = config['augmentation']
-  seen = {kind for field, kind in _SEEN_BY.items() if augmentation[field]}
-  return [kind for kind in (*KINDS, 'pasted_objects') if kind in seen]
 
 
 def family_accuracy(

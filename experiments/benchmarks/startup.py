@@ -25,8 +25,8 @@ from absl import flags
 
 from advjax import cli
 from advjax.config import check_range
+from advjax.environment import environment
 from advjax.files import write_json
-from advjax.reporting.report import environment
 
 logger = logging.getLogger('advjax')
 

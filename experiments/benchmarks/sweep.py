@@ -32,7 +32,7 @@ from ml_collections import config_dict
 from advjax import cli, data
 from advjax.config import check_range, default_config
 from advjax.devices import parallelize
-from advjax.reporting.report import environment
+from advjax.environment import environment
 from advjax.training.at_once import make_train_runs
 from advjax.training.placement import device_inputs, place
 from advjax.training.setup import Training, create_training

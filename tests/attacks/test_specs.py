@@ -11,7 +11,7 @@ from advjax.attacks.specs import (
   MinimalAttack,
   parse_attack,
 )
-from advjax.evaluation.members import parse_attacks
+from advjax.evaluation.models import parse_attacks
 from tests.training import networks
 
 

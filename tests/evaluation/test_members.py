@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from advjax.evaluation import members as members_lib
-from advjax.evaluation.members import (
+from advjax.evaluation.models import (
   evaluate_members,
   parse_attacks,
   save_examples,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from advjax.attacks.specs import parse_attack
-from advjax.evaluation.attacked import attack_and_predict
 from advjax.evaluation.noise import NOISES, Noise, noises
+from advjax.evaluation.robustness import attack_and_predict
 
 NUM_IMAGES, SHAPE, SIZE = 600, (4, 3, 2), 24
 RNG = np.random.default_rng(0)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from advjax.evaluation.per_class import per_class_accuracy
 
 RNG = np.random.default_rng(0)

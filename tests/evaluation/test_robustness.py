@@ -11,8 +11,8 @@ from jax.tree_util import Partial
 import advjax
 from advjax.attacks.specs import parse_attack
 from advjax.evaluation import robust_accuracy
-from advjax.evaluation.attacked import attack_and_predict
 from advjax.evaluation.logits import predict
+from advjax.evaluation.robustness import attack_and_predict
 from tests import compiles
 from tests.evaluation.noisy_images import (
   ATTACK,

@@ -7,8 +7,8 @@ import pytest
 
 from advjax.attacks.specs import parse_attack
 from advjax.evaluation import robust_accuracy
-from advjax.evaluation.attacked import attack_and_predict
 from advjax.evaluation.logits import predict
+from advjax.evaluation.robustness import attack_and_predict
 from tests.evaluation.noisy_images import (
   ATTACK,
   IMAGES,

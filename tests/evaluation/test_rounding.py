@@ -6,17 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from advjax.evaluation.rounding import round_to_8_bits
 from hypothesis import given, settings
 from hypothesis.extra import numpy as numpy_strategies
 from PIL import Image
 
 from advjax.evaluation.logits import predict
-from advjax.evaluation.members import (
+from advjax.evaluation.models import (
   evaluate_members,
   parse_attacks,
   save_examples,
 )
-from advjax.evaluation.rounding import round_to_8_bits
 
 
 def as_png(images):

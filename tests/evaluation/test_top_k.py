@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from advjax.evaluation.top_k import in_top_k, predict_in_top_k
 
 from advjax.attacks.specs import parse_attack
 from advjax.evaluation import attacked, members
-from advjax.evaluation.members import evaluate_members, parse_attacks
-from advjax.evaluation.top_k import in_top_k, predict_in_top_k
+from advjax.evaluation.models import evaluate_members, parse_attacks
 from advjax.reporting.report import robustness_report
 from advjax.reporting.values import accuracy_interval
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from advjax import data
-from advjax.evaluation.members import parse_attacks
+from advjax.evaluation.models import parse_attacks
 from advjax.reporting.trained import member_report
 from advjax.training.loop import train
 from advjax.training.run import Diverged

@@ -3,13 +3,13 @@
 import jax
 import numpy as np
 import pytest
-
-from advjax.evaluation.attacked import attack_and_predict
-from advjax.evaluation.corruptions import KINDS, corrupt
-from advjax.evaluation.members import evaluate_members, parse_attacks
-from advjax.evaluation.noise import noises
-from advjax.reporting import extras, shifts
 from advjax.reporting.extras import measure_extras
+
+from advjax.evaluation.corruptions import KINDS, corrupt
+from advjax.evaluation.models import evaluate_members, parse_attacks
+from advjax.evaluation.noise import noises
+from advjax.evaluation.robustness import attack_and_predict
+from advjax.reporting import extras, shifts
 from advjax.reporting.sanity.findings import sanity_findings
 from advjax.reporting.values import accuracy_interval
 

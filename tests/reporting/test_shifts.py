@@ -3,12 +3,12 @@
 import jax
 import numpy as np
 import pytest
+from advjax.reporting.shifts import measure_shifts
 
 from advjax.attacks.specs import parse_attack
 from advjax.evaluation.corruptions import KINDS, corrupt
-from advjax.evaluation.members import Evaluation, TopK
+from advjax.evaluation.models import Evaluation, TopK
 from advjax.evaluation.pasted import paste_objects
-from advjax.reporting.shifts import measure_shifts
 from advjax.reporting.values import accuracy_interval
 
 K, NUM_IMAGES = 2, 10

@@ -17,8 +17,8 @@ from absl import flags
 
 from advjax import cli
 from advjax.config import check_range, choose
+from advjax.environment import environment
 from advjax.files import write_json
-from advjax.reporting.report import environment
 from experiments.benchmarks.attacks import rows, sides
 from experiments.benchmarks.attacks.measure import measure
 from experiments.benchmarks.peers import foolbox_jax, process, torch, venv

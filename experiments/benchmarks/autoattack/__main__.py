@@ -24,8 +24,8 @@ from absl import flags
 from advjax import cli
 from advjax.config import check_range, choose
 from advjax.devices import select_devices
+from advjax.environment import environment
 from advjax.files import write_json
-from advjax.reporting.report import environment
 from experiments.benchmarks.autoattack import network, rows, sides
 from experiments.benchmarks.peers import process, torch, venv
 

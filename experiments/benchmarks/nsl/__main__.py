@@ -32,8 +32,8 @@ from absl import flags
 
 from advjax import cli, data
 from advjax.config import check_range
+from advjax.environment import environment
 from advjax.files import write_json
-from advjax.reporting.report import environment
 from experiments.benchmarks.nsl import (
   cases as nsl_cases,
 )

@@ -19,8 +19,9 @@ from ml_collections import config_dict
 from advjax import data
 from advjax.attacks.specs import parse_attack
 from advjax.config import member_config
-from advjax.evaluation.attacked import attack_and_predict
-from advjax.evaluation.logits import predict
+from advjax.devices import Batching
+from advjax.evaluation.logits import compute_logits
+from advjax.evaluation.robustness import attack_and_predict
 from advjax.training.loop import train
 from advjax.training.placement import device_inputs, place
 from advjax.training.setup import (
@@ -112,9 +113,10 @@ def evaluate_ours(
 ) -> dict[str, np.ndarray]:
   """Returns which images each network gets right, as NSL's side names them."""
   images = np.asarray(data.to_float(test.images))
-  options: dict[str, Any] = {'batch_size': 256, 'devices': devices}
+  batching = Batching(256, devices)
   right = {
-    f'{name}/clean': predict(network, images, **options) == test.labels
+    f'{name}/clean': compute_logits(network, images, batching).argmax(-1)
+    == test.labels
     for name, network in networks.items()
   }
   for source, network in networks.items():
@@ -125,8 +127,7 @@ def evaluate_ours(
       images,
       test.labels,
       [epsilon],
-      key=jax.random.key(0),
-      **options,
+      batching,
     )
     for name, predictions in found.predictions.items():
       right[f'{name}/from_{source}'] = predictions[0] == test.labels

@@ -17,8 +17,8 @@ from absl import flags
 
 from advjax import cli, data
 from advjax.config import check_range, choose
+from advjax.environment import environment
 from advjax.files import write_json
-from advjax.reporting.report import environment
 from experiments.benchmarks.scaling import figure, measure
 
 _WORKDIR = flags.DEFINE_string(

@@ -32,12 +32,13 @@ from ml_collections import config_dict, config_flags
 from advjax import cli, data
 from advjax.attacks.specs import AnyAttack
 from advjax.config import check_range, seed_configs
-from advjax.evaluation.attacked import attack_and_predict
-from advjax.evaluation.logits import predict
-from advjax.evaluation.members import parse_attacks
+from advjax.devices import Batching
+from advjax.environment import command_line, environment
+from advjax.evaluation.logits import compute_logits
+from advjax.evaluation.models import parse_attacks
+from advjax.evaluation.robustness import attack_and_predict
 from advjax.files import write_json
 from advjax.fractions import parse_number
-from advjax.reporting.report import command_line, environment
 from advjax.training.setup import Training, create_training
 from advjax.training.workdir import prepare_workdir
 from advjax.types import LogitsFn
@@ -72,8 +73,8 @@ def attack(
     Fractions of the images, by 'clean' and the attack; and the seconds that
     each attack took.
   """
-  options: dict[str, Any] = {'batch_size': batch_size, 'devices': devices}
-  right = predict(network, images, **options) == labels
+  batching = Batching(batch_size, devices)
+  right = compute_logits(network, images, batching).argmax(-1) == labels
   row = {'clean': float(right.mean())}
   for name, attacked in attacks.items():
     start = time.perf_counter()
@@ -84,9 +85,8 @@ def attack(
       images,
       labels,
       [epsilon],
-      key=jax.random.key(0),
+      batching,
       norm=attacked.norm,
-      **options,
     )
     stands = right & (found.predictions['itself'][0] == labels)
     row[name] = float(stands.mean())

@@ -20,8 +20,8 @@ from absl import flags
 
 from advjax import cli, data
 from advjax.config import check_range, choose
+from advjax.environment import environment
 from advjax.files import write_json
-from advjax.reporting.report import environment
 from experiments.benchmarks.peers import nsl as nsl_peer
 from experiments.benchmarks.peers import process, torch, venv
 from experiments.benchmarks.training import rows, sides

@@ -1,7 +1,6 @@
-"""Cuts many images into batches for all devices, once they are checked."""
+"""Checks of images and labels whose values attacks cannot read: traced."""
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,45 +9,16 @@ from advjax.callables import output_shape
 from advjax.types import LogitsFn
 
 
-class Batch(NamedTuple):
-  """A batch for all devices: `[D, B, ...]`, and the rows that are real."""
-
-  images: np.ndarray
-  labels: np.ndarray
-  indices: np.ndarray
-  num_real: int
-
-
-def batches(
-  images: np.ndarray, labels: np.ndarray, batch_size: int, num_devices: int
-) -> Iterator[Batch]:
-  """Cuts the data into batches of one shape; padding repeats images."""
-  num_images = len(images)
-  num_batches = -(-num_images // (batch_size * num_devices))
-  # Even sizes: the padding is less than a row per batch and device.
-  per_device = -(-num_images // (num_batches * num_devices))
-  rows = per_device * num_devices
-  for start in range(0, num_images, rows):
-    order = (start + np.arange(rows, dtype=np.int32)) % num_images
-    indices = order.reshape(num_devices, per_device)
-    yield Batch(
-      images[indices], labels[indices], indices, min(rows, num_images - start)
-    )
-
-
 def check_images(
   images: np.ndarray,
-  batch_size: int,
   bounds: tuple[float | None, float | None] | None = None,
 ) -> None:
-  """Raises a ValueError for images that attacks could not look at, traced."""
+  """Raises a ValueError for images `[N, ...]` that cannot be attacked."""
   if images.ndim < 2 or not len(images):
     raise ValueError(
       f'images have shape {images.shape}; allowed: [N, ...] with N >= 1'
     )
   _check_values(images, bounds)
-  if batch_size < 1:
-    raise ValueError(f'batch_size = {batch_size}; allowed: an integer >= 1')
 
 
 def check_pictures(
@@ -92,7 +62,7 @@ def _check_values(
 def check_labels(
   labels: Any, images: np.ndarray, logits_fn: LogitsFn
 ) -> np.ndarray:
-  """Returns the labels as int32; the attacks cannot look at traced ones."""
+  """Returns the labels as int32, or raises a ValueError."""
   labels = np.asarray(labels)
   if labels.shape != images.shape[:1]:
     raise ValueError(
