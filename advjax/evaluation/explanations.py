@@ -546,7 +546,7 @@ def _similarity(first: np.ndarray, second: np.ndarray) -> Similarity:
 
 
 def _mean(values: np.ndarray) -> tuple[float | None, list[float] | None]:
-  """The mean and its 95 % interval (Student's t), None where there is none."""
+  """The mean and its 95 % interval (Student's t, within [-1, 1]) or None."""
   if not len(values):
     return None, None
   mean = float(values.mean())
@@ -556,4 +556,4 @@ def _mean(values: np.ndarray) -> tuple[float | None, list[float] | None]:
 
   factor = float(stats.t.ppf(0.975, len(values) - 1))
   half = factor * float(values.std(ddof=1)) / len(values) ** 0.5
-  return mean, [mean - half, mean + half]
+  return mean, [max(-1.0, mean - half), min(1.0, mean + half)]

@@ -20,7 +20,7 @@ from advjax.evaluation.explanations import (
 )
 from advjax.evaluation.models import parse_attacks
 from advjax.explain import find_methods, network_of
-from advjax.reporting.explained.run import write_explained
+from advjax.reporting.explained import write_explained
 from advjax.reporting.values import attack_label, short
 from advjax.results import (
   DatasetSummary,
@@ -173,6 +173,6 @@ def explain(
     environment=environment(devices),
     config={name: config_to_json(e.config) for name, e in trained.items()},
   )
-  print(write_explained(path, report.to_json(), explained, dataset, labels))
+  print(write_explained(path, report, explained, dataset, labels))
   print(f'\nreport: {path / "report.html"}')
   return report

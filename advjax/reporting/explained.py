@@ -48,6 +48,13 @@ GROUPS = {
   'fooled_predicted': 'the same, predicted class',
   'other': 'another image',
 }
+_HEADS = (
+  'random noise',
+  'still correct',
+  'misclassified',
+  'predicted class',
+  'another image',
+)
 # Of the figures of maps: an image is one unit wide.
 _INCHES = 1.0
 _STEP, _LINE, _HEAD = 1.04, 1.16, 0.34
@@ -190,7 +197,10 @@ def _conclusions(
     'same size or from another image',
   }
   found: dict[str, list[str]] = {}
-  for method, groups in model.similarity.items():
+  for method in METHODS:
+    if method not in model.similarity:
+      continue
+    groups = model.similarity[method]
     cosine = groups['fooled'].cosine
     value = '' if cosine is None else f' {cosine:.2f}'
     found.setdefault(_verdict(groups), []).append(NAMES[method] + value)
@@ -243,15 +253,17 @@ def similarity_table(report: ExplainReport, measure: str) -> Table:
         f'{groups["fooled"].num_images} of them misclassified under attack)'
       )
     )
-    for method, groups in model.similarity.items():
-      cells = []
+    for method in METHODS:
+      if method not in model.similarity:
+        continue
+      groups, cells = model.similarity[method], []
       for group in GROUPS:
         mean = getattr(groups[group], measure)
         ends = getattr(groups[group], f'{measure}_ci')
         text = '-' if mean is None else f'{mean:.2f}'
         cells.append(f'{text} [{ends[0]:.2f}, {ends[1]:.2f}]' if ends else text)
       rows.append(Row(f'  {NAMES[method]}', cells))
-  return Table('Similarity of maps', list(GROUPS.values()), rows)
+  return Table('Similarity of maps', _HEADS, rows)
 
 
 def _overview(
@@ -345,7 +357,7 @@ def _lines(case: Case, dataset: Dataset, note: str = '') -> list[Line]:
         version if first else '',
         case.images[version],
         delta if first and version == 'adversarial' else None,
-        f'{dataset.class_names[label]} {share}',
+        f'{dataset.class_names[label]}: {share}',
         label == case.label,
         maps,
         note if version == 'clean' and first else '',
@@ -387,8 +399,15 @@ def maps_figure(lines: Sequence[Line]) -> Figure:
         shown, factor = _amplified(line.perturbation)
         _put(ax, 0.04 + _STEP, top, shown, f'perturbation\nx {factor:.3g}')
       elif line.note:
-        note = '\n'.join(textwrap.wrap(line.note.replace('_', ' '), 13))
-        ax.text(0.54 + _STEP, top + 0.5, note, ha='center', va='center')
+        note = '\n'.join(textwrap.wrap(line.note.replace('_', ' '), 16))
+        ax.text(
+          0.54 + _STEP,
+          top + 0.5,
+          note,
+          fontsize=SMALL,
+          ha='center',
+          va='center',
+        )
       ax.text(
         _FIRST_MAP - 0.1,
         top + 0.5,
@@ -540,7 +559,7 @@ def maximization_figure(
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
         shown = class_name(label, class_names)[:14]
-        title = f'{shown} {percent(float(share), 0)}'
+        title = f'{shown}: {percent(float(share), 0)}'
         ax.set_title(title, fontsize=SMALL)
       line[0].set_ylabel(name[:24], fontsize=SMALL)
   return figure

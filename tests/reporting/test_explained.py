@@ -1,0 +1,192 @@
+"""The report of explanations: sentences, tables, figures and page."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from advjax.data import Dataset, Split
+from advjax.evaluation.explanations import Case, Explained
+from advjax.explain import METHODS
+from advjax.reporting import explained as reporting
+from advjax.results import (
+  DatasetSummary,
+  Estimate,
+  ExplainedAttack,
+  ExplainedModel,
+  ExplainReport,
+  Similarity,
+)
+
+RNG = np.random.default_rng(0)
+NAMES = ('crane <b>', 'oboe $5')
+
+
+def similarity(cosine, half=0.05, **changes):
+  ends = [cosine - half, cosine + half]
+  values = {'num_images': 9, 'cosine': cosine, 'cosine_ci': ends}
+  values |= {'rank': cosine, 'rank_ci': ends}
+  return Similarity(**(values | changes))
+
+
+def groups(fooled):
+  return {
+    'noise': similarity(0.9),
+    'stood': similarity(0.8),
+    'fooled': fooled,
+    'fooled_predicted': similarity(0.1),
+    'other': similarity(0.2),
+  }
+
+
+def model(cases=(), **methods):
+  return ExplainedModel(
+    num_params=10,
+    clean_accuracy=Estimate(0.75, (0.4, 0.9)),
+    white_box=Estimate(0.25, (0.1, 0.5)),
+    methods=list(methods),
+    similarity={name: groups(each) for name, each in methods.items()},
+    cases=list(cases),
+  )
+
+
+def make_report(**models):
+  return ExplainReport(
+    dataset=DatasetSummary(name='birds', num_train=10, num_test=12),
+    seeds=[0],
+    num_images=12,
+    classes=list(NAMES),
+    class_ids=['n01', 'n02'],
+    attack=ExplainedAttack(
+      attack='fgsm', epsilon=0.1, norm='linf', label='FGSM at 0.1 (linf)'
+    ),
+    left_out=['Left out: cam needs <pooling>.'],
+    members=models,
+    command='./launch.sh explain',
+    environment={'jax': '0.10.2'},
+    config={},
+  )
+
+
+@pytest.mark.parametrize(
+  ('fooled', 'text'),
+  [
+    (similarity(-0.3), 'inverted'),
+    (similarity(0.08, 0.02), 'less similar'),
+    (similarity(0.15), 'no difference from maps of another image is shown'),
+    (similarity(0.5), 'less than to maps of another image'),
+    (similarity(0.88), 'more similar'),
+    (similarity(0.5, 0.4), 'too few images to show'),
+    (similarity(0.5, cosine_ci=None), 'too few images are misclassified'),
+  ],
+)
+def test_only_what_the_intervals_show_is_stated(fooled, text):
+  first, second = reporting.conclusions(make_report(base=model(cam=fooled)))
+  assert '75.0 % [40.0, 90.0]' in first
+  assert text in second
+
+
+def test_methods_with_the_same_conclusion_share_a_sentence():
+  report = make_report(
+    base=model(cam=similarity(-0.3), saliency=similarity(-0.4))
+  )
+  _, only = reporting.conclusions(report)
+  assert '(cosine: saliency -0.40, CAM -0.30)' in only
+
+
+def test_the_table_of_a_model_without_correct_images():
+  (row,) = reporting.similarity_table(make_report(base=model()), 'cosine').rows
+  assert 'no image' in row.label and not row.cells
+
+
+def line(channels, methods=METHODS, heading='clean'):
+  image = RNG.uniform(size=(8, 8, channels))
+  shape = {'grad_cam': (8, 8), 'cam': (8, 8)}
+  maps = {m: RNG.normal(size=shape.get(m, image.shape)) for m in methods}
+  return reporting.Line(heading, image, 0.1 * image, 'a $5 bill', True, maps)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_every_image_and_map_has_its_place(channels):
+  lines = [line(channels), line(channels, METHODS[:1], '')]
+  (ax,) = reporting.maps_figure(lines).axes
+  # Image, perturbation and seven maps; perturbation and the two of saliency.
+  assert len(ax.images) == 9 + 3
+  places = [tuple(image.get_extent()) for image in ax.images]
+  assert len(set(places)) == len(places)
+
+
+def test_no_line_is_an_error():
+  with pytest.raises(ValueError, match='lines is empty'):
+    reporting.maps_figure([])
+
+
+def test_evidence_is_red_and_evidence_against_is_blue():
+  values = np.array([[1.0, -1.0, 0.0]])
+  red, blue, gray = reporting.overlay(np.full((1, 3, 3), 0.5), values)[0]
+  assert red[0] > red[2] + 0.3 and blue[2] > blue[0] + 0.3
+  assert gray.tolist() == [0.625] * 3
+
+
+def test_maps_of_zeros_are_drawn():
+  blank = line(3)
+  maps = {method: 0 * values for method, values in blank.maps.items()}
+  (ax,) = reporting.maps_figure([blank._replace(maps=maps)]).axes
+  assert all(np.isfinite(image.get_array()).all() for image in ax.images)
+
+
+def test_a_method_that_one_model_lacks():
+  first = model(saliency=similarity(0.5))
+  second = model(saliency=similarity(0.5), cam=similarity(-0.5))
+  figure = reporting.similarity_figure({'a': first, 'b': second})
+  labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+  assert labels == ['saliency', 'CAM']
+
+
+def test_files(tmp_path):
+  split = Split(np.zeros((1, 4, 4, 3), np.uint8), np.zeros(1, np.int32))
+  dataset = Dataset('birds', split, split, 2, NAMES, ('n01', 'n02'))
+  explained, models = {}, {}
+  for name, methods in (('base <i>', ['saliency']), ('other', ['cam'])):
+    images = RNG.uniform(size=(2, 4, 4, 3)).astype(np.float32)
+    maps = {
+      m: images[0] if m == 'saliency' else images[0, ..., 0] for m in methods
+    }
+    case = Case(
+      'fooled',
+      0,
+      7,
+      0,
+      {'clean': images[0], 'adversarial': images[1]},
+      {'clean': np.array([0.9, 0.1]), 'adversarial': np.array([0.375, 0.625])},
+      {('clean', 0): maps, ('adversarial', 1): maps, ('adversarial', 0): maps},
+    )
+    explained[name] = Explained(
+      [case],
+      {},
+      np.ones(1, bool),
+      np.zeros(1, bool),
+      images,
+      np.array([0.5, 0.6]),
+    )
+    models[name] = dataclasses.replace(
+      model(**{methods[0]: similarity(0.5)}),
+      cases=[case.result(f'{name}_fooled_7', dataset)],
+    )
+  report = make_report(**models)
+  text = reporting.write_explained(tmp_path, report, explained, dataset, [0, 1])
+  assert 'cam needs <pooling>' in text
+  assert ExplainReport.read(tmp_path / 'report.json') == report
+  page = (tmp_path / 'report.html').read_text()
+  assert '<i>' not in page and '<b>' not in page and '<pooling>' not in page
+  assert 'http' not in page
+  for escaped in ('crane &lt;b&gt;', 'n01', '62.5 %', 'test image 7'):
+    assert escaped in page
+  assert page.count('<img') == 3 + 2
+  with np.load(tmp_path / 'explanations.npz') as arrays:
+    assert arrays['images'].shape == (6, 4, 4, 3)
+    assert arrays['index'].tolist() == [7] * 6
+    assert np.isnan(arrays['saliency'][3:]).all()
+    np.testing.assert_array_equal(
+      arrays['cam'][3], explained['other'].cases[0].maps['clean', 0]['cam']
+    )
