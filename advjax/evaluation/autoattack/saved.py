@@ -13,6 +13,7 @@ import numpy as np
 
 from advjax.attacks import inputs as inputs_lib
 from advjax.attacks.scores import call
+from advjax.callables import compile_per_callable
 from advjax.evaluation.autoattack.pool import Outcome, Shared
 from advjax.evaluation.autoattack.versions import Component
 from advjax.evaluation.logits import matmul_precision
@@ -91,6 +92,10 @@ def identity(
     parts = [np.ascontiguousarray(array).tobytes() for array in arrays]
     return hashlib.sha256(b''.join(parts)).hexdigest()[:16]
 
+  num_images = min(len(images), _NUM_IMAGES)
+  keys = None
+  if version == 'rand':
+    keys = inputs_lib.example_keys(shared.key, num_images)
   return {
     'norm': norm,
     'version': version,
@@ -102,10 +107,9 @@ def identity(
     'labels': digest(labels),
     'network': _fingerprint(
       logits_fn,
-      images[:_NUM_IMAGES],
-      labels[:_NUM_IMAGES],
-      shared.key,
-      eot=version == 'rand',
+      images[:num_images],
+      labels[:num_images],
+      keys,
       gradients=gradients,
     ),
   }
@@ -115,32 +119,44 @@ def _fingerprint(
   logits_fn: LogitsFn,
   images: np.ndarray,
   labels: np.ndarray,
-  key: Array,
+  keys: Array | None,
   *,
-  eot: bool,
   gradients: bool,
 ) -> list[list[float]]:
   """Numbers that differ between networks: logits, and for gradients their
   sizes and their products with the cosines of 1, 2, 3, ...
   """
-  keys = inputs_lib.example_keys(key, len(images)) if eot else None
-  classes = jnp.asarray(labels)
+  arrays = jnp.asarray(images), jnp.asarray(labels), keys
+  logits, gradient = _logits_and_gradients(
+    logits_fn, *arrays, gradients=gradients
+  )
+  rows = [np.asarray(logits, np.float64).ravel().tolist()]
+  if gradient is not None:
+    flat = np.asarray(gradient, np.float64).reshape(len(images), -1)
+    waves = np.cos(1 + np.arange(flat.shape[1]))
+    rows += [np.linalg.norm(flat, axis=1).tolist(), (flat @ waves).tolist()]
+  return rows
 
+
+def _gradients(
+  logits_fn: LogitsFn,
+  images: Array,
+  labels: Array,
+  keys: Array | None,
+  *,
+  gradients: bool,
+) -> tuple[Array, Array | None]:
   def loss(images: Array) -> tuple[Array, Array]:
     logits = call(logits_fn, images, keys)
-    return cross_entropy(logits, classes).sum(), logits
+    return cross_entropy(logits, labels).sum(), logits
 
-  originals = jnp.asarray(images)
   if not gradients:
-    return [np.asarray(loss(originals)[1], np.float64).ravel().tolist()]
-  gradient, logits = jax.jit(jax.grad(loss, has_aux=True))(originals)
-  flat = np.asarray(gradient, np.float64).reshape(len(images), -1)
-  waves = np.cos(1 + np.arange(flat.shape[1]))
-  return [
-    np.asarray(logits, np.float64).ravel().tolist(),
-    np.linalg.norm(flat, axis=1).tolist(),
-    (flat @ waves).tolist(),
-  ]
+    return loss(images)[1], None
+  gradient, logits = jax.grad(loss, has_aux=True)(images)
+  return logits, gradient
+
+
+_logits_and_gradients = compile_per_callable(_gradients, ('gradients',))
 
 
 def save(
