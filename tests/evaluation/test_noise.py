@@ -197,9 +197,9 @@ def test_bad_input_is_named():
   noise = Noise('uniform')
   arguments = [logits_fn, IMAGES, LABELS, 0.1, KEYS]
   for place, value, message in [
-    (1, IMAGES.astype(int), 'images must be a floating'),
-    (3, None, 'epsilon must be a number'),
-    (3, -0.1, 'epsilon must be at least 0'),
+    (1, IMAGES.astype(int), 'images.dtype = .*; allowed: floating'),
+    (3, None, 'epsilon = None; allowed'),
+    (3, -0.1, 'epsilon = -0.1; allowed: numbers >= 0'),
     (4, KEYS[:3], 'key'),
   ]:
     wrong = [*arguments[:place], value, *arguments[place + 1 :]]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax.attacks.search import Found, Search
+from advjax.attacks._core.loop import Found, Search
 from advjax.callables import Callee
 from advjax.evaluation.autoattack import pool
 from advjax.evaluation.autoattack.pool import Items, Shared, run_items

@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.attacks.search import Problem, Search, advance, select
+from advjax.attacks._core.arguments import Problem
+from advjax.attacks._core.loop import Search, advance, select
 from advjax.callables import Callee
 from advjax.devices import compile_sharded
 from advjax.evaluation.logits import matmul_precision

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.attacks import inputs as inputs_lib
-from advjax.attacks.scores import call
+from advjax.attacks._core.arguments import example_keys
+from advjax.attacks._core.loop import call
 from advjax.callables import compile_per_callable
 from advjax.evaluation.autoattack.pool import Outcome, Shared
 from advjax.evaluation.autoattack.versions import Component
@@ -95,7 +95,7 @@ def identity(
   num_images = min(len(images), _NUM_IMAGES)
   keys = None
   if version == 'rand':
-    keys = inputs_lib.example_keys(shared.key, num_images)
+    keys = example_keys(shared.key, num_images)
   return {
     'norm': norm,
     'version': version,
