@@ -66,17 +66,7 @@ class AutoAttackResult(NamedTuple):
 def summarise(
   result: AutoAttackResult, epsilon: float, norm: str, version: str
 ) -> AutoAttackSummary:
-  """Returns a result as a report has it: accuracies instead of flags.
-
-  Args:
-    result: From `autoattack`.
-    epsilon: The radius of the attacks.
-    norm: Their norm.
-    version: Their version.
-
-  Returns:
-    Accuracies as fractions, cost per attack, warnings.
-  """
+  """Returns a result as a report has it: accuracies instead of flags."""
   return AutoAttackSummary(
     epsilon=float(epsilon),
     norm=norm,

@@ -84,18 +84,25 @@ def identity(
 ) -> dict[str, Any]:
   """Returns JSON values that identify a run: only an equal run resumes it.
 
-  With `gradients`, those of the network are compared too, for networks that
-  mask gradients may have equal logits.
+  The network is identified by logits of some images and, with `gradients`, by
+  sizes of gradients and their products with the cosines of 1, 2, 3, ...:
+  networks that mask gradients may have equal logits.
   """
 
   def digest(*arrays: Any) -> str:
     parts = [np.ascontiguousarray(array).tobytes() for array in arrays]
     return hashlib.sha256(b''.join(parts)).hexdigest()[:16]
 
-  num_images = min(len(images), _NUM_IMAGES)
-  keys = None
-  if version == 'rand':
-    keys = example_keys(shared.key, num_images)
+  some = jnp.asarray(images[:_NUM_IMAGES])
+  keys = example_keys(shared.key, len(some)) if version == 'rand' else None
+  logits, gradient = _logits_and_gradients(
+    logits_fn, some, jnp.asarray(labels[: len(some)]), keys, gradients=gradients
+  )
+  network = [np.asarray(logits, np.float64).ravel().tolist()]
+  if gradient is not None:
+    flat = np.asarray(gradient, np.float64).reshape(len(some), -1)
+    waves = np.cos(1 + np.arange(flat.shape[1]))
+    network += [np.linalg.norm(flat, axis=1).tolist(), (flat @ waves).tolist()]
   return {
     'norm': norm,
     'version': version,
@@ -105,37 +112,8 @@ def identity(
     'key': digest(jax.random.key_data(shared.key)),
     'images': f'{images.dtype}{list(images.shape)} {digest(images)}',
     'labels': digest(labels),
-    'network': _fingerprint(
-      logits_fn,
-      images[:num_images],
-      labels[:num_images],
-      keys,
-      gradients=gradients,
-    ),
+    'network': network,
   }
-
-
-def _fingerprint(
-  logits_fn: LogitsFn,
-  images: np.ndarray,
-  labels: np.ndarray,
-  keys: Array | None,
-  *,
-  gradients: bool,
-) -> list[list[float]]:
-  """Numbers that differ between networks: logits, and for gradients their
-  sizes and their products with the cosines of 1, 2, 3, ...
-  """
-  arrays = jnp.asarray(images), jnp.asarray(labels), keys
-  logits, gradient = _logits_and_gradients(
-    logits_fn, *arrays, gradients=gradients
-  )
-  rows = [np.asarray(logits, np.float64).ravel().tolist()]
-  if gradient is not None:
-    flat = np.asarray(gradient, np.float64).reshape(len(images), -1)
-    waves = np.cos(1 + np.arange(flat.shape[1]))
-    rows += [np.linalg.norm(flat, axis=1).tolist(), (flat @ waves).tolist()]
-  return rows
 
 
 def _gradients(
