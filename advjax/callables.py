@@ -9,10 +9,12 @@ strings by value.
 import types
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
+
+_Result = TypeVar('_Result')
 
 
 @jax.tree_util.register_pytree_node_class
@@ -79,8 +81,8 @@ def _is_array(x: Any) -> bool:
 
 
 def compile_per_callable(
-  run: Callable[..., Any], static_argnames: tuple[str, ...]
-) -> Callable[..., Any]:
+  run: Callable[..., _Result], static_argnames: tuple[str, ...]
+) -> Callable[..., _Result]:
   """Compiles `run(logits_fn, *args, **static)` for any callable.
 
   The programs of a plain function (a closure over parameters, say) are dropped
@@ -101,10 +103,14 @@ def compile_per_callable(
       own[identity] = alive, program
     return own[identity][1]
 
-  def compiled(logits_fn: Any, *args: Any, **static: Any) -> Any:
+  def compiled(logits_fn: Any, *args: Any, **static: Any) -> _Result:
+    program: Callable[..., Any] = shared
     if _is_opaque(logits_fn):
-      return own_program(logits_fn)(*args, **static)
-    return shared(Callee.of(logits_fn), *args, **static)
+      program = own_program(logits_fn)
+    else:
+      args = (Callee.of(logits_fn), *args)
+    result: _Result = program(*args, **static)
+    return result
 
   return compiled
 

@@ -107,39 +107,12 @@ def _sharding(devices: Sequence[jax.Device], *axes: str) -> NamedSharding:
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
-  """Copies a pytree to every device, as a pmap over them returns it.
-
-  A state that is not replicated before the first call costs a second
-  compile of the pmapped step.
-
-  Args:
-    tree: A pytree of arrays.
-    devices: The devices; each process copies to its own.
-
-  Returns:
-    The pytree, replicated; still one array per leaf.
-
-  Example:
-    >>> replicate({'step': np.zeros(())}, jax.devices()[:1])['step'].shape
-    ()
-  """
+  """Copies a pytree to every device, as a pmap over them returns it."""
   return jax.device_put(tree, _sharding(devices))
 
 
 def split(tree: Any, devices: Sequence[jax.Device]) -> Any:
-  """Gives every device its part of a pytree, as a pmap over them returns it.
-
-  Args:
-    tree: A pytree of arrays `[D, ...]`, a row for each device.
-    devices: The devices, those of other processes too.
-
-  Returns:
-    The pytree, split over the devices of this process.
-
-  Example:
-    >>> split({'seed': np.zeros((1, 3))}, jax.devices()[:1])['seed'].shape
-    (1, 3)
-  """
+  """Gives every device its part of a pytree, as a pmap over them returns it."""
   own = own_ranks(devices)
   rows = jax.tree.map(lambda leaf: leaf[own], tree)
   return jax.device_put(rows, _sharding(devices, AXIS))

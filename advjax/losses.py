@@ -171,8 +171,8 @@ def _check_logits(logits: Array, at_least: int = 2) -> Array:
   logits = jnp.asarray(logits)
   if logits.ndim != 2 or logits.shape[1] < at_least:
     raise ValueError(
-      'logits must have shape [batch, classes] with at least '
-      f'{at_least} classes; got {logits.shape}'
+      f'logits.shape = {logits.shape}; allowed: [batch, classes] with at least '
+      f'{at_least} classes'
     )
   return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
@@ -182,8 +182,8 @@ def _check_same_shape(logits: Array, labels: Array) -> None:
     labels.dtype, jnp.floating
   ):
     raise ValueError(
-      'labels must be int [batch] or float of the shape of the logits, '
-      f'{logits.shape}; got {labels.dtype} {labels.shape}'
+      f'labels = {labels.dtype} {list(labels.shape)}; allowed: '
+      f'int [{logits.shape[0]}] or float {list(logits.shape)}'
     )
 
 
@@ -195,8 +195,8 @@ def _true_and_other(
     labels.dtype, jnp.integer
   ):
     raise ValueError(
-      f'{name} must be int with shape {logits.shape[:1]}; '
-      f'got {labels.dtype} {labels.shape}'
+      f'{name} = {labels.dtype} {list(labels.shape)}; allowed: '
+      f'int [{logits.shape[0]}]'
     )
   is_true = labels[:, None] == jnp.arange(logits.shape[1])[None]
   true = jnp.sum(jnp.where(is_true, logits, 0), axis=-1)

@@ -5,7 +5,7 @@ one norm per example, over all axes but the first and over all leaves.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -332,12 +332,29 @@ NSL_NORMS: Mapping[str, Norm] = MappingProxyType(
 )
 
 
-def get(norm: str | Norm) -> Norm:
-  """Returns the norm of that name, or the norm itself."""
-  if isinstance(norm, Norm):
+def get(norm: str | Norm, allowed: Sequence[str] | None = None) -> Norm:
+  """Returns the norm of that name, or the norm itself.
+
+  Args:
+    norm: A name or a `Norm`.
+    allowed: The names to choose from; None: all three, and any other `Norm`.
+
+  Returns:
+    The norm.
+
+  Raises:
+    ValueError: if it is none of these.
+
+  Example:
+    >>> from advjax import norms
+    >>> norms.get('l2') == norms.get(norms.l2) == norms.l2
+    True
+  """
+  for name in NORMS if allowed is None else allowed:
+    if norm in (name, NORMS[name]):
+      return NORMS[name]
+  if allowed is None and isinstance(norm, Norm):
     return norm
-  if isinstance(norm, str) and norm in NORMS:
-    return NORMS[norm]
-  raise ValueError(
-    f'norm must be one of {sorted(NORMS)} or a norms.Norm; got {norm!r}'
-  )
+  names = ', '.join(map(repr, NORMS if allowed is None else allowed))
+  others = ' or a norms.Norm' if allowed is None else ''
+  raise ValueError(f'norm = {norm!r}; allowed: {names}{others}')

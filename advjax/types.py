@@ -1,12 +1,14 @@
-"""Names for the arguments that the attacks share."""
+"""Types of the arguments that attacks, losses and models share."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 from jax.typing import ArrayLike
 
 Array = jax.Array
+
+# A pytree of arrays.
+Tree = Any
 
 # One `[B, ...]` array, or a pytree of such arrays (a dictionary of features).
 Images = Any
@@ -15,23 +17,61 @@ Images = Any
 # loss understands, with the batch as the leading axis of every leaf.
 Labels = Any
 
-# images [B, ...] -> logits [B, K]; any normalisation lives inside. Attacks that
-# average over randomness call it as logits_fn(images, key).
-LogitsFn = Callable[..., Any]
-
-# (logits, labels) -> loss [B], one number per example.
-LossFn = Callable[[Any, Any], Array]
-
 # (lower, upper), each None, a number, an array that broadcasts to the images,
 # or a pytree prefix of these; None stands for no box at all.
 Bounds = Any
 
+
+class LogitsFn(Protocol):
+  """A model: `logits_fn(images) -> logits`, normalisation included.
+
+  images `[B, ...]` or a pytree of such arrays, logits float `[B, K]` (or what
+  a custom loss takes). Random models are called as `logits_fn(images, key)`
+  where an attack averages over their draws (`eot_samples`).
+  """
+
+  def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+class LossFn(Protocol):
+  """A loss: `loss_fn(logits, labels) -> loss`, one number per example.
+
+  logits float `[B, K]`, labels int `[B]` or float `[B, K]`, loss float `[B]`.
+  """
+
+  def __call__(self, logits: Any, labels: Any, /) -> Array: ...
+
+  def __hash__(self) -> int: ...
+
+
+class Attack(Protocol):
+  """An attack closed over its static choices.
+
+  `attack(logits_fn, images, labels, epsilon, keys) -> images`: images `[B,
+  ...]`, labels int `[B]`, epsilon the radius, a scalar or `[B]`, and keys one
+  key or one per example `[B]`; returns adversarial images of the same shapes
+  and dtypes. `advjax.attacks.parse_attack` makes them from their names.
+  """
+
+  def __call__(
+    self,
+    logits_fn: LogitsFn,
+    images: Images,
+    labels: Labels,
+    epsilon: Any,
+    keys: Array,
+    /,
+  ) -> Images: ...
+
+
 __all__ = [
   'Array',
   'ArrayLike',
+  'Attack',
   'Bounds',
   'Images',
   'Labels',
   'LogitsFn',
   'LossFn',
+  'Tree',
 ]

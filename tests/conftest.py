@@ -111,10 +111,7 @@ def reproducible_bits():
 
 # Files about last bits: of pixels at the border of a ball, of sums that the
 # compiler may take in another order in another program.
-OPTIMIZED = (
-  'attacks/test_drawn.py',
-  'attacks/test_inside.py',
-)
+OPTIMIZED = ('attacks/test_drawn.py',)
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -7,6 +7,7 @@ from advjax.attacks.fab import fab
 from advjax.attacks.fmn import fmn
 from advjax.attacks.gradient import bim, fgsm, mifgsm, pgd
 from advjax.attacks.minimal_epsilon import MinimalEpsilon, minimal_epsilon
+from advjax.attacks.specs import parse_attack
 from advjax.attacks.square import square
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
   'fmn',
   'mifgsm',
   'minimal_epsilon',
+  'parse_attack',
   'pgd',
   'square',
 ]

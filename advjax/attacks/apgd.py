@@ -1,19 +1,23 @@
-"""APGD: projected gradient ascent that chooses its own step sizes."""
+"""APGD: projected gradient ascent that chooses its own step sizes.
+
+Croce and Hein 2020, arXiv 2003.01690, for linf and l2; Croce and Hein 2021,
+arXiv 2103.01208, for l1. What the papers leave open is as in the authors' code.
+What happens at which step is known beforehand: it is in tables over t.
+"""
 
 import functools
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from advjax import losses, norms
-from advjax.attacks import checks, scores, search
-from advjax.attacks import inputs as inputs_lib
-from advjax.attacks import pace as pace_lib
-from advjax.attacks.pace import Pace, Point, Walk
-from advjax.attacks.search import Found, Problem, Search, better
-from advjax.attacks.space import Space
-from advjax.norms import Norm
+from advjax.attacks._core import arguments, loop
+from advjax.attacks._core.arguments import Problem
+from advjax.attacks._core.loop import Found, Search, select
+from advjax.norms import Norm, expand
 from advjax.types import Array, ArrayLike, Bounds, Labels, LogitsFn, LossFn
 
 
@@ -93,54 +97,67 @@ def apgd(
     >>> advjax.apgd(logits_fn, images, labels, 0.125, num_steps=10, key=key)
     Array([[0.375, 0.375]], dtype=float32)
   """
-  for name, value in (('epsilon', epsilon), ('key', key)):
-    if value is None:
-      raise ValueError(f'{name} must be given; got None')
+  arguments.check_given(epsilon=epsilon, key=key)
   if eot_samples is not None:
-    eot_samples = checks.count('eot_samples', eot_samples)
-  inputs = inputs_lib.prepare(
+    eot_samples = arguments.count('eot_samples', eot_samples)
+  search = make_apgd(
+    norm=norm,
+    num_steps=arguments.count('num_steps', num_steps),
+    loss_fn=loss_fn,
+    eot_samples=eot_samples,
+    success='any' if targets is None else 'target',
+  )
+  problem = arguments.check(
     logits_fn,
     images,
     labels,
     epsilon=epsilon,
-    step_size=0.0,  # It finds its own.
-    loss_fn=loss_fn,
     bounds=bounds,
     targets=targets,
-    mask=None,
     key=key,
+    loss_fn=loss_fn,
     eot_samples=eot_samples,
     one_array=True,
   )
-  return search.run(
+  return loop.run(
     logits_fn,
-    inputs,
-    search=make_apgd(
-      norm=norm,
-      num_steps=checks.count('num_steps', num_steps),
-      loss_fn=loss_fn,
-      targeted=targets is not None,
-      eot_samples=eot_samples,
-      success='any' if targets is None else 'target',
-    ),
-    num_restarts=checks.count('num_restarts', num_restarts),
+    problem,
+    search=search,
+    num_restarts=arguments.count('num_restarts', num_restarts),
   )
 
 
-class _Choices(NamedTuple):
-  """What is static."""
+class Point(NamedTuple):
+  """A perturbation and what the network says of it."""
 
-  norm: Norm
-  pace: Pace
-  loss_fn: LossFn
-  targeted: bool
-  eot_samples: int | None
-  success: Literal['any', 'target']
+  delta: Array  # [B, ...]
+  gradient: Array  # [B, ...], finite
+  loss: Array  # [B], never NaN
 
 
-class _State(NamedTuple):
-  walk: Walk
+class State(NamedTuple):
+  """Where the rows are, and what they have found."""
+
+  delta: Array  # [B, ...], the point to look at next
+  step_size: Array  # [B]
+  best: Point  # the point of highest loss
+  memory: Any  # what the next step sizes depend on besides
   found: Found
+
+
+class Schedule(NamedTuple):
+  """How step sizes are chosen.
+
+  Attributes:
+    start: `start(problem) -> (delta, step size, memory)`, a random point.
+    move: `move(problem, state, seen, t) -> state`, from the point just seen;
+      the radius of the problem is that of step t + 1.
+    factor: `factor(t) -> [B]`, the radius to which step t keeps, in epsilons.
+  """
+
+  start: Callable[[Problem], tuple[Array, Array, Any]]
+  move: Callable[[Problem, State, Point, Array], State]
+  factor: Callable[[Array], Array]
 
 
 @functools.lru_cache
@@ -149,42 +166,58 @@ def make_apgd(
   norm: str | Norm,
   num_steps: int,
   loss_fn: LossFn,
-  targeted: bool,
-  eot_samples: int | None,
+  eot_samples: int | None = None,
   success: Literal['any', 'target'] = 'any',
 ) -> Search:
-  """Returns APGD as a search; the same one for the same choices.
+  """APGD as a search, the same one for the same choices.
 
-  Args:
-    norm: 'linf', 'l2' or 'l1'.
-    num_steps: number of steps, besides the look at the start.
-    loss_fn: `(logits, labels) -> [B]`.
-    targeted: whether it moves towards the targets of the problem.
-    eot_samples: draws of a random model per step, or None.
-    success: what counts as fooled: 'any' misclassification, as AutoAttack
-      counts targeted attacks too, or the 'target'.
-
-  Raises:
-    ValueError: if the norm or success is another one.
+  It moves towards the targets of a problem that has them. `success` says what
+  counts as fooled then: 'any' misclassification, as in AutoAttack, or 'target'.
   """
-  norm = norms.get(norm)
-  if norm not in norms.NORMS.values():
-    raise ValueError(
-      f'norm must be one of {sorted(norms.NORMS)} for apgd; got {norm!r}'
+  norm = norms.get(norm, ('linf', 'l2', 'l1'))
+  make_schedule = _sparse if norm == norms.l1 else _halving
+  schedule = make_schedule(norm, num_steps)
+
+  def at(problem: Problem, t: Array) -> Problem:
+    """The problem with the ball in which step t takes place."""
+    factor = schedule.factor(t).astype(problem.dtype)
+    return problem._replace(epsilon=problem.epsilon * factor)
+
+  def start(problem: Problem) -> State:
+    first = at(problem, jnp.zeros(problem.batch, jnp.int32))
+    delta, step_size, memory = schedule.start(
+      first._replace(keys=loop.fold(problem.keys, 0))
     )
-  if success not in (('any', 'target') if targeted else ('any',)):
-    raise ValueError(
-      "success must be 'any', or 'target' of a targeted attack; "
-      f'got {success!r} with targeted={targeted}'
+    found = loop.nothing_found(problem)
+    best = Point(delta, jnp.zeros_like(delta), found.score)
+    return State(delta, step_size, best, memory, found)
+
+  def step(
+    logits_fn: LogitsFn, problem: Problem, state: State, t: Array
+  ) -> State:
+    images = at(problem, t).perturb(state.delta, norm)
+    counted = problem if success == 'target' else problem._replace(targets=None)
+    evaluate = loop.make_evaluate(
+      logits_fn,
+      problem,
+      functools.partial(_loss, loss_fn, problem),
+      functools.partial(loop.is_fooled, counted),
+      eot_samples,
     )
-  if norm == norms.l1:
-    pace = pace_lib.sparse(num_steps)
-  else:
-    pace = pace_lib.halving(norm, num_steps)
-  choices = _Choices(norm, pace, loss_fn, targeted, eot_samples, success)
+    (_, (loss, fooled)), gradient = jax.value_and_grad(evaluate, has_aux=True)(
+      images, problem.keys, t + 1
+    )
+    gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
+    seen = Point(state.delta, gradient.astype(state.delta.dtype), loss)
+    # What lies in a larger ball is a stage on the way, no result.
+    final = schedule.factor(t) == 1
+    new = Found(images, fooled & final, jnp.where(final, loss, -jnp.inf))
+    state = state._replace(found=loop.better(new, state.found))
+    return schedule.move(at(problem, t + 1), state, seen, t)
+
   return Search(
-    start=functools.partial(_start, choices),
-    step=functools.partial(_step, choices),
+    start=start,
+    step=step,
     found=lambda problem, state: state.found,
     num_steps=num_steps + 1,
     num_forward=eot_samples or 1,
@@ -192,88 +225,168 @@ def make_apgd(
   )
 
 
-def _start(choices: _Choices, problem: Problem) -> _State:
-  batch = len(problem.images)
-  space = _space(choices, problem, jnp.zeros(batch, jnp.int32))
-  found = Found(
-    problem.images,
-    jnp.zeros(batch, bool),
-    jnp.full(batch, -jnp.inf, problem.lower.dtype),
-  )
-  walk = choices.pace.start(space, scores.fold(problem.keys, 0))
-  return _State(walk, found)
-
-
-def _step(
-  choices: _Choices,
-  logits_fn: LogitsFn,
-  problem: Problem,
-  state: _State,
-  t: Array,
-) -> _State:
-  walk, found = state
-  images = _space(choices, problem, t).images([walk.delta])
-  evaluate = scores.make_evaluate(
-    logits_fn,
-    functools.partial(_score, choices, problem),
-    functools.partial(_fooled, choices, problem),
-    problem.images,
-    choices.eot_samples,
-  )
-  gradient_fn = jax.value_and_grad(evaluate, has_aux=True)
-  (_, (loss, fooled)), gradient = gradient_fn(images, problem.keys, t + 1)
-  seen = _point(walk.delta, gradient[0], loss.astype(found.score.dtype))
-  # What lies in a larger ball is a stage on the way, no result.
-  final = choices.pace.final(t)
-  score = jnp.where(final, seen.loss, -jnp.inf)
-  found = better(Found(images[0], fooled & final, score), found)
-  space = _space(choices, problem, t + 1)
-  return _State(choices.pace.move(space, walk, seen, t), found)
-
-
-def _space(choices: _Choices, problem: Problem, t: Array) -> Space:
-  """The ball in which step t takes place."""
-  space = search.space_of(problem, choices.norm)
-  if space.epsilon is None:
-    raise ValueError('epsilon must be a number or [B]; got None')
-  return space._replace(epsilon=choices.pace.radius(space.epsilon, t))
-
-
-def _score(choices: _Choices, problem: Problem, logits: Any) -> Array:
-  """What is ascended, [B]."""
-  loss_fn = choices.loss_fn
-  targets = problem.targets if choices.targeted else None
+def _loss(loss_fn: LossFn, problem: Problem, logits: Any) -> Array:
+  """What is maximised, [B]."""
   if loss_fn is losses.dlr:
-    least = 3 if targets is None else 4
+    least = 3 if problem.targets is None else 4
     if logits.ndim == 2 and logits.shape[1] < least:
       raise ValueError(
-        f'loss_fn: losses.dlr needs at least {least} classes'
-        f'{"" if targets is None else " with targets"}; got logits of shape '
-        f'{logits.shape}; take losses.margin instead'
+        f'loss_fn = losses.dlr with logits of shape {logits.shape}; allowed: '
+        f'at least {least} classes{" with targets" if least == 4 else ""}, or '
+        'losses.margin'
       )
-    if targets is not None:
-      return losses.targeted_dlr(logits, problem.labels, targets)
-  wanted = problem.labels if targets is None else targets
-  return scores.ascended(
-    loss_fn, logits, wanted, targets is not None, len(problem.images)
+    if problem.targets is not None:
+      return losses.targeted_dlr(logits, problem.labels, problem.targets)
+  return loop.attack_loss(problem, loss_fn, logits)
+
+
+# -------------------------------------------------------------------- linf, l2
+
+
+class _Halving(NamedTuple):
+  previous: Array  # [B, ...], the point before the last move
+  loss: Array  # [B], of the point seen last
+  rises: Array  # int32 [B], moves since the last checkpoint that went up
+  checked: Array  # [B], the highest loss at the last checkpoint
+  halved: Array  # bool [B], whether the last checkpoint halved the step
+
+
+def _halving(norm: Norm, num_steps: int) -> Schedule:
+  """The schedule of linf and l2: momentum, and steps that are halved."""
+  windows = _windows(num_steps)
+
+  def project(problem: Problem, delta: Array) -> Array:
+    projected: Array = norm.project(delta, problem.epsilon, *problem.slack())
+    return projected
+
+  def start(problem: Problem) -> tuple[Array, Array, _Halving]:
+    radius = problem.epsilon
+    draws = norm.sample(problem.keys, problem.zeros())
+    size = norm.size(draws)
+    scale = radius / jnp.where(size > 0, size, 1)
+    delta = project(problem, draws * expand(scale, draws))
+    memory = _Halving(
+      previous=delta,
+      loss=jnp.full_like(radius, jnp.inf),  # The start itself is no rise.
+      rises=jnp.zeros_like(radius, jnp.int32),
+      checked=jnp.full_like(radius, -jnp.inf),
+      halved=jnp.ones_like(radius, bool),  # There was no last checkpoint.
+    )
+    return delta, 2 * radius, memory
+
+  def move(problem: Problem, state: State, seen: Point, t: Array) -> State:
+    memory = state.memory
+    best = select(seen.loss > state.best.loss, seen, state.best)
+    checked = jnp.where(t == 0, best.loss, memory.checked)
+    # Against the point seen last, be it the one that a row went back from.
+    rises = memory.rises + (seen.loss > memory.loss)
+    window = _at(windows, t)
+    checks = window > 0
+    slow = 4 * rises < 3 * window
+    stuck = ~memory.halved & (best.loss <= checked)
+    halves = checks & (slow | stuck)
+    step_size = jnp.where(halves, state.step_size / 2, state.step_size)
+    here = select(halves, best, seen)
+
+    x = here.delta
+    step = expand(step_size, x) * norm.direction(here.gradient)
+    aim = project(problem, x + step)
+    weight = expand(jnp.where(t == 0, 1, 0.75).astype(x.dtype), x)
+    momentum = (1 - weight) * (x - memory.previous)
+    delta = project(problem, x + weight * (aim - x) + momentum)
+    memory = _Halving(
+      previous=x,
+      loss=seen.loss,
+      rises=jnp.where(checks, 0, rises),
+      checked=jnp.where(checks, best.loss, checked),
+      halved=jnp.where(checks, halves, memory.halved),
+    )
+    return State(delta, step_size, best, memory, state.found)
+
+  return Schedule(start, move, jnp.ones_like)
+
+
+def _windows(num_steps: int) -> np.ndarray:
+  """How many steps a checkpoint at step t looks back on; 0: no checkpoint."""
+  windows = np.zeros(num_steps + 1, np.int32)
+  window, t = max(22 * num_steps // 100, 1), 0
+  while t + window <= num_steps:
+    t += window
+    windows[t] = window
+    window = max(window - max(3 * num_steps // 100, 1), 6 * num_steps // 100, 1)
+  return windows
+
+
+# -------------------------------------------------------------------------- l1
+
+
+def _sparse(norm: Norm, num_steps: int) -> Schedule:
+  """The schedule of l1: few pixels at a time, through shrinking balls.
+
+  Its memory is int32 [B], the pixels that the best point changed when checked.
+  """
+  begins, ends, checks, factors = _phases(num_steps)
+
+  def start(problem: Problem) -> tuple[Array, Array, Array]:
+    radius, like = problem.epsilon, problem.zeros()
+    draws = jax.vmap(lambda k: jax.random.normal(k, like.shape[1:], like.dtype))
+    # The size of the draws is that of the box: most of them are cut to 0.
+    size = problem.upper - problem.lower
+    size = jnp.where(jnp.isfinite(size), size, expand(radius, like))
+    delta = norm.project(draws(problem.keys) * size, radius, *problem.slack())
+    return delta, radius, jnp.zeros_like(radius, jnp.int32)
+
+  def move(problem: Problem, state: State, seen: Point, t: Array) -> State:
+    radius, begin, check = problem.epsilon, _at(begins, t), _at(checks, t)
+    best = select(begin | (seen.loss > state.best.loss), seen, state.best)
+    nonzero = jnp.where(
+      begin | check, _nonzero(best.delta, radius), state.memory
+    )
+    sparser = check & (20 * nonzero < 19 * state.memory)
+    longest = begin | sparser
+    step_size = jnp.where(check, state.step_size / 1.5, state.step_size)
+    step_size = jnp.where(longest, radius, jnp.maximum(step_size, radius / 10))
+    here = select(sparser, best, seen)
+    step = expand(step_size, here.delta) * _top(here.gradient, nonzero)
+    delta = jnp.where(expand(_at(ends, t), step), best.delta, here.delta + step)
+    delta = norm.project(delta, radius, *problem.slack())
+    return State(delta, step_size, best, nonzero, state.found)
+
+  return Schedule(start, move, lambda t: _at(factors, t))
+
+
+def _phases(num_steps: int) -> tuple[np.ndarray, ...]:
+  """The tables of l1: where a ball begins and ends, checkpoints and radii."""
+  early = 3 * num_steps // 10
+  lengths = np.array([early, early, num_steps + 1 - 2 * early])
+  every = np.maximum(np.array([early, early, num_steps - 2 * early]) // 25, 1)
+  place = np.concatenate([np.arange(n) for n in lengths])
+  begins = place == 0
+  ends = np.append(begins[1:], False)
+  checks = (place > 0) & (place % np.repeat(every, lengths) == 0)
+  return begins, ends, checks, np.repeat(np.array([3, 2, 1]), lengths)
+
+
+def _top(gradient: Array, nonzero: Array) -> Array:
+  """The step of l1 size 1 along two thirds of so many largest coordinates."""
+  sizes = jnp.abs(gradient).reshape(len(gradient), -1)
+  count = sizes.shape[1]
+  index = jnp.clip(count - (2 * nonzero + 2) // 3, 0, count - 1)
+  threshold = jnp.take_along_axis(jnp.sort(sizes), index[:, None], axis=1)[:, 0]
+  signs = jnp.where(
+    jnp.abs(gradient) >= expand(threshold, gradient), jnp.sign(gradient), 0
   )
+  share = 1 / jnp.maximum(norms.l1.size(signs), 1)
+  return signs * expand(share, signs)
 
 
-def _fooled(
-  choices: _Choices, problem: Problem, logits: Any, score: Array
-) -> Array:
-  targeted = choices.success == 'target'
-  wanted = problem.targets if targeted else problem.labels
-  return scores.fooled(logits, wanted, targeted, score)
+def _nonzero(delta: Array, radius: Array) -> Array:
+  # A projection may leave the dust of its rounding where it means 0.
+  dust = 8 * jnp.finfo(delta.dtype).eps * expand(radius, delta)
+  changed = jnp.abs(delta) > dust
+  return jnp.sum(changed, axis=tuple(range(1, delta.ndim)), dtype=jnp.int32)
 
 
-def _point(delta: Array, gradient: Array, loss: Array) -> Point:
-  """What was seen; NaN is the lowest loss, and nothing climbs along it."""
-  # Any loss that a point can have beats the -inf of having seen none.
-  lowest = jnp.finfo(loss.dtype).min
-  gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
-  return Point(
-    delta,
-    gradient.astype(delta.dtype),
-    jnp.where(loss > lowest, loss, lowest),
-  )
+def _at(table: np.ndarray, t: Array) -> Array:
+  # Rows that are done count on; what they do is not kept.
+  return jnp.take(jnp.asarray(table), t, mode='clip')

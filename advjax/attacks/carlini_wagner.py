@@ -6,11 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from advjax import norms
-from advjax.attacks import checks, closest
-from advjax.attacks import inputs as inputs_lib
-from advjax.attacks.closest import Closest
-from advjax.attacks.inputs import Inputs
-from advjax.attacks.search import Problem, problem_of, space_of
+from advjax.attacks._core import arguments, minimum_norm
+from advjax.attacks._core.arguments import Problem
+from advjax.attacks._core.minimum_norm import Closest
 from advjax.callables import compile_per_callable
 from advjax.norms import expand
 from advjax.types import Array, ArrayLike, Bounds, Labels, LogitsFn
@@ -18,32 +16,6 @@ from advjax.types import Array, ArrayLike, Bounds, Labels, LogitsFn
 _LARGEST_CONST = 1e10
 # The border of the box is infinitely far away behind tanh: start inside.
 _INSIDE = 0.999999
-
-
-class _Choices(NamedTuple):
-  """Numbers that may be traced, all scalars."""
-
-  learning_rate: Array
-  initial_const: Array
-  confidence: Array
-
-
-class _Descent(NamedTuple):
-  """Where the descent with one constant per row stands."""
-
-  offset: Array  # [B, ...], from the originals, behind tanh
-  mean: Array  # [B, ...], Adam's moments
-  square: Array  # [B, ...]
-  success: Array  # bool [B], whether this descent has fooled the network
-  closest: Closest
-
-
-class _Bracket(NamedTuple):
-  """What is known of the constants that are large enough, all [B]."""
-
-  const: Array  # the next one to try
-  low: Array  # too small
-  high: Array  # large enough, or inf
 
 
 def carlini_wagner(
@@ -110,40 +82,78 @@ def carlini_wagner(
     >>> advjax.carlini_wagner(logits_fn, images, labels, num_steps=200).round(1)
     Array([[0.4, 0.4]], dtype=float32)
   """
-  num_steps = checks.count('num_steps', num_steps)
-  num_searches = checks.count('num_searches', num_searches)
-  inputs = closest.prepare(
-    logits_fn, images, labels, bounds=bounds, targets=targets
+  num_steps = arguments.count('num_steps', num_steps)
+  num_searches = arguments.count('num_searches', num_searches)
+  problem = arguments.check(
+    logits_fn,
+    images,
+    labels,
+    bounds=bounds,
+    targets=targets,
+    one_array=True,
+    integer_labels=True,
   )
-  dtype = inputs_lib.compute_dtype(inputs.images)
-  choices = _Choices(
-    learning_rate=checks.number('learning_rate', learning_rate, dtype),
-    initial_const=checks.number('initial_const', initial_const, dtype),
-    confidence=checks.number('confidence', confidence, dtype),
+  traced = _Traced(
+    *(
+      arguments.number(name, value, problem.dtype)
+      for name, value in (
+        ('learning_rate', learning_rate),
+        ('initial_const', initial_const),
+        ('confidence', confidence),
+      )
+    )
   )
-  first = choices.initial_const
-  if checks.is_concrete(first) and not first > 0:
-    raise ValueError(f'initial_const must be above 0; got {initial_const}')
+  first = traced.initial_const
+  if arguments.is_concrete(first) and not first > 0:
+    raise arguments.error('initial_const', initial_const, 'a number > 0')
   return _run(
-    logits_fn, inputs, choices, num_steps=num_steps, num_searches=num_searches
+    logits_fn, problem, traced, num_steps=num_steps, num_searches=num_searches
   )
+
+
+class _Traced(NamedTuple):
+  """Numbers that may be traced, all scalars."""
+
+  learning_rate: Array
+  initial_const: Array
+  confidence: Array
+
+
+class _Bracket(NamedTuple):
+  """The binary search for the least constant that suffices, all [B]."""
+
+  const: Array  # the next one to try
+  low: Array  # too small
+  high: Array  # large enough, or inf
+
+
+class _Descent(NamedTuple):
+  """The state of Adam with one constant per row."""
+
+  offset: Array  # [B, ...], from the originals, behind tanh
+  mean: Array  # [B, ...], Adam's moments
+  square: Array  # [B, ...]
+  success: Array  # bool [B], whether this descent has fooled the network
+  closest: Closest
 
 
 def _minimise(
   logits_fn: LogitsFn,
-  inputs: Inputs,
-  choices: _Choices,
+  problem: Problem,
+  traced: _Traced,
   *,
   num_steps: int,
   num_searches: int,
 ) -> Array:
-  problem = jax.lax.stop_gradient(problem_of(inputs))
-  choices = _Choices(*map(jnp.asarray, jax.lax.stop_gradient(choices)))
-  margins, fooled, _ = closest.climb(logits_fn, problem, problem.images)
-  done = fooled & (margins >= choices.confidence)
-  best = closest.none_yet(problem)
+  problem = problem.per_example()
+  traced = _Traced(*map(jnp.asarray, jax.lax.stop_gradient(traced)))
+  margins, fooled, _ = minimum_norm.margin_and_gradient(
+    logits_fn, problem, problem.images
+  )
+  best = minimum_norm.none_yet(problem)
   zero = jnp.zeros_like(best.size)
-  best = closest.nearer(best, problem.images, zero, done)
+  done = fooled & (margins >= traced.confidence)
+  best = minimum_norm.closer(best, problem.images, zero, done)
 
   def search(
     r: Array, carry: tuple[Closest, _Bracket]
@@ -153,17 +163,15 @@ def _minimise(
     if num_searches >= 10:
       const = jnp.where(r == num_searches - 1, bracket.high, const)
     const = jnp.minimum(const, _LARGEST_CONST)
-    best, success = _descend(
-      logits_fn, problem, choices, const, best, num_steps
-    )
+    best, success = _descend(logits_fn, problem, traced, const, best, num_steps)
     high = jnp.where(success, jnp.minimum(bracket.high, const), bracket.high)
     low = jnp.where(success, bracket.low, jnp.maximum(bracket.low, const))
     following = jnp.where(jnp.isinf(high), const * 10, (low + high) / 2)
     return best, _Bracket(following, low, high)
 
-  bracket = _Bracket(choices.initial_const + zero, zero, zero + jnp.inf)
+  bracket = _Bracket(traced.initial_const + zero, zero, zero + jnp.inf)
   best, _ = jax.lax.fori_loop(0, num_searches, search, (best, bracket))
-  return jax.lax.stop_gradient(best.images)
+  return jnp.asarray(jax.lax.stop_gradient(best.images))
 
 
 _run = compile_per_callable(_minimise, ('num_steps', 'num_searches'))
@@ -172,32 +180,39 @@ _run = compile_per_callable(_minimise, ('num_steps', 'num_searches'))
 def _descend(
   logits_fn: LogitsFn,
   problem: Problem,
-  choices: _Choices,
+  traced: _Traced,
   const: Array,
   best: Closest,
   num_steps: int,
 ) -> tuple[Closest, Array]:
   """Minimises with one constant per row; says which rows have fooled."""
-  space = space_of(problem, norms.l2)
-  dtype = problem.lower.dtype
+  dtype = problem.dtype
   originals = problem.images.astype(dtype)
-  origin = _to_w(problem, originals)
-  centre = _to_images(problem, origin)
+  closed = jnp.isfinite(problem.lower) & jnp.isfinite(problem.upper)
+  middle = jnp.where(closed, (problem.lower + problem.upper) / 2, 0)
+  half = jnp.where(closed, (problem.upper - problem.lower) / 2, 1)
+
+  def to_images(w: Array) -> Array:
+    return jnp.where(closed, middle + half * jnp.tanh(w), w)
+
+  share = (originals - middle) / jnp.where(half > 0, half, 1)
+  inside = jnp.arctanh(_INSIDE * jnp.clip(share, -1, 1))
+  origin = jnp.where(closed, inside, originals)
+  centre = to_images(origin)
 
   def step(t: Array, state: _Descent) -> _Descent:
-    x, pull = jax.vjp(
-      lambda offset: _to_images(problem, origin + offset), state.offset
+    x, pull = jax.vjp(lambda offset: to_images(origin + offset), state.offset)
+    images = problem.perturb(x - originals, norms.l2)
+    margins, fooled, gradient = minimum_norm.margin_and_gradient(
+      logits_fn, problem, images
     )
-    images = space.images([x - originals])[0]
-    margins, fooled, gradient = closest.climb(logits_fn, problem, images)
-    success = fooled & (margins >= choices.confidence)
-    size = norms.l2.size(closest.moved(problem, images))
+    success = fooled & (margins >= traced.confidence)
+    size = norms.l2.size(arguments.difference(images, problem.images))
 
-    distance = x - centre
-    lacking = jnp.maximum(choices.confidence - margins, 0)
+    lacking = jnp.maximum(traced.confidence - margins, 0)
     weight = jnp.where(lacking > 0, const, 0)  # No gradient of a NaN either.
-    slope = closest.finite(
-      pull(2 * distance - expand(weight, gradient) * gradient)[0]
+    slope = minimum_norm.finite(
+      pull(2 * (x - centre) - expand(weight, gradient) * gradient)[0]
     )
     # Adam: Kingma and Ba 2014, arXiv 1412.6980.
     mean = 0.9 * state.mean + 0.1 * slope
@@ -207,43 +222,16 @@ def _descend(
     unit = mean / (1 - 0.9**age) / scale
 
     return _Descent(
-      offset=state.offset - choices.learning_rate * unit,
+      offset=state.offset - traced.learning_rate * unit,
       mean=mean,
       square=square,
       success=state.success | success,
-      closest=closest.nearer(state.closest, images, size, success),
+      closest=minimum_norm.closer(state.closest, images, size, success),
     )
 
-  still = jnp.zeros(problem.images.shape, dtype)
-  state = _Descent(
-    offset=still,
-    mean=still,
-    square=still,
-    success=jnp.zeros(best.size.shape, bool),
-    closest=best,
+  zeros = problem.zeros()
+  no_success = jnp.zeros(problem.batch, bool)
+  state = jax.lax.fori_loop(
+    0, num_steps, step, _Descent(zeros, zeros, zeros, no_success, best)
   )
-  state = jax.lax.fori_loop(0, num_steps, step, state)
   return state.closest, state.success
-
-
-def _middle_and_half(problem: Problem) -> tuple[Array, Array, Array]:
-  """Middle and half width of the box, and where it has a width."""
-  lower, upper = problem.lower, problem.upper
-  closed = jnp.isfinite(lower) & jnp.isfinite(upper)
-  middle = jnp.where(closed, (lower + upper) / 2, 0)
-  half = jnp.where(closed, (upper - lower) / 2, 1)
-  return middle, half, closed
-
-
-def _to_w(problem: Problem, images: Array) -> Array:
-  """What `_to_images` makes these images of, nearly."""
-  middle, half, closed = _middle_and_half(problem)
-  share = (images - middle) / jnp.where(half > 0, half, 1)
-  inside = jnp.arctanh(_INSIDE * jnp.clip(share, -1, 1))
-  return jnp.where(closed, inside, images)
-
-
-def _to_images(problem: Problem, w: Array) -> Array:
-  """Images inside the box, from anything."""
-  middle, half, closed = _middle_and_half(problem)
-  return jnp.where(closed, middle + half * jnp.tanh(w), w)

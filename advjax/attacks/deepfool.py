@@ -1,4 +1,4 @@
-"""DeepFool: to the nearest boundary of a network taken for linear."""
+"""DeepFool: to the nearest boundary of the linearised network."""
 
 import functools
 from typing import Any, NamedTuple
@@ -7,32 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from advjax import norms
-from advjax.attacks import checks, closest
-from advjax.attacks.inputs import Inputs
-from advjax.attacks.search import (
-  Found,
-  Problem,
-  Search,
-  advance,
-  problem_of,
-  select,
-  space_of,
-)
+from advjax.attacks._core import arguments, loop, minimum_norm
+from advjax.attacks._core.arguments import Problem, wide
+from advjax.attacks._core.loop import Found, Search
 from advjax.callables import compile_per_callable
 from advjax.norms import Norm, expand
 from advjax.types import Array, Bounds, Labels, LogitsFn
 
 # Added to every distance by the paper's own program, to end beyond a boundary.
 _BEYOND = 1e-4
-
-
-class _State(NamedTuple):
-  """What a search knows of its rows."""
-
-  total: Array  # [B, ...], all steps so far, without overshoot or clip
-  candidates: Array  # int [B, num_candidates - 1], the classes to aim at
-  images: Array  # [B, ...], the first that fooled, or the originals
-  fooled: Array  # [B]
 
 
 def deepfool(
@@ -85,13 +68,27 @@ def deepfool(
     Array([[-0.1276,  0.1276]], dtype=float32)
   """
   search = make_deepfool(
-    checks.count('num_steps', num_steps),
-    checks.count('num_candidates', num_candidates),
-    checks.static_number('overshoot', overshoot),
-    closest.norm_of(norm, ('l2', 'linf')),
+    arguments.count('num_steps', num_steps),
+    arguments.count('num_candidates', num_candidates, 2),
+    arguments.static_number('overshoot', overshoot),
+    norms.get(norm, ('l2', 'linf')),
   )
-  inputs = closest.prepare(logits_fn, images, labels, bounds=bounds)
-  return _run(logits_fn, inputs, search=search)
+  problem = arguments.check(
+    logits_fn,
+    images,
+    labels,
+    bounds=bounds,
+    one_array=True,
+    integer_labels=True,
+  )
+  return _run(logits_fn, problem, search=search)
+
+
+class _State(NamedTuple):
+  total: Array  # [B, ...], all steps so far, without overshoot or clip
+  candidates: Array  # int [B, num_candidates - 1], the classes to aim at
+  images: Array  # [B, ...], the first that fooled, or the originals
+  fooled: Array  # [B]
 
 
 @functools.lru_cache
@@ -102,59 +99,54 @@ def make_deepfool(
   norm: Norm = norms.l2,
 ) -> Search:
   """DeepFool as a search; its last step only looks where the others led."""
-  if num_candidates < 2:
-    raise ValueError(f'num_candidates must be at least 2; got {num_candidates}')
 
   def start(problem: Problem) -> _State:
-    batch = len(problem.images)
     return _State(
-      total=jnp.zeros(problem.images.shape, problem.lower.dtype),
-      candidates=jnp.zeros((batch, num_candidates - 1), jnp.int32),
+      total=problem.zeros(),
+      candidates=jnp.zeros((problem.batch, num_candidates - 1), jnp.int32),
       images=problem.images,
-      fooled=jnp.zeros(batch, bool),
+      fooled=jnp.zeros(problem.batch, bool),
     )
 
   def step(
     logits_fn: LogitsFn, problem: Problem, state: _State, t: Array
   ) -> _State:
-    delta = (1 + overshoot) * state.total
-    images = space_of(problem, norm).images([delta])[0]
+    images = problem.perturb((1 + overshoot) * state.total, norm)
     logits, pull = jax.vjp(lambda x: _logits(logits_fn, x), images)
-    rows = jnp.arange(len(images))
+    rows = jnp.arange(problem.batch)
     own = jax.nn.one_hot(problem.labels, logits.shape[1], dtype=bool)
     others = jnp.where(own, -jnp.inf, logits)
     count = min(num_candidates, logits.shape[1]) - 1
     ranked = jax.lax.top_k(others, count)[1].astype(jnp.int32)
-    candidates = select(
+    candidates = loop.select(
       t == 0, state.candidates.at[:, :count].set(ranked), state.candidates
     )
 
     def towards(k: Array) -> tuple[Array, Array]:
       aim = jax.nn.one_hot(k, logits.shape[1], dtype=logits.dtype)
       (gradient,) = pull(aim - own.astype(logits.dtype))
-      gradient = closest.finite(gradient)
+      gradient = minimum_norm.finite(gradient)
       gap = jnp.abs(logits[rows, k] - logits[rows, problem.labels])
-      distance = gap / closest.dual_size(norm, gradient)
+      distance = gap / minimum_norm.dual_size(norm, gradient)
       return jnp.where(distance >= 0, distance, jnp.inf), gradient  # No NaN.
 
     distances, gradients = jax.vmap(towards)(candidates[:, :count].T)
     nearest = jnp.argmin(distances, axis=0)
-    distance = distances[nearest, rows]
     direction = norm.direction(gradients[nearest, rows])
-    length = expand(distance + _BEYOND, direction)
+    length = expand(distances[nearest, rows] + _BEYOND, direction)
     total = state.total + length * direction
-    now = closest.is_fooled(problem, logits)
+    fooled = loop.is_fooled(problem, logits)
     return _State(
       # Without a gradient the boundary is infinitely far, and 0 * inf is NaN.
       jnp.where(jnp.isfinite(total), total, state.total),
       candidates,
-      select(now & ~state.fooled, images, state.images),
-      state.fooled | now,
+      loop.select(fooled & ~state.fooled, images, state.images),
+      state.fooled | fooled,
     )
 
   def found(problem: Problem, state: _State) -> Found:
-    size = norm.size(closest.moved(problem, state.images))
-    return Found(state.images, state.fooled, -size)
+    moved = arguments.difference(state.images, problem.images)
+    return Found(state.images, state.fooled, -norm.size(moved))
 
   return Search(start, step, found, num_steps + 1, 1, num_candidates - 1)
 
@@ -162,29 +154,31 @@ def make_deepfool(
 def _logits(logits_fn: LogitsFn, images: Array) -> Array:
   logits = jnp.asarray(logits_fn(images))
   if logits.ndim != 2 or logits.shape[1] < 2:
-    raise ValueError(
-      'logits must have shape [batch, classes] with at least 2 classes; '
-      f'got {logits.shape}'
-    )
-  return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    allowed = '[batch, classes] with at least 2 classes'
+    raise arguments.error('logits.shape', logits.shape, allowed)
+  return logits.astype(wide(logits))
 
 
-def _run_search(
-  logits_fn: LogitsFn, inputs: Inputs, *, search: Search
+def _until_fooled(
+  logits_fn: LogitsFn, problem: Problem, *, search: Search
 ) -> Array:
-  problem = jax.lax.stop_gradient(problem_of(inputs))
+  problem = problem.per_example()
 
   def active(carry: Any) -> Array:
     state, t = carry
-    return ~state.fooled & (t < search.num_steps)
+    going: Array = ~state.fooled & (t < search.num_steps)
+    return going
 
   # Most rows take a handful of the steps: end when the last one is fooled.
   state, _ = jax.lax.while_loop(
     lambda carry: jnp.any(active(carry)),
-    lambda carry: advance(search, logits_fn, problem, *carry, active(carry), 1),
-    (search.start(problem), jnp.zeros(len(problem.images), jnp.int32)),
+    lambda carry: loop.advance(
+      search, logits_fn, problem, *carry, active(carry), 1
+    ),
+    (search.start(problem), jnp.zeros(problem.batch, jnp.int32)),
   )
-  return jax.lax.stop_gradient(search.found(problem, state).images)
+  images: Array = search.found(problem, state).images
+  return jax.lax.stop_gradient(images)
 
 
-_run = compile_per_callable(_run_search, ('search',))
+_run = compile_per_callable(_until_fooled, ('search',))

@@ -7,23 +7,15 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from advjax import norms
-from advjax.attacks import checks, closest
-from advjax.attacks import search as search_lib
-from advjax.attacks.closest import Closest
-from advjax.attacks.search import Found, Problem, Search, space_of
+from advjax.attacks._core import arguments, loop, minimum_norm
+from advjax.attacks._core.arguments import Problem
+from advjax.attacks._core.loop import Found, Search
+from advjax.attacks._core.minimum_norm import Closest
 from advjax.norms import Norm, expand
 from advjax.types import Array, Bounds, Labels, LogitsFn
 
 _LAST_STEP = 0.01  # As a share of the first one.
 _LAST_RATE = 0.001
-
-
-class _State(NamedTuple):
-  """What a search knows of its rows."""
-
-  delta: Array  # [B, ...]
-  epsilon: Array  # [B], the radius of the ball
-  closest: Closest
 
 
 def fmn(
@@ -88,15 +80,27 @@ def fmn(
     Array([[0.375, 0.375]], dtype=float32)
   """
   search = make_fmn(
-    checks.count('num_steps', num_steps),
-    closest.norm_of(norm, ('l2', 'linf', 'l1')),
-    checks.static_number('step_size', step_size),
-    checks.static_number('gamma', gamma),
+    arguments.count('num_steps', num_steps),
+    norms.get(norm, ('l2', 'linf', 'l1')),
+    arguments.static_number('step_size', step_size),
+    arguments.static_number('gamma', gamma),
   )
-  inputs = closest.prepare(
-    logits_fn, images, labels, bounds=bounds, targets=targets
+  problem = arguments.check(
+    logits_fn,
+    images,
+    labels,
+    bounds=bounds,
+    targets=targets,
+    one_array=True,
+    integer_labels=True,
   )
-  return search_lib.run(logits_fn, inputs, search=search, num_restarts=1)
+  return loop.run(logits_fn, problem, search=search, num_restarts=1)
+
+
+class _State(NamedTuple):
+  delta: Array  # [B, ...]
+  epsilon: Array  # [B], the radius of the ball
+  closest: Closest
 
 
 @functools.lru_cache
@@ -107,38 +111,36 @@ def make_fmn(
   gamma: float = 0.05,
 ) -> Search:
   """The fast minimum-norm attack as a search."""
-  if not 0 <= gamma < 1:
-    raise ValueError(f'gamma must be at least 0 and below 1; got {gamma}')
+  if gamma >= 1:
+    raise arguments.error('gamma', gamma, 'a Python number in [0, 1) (static)')
 
   def start(problem: Problem) -> _State:
-    return _State(
-      delta=jnp.zeros(problem.images.shape, problem.lower.dtype),
-      epsilon=jnp.zeros(len(problem.images), problem.lower.dtype),
-      closest=closest.none_yet(problem),
-    )
+    radius = jnp.zeros(problem.batch, problem.dtype)
+    return _State(problem.zeros(), radius, minimum_norm.none_yet(problem))
 
   def step(
     logits_fn: LogitsFn, problem: Problem, state: _State, t: Array
   ) -> _State:
-    space = space_of(problem, norm)
-    images = space.images([state.delta])[0]
-    margins, fooled, gradient = closest.climb(logits_fn, problem, images)
-    size = norm.size(closest.moved(problem, images))
-    best = closest.nearer(state.closest, images, size, fooled)
+    images = problem.perturb(state.delta, norm)
+    margins, fooled, gradient = minimum_norm.margin_and_gradient(
+      logits_fn, problem, images
+    )
+    size = norm.size(arguments.difference(images, problem.images))
+    best = minimum_norm.closer(state.closest, images, size, fooled)
 
     cosine = (1 + jnp.cos(math.pi / num_steps * t.astype(size.dtype))) / 2
     length = step_size * (_LAST_STEP + (1 - _LAST_STEP) * cosine)
     rate = _LAST_RATE + (gamma - _LAST_RATE) * cosine
-    distance = jnp.abs(margins) / closest.dual_size(norm, gradient)
+    distance = jnp.abs(margins) / minimum_norm.dual_size(norm, gradient)
     # Not NaN where there is no gradient.
     distance = jnp.where(distance >= 0, distance, jnp.inf)
-    guess = jnp.where(best.exists, 0, size + distance)
+    guess = jnp.where(jnp.isfinite(best.size), 0, size + distance)
     epsilon = jnp.where(
       fooled,
       jnp.minimum(state.epsilon * (1 - rate), best.size),
       jnp.maximum(state.epsilon, guess) * (1 + rate),
     )
-    (lower,), (upper,) = space.room()
+    lower, upper = problem.slack()
     furthest = norm.size(jnp.maximum(-lower, upper))
     largest = jnp.finfo(size.dtype).max  # Not inf where there are no bounds.
     epsilon = jnp.minimum(epsilon, jnp.minimum(furthest, largest))
@@ -150,6 +152,7 @@ def make_fmn(
 
   def found(problem: Problem, state: _State) -> Found:
     del problem
-    return state.closest.as_found()
+    images, size = state.closest
+    return Found(images, jnp.isfinite(size), -size)
 
-  return Search(start, step, found, num_steps, 1, 1)
+  return Search(start, step, found, num_steps)

@@ -1,4 +1,4 @@
-"""Fixed-size gradient attacks: FGSM, BIM, PGD and momentum.
+"""Gradient attacks of a fixed number of steps: FGSM, BIM, PGD and momentum.
 
 All four are pure functions of a callable that maps images to logits, work under
 jit, vmap, grad, scan, pmap and shard_map, and bring their own jit besides: a
@@ -9,15 +9,18 @@ once, with the arrays that it holds at that moment. Where those change later,
 attack `jax.tree_util.Partial(apply, params)` instead: its arrays are traced.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
 
 from advjax import norms
-from advjax.attacks import checks
-from advjax.attacks import inputs as inputs_lib
-from advjax.attacks.ascent import ascend
-from advjax.callables import Callee
+from advjax.attacks._core import arguments, loop
+from advjax.attacks._core.arguments import Problem, wide
+from advjax.attacks._core.loop import Found, Search
+from advjax.callables import Callee, compile_per_callable
 from advjax.losses import cross_entropy
-from advjax.norms import Norm
+from advjax.norms import Norm, expand
 from advjax.types import (
   Array,
   ArrayLike,
@@ -26,6 +29,7 @@ from advjax.types import (
   Labels,
   LogitsFn,
   LossFn,
+  Tree,
 )
 
 
@@ -78,8 +82,7 @@ def fgsm(
     >>> advjax.fgsm(logits_fn, images, jnp.array([0]), 0.125)
     Array([[0.375, 0.375]], dtype=float32)
   """
-  if epsilon is None:
-    raise ValueError('epsilon must be a number or [B]; got None')
+  arguments.check_given(epsilon=epsilon)
   return bim(
     logits_fn,
     images,
@@ -150,26 +153,18 @@ def bim(
     >>> advjax.bim(logits_fn, images, labels, 0.125, 0.0625, num_steps=4)
     Array([[0.375, 0.375]], dtype=float32)
   """
-  inputs = inputs_lib.prepare(
+  problem = arguments.check(
     logits_fn,
     images,
     labels,
     epsilon=epsilon,
-    step_size=step_size,
-    loss_fn=loss_fn,
     bounds=bounds,
     targets=targets,
     mask=mask,
     key=key,
+    loss_fn=loss_fn,
   )
-  perturbed = ascend(
-    logits_fn,
-    Callee.of(loss_fn),
-    inputs,
-    norm=norms.get(norm),
-    num_steps=checks.count('num_steps', num_steps),
-  )
-  return inputs_lib.replace_floating(inputs.images, perturbed)
+  return _ascend(logits_fn, loss_fn, problem, step_size, norm, num_steps)
 
 
 def pgd(
@@ -241,34 +236,32 @@ def pgd(
     ... )
     Array([[0.375, 0.375]], dtype=float32)
   """
-  if key is None:
-    raise ValueError('key must be one key or one per example; got None')
+  arguments.check_given(key=key)
   if eot_samples is not None:
-    eot_samples = checks.count('eot_samples', eot_samples)
-  inputs = inputs_lib.prepare(
+    eot_samples = arguments.count('eot_samples', eot_samples)
+  problem = arguments.check(
     logits_fn,
     images,
     labels,
     epsilon=epsilon,
-    step_size=step_size,
-    loss_fn=loss_fn,
     bounds=bounds,
     targets=targets,
     mask=mask,
     key=key,
+    loss_fn=loss_fn,
     eot_samples=eot_samples,
   )
-  perturbed = ascend(
+  return _ascend(
     logits_fn,
-    Callee.of(loss_fn),
-    inputs,
-    norm=norms.get(norm),
-    num_steps=checks.count('num_steps', num_steps),
-    num_restarts=checks.count('num_restarts', num_restarts),
+    loss_fn,
+    problem,
+    step_size,
+    norm,
+    num_steps,
+    num_restarts=arguments.count('num_restarts', num_restarts),
     eot_samples=eot_samples,
     keep_best=True,
   )
-  return inputs_lib.replace_floating(inputs.images, perturbed)
 
 
 def mifgsm(
@@ -325,26 +318,164 @@ def mifgsm(
     >>> advjax.mifgsm(logits_fn, images, labels, 0.125, 0.0625, num_steps=4)
     Array([[0.375, 0.375]], dtype=float32)
   """
-  if decay is None:
-    raise ValueError('decay must be a number of at least 0; got None')
-  inputs = inputs_lib.prepare(
+  problem = arguments.check(
     logits_fn,
     images,
     labels,
     epsilon=epsilon,
-    step_size=step_size,
-    loss_fn=loss_fn,
     bounds=bounds,
     targets=targets,
     mask=mask,
     key=key,
-    decay=decay,
+    loss_fn=loss_fn,
   )
-  perturbed = ascend(
+  decay = arguments.number('decay', decay, problem.dtype)
+  return _ascend(logits_fn, loss_fn, problem, step_size, norm, num_steps, decay)
+
+
+def _ascend(
+  logits_fn: LogitsFn,
+  loss_fn: LossFn,
+  problem: Problem,
+  step_size: Any,
+  norm: str | Norm,
+  num_steps: int,
+  decay: Any = None,
+  num_restarts: int = 1,
+  eot_samples: int | None = None,
+  keep_best: bool = False,
+) -> Images:
+  """Runs the compiled ascent on checked arguments."""
+  perturbed = _compiled(
     logits_fn,
     Callee.of(loss_fn),
-    inputs,
+    problem,
+    arguments.number('step_size', step_size, problem.dtype, problem.batch),
+    decay,
     norm=norms.get(norm),
-    num_steps=checks.count('num_steps', num_steps),
+    num_steps=arguments.count('num_steps', num_steps),
+    num_restarts=num_restarts,
+    eot_samples=eot_samples,
+    keep_best=keep_best,
   )
-  return inputs_lib.replace_floating(inputs.images, perturbed)
+  return arguments.combine(perturbed, problem.images)
+
+
+def _ascent(
+  logits_fn: LogitsFn,
+  loss_fn: LossFn,
+  problem: Problem,
+  step_size: Array,
+  decay: Array | None,
+  *,
+  num_restarts: int,
+  **static: Any,
+) -> Tree:
+  traced = jax.lax.stop_gradient((step_size, decay))
+  search = make_ascent(logits_fn, loss_fn, *traced, **static)
+  return loop.iterate(search, logits_fn, problem.per_example(), num_restarts)
+
+
+_compiled = compile_per_callable(
+  _ascent, ('norm', 'num_steps', 'num_restarts', 'eot_samples', 'keep_best')
+)
+
+
+class _State(NamedTuple):
+  """Where the ascent is, and the best iterate before."""
+
+  delta: Tree
+  velocity: Tree | None
+  # Of the images before the last step, [B]. Under shard_map the state has to
+  # vary over the mesh as the loss does.
+  score: Array
+  best: Found | None
+
+
+def make_ascent(
+  logits_fn: LogitsFn,
+  loss_fn: LossFn,
+  step_size: Any,
+  decay: Any = None,
+  *,
+  norm: Norm,
+  num_steps: int,
+  eot_samples: int | None = None,
+  keep_best: bool = False,
+) -> Search:
+  """Steps along the gradient; finds the last iterate, or the best one."""
+
+  def evaluate(problem: Problem, images: Tree, t: Any) -> Any:
+    return loop.make_evaluate(
+      logits_fn,
+      problem,
+      lambda logits: loop.attack_loss(problem, loss_fn, logits),
+      lambda logits: loop.is_fooled(problem, logits),
+      eot_samples,
+    )(images, problem.keys, t)
+
+  def length(problem: Problem) -> Array:
+    return arguments.per_example(step_size, problem.dtype, problem.batch)
+
+  def start(problem: Problem) -> _State:
+    delta = problem.zeros()
+    if problem.keys is not None:
+      radius = problem.epsilon
+      delta = problem.sample(
+        norm,
+        loop.fold(problem.keys, 0),
+        length(problem) if radius is None else radius,
+      )
+    nothing = loop.nothing_found(problem)
+    return _State(
+      delta,
+      None if decay is None else problem.zeros(),
+      nothing.score,
+      nothing if keep_best else None,
+    )
+
+  def step(
+    logits_fn: LogitsFn, problem: Problem, state: _State, t: Array
+  ) -> _State:
+    del logits_fn
+    images = problem.perturb(state.delta, norm)
+    (_, (score, fooled)), gradient = jax.value_and_grad(
+      lambda images: evaluate(problem, images, t + 1), has_aux=True
+    )(images)
+    best = state.best
+    if best is not None:
+      best = loop.better(Found(images, fooled, score), best)
+
+    gradient = jax.tree.map(
+      lambda g: jnp.where(jnp.isfinite(g), g, 0).astype(wide(g)), gradient
+    )
+    if problem.mask is not None:
+      gradient = jax.tree.map(jnp.multiply, gradient, problem.mask)
+    velocity = state.velocity
+    if velocity is not None:
+      velocity = gradient = jax.tree.map(
+        lambda v, g: jnp.asarray(decay, v.dtype) * v + g,
+        velocity,
+        norms.unit_l1(gradient),  # One norm over all leaves.
+      )
+    direction = norm.direction(gradient, *problem.slack(state.delta))
+    delta = jax.tree.map(
+      lambda d, u: d + expand(length(problem), d).astype(d.dtype) * u,
+      state.delta,
+      direction,
+    )
+    lower, upper = problem.slack()
+    if problem.epsilon is None:
+      delta = jax.tree.map(jnp.clip, delta, lower, upper)
+    else:
+      delta = norm.project(delta, problem.epsilon, lower, upper)
+    return _State(delta, velocity, score, best)
+
+  def found(problem: Problem, state: _State) -> Found:
+    images = problem.perturb(state.delta, norm)
+    if state.best is None:
+      return Found(images, state.score > jnp.inf, state.score)
+    _, (score, fooled) = evaluate(problem, images, num_steps + 1)
+    return loop.better(Found(images, fooled, score), state.best)
+
+  return Search(start, step, found, num_steps)

@@ -1,22 +1,15 @@
 """The smallest epsilon at which an attack succeeds, for every example."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import losses
-from advjax.attacks import checks, closest
-from advjax.attacks import inputs as inputs_lib
-from advjax.attacks.inputs import Inputs
-from advjax.attacks.search import select
+from advjax.attacks._core import arguments, loop
+from advjax.attacks._core.arguments import Problem
 from advjax.callables import Callee, compile_per_callable
-from advjax.types import Array, ArrayLike, Images, Labels, LogitsFn
-
-# (logits_fn, images, labels, epsilon [B], keys [B]) -> images
-FixedEpsilonAttack = Callable[..., Any]
+from advjax.types import Array, ArrayLike, Attack, Images, Labels, LogitsFn
 
 
 class MinimalEpsilon(NamedTuple):
@@ -37,7 +30,7 @@ class MinimalEpsilon(NamedTuple):
 
 
 def minimal_epsilon(
-  attack: FixedEpsilonAttack,
+  attack: Attack,
   logits_fn: LogitsFn,
   images: Images,
   labels: Labels,
@@ -113,93 +106,62 @@ def minimal_epsilon(
     >>> jnp.mean(epsilon[None] > radii[:, None], axis=1).round(2)
     Array([0.67, 0.67, 0.33], dtype=float32)
   """
-  checks.check_callable('attack', attack)
-  if key is None:
-    raise ValueError('key must be one key or one per example; got None')
-  if max_epsilon is None:
-    raise ValueError('max_epsilon must be a number or [B]; got None')
-  inputs = inputs_lib.prepare(
-    logits_fn,
-    images,
-    labels,
-    epsilon=None,
-    step_size=0.0,
-    loss_fn=losses.margin,
-    bounds=None,
-    targets=None,
-    mask=None,
-    key=key,
+  arguments.check_callable('attack', attack)
+  arguments.check_given(key=key, max_epsilon=max_epsilon)
+  problem = arguments.check(
+    logits_fn, images, labels, key=key, integer_labels=True
   )
-  batch = len(jax.tree.leaves(inputs.images)[0])
-  checks.check_integers('labels', inputs.labels, batch)
-  dtype = inputs_lib.compute_dtype(inputs.images)
-  limit = checks.number('max_epsilon', max_epsilon, dtype, batch)
-  if checks.is_concrete(limit) and not np.all(np.isfinite(limit)):
-    raise ValueError(f'max_epsilon must be finite; got {limit}')
+  limit = arguments.number(
+    'max_epsilon', max_epsilon, problem.dtype, problem.batch
+  )
+  if arguments.is_concrete(limit) and not np.all(np.isfinite(limit)):
+    raise arguments.error('max_epsilon', limit, 'finite numbers >= 0')
   return _run(
     logits_fn,
     Callee.of(attack),
-    inputs,
-    limit,
-    num_bisections=checks.count('num_bisections', num_bisections),
+    problem._replace(epsilon=limit),
+    num_bisections=arguments.count('num_bisections', num_bisections),
   )
 
 
 def _bisect(
-  logits_fn: LogitsFn,
-  attack: FixedEpsilonAttack,
-  inputs: Inputs,
-  limit: Array,
-  *,
-  num_bisections: int,
+  logits_fn: LogitsFn, attack: Attack, problem: Problem, *, num_bisections: int
 ) -> MinimalEpsilon:
-  inputs, limit = jax.lax.stop_gradient((inputs, limit))
-  images = jax.tree.map(jnp.asarray, inputs.images)
-  labels = jnp.asarray(inputs.labels)
-  batch = labels.shape[0]
-  keys = inputs_lib.example_keys(inputs.key, batch)
-  limit = jnp.broadcast_to(jnp.asarray(limit), (batch,))
+  problem = problem.per_example()
+  images, limit = problem.images, problem.epsilon
 
   def succeeds(perturbed: Images) -> Array:
     logits = jnp.asarray(logits_fn(perturbed))
     if logits.ndim != 2:
-      raise ValueError(
-        f'logits must have shape [batch, classes]; got {logits.shape}'
-      )
-    return closest.predicts(logits, labels)[1]
+      raise arguments.error('logits.shape', logits.shape, '[batch, classes]')
+    return loop.is_fooled(problem, logits)
 
   def bisect(
-    _: Array, carry: tuple[Array, MinimalEpsilon]
+    _: Any, carry: tuple[Array, MinimalEpsilon]
   ) -> tuple[Array, MinimalEpsilon]:
     low, best = carry
-    # What has failed at the limit goes on failing there.
+    # What has failed at the limit continues to fail there.
     middle = (low + best.epsilon) / 2
     epsilon = jnp.where(best.found, middle, limit)
-    perturbed = attack(logits_fn, images, labels, epsilon, keys)
-    _check_alike(perturbed, images)
+    perturbed = attack(logits_fn, images, problem.labels, epsilon, problem.keys)
+    got, wanted = (
+      jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
+      for tree in (perturbed, images)
+    )
+    if got != wanted:
+      raise arguments.error('attack(...)', got, f'images like {wanted}')
     success = succeeds(perturbed)
     low = jnp.where(success, low, epsilon)
     # Below the smallest already there is nothing nearer: 0 stays 0.
     better = success & (epsilon < best.epsilon)
     new = MinimalEpsilon(epsilon, perturbed, success)
-    return low, select(better, new, best)
+    return low, loop.select(better, new, best)
 
   clean = succeeds(images)
   zero = jnp.zeros_like(limit)
-  best = MinimalEpsilon(jnp.where(clean, zero, jnp.inf), images, clean)
-  _, best = jax.lax.fori_loop(0, num_bisections + 1, bisect, (zero, best))
-  return jax.lax.stop_gradient(best)
-
-
-def _check_alike(perturbed: Images, images: Images) -> None:
-  got, wanted = (
-    jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
-    for tree in (perturbed, images)
-  )
-  if got != wanted:
-    raise ValueError(
-      f'attack must return images like those it is given, {wanted}; got {got}'
-    )
+  start = zero, MinimalEpsilon(jnp.where(clean, zero, jnp.inf), images, clean)
+  _, best = jax.lax.fori_loop(0, num_bisections + 1, bisect, start)
+  return MinimalEpsilon(*jax.lax.stop_gradient(best))
 
 
 _run = compile_per_callable(_bisect, ('num_bisections',))

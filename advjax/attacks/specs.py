@@ -1,30 +1,37 @@
 """Attacks as users name them: `fgsm`, `bim-20`, `pgd-50-10`, `autoattack`."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from advjax import attacks
+from advjax import norms
+from advjax.attacks.apgd import apgd
+from advjax.attacks.carlini_wagner import carlini_wagner
+from advjax.attacks.deepfool import deepfool
+from advjax.attacks.fab import fab
+from advjax.attacks.fmn import fmn
+from advjax.attacks.gradient import bim, fgsm, mifgsm, pgd
+from advjax.attacks.square import square
 from advjax.types import Array, LogitsFn
 
 Box = tuple[float, float] | None
 
-# Name: (largest number of parts, default steps, step size as a multiple of
-# epsilon / steps; None: the attack finds its own).
-_STEPPED: dict[str, tuple[int, int, float | None]] = {
-  'fgsm': (1, 1, 1.0),
-  'bim': (2, 20, 2.0),
-  'mifgsm': (2, 10, 1.0),
-  'pgd': (3, 40, 2.5),
-  'apgd': (3, 100, None),
-  'fab': (3, 100, None),
-  'square': (3, 5000, None),
+# Name: (attack, largest number of parts, default steps, step size as a multiple
+# of epsilon / steps; None: the attack finds its own).
+_STEPPED: dict[str, tuple[Callable[..., Any], int, int, float | None]] = {
+  'fgsm': (fgsm, 1, 1, 1.0),
+  'bim': (bim, 2, 20, 2.0),
+  'mifgsm': (mifgsm, 2, 10, 1.0),
+  'pgd': (pgd, 3, 40, 2.5),
+  'apgd': (apgd, 3, 100, None),
+  'fab': (fab, 3, 100, None),
+  'square': (square, 3, 5000, None),
 }
-# Name: (default steps, norms).
-_MINIMAL: dict[str, tuple[int, tuple[str, ...]]] = {
-  'deepfool': (50, ('linf', 'l2')),
-  'cw': (1000, ('l2',)),
-  'fmn': (100, ('linf', 'l2', 'l1')),
+# Name: (attack, default steps, norms).
+_MINIMAL: dict[str, tuple[Callable[..., Any], int, tuple[str, ...]]] = {
+  'deepfool': (deepfool, 50, ('linf', 'l2')),
+  'cw': (carlini_wagner, 1000, ('l2',)),
+  'fmn': (fmn, 100, ('linf', 'l2', 'l1')),
 }
 # Name: version and attacks of AutoAttack; None: all of the version.
 _AUTOATTACK: dict[str, tuple[str, tuple[str, ...] | None]] = {
@@ -40,12 +47,12 @@ _FORM = 'NAME[-STEPS[-RESTARTS]] such as fgsm, bim-20, mifgsm-10, pgd-50-10'
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-  """An attack of a given radius with its static choices made.
+  """An `advjax.types.Attack` of a given radius, its static choices made.
 
   Attributes:
     name: 'fgsm', 'bim', 'mifgsm', 'pgd', 'apgd', 'fab' or 'square'.
     num_steps: Steps, or queries of square.
-    num_restarts: Times that it starts (pgd, apgd, fab and square).
+    num_restarts: Random starts (pgd, apgd, fab and square).
     step_ratio: Step size as a share of epsilon, unless `step_size` is given;
       None where the attack finds its own.
     step_size: An absolute step size, or None.
@@ -69,60 +76,29 @@ class Attack:
     epsilon: Array | float,
     key: Array,
   ) -> Array:
-    """Perturbs images: `[B, ...]` to `[B, ...]`, in the ball of epsilon.
+    """Adversarial images `[B, ...]` in the ball of epsilon.
 
     Args:
       logits_fn: Images `[B, ...]` to logits `[B, K]`.
-      images: In the pixel range.
+      images: float `[B, ...]` in the pixel range.
       labels: int `[B]`.
       epsilon: Radius.
       key: A key, or one per example; fgsm, bim and mifgsm do not draw.
-
-    Returns:
-      The perturbed images.
     """
     choices: dict[str, Any] = {'norm': self.norm, 'bounds': self.bounds}
-    if self.name == 'fgsm':
-      return attacks.fgsm(logits_fn, images, labels, epsilon, **choices)
     if self.name in ('bim', 'mifgsm', 'pgd'):
-      step_size = self.step_at(epsilon)
-      if self.name == 'pgd':
-        choices |= {'key': key, 'num_restarts': self.num_restarts}
-      attack: Any = {
-        'bim': attacks.bim,
-        'mifgsm': attacks.mifgsm,
-        'pgd': attacks.pgd,
-      }[self.name]
-      return attack(
-        logits_fn,
-        images,
-        labels,
-        epsilon,
-        step_size,
-        num_steps=self.num_steps,
-        **choices,
-      )
-    choices |= {'key': key, 'num_restarts': self.num_restarts}
-    if self.name == 'square':
-      return attacks.square(
-        logits_fn,
-        images,
-        labels,
-        epsilon,
-        num_queries=self.num_steps,
-        **choices,
-      )
-    attack = {'apgd': attacks.apgd, 'fab': attacks.fab}[self.name]
-    return attack(
-      logits_fn, images, labels, epsilon, num_steps=self.num_steps, **choices
-    )
+      choices['step_size'] = self.step_at(epsilon)
+    if self.name in ('pgd', 'apgd', 'fab', 'square'):
+      choices |= {'key': key, 'num_restarts': self.num_restarts}
+    if self.name != 'fgsm':
+      steps = 'num_queries' if self.name == 'square' else 'num_steps'
+      choices[steps] = self.num_steps
+    attack = _STEPPED[self.name][0]
+    perturbed: Array = attack(logits_fn, images, labels, epsilon, **choices)
+    return perturbed
 
   def step_at(self, epsilon: Any) -> Any:
-    """Returns the step size at a radius; None where the attack finds its own.
-
-    Args:
-      epsilon: A number, or an array.
-    """
+    """The step size at a radius; None where the attack finds its own."""
     if self.step_ratio is None:
       return None
     # The one step of fgsm goes to the boundary.
@@ -132,10 +108,9 @@ class Attack:
 
   def settings(self, epsilon: float) -> dict[str, Any]:
     """Returns what a report says of it at a radius."""
+    steps = '' if self.name == 'fgsm' else f'-{self.num_steps}'
     return {
-      'attack': self.name
-      if self.name == 'fgsm'
-      else f'{self.name}-{self.num_steps}',
+      'attack': f'{self.name}{steps}',
       'num_steps': self.num_steps,
       'num_restarts': self.num_restarts,
       'step_size': self.step_at(epsilon),
@@ -161,30 +136,28 @@ class MinimalAttack:
   def __call__(
     self, logits_fn: LogitsFn, images: Array, labels: Array
   ) -> Array:
-    """Perturbs images as little as it can: `[B, ...]` to `[B, ...]`.
+    """The nearest adversarial images found, the originals where none was.
 
     Args:
       logits_fn: Images `[B, ...]` to logits `[B, K]`.
-      images: In the pixel range.
+      images: float `[B, ...]` in the pixel range.
       labels: int `[B]`.
-
-    Returns:
-      The nearest adversarial images found, the originals where none was.
     """
-    choices: dict[str, Any] = {
-      'num_steps': self.num_steps,
-      'bounds': self.bounds,
-    }
-    if self.name == 'cw':
-      return attacks.carlini_wagner(logits_fn, images, labels, **choices)
-    choices['norm'] = self.norm
-    if self.name == 'deepfool':
-      return attacks.deepfool(logits_fn, images, labels, **choices)
-    return attacks.fmn(logits_fn, images, labels, **choices)
+    choices: dict[str, Any] = {} if self.name == 'cw' else {'norm': self.norm}
+    attack = _MINIMAL[self.name][0]
+    perturbed: Array = attack(
+      logits_fn,
+      images,
+      labels,
+      num_steps=self.num_steps,
+      bounds=self.bounds,
+      **choices,
+    )
+    return perturbed
 
   def settings(self, epsilon: float) -> dict[str, Any]:
-    """Returns what a report says of it at a radius."""
-    del epsilon  # It takes none.
+    """Returns what a report says of it; epsilon is not read."""
+    del epsilon
     return {
       'attack': f'{self.name}-{self.num_steps}',
       'num_steps': self.num_steps,
@@ -212,8 +185,8 @@ class FullAttack:
   bounds: Box
 
   def settings(self, epsilon: float) -> dict[str, Any]:
-    """Returns what a report says of it at a radius."""
-    del epsilon  # It finds its own step sizes.
+    """Returns what a report says of it; epsilon is not read."""
+    del epsilon
     return {'attack': self.name, 'version': self.version}
 
 
@@ -252,35 +225,35 @@ def parse_attack(
     ValueError: if the name, the numbers or the norm are not allowed.
 
   Example:
+    >>> from advjax.attacks import parse_attack
     >>> attack = parse_attack('pgd-50-10')
     >>> attack.num_steps, attack.num_restarts, attack.step_ratio
     (50, 10, 0.05)
   """
   text = text.strip()
   name, *numbers = text.split('-')
-  if norm not in ('linf', 'l2', 'l1'):
-    raise ValueError(f"norm = {norm!r}; allowed: 'linf', 'l2', 'l1'")
+  norms.get(norm, tuple(norms.NORMS))
   if step_size is not None and not 0 < step_size < float('inf'):
     raise ValueError(f'step_size = {step_size!r}; allowed: a number > 0')
   if text in _AUTOATTACK:
     return FullAttack(text, *_AUTOATTACK[text], norm, bounds)
-  if name not in _STEPPED and name not in _MINIMAL:
-    known = ', '.join([*_STEPPED, *_MINIMAL, *_AUTOATTACK])
-    raise ValueError(
-      f'unknown attack {text!r}; allowed: {_FORM}, with a name among {known}'
-    )
   if name in _MINIMAL:
-    default, norms = _MINIMAL[name]
+    _, default, allowed = _MINIMAL[name]
     steps, _ = _numbers(text, numbers, 1, default)
-    if norm not in norms:
+    if norm not in allowed:
       raise ValueError(
-        f'norm = {norm!r} with {name}; allowed: {", ".join(norms)}'
+        f'norm = {norm!r} with {name}; allowed: {", ".join(allowed)}'
       )
     return MinimalAttack(name, steps, norm, bounds)
-  num_parts, default, factor = _STEPPED[name]
-  steps, restarts = _numbers(text, numbers, num_parts - 1, default)
-  ratio = None if factor is None else factor / steps
-  return Attack(name, steps, restarts, ratio, step_size, norm, bounds)
+  if name in _STEPPED:
+    _, num_parts, default, factor = _STEPPED[name]
+    steps, restarts = _numbers(text, numbers, num_parts - 1, default)
+    ratio = None if factor is None else factor / steps
+    return Attack(name, steps, restarts, ratio, step_size, norm, bounds)
+  known = ', '.join([*_STEPPED, *_MINIMAL, *_AUTOATTACK])
+  raise ValueError(
+    f'unknown attack {text!r}; allowed: {_FORM}, with a name among {known}'
+  )
 
 
 def _numbers(

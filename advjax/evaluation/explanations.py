@@ -81,39 +81,20 @@ def choose_classes(
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-  """The images that all networks are explained on.
+  """The images that all networks are explained on."""
 
-  Attributes:
-    images: float32 `[N, H, W, C]`.
-    labels: int `[N]`.
-    rows: Their places in the test split, `[N]`.
-    measured: Indices of images to compare maps on, in random order.
-    shown: Indices of images to choose cases from.
-    classes: The classes of interest.
-  """
-
-  images: np.ndarray
-  labels: np.ndarray
-  rows: np.ndarray
-  measured: np.ndarray
-  shown: np.ndarray
-  classes: Sequence[int]
+  images: np.ndarray  # float32 [N, H, W, C]
+  labels: np.ndarray  # int [N]
+  rows: np.ndarray  # their places in the test split, [N]
+  measured: np.ndarray  # indices to compare maps on, in random order
+  shown: np.ndarray  # indices to choose cases from
+  classes: Sequence[int]  # of interest
 
 
 def choose_sample(
   split: Split, classes: Sequence[int], num_images: int, seed: int
 ) -> Sample:
-  """Chooses test images: random ones, and the first of each class of interest.
-
-  Args:
-    split: The test images.
-    classes: The classes of interest.
-    num_images: Images to compare maps on, drawn from all.
-    seed: Seeds that choice.
-
-  Returns:
-    The images.
-  """
+  """Chooses random test images, and the first of each class of interest."""
   # RandomState's streams are frozen; those of default_rng may change.
   order = np.random.RandomState(seed).permutation(len(split.labels))
   measured = order[:num_images]
@@ -219,18 +200,7 @@ def explain_network(
 ) -> Explained:
   """Attacks one network, chooses images, and computes all maps.
 
-  Args:
-    network: The network.
-    methods: Of `advjax.explain.METHODS`, that it allows.
-    sample: From `choose_sample`.
-    attack: From `parse_attack`.
-    epsilon: Its radius.
-    num_cases: Images to show of each kind, at most.
-    preferred: Positions in the sample to show first.
-    batching: Devices and key.
-
-  Returns:
-    Cases, similarities of maps, and images that maximise logits.
+  Images at `preferred` positions of the sample are shown first.
   """
   kind = 'salt_and_pepper' if attack.norm == 'linf' else 'gaussian'
   noise = Noise(kind, attack.norm, attack.bounds)
@@ -342,16 +312,7 @@ def choose_cases(
   the adversarial image alone. Within a class and a kind, preferred images
   come first, then those of the highest probability on the clean image.
 
-  Args:
-    labels: Of the images to choose from, int `[N]`.
-    clean: Probabilities of the classes on the clean images, `[N, K]`.
-    adversarial: The same on the adversarial images.
-    classes: The classes of interest, in the order to take from.
-    num_cases: Of each kind, at most.
-    preferred: Images to take first, as indices into the above.
-
-  Returns:
-    Kind -> indices of images.
+  `clean` and `adversarial` are probabilities `[N, K]`.
 
   Example:
     >>> clean = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
@@ -405,30 +366,7 @@ def compute_maps(
   *,
   batching: Batching,
 ) -> dict[str, np.ndarray]:
-  """Explains many images, in batches over all devices.
-
-  Args:
-    network: The network.
-    images: float32 `[N, H, W, C]`.
-    labels: The classes to explain, int `[N]`.
-    methods: As `advjax.explain.explain` takes them.
-    batching: Devices and key; a batch size of None is 16 here.
-
-  Returns:
-    Method -> maps, float32 `[N, ...]`.
-
-  Example:
-    >>> network = Network('linear', lambda images: images.sum((1, 2)))
-    >>> maps = compute_maps(
-    ...   network,
-    ...   np.ones((3, 2, 2, 1), np.float32),
-    ...   np.zeros(3, np.int32),
-    ...   ['saliency'],
-    ...   batching=Batching(),
-    ... )
-    >>> maps['saliency'].shape
-    (3, 2, 2, 1)
-  """
+  """Explains many images, in batches over all devices."""
   _, logits_fn, features_fn, head_fn, weights = network
   return map_examples(
     _maps_function(tuple(methods)),
@@ -445,16 +383,7 @@ def compute_maps(
 
 
 def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-  """The cosine between the maps of each row, signs included.
-
-  `<a, b> / (|a| |b|)` over all values of a map; 0 where one is all 0.
-
-  Args:
-    first: `[N, ...]`.
-    second: The same shape.
-
-  Returns:
-    float64 `[N]` in [-1, 1].
+  """`<a, b> / (|a| |b|)` of the maps of each row; 0 where one is all 0.
 
   Example:
     >>> cosines(np.array([[1.0, 0.0]]), np.array([[3.0, 4.0]]))
@@ -466,19 +395,7 @@ def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-  """Spearman's rank correlation between the maps of each row.
-
-  Args:
-    first: `[N, ...]`.
-    second: The same shape.
-
-  Returns:
-    float64 `[N]` in [-1, 1]; 0 where one is constant.
-
-  Example:
-    >>> rank_correlations(np.array([[1, 2, 9]]), np.array([[0, 5, 6]]))
-    array([1.])
-  """
+  """Spearman's rank correlation of each row; 0 where one is constant."""
   from scipy import stats  # Slow to import: not at the top.
 
   centred = []
@@ -495,60 +412,48 @@ def compare_maps(
   predicted: Mapping[str, np.ndarray],
   fooled: np.ndarray,
 ) -> dict[str, dict[str, Similarity]]:
-  """Compares the maps of clean images with those of others.
+  """Compares the maps of clean images with those of others, `[N, ...]` each.
 
-  All are images that the network classifies correctly clean; method -> maps
-  `[N, ...]`.
-
-  Args:
-    clean: Of the clean images, for their true classes.
-    noisy: Of the same with noise of the size of the attack.
-    adversarial: Of the same after the attack.
-    predicted: After the attack, for the classes predicted then.
-    fooled: Which images the attack fools, bool `[N]`.
-
-  Returns:
-    Method -> group -> similarity. Groups: 'noise'; 'stood' and 'fooled', the
-    images that remain correct under the attack and the others;
-    'fooled_predicted', these for the class predicted; 'other', each clean
-    image with the next one.
+  All images are classified correctly clean; `predicted` are the maps of the
+  adversarial examples for the classes predicted there.
   """
   everything = np.ones(len(fooled), bool)
   result = {}
   for method, maps in clean.items():
-    pairs = {
+    groups = {
       'noise': (noisy[method], everything),
+      # Images that remain correct under the attack.
       'stood': (adversarial[method], ~fooled),
       'fooled': (adversarial[method], fooled),
       'fooled_predicted': (predicted[method], fooled),
+      # Each clean image with the next one.
       'other': (np.roll(maps, 1, axis=0), everything & (len(fooled) > 1)),
     }
     result[method] = {
       group: _similarity(maps[rows], others[rows])
-      for group, (others, rows) in pairs.items()
+      for group, (others, rows) in groups.items()
     }
   return result
 
 
 def _similarity(first: np.ndarray, second: np.ndarray) -> Similarity:
-  values = {
-    name: measure(first, second) if len(first) else np.zeros(0)
-    for name, measure in (('cosine', cosines), ('rank', rank_correlations))
-  }
-  means = {name: _mean(each) for name, each in values.items()}
+  if not len(first):
+    return Similarity(
+      num_images=0, cosine=None, cosine_ci=None, rank=None, rank_ci=None
+    )
+  cosine, cosine_ci = _mean(cosines(first, second))
+  rank, rank_ci = _mean(rank_correlations(first, second))
   return Similarity(
     num_images=len(first),
-    cosine=means['cosine'][0],
-    cosine_ci=means['cosine'][1],
-    rank=means['rank'][0],
-    rank_ci=means['rank'][1],
+    cosine=cosine,
+    cosine_ci=cosine_ci,
+    rank=rank,
+    rank_ci=rank_ci,
   )
 
 
-def _mean(values: np.ndarray) -> tuple[float | None, list[float] | None]:
-  """The mean and its 95 % interval (Student's t, within [-1, 1]) or None."""
-  if not len(values):
-    return None, None
+def _mean(values: np.ndarray) -> tuple[float, list[float] | None]:
+  """Mean and 95 % interval (Student's t, within [-1, 1]), None of one value."""
   mean = float(values.mean())
   if len(values) < 2:
     return mean, None

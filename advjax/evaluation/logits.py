@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.attacks.scores import call, fold
+from advjax.attacks._core.loop import call, fold
 from advjax.callables import Callee
 from advjax.devices import Batching, map_examples
 from advjax.evaluation.checks import check_images

@@ -1,7 +1,4 @@
-"""Noise of the size of an attack: what an image survives without a gradient.
-
-An attack that does not beat noise of its own radius has found nothing.
-"""
+"""Random noise of the size of an attack, which any attack should beat."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,10 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from advjax import norms
-from advjax.attacks import inputs as inputs_lib
-from advjax.attacks.space import Space, make_space
-from advjax.losses import cross_entropy
-from advjax.norms import expand
+from advjax.attacks._core import arguments
+from advjax.attacks._core.arguments import Problem
+from advjax.norms import Norm, expand
 from advjax.types import Array, LogitsFn
 
 NOISES = ('uniform', 'gaussian', 'salt_and_pepper')
@@ -79,58 +75,32 @@ class Noise:
     epsilon: Array | float,
     keys: Array,
   ) -> Array:
-    """Adds the noise: `[B, ...]` to `[B, ...]`, in the ball and the range.
+    """Adds the noise to `[B, ...]`, within epsilon and the pixel range.
 
-    Args:
-      logits_fn: Images `[B, ...]` to logits `[B, K]`; not computed.
-      images: Floating, in the pixel range.
-      labels: int `[B]`; they change nothing.
-      epsilon: Radius.
-      keys: A key, or one per example.
-
-    Returns:
-      The noisy images.
-
-    Raises:
-      ValueError: as the attacks, for what does not fit.
+    The arguments are those of an attack; logits_fn and labels change nothing.
     """
-    if epsilon is None:
-      raise ValueError('epsilon must be a number or [B]; got None')
-    inputs = inputs_lib.prepare(
+    arguments.check_given(epsilon=epsilon)
+    problem = arguments.check(
       logits_fn,
       images,
       labels,
       epsilon=epsilon,
-      step_size=epsilon,  # As the radius, which a space may be without.
-      loss_fn=cross_entropy,
       bounds=self.bounds,
-      targets=None,
-      mask=None,
       key=keys,
-    )
-    norm = norms.get(self.norm)
-    space = make_space(inputs, norm)
-    own = inputs_lib.example_keys(inputs.key, space.batch)
+    ).per_example()
     draw = {
       'uniform': _uniform,
       'gaussian': _gaussian,
       'salt_and_pepper': _signs if self.norm == 'linf' else _salt_and_pepper,
     }[self.name]
-    return space.images([draw(space, own, space.step_size)])[0]
+    norm = norms.get(self.norm)
+    return problem.perturb(draw(problem, norm), norm)
 
 
 def noises(norm: str, bounds: tuple[float, float] | None) -> dict[str, Noise]:
-  """Returns all noises that there are for a norm and a pixel range, by name.
+  """Returns all noises of a norm, by name.
 
-  Args:
-    norm: 'linf', 'l2' or 'l1'.
-    bounds: The pixel range, or None for no clip.
-
-  Returns:
-    All of `NOISES`, but for 'salt_and_pepper' in 'l2' and 'l1' without bounds.
-
-  Raises:
-    ValueError: if the norm is not allowed.
+  'salt_and_pepper' in 'l2' and 'l1' needs bounds.
 
   Example:
     >>> list(noises('l2', None))
@@ -147,27 +117,27 @@ def noises(norm: str, bounds: tuple[float, float] | None) -> dict[str, Noise]:
 # ---------------------------------------------- perturbations, a key per image
 
 
-def _uniform(space: Space, keys: Array, radius: Array) -> Array:
-  del radius
-  return space.start(keys)[0]
+def _uniform(problem: Problem, norm: Norm) -> Array:
+  return problem.sample(norm, problem.keys, problem.epsilon)
 
 
-def _gaussian(space: Space, keys: Array, radius: Array) -> Array:
-  draws = _draw(jax.random.normal, space, keys)
-  radius = expand(radius, draws).astype(draws.dtype)
-  if space.norm is norms.linf:
+def _gaussian(problem: Problem, norm: Norm) -> Array:
+  draws = _draw(jax.random.normal, problem)
+  radius = expand(problem.epsilon, draws).astype(draws.dtype)
+  if norm is norms.linf:
     return jnp.clip(draws * radius / 2, -radius, radius)
-  size = expand(space.norm.size(draws), draws).astype(draws.dtype)
+  size = expand(norm.size(draws), draws).astype(draws.dtype)
   return draws * (radius / size)
 
 
-def _signs(space: Space, keys: Array, radius: Array) -> Array:
-  draws = _draw(jax.random.rademacher, space, keys)
-  return draws * expand(radius, draws).astype(draws.dtype)
+def _signs(problem: Problem, norm: Norm) -> Array:
+  del norm
+  draws = _draw(jax.random.rademacher, problem)
+  return draws * expand(problem.epsilon, draws).astype(draws.dtype)
 
 
-def _salt_and_pepper(space: Space, keys: Array, radius: Array) -> Array:
-  power = 1 if space.norm is norms.l1 else 2
+def _salt_and_pepper(problem: Problem, norm: Norm) -> Array:
+  power = 1 if norm is norms.l1 else 2
 
   def one(key: Array, radius: Array, lower: Array, upper: Array) -> Array:
     side_key, order_key = jax.random.split(key)
@@ -182,15 +152,10 @@ def _salt_and_pepper(space: Space, keys: Array, radius: Array) -> Array:
     moved = jnp.where(left >= costs, target, part)
     return jnp.zeros_like(moved).at[order].set(moved).reshape(lower.shape)
 
-  lower, upper = (room[0] for room in space.room())
-  return jax.vmap(one)(keys, radius, lower, upper)
+  return jax.vmap(one)(problem.keys, problem.epsilon, *problem.slack())
 
 
-def _draw(
-  distribution: Callable[..., Array], space: Space, keys: Array
-) -> Array:
-  """Draws as many values as an image has, one image per key, as wide floats."""
-  images = space.originals[0]
-  dtype = jnp.promote_types(images.dtype, jnp.float32)
-  shape = images.shape[1:]
-  return jax.vmap(lambda key: distribution(key, shape, dtype))(keys)
+def _draw(distribution: Callable[..., Array], problem: Problem) -> Array:
+  """Draws images, one per key."""
+  shape, dtype = problem.images.shape[1:], problem.dtype
+  return jax.vmap(lambda key: distribution(key, shape, dtype))(problem.keys)

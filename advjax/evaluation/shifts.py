@@ -37,15 +37,7 @@ Networks = Mapping[str, Sequence[LogitsFn]]
 
 
 def can_corrupt(image_shape: Sequence[int]) -> bool:
-  """Returns whether `corrupt` takes images of a shape.
-
-  Args:
-    image_shape: `[H, W, C]`, or what else an image is.
-
-  Example:
-    >>> can_corrupt((32, 32, 3)), can_corrupt((4,))
-    (True, False)
-  """
+  """Returns whether `corrupt` takes images of a shape."""
   return (
     len(image_shape) == 3
     and min(image_shape[:2]) >= 8
@@ -91,11 +83,7 @@ def parse_shifts(
 def seen_corruptions(config: Mapping[str, Any]) -> list[str]:
   """Returns the kinds of corruption that a training run has seen, weak or not.
 
-  Args:
-    config: Of the run; its `augmentation` is read.
-
-  Returns:
-    Kinds, in the order of `KINDS`; last 'pasted_objects', of CutMix.
+  In the order of `KINDS`; last 'pasted_objects', of CutMix.
 
   Example:
     >>> off = dict.fromkeys(_SEEN_BY, 0.0)

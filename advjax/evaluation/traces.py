@@ -7,18 +7,16 @@ arXiv 1802.00420).
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from advjax import norms
-from advjax.attacks import inputs as inputs_lib
-from advjax.attacks import scores
+from advjax.attacks._core import arguments, loop
 from advjax.attacks.apgd import make_apgd
-from advjax.attacks.search import problem_of
-from advjax.attacks.space import make_space
+from advjax.attacks.gradient import make_ascent
 from advjax.attacks.specs import Attack
 from advjax.callables import Callee
 from advjax.devices import Batching, map_examples
@@ -105,94 +103,67 @@ def trace(
   )
 
 
-class _Steps(NamedTuple):
-  """An attack step by step."""
-
-  start: Any  # the state before the first step
-  images: Callable[[Any], Array]  # of a state
-  step: Callable[[Any, Array, Array], Any]  # (state, gradient, t) -> state
-
-
 @functools.lru_cache(maxsize=64)
 def _trace_function(attack: Attack) -> Callable[..., tuple[Array, ...]]:
   """Records `[B, ...]` images: `[B, steps + 1]` twice, and two flags `[B]`."""
 
-  def record(
+  def record_attack(
     images: Array, labels: Array, keys: Array, network: Callee, epsilon: Array
   ) -> tuple[Array, Array, Array, Array]:
-    step_size = attack.step_at(epsilon)
-    inputs = inputs_lib.prepare(
+    problem = arguments.check(
       network,
       images,
       labels,
       epsilon=epsilon,
-      step_size=0.0 if step_size is None else step_size,
-      loss_fn=cross_entropy,
       bounds=attack.bounds,
-      targets=None,
-      mask=None,
-      # Those of the first restart.
-      key=scores.fold(inputs_lib.threefry(keys), 0),
-      decay=1.0 if attack.name == 'mifgsm' else None,
-    )
-    make_steps = _apgd_steps if attack.name == 'apgd' else _gradient_steps
-    steps = make_steps(attack, network, inputs)
+      key=keys if attack.name in ('pgd', 'apgd') else None,
+    ).per_example()
+    # Keys of the first restart.
+    problem = problem._replace(keys=loop.fold(problem.keys, 0))
+    search = _search(attack, network, epsilon)
 
     def summed(images: Array) -> tuple[Array, tuple[Array, Array]]:
       logits = network(images)
       losses = cross_entropy(logits, labels)
       return losses.sum(), (losses, logits.argmax(-1) == labels)
 
-    gradient_fn = jax.grad(summed, has_aux=True)
+    def images_of(state: Any) -> Array:
+      return search.found(problem, state).images
 
-    def step(state: Any, t: Array) -> tuple[Any, tuple[Array, Array]]:
-      gradient, seen = gradient_fn(steps.images(state))
-      return steps.step(state, gradient, t), seen
+    def step(state: Any, t: Array) -> Any:
+      times = jnp.full(len(images), t, jnp.int32)
+      return search.step(network, problem, state, times)
 
-    times = jnp.arange(attack.num_steps, dtype=jnp.int32)
-    state, seen = jax.lax.scan(step, steps.start, times)
-    _, last = summed(steps.images(state))
+    def record(state: Any, t: Array) -> tuple[Any, tuple[Array, Array]]:
+      return step(state, t), summed(images_of(state))[1]
+
+    times = jnp.arange(search.num_steps, dtype=jnp.int32)
+    state = search.start(problem)
+    if attack.name == 'apgd':  # Its first step evaluates the start.
+      state, times = step(state, times[0]), times[1:]
+    state, seen = jax.lax.scan(record, state, times)
+    _, last = summed(images_of(state))
     losses, correct = (
       jnp.concatenate([x, y[None]]).T for x, y in zip(seen, last, strict=True)
     )
-    gradient, _ = gradient_fn(images)
+    gradient, _ = jax.grad(summed, has_aux=True)(images)
     flat = gradient.reshape(len(images), -1)
     return losses, correct, (flat == 0).all(1), ~jnp.isfinite(flat).all(1)
 
-  return record
+  return record_attack
 
 
-def _gradient_steps(attack: Attack, network: Callee, inputs: Any) -> _Steps:
-  del network
-  space = make_space(inputs, norms.get(attack.norm))
-  delta = zero = space.still(jnp.zeros(space.batch))
-  if attack.name == 'pgd':
-    delta = space.start(scores.fold(inputs.key, 0))
-  return _Steps(
-    (delta, None if space.decay is None else zero),
-    lambda state: space.images(state[0])[0],
-    lambda state, gradient, t: space.move(state[0], state[1], [gradient]),
-  )
-
-
-def _apgd_steps(attack: Attack, network: Callee, inputs: Any) -> _Steps:
-  """Of the best point so far; APGD computes its own gradients."""
-  problem = problem_of(inputs)
-  search = make_apgd(
-    norm=attack.norm,
+def _search(attack: Attack, network: Callee, epsilon: Array) -> loop.Search:
+  """The attack as a search, which finds its last iterate (apgd: the best)."""
+  if attack.name == 'apgd':
+    return make_apgd(
+      norm=attack.norm, num_steps=attack.num_steps, loss_fn=cross_entropy
+    )
+  return make_ascent(
+    network,
+    cross_entropy,
+    attack.step_at(epsilon),
+    1.0 if attack.name == 'mifgsm' else None,
+    norm=norms.get(attack.norm),
     num_steps=attack.num_steps,
-    loss_fn=cross_entropy,
-    targeted=False,
-    eot_samples=None,
-  )
-
-  def step(state: Any, t: Array) -> Any:
-    times = jnp.full(len(inputs.images), t, jnp.int32)
-    return search.step(network, problem, state, times)
-
-  # Its first step evaluates the random start.
-  return _Steps(
-    step(search.start(problem), jnp.int32(0)),
-    lambda state: search.found(problem, state).images,
-    lambda state, gradient, t: step(state, t + 1),
   )

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.attacks import checks
-from advjax.attacks import inputs as attack_inputs
+from advjax.attacks._core import arguments
 from advjax.callables import compile_per_callable
 from advjax.explain import inputs
 from advjax.types import Array, ArrayLike, LogitsFn
@@ -67,15 +66,15 @@ def activation_maximization(
     >>> bool((images > 0.95).all())
     True
   """
-  checks.check_callable('logits_fn', logits_fn)
+  arguments.check_callable('logits_fn', logits_fn)
   if len(shape) != 3 or min(shape) < 1:
     raise ValueError(
       f'shape must be (height, width, channels), each at least 1; got {shape!r}'
     )
   classes = inputs.check_labels(classes, len(classes))
-  checks.check_key(key, len(classes))
+  arguments.check_key(key, len(classes))
   example = np.zeros((len(classes), *shape), np.float32)
-  checks.check_classes(logits_fn, (example,), classes=classes)
+  arguments.check_classes(logits_fn, (example,), classes=classes)
   if not isinstance(jitter, int) or jitter < 0:
     raise ValueError(
       f'jitter must be a Python integer of at least 0; got {jitter!r}'
@@ -89,9 +88,9 @@ def activation_maximization(
     logits_fn,
     classes,
     key,
-    *(checks.number(n, value, jnp.float32) for n, value in numbers.items()),
+    *(arguments.number(n, value, jnp.float32) for n, value in numbers.items()),
     shape=tuple(int(size) for size in shape),
-    num_steps=checks.count('num_steps', num_steps),
+    num_steps=arguments.count('num_steps', num_steps),
     jitter=jitter,
   )
 
@@ -108,7 +107,7 @@ def _run(
   num_steps: int,
   jitter: int,
 ) -> Array:
-  keys = attack_inputs.example_keys(key, len(classes))
+  keys = arguments.example_keys(key, len(classes))
 
   def logits_of(images: Array, shifts: Array) -> Array:
     shifted = jax.vmap(lambda x, s: jnp.roll(x, s, (0, 1)))(images, shifts)

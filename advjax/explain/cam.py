@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from advjax.attacks import checks
+from advjax.attacks._core import arguments
 from advjax.callables import (
   Callee,
   compile_per_callable,
@@ -57,13 +57,13 @@ def grad_cam(
     >>> grad_cam(features_fn, head_fn, images, labels).mean((1, 2))
     Array([1., 0.], dtype=float32)
   """
-  checks.check_callable('features_fn', features_fn)
-  checks.check_callable('head_fn', head_fn)
+  arguments.check_callable('features_fn', features_fn)
+  arguments.check_callable('head_fn', head_fn)
   images = inputs.check_images(images)
   labels = inputs.check_labels(labels, len(images))
   maps = _check_maps(output_shape(features_fn, images), images)
   inputs.check_logits(output_shape(head_fn, maps), labels)
-  checks.check_classes(head_fn, (maps,), labels=labels)
+  arguments.check_classes(head_fn, (maps,), labels=labels)
   return _grad_cam(
     features_fn,
     Callee.of(head_fn),
@@ -111,7 +111,7 @@ def cam(
     >>> cam(lambda images: images, weights, images, jnp.array([0]))[0, 0]
     Array([3., 3., 3., 3.], dtype=float32)
   """
-  checks.check_callable('features_fn', features_fn)
+  arguments.check_callable('features_fn', features_fn)
   if getattr(class_weights, 'ndim', None) != 2:
     raise ValueError(
       'class_weights must be an array [K, N], the kernel of the dense layer '
@@ -121,7 +121,7 @@ def cam(
   images = inputs.check_images(images)
   labels = inputs.check_labels(labels, len(images))
   num_classes = class_weights.shape[1]
-  if checks.is_concrete(labels) and labels.size:
+  if arguments.is_concrete(labels) and labels.size:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
       raise ValueError(

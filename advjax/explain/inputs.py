@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.attacks import checks
+from advjax.attacks._core import arguments
 from advjax.callables import output_shape
 from advjax.types import Array, LogitsFn
 
@@ -25,18 +25,18 @@ def check(logits_fn: LogitsFn, images: Any, labels: Any) -> tuple[Array, Array]:
   Raises:
     ValueError: if one of them is not as above.
   """
-  checks.check_callable('logits_fn', logits_fn)
+  arguments.check_callable('logits_fn', logits_fn)
   images = check_images(images)
   labels = check_labels(labels, len(images))
   check_logits(output_shape(logits_fn, images), labels)
-  checks.check_classes(logits_fn, (images,), labels=labels)
+  arguments.check_classes(logits_fn, (images,), labels=labels)
   return images, labels
 
 
 def check_images(images: Any) -> Array:
   """Returns images as an array, if they are floating `[B, H, W, C]`."""
   images = _as_array(images)
-  if images.ndim != 4 or not checks.is_floating(images):
+  if images.ndim != 4 or not arguments.is_floating(images):
     raise ValueError(
       f'images must be floating [B, H, W, C]; got {images.dtype} {images.shape}'
     )
@@ -46,7 +46,7 @@ def check_images(images: Any) -> Array:
 def check_labels(labels: Any, batch: int) -> Array:
   """Returns labels as an array, if they are one integer per image."""
   labels = _as_array(labels)
-  checks.check_integers('labels', labels, batch)
+  arguments.check_integers('labels', labels, batch)
   return labels
 
 

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.attacks import checks
-from advjax.attacks import inputs as attack_inputs
+from advjax.attacks._core import arguments
 from advjax.callables import compile_per_callable
 from advjax.explain import inputs
 from advjax.types import Array, ArrayLike, LogitsFn
@@ -115,7 +114,7 @@ def integrated_gradients(
   """
   images, labels = inputs.check(logits_fn, images, labels)
   baseline = _baseline(baseline, images)
-  num_steps = checks.count('num_steps', num_steps)
+  num_steps = arguments.count('num_steps', num_steps)
   return _integrated(logits_fn, images, labels, baseline, num_steps=num_steps)
 
 
@@ -158,15 +157,15 @@ def smooth_grad(
     Array([[[[2.]]]], dtype=float32)
   """
   images, labels = inputs.check(logits_fn, images, labels)
-  checks.check_key(key, len(images))
-  std = checks.number('std', std, inputs.wide(images))
+  arguments.check_key(key, len(images))
+  std = arguments.number('std', std, inputs.wide(images))
   return _smooth(
     logits_fn,
     images,
     labels,
     std,
     key,
-    num_samples=checks.count('num_samples', num_samples),
+    num_samples=arguments.count('num_samples', num_samples),
   )
 
 
@@ -226,7 +225,7 @@ def _run_smooth(
   *,
   num_samples: int,
 ) -> Array:
-  keys = attack_inputs.example_keys(key, len(images))
+  keys = arguments.example_keys(key, len(images))
   dtype = inputs.wide(images)
 
   def draw(key: Array) -> Array:

@@ -1,86 +1,62 @@
-"""The table of attacks that the common suite runs over."""
+"""The table of attacks that the common suite runs over, and its networks."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 import advjax
 
 # Made once: tests count what the attacks compile.
 KEY = jax.random.key(7)
+NORMS = ['linf', 'l2', 'l1']
+ORDERS = {'linf': np.inf, 'l2': 2, 'l1': 1}
+STEPS = {'num_steps': 3}
 
 
-def fgsm(logits_fn, images, labels, epsilon=0.1, **kwargs):
-  return advjax.fgsm(logits_fn, images, labels, epsilon, **kwargs)
+def _ball(attack, step_size=False, **defaults):
+  """`attack(logits_fn, images, labels, epsilon=0.1, **choices)`."""
 
+  def run(logits_fn, images, labels, epsilon=0.1, **kwargs):
+    if step_size and 'step_size' not in kwargs:
+      kwargs['step_size'] = 0.4 * epsilon
+    kwargs = {**defaults, **kwargs}
+    return attack(logits_fn, images, labels, epsilon, **kwargs)
 
-def bim(logits_fn, images, labels, epsilon=0.1, step_size=0.04, **kwargs):
-  kwargs = {'num_steps': 3, **kwargs}
-  return advjax.bim(logits_fn, images, labels, epsilon, step_size, **kwargs)
-
-
-def bim_random(logits_fn, images, labels, *args, **kwargs):
-  kwargs = {'key': KEY, **kwargs}
-  return bim(logits_fn, images, labels, *args, **kwargs)
-
-
-def pgd(logits_fn, images, labels, epsilon=0.1, step_size=0.04, **kwargs):
-  kwargs = {'num_steps': 3, 'num_restarts': 2, **kwargs}
-  kwargs = {'key': KEY, **kwargs}
-  return advjax.pgd(logits_fn, images, labels, epsilon, step_size, **kwargs)
-
-
-def mifgsm(logits_fn, images, labels, epsilon=0.1, step_size=0.04, **kwargs):
-  kwargs = {'num_steps': 3, **kwargs}
-  return advjax.mifgsm(logits_fn, images, labels, epsilon, step_size, **kwargs)
-
-
-def apgd(logits_fn, images, labels, epsilon=0.1, **kwargs):
-  kwargs = {'num_steps': 5, 'key': KEY, **kwargs}
-  return advjax.apgd(logits_fn, images, labels, epsilon, **kwargs)
-
-
-def square(logits_fn, images, labels, epsilon=0.1, **kwargs):
-  kwargs = {'num_queries': 12, 'key': KEY, **kwargs}
-  return advjax.square(logits_fn, images, labels, epsilon, **kwargs)
-
-
-def fab(logits_fn, images, labels, epsilon=0.1, **kwargs):
-  kwargs = {'num_steps': 4, 'key': KEY, **kwargs}
-  return advjax.fab(logits_fn, images, labels, epsilon, **kwargs)
-
-
-def deepfool(logits_fn, images, labels, **kwargs):
-  kwargs = {'num_steps': 3, 'num_candidates': 3, **kwargs}
-  return advjax.deepfool(logits_fn, images, labels, **kwargs)
-
-
-def carlini_wagner(logits_fn, images, labels, norm='l2', **kwargs):
-  assert norm == 'l2'
-  kwargs = {'learning_rate': 0.3, 'initial_const': 1.0, **kwargs}
-  kwargs = {'num_steps': 5, 'num_searches': 3, **kwargs}
-  return advjax.carlini_wagner(logits_fn, images, labels, **kwargs)
-
-
-def fmn(logits_fn, images, labels, **kwargs):
-  kwargs = {'num_steps': 6, **kwargs}
-  return advjax.fmn(logits_fn, images, labels, **kwargs)
+  return run
 
 
 # The gradient attacks: any tree of images, masks, a step size.
-ATTACKS = {
-  'fgsm': fgsm,
-  'bim': bim,
-  'bim_random': bim_random,
-  'pgd': pgd,
-  'mifgsm': mifgsm,
+GRADIENT = {
+  'fgsm': _ball(advjax.fgsm),
+  'bim': _ball(advjax.bim, True, **STEPS),
+  'bim_random': _ball(advjax.bim, True, key=KEY, **STEPS),
+  'pgd': _ball(advjax.pgd, True, key=KEY, num_restarts=2, **STEPS),
+  'mifgsm': _ball(advjax.mifgsm, True, **STEPS),
 }
-# Those that are searches: one array of images, and steps of their own.
-SEARCHES = {'apgd': apgd, 'fab': fab, 'square': square}
-ANY = {**ATTACKS, **SEARCHES}
-# Those that look for the nearest image that fools: no epsilon.
-NEAREST = {'deepfool': deepfool, 'carlini_wagner': carlini_wagner, 'fmn': fmn}
-NORMS = ['linf', 'l2', 'l1']
+# Those that find their own steps: one array of images.
+SEARCHES = {
+  'apgd': _ball(advjax.apgd, num_steps=5, key=KEY),
+  'fab': _ball(advjax.fab, num_steps=4, key=KEY),
+  'square': _ball(advjax.square, num_queries=12, key=KEY),
+}
+# Those that look for the closest adversarial image: no epsilon.
+MINIMUM = {
+  'deepfool': functools.partial(advjax.deepfool, num_candidates=3, **STEPS),
+  'carlini_wagner': functools.partial(
+    advjax.carlini_wagner,
+    num_steps=5,
+    num_searches=3,
+    learning_rate=0.3,
+    initial_const=1.0,
+  ),
+  'fmn': functools.partial(advjax.fmn, num_steps=6),
+}
+BALL = {**GRADIENT, **SEARCHES}
+ALL = {**BALL, **MINIMUM}
+KEYED = ('pgd', *SEARCHES)
 
 SHAPE = (4, 2, 5, 3)
 WEIGHTS = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
@@ -89,13 +65,22 @@ LABELS = np.array([0, 1, 2, 1], np.int32)
 
 
 def apply(weights, images):
-  return jnp.tanh(images.reshape(images.shape[0], -1) - 0.5) @ weights
+  flat = images.reshape(images.shape[0], -1).astype(jnp.float32)
+  return jnp.tanh(flat - 0.5) @ weights
 
 
-def logits_fn(images):
-  return apply(WEIGHTS, images)
+# Two networks of one structure: one program.
+logits_fn, other_fn = (
+  Partial(apply, jnp.asarray(scale * WEIGHTS)) for scale in (1, -1)
+)
 
 
 def linear(images):
   """Two logits whose difference has the gradient (3, 4)."""
   return jnp.stack([0 * images[:, 0], images @ jnp.array([3.0, 4.0])], axis=1)
+
+
+def sizes(moved, norm):
+  """The norm of every row, in float64."""
+  moved = np.asarray(moved, np.float64).reshape(len(moved), -1)
+  return np.linalg.norm(moved, ORDERS[norm], axis=1)

@@ -9,7 +9,8 @@ import advjax
 from advjax.attacks import minimal_epsilon
 from advjax.attacks.specs import parse_attack
 from tests import compiles
-from tests.attacks import closest
+from tests.attacks import two_classes as linear
+from tests.attacks.cases import sizes
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 KEY = jax.random.key(3)
@@ -19,11 +20,11 @@ KEYS = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(4))
 FGSM = parse_attack('fgsm')
 
 
-def search(attack=FGSM, labels=closest.LINEAR_LABELS, max_epsilon=0.25, **more):
+def search(attack=FGSM, labels=linear.LABELS, max_epsilon=0.25, **more):
   return minimal_epsilon(
     attack,
-    closest.LINEAR,
-    closest.LINEAR_IMAGES,
+    linear.NETWORK,
+    linear.IMAGES,
     labels,
     key=KEY,
     max_epsilon=max_epsilon,
@@ -35,20 +36,16 @@ def test_finds_the_closed_form_of_a_linear_network():
   result = search()
   assert np.all(result.found)
   # Above the exact radius, by no more than the bisection knows.
-  error = np.asarray(result.epsilon, float) - closest.linear_distances('linf')
+  error = np.asarray(result.epsilon, float) - linear.distances('linf')
   assert np.all((error > -1e-6) & (error <= 0.25 / 2**10 + 1e-6))
-  moved = np.asarray(result.images, float) - closest.LINEAR_IMAGES
-  np.testing.assert_allclose(
-    closest.sizes(moved, 'linf'), result.epsilon, rtol=1e-5
-  )
-  assert np.all(
-    closest.linear_predictions(result.images) != closest.LINEAR_LABELS
-  )
+  moved = np.asarray(result.images, float) - linear.IMAGES
+  np.testing.assert_allclose(sizes(moved, 'linf'), result.epsilon, rtol=1e-5)
+  assert np.all(linear.predictions(result.images) != linear.LABELS)
 
 
 def test_what_is_out_of_reach_or_wrong_already():
-  labels = closest.LINEAR_LABELS ^ np.int32([0, 1, 0, 0])
-  exact = closest.linear_distances('linf')
+  labels = linear.LABELS ^ np.int32([0, 1, 0, 0])
+  exact = linear.distances('linf')
   limit = np.where(np.arange(4) == 2, 0.9, 1.1) * exact
   result = search(labels=labels, max_epsilon=limit)
   np.testing.assert_array_equal(result.found, [True, True, False, True])
@@ -56,16 +53,14 @@ def test_what_is_out_of_reach_or_wrong_already():
   error = (np.asarray(result.epsilon, float) - exact)[[0, 3]]
   assert np.all((error > -1e-6) & (error <= limit[[0, 3]] / 2**10 + 1e-6))
   images = np.asarray(result.images)
-  assert images[1:3].tobytes() == closest.LINEAR_IMAGES[1:3].tobytes()
+  assert images[1:3].tobytes() == linear.IMAGES[1:3].tobytes()
 
 
 def test_the_curve_is_the_accuracy_at_every_radius():
   result = search()
-  for radius in (0.0, *np.float32(closest.linear_distances('linf') + 1e-3)):
-    images = advjax.fgsm(
-      closest.LINEAR, closest.LINEAR_IMAGES, closest.LINEAR_LABELS, radius
-    )
-    robust = closest.linear_predictions(images) == closest.LINEAR_LABELS
+  for radius in (0.0, *np.float32(linear.distances('linf') + 1e-3)):
+    images = advjax.fgsm(linear.NETWORK, linear.IMAGES, linear.LABELS, radius)
+    robust = linear.predictions(images) == linear.LABELS
     np.testing.assert_array_equal(np.asarray(result.epsilon) > radius, robust)
 
 
@@ -98,15 +93,15 @@ def test_the_images_are_those_of_the_attack_with_the_same_keys():
   epsilon, found = np.asarray(result.epsilon), np.asarray(result.found)
   assert found.sum() > 0
   directions = np.asarray(draw(KEYS), float)
-  slopes = (directions * closest.WEIGHTS[None]).sum((1, 2, 3))
+  slopes = (directions * linear.WEIGHTS[None]).sum((1, 2, 3))
   with np.errstate(divide='ignore'):
-    exact = -closest.LINEAR_MARGINS / slopes
+    exact = -linear.margins(linear.IMAGES) / slopes
   exact = np.where((exact > 0) & (exact < 4), exact, np.inf)
   np.testing.assert_allclose(epsilon, exact, atol=4 / 2**10)
   moved = epsilon.reshape(-1, 1, 1, 1)[found] * directions[found]
   np.testing.assert_allclose(
     np.asarray(result.images)[found],
-    closest.LINEAR_IMAGES[found] + moved,
+    linear.IMAGES[found] + moved,
     atol=1e-6,
   )
 
@@ -125,16 +120,16 @@ def test_trees_of_images_under_pmap():
   def run(images, labels):
     return minimal_epsilon(
       FGSM,
-      lambda x: closest.LINEAR(x['a']),
+      lambda x: linear.NETWORK(x['a']),
       images,
       labels,
       key=KEY,
       max_epsilon=0.25,
     )
 
-  images = {'a': closest.LINEAR_IMAGES, 'id': np.arange(4)}
+  images = {'a': linear.IMAGES, 'id': np.arange(4)}
   halves = jax.tree.map(
-    lambda x: x.reshape(2, 2, *x.shape[1:]), (images, closest.LINEAR_LABELS)
+    lambda x: x.reshape(2, 2, *x.shape[1:]), (images, linear.LABELS)
   )
   result = jax.pmap(run)(*halves)
   np.testing.assert_allclose(
@@ -146,16 +141,16 @@ def test_trees_of_images_under_pmap():
 @pytest.mark.parametrize(
   ('changed', 'message'),
   [
-    ({'attack': 3}, 'attack must be callable; got 3'),
-    ({'attack': lambda f, x, y, e, k: x[:1]}, 'attack must return images like'),
-    ({'max_epsilon': np.inf}, 'max_epsilon must be finite; got inf'),
-    ({'max_epsilon': -1}, 'max_epsilon must be at least 0; got -1'),
+    ({'attack': 3}, 'attack = 3; allowed: a callable'),
+    ({'attack': lambda f, x, y, e, k: x[:1]}, 'attack.*; allowed: images like'),
+    ({'max_epsilon': np.inf}, 'max_epsilon = inf; allowed: finite'),
+    ({'max_epsilon': -1}, 'max_epsilon = -1.0; allowed'),
     (
       {'max_epsilon': np.ones(3)},
-      r'max_epsilon must have shape \(\) or \(4,\)',
+      r'max_epsilon.shape = \(3,\); allowed: .* \(\) or \(4,\)',
     ),
-    ({'num_bisections': 0}, 'num_bisections must be at least 1; got 0'),
-    ({'labels': np.zeros((4, 2))}, r'labels must be int \[4\]; got float'),
+    ({'num_bisections': 0}, 'num_bisections = 0; allowed'),
+    ({'labels': np.zeros((4, 2))}, r'labels = float.*; allowed: int \[4\]'),
   ],
 )
 def test_errors(changed, message):

@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 
 from advjax import losses, square
-from advjax.attacks import search as search_lib
-from advjax.attacks import windows
-from advjax.attacks.search import Problem
-from advjax.attacks.square import make_square
+from advjax.attacks._core import loop
+from advjax.attacks._core.arguments import Problem
+from advjax.attacks.square import (
+  bump,
+  make_plan,
+  make_square,
+  place,
+  place_bumps,
+  window_sides,
+)
 from tests.attacks import cases
 from tests.attacks import square_reference as reference
 
@@ -23,7 +29,6 @@ each_norm = pytest.mark.parametrize('norm', cases.NORMS)
 KEY = jax.random.key(3)
 SIDE, CHANNELS, BATCH, QUERIES = 11, 2, 5, 40
 SHAPE = (BATCH, SIDE, SIDE, CHANNELS)
-ORDERS = {'linf': np.inf, 'l2': 2, 'l1': 1}
 EPSILON = {'linf': 0.1, 'l2': 0.8, 'l1': 4.0}
 RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(0, 1, SHAPE).astype(np.float32)
@@ -51,11 +56,6 @@ def margin(image, label):
   return np.delete(z, label).max() - z[label]
 
 
-def sizes(images, norm):
-  moved = np.asarray(images, np.float64) - IMAGES
-  return np.linalg.norm(moved.reshape(BATCH, -1), ORDERS[norm], axis=1)
-
-
 @functools.cache
 def problem(norm):
   return Problem(
@@ -70,13 +70,7 @@ def problem(norm):
 
 
 def find(norm):
-  return make_square(
-    norm=norm,
-    num_queries=QUERIES,
-    loss_fn=losses.margin,
-    targeted=False,
-    p_init=0.8,
-  )
+  return make_square(norm=norm, num_queries=QUERIES)
 
 
 @functools.cache
@@ -84,7 +78,7 @@ def compiled(norm):
   """`advance` by one step: one program for the tests of a norm."""
   search = find(norm)
   return jax.jit(
-    lambda state, t, active: search_lib.advance(
+    lambda state, t, active: loop.advance(
       search, logits_fn, problem(norm), state, t, active, 1
     )
   )
@@ -111,56 +105,58 @@ def test_the_first_windows_cover_what_the_paper_says():
   table = {0: 1, 10: 1, 11: 2, 50: 2, 51: 4, 200: 4, 201: 8, 500: 8, 501: 16}
   table |= {1000: 16, 1001: 32, 2000: 32, 2001: 64, 4000: 64, 4001: 128}
   table |= {6000: 128, 6001: 256, 8000: 256, 8001: 512, 9999: 512}
-  shares = windows.shares(10_000, 0.8)
+  # The start takes the first query and has no window.
+  stage = make_plan(28, 28, 10_000, 0.8, None).stage[1:]
   for query, divisor in table.items():
-    assert shares[query] == 0.8 / divisor
+    if query < 9999:
+      assert 2 ** stage[query] == divisor
   for count in (1, 7, 100, 5000):
-    expected = [reference.share(q, count, 0.3) for q in range(count)]
-    np.testing.assert_array_equal(windows.shares(count, 0.3), expected)
-  plan = windows.make_plan(28, 28, 5000, 0.8, None)
+    expected = [reference.share(q, count, 0.3) for q in range(count - 1)]
+    stage = make_plan(28, 28, count, 0.3, None).stage[1:]
+    np.testing.assert_array_equal(0.3 / 2.0**stage, expected)
+  plan = make_plan(28, 28, 5000, 0.8, None)
   squares = [25, 18, 13, 9, 6, 4, 3, 2, 2, 1]
   np.testing.assert_array_equal(plan.sides, [[s, s] for s in squares])
-  # The start takes the first query and has no window.
   assert plan.stage[6] == 0 and plan.stage[7] == 1
 
 
 def test_windows_fit_into_any_image():
-  assert windows.sides(28, 28, 0.8 / 2, odd=True) == (19, 19)
-  assert windows.sides(28, 28, 0.8 / 512, odd=True) == (3, 3)
-  assert windows.sides(1, 1, 0.8, odd=True) == (1, 1)
-  assert windows.sides(4, 30, 0.5, odd=False) == (4, 15)
-  assert windows.sides(30, 4, 0.5, odd=False) == (15, 4)
-  assert windows.sides(30, 4, 0.001, odd=False) == (1, 1)
-  assert windows.sides(1, 784, 0.25, odd=False) == (1, 196)
-  assert windows.sides(2, 9, 0.01, odd=True) == (2, 3)
+  assert window_sides(28, 28, 0.8 / 2, odd=True) == (19, 19)
+  assert window_sides(28, 28, 0.8 / 512, odd=True) == (3, 3)
+  assert window_sides(1, 1, 0.8, odd=True) == (1, 1)
+  assert window_sides(4, 30, 0.5, odd=False) == (4, 15)
+  assert window_sides(30, 4, 0.5, odd=False) == (15, 4)
+  assert window_sides(30, 4, 0.001, odd=False) == (1, 1)
+  assert window_sides(1, 784, 0.25, odd=False) == (1, 196)
+  assert window_sides(2, 9, 0.01, odd=True) == (2, 3)
 
 
 @pytest.mark.parametrize('order', [1, 2])
 def test_bumps_are_two_hills_of_opposite_sign(order):
   for size in (1, 2, 3, 4, 5, 9, 10, 25):
-    rows, columns = windows.bump(size, size, order)
+    rows, columns = bump(size, size, order)
     values = np.minimum(rows[1][:, None], columns[1][None])
     values = values * rows[0][:, None] * columns[0][None]
     np.testing.assert_allclose(values, reference.bump(size, order), atol=1e-14)
-  rows, columns = windows.bump(3, 8, order)
+  rows, columns = bump(3, 8, order)
   values = rows[0][:, None] * np.minimum(rows[1][:, None], columns[1][None])
   assert np.linalg.norm(values.ravel(), order) == pytest.approx(1)
 
 
 def test_windows_lie_anywhere_but_not_outside():
-  plan = windows.make_plan(5, 4, 4, 0.25, 2)
+  plan = make_plan(5, 4, 4, 0.25, 2)
   count = 400
   t = jnp.asarray(np.arange(count) % 4)
   words = jax.random.bits(KEY, (count, 2), np.uint32)
   turned = jnp.asarray(np.arange(count) % 3 == 0, jnp.int32)
 
   @jax.jit
-  def place(words):
-    window = windows.place(plan, t, words)
-    bumps = windows.bumps(plan, t, window, turned, np.float32)
+  def draw(words):
+    window = place(plan, t, words)
+    bumps = place_bumps(plan, t, window, turned, np.float32)
     return window.inside[..., 0], bumps[..., 0]
 
-  inside, bumps = map(np.asarray, place(words))
+  inside, bumps = map(np.asarray, draw(words))
   side = plan.sides[plan.stage[np.asarray(t)]]
   np.testing.assert_array_equal(inside.sum(axis=(1, 2)), side.prod(axis=1))
   # Every row and column is reached.
@@ -217,7 +213,7 @@ def test_every_candidate_lies_on_the_sphere_or_at_the_box(norm):
     state, t = compiled(norm)(state, t, jnp.ones(BATCH, bool))
     images = np.asarray(state.images)
     assert images.min() >= 0 and images.max() <= 1
-    size = sizes(images, norm)
+    size = cases.sizes(np.asarray(images, np.float64) - IMAGES, norm)
     assert np.all(size <= epsilon * (1 + 1e-6))
     on_sphere.append(size >= epsilon * (1 - 1e-5))
     at_box = (images == 0) | (images == 1)
@@ -241,28 +237,6 @@ def test_rows_of_different_age_share_a_batch(norm):
     state, t = compiled(norm)(state, t, jnp.asarray(active))
   jax.tree.map(np.testing.assert_array_equal, state, trace(norm)[-1])
   np.testing.assert_array_equal(t, QUERIES)
-
-
-def test_many_restarts_contain_one():
-  def ranks(num_restarts):
-    images = square(
-      logits_fn,
-      IMAGES,
-      LABELS,
-      EPSILON['linf'],
-      num_queries=QUERIES,
-      num_restarts=num_restarts,
-      key=KEY,
-    )
-    margins = [margin(*each) for each in zip(images, LABELS, strict=True)]
-    return [(m > 0, m) for m in margins]
-
-  keys = jax.random.fold_in(jax.random.fold_in(KEY, 0), 0)
-  start = reference.start(IMAGES[0].astype(float), 0.1, 'linf', keys)
-  one, three = ranks(1), ranks(3)
-  assert one[0] > (False, margin(start, LABELS[0]))
-  assert all(t >= (o[0], o[1] - 1e-5) for t, o in zip(three, one, strict=True))
-  assert three != one
 
 
 def patch(images, originals):
@@ -337,55 +311,3 @@ def test_targets_and_losses():
   assert np.all(loss(np.asarray(attack(0.1))) < loss(IMAGES))
   reached = [logits_of(x).argmax() for x in np.asarray(attack(0.6))]
   np.testing.assert_array_equal(reached, targets)
-
-
-@pytest.mark.parametrize(
-  ('norm', 'shape'),
-  [('linf', (9,)), ('l2', (2, 2, 4, 3))],
-)
-def test_images_of_any_rank(norm, shape):
-  images = np.full((3, *shape), 0.5, np.float32)
-  epsilon = EPSILON[norm]
-  result = square(
-    lambda x: jnp.stack([x.reshape(3, -1).sum(axis=1), jnp.zeros(3)], axis=1),
-    images,
-    np.zeros(3, np.int32),
-    epsilon,
-    num_queries=20,
-    key=KEY,
-    norm=norm,
-  )
-  moved = (np.asarray(result, np.float64) - 0.5).reshape(3, -1)
-  size = np.linalg.norm(moved, ORDERS[norm], axis=1)
-  assert np.all(size <= epsilon * (1 + 1e-6)) and np.all(size > epsilon / 2)
-  assert np.all(moved.sum(axis=1) < 0)
-
-
-def test_queries_are_counted():
-  search = find('l2')
-  assert search.num_steps == QUERIES
-  assert (search.num_forward, search.num_backward) == (1, 0)
-  assert find('l2') is search
-
-
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({'num_queries': 0}, 'num_queries must be at least 1; got 0'),
-    ({'num_restarts': 0}, 'num_restarts must be at least 1; got 0'),
-    ({'norm': 'l3'}, r"norm must be one of \['l1', 'l2', 'linf'\].*'l3'"),
-    ({'norm': 2}, 'norm must be one of'),
-    ({'p_init': 0.0}, r'p_init must be a number in \(0, 1\]; got 0\.0'),
-    ({'p_init': 1.5}, r'p_init must be .* got 1\.5'),
-    ({'p_init': '0.8'}, "p_init must be .* got '0.8'"),
-    ({'key': None}, 'key must be .* got None'),
-    ({'epsilon': None}, 'epsilon must be .* got None'),
-    ({'epsilon': -1.0}, 'epsilon must be at least 0'),
-    ({'labels': LABELS + 3}, r'labels must lie in \[0, 4\)'),
-    ({'images': 2 * IMAGES}, 'images must be finite and inside bounds'),
-  ],
-)
-def test_mistake(changes, message):
-  kwargs = {'images': IMAGES, 'labels': LABELS, 'epsilon': 0.1, 'key': KEY}
-  with pytest.raises(ValueError, match=message):
-    square(logits_fn, **{**kwargs, **changes})

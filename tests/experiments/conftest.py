@@ -3,8 +3,8 @@
 import jax
 import pytest
 
+from advjax.jobs import evaluate as evaluation
 from advjax.reporting import gallery
-from experiments import evaluate as evaluation
 from experiments.compare import compare
 from tests.experiments.comparison import printed, smoke_config
 
@@ -41,10 +41,10 @@ class Planned(Exception):
 def planned(monkeypatch, tmp_path):
   """Calls `evaluate`; returns the networks, images and labels to attack."""
 
-  def stop(members, attacks, images, labels, **options):
-    raise Planned(members, images, labels)
+  def stop(models, attacks, images, labels, **options):
+    raise Planned(models, images, labels)
 
-  monkeypatch.setattr(evaluation, 'evaluate_members', stop)
+  monkeypatch.setattr(evaluation, 'evaluate_models', stop)
 
   def call(*checkpoints, **options):
     with pytest.raises(Planned) as caught:

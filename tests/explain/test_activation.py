@@ -63,12 +63,15 @@ def test_an_image_does_not_depend_on_the_others():
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'classes': np.array([3])}, r'classes must lie in \[0, 3\)'),
-    ({'classes': np.array([0.5])}, r'labels must be int \[1\]'),
-    ({'num_steps': 0}, 'num_steps must be at least 1'),
+    (
+      {'classes': np.array([3])},
+      r'classes = 3 to 3; allowed: .* \[0, 3\)',
+    ),
+    ({'classes': np.array([0.5])}, r'labels = .*; allowed: int \[1\]'),
+    ({'num_steps': 0}, 'num_steps = 0; allowed'),
     ({'jitter': -1}, 'jitter must be a Python integer of at least 0'),
-    ({'step_size': -1.0}, 'step_size must be at least 0'),
-    ({'key': None}, 'key must be one key or 3 keys'),
+    ({'step_size': -1.0}, 'step_size = -1.0; allowed: numbers >= 0'),
+    ({'key': None}, 'key = None; allowed: one key .* or 3 keys'),
   ],
 )
 def test_bad_arguments_are_named(options, message):

@@ -109,11 +109,11 @@ def test_other_precisions(dtype):
     ),
     (
       lambda: grad_cam(features_fn, pooled_head, IMAGES, LABELS + 1),
-      r'labels must lie in \[0, 4\)',
+      r'labels = .*; allowed: classes in \[0, 4\)',
     ),
     (
       lambda: grad_cam(features_fn, pooled_head, IMAGES, LABELS - 1),
-      r'labels must lie in \[0, 4\)',
+      r'labels = .*; allowed: classes in \[0, 4\)',
     ),
     (
       lambda: grad_cam(lambda x: x[:2], pooled_head, IMAGES, LABELS),
@@ -125,11 +125,11 @@ def test_other_precisions(dtype):
     ),
     (
       lambda: grad_cam(None, pooled_head, IMAGES, LABELS),
-      'features_fn must be callable',
+      'features_fn = None; allowed: a callable',
     ),
     (
       lambda: grad_cam(features_fn, None, IMAGES, LABELS),
-      'head_fn must be callable',
+      'head_fn = .*; allowed: a callable',
     ),
   ],
 )

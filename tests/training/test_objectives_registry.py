@@ -42,7 +42,7 @@ from advjax.training.objectives import create_objective
     ),
     (
       {'name': 'virtual_adversarial_regularization', 'mask': (0.0, 2.0)},
-      r'mask must hold values in \[0, 1\].*0.0 to 2.0',
+      r'mask = 0.0 to 2.0; allowed: values in \[0, 1\]',
     ),
   ],
 )

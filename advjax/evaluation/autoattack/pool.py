@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.attacks.search import Problem, Search, advance, select
+from advjax.attacks._core.arguments import Problem
+from advjax.attacks._core.loop import Search, advance, select
 from advjax.callables import Callee
 from advjax.devices import compile_sharded
 from advjax.evaluation.logits import matmul_precision
@@ -109,23 +110,7 @@ def run_items(
   devices: tuple[jax.Device, ...],
   progress: Callable[[int], None] = lambda _: None,
 ) -> Outcome:
-  """Tries all items, save those whose example another item has fooled.
-
-  Args:
-    search: The attack.
-    network: Images `[B, ...]` to logits `[B, K]`.
-    images: `[N, ...]`.
-    labels: int32 `[N]`.
-    items: What to try.
-    shared: Radius, box and key.
-    batch_size: Items per device at most; halved until memory suffices.
-    devices: Those of this process.
-    progress: Called before each round, and at the end, with the number of items
-      that are left.
-
-  Returns:
-    The outcome.
-  """
+  """Tries all items, save those whose example another item has fooled."""
   fooled, found = np.zeros(len(images), bool), images.copy()
   num_steps, compile_seconds = 0, 0.0
   start = time.perf_counter()

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from advjax import losses, norms
-from advjax.attacks import inputs as inputs_lib
+from advjax import norms
+from advjax.attacks._core import arguments
 from advjax.callables import Callee
 from advjax.devices import Batching, own_devices
 from advjax.evaluation.autoattack import saved, versions
@@ -66,17 +66,7 @@ class AutoAttackResult(NamedTuple):
 def summarise(
   result: AutoAttackResult, epsilon: float, norm: str, version: str
 ) -> AutoAttackSummary:
-  """Returns a result as a report has it: accuracies instead of flags.
-
-  Args:
-    result: From `autoattack`.
-    epsilon: The radius of the attacks.
-    norm: Their norm.
-    version: Their version.
-
-  Returns:
-    Accuracies as fractions, cost per attack, warnings.
-  """
+  """Returns a result as a report has it: accuracies instead of flags."""
   return AutoAttackSummary(
     epsilon=float(epsilon),
     norm=norm,
@@ -276,31 +266,26 @@ def _check_arguments(
       f'labels have shape {labels.shape} and dtype {labels.dtype}; allowed: '
       f'integers of shape {images.shape[:1]}'
     )
-  inputs = inputs_lib.prepare(
+  problem = arguments.check(
     logits_fn,
     images,
     np.asarray(labels, np.int32),
     epsilon=epsilon,
-    step_size=0.0,
-    loss_fn=losses.cross_entropy,
     bounds=bounds,
-    targets=None,
-    mask=None,
     key=key,
     eot_samples=eot_samples,
   )
-  box = inputs.lower[0], inputs.upper[0]
+  box = problem.lower, problem.upper
   if any(len(bound) > 1 for bound in box):
     raise ValueError(
       f'bounds of shapes {[bound.shape for bound in box]}; allowed: what '
       f'broadcasts to one image, {images.shape[1:]}'
     )
-  key = inputs_lib.threefry(key)
+  key = arguments.threefry(key)
   if key.ndim:
     raise ValueError(f'key has shape {key.shape}; allowed: one key')
-  dtype = inputs_lib.compute_dtype(images)
-  lower, upper = (np.asarray(bound, dtype) for bound in box)
-  return images, inputs.labels, Shared(inputs.epsilon, lower, upper, key)
+  lower, upper = (np.asarray(bound, problem.dtype) for bound in box)
+  return images, problem.labels, Shared(problem.epsilon, lower, upper, key)
 
 
 def _items(

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.attacks import inputs as inputs_lib
-from advjax.attacks.scores import call
+from advjax.attacks._core.arguments import example_keys
+from advjax.attacks._core.loop import call
+from advjax.callables import compile_per_callable
 from advjax.evaluation.autoattack.pool import Outcome, Shared
 from advjax.evaluation.autoattack.versions import Component
 from advjax.evaluation.logits import matmul_precision
@@ -83,14 +84,25 @@ def identity(
 ) -> dict[str, Any]:
   """Returns JSON values that identify a run: only an equal run resumes it.
 
-  With `gradients`, those of the network are compared too, for networks that
-  mask gradients may have equal logits.
+  The network is identified by logits of some images and, with `gradients`, by
+  sizes of gradients and their products with the cosines of 1, 2, 3, ...:
+  networks that mask gradients may have equal logits.
   """
 
   def digest(*arrays: Any) -> str:
     parts = [np.ascontiguousarray(array).tobytes() for array in arrays]
     return hashlib.sha256(b''.join(parts)).hexdigest()[:16]
 
+  some = jnp.asarray(images[:_NUM_IMAGES])
+  keys = example_keys(shared.key, len(some)) if version == 'rand' else None
+  logits, gradient = _logits_and_gradients(
+    logits_fn, some, jnp.asarray(labels[: len(some)]), keys, gradients=gradients
+  )
+  network = [np.asarray(logits, np.float64).ravel().tolist()]
+  if gradient is not None:
+    flat = np.asarray(gradient, np.float64).reshape(len(some), -1)
+    waves = np.cos(1 + np.arange(flat.shape[1]))
+    network += [np.linalg.norm(flat, axis=1).tolist(), (flat @ waves).tolist()]
   return {
     'norm': norm,
     'version': version,
@@ -100,47 +112,29 @@ def identity(
     'key': digest(jax.random.key_data(shared.key)),
     'images': f'{images.dtype}{list(images.shape)} {digest(images)}',
     'labels': digest(labels),
-    'network': _fingerprint(
-      logits_fn,
-      images[:_NUM_IMAGES],
-      labels[:_NUM_IMAGES],
-      shared.key,
-      eot=version == 'rand',
-      gradients=gradients,
-    ),
+    'network': network,
   }
 
 
-def _fingerprint(
+def _gradients(
   logits_fn: LogitsFn,
-  images: np.ndarray,
-  labels: np.ndarray,
-  key: Array,
+  images: Array,
+  labels: Array,
+  keys: Array | None,
   *,
-  eot: bool,
   gradients: bool,
-) -> list[list[float]]:
-  """Numbers that differ between networks: logits, and for gradients their
-  sizes and their products with the cosines of 1, 2, 3, ...
-  """
-  keys = inputs_lib.example_keys(key, len(images)) if eot else None
-  classes = jnp.asarray(labels)
-
+) -> tuple[Array, Array | None]:
   def loss(images: Array) -> tuple[Array, Array]:
     logits = call(logits_fn, images, keys)
-    return cross_entropy(logits, classes).sum(), logits
+    return cross_entropy(logits, labels).sum(), logits
 
-  originals = jnp.asarray(images)
   if not gradients:
-    return [np.asarray(loss(originals)[1], np.float64).ravel().tolist()]
-  gradient, logits = jax.jit(jax.grad(loss, has_aux=True))(originals)
-  flat = np.asarray(gradient, np.float64).reshape(len(images), -1)
-  waves = np.cos(1 + np.arange(flat.shape[1]))
-  return [
-    np.asarray(logits, np.float64).ravel().tolist(),
-    np.linalg.norm(flat, axis=1).tolist(),
-    (flat @ waves).tolist(),
-  ]
+    return loss(images)[1], None
+  gradient, logits = jax.grad(loss, has_aux=True)(images)
+  return logits, gradient
+
+
+_logits_and_gradients = compile_per_callable(_gradients, ('gradients',))
 
 
 def save(

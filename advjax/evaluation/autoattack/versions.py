@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from advjax import losses
+from advjax.attacks._core.loop import Search
 from advjax.attacks.apgd import make_apgd
 from advjax.attacks.fab import make_fab
-from advjax.attacks.search import Search
 from advjax.attacks.square import make_square
 
 # In the order of the paper; an attack draws from `fold_in(key, place here)`.
@@ -76,12 +76,11 @@ def make_component(
   standard_l1 = version == 'standard' and norm == 'l1'
   restarts = 5 if plus or standard_l1 else 1
 
-  def apgd(loss_fn: Callable, targeted: bool = False) -> Search:
+  def apgd(loss_fn: Callable) -> Search:
     return make_apgd(
       norm=norm,
       num_steps=100,
       loss_fn=loss_fn,
-      targeted=targeted,
       eot_samples=samples,
     )
 
@@ -94,23 +93,15 @@ def make_component(
     return Component(name, apgd(dlr), None, restarts)
   if name == 'apgd-t':
     number = targets(5 if standard_l1 else 9)
-    return Component(name, apgd(dlr, targeted=True), number, 1)
+    return Component(name, apgd(dlr), number, 1)
   if name == 'fab':
     # Its restarts start around what was found before, so they are steps.
-    search = make_fab(
-      norm=norm, num_steps=100, targeted=False, num_restarts=5 if plus else 1
-    )
+    search = make_fab(norm=norm, num_steps=100, num_restarts=5 if plus else 1)
     # It asks for the gradient of every other class.
     search = search._replace(num_backward=num_classes - 1)
     return Component(name, search, None, 1)
   if name == 'fab-t':
-    search = make_fab(norm=norm, num_steps=100, targeted=True)
+    search = make_fab(norm=norm, num_steps=100)
     return Component(name, search, targets(9), 1)
-  search = make_square(
-    norm=norm,
-    num_queries=5000,
-    loss_fn=losses.margin,
-    targeted=False,
-    p_init=0.8,
-  )
+  search = make_square(norm=norm, num_queries=5000)
   return Component(name, search, None, 1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax import norms
-from advjax.attacks import checks
+from advjax.attacks._core import arguments
 from advjax.config import choose
 from advjax.losses import cross_entropy
 from advjax.training.objectives.common import (
@@ -127,7 +127,7 @@ def virtual_adversarial_regularization(
   batch_norm = 'train' if adversarial_batch_stats else 'eval'
   if mask is not None:
     mask = np.asarray(mask, np.float32)
-    checks.check_mask(mask)
+    arguments.check_mask(mask)
 
   def unit(direction: Array) -> Array:
     if mask is not None:

@@ -1,0 +1,459 @@
+"""Arguments of attacks, checked, and the perturbations that they allow.
+
+Shapes, dtypes and Python values are always checked, the values of arrays only
+where they are concrete. On the CPU the checks compile nothing, so that a loop
+over epsilons costs one compilation, that of the attack.
+"""
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advjax import losses
+from advjax.callables import output_shape
+from advjax.norms import Norm, expand
+from advjax.types import Array, Bounds, Images, Labels, LogitsFn, LossFn, Tree
+
+# Losses that read integer labels as classes: one out of range is a mistake.
+_CLASS_LOSSES = (losses.cross_entropy, losses.margin, losses.dlr)
+
+
+class Problem(NamedTuple):
+  """What an attack solves: `max loss(f(x + delta), y)` over its perturbations.
+
+  Those are `|delta| <= epsilon` with x + delta between lower and upper. Where
+  images are a pytree, `lower`, `upper` and `mask` have its structure with None
+  in place of leaves that are not floating.
+  """
+
+  images: Images
+  labels: Labels
+  targets: Labels | None
+  epsilon: Any  # scalar or [B]; None: no limit
+  keys: Any  # one key, or one per example [B]; None: no draws
+  lower: Tree  # broadcasts to the images, -inf where there is no bound
+  upper: Tree
+  mask: Tree | None = None
+
+  @property
+  def originals(self) -> Tree:
+    """The floating leaves of the images, None for the others."""
+    return jax.tree.map(lambda x: x if is_floating(x) else None, self.images)
+
+  @property
+  def dtype(self) -> Any:
+    """Of norms and losses: that of the images, at least float32."""
+    return jnp.result_type(jnp.float32, *jax.tree.leaves(self.originals))
+
+  @property
+  def batch(self) -> int:
+    return int(jax.tree.leaves(self.images)[0].shape[0])
+
+  def per_example(self) -> 'Problem':
+    """The same with a radius and a key for each example."""
+    problem: Problem = jax.lax.stop_gradient(self)
+    images, labels, targets = jax.tree.map(jnp.asarray, problem[:3])
+    originals, epsilon, keys = self.originals, problem.epsilon, problem.keys
+    if epsilon is not None:
+      epsilon = per_example(epsilon, self.dtype, self.batch)
+    if keys is not None:
+      keys = example_keys(keys, self.batch)
+    lower, upper, mask = (
+      jax.tree.map(lambda x, b: jnp.asarray(b, wide(x)), originals, bound)
+      if bound is not None
+      else None
+      for bound in (problem.lower, problem.upper, problem.mask)
+    )
+    return Problem(images, labels, targets, epsilon, keys, lower, upper, mask)
+
+  def zeros(self) -> Tree:
+    """No perturbation, in float32 or better."""
+    return jax.tree.map(
+      lambda x: jnp.zeros_like(x, dtype=wide(x)), self.originals
+    )
+
+  def slack(self, delta: Tree | None = None) -> tuple[Tree, Tree]:
+    """How far each coordinate can move down and up within the box."""
+    lower, upper = (
+      jax.tree.map(lambda x, b: b - x.astype(wide(x)), self.originals, bound)
+      for bound in (self.lower, self.upper)
+    )
+    if delta is None:
+      return lower, upper
+    # Exactly 0 for what was clipped to the box.
+    return (
+      jax.tree.map(jnp.subtract, lower, delta),
+      jax.tree.map(jnp.subtract, upper, delta),
+    )
+
+  def sample(self, norm: Norm, keys: Array, radius: Array) -> Tree:
+    """A uniform draw from the ball of this radius, clipped to the box."""
+    delta = jax.tree.map(
+      lambda d: d * expand(radius, d).astype(d.dtype),
+      norm.sample(keys, self.zeros()),
+    )
+    if self.mask is not None:  # What is masked out does not move at all.
+      delta = jax.tree.map(
+        lambda d, m: jnp.where(m > 0, d, 0), delta, self.mask
+      )
+    return jax.tree.map(jnp.clip, delta, *self.slack())
+
+  def perturb(self, delta: Tree, norm: Norm) -> Tree:
+    """originals + delta in the originals' dtype, still in the box and ball."""
+    originals = self.originals
+
+    def add(x: Array, d: Array, low: Array, high: Array) -> Array:
+      y = jnp.clip(x.astype(d.dtype) + d, low, high).astype(x.dtype)
+      rounded = y.astype(d.dtype)
+      outside = (rounded < low) | (rounded > high)
+      return jnp.where(d == 0, x, jnp.where(outside, jnp.nextafter(y, x), y))
+
+    images = jax.tree.map(add, originals, delta, self.lower, self.upper)
+    if self.epsilon is None:
+      return images
+    moved = jax.tree.map(difference, images, originals)
+    outside = norm.size(moved) > self.epsilon
+
+    def shrink(x: Array, y: Array, m: Array, d: Array) -> Array:
+      nearer = expand(outside, y) & (jnp.abs(m) > jnp.abs(d))
+      return jnp.where(nearer, jnp.nextafter(y, x), y)
+
+    return jax.tree.map(shrink, originals, images, moved, delta)
+
+
+def check(
+  logits_fn: LogitsFn,
+  images: Images,
+  labels: Labels,
+  *,
+  epsilon: Any = None,
+  bounds: Bounds = None,
+  targets: Labels | None = None,
+  mask: Any = None,
+  key: Any = None,
+  loss_fn: LossFn = losses.cross_entropy,
+  eot_samples: int | None = None,
+  one_array: bool = False,
+  integer_labels: bool = False,
+) -> Problem:
+  """Checks the arguments that attacks share and gathers them."""
+  check_callable('logits_fn', logits_fn)
+  check_callable('loss_fn', loss_fn)
+  if one_array and getattr(images, 'ndim', 0) < 2:
+    got = getattr(images, 'shape', type(images).__name__)
+    raise error('images', got, 'one array [B, ...] of at least 2 axes')
+  images = jax.tree.map(_as_array, images)
+  batch = check_images(images)
+  labels, targets = jax.tree.map(_as_array, (labels, targets))
+  for name, value in (('labels', labels), ('targets', targets)):
+    for x in jax.tree.leaves(value):
+      if x.shape[:1] != (batch,):
+        allowed = f'a leading axis of {batch}, as the images'
+        raise error(f'{name}.shape', x.shape, allowed)
+    if integer_labels and value is not None:
+      check_integers(name, value, batch)
+  if key is not None:
+    check_key(key, batch)
+  problem = Problem(images, labels, targets, None, key, None, None)
+  lower, upper = _check_bounds(bounds, problem)
+  if mask is not None:
+    mask = _spread('mask', mask, problem, missing=1)
+    jax.tree.map(check_mask, mask)
+  if epsilon is not None:
+    epsilon = number('epsilon', epsilon, problem.dtype, batch)
+  if loss_fn in _CLASS_LOSSES:
+    example: tuple[Any, ...] = (images,)
+    if eot_samples is not None:  # As a random model is called.
+      one = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), images
+      )
+      example = one, jax.eval_shape(lambda key: example_keys(key, 1)[0], key)
+    check_classes(logits_fn, example, labels=labels, targets=targets)
+  return problem._replace(epsilon=epsilon, lower=lower, upper=upper, mask=mask)
+
+
+def combine(floating: Tree, images: Images) -> Images:
+  """Images with their floating leaves replaced."""
+  return jax.tree.map(
+    lambda x, y: y if x is None else x,
+    floating,
+    images,
+    is_leaf=lambda x: x is None,
+  )
+
+
+def per_example(value: Any, dtype: Any, batch: int) -> Array:
+  """A scalar or `[B]` as `[B]`."""
+  return jnp.broadcast_to(jnp.asarray(value, dtype), (batch,))
+
+
+def wide(x: Any) -> Any:
+  """The dtype of an array, at least float32."""
+  return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def difference(images: Array, originals: Array) -> Array:
+  """The perturbation as it is after all rounding, in float32 or better."""
+  return images.astype(wide(images)) - originals.astype(wide(originals))
+
+
+def example_keys(key: Any, batch: int) -> Array:
+  """One key per example, `[B]`: a scalar key is folded with the row."""
+  keys = threefry(key)
+  if not keys.ndim:
+    rows = jnp.arange(batch, dtype=jnp.uint32)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(keys, rows)
+  return keys
+
+
+def threefry(key: Any) -> Array:
+  """Typed threefry keys from keys of any kind, typed or raw.
+
+  What `rbg` draws under vmap depends on the batch; threefry's draws do not.
+  """
+  words: Array = key
+  if jnp.issubdtype(words.dtype, jax.dtypes.prng_key):
+    words = jax.random.key_data(words)
+  # Of the four words of an rbg key the first two.
+  words = words[..., :2]
+  keys: Array = jax.random.wrap_key_data(words, impl='threefry2x32')
+  return keys
+
+
+# --------------------------------------------------------------- single checks
+
+
+def error(name: str, value: Any, allowed: str) -> ValueError:
+  """The one form in which an argument is refused."""
+  return ValueError(f'{name} = {value!s}; allowed: {allowed}')
+
+
+def is_floating(x: Any) -> bool:
+  """Whether an array holds floating-point numbers of any width."""
+  return bool(jnp.issubdtype(x.dtype, jnp.floating))
+
+
+def is_concrete(x: Any) -> bool:
+  """Whether the values of an array can be looked at from here."""
+  if isinstance(x, jax.core.Tracer):
+    return False
+  return not isinstance(x, jax.Array) or x.is_fully_addressable
+
+
+def check_given(**arguments: Any) -> None:
+  """Checks that an epsilon or a key is not None."""
+  for name, value in arguments.items():
+    if value is None:
+      raise error(name, None, f'one {name}, or one per example')
+
+
+def check_callable(name: str, function: Any) -> None:
+  """Checks that an argument can be called."""
+  if not callable(function):
+    raise error(name, repr(function), 'a callable')
+
+
+def count(name: str, value: Any, least: int = 1) -> int:
+  """A static count, such as num_steps, as an int."""
+  try:
+    result = operator.index(value)
+  except TypeError:
+    result = least - 1
+  if result < least:
+    raise error(name, repr(value), f'a Python integer >= {least} (static)')
+  return result
+
+
+def number(name: str, value: Any, dtype: Any, batch: int | None = None) -> Any:
+  """A number of at least 0, a scalar (or `[batch]`), as an array."""
+  shapes: tuple[Any, ...] = ((),) if batch is None else ((), (batch,))
+  allowed = f'numbers >= 0 of shape {" or ".join(map(str, shapes))}'
+  if value is None:
+    raise error(name, value, allowed)
+  if is_concrete(value):
+    try:
+      # On the host: one dtype for Python, NumPy and JAX numbers is one
+      # compilation, and the cast of a JAX array would be another.
+      value = np.asarray(value, dtype)
+    except (TypeError, ValueError):
+      raise error(name, repr(value), allowed) from None
+    if not np.all(value >= 0):
+      raise error(name, value, allowed)
+  if value.shape not in shapes:
+    raise error(f'{name}.shape', value.shape, allowed)
+  return value
+
+
+def static_number(
+  name: str, value: Any, low: float = 0, high: float = math.inf
+) -> float:
+  """A static number between two bounds, finite, as a float."""
+  if not isinstance(value, int | float | np.number) or not (
+    low <= value <= high and value < math.inf
+  ):
+    allowed = f'in [{low}, {high}]' if high < math.inf else f'>= {low}'
+    raise error(name, repr(value), f'a Python number {allowed} (static)')
+  return float(value)
+
+
+def check_images(images: Images) -> int:
+  """Returns the batch size."""
+  leaves = jax.tree.leaves(images)
+  if not any(is_floating(x) for x in leaves):
+    got = [str(x.dtype) for x in leaves]
+    raise error(
+      'images.dtype', got, 'floating [B, ...], or a pytree with such an array'
+    )
+  shapes = [x.shape for x in leaves]
+  if any(shape[:1] != shapes[0][:1] or not shape for shape in shapes):
+    raise error('images.shape', shapes, 'the same leading axis, the batch')
+  return int(shapes[0][0])
+
+
+def check_integers(name: str, labels: Any, batch: int) -> None:
+  """Checks for one integer class per image."""
+  whole = hasattr(labels, 'dtype') and jnp.issubdtype(labels.dtype, jnp.integer)
+  if not whole or labels.shape != (batch,):
+    got = jax.tree.map(lambda x: f'{x.dtype} {list(x.shape)}', labels)
+    raise error(name, got, f'int [{batch}]')
+
+
+def check_classes(
+  logits_fn: LogitsFn, example: tuple[Any, ...], **labels: Labels | None
+) -> None:
+  """Checks that integer labels lie below the number of logits."""
+  if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(example)):
+    return
+  for name, x in labels.items():
+    if not isinstance(x, jax.Array | np.ndarray) or not is_concrete(x):
+      continue
+    if not jnp.issubdtype(x.dtype, jnp.integer) or not x.size:
+      continue
+    logits = output_shape(logits_fn, *example)
+    if getattr(logits, 'ndim', None) != 2:
+      return  # The loss says what is wrong with the logits.
+    values = np.asarray(x)
+    if values.min() < 0 or values.max() >= logits.shape[1]:
+      got = f'{values.min()} to {values.max()}'
+      raise error(name, got, f'classes in [0, {logits.shape[1]}), the logits')
+
+
+def check_key(key: Any, batch: int) -> None:
+  """Checks for one key or one per example, typed or raw."""
+  shape = getattr(key, 'shape', None)
+  dtype = getattr(key, 'dtype', None)
+  if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    fits = shape in ((), (batch,))
+  else:
+    # The words of a raw key: two of threefry, four of rbg.
+    raw = [(2,), (4,), (batch, 2), (batch, 4)]
+    fits = dtype == np.uint32 and shape in raw
+  if not fits:
+    got = repr(key) if shape is None else f'{dtype} {list(shape)}'
+    raise error('key', got, f'one key of jax.random.key, or {batch} keys')
+
+
+def check_mask(mask: Any) -> None:
+  """Checks that the values of a mask are in [0, 1]."""
+  if not _holds(_inside, mask, 0, 1):
+    raise error('mask', _range(mask), 'values in [0, 1]')
+
+
+def _check_bounds(bounds: Bounds, problem: Problem) -> tuple[Tree, Tree]:
+  """Bounds over the floating leaves, with the images inside."""
+  bounds = (None, None) if bounds is None else bounds
+  if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+    raise error('bounds', repr(bounds), 'None or a pair (lower, upper)')
+  lower = _spread('bounds', bounds[0], problem, missing=-np.inf)
+  upper = _spread('bounds', bounds[1], problem, missing=np.inf)
+
+  def check_leaf(images: Any, lower: Any, upper: Any) -> None:
+    if not _holds(_ordered, lower, upper):
+      raise error('bounds', _box(lower, upper), 'lower <= upper')
+    if not _holds(_inside, images, lower, upper):
+      allowed = f'finite and inside bounds, {_box(lower, upper)}'
+      raise error('images', _range(images), allowed)
+
+  jax.tree.map(check_leaf, problem.originals, lower, upper)
+  return lower, upper
+
+
+def _spread(name: str, prefix: Any, problem: Problem, missing: float) -> Tree:
+  """One array per floating leaf of images, from a pytree prefix of them."""
+
+  def shaped(like: Any, value: Any) -> Any:
+    """Adds leading axes, so that value broadcasts to `like` axis by axis."""
+    value = missing if value is None else value
+    if not isinstance(value, jax.Array):
+      value = np.asarray(value, wide(like))
+    elif is_concrete(value) and value.ndim < like.ndim:
+      value = np.asarray(value)  # To reshape a JAX array would compile.
+    try:
+      fits = np.broadcast_shapes(value.shape, like.shape) == like.shape
+    except ValueError:
+      fits = False
+    if not fits:
+      allowed = f'what broadcasts to the images, {like.shape}'
+      raise error(f'{name}.shape', value.shape, allowed)
+    return value.reshape((1,) * (like.ndim - value.ndim) + value.shape)
+
+  leaves, treedef = jax.tree.flatten(problem.images)
+  if len(leaves) == 1 and not isinstance(prefix, dict):
+    values = [prefix]
+  else:
+    try:
+      full = jax.tree.broadcast(
+        prefix, problem.images, is_leaf=lambda x: x is None
+      )
+    except ValueError as e:
+      allowed = f'a number, an array or a pytree prefix of images; {e}'
+      raise error(name, jax.tree.structure(prefix), allowed) from None
+    values = jax.tree.leaves(full, is_leaf=lambda x: x is None)
+  result = [
+    shaped(like, value) if is_floating(like) else None
+    for like, value in zip(leaves, values, strict=True)
+  ]
+  return jax.tree.unflatten(treedef, result)
+
+
+def _as_array(x: Any) -> Any:
+  if isinstance(x, jax.Array):
+    return x
+  x = np.asarray(x)
+  return x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
+
+
+def _range(x: Any) -> str:
+  return f'{jnp.min(x)} to {jnp.max(x)}'
+
+
+def _box(lower: Any, upper: Any) -> str:
+  return f'{np.unique(lower)} to {np.unique(upper)}'
+
+
+def _ordered(lower: Any, upper: Any) -> Any:
+  return (lower <= upper).all()
+
+
+def _inside(x: Any, lower: Any, upper: Any) -> Any:
+  return ((x >= lower) & (x <= upper) & (abs(x) < np.inf)).all()
+
+
+def _holds(test: Callable[..., Any], *args: Any) -> bool:
+  """Whether a test of values holds; True where they cannot be looked at."""
+  if not all(is_concrete(x) for x in args):
+    return True
+  on_cpu = all(
+    device.platform == 'cpu'
+    for x in args
+    if isinstance(x, jax.Array)
+    for device in x.devices()
+  )
+  if on_cpu:
+    return bool(test(*(np.asarray(x) for x in args)))
+  return bool(jax.jit(test)(*args))  # Without fetching the images.

@@ -1,0 +1,188 @@
+"""The linearised decision boundary, and the shortest steps onto it in a box.
+
+A hyperplane is given as it is seen from a point: the step d leads onto it if
+`<weights, d> = gap`. Croce and Hein 2019, arXiv 1907.02044.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from advjax.attacks._core import loop
+from advjax.attacks._core.arguments import wide
+from advjax.types import Array, LogitsFn
+
+# Where there is no bound, a coordinate gets as far as this: no sum overflows.
+_FAR = 1e12
+
+
+class Hyperplane(NamedTuple):
+  """Where two logits, linearised at a point, are equal.
+
+  Finite: a gradient that is not counts as 0, a gap that is not as 0.
+  """
+
+  weights: Array  # [B, D], float32 or better
+  gap: Array  # [B]
+
+
+def towards(
+  logits_fn: LogitsFn, point: Array, labels: Array, targets: Array
+) -> tuple[Hyperplane, Array]:
+  """The hyperplane between label and target, and the logits `[B, K]`."""
+
+  def difference(point: Array) -> tuple[Array, tuple[Array, Array]]:
+    logits = logits_fn(point)
+    result = _pick(logits, targets) - _pick(logits, labels)
+    return jnp.sum(result), (result, logits)
+
+  gradient, (value, logits) = jax.grad(difference, has_aux=True)(point)
+  return _hyperplane(gradient, value), jax.lax.stop_gradient(logits)
+
+
+def nearest(
+  logits_fn: LogitsFn, point: Array, labels: Array, norm: str
+) -> tuple[Hyperplane, Array]:
+  """The hyperplane nearest to the point, between the label and another class.
+
+  As if there were no box; with weights 0 where there is none at all. One
+  backward pass for each class but the label. Also returns the logits.
+  """
+  logits, pullback = jax.vjp(logits_fn, point)
+  label = _pick(logits, labels)
+
+  def look(best: Any, other: Array) -> tuple[Any, None]:
+    classes = other + (other >= labels)  # The label is left out.
+    (gradient,) = pullback(_one_hot(classes, logits) - _one_hot(labels, logits))
+    value = _pick(logits, classes) - label
+    plane = _hyperplane(gradient, value)
+    # Of the value as it is: NaN or infinite, it is not the nearest.
+    far = jax.lax.stop_gradient(distance(norm, plane.weights, value))
+    new = plane, far.astype(best[1].dtype)
+    return loop.select(new[1] < best[1], new, best), None
+
+  # One class after the other: the memory of one gradient, not of K.
+  nothing = _hyperplane(jnp.zeros_like(point), jnp.zeros_like(label))
+  best = nothing, jnp.full_like(nothing.gap, jnp.inf)
+  others = jnp.arange(logits.shape[1] - 1)
+  (plane, _), _ = jax.lax.scan(look, best, others)
+  return plane, jax.lax.stop_gradient(logits)
+
+
+def distance(norm: str, weights: Array, gap: Array) -> Array:
+  """`|gap| / |weights|_*` with the dual norm, `[B]`; inf without weights."""
+  size, largest = _scaled(weights)
+  dual = {
+    'linf': lambda: jnp.sum(size, axis=1),
+    'l2': lambda: jnp.sqrt(jnp.sum(jnp.square(size), axis=1)),
+    'l1': lambda: jnp.max(size, axis=1),
+  }[norm]()
+  here = jnp.abs(gap) / jnp.where(largest > 0, largest, 1)
+  return jnp.where(largest > 0, here / jnp.maximum(dual, 1), jnp.inf + here)
+
+
+def shortest_step(
+  norm: str, weights: Array, gap: Array, lower: Array, upper: Array
+) -> Array:
+  """`argmin |d|  such that  <weights, d> = gap, lower <= d <= upper`.
+
+  linf: all coordinates move by the same amount, until the box stops them. l2:
+  each moves in proportion to its weight. l1: one after the other moves as far
+  as the box lets it, that of the largest weight first. Where the box does not
+  reach the plane, d leads to the point of the box that is nearest to it.
+
+  Args:
+    norm: 'linf', 'l2' or 'l1'.
+    weights: float `[B, D]`, finite; all 0: no plane, and d is 0.
+    gap: float `[B]`, negative on the other side of the plane; NaN: no plane.
+    lower: `[B, D]`, at most 0, -inf where there is no bound.
+    upper: `[B, D]`, at least 0.
+
+  Returns:
+    The step, `[B, D]`, finite and inside the box.
+  """
+  size, largest = _scaled(weights)
+  gap = jnp.where(jnp.isnan(gap), 0, gap)
+  length = jnp.abs(gap) / jnp.where(largest > 0, largest, 1)
+  length = jnp.minimum(length, jnp.finfo(length.dtype).max)
+  sign = jnp.sign(weights) * jnp.sign(gap)[:, None]
+  slack = jnp.where(sign > 0, upper, -lower)
+  slack = jnp.where((sign != 0) & (size > 0), jnp.clip(slack, 0, _FAR), 0)
+  if norm == 'l1':
+    return sign * _one_by_one(size, slack, length)
+  speed = jnp.sign(size) if norm == 'linf' else size
+  return sign * _together(size, speed, slack, length)
+
+
+def _together(size: Array, speed: Array, slack: Array, length: Array) -> Array:
+  """Moves all coordinates at once until the sum of size * move is length.
+
+  The sum grows ever slower in time, in linear pieces, as coordinates are
+  stopped. Newton's method on such a function never oversteps: starting from
+  all that can move, it stops those that the time so far is too long for, and
+  ends where this changes nothing. That is exact, and takes few rounds.
+  """
+
+  def time(stopped: Array) -> Array:
+    done = jnp.sum(jnp.where(stopped, size * slack, 0), axis=1)
+    rate = jnp.sum(jnp.where(stopped, 0, size * speed), axis=1)
+    result = jnp.maximum(length - done, 0) / jnp.where(rate > 0, rate, 1)
+    largest = jnp.finfo(result.dtype).max
+    return jnp.minimum(jnp.where(rate > 0, result, 0), largest)[:, None]
+
+  def stop(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    stopped, _ = carry
+    more = stopped | (time(stopped) * speed >= slack)
+    # A row that has ended stays as it is while others continue.
+    return more, jnp.any(more != stopped)
+
+  start = stop((slack <= 0, jnp.array(True)))
+  stopped, _ = jax.lax.while_loop(lambda carry: carry[1], stop, start)
+  return jnp.where(stopped, slack, jnp.minimum(time(stopped) * speed, slack))
+
+
+def _one_by_one(size: Array, slack: Array, length: Array) -> Array:
+  """Moves the heaviest coordinates until the sum of size * move is length."""
+  order = jnp.argsort(-size, axis=1)
+  size = jnp.take_along_axis(size, order, axis=1)
+  slack = jnp.take_along_axis(slack, order, axis=1)
+  gain = size * slack
+  # The sum of what comes before, without subtracting: slack may be huge.
+  before = jnp.pad(jnp.cumsum(gain, axis=1)[:, :-1], ((0, 0), (1, 0)))
+  left = length[:, None] - before
+  part = jnp.minimum(left / jnp.where(size > 0, size, 1), slack)
+  move = jnp.where(left >= gain, slack, part)
+  move = jnp.where(left > 0, move, 0)
+  return jnp.take_along_axis(move, jnp.argsort(order, axis=1), axis=1)
+
+
+def _scaled(weights: Array) -> tuple[Array, Array]:
+  """Magnitudes from 0 to 1, whose squares can be summed, and the largest."""
+  size = jnp.abs(weights)
+  largest = jnp.max(size, axis=1)
+  return size / jnp.where(largest > 0, largest, 1)[:, None], largest
+
+
+def _hyperplane(gradient: Array, value: Array) -> Hyperplane:
+  """Where value, made linear by its gradient, is 0."""
+
+  def finite(x: Array) -> Array:
+    x = jax.lax.stop_gradient(x)
+    return jnp.where(jnp.isfinite(x), x, 0).astype(wide(gradient))
+
+  flat = gradient.reshape(len(gradient), math.prod(gradient.shape[1:]))
+  return Hyperplane(finite(flat), -finite(value))
+
+
+def _one_hot(classes: Array, logits: Array) -> Array:
+  return jax.nn.one_hot(classes, logits.shape[1], dtype=logits.dtype)
+
+
+def _pick(logits: Array, classes: Array) -> Array:
+  """The logits of one class per row, in float32 or better: [B]."""
+  wide_logits = logits.astype(wide(logits))
+  return jnp.sum(
+    jnp.where(_one_hot(classes, logits) > 0, wide_logits, 0), axis=1
+  )

@@ -1,0 +1,281 @@
+"""The loop behind the iterated attacks: steps, restarts and the best found.
+
+A search keeps all that it knows of a row of the batch in that row of its state.
+So rows of different age can share a batch, one that is done makes room for
+another, and what a row finds depends on nothing but itself.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from advjax.attacks._core.arguments import Problem, combine
+from advjax.callables import compile_per_callable
+from advjax.norms import expand
+from advjax.types import Array, Images, LogitsFn, LossFn, Tree
+
+# A pytree of arrays with the batch as their leading axis.
+State = Any
+_State = TypeVar('_State')
+
+
+class Found(NamedTuple):
+  """The best that a search has found so far, inside the ball and the box."""
+
+  images: Tree  # [B, ...], the floating leaves
+  fooled: Array  # bool [B]: misclassified, or classified as the target
+  score: Array  # [B]: among rows as fooled, the higher the better
+
+
+class Search(NamedTuple):
+  """An iterated attack with its static choices made.
+
+  Attributes:
+    start: `start(problem) -> state`; does not evaluate the network.
+    step: `step(logits_fn, problem, state, t) -> state`, one step of every row;
+      t, int32 `[B]`, counts from 0 for each row.
+    found: `found(problem, state) -> Found`.
+    num_steps: Steps until a row is done.
+    num_forward: Forward passes per step.
+    num_backward: Backward passes per step; of FAB without targets, per step
+      and class other than the label.
+  """
+
+  start: Callable[[Problem], State]
+  step: Callable[[LogitsFn, Problem, State, Array], State]
+  found: Callable[[Problem, State], Found]
+  num_steps: int
+  num_forward: int = 1
+  num_backward: int = 1
+
+
+def iterate(
+  search: Search, logits_fn: LogitsFn, problem: Problem, num_restarts: int = 1
+) -> Tree:
+  """All steps of all restarts: the images found, behind stop_gradient."""
+
+  def attempt(problem: Problem, restart: Any) -> Found:
+    problem = problem._replace(keys=fold(problem.keys, restart))
+    zero = jnp.zeros(problem.batch, jnp.int32)
+    problem, state = _vary_alike(
+      lambda problem, state: search.step(logits_fn, problem, state, zero),
+      (problem, search.start(problem)),
+    )
+
+    def step(t: Any, state: State) -> State:
+      return search.step(logits_fn, problem, state, zero + t)
+
+    if search.num_steps == 1:
+      state = step(0, state)
+    else:
+      state = jax.lax.fori_loop(0, search.num_steps, step, state)
+    return search.found(problem, state)
+
+  if num_restarts == 1:
+    return jax.lax.stop_gradient(attempt(problem, 0).images)
+  problem, nothing = _vary_alike(
+    lambda problem, _: attempt(problem, 0), (problem, nothing_found(problem))
+  )
+  # One after the other: the memory of one restart, whatever their number.
+  found, _ = jax.lax.scan(
+    lambda found, r: (better(attempt(problem, r), found), None),
+    nothing,
+    jnp.arange(num_restarts, dtype=jnp.uint32),
+  )
+  return jax.lax.stop_gradient(found.images)
+
+
+def _run(
+  logits_fn: LogitsFn, problem: Problem, *, search: Search, num_restarts: int
+) -> Array:
+  problem = problem.per_example()
+  images: Array = iterate(search, logits_fn, problem, num_restarts)
+  return images
+
+
+# run(logits_fn, problem, search=, num_restarts=) -> images. A search is static
+# and compared by its functions: make one for the same choices, not one a call.
+run = compile_per_callable(_run, ('search', 'num_restarts'))
+
+
+def advance(
+  search: Search,
+  logits_fn: LogitsFn,
+  problem: Problem,
+  state: State,
+  t: Array,
+  active: Array,
+  count: int,
+) -> tuple[State, Array]:
+  """Up to `count` steps of the rows that are active and not yet done.
+
+  Args:
+    search: The attack.
+    logits_fn: Images `[B, ...]` to logits `[B, K]`.
+    problem: The rows.
+    state: What the search knows of them.
+    t: int32 `[B]`, the steps that each row has taken.
+    active: bool `[B]`; other rows rest.
+    count: Steps at most; static.
+
+  Returns:
+    The state, and the steps that each row has taken now.
+  """
+
+  def step(_: Any, carry: tuple[State, Array]) -> tuple[State, Array]:
+    state, t = carry
+    moves = active & (t < search.num_steps)
+    new = search.step(logits_fn, problem, state, t)
+    return select(moves, new, state), t + moves
+
+  problem, state, t, active = _vary_alike(
+    lambda problem, state, t, _: search.step(logits_fn, problem, state, t),
+    (problem, state, t, active),
+  )
+  result: tuple[State, Array] = jax.lax.fori_loop(0, count, step, (state, t))
+  return result
+
+
+def _vary_alike(step: Callable[..., Any], args: Any) -> Any:
+  """Gives the arguments of a step the type that its result has in a shard_map.
+
+  There the type of a loop's state says over which mesh axes it varies, which
+  may come from the problem or from the parameters inside the model; and the
+  gradient at images that vary less than the loss would be summed over the mesh.
+  Only the type of the first step is used, so that nothing is computed for it.
+  """
+  axes = tuple(jax.sharding.get_abstract_mesh().manual_axes)
+  zero = jnp.zeros(())
+  if not axes or jax.typeof(zero) == jax.typeof(
+    jax.lax.pcast(zero, axes, to='varying')
+  ):
+    return args  # Nothing is known of what varies: under pmap, for one.
+  for x in jax.tree.leaves((args, step(*args))):
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+      x = jax.random.key_data(x)
+    zero = zero + jnp.sum(jnp.zeros_like(x, zero.dtype))
+  return jax.tree.map(lambda x: jnp.where(zero > 0, x, x), args)
+
+
+def select(rows: Array, new: _State, old: _State) -> _State:
+  """Takes the rows that are True from `new`, all others from `old`."""
+  result: _State = jax.tree.map(
+    lambda n, o: jnp.where(expand(rows, n), n, o), new, old
+  )
+  return result
+
+
+def nothing_found(problem: Problem) -> Found:
+  """The originals, which anything beats."""
+  score = jnp.full(problem.batch, -jnp.inf, problem.dtype)
+  return Found(problem.originals, jnp.zeros(problem.batch, bool), score)
+
+
+def better(new: Found, old: Found) -> Found:
+  """Per row: fooled before not, then the higher score, then the old one."""
+  wins = (new.fooled & ~old.fooled) | (
+    (new.fooled == old.fooled) & (new.score > old.score)
+  )
+  return select(wins, new, old)
+
+
+# ------------------------------------------------------- what a step evaluates
+
+# (images, keys, t) -> (sum of the scores, (scores [B], fooled [B])); t is [B].
+Evaluate = Callable[[Tree, Any, Any], tuple[Array, tuple[Array, Array]]]
+
+
+def make_evaluate(
+  logits_fn: LogitsFn,
+  problem: Problem,
+  score_fn: Callable[[Any], Array],
+  fooled_fn: Callable[[Any], Array],
+  eot_samples: int | None,
+) -> Evaluate:
+  """The function to differentiate, with the scores beside their sum.
+
+  `score_fn` and `fooled_fn` take logits and return `[B]`. With `eot_samples`
+  both see the mean over that many draws of a random model, which depend on a
+  row's key, its t and the sample.
+  """
+
+  def once(images: Tree, keys: Array | None) -> tuple[Array, Any]:
+    logits = call(logits_fn, combine(images, problem.images), keys)
+    return score_fn(logits), logits
+
+  def evaluate(
+    images: Tree, keys: Any, t: Any
+  ) -> tuple[Array, tuple[Array, Array]]:
+    if eot_samples is None:
+      score, logits = once(images, None)
+    else:
+      # One after the other and recomputed for the gradient: the memory of one
+      # sample, whatever their number.
+      step_keys = fold(keys, t)
+      sample = jax.checkpoint(lambda s: once(images, fold(step_keys, s)))
+      score, logits = jax.tree.map(
+        lambda x: jnp.mean(x, axis=0),
+        jax.lax.map(sample, jnp.arange(eot_samples, dtype=jnp.uint32)),
+      )
+    fooled = fooled_fn(logits) & ~jnp.isnan(score)
+    # Any score, NaN as well, beats the -inf of having found nothing.
+    seen = jax.lax.stop_gradient(score).astype(problem.dtype)
+    lowest = jnp.finfo(seen.dtype).min
+    seen = jnp.where(seen > lowest, seen, lowest)
+    return jnp.sum(score), (seen, fooled)
+
+  return evaluate
+
+
+def call(logits_fn: LogitsFn, images: Images, keys: Array | None) -> Any:
+  """The logits; with keys, those of a random model."""
+  if keys is None:
+    return logits_fn(images)
+
+  # Example by example: what a random model draws cannot depend on the batch.
+  def one(image: Any, key: Array) -> Any:
+    logits = logits_fn(jax.tree.map(lambda x: x[None], image), key)
+    return jax.tree.map(lambda x: x[0], logits)
+
+  return jax.vmap(one)(images, keys)
+
+
+def attack_loss(problem: Problem, loss_fn: LossFn, logits: Any) -> Array:
+  """The loss to maximise, [B]: with targets, minus the loss towards them."""
+  targeted = problem.targets is not None
+  loss = loss_fn(logits, problem.targets if targeted else problem.labels)
+  loss = jnp.asarray(loss)
+  if loss.shape != (problem.batch,):
+    raise ValueError(
+      f'loss_fn(...).shape = {loss.shape}; allowed: {(problem.batch,)}, one '
+      'loss per example'
+    )
+  loss = loss.astype(jnp.promote_types(loss.dtype, jnp.float32))
+  return -loss if targeted else loss
+
+
+def is_fooled(problem: Problem, logits: Any) -> Array:
+  """Whether rows are misclassified, or as their targets; False if unknown."""
+  targeted = problem.targets is not None
+  wanted = problem.targets if targeted else problem.labels
+  unknown = jnp.zeros(problem.batch, bool)
+  if not isinstance(logits, jax.Array) or not isinstance(wanted, jax.Array):
+    return unknown
+  if logits.ndim == 2 and wanted.shape == logits.shape:
+    wanted = jnp.argmax(wanted, axis=-1)
+  elif logits.ndim != 2 or not jnp.issubdtype(wanted.dtype, jnp.integer):
+    return unknown
+  if wanted.ndim != 1:
+    return unknown
+  hit = (jnp.argmax(logits, axis=-1) == wanted) == targeted
+  return hit & ~jnp.any(jnp.isnan(logits), axis=-1)  # NaN predicts nothing.
+
+
+def fold(keys: Any, data: Any) -> Any:
+  """Folds a number, or one per key ([B]), into keys [B]; None stays None."""
+  if keys is None:
+    return None
+  axis = 0 if jnp.ndim(data) else None
+  return jax.vmap(jax.random.fold_in, (0, axis))(keys, data)
