@@ -30,10 +30,11 @@ from advjax.reporting.collected import Parts
 from advjax.reporting.report import (
   environment,
 )
-from advjax.reporting.run import merge_metrics, write_run
 from advjax.reporting.shifted import parse_shifts, seen_corruptions
 from advjax.reporting.shifts import Networks, measure_shifts
 from advjax.reporting.trained import comparison_report
+from advjax.reporting.write import merge_metrics, write_run
+from advjax.results import Report
 from advjax.training.loop import train_seeds
 from advjax.training.run import TrainResult
 from advjax.training.setup import (
@@ -236,7 +237,7 @@ def run_members(
     return report
   text = write_run(
     workdir,
-    report,
+    Report.from_json(report),
     found[0],
     images,
     labels,

@@ -35,10 +35,10 @@ from advjax.reporting.report import (
   environment,
   robustness_report,
 )
-from advjax.reporting.run import write_run
-from advjax.reporting.sanity.findings import sanity_findings
-from advjax.reporting.sanity.scores import large_epsilon
+from advjax.reporting.sanity import large_epsilon, sanity_findings
 from advjax.reporting.shifted import seen_corruptions
+from advjax.reporting.write import write_run
+from advjax.results import Report
 from advjax.training.trained import Trained, load_trained
 from advjax.training.workdir import config_to_json, prepare_workdir
 
@@ -206,7 +206,7 @@ def evaluate(
     return report
   text = write_run(
     path,
-    report,
+    Report.from_json(report),
     found,
     images,
     labels,
@@ -253,7 +253,8 @@ def _report(
       name: config_to_json(each.config) for name, each in trained.items()
     },
   }
-  report['sanity'] = sanity_findings(report)
+  findings = sanity_findings(Report.from_json(report))
+  report['sanity'] = [finding.to_json() for finding in findings]
   return report
 
 

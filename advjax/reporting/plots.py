@@ -356,7 +356,7 @@ def _draw_bar(
     (group.top_k.get(name), INK),
   ):
     if numbers and estimate is not None and math.isfinite(estimate.value):
-      high = max(estimate.value, *(estimate.ci or ()))
+      high = max(estimate.value, *(estimate.ci or (0.0,)))
       place = max(high + 0.015, place)
       text = f'{100 * estimate.value:.1f}'
       ax.text(x, place, text, ha='center', color=ink, fontsize=SMALL)

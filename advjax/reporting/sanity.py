@@ -460,7 +460,8 @@ def black_box_is_not_stronger(report: Report, model: str) -> Iterator[Compared]:
       if many.num_steps > 1 and not (many.black_box or many.is_autoattack):
         for epsilon, weak, strong in _shared(square, many):
           case = strong.value, many.label, weak
-          strongest[epsilon] = min(case, strongest.get(epsilon, case))
+          other = strongest.get(epsilon, case)
+          strongest[epsilon] = min(case, other, key=lambda each: each[0])
     for epsilon, (value, label, weak) in strongest.items():
       numbers = (
         f'at {_at(epsilon, square.norm)} the accuracy of {model} is '
@@ -477,8 +478,8 @@ def _square_stage(run: AutoAttackSummary, model: str) -> Iterator[Compared]:
       gap = before.accuracy - after.accuracy
       numbers = (
         f'Square lowers the accuracy of {model} from '
-        f'{percent(before.accuracy)} to {percent(after.accuracy)} at {_at(run.epsilon, run.norm)}, after '
-        'the other attacks of AutoAttack'
+        f'{percent(before.accuracy)} to {percent(after.accuracy)} at '
+        f'{_at(run.epsilon, run.norm)}, after the rest of AutoAttack'
       )
       yield is_more_than_few(gap, run.num_images), gap, numbers
 

@@ -4,9 +4,10 @@ Every sentence follows from numbers. That one model is more robust than another
 one is said only where their 95 % intervals do not overlap.
 """
 
-import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from advjax.reporting.formatting import (
   Row,
@@ -18,11 +19,17 @@ from advjax.reporting.formatting import (
   percent,
   points,
 )
-from advjax.reporting.sanity import findings_of, flat_curves, with_interval
+from advjax.reporting.sanity import (
+  findings_of,
+  flat_curves,
+  noise_name,
+  with_interval,
+)
 from advjax.results import (
   AttackResult,
   AutoAttackSummary,
   Estimate,
+  MinimalDistance,
   ModelResult,
   Report,
 )
@@ -30,7 +37,6 @@ from advjax.results import (
 _WIDE = 0.02  # Half an interval from which on a sentence mentions it.
 _BROKEN = 0.1  # Robust accuracy below which no one speaks of robustness.
 _COLLAPSE = 0.2  # Drop of robust accuracy in training that is more than noise.
-_SECOND_TERMS = ('adversarial_loss', 'virtual_adversarial_loss')
 
 
 def attacks_of(report: Report) -> dict[str, AttackResult]:
@@ -103,7 +109,11 @@ def sentences(report: Report) -> list[str]:
     *_clean(report),
     *itertools.islice(_transfer(report), 1),  # Of the first attack.
     *_robustness(report),
-    *(text for name in report.members if (text := flat_curves(report, name))),
+    *(
+      f'{text[0].upper()}{text[1:]}.'
+      for name in report.members
+      if (text := flat_curves(report, name))
+    ),
     *_collapse(report),
     *_width(report),
   ]
@@ -236,162 +246,244 @@ def epochs_of(model: ModelResult) -> Sequence[Mapping[str, float | None]]:
 
 
 def results_table(report: Report) -> Table:
-  """Returns the main table, a column per model that is evaluated.
+  """Returns what was measured of each model, a column per model.
 
   Args:
     report: The report.
 
   Returns:
-    Accuracies with intervals: clean, under every attack white box and, unless
-    the report is of `evaluate`, by transfer; under shifts; losses and times.
+    Accuracies with intervals: clean, under each attack white box and, unless
+    the report is of `evaluate`, by transfer; under noise and other shifts;
+    distances, losses and times. Rows that no model has are left out.
   """
-  members = report.members
-  models = list(members.values())
-  k = next((model.top_k for model in models if model.top_k), None)
-  rows = [
-    _numbers('parameters', [model.num_params for model in models], '{:,}'),
-    _estimates('clean accuracy', [model.clean_accuracy for model in models]),
-    _estimates(f'  top-{k}', [model.clean_top_k_accuracy for model in models]),
-    *_losses(models),
-  ]
-  autoattacks = autoattack_runs(report)
+  names, models = list(report.members), list(report.members.values())
+  top_k = f'  top-{top_k_of(report)}'
+  rows: list[Row] = []
+
+  def add(
+    label: str, values: Sequence[Any], write: Any = format_estimate
+  ) -> None:
+    if any(value is not None for value in values):
+      cells = ['-' if value is None else write(value) for value in values]
+      rows.append(Row(label, cells))
+
+  add('parameters', [m.num_params for m in models], '{:,}'.format)
+  add('clean accuracy', [m.clean_accuracy for m in models])
+  add(top_k, [m.clean_top_k_accuracy for m in models])
+  gaps = [generalization_gap(m) for m in models]
+  add('training accuracy, last epoch', [g and g[0] for g in gaps], percent)
+  add(
+    'validation accuracy',
+    [
+      g and g[1] if m.training and m.training.num_validation else None
+      for m, g in zip(models, gaps, strict=True)
+    ],
+    percent,
+  )
+  _add_losses(add, models)
+  runs = autoattack_runs(report)
   for attack, sample in attacks_of(report).items():
-    if autoattacks and attack.startswith('autoattack') and report.sanity:
+    if runs and attack.startswith('autoattack') and report.sanity is not None:
       continue  # It follows.
-    results = {
-      name: model.robust_accuracy.get(attack) for name, model in members.items()
-    }
-    rows += _attack_rows(report, attack, sample, results, k)
-  for (version, epsilon, norm), runs in autoattacks.items():
+    rows.append(Row(_attack_heading(attack, sample)))
+    results = [m.robust_accuracy.get(attack) for m in models]
+    add('  white box', [r and r.white_box for r in results])
+    add(f'{top_k}, white box', [r and r.white_box_top_k for r in results])
+    add(
+      '  white box, rounded to 8 bits',
+      [(m.rounded or {}).get(attack) for m in models],
+      percent,
+    )
+    traces = [(m.traces or {}).get(attack) for m in models]
+    for what in ('zero', 'not_finite'):
+      shares = [t and getattr(t, f'{what}_gradients') for t in traces]
+      if any(shares):
+        add(f'  gradients {what.replace("_", " ")}', shares, _fine_percent)
+    for source, r in zip(names, results, strict=True):
+      if r and r.transfer and report.sanity is None:
+        add(f'  transfer from {source}', [r.transfer.get(t) for t in names])
+        transfer = r.transfer_top_k or {}
+        add(f'{top_k}, transfer', [transfer.get(target) for target in names])
+  for (version, epsilon, norm), found in runs.items():
     where = f'{version}, epsilon {format_epsilon(epsilon)}, {norm}'
-    accuracies = [runs[n].accuracy if n in runs else None for n in members]
-    rows.append(_estimates(f'AutoAttack, {where}', accuracies))
-  shifted = [
-    ('corruptions', [model.corruption_accuracy for model in models]),
-    (f'  top-{k}', [model.corruption_top_k_accuracy for model in models]),
-    ('pasted objects', [_pasted_mean(model) for model in models]),
-  ]
-  if any(model.seen_corruptions for model in models):
-    shifted[2:2] = [
-      ('unseen corruptions', [m.unseen_corruption_accuracy for m in models]),
-      (f'  top-{k}', [m.unseen_corruption_top_k_accuracy for m in models]),
-    ]
-  rows += [_estimates(label, estimates) for label, estimates in shifted]
-  runs = [model.training for model in models]
-  seconds = [run.train_seconds if run else None for run in runs]
-  steps = [run.step_milliseconds if run else None for run in runs]
-  rows.append(_numbers('training time', seconds, '{:,.1f} s'))
-  rows.append(_numbers('training step', steps, '{:,.2f} ms'))
-  return Table('Results', list(members), [row for row in rows if row])
+    found_by = [found.get(name) for name in names]
+    add(f'AutoAttack, {where}', [f and f.accuracy for f in found_by])
+  for attack in _keys(m.minimal for m in models):
+    minimal = [(m.minimal or {}).get(attack) for m in models]
+    norm = next(each.norm for each in minimal if each)
+    add(f'median distance, {attack_label(attack)}, {norm}', minimal, _median)
+  for part, heading in (
+    ('noise', 'random noise'),
+    ('pasted_objects', 'pasted objects'),
+  ):
+    shifts = [getattr(m, part) or {} for m in models]
+    for number, key in enumerate(_keys(shifts)):
+      at = [each.get(key) for each in shifts]
+      sample = next(each for each in at if each)
+      if not number:
+        if sample.epsilon is not None:
+          heading += (
+            f', epsilon {format_epsilon(sample.epsilon)}, {sample.norm}'
+          )
+        rows.append(Row(heading))
+      label = f'severity {key}' if part == 'pasted_objects' else noise_name(key)
+      add(f'  {label}', [each and each.accuracy for each in at])
+      add(f'  {top_k}', [each and each.top_k_accuracy for each in at])
+  for which in ('', 'unseen_'):
+    if which and not any(m.seen_corruptions for m in models):
+      continue
+    label = f'{which.replace("_", " ")}corruptions, mean'
+    for ending, head in (('', label), ('top_k_', top_k)):
+      key = f'{which}corruption_{ending}accuracy'
+      add(head, [getattr(m, key) for m in models])
+  training = [m.training for m in models]
+  seconds = [t and t.train_seconds for t in training]
+  steps = [t and t.step_milliseconds for t in training]
+  add('training time', seconds, '{:,.1f} s'.format)
+  add('training step', steps, '{:,.2f} ms'.format)
+  if len({m.num_params for m in models}) > 1:
+    add(
+      'clean points per million parameters',
+      [
+        m.num_params and 1e8 * m.clean_accuracy.value / m.num_params
+        for m in models
+      ],
+      '{:,.1f}'.format,
+    )
+  return Table('Results', names, rows)
 
 
-def _attack_rows(
-  report: Report,
-  attack: str,
-  sample: AttackResult,
-  results: Mapping[str, AttackResult | None],
-  k: int | None,
-) -> Iterator[Row | None]:
+def top_k_of(report: Report) -> int | None:
+  """Returns the k of all top-k accuracies of a report."""
+  return next((m.top_k for m in report.members.values() if m.top_k), None)
+
+
+def _attack_heading(attack: str, sample: AttackResult) -> str:
+  epsilon, step_size = sample.epsilon, sample.step_size
   parts = [
     attack_label(attack, sample.num_steps),
-    f'epsilon {format_epsilon(sample.epsilon)}',
-    sample.norm,
+    f'epsilon {format_epsilon(epsilon)}',
   ]
-  if sample.step_size is not None and sample.step_size != sample.epsilon:
-    parts.insert(2, f'step size {format_epsilon(sample.step_size)}')
+  if step_size is not None and step_size != epsilon:
+    parts.append(f'step size {format_epsilon(step_size)}')
+  parts.append(sample.norm)
   if sample.bounds is None:
     parts.append('not clipped to the pixel range')
-  yield Row(', '.join(parts))
-  own = [result.white_box if result else None for result in results.values()]
-  yield _estimates('  white box', own)
-  own = [each.white_box_top_k if each else None for each in results.values()]
-  yield _estimates(f'  white box, top-{k}', own)
-  for source, result in results.items() if report.sanity is None else ():
-    for label, transfer in (
-      ('', result and result.transfer),
-      (f', top-{k}', result and result.transfer_top_k),
-    ):
-      yield _estimates(
-        f'  transfer from {source}{label}',
-        [(transfer or {}).get(target) for target in results],
-      )
+  return ', '.join(parts)
 
 
-def _estimates(label: str, estimates: Sequence[Estimate | None]) -> Row | None:
-  """A row, None where nothing was measured."""
-  if all(each is None for each in estimates):
-    return None
-  return Row(label, [format_estimate(each) for each in estimates])
-
-
-def _numbers(
-  label: str, values: Sequence[float | None], form: str
-) -> Row | None:
-  if all(each is None for each in values):
-    return None
-  return Row(label, ['-' if v is None else form.format(v) for v in values])
-
-
-def _pasted_mean(model: ModelResult) -> Estimate | None:
-  values = [
-    each.accuracy.value for each in (model.pasted_objects or {}).values()
-  ]
-  return Estimate(sum(values) / len(values)) if values else None
-
-
-def _losses(models: Sequence[ModelResult]) -> Iterator[Row | None]:
+def _add_losses(
+  add: Callable[..., None], models: Sequence[ModelResult]
+) -> None:
   """The test loss, and its terms where an objective has two."""
-  tests = [model.training.test if model.training else {} for model in models]
+  tests = [m.training.test if m.training else {} for m in models]
 
-  def row(label: str, key: str) -> Row | None:
-    if all(test.get(key) is None for test in tests):
-      return None
-    cells = []
-    for test in tests:
-      value, std = test.get(key), test.get(f'{key}_std')
-      text = '-' if value is None else f'{value:.4f}'
-      cells.append(text if std is None else f'{text} ± {std:.4f}')
-    return Row(label, cells)
+  def loss(label: str, key: str) -> None:
+    values = [(t.get(key), t.get(f'{key}_std')) for t in tests]
+    add(label, [v if v[0] is not None else None for v in values], _loss)
 
-  yield row('test loss', 'loss')
-  for term in _SECOND_TERMS:
-    if any(test.get(f'scaled_{term}') is not None for test in tests):
-      name = term.removesuffix('_loss').replace('_', ' ')
-      yield row('  clean', 'clean_loss')
-      yield row(f'  {name}', term)
-      yield row(f'  {name} x multiplier', f'scaled_{term}')
+  loss('test loss', 'loss')
+  for term in ('adversarial', 'virtual_adversarial'):
+    if any(f'scaled_{term}_loss' in test for test in tests):
+      loss('  clean', 'clean_loss')
+      loss(f'  {term.replace("_", " ")}', f'{term}_loss')
+      loss(f'  {term.replace("_", " ")} x multiplier', f'scaled_{term}_loss')
 
 
-@dataclasses.dataclass(frozen=True)
-class Gap:
-  """Training accuracy of the last epoch against that of other images.
+def _loss(value_and_std: tuple[float, float | None]) -> str:
+  value, std = value_and_std
+  return f'{value:.4f}' if std is None else f'{value:.4f} ± {std:.4f}'
 
-  Attributes:
-    training: Accuracy on the training images, as augmented.
-    other: Accuracy on validation images, else on the test images.
-    validation: Whether these are validation images.
+
+def _fine_percent(value: float) -> str:
+  return percent(value, 2)
+
+
+def _median(minimal: MinimalDistance) -> str:
+  median = minimal.median_epsilon
+  text = 'inf' if median is None else format_epsilon(median)
+  found = minimal.found
+  return text if found is None else f'{text} (success {percent(found)})'
+
+
+def _keys(parts: Iterable[Mapping[str, Any] | None]) -> list[str]:
+  return list(dict.fromkeys(key for part in parts for key in part or ()))
+
+
+def generalization_gap(model: ModelResult) -> tuple[float, float] | None:
+  """Returns the accuracy on training images, and on others after training.
+
+  Args:
+    model: The model.
+
+  Returns:
+    The accuracies of the last epoch that has both, or of the last epoch and, if
+    there are no validation images, on the test images; None without training.
   """
-
-  training: float
-  other: float
-  validation: bool
-
-
-def generalization_gap(model: ModelResult) -> Gap | None:
-  """Returns the gap of the last epoch that has one, None without training."""
+  epochs = epochs_of(model)
   if model.training and model.training.num_validation:
-    for epoch in reversed(model.training.epochs):
+    for epoch in reversed(epochs):
       accuracy = training_accuracy(epoch)
       other = epoch.get('monitor_clean_accuracy')
       if accuracy is not None and other is not None:
-        return Gap(accuracy, other, True)
-  epochs = epochs_of(model)
+        return accuracy, other
   accuracy = training_accuracy(epochs[-1]) if epochs else None
-  if accuracy is None:
-    return None
-  return Gap(accuracy, model.clean_accuracy.value, False)
+  return None if accuracy is None else (accuracy, model.clean_accuracy.value)
 
 
 def training_accuracy(epoch: Mapping[str, float | None]) -> float | None:
   """Returns the clean accuracy on training images, under either name."""
   return epoch.get('clean_accuracy', epoch.get('accuracy'))
+
+
+def autoattack_table(report: Report) -> Table | None:
+  """Returns what each attack of AutoAttack did, run by run; None if not run."""
+  rows = []
+  for (version, epsilon, norm), runs in autoattack_runs(report).items():
+    for name, run in runs.items():
+      where = f'{version}, epsilon {format_epsilon(epsilon)}, {norm}'
+      rows.append(Row(f'{name}: {where}'))
+      rows.append(Row('  clean', [percent(run.clean_accuracy), *[''] * 4]))
+      for stage in run.attacks:
+        cells = [percent(stage.accuracy), f'{stage.fooled:,}']
+        cells += [f'{stage.seconds:,.1f}', f'{stage.forward:,}']
+        cells.append(f'{stage.backward:,}')
+        rows.append(Row(f'  {attack_label(stage.name)}', cells))
+  heads = ('accuracy after', 'fooled', 'seconds', 'forward', 'backward')
+  return Table('Attacks of AutoAttack', heads, rows) if rows else None
+
+
+def class_accuracies(report: Report) -> dict[str, Sequence[float | None]]:
+  """Returns accuracies by class, clean and under the strongest attack.
+
+  Args:
+    report: The report.
+
+  Returns:
+    '<model>, clean' and '<model>, <attack>' -> accuracy of each class; the
+    strongest attack is that of the lowest mean over the classes.
+  """
+  columns: dict[str, Sequence[float | None]] = {}
+  for name, model in report.members.items():
+    classes = model.per_class or {}
+    means = {
+      attack: statistics.fmean(known)
+      for attack, values in classes.items()
+      if attack != 'clean' and (known := [v for v in values if v is not None])
+    }
+    for attack in ('clean', *sorted(means, key=lambda key: means[key])[:1]):
+      if attack in classes:
+        result = model.robust_accuracy.get(attack)
+        label = attack_label(attack, result.num_steps) if result else attack
+        columns[f'{name}, {label}'] = classes[attack]
+  return columns
+
+
+def class_table(report: Report) -> Table | None:
+  """Returns the accuracies by class as a table, None if not measured."""
+  columns, names = class_accuracies(report), report.classes or ()
+  rows = [
+    Row(names[i] if i < len(names) else str(i), [percent(v) for v in values])
+    for i, values in enumerate(zip(*columns.values(), strict=True))
+  ]
+  return Table('Classes', list(columns), rows) if rows else None

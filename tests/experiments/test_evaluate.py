@@ -13,7 +13,7 @@ from advjax import data
 from advjax.evaluation.autoattack import run as autoattack_run
 from advjax.evaluation.autoattack import versions
 from advjax.reporting import shifts
-from advjax.reporting.sanity.findings import RULES
+from advjax.reporting.sanity import CHECKS
 from advjax.training import trained
 from experiments import evaluate as program
 from experiments.evaluate import evaluate
@@ -96,9 +96,9 @@ def test_every_network_has_every_part(run, both):
     (minimal,) = member['minimal'].values()
     assert minimal['norm'] == 'linf' and minimal['median_epsilon'] > 0
     findings = [f for f in report['sanity'] if f['member'] == name]
-    assert [f['check'] for f in findings] == list(RULES)
+    assert [f['check'] for f in findings] == list(CHECKS)
     passed = {f['check'] for f in findings if f['passed']}
-    assert {'perturbations stay in the ball', 'gradients are there'} <= passed
+    assert {'perturbations within epsilon', 'gradients do not vanish'} <= passed
 
 
 def test_it_finds_what_compare_found(run, both):
@@ -162,7 +162,7 @@ def test_the_page_shows_both(both):
   page = (workdir / 'report.html').read_text()
   for name in NAMES:
     assert name in page and name in text
-  for word in ('AutoAttack', 'Common corruptions', 'DeepFool'):
+  for word in ('AutoAttack', 'Corruptions by severity', 'DeepFool'):
     assert word in page
   assert set(re.findall(r'\bsrc\s*=\s*["\']?(\S{5})', page)) == {'data:'}
 

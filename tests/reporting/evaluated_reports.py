@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-
 from advjax.reporting.sanity.findings import RULES, sanity_findings
+
 from advjax.reporting.values import accuracy_interval
 
 NUM_TEST = 1000

@@ -4,9 +4,9 @@ import copy
 
 import numpy as np
 import pytest
+from advjax.reporting.bars import accuracy_bars, has_shifts, shift_bars
 from matplotlib.colors import to_rgba
 
-from advjax.reporting.bars import accuracy_bars, has_shifts, shift_bars
 from advjax.reporting.charts import COLORS
 from advjax.reporting.values import interval_of
 from tests.reporting.compared_reports import SEEN, add_shifts, add_top_k

@@ -4,10 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex, to_rgb
-
 from advjax.reporting.bars import accuracy_bars
-from advjax.reporting.charts import COLORS, own_color, robustness_curves
 from advjax.reporting.training import (
   generalisation_curves,
   history_of,
@@ -15,6 +12,9 @@ from advjax.reporting.training import (
   training_curves,
   watched,
 )
+from matplotlib.colors import to_hex, to_rgb
+
+from advjax.reporting.charts import COLORS, own_color, robustness_curves
 from tests.reporting.compared_reports import add_monitor
 
 

@@ -4,12 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
-
 from advjax.reporting.evaluated import charts, matrices, tables
 from advjax.reporting.evaluated.autoattack import autoattack_steps
 from advjax.reporting.evaluated.sanity import sanity_html, sanity_line
 from advjax.reporting.evaluated.shading import shaded_table
+from matplotlib.colors import to_rgb
+
 from tests.reporting.compared_reports import add_top_k
 from tests.reporting.evaluated_reports import build
 from tests.reporting.pages import Page

@@ -3,15 +3,15 @@
 import re
 
 import pytest
-
-from advjax.reporting import gallery
 from advjax.reporting.evaluated import charts, parts
 from advjax.reporting.evaluated.drawn import without_large, without_transfer
 from advjax.reporting.evaluated.matrices import corruption_tables
 from advjax.reporting.evaluated.parts import evaluated_lines, evaluated_parts
-from advjax.reporting.html import write_report
 from advjax.reporting.sanity.findings import sanity_findings
 from advjax.reporting.sentences import explain
+
+from advjax.reporting import gallery
+from advjax.reporting.html import write_report
 from advjax.reporting.tables import format_text, results_table
 from tests.reporting.evaluated_reports import CLASSES, build, evaluated
 from tests.reporting.pages import Page

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from advjax.reporting.sanity.findings import sanity_findings
 
 from advjax.evaluation.attacked import attack_and_predict
 from advjax.evaluation.corruptions import KINDS, corrupt
@@ -10,7 +11,6 @@ from advjax.evaluation.members import evaluate_members, parse_attacks
 from advjax.evaluation.noise import noises
 from advjax.reporting import extras, shifts
 from advjax.reporting.extras import measure_extras
-from advjax.reporting.sanity.findings import sanity_findings
 from advjax.reporting.values import accuracy_interval
 
 EPSILON = 0.1

@@ -3,7 +3,6 @@
 import math
 
 import pytest
-
 from advjax.reporting.sanity.findings import (
   RULES,
   sanity_findings,
@@ -17,6 +16,7 @@ from advjax.reporting.sanity.scores import (
   large_epsilon,
   score_of,
 )
+
 from advjax.reporting.values import accuracy_interval
 from tests.reporting.evaluated_reports import (
   EPSILONS,

@@ -1,7 +1,6 @@
 """Whether AutoAttack and Square find all and nothing more."""
 
 import pytest
-
 from advjax.reporting.sanity.findings import (
   sanity_findings,
   suspicions,
@@ -10,6 +9,7 @@ from advjax.reporting.sanity.scores import (
   attacks_on,
   score_of,
 )
+
 from advjax.reporting.values import accuracy_interval
 from tests.reporting.evaluated_reports import (
   build,

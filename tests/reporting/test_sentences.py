@@ -3,7 +3,6 @@
 import math
 
 import pytest
-
 from advjax.reporting.sanity.findings import sanity_findings, suspicions
 from advjax.reporting.sentences import explain
 

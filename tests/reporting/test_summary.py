@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from advjax.reporting.efficiency import efficiency_chart
 from advjax.reporting.summary import (
   Gap,
@@ -13,6 +12,7 @@ from advjax.reporting.summary import (
   robust_of,
   summary_rows,
 )
+
 from tests.reporting.compared_reports import add_monitor, add_shifts, add_top_k
 
 
