@@ -60,6 +60,7 @@ PALETTE = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00')
 MARKERS = ('o', 's', '^', 'D', 'v', 'P')
 DASHES: tuple[Any, ...] = ('-', (0, (5, 2)), (0, (1.5, 1.5)), '-.')
 _CHANCE: dict[str, Any] = {'color': INK, 'lw': 0.9, 'ls': (0, (1, 2))}
+_MAX_LABEL = 40  # Characters, of rows and columns.
 _DPI = 150
 _PIXELS = 96  # CSS pixels in an inch.
 _CHARACTER = 0.078  # Inches, of a letter of 9 points, on average.
@@ -568,14 +569,14 @@ def heatmap_figure(
   num_rows = max(len(matrix.rows) for matrix in matrices)
   num_columns = max(len(matrix.columns) for matrix in matrices)
   letters = max(len(row) for matrix in matrices for row in matrix.rows)
-  margin = 0.5 + _CHARACTER * min(letters, 30)
+  margin = 0.5 + _CHARACTER * min(letters, _MAX_LABEL)
   cell = min(0.55, (MAX_WIDTH - margin - 0.6) / num_columns)
   width = max(margin + cell * num_columns, 2.6)
   columns = max(1, min(len(matrices), int(MAX_WIDTH / width)))
   rows = math.ceil(len(matrices) / columns)
   heads = max(len(each) for matrix in matrices for each in matrix.columns)
-  turned = heads * _CHARACTER > cell
-  above = 0.7 + (min(heads, 30) * _CHARACTER if turned else 0.2)
+  turned = heads * _CHARACTER + 0.1 > cell
+  above = 0.7 + (min(heads, _MAX_LABEL) * _CHARACTER if turned else 0.2)
   line = min(0.3, 12 / num_rows)
   numbers = cell >= 0.34 and line >= 0.17
   with matplotlib.rc_context(STYLE | {'axes.grid': False}):
@@ -601,7 +602,8 @@ def heatmap_figure(
       for axis, labels in ((ax.xaxis, matrix.columns), (ax.yaxis, matrix.rows)):
         step = 1 if numbers else math.ceil(len(labels) / 40)
         axis.set_ticks(
-          range(0, len(labels), step), [each[:30] for each in labels[::step]]
+          range(0, len(labels), step),
+          [each[:_MAX_LABEL] for each in labels[::step]],
         )
         axis.set_tick_params(length=0)
       if turned:

@@ -50,8 +50,8 @@ def write_run(
   drawn = figures.run_figures(
     report, evaluation, images, labels, records, class_names
   )
-  for pictures in drawn.values():
-    plots.save_pictures(pictures, workdir / 'figures')
+  pictures = [picture for part in drawn.values() for picture in part]
+  plots.save_pictures(pictures, workdir / 'figures')
   findings = sanity.findings_of(report)
   sentences, warnings = text.sentences(report), text.warnings(report)
   table = text.results_table(report)
