@@ -1,11 +1,11 @@
 """Figures of a report of train, compare or evaluate, with their captions."""
 
 import dataclasses
-import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from advjax.evaluation.corruptions import KINDS
 from advjax.evaluation.members import Evaluation
@@ -57,6 +57,10 @@ _MAX_POINTS = 5000
 _FAR_LOSSES = 30  # Ratio of losses from which on their axis is logarithmic.
 
 
+# Name, title, caption and figure.
+_Drawn = Iterator[tuple[str, str, str, Figure]]
+
+
 def run_figures(
   report: Report,
   evaluation: Evaluation,
@@ -73,66 +77,42 @@ def run_figures(
     Section of the page -> its figures; sections without figures are absent.
   """
   chance = report.dataset.largest_class_share or 1 / len(class_names)
-  drawn = report_figures(report, chance)
-  training = training_figures(records, chance)
-  names, seed = class_names, report.seeds[0]
-  for section, pictures in (
-    ('distances', distance_figures(evaluation, labels)),
-    ('training', [*training, *drawn.get('training', ())]),
-    ('examples', example_figures(evaluation, images, labels, names, seed)),
-  ):
-    if pictures:
-      drawn[section] = pictures
-  return drawn
-
-
-def report_figures(
-  report: Report, chance: float | None = None
-) -> dict[str, list[Picture]]:
-  """Draws what is in a report.
-
-  Args:
-    report: The report.
-    chance: Accuracy at chance level; None: not known.
-
-  Returns:
-    Section of the page -> its figures; sections without figures are absent.
-  """
+  seed = report.seeds[0]
+  means, alone = '', ''
+  if len(report.seeds) > 1:
+    means, alone = ' Means over the seeds.', f' Seed {seed}.'
   drawn: dict[str, list[Picture]] = {}
-  seeds = ' Means over the seeds.' if len(report.seeds) > 1 else ''
-  for section, draw in (
-    ('results', _accuracy),
-    ('epsilon', _curves),
-    ('transfer', _transfer),
-    ('steps', _traces),
-    ('classes', _classes),
-    ('shifts', _shifts),
-    ('efficiency', _efficiency),
-    ('training', _generalization),
+  for section, note, figures in (
+    ('results', means, _accuracy(report, chance)),
+    ('epsilon', means, _curves(report, chance)),
+    ('transfer', means, _transfer(report)),
+    ('distances', alone, _distances(evaluation, labels)),
+    ('steps', means, _traces(report)),
+    ('classes', means, _classes(report)),
+    ('shifts', means, _shifts(report, chance)),
+    ('efficiency', means, _efficiency(report, chance)),
+    ('training', alone, _training(records, chance)),
+    ('training', means, _generalization(report)),
+    (
+      'examples',
+      alone,
+      _examples(evaluation, images, labels, class_names, seed),
+    ),
   ):
-    for name, title, caption, figure in draw(report, chance):
-      picture = encode(name, title, caption + seeds, figure)
+    for name, title, caption, figure in figures:
+      picture = encode(name, title, caption + note, figure)
       drawn.setdefault(section, []).append(picture)
   return drawn
 
 
-# Name, title, caption and figure.
-_Drawn = Iterator[tuple[str, str, str, Any]]
-
-
-def _accuracy(report: Report, chance: float | None) -> _Drawn:
+def _accuracy(report: Report, chance: float) -> _Drawn:
   k, attacks = top_k_of(report), attacks_of(report)
   groups = [_clean(report)]
   for attack, sample in attacks.items():
     label = attack_label(attack, sample.num_steps)
     own = {n: m.robust_accuracy.get(attack) for n, m in report.members.items()}
     groups.append(
-      _group(
-        f'{label}\nwhite box',
-        own,
-        lambda result: result.white_box,
-        lambda result: result.white_box_top_k,
-      )
+      _group(f'{label}\nwhite box', own, 'white_box', 'white_box_top_k')
     )
     lowest: dict[str, Estimate] = {}
     for result in own.values():
@@ -166,29 +146,27 @@ def _colors(report: Report) -> dict[str, str]:
 
 
 def _group(
-  label: str,
-  parts: Mapping[str, Any],
-  accuracy: Callable[[Any], Estimate | None],
-  top_k: Callable[[Any], Estimate | None],
+  label: str, parts: Mapping[str, Any], accuracy: str, top_k: str
 ) -> Group:
-  """Takes accuracies out of what was measured of each model."""
+  """Takes two fields out of what was measured of each model."""
   bars, pale = (
-    {n: value for n, part in parts.items() if part and (value := take(part))}
-    for take in (accuracy, top_k)
+    {n: getattr(part, field) for n, part in parts.items() if part}
+    for field in (accuracy, top_k)
   )
-  return Group(label, bars, pale)
+  return Group(label, _known(bars), _known(pale))
+
+
+def _known(estimates: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
+  return {name: each for name, each in estimates.items() if each}
 
 
 def _clean(report: Report) -> Group:
   return _group(
-    'clean',
-    report.members,
-    lambda model: model.clean_accuracy,
-    lambda model: model.clean_top_k_accuracy,
+    'clean', report.members, 'clean_accuracy', 'clean_top_k_accuracy'
   )
 
 
-def _curves(report: Report, chance: float | None) -> _Drawn:
+def _curves(report: Report, chance: float) -> _Drawn:
   """Accuracy over epsilon, white box and, in another figure, transfer."""
   names = list(report.members)
   sources = names if len(names) <= 3 else names[:1]
@@ -266,7 +244,7 @@ def _curve(
   )
 
 
-def _transfer(report: Report, chance: float | None) -> _Drawn:
+def _transfer(report: Report) -> _Drawn:
   names = list(report.members)
   matrices = []
   for attack, sample in attacks_of(report).items():
@@ -297,7 +275,7 @@ def _transfer(report: Report, chance: float | None) -> _Drawn:
     yield 'transfer', 'Transfer matrices', caption, heatmap_figure(matrices)
 
 
-def _classes(report: Report, chance: float | None) -> _Drawn:
+def _classes(report: Report) -> _Drawn:
   columns = class_accuracies(report)
   if not columns:
     return
@@ -317,7 +295,7 @@ def _classes(report: Report, chance: float | None) -> _Drawn:
   yield 'class_accuracy', 'Accuracy by class', caption, figure
 
 
-def _traces(report: Report, chance: float | None) -> _Drawn:
+def _traces(report: Report) -> _Drawn:
   losses: list[Panel] = []
   accuracies: list[Panel] = []
   for attack, sample in attacks_of(report).items():
@@ -358,53 +336,27 @@ def _traces(report: Report, chance: float | None) -> _Drawn:
     yield 'accuracy_per_step', title, where, line_figure(accuracies)
 
 
-def mean_accuracy(
-  corruptions: Mapping[str, Sequence[float]] | None, kinds: Iterable[str]
-) -> Estimate | None:
-  """Returns the mean over kinds and severities, None where a kind is absent.
-
-  Example:
-    >>> mean_accuracy({'fog': [0.5, 0.25], 'snow': [1.0]}, ['fog']).value
-    0.375
-  """
-  values = [(corruptions or {}).get(kind) for kind in kinds]
-  known = [value for each in values if each for value in each]
-  return Estimate(float(np.mean(known))) if all(values) else None
-
-
-def _shifts(report: Report, chance: float | None) -> _Drawn:
+def _shifts(report: Report, chance: float) -> _Drawn:
   models = report.members
   seen = {k for m in models.values() for k in m.seen_corruptions or ()}
   groups = [_clean(report)]
   for family, kinds in FAMILIES.items():
     partly = '\n(partly seen)' if seen & set(kinds) else ''
-    means = {
-      name: [mean_accuracy(values, kinds) for values in corruptions]
-      for name, model in models.items()
-      for corruptions in [(model.corruptions, model.corruptions_top_k)]
-    }
-    take = operator.itemgetter
-    groups.append(_group(f'{family}{partly}', means, take(0), take(1)))
+    bars, pale = (
+      {n: _mean(getattr(m, field), kinds) for n, m in models.items()}
+      for field in ('corruptions', 'corruptions_top_k')
+    )
+    groups.append(Group(f'{family}{partly}', _known(bars), _known(pale)))
   if seen & set(KINDS):
-    groups.append(
-      _group(
-        'all unseen\ncorruptions',
-        models,
-        lambda model: model.unseen_corruption_accuracy,
-        lambda model: model.unseen_corruption_top_k_accuracy,
-      )
-    )
+    fields = 'unseen_corruption_accuracy', 'unseen_corruption_top_k_accuracy'
+    groups.append(_group('all unseen\ncorruptions', models, *fields))
+  pasted = {name: m.pasted_objects or {} for name, m in models.items()}
   for severity in dict.fromkeys(
-    key for model in models.values() for key in model.pasted_objects or ()
+    key for each in pasted.values() for key in each
   ):
-    groups.append(
-      _group(
-        f'pasted objects,\nseverity {severity}',
-        {n: (m.pasted_objects or {}).get(severity) for n, m in models.items()},
-        lambda shift: shift.accuracy,
-        lambda shift: shift.top_k_accuracy,
-      )
-    )
+    parts = {name: each.get(severity) for name, each in pasted.items()}
+    label = f'pasted\nseverity {severity}'
+    groups.append(_group(label, parts, 'accuracy', 'top_k_accuracy'))
   groups = [group for group in groups if group.bars]
   if len(groups) > 1:
     caption = (
@@ -426,6 +378,16 @@ def _shifts(report: Report, chance: float | None) -> _Drawn:
     yield 'corruptions', 'Corruptions by severity', caption, figure
 
 
+def _mean(
+  corruptions: Mapping[str, Sequence[float]] | None, kinds: Sequence[str]
+) -> Estimate | None:
+  """Over kinds and severities; None where a kind is absent."""
+  if not corruptions or not set(kinds) <= set(corruptions):
+    return None
+  values = [value for kind in kinds for value in corruptions[kind]]
+  return Estimate(float(np.mean(values)))
+
+
 def _severities(name: str, model: ModelResult) -> Matrix:
   corruptions = model.corruptions or {}
   values = np.array(list(corruptions.values()), np.float64)
@@ -443,7 +405,7 @@ def _severities(name: str, model: ModelResult) -> Matrix:
   return Matrix(name, rows, columns, values, '', 'severity', framed)
 
 
-def _efficiency(report: Report, chance: float | None) -> _Drawn:
+def _efficiency(report: Report, chance: float) -> _Drawn:
   worst = next(iter(worst_cases(report).values()), {})
   for x, title, take in (
     ('parameters', 'Accuracy over size', lambda m: m.num_params),
@@ -473,7 +435,7 @@ def _efficiency(report: Report, chance: float | None) -> _Drawn:
     yield f'efficiency_{x.split()[0]}', title, caption, figure
 
 
-def _generalization(report: Report, chance: float | None) -> _Drawn:
+def _generalization(report: Report) -> _Drawn:
   """Training accuracy against that of the monitoring images."""
   panels, held_out = [], True
   for name, model in report.members.items():
@@ -530,30 +492,19 @@ def _column(epochs: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
   return np.array([epoch.get(key) for epoch in epochs], np.float64)
 
 
-def training_figures(
-  records: Mapping[str, Sequence[Mapping[str, Any]]],
-  chance: float | None = None,
-) -> list[Picture]:
-  """Draws the loss of every iteration and the metrics of every epoch.
-
-  Args:
-    records: Model -> the records of its metrics.jsonl: those of kind 'steps'
-      have `losses`, those of kind 'epoch' the metrics.
-    chance: Accuracy at chance level; None: not known.
-
-  Returns:
-    The figures; none without records.
-  """
+def _training(
+  records: Mapping[str, Sequence[Mapping[str, Any]]], chance: float
+) -> _Drawn:
+  """The loss of every iteration and the metrics of every epoch."""
   steps: list[Line] = []
   losses: list[Line] = []
   accuracies: list[Line] = []
-  drawn = []
   for name, color in model_colors(records).items():
     batches = [r['losses'] for r in records[name] if r['kind'] == 'steps']
     loss = np.array([value for each in batches for value in each], np.float64)
     if len(loss):
       thin = slice(None, None, -(-len(loss) // _MAX_POINTS))
-      mean = running_mean(loss, max(1, len(loss) // 50))[thin]
+      mean = _running_mean(loss, max(1, len(loss) // 50))[thin]
       x = np.arange(1, len(loss) + 1)[thin]
       steps.append(Line(x, loss[thin], color, width=0.7, opacity=0.3))
       steps.append(Line(x, mean, color, name))
@@ -579,7 +530,7 @@ def training_figures(
     panel = Panel('', steps, 'iteration', 'batch loss', 'number', scale)
     caption = 'Thin: loss of every iteration. Thick: running mean.'
     figure = line_figure([panel])
-    drawn.append(encode('training_loss', 'Training loss', caption, figure))
+    yield 'training_loss', 'Training loss', caption, figure
   panels = []
   legend = [Line([], [], c, n) for n, c in model_colors(records).items()]
   if losses:
@@ -597,24 +548,11 @@ def training_figures(
       'stronger attacks.'
     )
     title, figure = 'Training, epoch by epoch', line_figure(panels)
-    drawn.append(encode('training_curves', title, caption, figure))
-  return drawn
+    yield 'training_curves', title, caption, figure
 
 
-def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-  """Returns the centred running mean, over fewer values at both ends.
-
-  Args:
-    values: `[N]`; values that are not finite are left out of the means.
-    window: Number of values in a mean, made odd.
-
-  Returns:
-    `[N]` float64, NaN where a window has no finite value.
-
-  Example:
-    >>> running_mean(np.array([0.0, 3.0, 6.0, 0.0]), 3)
-    array([1.5, 3. , 3. , 3. ])
-  """
+def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
+  """Centred, over what is finite; NaN where nothing is."""
   finite, half = np.isfinite(values), window // 2
   sums = np.cumsum(np.r_[0.0, np.where(finite, values, 0.0)])
   counts = np.cumsum(np.r_[0.0, finite])
@@ -626,18 +564,8 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
   return np.where(count > 0, means, np.nan)
 
 
-def distance_figures(
-  evaluation: Evaluation, labels: np.ndarray
-) -> list[Picture]:
-  """Draws how many images have no adversarial example within a distance.
-
-  Args:
-    evaluation: Its `distances` are those of minimum-norm attacks.
-    labels: int `[N]`.
-
-  Returns:
-    The figure, a panel per attack; none without a minimum-norm attack.
-  """
+def _distances(evaluation: Evaluation, labels: np.ndarray) -> _Drawn:
+  """Images without an adversarial example within a distance."""
   colors = model_colors(evaluation.clean)
   attacks: dict[str, list[Line]] = {}
   for (name, attack), distances in evaluation.distances.items():
@@ -653,44 +581,32 @@ def distance_figures(
     x = f'distance ({evaluation.attacks[attack].norm})'
     panels.append(Panel(attack_label(attack), lines, x, 'accuracy'))
   if not panels:
-    return []
+    return
   caption = (
     'Share of the test images that are classified correctly and have no '
     'adversarial example found within the distance: an upper bound of robust '
     'accuracy over epsilon.'
   )
   title = 'Distances of minimum-norm attacks'
-  return [encode('distances', title, caption, line_figure(panels))]
+  yield 'distances', title, caption, line_figure(panels)
 
 
-def example_figures(
+def _examples(
   evaluation: Evaluation,
   images: np.ndarray,
   labels: np.ndarray,
   names: Sequence[str],
   seed: int,
-) -> list[Picture]:
-  """Draws adversarial examples of the first attack, with predictions.
-
-  Args:
-    evaluation: Adversarial examples and predictions.
-    images: Clean, `[N, H, W, C]`.
-    labels: int `[N]`.
-    names: Of the classes.
-    seed: Which random images MATLAB's figure shows.
-
-  Returns:
-    The figures; none where images have other than one or three channels.
-  """
+) -> _Drawn:
+  """Adversarial examples of the first attack, with predictions."""
   if images.ndim != 4 or images.shape[-1] not in (1, 3):
-    return []
+    return
   models = list(evaluation.clean)
   attack, spec = next(iter(evaluation.attacks.items()))
   how = (
     f'{attack_label(attack, getattr(spec, "num_steps", None))}, epsilon '
     f'{format_epsilon(evaluation.epsilon)}'
   )
-  drawn = []
   if len(models) > 1:
     base, other = models[:2]
     found = evaluation.headline[base, attack]
@@ -704,7 +620,7 @@ def example_figures(
       f'({base}) {correct[0]} of {count}, adv ({other}; transfer) {correct[1]}.'
     )
     title = f'The first {count} test images'
-    drawn.append(encode('nsl_batch', title, caption, figure))
+    yield 'nsl_batch', title, caption, figure
   shown = random_indices(len(labels), seed)
   for name in models:
     says = evaluation.headline[name, attack][name]
@@ -717,7 +633,7 @@ def example_figures(
       f'{percent(accuracy)}.'
     )
     title = f'Predictions of {name}'
-    drawn.append(encode(f'predictions_{name}', title, caption, figure))
+    yield f'predictions_{name}', title, caption, figure
   for name in models:
     figure = perturbation_grid(
       images,
@@ -732,5 +648,4 @@ def example_figures(
       'amplified as its title says) and adversarial example.'
     )
     title = f'Perturbations of {name}'
-    drawn.append(encode(f'perturbations_{name}', title, caption, figure))
-  return drawn
+    yield f'perturbations_{name}', title, caption, figure

@@ -88,23 +88,14 @@ def model_colors(names: Iterable[str]) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-  """An encoded figure.
+  """An encoded figure."""
 
-  Attributes:
-    name: Stem of its file and anchor on the page.
-    title: A few words, above it and as its alternative text.
-    caption: What it shows.
-    png: The image.
-    width: CSS pixels.
-    half: Whether two of its size fit beside each other.
-  """
-
-  name: str
-  title: str
+  name: str  # Stem of its file and anchor on the page.
+  title: str  # Above it; also the alternative text.
   caption: str
   png: bytes
-  width: int
-  half: bool
+  width: int  # CSS pixels.
+  half: bool  # Whether two of its size fit beside each other.
 
   @property
   def uri(self) -> str:
@@ -158,12 +149,7 @@ def percent_axis(axis: Any) -> None:
 
 
 def accuracy_axis(ax: Axes, chance: float | None = None) -> None:
-  """Makes the y axis one of accuracies, 0 to 100 %, with a line at chance.
-
-  Args:
-    ax: The axes, with their limits in x.
-    chance: Accuracy of a constant or random prediction; None: no line.
-  """
+  """Makes the y axis one of accuracies, with a line at chance level."""
   ax.set_ylim(-0.02, 1.04)
   ax.set_yticks(np.linspace(0, 1, 6))
   percent_axis(ax.yaxis)
@@ -197,14 +183,7 @@ def log_axis(axis: Any) -> None:
 def label_ticks(
   ax: Axes, places: Sequence[float], labels: Sequence[str], inches: float
 ) -> None:
-  """Labels places on the x axis, leaving out labels that would overlap.
-
-  Args:
-    ax: The axes, with their limits in x set.
-    places: In data coordinates, the most important ones first.
-    labels: One for each.
-    inches: Width of the axes.
-  """
+  """Labels places, those first that come first, where labels do not overlap."""
   to_fraction = ax.transScale + ax.transLimits
   kept: list[tuple[float, float, float, str]] = []
   for place, label in zip(places, labels, strict=True):
@@ -241,19 +220,13 @@ def legend(
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """Bars side by side.
+  """Bars side by side."""
 
-  Attributes:
-    label: What they show, below them; may have several lines.
-    bars: Model -> its accuracy; a model may be absent.
-    top_k: Model -> accuracy in the top k, a pale bar behind.
-    transfer: Whether they are hatched: adversarial examples from another model.
-  """
-
-  label: str
-  bars: Mapping[str, Estimate]
+  label: str  # Below them; may have several lines.
+  bars: Mapping[str, Estimate]  # By model; a model may be absent.
+  # Accuracies in the top k, as pale bars behind.
   top_k: Mapping[str, Estimate] = dataclasses.field(default_factory=dict)
-  transfer: bool = False
+  transfer: bool = False  # Hatched.
 
 
 def bar_figure(
@@ -274,16 +247,11 @@ def bar_figure(
   Returns:
     The figure.
 
-  Raises:
-    ValueError: If there is no group.
-
   Example:
     >>> groups = [Group('clean', {'standard': Estimate(0.9, (0.8, 0.95))})]
     >>> len(bar_figure(groups, model_colors(['standard'])).axes)
     1
   """
-  if not groups:
-    raise ValueError('groups is empty; allowed: one group or more')
   many = len(groups) * len(colors) > 48
   bar = 0.14 if many else 0.34
   lines: list[list[tuple[Group, float]]] = [[]]
@@ -364,37 +332,25 @@ def _draw_bar(
       place += 0.07
 
 
+Values = Sequence[float] | np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class Line:
-  """A line of a panel.
+  """A line of a panel."""
 
-  Attributes:
-    x: `[N]`.
-    y: `[N]`; what is not finite is left out.
-    color: Its colour.
-    label: Its entry in the legend; the same label is listed once, '' not.
-    low: Lower end of the shade, `[N]`; None: no shade.
-    high: Upper end.
-    dash: Of `DASHES`.
-    marker: Of `MARKERS`; '' for none.
-    hollow: Whether markers are hollow.
-    width: In points.
-    opacity: In [0, 1].
-    steps: Whether y keeps its value up to the next x.
-  """
-
-  x: Sequence[float] | np.ndarray
-  y: Sequence[float] | np.ndarray
+  x: Values
+  y: Values  # What is not finite is left out.
   color: str
-  label: str = ''
-  low: Sequence[float] | np.ndarray | None = None
-  high: Sequence[float] | np.ndarray | None = None
-  dash: Any = '-'
-  marker: str = ''
+  label: str = ''  # In the legend, where the same label is listed once.
+  low: Values | None = None  # Ends of the shade.
+  high: Values | None = None
+  dash: Any = '-'  # Of `DASHES`.
+  marker: str = ''  # Of `MARKERS`.
   hollow: bool = False
   width: float = 1.8
   opacity: float = 1.0
-  steps: bool = False
+  steps: bool = False  # Whether y keeps its value up to the next x.
 
   def style(self) -> dict[str, Any]:
     """Arguments of `Line2D`."""
@@ -411,28 +367,17 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-  """Axes with lines.
-
-  Attributes:
-    title: Above them.
-    lines: The lines.
-    x_label: What x is.
-    y_label: What y is.
-    x_axis: 'epsilon' labels the values of the lines as `format_epsilon` does,
-      'integer' whole numbers, 'log' and 'number' are scales.
-    y_axis: 'accuracy' goes from 0 to 100 %, 'log' and 'number' are scales.
-    mark: An x to mark with a dashed line, such as the evaluation epsilon.
-    chance: Where to draw a line at chance level, with 'accuracy'.
-  """
+  """Axes with lines."""
 
   title: str
   lines: Sequence[Line]
   x_label: str
   y_label: str = ''
+  # 'epsilon' labels the values of the lines, 'integer' whole numbers.
   x_axis: Literal['epsilon', 'integer', 'log', 'number'] = 'number'
   y_axis: Literal['accuracy', 'log', 'number'] = 'accuracy'
-  mark: float | None = None
-  chance: float | None = None
+  mark: float | None = None  # An x such as the evaluation epsilon.
+  chance: float | None = None  # Accuracy at chance level.
 
 
 def line_figure(panels: Sequence[Panel], columns: int | None = None) -> Figure:
@@ -445,17 +390,12 @@ def line_figure(panels: Sequence[Panel], columns: int | None = None) -> Figure:
   Returns:
     The figure, its legend above.
 
-  Raises:
-    ValueError: If there is no panel.
-
   Example:
     >>> line = Line([0, 8 / 255], [0.9, 0.3], '#0072b2', 'standard')
     >>> panel = Panel('PGD-10', [line], 'epsilon (linf)', x_axis='epsilon')
     >>> [each.get_text() for each in line_figure([panel]).axes[0].texts]
     []
   """
-  if not panels:
-    raise ValueError('panels is empty; allowed: one panel or more')
   columns = min(len(panels), columns or 4)
   inches = {1: 5.0, 2: 4.2, 3: 3.4}.get(columns, MAX_WIDTH / columns)
   rows = math.ceil(len(panels) / columns)
@@ -520,27 +460,16 @@ def draw_panel(ax: Axes, panel: Panel, inches: float) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Matrix:
-  """A matrix of fractions.
-
-  Attributes:
-    title: Above it.
-    rows: Labels of the rows, from above.
-    columns: Labels of the columns.
-    values: `[rows, columns]`, NaN for what is absent.
-    row_label: What the rows are.
-    column_label: What the columns are.
-    framed: (row, column) of cells with a frame.
-    texts: What is written in the cells; None: the values in per cent.
-  """
+  """A matrix of fractions."""
 
   title: str
   rows: Sequence[str]
   columns: Sequence[str]
-  values: np.ndarray
+  values: np.ndarray  # `[rows, columns]`, NaN for what is absent.
   row_label: str = ''
   column_label: str = ''
-  framed: Sequence[tuple[int, int]] = ()
-  texts: Sequence[Sequence[str]] | None = None
+  framed: Sequence[tuple[int, int]] = ()  # (row, column)
+  texts: Sequence[Sequence[str]] | None = None  # Else per cent.
 
 
 def heatmap_figure(
@@ -556,16 +485,11 @@ def heatmap_figure(
   Returns:
     The figure; where cells are too small for numbers it has a colour bar.
 
-  Raises:
-    ValueError: If there is no matrix.
-
   Example:
     >>> matrix = Matrix('PGD', ['a'], ['a'], np.array([[0.5]]))
     >>> heatmap_figure([matrix]).axes[0].texts[0].get_text()
     '50.0'
   """
-  if not matrices:
-    raise ValueError('matrices is empty; allowed: one matrix or more')
   num_rows = max(len(matrix.rows) for matrix in matrices)
   num_columns = max(len(matrix.columns) for matrix in matrices)
   letters = max(len(row) for matrix in matrices for row in matrix.rows)
@@ -642,25 +566,15 @@ def _write_cells(ax: Axes, matrix: Matrix, low: float, high: float) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-  """A point with intervals.
-
-  Attributes:
-    x: A number, or an accuracy with its interval.
-    y: An accuracy with its interval.
-    color: Its colour.
-    label: Its entry in the legend; the same label is listed once, '' not.
-    marker: Of `MARKERS`.
-    hollow: Whether it is hollow.
-    text: A few letters beside it, such as its number.
-  """
+  """A point with intervals."""
 
   x: Estimate
   y: Estimate
   color: str
-  label: str = ''
+  label: str = ''  # In the legend, where the same label is listed once.
   marker: str = 'o'
   hollow: bool = False
-  text: str = ''
+  text: str = ''  # A few letters beside it.
 
 
 def scatter_figure(
@@ -684,12 +598,7 @@ def scatter_figure(
 
   Returns:
     The figure.
-
-  Raises:
-    ValueError: If there is no point.
   """
-  if not points:
-    raise ValueError('points is empty; allowed: one point or more')
   with matplotlib.rc_context(STYLE):
     figure = Figure((6.5, 4.6), layout='constrained')
     ax = figure.add_subplot()

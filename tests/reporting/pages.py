@@ -33,7 +33,3 @@ class Page(HTMLParser):
 
   def all(self, tag):
     return [attrs for name, attrs in self.tags if name == tag]
-
-  def all(self, tag):
-    """Returns the attributes of all tags of a kind."""
-    return [attrs for name, attrs in self.tags if name == tag]

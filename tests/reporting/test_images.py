@@ -95,7 +95,7 @@ def test_long_titles_are_broken_and_rows_do_not_overlap():
   images = make_images(3)
   figure = nsl_grid(images, LABELS, LABELS, LABELS, names)
   figure.draw_without_rendering()
-  pixels, titles = shown(figure)
+  _, titles = shown(figure)
   boxes = [image.get_window_extent() for image in figure.axes[0].images]
   boxes += [title.get_window_extent() for title in titles]
   for i, box in enumerate(boxes):
@@ -128,7 +128,7 @@ def test_what_is_no_image_is_an_error(shape):
 
 def test_lengths_that_differ_are_an_error():
   images = make_images(1)
-  with pytest.raises(ValueError, match='lengths .*39'):
+  with pytest.raises(ValueError, match=r'lengths .*39'):
     nsl_grid(images, LABELS, LABELS[:39], LABELS)
   with pytest.raises(ValueError, match='adversarial of shape'):
     perturbation_grid(images, images[:, :3], LABELS, LABELS, LABELS)

@@ -8,7 +8,7 @@ import pytest
 
 from advjax.attacks.specs import parse_attack
 from advjax.evaluation.members import Evaluation
-from advjax.reporting.figures import report_figures, running_mean
+from advjax.reporting.figures import run_figures
 from advjax.reporting.html import write_page
 from advjax.reporting.write import merge_metrics, write_run
 from advjax.results import Report
@@ -84,7 +84,7 @@ def compared(tmp_path_factory):
 
 @pytest.mark.parametrize('run', ['evaluated', 'compared'])
 def test_pages_open_offline_and_escape(run, request):
-  text, page, folder = request.getfixturevalue(run)
+  _, page, folder = request.getfixturevalue(run)
   html = (folder / 'report.html').read_text()
   assert INJECTED not in html and f'Run of {INJECTED}' in page.texts
   assert not re.findall(r'(?:src|href)="(?!data:image/png;base64,|#)', html)
@@ -107,7 +107,7 @@ def test_every_figure_has_a_file_a_caption_and_a_text(run, request):
 
 
 def test_an_evaluation_has_all_sections(evaluated):
-  text, page, folder = evaluated
+  text, page, _ = evaluated
   anchors = {attrs['id'] for attrs in page.all('section')}
   assert anchors == {
     *('warnings', 'summary', 'results', 'sanity', 'epsilon', 'transfer'),
@@ -147,7 +147,7 @@ def test_files_hold_what_was_given(evaluated):
   expected = reports.evaluated(['base', 'single_step'])
   assert Report.from_json(saved) == expected
   with np.load(folder / 'adversarial_examples.npz') as file:
-    found, images, labels = evaluation(['base', 'single_step'])
+    found, images, _ = evaluation(['base', 'single_step'])
     np.testing.assert_array_equal(file['images'], images)
     np.testing.assert_array_equal(
       file['perturbed'], np.stack(list(found.images.values()))
@@ -164,12 +164,10 @@ def test_one_model_without_attacks_or_epochs(tmp_path):
     corruption_accuracy=None,
     pasted_objects=None,
   )
-  text, page = write(tmp_path, report, shape=(5,))
+  _, page = write(tmp_path, report, shape=(5,))
   assert {attrs['id'] for attrs in page.all('section')} == {
     *('summary', 'results', 'sanity', 'epsilon', 'distances', 'origin'),
   }
-  bare = reports.change(report, robust_accuracy={})
-  assert list(report_figures(bare)) == ['results']
 
 
 def test_many_models_and_one_epsilon():
@@ -186,17 +184,20 @@ def test_many_models_and_one_epsilon():
     )
     for i in range(10)
   }
-  drawn = report_figures(reports.report(members=members), chance=0.1)
+  report = reports.report(members=members)
+  names, classes = list(members), ['zero', 'one', 'two']
+  drawn = run_figures(report, *evaluation(names, (5,)), {}, classes)
   assert {name: len(each) for name, each in drawn.items()} == {
     'results': 1,
     'epsilon': 1,
+    'distances': 1,
   }
 
 
 def test_short_pages_have_no_contents(tmp_path):
   report = reports.report(['base'])
   path = tmp_path / 'page.html'
-  parts = dict.fromkeys(('warnings', 'sentences', 'findings'), [])
+  parts = {key: [] for key in ('warnings', 'sentences', 'findings')}
   write_page(
     path,
     'run.html.j2',
@@ -211,14 +212,6 @@ def test_short_pages_have_no_contents(tmp_path):
     **parts,
   )
   assert not Page(path.read_text()).all('nav')
-
-
-def test_running_means_leave_out_what_is_not_finite():
-  values = np.array([1.0, np.nan, 3.0, np.inf, np.nan, np.nan])
-  np.testing.assert_array_equal(
-    running_mean(values, 3), [1.0, 2.0, 3.0, 3.0, np.nan, np.nan]
-  )
-  np.testing.assert_array_equal(running_mean(values[:1], 1), [1.0])
 
 
 def test_metrics_of_all_runs_are_merged(tmp_path):
