@@ -10,13 +10,14 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from advjax.reporting.formatting import attack_label, format_epsilon, percent
 from advjax.results import (
-  AttackResult,
   AutoAttackSummary,
   Estimate,
   Finding,
+  ModelResult,
   Report,
   accuracy_interval,
 )
@@ -158,69 +159,100 @@ def large_epsilon(
   return half * (math.sqrt(size) if norm == 'l2' else size)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Attack:
-  """A model under one attack, white box."""
+class _Attack(NamedTuple):
+  """An attack on a model, white box."""
 
   name: str
-  result: AttackResult
-  large: float | None  # `large_epsilon`.
+  label: str
+  kind: str  # The name without numbers: 'pgd' of 'pgd-50-10'.
+  norm: str
+  epsilon: float
+  num_steps: int
+  num_restarts: int
+  large: float  # `large_epsilon`, inf if not known.
+  size: float  # Of the largest perturbation.
+  accuracy: Estimate
   # Epsilon -> accuracy and number of images; a curve may have fewer images.
   points: dict[float, tuple[Estimate, int]]
-
-  @property
-  def label(self) -> str:
-    return attack_label(self.name, self.result.num_steps)
-
-  @property
-  def kind(self) -> str:
-    """The name without numbers: 'pgd' of 'pgd-50-10'."""
-    parts = self.name.split('-')
-    return '-'.join(part for part in parts if not part.isdigit())
-
-  @property
-  def norm(self) -> str:
-    return self.result.norm
-
-  @property
-  def epsilon(self) -> float:
-    return self.result.epsilon
-
-  @property
-  def num_steps(self) -> int:
-    if self.result.num_steps is None:
-      return 1 if self.name.startswith('fgsm') else 2
-    return self.result.num_steps
-
-  @property
-  def black_box(self) -> bool:
-    return self.kind == 'square'
 
   @property
   def is_autoattack(self) -> bool:
     return self.name.startswith('autoattack')
 
   @property
+  def black_box(self) -> bool:
+    return self.kind == 'square'
+
+  @property
   def single_step(self) -> bool:
     return self.num_steps <= 1 and not self.black_box
 
-  def is_large(self, epsilon: float) -> bool:
-    return self.large is not None and epsilon >= self.large * (1 - 1e-6)
+  def near(self) -> dict[float, Estimate]:
+    """The curve, but for single steps beyond what is near."""
+    return {
+      epsilon: value
+      for epsilon, (value, _) in self.points.items()
+      if not (self.single_step and epsilon >= self.large)
+    }
 
 
-def _attacks_on(report: Report, model: str) -> list[_Attack]:
+class _Model(NamedTuple):
+  """What the checks read of a model."""
+
+  name: str
+  result: ModelResult
+  num_test: int
+  chance: float | None  # Share of the largest class.
+  clean: Estimate
+  attacks: list[_Attack]
+  # Attack -> source and accuracy of the strongest transfer.
+  transfer: dict[str, tuple[str, Estimate]]
+
+
+def _read(report: Report, name: str) -> _Model:
+  model, num_test = report.members[name], report.dataset.num_test
   attacks = []
-  for name, result in report.members[model].robust_accuracy.items():
-    counted = [(point, result.curve_num_images) for point in result.curve]
+  for key, result in model.robust_accuracy.items():
+    at = [(point, result.curve_num_images) for point in result.curve]
     points = {
       point.epsilon: (with_interval(point.white_box, count), count)
-      for point, count in (*counted, (result, report.dataset.num_test))
+      for point, count in (*at, (result, num_test))
     }
     large = large_epsilon(
       result.norm, result.bounds, report.dataset.image_shape
     )
-    attacks.append(_Attack(name, result, large, dict(sorted(points.items()))))
-  return attacks
+    steps = 1 if key.startswith('fgsm') else 2  # Where there is no number.
+    attack = _Attack(
+      key,
+      attack_label(key, result.num_steps),
+      '-'.join(part for part in key.split('-') if not part.isdigit()),
+      result.norm,
+      result.epsilon,
+      steps if result.num_steps is None else result.num_steps,
+      result.num_restarts or 1,
+      math.inf if large is None else large * (1 - 1e-6),
+      result.max_perturbation,
+      points[result.epsilon][0],
+      dict(sorted(points.items())),
+    )
+    attacks.append(attack)
+  transfer: dict[str, tuple[str, Estimate]] = {}
+  for source, other in report.members.items():
+    for key, result in other.robust_accuracy.items():
+      if source != name and name in result.transfer:
+        value = with_interval(result.transfer[name], num_test)
+        found = f'transfer from {source}', value
+        lowest = transfer.get(key, found)
+        transfer[key] = min(found, lowest, key=lambda each: each[1].value)
+  return _Model(
+    name,
+    model,
+    num_test,
+    report.dataset.largest_class_share,
+    with_interval(model.clean_accuracy, num_test),
+    attacks,
+    transfer,
+  )
 
 
 def with_interval(estimate: Estimate, num_images: int) -> Estimate:
@@ -242,199 +274,169 @@ def _shared(
         yield epsilon, first, second
 
 
-def _single_and_multi(report: Report, model: str) -> Iterator[tuple]:
-  attacks = _attacks_on(report, model)
-  for one, many in itertools.product(attacks, attacks):
+def _single_and_multi(model: _Model) -> Iterator[tuple]:
+  for one, many in itertools.product(model.attacks, model.attacks):
     if one.single_step and many.num_steps > 1:
       for epsilon, weak, strong in _shared(one, many):
         yield epsilon, one, weak, many, strong
 
 
-def _at(epsilon: float, norm: str = '') -> str:
-  text = f'epsilon {format_epsilon(epsilon)}'
-  return f'{text} ({norm})' if norm else text
-
-
-def falls_with_epsilon(report: Report, model: str) -> Iterator[Compared]:
-  """A larger ball contains the smaller one: accuracy may not increase."""
-  flat = flat_curves(report, model)
-  if flat:
-    yield None, 0.0, flat
-  clean = _clean(report, model)
-  for attack, curve in _curves(report, model):
-    points = [(0.0, clean), *((e, value) for e, value in curve.items() if e)]
-    for (below, low), (above, high) in itertools.combinations(points, 2):
-      numbers = (
-        f'under {attack.label} the accuracy of {model} changes from '
-        f'{percent(low.value)} at {_at(below)} to {percent(high.value)} at '
-        f'{_at(above, attack.norm)}'
-      )
-      yield is_above(high, low), high.value - low.value, numbers
-
-
-def flat_curves(report: Report, model: str) -> str | None:
-  """Returns a sentence if no attack lowers the accuracy of a model."""
-  clean, ends = _clean(report, model), []
-  for attack, curve in _curves(report, model):
-    epsilon = max(curve)
-    if epsilon <= 0 or is_above(clean, curve[epsilon]):
-      return None
-    value = percent(curve[epsilon].value)
-    ends.append((epsilon, attack.norm, f'{value} under {attack.label}'))
-  if not ends:
-    return None
-  epsilon, norm, text = max(ends)
-  return (
-    f'no attack lowers the accuracy of {model} significantly up to '
-    f'{_at(epsilon, norm)}: {percent(clean.value)} clean, {text}; use larger '
-    'epsilons or more images'
-  )
-
-
-def _clean(report: Report, model: str) -> Estimate:
-  clean = report.members[model].clean_accuracy
-  return with_interval(clean, report.dataset.num_test)
-
-
-def _curves(
-  report: Report, model: str
-) -> Iterator[tuple[_Attack, dict[float, Estimate]]]:
-  """Epsilon -> accuracy, but for single steps beyond what is near."""
-  for attack in _attacks_on(report, model):
-    curve = {
-      epsilon: value
-      for epsilon, (value, _) in attack.points.items()
-      if not (attack.single_step and attack.is_large(epsilon))
-    }
-    if curve:
-      yield attack, curve
-
-
-def reaches_chance(report: Report, model: str) -> Iterator[Compared]:
-  """Where all images can be made gray, one class at most is correct."""
-  chance = report.dataset.largest_class_share
-  found = [
-    (value, f'{attack.label} at {_at(epsilon, attack.norm)}')
-    for attack in _attacks_on(report, model)
-    for epsilon, (value, _) in attack.points.items()
-    if attack.is_large(epsilon) and not attack.single_step
-  ]
-  if found:
-    value, attack = min(found, key=lambda each: each[0].value)
-    low = value.ci[0] if value.ci else value.value
-    numbers = (
-      f'{attack}: accuracy {percent(value.value)} of {model}, share of the '
-      f'largest class {percent(chance)}'
-    )
-    yield None if chance is None else low > chance, 0.0, numbers
-
-
-def multi_step_is_stronger(report: Report, model: str) -> Iterator[Compared]:
-  """Multi-step attacks are at least as strong as single-step ones."""
-  for epsilon, one, weak, many, strong in _single_and_multi(report, model):
-    if not many.black_box:
-      yield _compare(model, epsilon, (many.label, strong), (one.label, weak))
+def _at(epsilon: float, norm: str) -> str:
+  return f'epsilon {format_epsilon(epsilon)} ({norm})'
 
 
 def _compare(
-  model: str,
-  epsilon: float,
+  model: _Model,
+  where: str,
   expected_lower: tuple[str, Estimate],
   other: tuple[str, Estimate],
 ) -> Compared:
   """Suspicious if the first accuracy is above the second one."""
   (label, low), (other_label, high) = expected_lower, other
   numbers = (
-    f'at {_at(epsilon)} the accuracy of {model} is {percent(low.value)} under '
+    f'at {where} the accuracy of {model.name} is {percent(low.value)} under '
     f'{label} and {percent(high.value)} under {other_label}'
   )
   return is_above(low, high), low.value - high.value, numbers
 
 
-def effort_helps(report: Report, model: str) -> Iterator[Compared]:
+def falls_with_epsilon(model: _Model) -> Iterator[Compared]:
+  """A larger ball contains the smaller one: accuracy may not increase."""
+  flat = _flat_curves(model)
+  if flat:
+    yield None, 0.0, flat
+  for attack in model.attacks:
+    points = {0.0: model.clean, **attack.near()}
+    for (below, low), (above, high) in itertools.combinations(
+      points.items(), 2
+    ):
+      numbers = (
+        f'under {attack.label} the accuracy of {model.name} changes from '
+        f'{percent(low.value)} at epsilon {format_epsilon(below)} to '
+        f'{percent(high.value)} at {_at(above, attack.norm)}'
+      )
+      yield is_above(high, low), high.value - low.value, numbers
+
+
+def flat_curves(report: Report, name: str) -> str | None:
+  """Returns a sentence if no attack lowers the accuracy of a model."""
+  text = _flat_curves(_read(report, name))
+  return text and f'{text[0].upper()}{text[1:]}.'
+
+
+def _flat_curves(model: _Model) -> str | None:
+  ends = []
+  for attack in model.attacks:
+    curve = attack.near()
+    epsilon = max(curve, default=0.0)
+    if epsilon > 0:
+      if is_above(model.clean, curve[epsilon]):
+        return None
+      text = f'{percent(curve[epsilon].value)} under {attack.label}'
+      ends.append((epsilon, attack.norm, text))
+  if not ends:
+    return None
+  epsilon, norm, text = max(ends)
+  return (
+    f'no attack lowers the accuracy of {model.name} significantly up to '
+    f'{_at(epsilon, norm)}: {percent(model.clean.value)} clean, {text}; use '
+    'larger epsilons or more images'
+  )
+
+
+def reaches_chance(model: _Model) -> Iterator[Compared]:
+  """Where all images can be made gray, one class at most is correct."""
+  found = [
+    (value, f'{attack.label} at {_at(epsilon, attack.norm)}')
+    for attack in model.attacks
+    for epsilon, (value, _) in attack.points.items()
+    if epsilon >= attack.large and not attack.single_step
+  ]
+  if found:
+    value, where = min(found, key=lambda each: each[0].value)
+    low = value.ci[0] if value.ci else value.value
+    numbers = (
+      f'{where}: accuracy {percent(value.value)} of {model.name}, share of the '
+      f'largest class {percent(model.chance)}'
+    )
+    yield None if model.chance is None else low > model.chance, 0.0, numbers
+
+
+def multi_step_is_stronger(model: _Model) -> Iterator[Compared]:
+  """Multi-step attacks are at least as strong as single-step ones."""
+  for epsilon, one, weak, many, strong in _single_and_multi(model):
+    if not many.black_box:
+      where = _at(epsilon, one.norm)
+      yield _compare(model, where, (many.label, strong), (one.label, weak))
+
+
+def effort_helps(model: _Model) -> Iterator[Compared]:
   """More steps and restarts of the same attack are at least as strong."""
-  for less, more in itertools.permutations(_attacks_on(report, model), 2):
-    efforts = [
-      (each.num_steps, each.result.num_restarts or 1) for each in (less, more)
-    ]
-    grows = all(a <= b for a, b in zip(*efforts, strict=True))
-    if less.kind == more.kind and efforts[0] != efforts[1] and grows:
+  for less, more in itertools.permutations(model.attacks, 2):
+    steps, restarts = (
+      more.num_steps - less.num_steps,
+      more.num_restarts - less.num_restarts,
+    )
+    if less.kind == more.kind and min(steps, restarts) >= 0 < steps + restarts:
       for epsilon, weak, strong in _shared(less, more):
-        yield _compare(model, epsilon, (more.label, strong), (less.label, weak))
+        where = _at(epsilon, less.norm)
+        yield _compare(model, where, (more.label, strong), (less.label, weak))
 
 
-def single_and_multi_step_agree(
-  report: Report, model: str
-) -> Iterator[Compared]:
+def single_and_multi_step_agree(model: _Model) -> Iterator[Compared]:
   """Single-step accuracy is not far above multi-step accuracy."""
-  for epsilon, one, weak, many, strong in _single_and_multi(report, model):
+  for epsilon, one, weak, many, strong in _single_and_multi(model):
     # A single step far beyond the image fails for another reason.
-    if one.is_large(epsilon) or weak.value <= 0:
+    if epsilon >= one.large or weak.value <= 0:
       continue
     ratio = strong.value / weak.value
     masked = weak.value >= _ROBUST and ratio < _MASKED
-    mild = 'mild ' if ratio >= _MILD else ''
-    _, _, numbers = _compare(
-      model,
-      epsilon,
-      (many.label, strong),
-      (f'a single step ({one.label})', weak),
-    )
+    label = f'a single step ({one.label})'
+    where = _at(epsilon, one.norm)
+    _, _, numbers = _compare(model, where, (many.label, strong), (label, weak))
+    if masked:
+      mild = 'mild ' if ratio >= _MILD else ''
+      numbers = f'{mild}gradient masking: {numbers}'
     # Severe masking first, then the evaluation epsilon.
     rank = 4.0 * (ratio < _MILD) + 2.0 * (epsilon == one.epsilon) - ratio
-    yield masked, rank, f'{mild}gradient masking: ' * masked + numbers
+    yield masked, rank, numbers
 
 
-def gradients_do_not_vanish(report: Report, model: str) -> Iterator[Compared]:
+def gradients_do_not_vanish(model: _Model) -> Iterator[Compared]:
   """Few gradients are zero, and all are finite."""
-  for name, trace in (report.members[model].traces or {}).items():
+  for name, trace in (model.result.traces or {}).items():
     zero, not_finite = trace.zero_gradients, trace.not_finite_gradients
     numbers = (
-      f'{percent(zero, 2)} of the gradients of {model} are zero, '
+      f'{percent(zero, 2)} of the gradients of {model.name} are zero, '
       f'{percent(not_finite, 2)} are not finite ({attack_label(name)})'
     )
     suspicious = zero > _ZERO_GRADIENTS or not_finite > 0
     yield suspicious, max(zero, not_finite), numbers
 
 
-def _transferred(
-  report: Report, model: str, attack: str
-) -> tuple[str, Estimate] | None:
-  """The lowest accuracy on adversarial examples from other models."""
-  found = []
-  for source, each in report.members.items():
-    result = each.robust_accuracy.get(attack)
-    if source != model and result and model in result.transfer:
-      value = with_interval(result.transfer[model], report.dataset.num_test)
-      found.append((f'transfer from {source}', value))
-  return min(found, key=lambda each: each[1].value, default=None)
-
-
-def white_box_beats_transfer(report: Report, model: str) -> Iterator[Compared]:
+def white_box_beats_transfer(model: _Model) -> Iterator[Compared]:
   """No adversarial examples from other models are stronger than its own."""
-  for attack in _attacks_on(report, model):
-    other = _transferred(report, model, attack.name)
-    if other:
-      own, _ = attack.points[attack.epsilon]
-      label = f'{attack.label}, white box,'
-      yield _compare(model, attack.epsilon, (label, own), other)
+  for attack in model.attacks:
+    if attack.name in model.transfer:
+      where = _at(attack.epsilon, attack.norm)
+      own = f'{attack.label}, white box,', attack.accuracy
+      yield _compare(model, where, own, model.transfer[attack.name])
 
 
-def attacks_beat_noise(report: Report, model: str) -> Iterator[Compared]:
+def attacks_beat_noise(model: _Model) -> Iterator[Compared]:
   """Attacks are stronger than random noise of the same norm and epsilon."""
-  for attack in _attacks_on(report, model):
-    own, _ = attack.points[attack.epsilon]
-    attempts = [(attack.label, own)]
-    other = _transferred(report, model, attack.name)
-    if other:
-      attempts.append((f'{attack.label}, {other[0]},', other[1]))
-    for kind, noise in (report.members[model].noise or {}).items():
+  for attack in model.attacks:
+    attempts = [(attack.label, attack.accuracy)]
+    if attack.name in model.transfer:
+      source, accuracy = model.transfer[attack.name]
+      attempts.append((f'{attack.label}, {source},', accuracy))
+    for kind, noise in (model.result.noise or {}).items():
       if (noise.norm, noise.epsilon) == (attack.norm, attack.epsilon):
-        level = with_interval(noise.accuracy, report.dataset.num_test)
+        level = with_interval(noise.accuracy, model.num_test)
+        found = f'{noise_name(kind)} noise', level
         for number, attempt in enumerate(attempts):
-          suspicious, gap, numbers = _compare(
-            model, attack.epsilon, attempt, (f'{noise_name(kind)} noise', level)
-          )
+          where = _at(attack.epsilon, attack.norm)
+          suspicious, gap, numbers = _compare(model, where, attempt, found)
           # The attack itself before transfer.
           yield suspicious, gap - number, numbers
 
@@ -449,148 +451,122 @@ def noise_name(kind: str) -> str:
   return kind.replace('_', '-').replace('gaussian', 'Gaussian')
 
 
-def black_box_is_not_stronger(report: Report, model: str) -> Iterator[Compared]:
+def black_box_is_not_stronger(model: _Model) -> Iterator[Compared]:
   """A black-box attack finds little that gradient attacks do not."""
-  for run in report.members[model].autoattack or ():
-    yield from _square_stage(run, model)
-  attacks = _attacks_on(report, model)
-  for square in (each for each in attacks if each.black_box):
-    strongest: dict[float, tuple[float, str, Estimate]] = {}
-    for many in attacks:  # AutoAttack contains Square.
+  for run in model.result.autoattack or ():
+    yield from _square_stage(model, run)
+  for square in (each for each in model.attacks if each.black_box):
+    strongest: dict[float, tuple[Estimate, str, Estimate]] = {}
+    for many in model.attacks:  # AutoAttack contains Square.
       if many.num_steps > 1 and not (many.black_box or many.is_autoattack):
         for epsilon, weak, strong in _shared(square, many):
-          case = strong.value, many.label, weak
+          case = strong, many.label, weak
           other = strongest.get(epsilon, case)
-          strongest[epsilon] = min(case, other, key=lambda each: each[0])
-    for epsilon, (value, label, weak) in strongest.items():
-      numbers = (
-        f'at {_at(epsilon, square.norm)} the accuracy of {model} is '
-        f'{percent(weak.value)} under Square and {percent(value)} under {label}'
-      )
-      gap = value - weak.value
-      yield is_more_than_few(gap, square.points[epsilon][1]), gap, numbers
+          strongest[epsilon] = min(case, other, key=lambda each: each[0].value)
+    for epsilon, (strong, label, weak) in strongest.items():
+      where = _at(epsilon, square.norm)
+      found = _compare(model, where, (label, strong), (square.label, weak))
+      few = not is_more_than_few(found[1], square.points[epsilon][1])
+      yield not few, *found[1:]
 
 
-def _square_stage(run: AutoAttackSummary, model: str) -> Iterator[Compared]:
+def _square_stage(model: _Model, run: AutoAttackSummary) -> Iterator[Compared]:
   """What Square found after the other attacks of AutoAttack."""
   for before, after in itertools.pairwise(run.attacks):
     if after.name.startswith('square'):
       gap = before.accuracy - after.accuracy
       numbers = (
-        f'Square lowers the accuracy of {model} from '
+        f'Square lowers the accuracy of {model.name} from '
         f'{percent(before.accuracy)} to {percent(after.accuracy)} at '
         f'{_at(run.epsilon, run.norm)}, after the rest of AutoAttack'
       )
       yield is_more_than_few(gap, run.num_images), gap, numbers
 
 
-def autoattack_is_strongest(report: Report, model: str) -> Iterator[Compared]:
+def autoattack_is_strongest(model: _Model) -> Iterator[Compared]:
   """No other attack of the same norm, epsilon and images is stronger."""
-  for run in report.members[model].autoattack or ():
-    for attack in _attacks_on(report, model):
+  for run in model.result.autoattack or ():
+    for attack in model.attacks:
       other, count = attack.points.get(run.epsilon, (run.accuracy, None))
       same = attack.norm == run.norm and count == run.num_images
       if same and not attack.is_autoattack:
-        _, gap, numbers = _compare(
-          model,
-          run.epsilon,
-          ('AutoAttack', run.accuracy),
-          (attack.label, other),
-        )
+        where, own = _at(run.epsilon, run.norm), ('AutoAttack', run.accuracy)
+        _, gap, numbers = _compare(model, where, own, (attack.label, other))
         yield is_more_than_few(gap, run.num_images), gap, numbers
 
 
-def autoattack_has_no_warnings(
-  report: Report, model: str
-) -> Iterator[Compared]:
+def autoattack_has_no_warnings(model: _Model) -> Iterator[Compared]:
   """AutoAttack warned of nothing."""
-  runs, said = report.members[model].autoattack or [], []
+  runs, said = model.result.autoattack or [], []
   for run in runs:
-    square = any(suspicious for suspicious, _, _ in _square_stage(run, model))
+    square = any(suspicious for suspicious, _, _ in _square_stage(model, run))
     for text in run.warnings:
       # `black_box_is_not_stronger` says it, with the same threshold.
       if not (square and text.startswith('Square')):
         said.append(f'at {_at(run.epsilon, run.norm)}: {text.rstrip(". ")}')
   if runs:
     texts = '; '.join(said) or 'no warnings of its own'
-    yield bool(said), 0.0, f'AutoAttack on {model} {texts}'
+    yield bool(said), 0.0, f'AutoAttack on {model.name} {texts}'
 
 
-def minimum_norm_attacks_succeed(
-  report: Report, model: str
-) -> Iterator[Compared]:
+def minimum_norm_attacks_succeed(model: _Model) -> Iterator[Compared]:
   """Attacks without a bound on the norm succeed on nearly every image."""
-  for name, each in (report.members[model].minimal or {}).items():
+  for name, each in (model.result.minimal or {}).items():
     if each.found is not None:
-      yield (
-        each.found < _FOUND,
-        -each.found,
+      numbers = (
         f'{attack_label(name)} succeeds on {percent(each.found)} of the images '
-        f'of {model}',
+        f'of {model.name}'
       )
+      yield each.found < _FOUND, -each.found, numbers
 
 
-def perturbations_within_epsilon(
-  report: Report, model: str
-) -> Iterator[Compared]:
+def perturbations_within_epsilon(model: _Model) -> Iterator[Compared]:
   """No perturbation exceeds epsilon, up to rounding."""
-  for attack in _attacks_on(report, model):
+  for attack in model.attacks:
     # Sums over all pixels in float32 are not exact to the last bits.
     allowed = attack.epsilon * (1 + 1e-6)
     if attack.norm == 'l1':
       allowed = attack.epsilon + 1e-5 * max(1.0, attack.epsilon)
-    size = attack.result.max_perturbation
     numbers = (
-      f'the largest perturbation of {attack.label} on {model} is {size:.9g}, '
-      f'epsilon is {attack.epsilon:.9g} ({attack.norm})'
+      f'the largest perturbation of {attack.label} on {model.name} is '
+      f'{attack.size:.9g}, epsilon is {attack.epsilon:.9g} ({attack.norm})'
     )
-    yield size > allowed, size - allowed, numbers
+    yield attack.size > allowed, attack.size - allowed, numbers
 
 
-def survives_rounding(report: Report, model: str) -> Iterator[Compared]:
+def survives_rounding(model: _Model) -> Iterator[Compared]:
   """Adversarial examples remain adversarial in 8 bits."""
-  for attack in _attacks_on(report, model):
-    rounded = (report.members[model].rounded or {}).get(attack.name)
+  for attack in model.attacks:
+    rounded = (model.result.rounded or {}).get(attack.name)
     if rounded is not None and attack.kind in _CONTINUE:
-      after = with_interval(Estimate(rounded), report.dataset.num_test)
-      before, _ = attack.points[attack.epsilon]
-      yield _compare(
-        model,
-        attack.epsilon,
-        (f'{attack.label}, rounded to 8 bits,', after),
-        (attack.label, before),
-      )
+      after = with_interval(Estimate(rounded), model.num_test)
+      where = _at(attack.epsilon, attack.norm)
+      label = f'{attack.label}, rounded to 8 bits,'
+      before = attack.label, attack.accuracy
+      yield _compare(model, where, (label, after), before)
 
 
-def outputs_are_logits(report: Report, model: str) -> Iterator[Compared]:
+def outputs_are_logits(model: _Model) -> Iterator[Compared]:
   """Measuring clean accuracy fails on probabilities: never suspicious."""
-  count = report.dataset.num_test
-  if count > 1:  # A single row cannot tell.
-    yield (
-      False,
-      0.0,
-      f'on {count:,} clean images the outputs of {model} are finite, and not '
-      'all rows are >= 0 with a sum within 0.001 of 1',
+  if model.num_test > 1:  # A single row cannot tell.
+    numbers = (
+      f'on {model.num_test:,} clean images the outputs of {model.name} are '
+      'finite, and not all rows are >= 0 with a sum within 0.001 of 1'
     )
+    yield False, 0.0, numbers
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-  """A sanity check.
+  """A sanity check."""
 
-  Attributes:
-    compare: Compares what was measured on a model.
-    missing: What was not measured if it compares nothing.
-    advice: What a suspicious result means, and what to do.
-  """
-
-  compare: Callable[[Report, str], Iterator[Compared]]
-  missing: str
-  advice: str
+  compare: Callable[[_Model], Iterator[Compared]]
+  missing: str  # What was not measured if it compares nothing.
+  advice: str  # What a suspicious result means, and what to do.
 
   def __call__(self, report: Report, model: str) -> tuple[bool | None, str]:
     """Returns passed, suspicious (False) or not run (None), and the numbers."""
-    found = list(self.compare(report, model))
+    found = list(self.compare(_read(report, model)))
     if not found:
       return None, f'{model}: {self.missing}.'
     suspicious, _, numbers = max(found, key=_suspicion)

@@ -109,11 +109,7 @@ def sentences(report: Report) -> list[str]:
     *_clean(report),
     *itertools.islice(_transfer(report), 1),  # Of the first attack.
     *_robustness(report),
-    *(
-      f'{text[0].upper()}{text[1:]}.'
-      for name in report.members
-      if (text := flat_curves(report, name))
-    ),
+    *filter(None, (flat_curves(report, name) for name in report.members)),
     *_collapse(report),
     *_width(report),
   ]
