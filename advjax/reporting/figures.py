@@ -40,7 +40,6 @@ from advjax.reporting.text import (
   epochs_of,
   generalization_gap,
   top_k_of,
-  training_accuracy,
   worst_cases,
 )
 from advjax.results import AtEpsilon, Estimate, ModelResult, Report
@@ -91,8 +90,8 @@ def run_figures(
     ('classes', means, _classes(report)),
     ('shifts', means, _shifts(report, chance)),
     ('efficiency', means, _efficiency(report, chance)),
-    ('training', alone, _training(records, chance)),
-    ('training', means, _generalization(report)),
+    ('training', alone, _losses(report, records)),
+    ('training', means, _accuracies(report, chance)),
     (
       'examples',
       alone,
@@ -435,72 +434,13 @@ def _efficiency(report: Report, chance: float) -> _Drawn:
     yield f'efficiency_{x.split()[0]}', title, caption, figure
 
 
-def _generalization(report: Report) -> _Drawn:
-  """Training accuracy against that of the monitoring images."""
-  panels, held_out = [], True
-  for name, model in report.members.items():
-    epochs, color = epochs_of(model), _colors(report)[name]
-    monitored = _column(epochs, 'monitor_clean_accuracy')
-    known = np.isfinite(monitored)
-    if not known.any():
-      continue
-    x = np.arange(1, len(epochs) + 1)
-    training = np.array([training_accuracy(e) for e in epochs], np.float64)
-    robust = _column(epochs, 'monitor_robust_accuracy')[known]
-    title, gap = name, generalization_gap(model)
-    if gap and model.training and model.training.num_validation:
-      title += f': gap {100 * (gap[0] - gap[1]):.1f} points'
-    else:
-      held_out = False
-    clean = Line(
-      x[known],
-      monitored[known],
-      color,
-      low=monitored[known],
-      high=training[known],
-      dash=DASHES[1],
-      marker='o',
-    )
-    lines = [
-      Line(x, training, color, marker='o'),
-      clean,
-      Line(x[known], robust, color, dash=DASHES[2], marker='o'),
-      *_key('training images', 'monitoring images', 'monitoring images, PGD'),
-    ]
-    panels.append(Panel(title, lines, 'epoch', 'accuracy', 'integer'))
-  if panels:
-    caption = (
-      'Accuracy of every epoch on the training images, as augmented, and on '
-      'the monitoring images, clean and under PGD. Shaded: the gap.'
-    )
-    if not held_out:
-      caption += (
-        ' Without validation images (num_validation = 0) the monitoring images '
-        'are training images, and show no overfitting.'
-      )
-    title = 'Training against validation accuracy'
-    yield 'generalization', title, caption, line_figure(panels, columns=3)
-
-
-def _key(*labels: str) -> Iterator[Line]:
-  """Yields lines without points, for the legend alone."""
-  for label, dash in zip(labels, DASHES, strict=False):
-    yield Line([], [], INK, label, dash=dash)
-
-
-def _column(epochs: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
-  return np.array([epoch.get(key) for epoch in epochs], np.float64)
-
-
-def _training(
-  records: Mapping[str, Sequence[Mapping[str, Any]]], chance: float
+def _losses(
+  report: Report, records: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> _Drawn:
-  """The loss of every iteration and the metrics of every epoch."""
+  """The loss of every iteration, and means of every epoch."""
   steps: list[Line] = []
-  losses: list[Line] = []
-  accuracies: list[Line] = []
-  for name, color in model_colors(records).items():
-    batches = [r['losses'] for r in records[name] if r['kind'] == 'steps']
+  for name, color in _colors(report).items():
+    batches = [r['losses'] for r in records.get(name, ()) if 'losses' in r]
     loss = np.array([value for each in batches for value in each], np.float64)
     if len(loss):
       thin = slice(None, None, -(-len(loss) // _MAX_POINTS))
@@ -508,47 +448,91 @@ def _training(
       x = np.arange(1, len(loss) + 1)[thin]
       steps.append(Line(x, loss[thin], color, width=0.7, opacity=0.3))
       steps.append(Line(x, mean, color, name))
-    epochs = [r for r in records[name] if r['kind'] == 'epoch']
-    for lines, keys in (
-      (losses, ('clean_loss', 'adversarial_loss')),
-      (
-        accuracies,
-        ('clean_accuracy', 'adversarial_accuracy', 'monitor_robust_accuracy'),
-      ),
-    ):
-      for key, dash in zip(keys, DASHES, strict=False):
-        y = _column(epochs, key)
-        if key.startswith('clean_') and not np.isfinite(y).any():
-          y = _column(epochs, key.removeprefix('clean_'))
-        known = np.isfinite(y)
-        if known.any():
-          x = np.arange(1, len(epochs) + 1)[known]
-          lines.append(Line(x, y[known], color, dash=dash, marker='o'))
   if steps:
     smallest = min(np.nanmin(line.y, initial=np.inf) for line in steps)
     scale: Any = 'log' if smallest > 0 else 'number'
     panel = Panel('', steps, 'iteration', 'batch loss', 'number', scale)
     caption = 'Thin: loss of every iteration. Thick: running mean.'
-    figure = line_figure([panel])
-    yield 'training_loss', 'Training loss', caption, figure
-  panels = []
-  legend = [Line([], [], c, n) for n, c in model_colors(records).items()]
-  if losses:
-    lines = [*legend, *losses, *_key('clean', 'adversarial')]
-    panels.append(Panel('', lines, 'epoch', 'loss', 'integer', 'number'))
-  if accuracies:
-    kinds = _key('clean', 'adversarial', 'PGD, monitoring images')
-    lines = [*legend, *accuracies, *kinds]
-    panel = Panel('', lines, 'epoch', 'accuracy', 'integer', chance=chance)
-    panels.append(panel)
+    yield 'training_loss', 'Training loss', caption, line_figure([panel])
+  epochs = [
+    line
+    for name, model in report.members.items()
+    for line in _epoch_lines(
+      model, _colors(report)[name], ('clean_loss', 'adversarial_loss')
+    )
+  ]
+  if epochs:
+    legend = [Line([], [], c, name) for name, c in _colors(report).items()]
+    lines = [*legend, *epochs, *_key('clean', 'adversarial, unscaled')]
+    panel = Panel('', lines, 'epoch', 'loss', 'integer', 'number')
+    caption = 'Means over the training images.'
+    title = 'Training loss, epoch by epoch'
+    yield 'epoch_loss', title, caption, line_figure([panel])
+
+
+def _accuracies(report: Report, chance: float) -> _Drawn:
+  """Training accuracies against those of the monitoring images."""
+  panels, held_out = [], True
+  for name, model in report.members.items():
+    color = _colors(report)[name]
+    keys = (
+      'clean_accuracy',
+      'adversarial_accuracy',
+      'monitor_clean_accuracy',
+      'monitor_robust_accuracy',
+    )
+    lines = list(_epoch_lines(model, color, keys))
+    if not lines:
+      continue
+    title, gap = name, generalization_gap(model)
+    if gap and model.training and model.training.num_validation:
+      title += f': gap {100 * (gap[0] - gap[1]):.1f} points'
+    else:
+      held_out = False
+    key = _key(
+      'training, clean',
+      'training, adversarial',
+      'monitoring, clean',
+      'monitoring, PGD',
+    )
+    panel = Panel(title, [*lines, *key], 'epoch', 'accuracy', 'integer')
+    panels.append(dataclasses.replace(panel, chance=chance))
   if panels:
     caption = (
-      'Means of every epoch on the training images. Adversarial: under the '
-      'attack of the training objective, loss unscaled; says nothing about '
-      'stronger attacks.'
+      'Accuracy of every epoch on the training images, as augmented, clean and '
+      'under the attack of the training objective (which says nothing about '
+      'stronger attacks), and on the monitoring images. Gap: between clean '
+      'accuracies.'
     )
-    title, figure = 'Training, epoch by epoch', line_figure(panels)
-    yield 'training_curves', title, caption, figure
+    if not held_out:
+      caption += (
+        ' Without validation images (num_validation = 0) the monitoring images '
+        'are training images, and show no overfitting.'
+      )
+    title = 'Training and validation accuracy'
+    yield 'training_curves', title, caption, line_figure(panels)
+
+
+def _epoch_lines(
+  model: ModelResult, color: str, keys: Sequence[str]
+) -> Iterator[Line]:
+  """A line for each metric that was measured, with a dash for each."""
+  epochs = epochs_of(model)
+  for key, dash in zip(keys, DASHES, strict=False):
+    y = np.array([epoch.get(key) for epoch in epochs], np.float64)
+    if key.startswith('clean_') and not np.isfinite(y).any():
+      key = key.removeprefix('clean_')  # Where there is nothing else.
+      y = np.array([epoch.get(key) for epoch in epochs], np.float64)
+    known = np.isfinite(y)
+    if known.any():
+      x = np.arange(1, len(epochs) + 1)[known]
+      yield Line(x, y[known], color, dash=dash, marker='o')
+
+
+def _key(*labels: str) -> Iterator[Line]:
+  """Yields lines without points, for the legend alone."""
+  for label, dash in zip(labels, DASHES, strict=False):
+    yield Line([], [], INK, label, dash=dash)
 
 
 def _running_mean(values: np.ndarray, window: int) -> np.ndarray:

@@ -130,7 +130,7 @@ def test_a_comparison_has_training_and_size(compared):
   assert files == {
     *('accuracy', 'robustness', 'transfer_curves', 'transfer', 'shifts'),
     *('corruptions', 'efficiency_parameters', 'efficiency_training'),
-    *('generalization', 'training_loss', 'training_curves', 'distances'),
+    *('training_loss', 'epoch_loss', 'training_curves', 'distances'),
     *('nsl_batch', 'predictions_base', 'predictions_pgd_at'),
     *('perturbations_base', 'perturbations_pgd_at'),
   }
