@@ -168,6 +168,9 @@ def test_one_model_without_attacks_or_epochs(tmp_path):
   assert {attrs['id'] for attrs in page.all('section')} == {
     *('summary', 'results', 'sanity', 'epsilon', 'distances', 'origin'),
   }
+  bare = reports.change(report, robust_accuracy={})
+  drawn = run_figures(bare, *evaluation(['base'], (5,)), {}, ['zero'])
+  assert list(drawn) == ['results', 'distances']
 
 
 def test_many_models_and_one_epsilon():
