@@ -586,17 +586,16 @@ CHECKS = {
   'accuracy falls with epsilon': Check(
     falls_with_epsilon,
     'no attack, or only a single step at a large epsilon',
-    'A larger epsilon allows every smaller perturbation, so the attack is too '
-    'weak: check its step size; use more steps or restarts.',
+    'A larger epsilon allows every smaller perturbation: the attack is too '
+    'weak. Check its step size; use more steps or restarts.',
   ),
   'accuracy reaches chance at large epsilon': Check(
     reaches_chance,
-    'no multi-step attack at an epsilon so large that all images can be made '
-    'gray, or the pixel range or image size is not known',
-    'More than chance is impossible there, so the attack fails, as it does '
-    'with masked or vanishing gradients, and overestimates robustness at '
-    'smaller epsilons too: use a loss on logit differences, more steps, '
-    'black-box attacks.',
+    'no multi-step attack at an epsilon where all images can be made gray, or '
+    'the pixel range or image size is not known',
+    'More than chance is impossible there: the attack fails, as with masked '
+    'or vanishing gradients, and overestimates robustness elsewhere too. Use '
+    'a loss on logit differences, more steps, black-box attacks.',
   ),
   'multi-step at least as strong as single-step': Check(
     multi_step_is_stronger,
@@ -607,24 +606,23 @@ CHECKS = {
   'more steps and restarts at least as strong': Check(
     effort_helps,
     'no attack with few and with more steps or restarts',
-    'An attack that keeps its best iterate cannot lose by more steps: the step '
+    'An attack that keeps its best iterate cannot lose by more steps: its step '
     'size is wrong, or it keeps the last iterate.',
   ),
   'single-step and multi-step agree': Check(
     single_and_multi_step_agree,
     _NO_PAIR,
-    'This is usual after single-step adversarial training (catastrophic '
-    'overfitting): report multi-step attacks only; train with random starts, '
-    'more steps or early stopping.',
+    'Usual after single-step adversarial training (catastrophic overfitting): '
+    'report multi-step attacks only; train with random starts, more steps or '
+    'early stopping.',
   ),
   'gradients do not vanish': Check(
     gradients_do_not_vanish,
     'gradients were not examined',
     'Gradient attacks leave such images unchanged and count them as robust. '
-    'Zero: the loss saturates or a layer blocks the gradient; use a loss on '
-    'logit differences (DLR, margin) and a black-box attack (Square). Not '
-    'finite: look for square roots, logarithms and divisions at 0, and for '
-    'overflow in low precision.',
+    'Zero: use a loss on logit differences (DLR, margin) and a black-box '
+    'attack (Square). Not finite: look for square roots, logarithms and '
+    'divisions at 0, and for overflow in low precision.',
   ),
   'white box at least as strong as transfer': Check(
     white_box_beats_transfer,
@@ -634,17 +632,15 @@ CHECKS = {
   ),
   'attacks stronger than random noise': Check(
     attacks_beat_noise,
-    'no noise of the norm and epsilon of an attack was measured',
+    'no noise of the norm and epsilon of an attack',
     'The attack does not work: check its step size, the pixel range and the '
-    'gradients. If it is transfer, the adversarial examples do not transfer, '
-    'and high accuracy on them is no robustness.',
+    'gradients. If it is transfer, high accuracy under it is no robustness.',
   ),
   'black box not stronger than white box': Check(
     black_box_is_not_stronger,
     'no black-box attack (Square) beside a multi-step gradient attack',
-    'The gradients are masked or noisy, and robust accuracy is probably lower '
-    'still: use more queries and restarts, or attack a smoothed version of '
-    'the network.',
+    'The gradients are masked or noisy, and robust accuracy is probably lower: '
+    'use more queries and restarts, or attack a smoothed network.',
   ),
   'AutoAttack is the strongest attack': Check(
     autoattack_is_strongest,
@@ -653,14 +649,12 @@ CHECKS = {
     "Random networks need advjax.autoattack(version='rand').",
   ),
   'AutoAttack raises no warnings': Check(
-    autoattack_has_no_warnings,
-    'no AutoAttack',
-    '',
+    autoattack_has_no_warnings, 'no AutoAttack', ''
   ),
   'minimum-norm attacks succeed': Check(
     minimum_norm_attacks_succeed,
     'no minimum-norm attack',
-    'Its perturbations are unbounded, so it has too few steps or the gradients '
+    'Its perturbations are unbounded: it has too few steps, or the gradients '
     'are masked; the median distance is too large.',
   ),
   'perturbations within epsilon': Check(
@@ -671,8 +665,7 @@ CHECKS = {
   ),
   'adversarial examples survive 8-bit rounding': Check(
     survives_rounding,
-    'rounding was not measured with an attack that continues once it succeeds '
-    f'({", ".join(_CONTINUE)})',
+    'rounding was not measured with an attack that continues once it succeeds',
     'The perturbations are finer than image files: exchange them as float32, '
     'and do not report them as a threat to 8-bit images.',
   ),
