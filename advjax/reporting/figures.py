@@ -114,12 +114,14 @@ def _accuracy(report: Report, chance: float) -> _Drawn:
       _group(f'{label}\nwhite box', own, 'white_box', 'white_box_top_k')
     )
     lowest: dict[str, Estimate] = {}
+    pale: dict[str, Estimate | None] = {}
     for result in own.values():
       for target, value in (result.transfer if result else {}).items():
         if value.value <= lowest.get(target, value).value:
           lowest[target] = value
+          pale[target] = ((result and result.transfer_top_k) or {}).get(target)
     if lowest and report.sanity is None:
-      groups.append(Group(f'{label}\ntransfer', lowest, transfer=True))
+      groups.append(Group(f'{label}\ntransfer', lowest, _known(pale), True))
   caption = 'Accuracy on the test images in per cent, with 95 % intervals.'
   if attacks:
     where = dict.fromkeys(
@@ -393,6 +395,7 @@ def _severities(name: str, model: ModelResult) -> Matrix:
   values = np.concatenate([values, values.mean(0, keepdims=True)])
   values = np.concatenate([values, values.mean(1, keepdims=True)], 1)
   kinds = [kind.replace('_', ' ').capitalize() for kind in corruptions]
+  kinds = [kind.replace('Jpeg', 'JPEG') for kind in kinds]
   columns = [str(i) for i in range(1, values.shape[1])]
   framed = [
     (i, j)
