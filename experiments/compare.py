@@ -36,8 +36,9 @@ from advjax.evaluation.shifts import (
 )
 from advjax.models import summary
 from advjax.processes.collectives import from_main, is_main
-from advjax.reporting.run import merge_metrics, write_run
 from advjax.reporting.trained import comparison_report
+from advjax.reporting.write import merge_metrics, write_run
+from advjax.results import Report
 from advjax.training.loop import train_seeds
 from advjax.training.run import TrainResult
 from advjax.training.setup import (
@@ -239,7 +240,7 @@ def run_members(
     return report
   text = write_run(
     workdir,
-    report,
+    Report.from_json(report),
     found[0],
     images,
     labels,

@@ -23,14 +23,14 @@ from advjax.config import member_config, seed_configs
 from advjax.evaluation.linear import Measured, measure
 from advjax.files import write_json
 from advjax.processes.collectives import from_main, is_main
-from advjax.reporting import gallery
+from advjax.reporting.formatting import format_epsilon
 from advjax.reporting.linear import (
   LinearMember,
   format_table,
   linear_figure,
   merge_seeds,
 )
-from advjax.reporting.values import short
+from advjax.reporting.plots import Picture, encode, save_pictures
 from advjax.training.checkpoint import load_params
 from advjax.training.setup import create_training, eval_logits_fn
 from advjax.training.state import evaluation_params
@@ -125,11 +125,11 @@ def demonstrate(
     epsilon,
     dataset.class_names,
   )
-  (path,) = gallery.save_figures([picture], workdir / 'figures')
+  (path,) = save_pictures([picture], workdir / 'figures')
   first, second = dataset.class_names
   print(
     f'\nlogistic regression, {first} against {second}: wrong of '
-    f'{len(labels):,} test images, FGSM at epsilon {short(epsilon)}\n'
+    f'{len(labels):,} test images, FGSM at epsilon {format_epsilon(epsilon)}\n'
     f'{format_table(entries)}\n\npicture: {path}'
   )
   return report
@@ -164,7 +164,7 @@ def draw_picture(
   labels: np.ndarray,
   epsilon: float,
   class_names: Sequence[str],
-) -> gallery.Picture:
+) -> Picture:
   """Returns the picture of all members, of the first seed."""
   figure = linear_figure(
     {
@@ -181,13 +181,13 @@ def draw_picture(
     epsilon,
     class_names,
   )
-  return gallery.draw(
+  return encode(
     'goodfellow',
-    'The weights, their sign, and what it does',
-    f'Each network is linear, so that FGSM is the sign of its weights for '
-    f'every image: added to {class_names[1]}, taken from {class_names[0]}. No '
-    'other perturbation of this size does more harm. Below each image stands '
-    'what the network says, red where it is wrong.',
+    'Weights, their sign, and adversarial examples',
+    'Each network is linear, so FGSM adds the sign of its weights to every '
+    f'image of {class_names[1]} and subtracts it from every image of '
+    f'{class_names[0]}. No other perturbation of this size lowers the margin '
+    'more. Red frames: the prediction is wrong.',
     figure,
   )
 

@@ -23,10 +23,9 @@ from advjax.evaluation.models import (
 )
 from advjax.evaluation.shifts import seen_corruptions
 from advjax.processes.collectives import from_main, is_main
-from advjax.reporting.run import write_run
-from advjax.reporting.sanity.findings import sanity_findings
-from advjax.reporting.sanity.scores import large_epsilon
-from advjax.results import DatasetSummary, Finding, Report
+from advjax.reporting.sanity import large_epsilon, sanity_findings
+from advjax.reporting.write import write_run
+from advjax.results import DatasetSummary, Report
 from advjax.training.trained import Trained, load_trained
 from advjax.training.workdir import config_to_json, prepare_workdir
 
@@ -157,14 +156,11 @@ def evaluate(
     environment=environment(devices),
     config={name: config_to_json(e.config) for name, e in trained.items()},
   )
-  findings = sanity_findings(report.to_json())
-  report = dataclasses.replace(
-    report, sanity=[Finding.from_json(each) for each in findings]
-  )
+  report = dataclasses.replace(report, sanity=sanity_findings(report))
   if is_main():
     text = write_run(
       path,
-      report.to_json(),
+      report,
       found,
       images,
       labels,
@@ -180,5 +176,5 @@ def evaluate(
 def _title(trained: Mapping[str, Trained]) -> str:
   (name, first), *others = trained.items()
   if others:
-    return f'{len(trained)} networks, attacked'
-  return f'{first.config.model.name} trained by {name}, attacked'
+    return f'Robustness of {len(trained)} models'
+  return f'Robustness of {first.config.model.name}, trained by {name}'

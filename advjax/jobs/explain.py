@@ -21,7 +21,7 @@ from advjax.evaluation.explanations import (
 from advjax.evaluation.models import parse_attacks
 from advjax.explain import find_methods, network_of
 from advjax.reporting.explained import write_explained
-from advjax.reporting.values import attack_label, short
+from advjax.reporting.formatting import attack_label, format_epsilon
 from advjax.results import (
   DatasetSummary,
   Estimate,
@@ -132,7 +132,7 @@ def explain(
       batching=Batching(devices=devices, key=jax.random.key(seed)),
     )
   settings = parsed.settings(epsilon)
-  label = attack_label(attack, settings)
+  label = attack_label(attack, settings.get('num_steps'))
   report = ExplainReport(
     dataset=DatasetSummary(
       name=dataset.name,
@@ -147,7 +147,7 @@ def explain(
       **settings,
       epsilon=epsilon,
       norm=parsed.norm,
-      label=f'{label} at {short(epsilon)} ({parsed.norm})',
+      label=f'{label} at {format_epsilon(epsilon)} ({parsed.norm})',
     ),
     left_out=[
       f'Left out: {reason}.'

@@ -3,6 +3,8 @@
   nsl_grid(...)           the first 32 adversarial examples in order
   prediction_grid(...)    16 random images and the prediction for each
   perturbation_grid(...)  clean image, perturbation, adversarial example
+  image_grid(rows, inches)  any rows of `Cell`s
+  signed_colors(values, largest)  red above 0, blue below
 
 Images are `[N, H, W, C]` or `[N, H, W]` with one or three channels, floats in
 [0, 1] or uint8; values outside the range, which an attack without bounds
@@ -10,20 +12,93 @@ leaves, are clipped for the figure only. Predictions are green where they are
 correct, red and bold where they are wrong.
 """
 
+import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from advjax.reporting.plots import MAX_WIDTH, PERTURBATION_COLORS, STYLE
 
 CORRECT, WRONG = '#1a7f37', '#c9190b'
-_STYLE = STYLE | {'axes.grid': False, 'axes.titlesize': 9}
-_LETTERS = 13.0  # Letters of a title in an inch.
+_LETTERS = 13.5  # Bold letters of a title in an inch.
+_LINE = 0.16  # Inches.
+_SPACE = 0.08
 _MAX_NAME = 24
+
+
+class Cell(NamedTuple):
+  """An image under a title.
+
+  Attributes:
+    pixels: `[H, W]` or `[H, W, 3]`, floats; clipped to [0, 1].
+    title: Above it; may have several lines.
+    correct: Whether the prediction in the title is: None is black.
+  """
+
+  pixels: np.ndarray
+  title: str = ''
+  correct: bool | None = None
+
+
+def image_grid(rows: Sequence[Sequence[Cell | None]], inches: float) -> Figure:
+  """Draws rows of images under their titles.
+
+  Args:
+    rows: From above; None leaves a place empty.
+    inches: Width of a column. Titles are broken into lines of that width.
+
+  Returns:
+    The figure.
+
+  Example:
+    >>> figure = image_grid([[Cell(np.zeros([2, 4]), 'zero')]], 2.0)
+    >>> [float(size) for size in figure.get_size_inches()]
+    [2.0, 1.24]
+  """
+  placed, bottom = [], 0.0
+  for row in rows:
+    cells = [(i, cell) for i, cell in enumerate(row) if cell]
+    titles = [_wrap(cell.title, inches) for _, cell in cells]
+    top = bottom + _SPACE + _LINE * max(map(len, titles))
+    for (i, cell), title in zip(cells, titles, strict=True):
+      left = i * (inches + _SPACE)
+      height = inches * cell.pixels.shape[0] / cell.pixels.shape[1]
+      bottom = max(bottom, top + height)
+      extent = (left, left + inches, top + height, top)
+      placed.append((cell, '\n'.join(title), extent))
+  width = max(map(len, rows)) * (inches + _SPACE) - _SPACE
+  with matplotlib.rc_context(STYLE):
+    figure = Figure((width, bottom))
+    # One pair of axes, in inches: a pair for each image takes far longer.
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.set_axis_off()
+    for cell, text, extent in placed:
+      pixels = np.clip(cell.pixels, 0, 1)
+      if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, -1)
+      ax.imshow(pixels, extent=extent, interpolation='nearest')
+      ax.text(
+        extent[0] + inches / 2,
+        extent[3] - 0.04,
+        text,
+        color={None: 'black', True: CORRECT, False: WRONG}[cell.correct],
+        fontsize=9,
+        fontweight='bold' if cell.correct is False else 'normal',
+        ha='center',
+        va='bottom',
+        linespacing=1.1,
+      )
+    ax.set(xlim=(0, width), ylim=(bottom, 0))
+  return figure
+
+
+def _wrap(title: str, inches: float) -> list[str]:
+  letters = int(_LETTERS * inches)
+  lines = (textwrap.wrap(line, letters) for line in title.split('\n'))
+  return [part for line in lines for part in line]
 
 
 def class_name(index: int, class_names: Sequence[str]) -> str:
@@ -51,37 +126,21 @@ def nsl_grid(
     class_names: Names of the classes; their numbers by default.
 
   Returns:
-    The figure: four columns, each image under the title
+    The figure: eight columns, each image under the title
     'true: %s, base: %s, adv: %s'.
 
   Raises:
     ValueError: If lengths differ, there is no image, or it has neither one nor
       three channels.
   """
-  pixels = to_pixels(images)[:32]
-  _check_lengths(
-    images=images,
-    labels=labels,
-    predictions_base=predictions_base,
-    predictions_adversarial=predictions_adversarial,
-  )
-  rows = -(-len(pixels) // 4)
-  with matplotlib.rc_context(_STYLE):
-    figure = Figure((MAX_WIDTH, 1.65 * rows), layout='constrained')
-    axes = figure.subplots(rows, 4, squeeze=False).ravel()
-    for ax in axes:
-      ax.set_axis_off()
-    for i, image in enumerate(pixels):
-      show(axes[i], image)
-      names = [
-        class_name(int(classes[i]), class_names)
-        for classes in (labels, predictions_base, predictions_adversarial)
-      ]
-      title = 'true: {}, base: {}, adv: {}'.format(*names)
-      if len(title) > _LETTERS * MAX_WIDTH / 4:
-        title = title.replace(', ', '\n')
-      axes[i].set_title(title)
-  return figure
+  pixels = to_pixels(images)
+  arrays = labels, predictions_base, predictions_adversarial
+  _check_lengths(len(pixels), *arrays)
+  cells = []
+  for image, *classes in zip(pixels[:32], *arrays, strict=False):
+    true, base, adv = (class_name(int(c), class_names) for c in classes)
+    cells.append(Cell(image, f'true: {true}\nbase: {base}\nadv: {adv}'))
+  return image_grid(_rows(cells, 8), MAX_WIDTH / 8 - _SPACE)
 
 
 def random_indices(num_images: int, seed: int) -> np.ndarray:
@@ -114,20 +173,16 @@ def prediction_grid(
       three channels.
   """
   pixels = to_pixels(images)
-  _check_lengths(images=images, predictions=predictions, labels=labels)
-  with matplotlib.rc_context(_STYLE):
-    figure = Figure((MAX_WIDTH / 2, 5.8), layout='constrained')
-    axes = figure.subplots(4, 4).ravel()
-    for ax in axes:
-      ax.set_axis_off()
-    for ax, i in zip(axes, random_indices(len(pixels), seed), strict=False):
-      show(ax, pixels[i])
-      name = class_name(int(predictions[i]), class_names)
-      title = f'Prediction: {name}'
-      if len(title) > _LETTERS * MAX_WIDTH / 8:
-        title = f'Prediction:\n{name[: int(_LETTERS * MAX_WIDTH / 8)]}'
-      ax.set_title(title, **verdict_style(predictions[i] == labels[i]))
-  return figure
+  _check_lengths(len(pixels), predictions, labels)
+  cells = [
+    Cell(
+      pixels[i],
+      f'Prediction: {class_name(int(predictions[i]), class_names)}',
+      bool(predictions[i] == labels[i]),
+    )
+    for i in random_indices(len(pixels), seed)
+  ]
+  return image_grid(_rows(cells, 4), MAX_WIDTH / 8 - _SPACE)
 
 
 def perturbation_grid(
@@ -162,74 +217,55 @@ def perturbation_grid(
     ValueError: If lengths or shapes differ, there is no image, or it has
       neither one nor three channels.
   """
-  before, after = to_pixels(clean)[:num], to_pixels(adversarial)[:num]
-  _check_lengths(
-    clean=clean,
-    adversarial=adversarial,
-    labels=labels,
-    predictions_clean=predictions_clean,
-    predictions_adversarial=predictions_adversarial,
-  )
+  before, after = to_pixels(clean), to_pixels(adversarial)
+  arrays = labels, predictions_clean, predictions_adversarial
+  _check_lengths(len(before), adversarial, *arrays)
   if before.shape != after.shape:
     raise ValueError(
       f'adversarial of shape {np.shape(adversarial)}; allowed: that of clean, '
       f'{np.shape(clean)}'
     )
-  delta = after - before
+  delta = (after - before)[:num]
   if delta.ndim == 4:
     index = np.abs(delta).argmax(-1)[..., None]
     delta = np.take_along_axis(delta, index, -1)[..., 0]
   largest = float(np.abs(delta).max()) or 1.0
-  count = len(before)
-  with matplotlib.rc_context(_STYLE):
-    figure = Figure((MAX_WIDTH * max(count, 3) / 6, 6.2), layout='constrained')
-    axes = figure.subplots(3, count, squeeze=False)
-    for i in range(count):
-      for ax, kind, image, predictions in (
-        (axes[0, i], 'clean', before[i], predictions_clean),
-        (axes[2, i], 'adversarial', after[i], predictions_adversarial),
-      ):
-        show(ax, image)
-        true, predicted = (
-          class_name(int(classes[i]), class_names)[:21]
-          for classes in (labels, predictions)
-        )
-        ax.set_title(
-          f'{kind}\ntrue: {true}\npredicted: {predicted}',
-          **verdict_style(labels[i] == predictions[i]),
-        )
-      show_signed(axes[1, i], delta[i], largest)
-      axes[1, i].set_title(f'perturbation x {1 / largest:.3g}')
-  return figure
+  rows: list[list[Cell]] = [[], [], []]
+  for i in range(len(delta)):
+    for row, kind, pixels, predictions in (
+      (rows[0], 'clean', before[i], predictions_clean),
+      (rows[2], 'adversarial', after[i], predictions_adversarial),
+    ):
+      true, predicted = (
+        class_name(int(classes[i]), class_names)
+        for classes in (labels, predictions)
+      )
+      title = f'{kind}\ntrue: {true}\npredicted: {predicted}'
+      cell = Cell(pixels, title, bool(predictions[i] == labels[i]))
+      row.append(cell)
+    title = f'perturbation x {1 / largest:.3g}'
+    rows[1].append(Cell(signed_colors(delta[i], largest), title))
+  return image_grid(rows, MAX_WIDTH / 6 - _SPACE)
 
 
-def verdict_style(correct: bool) -> dict[str, Any]:
-  """Returns how to write a prediction: green, or red and bold."""
-  if correct:
-    return {'color': CORRECT}
-  return {'color': WRONG, 'fontweight': 'bold'}
+def signed_colors(values: np.ndarray, largest: float) -> np.ndarray:
+  """Returns signed values as colours: red above 0, blue below, white at 0.
 
+  Args:
+    values: `[H, W]`.
+    largest: The magnitude of the full colour.
 
-def show(ax: Axes, image: np.ndarray, **place: Any) -> None:
-  """Shows an image `[H, W]` or `[H, W, 3]` in [0, 1] without axes."""
-  ax.set_axis_off()
-  shown = np.clip(image, 0, 1)
-  ax.imshow(
-    shown, cmap='gray', vmin=0, vmax=1, interpolation='nearest', **place
-  )
+  Returns:
+    `[H, W, 3]` in [0, 1].
 
-
-def show_signed(ax: Axes, values: np.ndarray, largest: float) -> Any:
-  """Shows signed values `[H, W]`: red above 0, blue below, white at 0."""
-  ax.set_axis_off()
-  return ax.imshow(
-    values,
-    cmap=PERTURBATION_COLORS,
-    # Leaves out the almost black ends of the colours.
-    vmin=-1.3 * largest,
-    vmax=1.3 * largest,
-    interpolation='nearest',
-  )
+  Example:
+    >>> red, _, blue = signed_colors(np.array([[1.0]]), 1.0)[0, 0]
+    >>> bool(red > blue)
+    True
+  """
+  # Leaves out the almost black ends of the colours.
+  shares = 0.5 + 0.5 * np.clip(values / largest, -1, 1) / 1.3
+  return PERTURBATION_COLORS(shares)[..., :3]
 
 
 def to_pixels(images: np.ndarray) -> np.ndarray:
@@ -254,7 +290,11 @@ def to_pixels(images: np.ndarray) -> np.ndarray:
   return np.nan_to_num(np.asarray(array, np.float32) / np.float32(scale))
 
 
-def _check_lengths(**arrays: np.ndarray) -> None:
-  lengths = {name: len(array) for name, array in arrays.items()}
-  if len(set(lengths.values())) > 1:
+def _rows(cells: Sequence[Cell], columns: int) -> list[Sequence[Cell]]:
+  return [cells[i : i + columns] for i in range(0, len(cells), columns)]
+
+
+def _check_lengths(num_images: int, *arrays: np.ndarray) -> None:
+  lengths = [num_images, *map(len, arrays)]
+  if len(set(lengths)) > 1:
     raise ValueError(f'lengths {lengths}; allowed: all the same')

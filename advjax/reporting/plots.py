@@ -60,6 +60,7 @@ PALETTE = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00')
 MARKERS = ('o', 's', '^', 'D', 'v', 'P')
 DASHES: tuple[Any, ...] = ('-', (0, (5, 2)), (0, (1.5, 1.5)), '-.')
 _CHANCE: dict[str, Any] = {'color': INK, 'lw': 0.9, 'ls': (0, (1, 2))}
+_MAX_LABEL = 40  # Characters, of rows and columns.
 _DPI = 150
 _PIXELS = 96  # CSS pixels in an inch.
 _CHARACTER = 0.078  # Inches, of a letter of 9 points, on average.
@@ -87,23 +88,14 @@ def model_colors(names: Iterable[str]) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-  """An encoded figure.
+  """An encoded figure."""
 
-  Attributes:
-    name: Stem of its file and anchor on the page.
-    title: A few words, above it and as its alternative text.
-    caption: What it shows.
-    png: The image.
-    width: CSS pixels.
-    half: Whether two of its size fit beside each other.
-  """
-
-  name: str
-  title: str
+  name: str  # Stem of its file and anchor on the page.
+  title: str  # Above it; also the alternative text.
   caption: str
   png: bytes
-  width: int
-  half: bool
+  width: int  # CSS pixels.
+  half: bool  # Whether two of its size fit beside each other.
 
   @property
   def uri(self) -> str:
@@ -157,12 +149,7 @@ def percent_axis(axis: Any) -> None:
 
 
 def accuracy_axis(ax: Axes, chance: float | None = None) -> None:
-  """Makes the y axis one of accuracies, 0 to 100 %, with a line at chance.
-
-  Args:
-    ax: The axes, with their limits in x.
-    chance: Accuracy of a constant or random prediction; None: no line.
-  """
+  """Makes the y axis one of accuracies, with a line at chance level."""
   ax.set_ylim(-0.02, 1.04)
   ax.set_yticks(np.linspace(0, 1, 6))
   percent_axis(ax.yaxis)
@@ -196,14 +183,7 @@ def log_axis(axis: Any) -> None:
 def label_ticks(
   ax: Axes, places: Sequence[float], labels: Sequence[str], inches: float
 ) -> None:
-  """Labels places on the x axis, leaving out labels that would overlap.
-
-  Args:
-    ax: The axes, with their limits in x set.
-    places: In data coordinates, the most important ones first.
-    labels: One for each.
-    inches: Width of the axes.
-  """
+  """Labels places, those first that come first, where labels do not overlap."""
   to_fraction = ax.transScale + ax.transLimits
   kept: list[tuple[float, float, float, str]] = []
   for place, label in zip(places, labels, strict=True):
@@ -240,19 +220,13 @@ def legend(
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """Bars side by side.
+  """Bars side by side."""
 
-  Attributes:
-    label: What they show, below them; may have several lines.
-    bars: Model -> its accuracy; a model may be absent.
-    top_k: Model -> accuracy in the top k, a pale bar behind.
-    transfer: Whether they are hatched: adversarial examples from another model.
-  """
-
-  label: str
-  bars: Mapping[str, Estimate]
+  label: str  # Below them; may have several lines.
+  bars: Mapping[str, Estimate]  # By model; a model may be absent.
+  # Accuracies in the top k, as pale bars behind.
   top_k: Mapping[str, Estimate] = dataclasses.field(default_factory=dict)
-  transfer: bool = False
+  transfer: bool = False  # Hatched.
 
 
 def bar_figure(
@@ -273,16 +247,11 @@ def bar_figure(
   Returns:
     The figure.
 
-  Raises:
-    ValueError: If there is no group.
-
   Example:
     >>> groups = [Group('clean', {'standard': Estimate(0.9, (0.8, 0.95))})]
     >>> len(bar_figure(groups, model_colors(['standard'])).axes)
     1
   """
-  if not groups:
-    raise ValueError('groups is empty; allowed: one group or more')
   many = len(groups) * len(colors) > 48
   bar = 0.14 if many else 0.34
   lines: list[list[tuple[Group, float]]] = [[]]
@@ -356,44 +325,32 @@ def _draw_bar(
     (group.top_k.get(name), INK),
   ):
     if numbers and estimate is not None and math.isfinite(estimate.value):
-      high = max(estimate.value, *(estimate.ci or ()))
+      high = max(estimate.value, *(estimate.ci or (0.0,)))
       place = max(high + 0.015, place)
       text = f'{100 * estimate.value:.1f}'
       ax.text(x, place, text, ha='center', color=ink, fontsize=SMALL)
       place += 0.07
 
 
+Values = Sequence[float] | np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class Line:
-  """A line of a panel.
+  """A line of a panel."""
 
-  Attributes:
-    x: `[N]`.
-    y: `[N]`; what is not finite is left out.
-    color: Its colour.
-    label: Its entry in the legend; the same label is listed once, '' not.
-    low: Lower end of the shade, `[N]`; None: no shade.
-    high: Upper end.
-    dash: Of `DASHES`.
-    marker: Of `MARKERS`; '' for none.
-    hollow: Whether markers are hollow.
-    width: In points.
-    opacity: In [0, 1].
-    steps: Whether y keeps its value up to the next x.
-  """
-
-  x: Sequence[float] | np.ndarray
-  y: Sequence[float] | np.ndarray
+  x: Values
+  y: Values  # What is not finite is left out.
   color: str
-  label: str = ''
-  low: Sequence[float] | np.ndarray | None = None
-  high: Sequence[float] | np.ndarray | None = None
-  dash: Any = '-'
-  marker: str = ''
+  label: str = ''  # In the legend, where the same label is listed once.
+  low: Values | None = None  # Ends of the shade.
+  high: Values | None = None
+  dash: Any = '-'  # Of `DASHES`.
+  marker: str = ''  # Of `MARKERS`.
   hollow: bool = False
   width: float = 1.8
   opacity: float = 1.0
-  steps: bool = False
+  steps: bool = False  # Whether y keeps its value up to the next x.
 
   def style(self) -> dict[str, Any]:
     """Arguments of `Line2D`."""
@@ -410,28 +367,17 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-  """Axes with lines.
-
-  Attributes:
-    title: Above them.
-    lines: The lines.
-    x_label: What x is.
-    y_label: What y is.
-    x_axis: 'epsilon' labels the values of the lines as `format_epsilon` does,
-      'integer' whole numbers, 'log' and 'number' are scales.
-    y_axis: 'accuracy' goes from 0 to 100 %, 'log' and 'number' are scales.
-    mark: An x to mark with a dashed line, such as the evaluation epsilon.
-    chance: Where to draw a line at chance level, with 'accuracy'.
-  """
+  """Axes with lines."""
 
   title: str
   lines: Sequence[Line]
   x_label: str
   y_label: str = ''
+  # 'epsilon' labels the values of the lines, 'integer' whole numbers.
   x_axis: Literal['epsilon', 'integer', 'log', 'number'] = 'number'
   y_axis: Literal['accuracy', 'log', 'number'] = 'accuracy'
-  mark: float | None = None
-  chance: float | None = None
+  mark: float | None = None  # An x such as the evaluation epsilon.
+  chance: float | None = None  # Accuracy at chance level.
 
 
 def line_figure(panels: Sequence[Panel], columns: int | None = None) -> Figure:
@@ -444,17 +390,12 @@ def line_figure(panels: Sequence[Panel], columns: int | None = None) -> Figure:
   Returns:
     The figure, its legend above.
 
-  Raises:
-    ValueError: If there is no panel.
-
   Example:
     >>> line = Line([0, 8 / 255], [0.9, 0.3], '#0072b2', 'standard')
     >>> panel = Panel('PGD-10', [line], 'epsilon (linf)', x_axis='epsilon')
     >>> [each.get_text() for each in line_figure([panel]).axes[0].texts]
     []
   """
-  if not panels:
-    raise ValueError('panels is empty; allowed: one panel or more')
   columns = min(len(panels), columns or 4)
   inches = {1: 5.0, 2: 4.2, 3: 3.4}.get(columns, MAX_WIDTH / columns)
   rows = math.ceil(len(panels) / columns)
@@ -519,27 +460,16 @@ def draw_panel(ax: Axes, panel: Panel, inches: float) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Matrix:
-  """A matrix of fractions.
-
-  Attributes:
-    title: Above it.
-    rows: Labels of the rows, from above.
-    columns: Labels of the columns.
-    values: `[rows, columns]`, NaN for what is absent.
-    row_label: What the rows are.
-    column_label: What the columns are.
-    framed: (row, column) of cells with a frame.
-    texts: What is written in the cells; None: the values in per cent.
-  """
+  """A matrix of fractions."""
 
   title: str
   rows: Sequence[str]
   columns: Sequence[str]
-  values: np.ndarray
+  values: np.ndarray  # `[rows, columns]`, NaN for what is absent.
   row_label: str = ''
   column_label: str = ''
-  framed: Sequence[tuple[int, int]] = ()
-  texts: Sequence[Sequence[str]] | None = None
+  framed: Sequence[tuple[int, int]] = ()  # (row, column)
+  texts: Sequence[Sequence[str]] | None = None  # Else per cent.
 
 
 def heatmap_figure(
@@ -555,20 +485,15 @@ def heatmap_figure(
   Returns:
     The figure; where cells are too small for numbers it has a colour bar.
 
-  Raises:
-    ValueError: If there is no matrix.
-
   Example:
     >>> matrix = Matrix('PGD', ['a'], ['a'], np.array([[0.5]]))
     >>> heatmap_figure([matrix]).axes[0].texts[0].get_text()
     '50.0'
   """
-  if not matrices:
-    raise ValueError('matrices is empty; allowed: one matrix or more')
   num_rows = max(len(matrix.rows) for matrix in matrices)
   num_columns = max(len(matrix.columns) for matrix in matrices)
   letters = max(len(row) for matrix in matrices for row in matrix.rows)
-  margin = 0.5 + _CHARACTER * min(letters, 30)
+  margin = 0.5 + _CHARACTER * min(letters, _MAX_LABEL)
   texts = [
     text for matrix in matrices for row in matrix.texts or () for text in row
   ]
@@ -578,8 +503,8 @@ def heatmap_figure(
   columns = max(1, min(len(matrices), int(MAX_WIDTH / width)))
   rows = math.ceil(len(matrices) / columns)
   heads = max(len(each) for matrix in matrices for each in matrix.columns)
-  turned = heads * _CHARACTER > cell
-  above = 0.7 + (min(heads, 30) * _CHARACTER if turned else 0.2)
+  turned = heads * _CHARACTER + 0.1 > cell
+  above = 0.7 + (min(heads, _MAX_LABEL) * _CHARACTER if turned else 0.2)
   line = min(0.3, 12 / num_rows)
   numbers = cell >= 0.62 * wanted and line >= 0.17
   with matplotlib.rc_context(STYLE | {'axes.grid': False}):
@@ -605,7 +530,8 @@ def heatmap_figure(
       for axis, labels in ((ax.xaxis, matrix.columns), (ax.yaxis, matrix.rows)):
         step = 1 if numbers else math.ceil(len(labels) / 40)
         axis.set_ticks(
-          range(0, len(labels), step), [each[:30] for each in labels[::step]]
+          range(0, len(labels), step),
+          [each[:_MAX_LABEL] for each in labels[::step]],
         )
         axis.set_tick_params(length=0)
       if turned:
@@ -644,25 +570,15 @@ def _write_cells(ax: Axes, matrix: Matrix, low: float, high: float) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-  """A point with intervals.
-
-  Attributes:
-    x: A number, or an accuracy with its interval.
-    y: An accuracy with its interval.
-    color: Its colour.
-    label: Its entry in the legend; the same label is listed once, '' not.
-    marker: Of `MARKERS`.
-    hollow: Whether it is hollow.
-    text: A few letters beside it, such as its number.
-  """
+  """A point with intervals."""
 
   x: Estimate
   y: Estimate
   color: str
-  label: str = ''
+  label: str = ''  # In the legend, where the same label is listed once.
   marker: str = 'o'
   hollow: bool = False
-  text: str = ''
+  text: str = ''  # A few letters beside it.
 
 
 def scatter_figure(
@@ -686,12 +602,7 @@ def scatter_figure(
 
   Returns:
     The figure.
-
-  Raises:
-    ValueError: If there is no point.
   """
-  if not points:
-    raise ValueError('points is empty; allowed: one point or more')
   with matplotlib.rc_context(STYLE):
     figure = Figure((6.5, 4.6), layout='constrained')
     ax = figure.add_subplot()

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from advjax.jobs import evaluate as evaluation
-from advjax.reporting import gallery
+from advjax.reporting import figures, plots
 from experiments.compare import compare
 from tests.experiments.comparison import printed, smoke_config
 
@@ -13,7 +13,7 @@ from tests.experiments.comparison import printed, smoke_config
 def coarse_pictures():
   """Of few dots: tests look at what is drawn, and at no pixel."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(gallery, '_DPI', 40)
+    patch.setattr(plots, '_DPI', 40)
     yield
 
 
@@ -30,7 +30,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def no_pictures(monkeypatch):
   """Drawing takes seconds, and is no part of what a test is about."""
-  monkeypatch.setattr(gallery, 'report_pictures', lambda *args, **kwargs: [])
+  monkeypatch.setattr(figures, 'run_figures', lambda *args: {})
 
 
 class Planned(Exception):

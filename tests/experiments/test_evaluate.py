@@ -15,7 +15,7 @@ from advjax.evaluation.autoattack import run as autoattack_run
 from advjax.evaluation.autoattack import versions
 from advjax.jobs import evaluate as job
 from advjax.jobs.evaluate import evaluate
-from advjax.reporting.sanity.findings import RULES
+from advjax.reporting.sanity import CHECKS
 from advjax.results import Report
 from advjax.training import trained
 from tests.experiments.comparison import printed
@@ -98,9 +98,9 @@ def test_every_network_has_every_part(both):
     (minimal,) = member['minimal'].values()
     assert minimal['norm'] == 'linf' and minimal['median_epsilon'] > 0
     findings = [f for f in report['sanity'] if f['member'] == name]
-    assert [f['check'] for f in findings] == list(RULES)
+    assert [f['check'] for f in findings] == list(CHECKS)
     passed = {f['check'] for f in findings if f['passed']}
-    assert {'perturbations stay in the ball', 'gradients are there'} <= passed
+    assert {'perturbations within epsilon', 'gradients do not vanish'} <= passed
 
 
 def test_it_finds_what_compare_found(run, both):
@@ -164,7 +164,7 @@ def test_the_page_shows_both(both):
   page = (workdir / 'report.html').read_text()
   for name in NAMES:
     assert name in page and name in text
-  for word in ('AutoAttack', 'Common corruptions', 'DeepFool'):
+  for word in ('AutoAttack', 'Corruptions by severity', 'DeepFool'):
     assert word in page
   assert set(re.findall(r'\bsrc\s*=\s*["\']?(\S{5})', page)) == {'data:'}
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from advjax.reporting.values import accuracy_interval
+from advjax.results import accuracy_interval
 from experiments.benchmarks.tables import markdown as table
 
 Entry = Mapping[str, Any]

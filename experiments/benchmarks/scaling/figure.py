@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from advjax.reporting.charts import own_color
+from advjax.reporting.plots import model_colors
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -47,10 +47,11 @@ def draw(results: Mapping[str, Rows]) -> Figure:
 def _panel(ax: Axes, given: str, rows: Rows) -> None:
   title, label = PANELS[given]
   ticks = sorted({row[given] for row in rows})
-  for index, series in enumerate(dict.fromkeys(row['series'] for row in rows)):
+  for series, color in model_colors(
+    dict.fromkeys(row['series'] for row in rows)
+  ).items():
     own = [row for row in rows if row['series'] == series]
     x = [row[given] for row in own]
-    color = own_color(index)
     ax.plot(
       x, [row['seconds'] for row in own], 'o-', ms=3, c=color, label=series
     )
