@@ -1,14 +1,12 @@
 """The report of explanations: maps of images, and how similar they are."""
 
 import pathlib
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence, Set
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from advjax.data import Dataset
@@ -17,13 +15,17 @@ from advjax.explain import METHODS
 from advjax.files import replacing, write_json
 from advjax.reporting.formatting import Row, Table, format_estimate, percent
 from advjax.reporting.html import dataset_facts, write_page
-from advjax.reporting.images import class_name, verdict_style
+from advjax.reporting.images import (
+  Cell,
+  class_name,
+  image_grid,
+  signed_colors,
+  to_pixels,
+)
 from advjax.reporting.plots import (
   MARKERS,
   MAX_WIDTH,
   PALETTE,
-  PERTURBATION_COLORS,
-  SMALL,
   STYLE,
   Picture,
   encode,
@@ -55,16 +57,16 @@ _HEADS = (
   'predicted class',
   'another image',
 )
-# Of the figures of maps: an image is one unit wide.
-_INCHES = 1.0
-_STEP, _LINE, _HEAD = 1.04, 1.16, 0.34
-_FIRST_MAP = 2.34
-_TITLES = {
-  'saliency+': 'saliency,\npositive',
-  'saliency-': 'saliency,\nnegative',
-  'guided_backprop': 'guided\nbackprop',
-  'integrated_gradients': 'integrated\ngradients',
-}
+# Method, what is drawn of it, and its title.
+_PANELS = (
+  ('saliency', 'saliency+', 'saliency,\npositive'),
+  ('saliency', 'saliency-', 'saliency,\nnegative'),
+  ('guided_backprop', 'guided_backprop', 'guided\nbackprop'),
+  ('integrated_gradients', 'integrated_gradients', 'integrated\ngradients'),
+  ('smooth_grad', 'smooth_grad', 'SmoothGrad'),
+  ('grad_cam', 'cam', 'Grad-CAM'),
+  ('cam', 'cam', 'CAM'),
+)
 
 
 def write_explained(
@@ -95,7 +97,7 @@ def write_explained(
       entry.name,
       f'{entry.true_class.name}, {entry.kind}',
       '',
-      maps_figure(_lines(case, dataset)),
+      maps_figure(list(_lines(case, dataset))),
     )
     for name, each in explained.items()
     for case, entry in zip(each.cases, report.members[name].cases, strict=True)
@@ -125,7 +127,7 @@ def write_explained(
   )
 
 
-def _arrays(explained: Mapping[str, Explained]) -> dict[str, np.ndarray]:
+def _arrays(explained: Mapping[str, Explained]) -> dict[str, Any]:
   """A row per model, image, version and class; absent maps are NaN."""
   found = [
     (name, case, version, label)
@@ -133,7 +135,7 @@ def _arrays(explained: Mapping[str, Explained]) -> dict[str, np.ndarray]:
     for case in each.cases
     for version, label in case.maps
   ]
-  arrays: dict[str, list] = {
+  arrays: dict[str, list[Any]] = {
     'member': [name for name, *_ in found],
     'kind': [case.kind for _, case, _, _ in found],
     'index': [case.row for _, case, _, _ in found],
@@ -312,175 +314,74 @@ def _same_image(
   lines = [
     line
     for name in explained
-    for line in _lines(by_row[name][shared[0]], dataset, name)
+    for line in _lines(by_row[name][shared[0]], dataset, f'{name}\n')
   ]
   yield encode(
     'same_image',
     f'One image, explained by {len(explained)} models',
     f'Test image {shared[0]}, clean and attacked with the gradients of the '
-    'model that is explained. Red is evidence for the class at the left of the '
-    'maps, blue against it; green: the true class.',
+    'model that is explained. Red is evidence for the class above the image, '
+    ' blue against it; green: the true class.',
     maps_figure(lines),
   )
 
 
-class Line(NamedTuple):
-  """A line of a figure of maps: an image, and its maps for one class.
-
-  Attributes:
-    heading: Above the image; '' leaves its place empty.
-    image: `[H, W, C]` in [0, 1].
-    perturbation: `[H, W, C]`, or None.
-    label: The class that is explained, and its probability.
-    correct: Whether it is the true class.
-    maps: Method -> `[H, W, C]` or, of CAMs, `[H, W]`.
-    note: In the place of the perturbation, where there is none.
-  """
-
-  heading: str
-  image: np.ndarray
-  perturbation: np.ndarray | None
-  label: str
-  correct: bool
-  maps: Mapping[str, np.ndarray]
-  note: str = ''
-
-
-def _lines(case: Case, dataset: Dataset, note: str = '') -> list[Line]:
+def _lines(
+  case: Case, dataset: Dataset, note: str = ''
+) -> Iterator[list[Cell | None]]:
+  """A line per image and explained class: image, perturbation and maps."""
   delta = case.images['adversarial'] - case.images['clean']
-  lines = []
   for (version, label), maps in case.maps.items():
-    first = label == case.predicted(version)
+    name = class_name(label, dataset.class_names)
     share = percent(float(case.probabilities[version][label]), 0)
-    lines.append(
-      Line(
-        version if first else '',
-        case.images[version],
-        delta if first and version == 'adversarial' else None,
-        f'{dataset.class_names[label]}: {share}',
+    predicted = label == case.predicted(version)
+    line: list[Cell | None] = [
+      Cell(
+        to_pixels(case.images[version][None])[0],
+        f'{note}{version}\n{name}: {share}',
         label == case.label,
-        maps,
-        note if version == 'clean' and first else '',
+      ),
+      None,
+    ]
+    if predicted and version == 'adversarial':
+      largest = float(np.abs(delta).max()) or 1.0
+      line[1] = Cell(
+        signed_colors(signed('', delta), largest),
+        f'perturbation\nx {1 / largest:.3g}',
       )
-    )
-  return lines
+    yield line + [
+      Cell(_map_colors(panel, case.images[version], maps[method]), title)
+      for method, panel, title in _PANELS
+      if method in maps
+    ]
 
 
-def maps_figure(lines: Sequence[Line]) -> Figure:
+def maps_figure(lines: Sequence[Sequence[Cell | None]]) -> Figure:
   """Draws images beside their maps, a line for each image and class.
 
-  Every map has its own scale: its 99th percentile has the full colour.
-
   Args:
-    lines: What to draw; the place of an absent method stays empty.
+    lines: Cells of images, perturbations and maps.
 
   Returns:
     The figure.
-
-  Raises:
-    ValueError: If there is no line.
   """
-  if not lines:
-    raise ValueError('lines is empty; allowed: one line or more')
-  panels = _panels({method for line in lines for method in line.maps})
-  width = _FIRST_MAP + len(panels) * _STEP
-  height = _HEAD + len(lines) * _LINE
-  inches = min(_INCHES, MAX_WIDTH / width)
-  with matplotlib.rc_context(STYLE | {'axes.grid': False}):
-    figure = Figure((inches * width, inches * height))
-    # One pair of axes for all images, in units of their width: a pair for
-    # each takes longer than all the rest.
-    ax = figure.add_axes((0, 0, 1, 1))
-    for i, line in enumerate(lines):
-      top = _HEAD + i * _LINE
-      if line.heading:
-        _put(ax, 0.04, top, to_rgb(line.image), line.heading)
-      if line.perturbation is not None:
-        shown, factor = _amplified(line.perturbation)
-        _put(ax, 0.04 + _STEP, top, shown, f'perturbation\nx {factor:.3g}')
-      elif line.note:
-        note = '\n'.join(textwrap.wrap(line.note.replace('_', ' '), 16))
-        ax.text(
-          0.54 + _STEP,
-          top + 0.5,
-          note,
-          fontsize=SMALL,
-          ha='center',
-          va='center',
-        )
-      ax.text(
-        _FIRST_MAP - 0.1,
-        top + 0.5,
-        textwrap.shorten(line.label, 20, placeholder='…'),
-        rotation=90,
-        ha='center',
-        va='center',
-        fontsize=SMALL,
-        **verdict_style(line.correct),
-      )
-      for j, panel in enumerate(panels):
-        method = panel.rstrip('+-')
-        if method in line.maps:
-          title = '' if i else _TITLES.get(panel, NAMES[method])
-          colors = _map_colors(panel, line)
-          _put(ax, _FIRST_MAP + j * _STEP, top, colors, title)
-    ax.set(xlim=(0, width), ylim=(height, 0), aspect='equal')
-    ax.set_axis_off()
-  return figure
+  columns = max(map(len, lines))
+  return image_grid(lines, min(1.1, MAX_WIDTH / columns - 0.08))
 
 
-def _put(
-  ax: Axes, left: float, top: float, picture: np.ndarray, title: str
-) -> None:
-  """Puts a picture `[H, W, 3]` in its place, one unit wide, under a title."""
-  place = (left, left + 1, top + 1, top)
-  ax.imshow(picture, extent=place, interpolation='nearest')
-  ax.text(
-    left + 0.5, top - 0.03, title, fontsize=SMALL, ha='center', va='bottom'
-  )
-
-
-def _panels(methods: Set[str]) -> list[str]:
-  """The columns of maps: saliency has two."""
-  found = [method for method in METHODS if method in methods]
-  if 'saliency' in found:
-    found[found.index('saliency') : found.index('saliency') + 1] = [
-      'saliency+',
-      'saliency-',
-    ]
-  return found
-
-
-def to_rgb(image: np.ndarray) -> np.ndarray:
-  """Returns `[H, W, 3]` in [0, 1] of an image `[H, W, 1]` or `[H, W, 3]`.
-
-  Example:
-    >>> to_rgb(np.full((1, 1, 1), 2.0)).tolist()
-    [[[1.0, 1.0, 1.0]]]
-  """
-  clipped = np.clip(np.nan_to_num(image), 0, 1)
-  return np.broadcast_to(clipped, (*clipped.shape[:2], 3))
-
-
-def _amplified(delta: np.ndarray) -> tuple[np.ndarray, float]:
-  """Red adds to a pixel, blue takes from it; of channels the largest change."""
-  largest = float(np.abs(delta).max())
-  factor = 1 / largest if largest > 0 else 1.0
-  shown = PERTURBATION_COLORS(0.5 + 0.38 * factor * signed('', delta))
-  return shown[..., :3], factor
-
-
-def _map_colors(panel: str, line: Line) -> np.ndarray:
-  if panel in ('grad_cam', 'cam'):
-    return overlay(line.image, line.maps[panel])
-  values = np.asarray(line.maps[panel.rstrip('+-')], np.float32)
+def _map_colors(
+  panel: str, image: np.ndarray, values: np.ndarray
+) -> np.ndarray:
+  """A map in colours; its 99th percentile has the full one."""
+  if panel == 'cam':
+    return overlay(image, values)
   if panel in ('saliency+', 'saliency-'):
     positive = panel == 'saliency+'
     shown = np.maximum(values if positive else -values, 0).max(-1)
     colors = colormaps['Reds' if positive else 'Blues']
     return colors(shown / _scale(shown))[..., :3]
   shown = signed(panel, values)
-  return colormaps['RdBu_r'](0.5 + 0.5 * shown / _scale(shown))[..., :3]
+  return signed_colors(shown, _scale(shown))
 
 
 def signed(method: str, maps: np.ndarray) -> np.ndarray:
@@ -546,23 +447,19 @@ def maximization_figure(
   Returns:
     The figure.
   """
-  cell = min(1.5, (MAX_WIDTH - 0.5) / len(classes))
-  size = max(cell * len(classes) + 0.5, 3.5), (cell + 0.3) * len(explained)
-  with matplotlib.rc_context(STYLE | {'axes.grid': False}):
-    figure = Figure(size, layout='constrained')
-    axes = figure.subplots(len(explained), len(classes), squeeze=False)
-    for line, (name, each) in zip(axes, explained.items(), strict=True):
-      for ax, image, share, label in zip(
-        line, each.maximizing, each.probabilities, classes, strict=True
-      ):
-        ax.imshow(to_rgb(image), interpolation='nearest')
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
-        shown = class_name(label, class_names)[:14]
-        title = f'{shown}: {percent(float(share), 0)}'
-        ax.set_title(title, fontsize=SMALL)
-      line[0].set_ylabel(name[:24], fontsize=SMALL)
-  return figure
+  lines = [
+    [
+      Cell(
+        image,
+        f'{name}\n{class_name(label, class_names)}: {percent(float(share), 0)}',
+      )
+      for image, share, label in zip(
+        to_pixels(each.maximizing), each.probabilities, classes, strict=True
+      )
+    ]
+    for name, each in explained.items()
+  ]
+  return image_grid(lines, min(1.6, MAX_WIDTH / len(classes) - 0.08))
 
 
 def similarity_figure(models: Mapping[str, ExplainedModel]) -> Figure:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from advjax.evaluation.corruptions import KINDS
-from advjax.evaluation.members import Evaluation
+from advjax.evaluation.models import Evaluation
 from advjax.reporting.formatting import attack_label, format_epsilon, percent
 from advjax.reporting.images import (
   nsl_grid,
@@ -596,7 +596,7 @@ def _examples(
   )
   if len(models) > 1:
     base, other = models[:2]
-    found = evaluation.headline[base, attack]
+    found = evaluation.predictions[base, attack]
     count = min(32, len(labels))
     correct = [int(np.sum(found[m][:32] == labels[:32])) for m in models[:2]]
     figure = nsl_grid(
@@ -610,7 +610,7 @@ def _examples(
     yield 'nsl_batch', title, caption, figure
   shown = random_indices(len(labels), seed)
   for name in models:
-    says = evaluation.headline[name, attack][name]
+    says = evaluation.predictions[name, attack][name]
     accuracy = float(np.mean(says[shown] == labels[shown]))
     figure = prediction_grid(
       evaluation.images[name, attack], says, labels, seed, names
@@ -627,7 +627,7 @@ def _examples(
       evaluation.images[name, attack],
       labels,
       evaluation.clean[name],
-      evaluation.headline[name, attack][name],
+      evaluation.predictions[name, attack][name],
       class_names=names,
     )
     caption = (

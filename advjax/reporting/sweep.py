@@ -144,7 +144,7 @@ def _mean(estimates: Sequence[Estimate]) -> Estimate | None:
   if not estimates:
     return None
   values = [each.value for each in estimates]
-  ends = np.mean([each.ci for each in estimates], axis=0)
+  ends = np.mean([each.ci or (np.nan, np.nan) for each in estimates], axis=0)
   return Estimate(
     statistics.fmean(values),
     (float(ends[0]), float(ends[1])),
@@ -285,7 +285,8 @@ def pareto_front(
     for each in found
     if each.clean and each.robust
   ]
-  front, rest = [], []
+  front: list[tuple[tuple[float, float], Configuration]] = []
+  rest: list[tuple[tuple[float, float], Configuration]] = []
   for point, each in scored:
     dominated = any(
       other != point and other[0] >= point[0] and other[1] >= point[1]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from advjax.evaluation.members import Evaluation, save_examples
+from advjax.evaluation.models import Evaluation, save_examples
 from advjax.files import replacing, write_json
 from advjax.reporting import sanity, text
 from advjax.reporting.formatting import attack_label, format_epsilon
@@ -30,7 +30,7 @@ def write_run(
   Args:
     workdir: The run's folder.
     report: What was measured.
-    evaluation: From `evaluate_members`; of several seeds that of the first.
+    evaluation: From `evaluate_models`; of several seeds that of the first.
     images: Clean test images, float32 `[N, H, W, C]`.
     labels: int `[N]`.
     records: Model -> its records of metrics.jsonl, of the same seed.
@@ -104,7 +104,7 @@ def _first_batch(
   count = min(32, len(labels))
   correct = ', '.join(
     f'{name} {(predictions[:count] == labels[:count]).sum()} / {count}'
-    for name, predictions in evaluation.headline[source, attack].items()
+    for name, predictions in evaluation.predictions[source, attack].items()
   )
   seed = f' of seed {report.seeds[0]}' if len(report.seeds) > 1 else ''
   label = attack_label(attack, result.num_steps)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from advjax.attacks.specs import parse_attack
-from advjax.evaluation.members import Evaluation
+from advjax.evaluation.models import Evaluation
 from advjax.reporting.figures import run_figures
 from advjax.reporting.html import write_page
 from advjax.reporting.write import merge_metrics, write_run
