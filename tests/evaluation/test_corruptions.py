@@ -79,21 +79,6 @@ def test_a_row_depends_on_seed_and_place_alone(kind, monkeypatch):
   assert (whole[3] != whole[0]).any() == drawn
 
 
-def test_severities_and_kinds_draw_apart():
-  """What was drawn is where the noise is."""
-  images = np.full((1, 32, 32, 1), 0.5, np.float32)
-  first, second = (
-    corrupt(images, 'gaussian_noise', severity, seed=0) - 0.5
-    for severity in (1, 2)
-  )
-  assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.1
-  hit = [
-    corrupt(images, 'impulse_noise', severity, seed=0) != 0.5
-    for severity in (4, 5)
-  ]
-  assert (hit[0] & ~hit[1]).any()
-
-
 # Pairs of severities, counted from 0, of kinds that grow in more than one
 # parameter, or in too few pixels, for every severity to beat the one before.
 GROWING = {
@@ -151,9 +136,7 @@ def test_bad_input_is_named(changes, message):
 GREY = np.full((20, 32, 32, 3), 0.5, np.float32)
 
 
-@pytest.mark.parametrize(
-  ('severity', 'scale'), [*enumerate([0.04, 0.06, 0.08, 0.09, 0.10], 1)]
-)
+@pytest.mark.parametrize(('severity', 'scale'), [(1, 0.04), (5, 0.10)])
 def test_gaussian_noise_has_its_standard_deviation(severity, scale):
   noise = corrupt(GREY, 'gaussian_noise', severity, seed=0) - 0.5
   assert noise.std() == pytest.approx(scale, rel=0.02)
@@ -161,9 +144,7 @@ def test_gaussian_noise_has_its_standard_deviation(severity, scale):
   assert (np.abs(noise) < scale).mean() == pytest.approx(0.683, abs=0.01)
 
 
-@pytest.mark.parametrize(
-  ('severity', 'photons'), [*enumerate([500, 250, 100, 75, 50], 1)]
-)
+@pytest.mark.parametrize(('severity', 'photons'), [(1, 500), (5, 50)])
 def test_shot_noise_counts_photons(severity, photons):
   noisy = corrupt(0.2 * GREY, 'shot_noise', severity, seed=0)
   counts = noisy * photons
@@ -172,9 +153,7 @@ def test_shot_noise_counts_photons(severity, photons):
   assert noisy.var() == pytest.approx(0.1 / photons, rel=0.03)
 
 
-@pytest.mark.parametrize(
-  ('severity', 'share'), [*enumerate([0.01, 0.02, 0.03, 0.05, 0.07], 1)]
-)
+@pytest.mark.parametrize(('severity', 'share'), [(1, 0.01), (5, 0.07)])
 def test_impulse_noise_is_half_salt(severity, share):
   noisy = corrupt(GREY, 'impulse_noise', severity, seed=0)
   assert set(np.unique(noisy)) == {0, 0.5, 1}
@@ -356,22 +335,6 @@ def test_snow_falls_on_all_channels_and_only_brightens():
   np.testing.assert_array_equal(flakes[..., 0], flakes[..., 2])
 
 
-def test_snow_whitens_towards_the_luminance():
-  """Where no flake falls: red, green and blue count as the eye counts them."""
-  image = np.zeros((1, 32, 32, 3), np.float32)
-  image[..., 1] = 0.4
-  found = corrupt(image, 'snow', 1, seed=0)
-  np.testing.assert_allclose(
-    found.min((0, 1, 2)),
-    [
-      0.05 * (1.5 * 0.587 * 0.4 + 0.5),
-      0.95 * 0.4 + 0.05 * (1.5 * 0.587 * 0.4 + 0.5),
-      0.05 * (1.5 * 0.587 * 0.4 + 0.5),
-    ],
-    atol=1e-6,
-  )
-
-
 # ---------------------------------------------------------------------- digital
 
 PIXELS = RNG.integers(0, 256, (2, 20, 33, 3), np.uint8)
@@ -498,9 +461,3 @@ def test_plasma_is_midpoint_displacement():
   terrain = (terrain - terrain.min()) / np.ptp(terrain)
   found = corruptions.plasma([np.random.default_rng(5)], 8, 7, 1.5)
   np.testing.assert_allclose(found, terrain[np.newaxis, :, :7], atol=1e-12)
-
-
-def test_lengths_grow_with_the_shorter_side_from_32_on():
-  sides = [(8, 50), (28, 28), (32, 99), (64, 80), (300, 224)]
-  found = [corruptions.enlargement(np.zeros((1, *side, 1))) for side in sides]
-  assert found == [1, 1, 1, 2, 7]

@@ -126,13 +126,6 @@ def test_steps_are_counted_until_an_item_is_fooled(expected):
   assert run(7, items=items).num_steps == steps
 
 
-def test_nothing_to_do():
-  items = Items(*(values[:0] for values in ITEMS))
-  result = run(8, items=items)
-  assert not result.fooled.any() and result.num_steps == 0
-  np.testing.assert_array_equal(result.images, IMAGES)
-
-
 def test_few_items_with_many_steps_to_go_move_to_a_smaller_batch(monkeypatch):
   sizes = []
   compile_round = pool.compile_round

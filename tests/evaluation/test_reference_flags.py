@@ -17,7 +17,7 @@ from experiments.benchmarks.autoattack import network
 REFERENCE = network.load(network.OWN)
 # A part of the images decides in seconds; marked slow, all of them.
 CASES = [
-  ('linf', 24),
+  ('linf', 16),
   pytest.param('linf', 64, marks=pytest.mark.slow),
   pytest.param('l2', 64, marks=pytest.mark.slow),
 ]

@@ -16,7 +16,6 @@ from advjax.devices import Batching
 from advjax.evaluation import robust_accuracy
 from advjax.evaluation.logits import compute_logits
 from advjax.evaluation.robustness import attack_and_predict
-from advjax.evaluation.traces import trace
 from advjax.losses import cross_entropy
 from advjax.training.setup import eval_logits_fn
 from tests import compiles
@@ -46,19 +45,11 @@ def noise(logits_fn, images, labels, epsilon, keys):
   return images + epsilon * draws
 
 
-@pytest.mark.parametrize(
-  ('batch_size', 'num_devices'),
-  [
-    pytest.param(7, 1, marks=pytest.mark.accelerator),
-    (64, 2),
-    pytest.param(360, 1, marks=pytest.mark.accelerator),
-  ],
-)
-def test_draws_are_the_same_bits_for_all_batches(batch_size, num_devices):
+@pytest.mark.accelerator
+def test_draws_are_the_same_bits_for_all_batches():
   found = attack_and_predict(
-    network(), {}, noise, IMAGES, LABELS, [0.5],
-    batching(batch_size, num_devices),
-  )  # fmt: skip
+    network(), {}, noise, IMAGES, LABELS, [0.5], batching(7)
+  )
   expected = noise(None, jnp.asarray(IMAGES), None, jnp.float32(0.5), keys())
   np.testing.assert_array_equal(found.images, expected)
 
@@ -72,11 +63,8 @@ def direct():
   return np.asarray(moved), np.asarray(network()(moved).argmax(-1))
 
 
-@pytest.mark.parametrize(('batch_size', 'num_devices'), [(7, 1), (64, 2)])
-def test_predictions_are_those_of_a_direct_call(
-  direct, batch_size, num_devices
-):
-  options = batching(batch_size, num_devices)
+def test_predictions_are_those_of_a_direct_call(direct):
+  options = batching(7, 2)
   clean = compute_logits(network(), IMAGES, options)
   assert clean.dtype == np.float32
   np.testing.assert_allclose(clean, networks.MLP.logits(IMAGES), atol=1e-5)
@@ -92,7 +80,7 @@ def test_predictions_are_those_of_a_direct_call(
   )
   table = robust_accuracy(
     network(), IMAGES, LABELS, {'pgd': ATTACK}, 0.1,
-    key=KEY, batch_size=batch_size, devices=jax.devices()[:num_devices],
+    key=KEY, batch_size=7, devices=jax.devices(),
   )  # fmt: skip
   np.testing.assert_array_equal(table.clean, clean == LABELS)
   expected = (clean == LABELS) & (predictions == LABELS)
@@ -261,11 +249,10 @@ def test_some_rows_that_look_like_probabilities_are_fine():
   assert compute_logits(logits_fn, images).argmax(-1).tolist() == [1, 0]
 
 
-@pytest.mark.parametrize('value', [np.nan, np.inf])
-def test_logits_that_are_not_finite_are_refused(value):
+def test_logits_that_are_not_finite_are_refused():
   def broken(images):
     logits = network()(images)
-    return jnp.where(images[:, :1] > 0.9, value, logits)
+    return jnp.where(images[:, :1] > 0.9, jnp.nan, logits)
 
   count = int((IMAGES[:, 0] > 0.9).sum())
   assert 0 < count < NUM_IMAGES
@@ -338,9 +325,6 @@ EVALUATIONS = {
   'autoattack': lambda network: advjax.autoattack(
     network, EYE, THREE, 0.1, key=KEY, attacks=['apgd-ce']
   ),
-  'trace': lambda network: trace(
-    network, parse_attack('fgsm'), EYE, THREE, 0.1
-  ),
 }
 
 
@@ -368,12 +352,11 @@ def test_the_highest_unless_the_caller_has_set_one(name):
   assert jax.config.jax_default_matmul_precision is None
 
 
-@pytest.mark.parametrize('precision', ['highest', 'default'])
-def test_trained_networks_take_that_of_their_config(precision):
+def test_trained_networks_take_that_of_their_config():
   training = runs.training(
     data=runs.dataset(),
     model={'name': 'small_resnet', 'widths': (4,)},
-    evaluation__matmul_precision=precision,
+    evaluation__matmul_precision='default',
   )
   params, state = training.init_state()[1:3]
   images = np.asarray(data.to_float(training.test_split.images[:2]))
@@ -388,9 +371,8 @@ def test_trained_networks_take_that_of_their_config(precision):
     return set(re.findall(r'Precision\.(\w+)', text))
 
   found = training.config.evaluation.matmul_precision
-  assert precisions(eval_logits_fn(training.model, params, state, found)) == {
-    precision.upper()
-  }
+  own = eval_logits_fn(training.model, params, state, found)
+  assert precisions(own) == {'DEFAULT'}
   # None is what the caller has set.
   free = eval_logits_fn(training.model, params, state, None)
   with jax.default_matmul_precision('high'):

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import re
 import shutil
 
 import jax
@@ -24,7 +23,7 @@ NUM_IMAGES = 360
 EPSILONS = [0.05, 0.1]
 # Where no network can be right; always evaluated.
 LARGE = 0.5
-ATTACKS = ['fgsm', 'deepfool-8', 'autoattack']
+ATTACKS = ['fgsm', 'deepfool-4', 'autoattack']
 NAMES = ('standard', 'adversarial_regularization')
 FOLDERS = ('base', 'adversarial')
 
@@ -159,16 +158,6 @@ def test_autoattack_is_there_once_for_each_epsilon(both):
   assert {path.name for path in (workdir / 'autoattack').iterdir()} == files
 
 
-def test_the_page_shows_both(both):
-  _, text, workdir = both
-  page = (workdir / 'report.html').read_text()
-  for name in NAMES:
-    assert name in page and name in text
-  for word in ('AutoAttack', 'Corruptions by severity', 'DeepFool'):
-    assert word in page
-  assert set(re.findall(r'\bsrc\s*=\s*["\']?(\S{5})', page)) == {'data:'}
-
-
 def test_the_examples_say_what_the_report_says(both):
   report, _, workdir = both
   test = data.load({'name': 'digits'}).test
@@ -224,13 +213,6 @@ def test_a_checkpoint_is_named_by_its_folder(run, planned, kind):
   accuracy = (members['standard'](images).argmax(-1) == labels).mean()
   expected = run[0]['members']['base']['clean_accuracy']
   assert float(accuracy) == pytest.approx(expected)
-
-
-def test_the_first_images_are_attacked(run, planned):
-  _, images, labels = planned(run[2] / 'base', num_images=7)
-  test = data.load({'name': 'digits'}).test
-  np.testing.assert_array_equal(images, data.to_float(test.images[:7]))
-  np.testing.assert_array_equal(labels, test.labels[:7])
 
 
 def test_a_run_of_an_older_version_is_taken(run, planned, tmp_path):
