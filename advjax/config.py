@@ -152,7 +152,7 @@ def default_config() -> config_dict.ConfigDict:
     batch_size=64,
     # Above 1: accuracy is also counted among the k likeliest classes.
     top_k=1,
-    # What compare measures besides attacks: see advjax.reporting.shifted.
+    # What compare measures besides attacks: see advjax.evaluation.shifts.
     shifts=(),
   )
   return config

@@ -1,6 +1,7 @@
 """Devices, and the one place where functions are mapped over them."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -10,20 +11,21 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from advjax.config import choose
-from advjax.processes.collectives import own_ranks
+from advjax.processes.collectives import gather, own_ranks
 from advjax.processes.topology import find_place
+from advjax.types import Array
 
 # The pmapped axis.
 AXIS = 'devices'
 PLATFORMS = ('cpu', 'gpu', 'tpu')
 _MAX_DEFAULT_CPU_DEVICES = 8
+_DEFAULT_BATCH_SIZE = 64
 
 
 def select_devices(
   platform: str | None = None, num_devices: int | None = None
 ) -> list[jax.Device]:
-  """Returns the devices to run on; what was asked for must be there.
+  """Returns the devices to run on; the ones requested must exist.
 
   On the CPU, `num_devices` virtual devices are made if JAX has not started
   yet, by default one per core, up to 8: XLA runs the body of a loop on one
@@ -31,10 +33,10 @@ def select_devices(
 
   Args:
     platform: 'cpu', 'gpu' or 'tpu'; None takes the best there is.
-    num_devices: How many of each process; None takes all.
+    num_devices: Number of devices of each process; None takes all.
 
   Returns:
-    The devices, of several processes those of all, in the same order in each.
+    The devices, those of all processes, in the same order in each.
 
   Raises:
     ValueError: if the platform is unknown or absent, or has too few devices,
@@ -44,15 +46,17 @@ def select_devices(
     >>> len(select_devices('cpu', 1))
     1
   """
+  from advjax.config import choose  # `import advjax` does without configs.
+
   if num_devices is not None and num_devices < 1:
     raise ValueError(f'devices = {num_devices}; allowed: an integer >= 1')
   if platform is not None:
     choose('platform', platform, PLATFORMS)
   if platform == 'cpu' and jax.distributed.is_initialized():
-    # What the processes tell each other goes by the default devices.
+    # Collectives between processes use the default devices.
     jax.config.update('jax_platforms', 'cpu')
   if platform in (None, 'cpu'):
-    # Once JAX has started, there are as many as there are.
+    # Once JAX has started, the number of CPU devices is fixed.
     with contextlib.suppress(RuntimeError):
       jax.config.update(
         'jax_num_cpu_devices', num_devices or _default_cpu_devices()
@@ -92,46 +96,26 @@ def _default_cpu_devices() -> int:
   return min(cores, _MAX_DEFAULT_CPU_DEVICES)
 
 
+def own_devices(devices: Sequence[jax.Device]) -> tuple[jax.Device, ...]:
+  """Returns those of the devices that are this process's."""
+  return tuple(devices[rank] for rank in own_ranks(devices))
+
+
+def _sharding(devices: Sequence[jax.Device], *axes: str) -> NamedSharding:
+  mesh = Mesh(np.asarray(own_devices(devices)), (AXIS,))
+  return NamedSharding(mesh, PartitionSpec(*axes))
+
+
 def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
-  """Copies a pytree to every device, as a pmap over them returns it.
-
-  A state that is not replicated before the first call costs a second
-  compile of the pmapped step.
-
-  Args:
-    tree: A pytree of arrays.
-    devices: The devices; of other processes', each has copies of its own.
-
-  Returns:
-    The pytree, replicated; still one array per leaf.
-
-  Example:
-    >>> replicate({'step': np.zeros(())}, jax.devices()[:1])['step'].shape
-    ()
-  """
-  local = [devices[rank] for rank in own_ranks(devices)]
-  mesh = Mesh(np.asarray(local), (AXIS,))
-  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+  """Copies a pytree to every device, as a pmap over them returns it."""
+  return jax.device_put(tree, _sharding(devices))
 
 
 def split(tree: Any, devices: Sequence[jax.Device]) -> Any:
-  """Gives every device its part of a pytree, as a pmap over them returns it.
-
-  Args:
-    tree: A pytree of arrays `[D, ...]`, a row for each device.
-    devices: The devices, those of other processes too.
-
-  Returns:
-    The pytree, split over the devices of this process.
-
-  Example:
-    >>> split({'seed': np.zeros((1, 3))}, jax.devices()[:1])['seed'].shape
-    (1, 3)
-  """
+  """Gives every device its part of a pytree, as a pmap over them returns it."""
   own = own_ranks(devices)
-  mesh = Mesh(np.asarray([devices[rank] for rank in own]), (AXIS,))
   rows = jax.tree.map(lambda leaf: leaf[own], tree)
-  return jax.device_put(rows, NamedSharding(mesh, PartitionSpec(AXIS)))
+  return jax.device_put(rows, _sharding(devices, AXIS))
 
 
 def parallelize(
@@ -178,3 +162,162 @@ def parallelize(
     donate_argnums=1,
   )
   return functools.partial(mapped, own_ranks(devices))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batching:
+  """How examples are spread over devices, and the key they draw from.
+
+  Attributes:
+    batch_size: Examples per device and call; None: 64, AutoAttack its own.
+    devices: The devices, those of other processes too; none: all local ones.
+    key: Example i draws from `fold_in(key, i)`; None: `jax.random.key(0)`.
+
+  Raises:
+    ValueError: if batch_size is below 1.
+
+  Example:
+    >>> Batching(0)
+    Traceback (most recent call last):
+    ...
+    ValueError: batch_size = 0; allowed: an integer >= 1
+  """
+
+  batch_size: int | None = None
+  devices: Sequence[jax.Device] = ()
+  key: Any = None
+
+  def __post_init__(self) -> None:
+    if self.batch_size is not None and self.batch_size < 1:
+      raise ValueError(
+        f'batch_size = {self.batch_size}; allowed: an integer >= 1'
+      )
+    devices = tuple(self.devices) or tuple(jax.local_devices())
+    key = jax.random.key(0) if self.key is None else self.key
+    object.__setattr__(self, 'devices', devices)
+    object.__setattr__(self, 'key', key)
+
+
+def map_examples(
+  function: Callable[..., Any],
+  examples: Sequence[np.ndarray],
+  *shared: Any,
+  batching: Batching,
+  fill: bool = False,
+) -> Any:
+  """Maps a function over examples, in batches over devices.
+
+  Batches have one shape: the last one is padded, by repeating examples, and
+  cut. What an example draws depends on its index alone, not on the batch size,
+  the devices or the processes, each of which maps over its own devices.
+
+  Args:
+    function: `function(*examples, keys, *shared) -> results`, pure, of arrays
+      `[B, ...]`, keys `[B]` and shared pytrees; results are a pytree of
+      `[B, ...]`. Compiled once for the same function object and shapes.
+    examples: Arrays `[N, ...]`, on the host.
+    *shared: Pytrees of arrays that all examples share.
+    batching: Batch size, devices and key.
+    fill: Whether batches always have the full batch size, so that calls with
+      different numbers of examples share one program; else their size is such
+      that padding is least.
+
+  Returns:
+    The results of all examples, `[N, ...]`, on the host, in all processes.
+
+  Example:
+    >>> add = lambda x, keys, y: x + y
+    >>> batching = Batching(2, jax.devices()[:1])
+    >>> map_examples(add, [np.arange(3.0)], 1.0, batching=batching).tolist()
+    [1.0, 2.0, 3.0]
+  """
+  devices, count = batching.devices, len(examples[0])
+  size = batching.batch_size or _DEFAULT_BATCH_SIZE
+  if not fill:
+    num_batches = -(-count // (size * len(devices)))
+    size = -(-count // (num_batches * len(devices)))
+  own = own_ranks(devices)
+  program = _map_program(function, own_devices(devices), len(examples))
+  rows = size * len(devices)
+  parts = []
+  for start in range(0, count, rows):
+    order = (start + np.arange(rows, dtype=np.int32)) % count
+    indices = order.reshape(len(devices), size)[own]
+    batch = tuple(array[indices] for array in examples)
+    found = program(batch, indices, batching.key, shared)
+
+    def merge(values: Array, num_real: int = count - start) -> np.ndarray:
+      merged = gather(values, devices)
+      return merged.reshape(-1, *merged.shape[2:])[:num_real]
+
+    parts.append(jax.tree.map(merge, found))
+  return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
+
+
+@functools.lru_cache(maxsize=64)
+def _map_program(
+  function: Callable[..., Any],
+  devices: tuple[jax.Device, ...],
+  num_arrays: int,
+) -> Callable[..., Any]:
+  def per_device(examples: Any, indices: Array, key: Array, shared: Any) -> Any:
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+    return function(*examples, keys, *shared)
+
+  # The axes of the examples are written out: with plain axes alone, and by
+  # chance as many arrays as arguments, pmap of jax 0.10 mixes them up.
+  return jax.pmap(
+    per_device,
+    in_axes=((0,) * num_arrays, 0, None, None),
+    devices=list(devices),
+  )
+
+
+def compile_sharded(
+  function: Callable[..., Any],
+  devices: Sequence[jax.Device],
+  arguments: Sequence[Any],
+  *,
+  split_args: Sequence[int],
+  donate_args: Sequence[int] = (),
+) -> Any:
+  """Compiles per-device code ahead of time, so that its memory is known.
+
+  By shard_map: pmap cannot be compiled ahead where there are several processes.
+
+  Args:
+    function: Per-device code; results are pytrees of arrays.
+    devices: The devices of this process.
+    arguments: Pytrees of shapes (`jax.ShapeDtypeStruct`).
+    split_args: Places of those that have a leading axis over the devices, as
+      all results have; the others are the same on every device.
+    donate_args: Places of those whose memory is reused.
+
+  Returns:
+    The `jax.stages.Compiled`.
+  """
+  mesh = Mesh(np.array(devices), (AXIS,))
+  specs = tuple(
+    PartitionSpec(AXIS) if place in split_args else PartitionSpec()
+    for place in range(len(arguments))
+  )
+
+  def per_device(*args: Any) -> Any:
+    own = [
+      jax.tree.map(lambda x: x[0], arg) if place in split_args else arg
+      for place, arg in enumerate(args)
+    ]
+    return jax.tree.map(lambda x: x[None], function(*own))
+
+  program = jax.jit(
+    jax.shard_map(
+      per_device,
+      mesh=mesh,
+      in_specs=specs,
+      out_specs=PartitionSpec(AXIS),
+      check_vma=False,
+    ),
+    in_shardings=tuple(NamedSharding(mesh, spec) for spec in specs),
+    donate_argnums=tuple(donate_args),
+  )
+  return program.lower(*arguments).compile()

@@ -84,13 +84,38 @@ class Estimate:
     return cls(mean, accuracy_interval(mean, len(correct[0])), std)
 
 
+def mean_and_std(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """Averages the metrics of several seeds.
+
+  Args:
+    runs: The same metrics of each seed; one seed's stay as they are.
+
+  Returns:
+    Each number's mean, and beside it the sample standard deviation as
+    `..._std`; step and epoch, and what is no number, as in the first.
+
+  Example:
+    >>> mean_and_std([{'epoch': 1, 'loss': 1.0}, {'epoch': 1, 'loss': 3.0}])
+    {'epoch': 1, 'loss': 2.0, 'loss_std': 1.4142135623730951}
+  """
+  result = dict(runs[0])
+  if len(runs) == 1:
+    return result
+  for name, value in runs[0].items():
+    if isinstance(value, float):
+      values = [run[name] for run in runs]
+      result[name] = statistics.fmean(values)
+      result[f'{name}_std'] = statistics.stdev(values)
+  return result
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
   """Base of all results: to and from JSON by the declared types.
 
   An `Estimate` becomes up to three keys, also in a dict over models. A field
-  marked `inline` becomes its own fields. Fields that hold their default of
-  None are left out.
+  marked `inline` becomes its own fields; one with a `key` is named so in JSON.
+  Fields that hold their default of None are left out.
   """
 
   def to_json(self) -> dict[str, Any]:
@@ -98,6 +123,7 @@ class Result:
     found: dict[str, Any] = {}
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
+      key = field.metadata.get('key', field.name)
       if value is None and field.default is None:
         continue
       if isinstance(value, Estimate):
@@ -113,7 +139,7 @@ class Result:
       elif field.metadata.get('inline'):
         found |= value.to_json()
       else:
-        found[field.name] = _to_json(value)
+        found[key] = _to_json(value)
     return found
 
   @classmethod
@@ -138,6 +164,7 @@ class Result:
     values = {}
     for field in dataclasses.fields(cls):
       kind, name = _without_none(hints[field.name]), field.name
+      key = field.metadata.get('key', name)
       if field.metadata.get('inline'):
         required = [
           f.name
@@ -146,7 +173,7 @@ class Result:
         ]
         if all(key in data for key in required):
           values[name] = kind.from_json(data)
-      elif name in data:
+      elif key in data:
         if kind is Estimate:
           values[name] = _estimate_from_json(name, data)
         elif kind == dict[str, Estimate]:
@@ -162,9 +189,9 @@ class Result:
             for model in data[name]
           }
         else:
-          values[name] = _from_json(kind, data[name])
+          values[name] = _from_json(kind, data[key])
       elif field.default is dataclasses.MISSING:
-        raise ValueError(f'{cls.__name__} has no {name!r}: {sorted(data)}')
+        raise ValueError(f'{cls.__name__} has no {key!r}: {sorted(data)}')
     return cls(**values)
 
   @classmethod
@@ -601,6 +628,138 @@ class SweepReport(Result):
   num_members: int
   pending: list[str]
   groups: list[TrialGroup]
+  command: str
+  environment: dict[str, Any]
+  config: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExplainedAttack(Result):
+  """The attack of an explanation; what it does not have is None.
+
+  Attributes:
+    attack: The attack as flags write it, 'pgd-40'.
+    num_steps: Steps, or queries.
+    num_restarts: Restarts.
+    step_size: Step size; None: adaptive.
+    version: Of AutoAttack.
+    epsilon: Radius.
+    norm: 'linf', 'l2' or 'l1'.
+    label: All of that for people.
+  """
+
+  attack: str
+  num_steps: int | None = None
+  num_restarts: int | None = None
+  step_size: float | None = None
+  version: str | None = None
+  epsilon: float
+  norm: str
+  label: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Similarity(Result):
+  """Mean similarity of explanation maps to those of the clean images.
+
+  Attributes:
+    num_images: Images that the means are over.
+    cosine: Mean cosine; None without images.
+    cosine_ci: Its 95 % interval; None below two images.
+    rank: Mean Spearman rank correlation.
+    rank_ci: Its 95 % interval.
+  """
+
+  num_images: int
+  cosine: float | None
+  cosine_ci: list[float] | None
+  rank: float | None
+  rank_ci: list[float] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassProbability(Result):
+  """A class, and its probability where one was predicted.
+
+  Attributes:
+    label: Its number.
+    id: Its id (a wnid), or ''.
+    name: Its name.
+    probability: Of the prediction.
+  """
+
+  label: int
+  id: str
+  name: str
+  probability: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExplainedCase(Result):
+  """An explained image.
+
+  Attributes:
+    name: Of its picture.
+    kind: 'right', 'wrong' or 'fooled'.
+    index: Its place in the test split.
+    true_class: Its class.
+    predictions: 'clean' and 'adversarial' -> the most probable classes.
+  """
+
+  name: str
+  kind: str
+  index: int
+  true_class: ClassProbability = dataclasses.field(metadata={'key': 'class'})
+  predictions: dict[str, list[ClassProbability]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExplainedModel(Result):
+  """The explanations of one model.
+
+  Attributes:
+    num_params: Number of its parameters.
+    clean_accuracy: On the images that maps are compared on.
+    white_box: Accuracy on their adversarial examples.
+    methods: Explanation methods.
+    similarity: Method -> group of maps -> similarity.
+    cases: The images shown.
+  """
+
+  num_params: int
+  clean_accuracy: Estimate
+  white_box: Estimate
+  methods: list[str]
+  similarity: dict[str, dict[str, Similarity]]
+  cases: list[ExplainedCase]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExplainReport(Result):
+  """The content of report.json of explain.
+
+  Attributes:
+    dataset: The data set.
+    seeds: The seed.
+    num_images: Images that maps are compared on.
+    classes: Names of the classes.
+    class_ids: Their ids, if they have any.
+    attack: The attack.
+    left_out: Sentences about methods that a model does not allow.
+    members: Model -> its explanations.
+    command: The command that made it.
+    environment: Versions, devices and date.
+    config: Of each model.
+  """
+
+  dataset: DatasetSummary
+  seeds: list[int]
+  num_images: int
+  classes: list[str]
+  class_ids: list[str]
+  attack: ExplainedAttack
+  left_out: list[str]
+  members: dict[str, ExplainedModel]
   command: str
   environment: dict[str, Any]
   config: dict[str, Any]

@@ -1,5 +1,6 @@
 """Train several networks side by side, attack each, and report who resists."""
 
+import dataclasses
 import logging
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -19,21 +20,25 @@ from advjax.config import (
   seed_configs,
 )
 from advjax.config_checks import check_config
-from advjax.evaluation.members import (
+from advjax.devices import Batching
+from advjax.environment import environment
+from advjax.evaluation.models import (
   Evaluation,
-  evaluate_members,
+  evaluate_models,
   parse_attacks,
+)
+from advjax.evaluation.shifts import (
+  Fields,
+  Networks,
+  measure_shifts,
+  parse_shifts,
+  seen_corruptions,
 )
 from advjax.models import summary
 from advjax.processes.collectives import from_main, is_main
-from advjax.reporting.collected import Parts
-from advjax.reporting.report import (
-  environment,
-)
-from advjax.reporting.run import merge_metrics, write_run
-from advjax.reporting.shifted import parse_shifts, seen_corruptions
-from advjax.reporting.shifts import Networks, measure_shifts
 from advjax.reporting.trained import comparison_report
+from advjax.reporting.write import merge_metrics, write_run
+from advjax.results import Report
 from advjax.training.loop import train_seeds
 from advjax.training.run import TrainResult
 from advjax.training.setup import (
@@ -100,7 +105,7 @@ def _measure_members(
   images: np.ndarray,
   labels: np.ndarray,
   devices: Sequence[jax.Device],
-) -> tuple[list[Evaluation], Parts]:
+) -> tuple[list[Evaluation], Fields]:
   """Attacks the members of each seed, and shifts the images as configured.
 
   Perturbed images stay for the first seed alone.
@@ -109,32 +114,31 @@ def _measure_members(
   found: list[Evaluation] = []
   for index, seed in enumerate(config.seeds or (config.seed,)):
     logger.info('attacking %d test images (seed %d)', len(images), seed)
-    result = evaluate_members(
+    result = evaluate_models(
       {name: each[index] for name, each in networks.items()},
       attacks,
       images,
       labels,
       epsilon=evaluation.epsilon,
       epsilons=evaluation.epsilons,
-      key=jax.random.key(seed),
-      batch_size=evaluation.batch_size,
-      devices=devices,
-      top_k=evaluation.top_k,
+      batching=Batching(evaluation.batch_size, devices, jax.random.key(seed)),
     )
-    found.append(result._replace(images={}) if found else result)
+    found.append(dataclasses.replace(result, images={}) if found else result)
   if shifts:
     logger.info('measuring %s', ', '.join(shifts))
   return found, measure_shifts(
     shifts,
     networks,
-    found[0],
     images,
     labels,
+    epsilon=evaluation.epsilon,
+    norm=next(iter(attacks.values())).norm,
     bounds=evaluation.bounds,
     seen=seen,
-    key=jax.random.key(config.seed),
-    batch_size=evaluation.batch_size,
-    devices=devices,
+    batching=Batching(
+      evaluation.batch_size, devices, jax.random.key(config.seed)
+    ),
+    top_k=evaluation.top_k,
   )
 
 
@@ -236,7 +240,7 @@ def run_members(
     return report
   text = write_run(
     workdir,
-    report,
+    Report.from_json(report),
     found[0],
     images,
     labels,

@@ -17,12 +17,12 @@ from ml_collections import config_dict, config_flags
 
 from advjax import cli, data
 from advjax.attacks.specs import AnyAttack
+from advjax.devices import Batching
+from advjax.environment import environment
 from advjax.evaluation.logits import NotFinite
-from advjax.evaluation.members import evaluate_members, parse_attacks
+from advjax.evaluation.models import evaluate_models, parse_attacks
 from advjax.files import write_json
-from advjax.processes.signals import Interrupted, stop_on_signals
-from advjax.processes.topology import find_place
-from advjax.reporting.report import environment
+from advjax.processes.topology import which_process
 from advjax.reporting.sweep.content import sweep_content
 from advjax.reporting.sweep.member import diverged_result, member_result
 from advjax.reporting.sweep.page import write_sweep
@@ -128,16 +128,18 @@ def _attack(
     training.config.evaluation.matmul_precision,
   )
   try:
-    found = evaluate_members(
+    found = evaluate_models(
       {member.name: logits_fn},
       job.attacks,
       np.asarray(data.to_float(test.images)),
       test.labels,
       epsilon=evaluation.epsilon,
       epsilons=evaluation.epsilons,
-      key=jax.random.key(member.config.seed),
-      batch_size=evaluation.batch_size,
-      devices=job.devices,
+      batching=Batching(
+        evaluation.batch_size,
+        job.devices,
+        jax.random.key(member.config.seed),
+      ),
     )
   except NotFinite as error:
     return diverged_result(error)

@@ -10,7 +10,7 @@ import pytest
 
 from advjax.config import member_config
 from advjax.devices import replicate
-from advjax.evaluation.members import parse_attacks
+from advjax.evaluation.models import parse_attacks
 from advjax.training.placement import device_inputs
 from advjax.training.setup import create_training
 from tests import stand_ins

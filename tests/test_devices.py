@@ -1,4 +1,4 @@
-"""One device, two, eight: the same training to float32 accuracy."""
+"""Devices: which there are, and that results do not depend on their number."""
 
 import pathlib
 import subprocess
@@ -6,10 +6,19 @@ import sys
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax.devices import AXIS, parallelize, replicate, select_devices
+from advjax.devices import (
+  AXIS,
+  Batching,
+  map_examples,
+  parallelize,
+  replicate,
+  select_devices,
+)
+from tests import compiles
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -65,6 +74,53 @@ def test_parallelize_runs_on_every_device():
   )
   assert len(jax.devices()) == 2
   assert float(where(np.float32(3))) == 7.0
+
+
+def draw(values, keys, factor):
+  """A pytree of results; arrays of several ranks and dtypes."""
+  noise = jax.vmap(jax.random.uniform)(keys)
+  return {'noise': noise, 'scaled': (factor['a'] * values, values.astype(int))}
+
+
+VALUES = np.arange(22, dtype=np.float32).reshape(11, 2)
+
+
+@pytest.mark.parametrize('fill', [False, True])
+@pytest.mark.parametrize(('batch_size', 'num_devices'), [(3, 2), (11, 1)])
+def test_a_map_does_not_depend_on_batches_or_devices(
+  batch_size, num_devices, fill
+):
+  key = jax.random.key(3)
+  batching = Batching(batch_size, jax.devices()[:num_devices], key)
+  found = map_examples(
+    draw, [VALUES], {'a': np.float32(2)}, batching=batching, fill=fill
+  )
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(11))
+  np.testing.assert_array_equal(
+    found['noise'], jax.vmap(jax.random.uniform)(keys)
+  )
+  scaled, integers = found['scaled']
+  np.testing.assert_array_equal(scaled, 2 * VALUES)
+  np.testing.assert_array_equal(integers, VALUES.astype(int))
+
+
+def test_full_batches_of_other_numbers_of_examples_compile_nothing():
+  batching = Batching(4, jax.devices())
+  add = lambda x, y, keys: x + y  # noqa: E731
+  assert (
+    map_examples(
+      add, [VALUES[:, 0], VALUES[:, 1]], batching=batching, fill=True
+    ).tolist()
+    == VALUES.sum(1).tolist()
+  )
+  with compiles.counted() as count:
+    for size in (1, 7, 8):
+      part = VALUES[:size]
+      found = map_examples(
+        add, [part[:, 0], part[:, 1]], batching=batching, fill=True
+      )
+      np.testing.assert_array_equal(found, part.sum(1))
+  assert count == [0]
 
 
 def test_replicate_keeps_one_array_per_leaf():

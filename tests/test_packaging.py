@@ -130,8 +130,11 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
       next(name for name in archive.namelist() if name.endswith('/METADATA'))
     ).decode()
     licences = [n for n in archive.namelist() if n.endswith('/LICENSE')]
-  modules = (ROOT / 'advjax').rglob('*.py')
-  expected = {str(module.relative_to(ROOT)) for module in modules}
+  expected = {
+    str(file.relative_to(ROOT))
+    for pattern in ('*.py', '*.html.j2', '*.css')
+    for file in (ROOT / 'advjax').rglob(pattern)
+  }
   assert files == {*expected, 'advjax/py.typed'}
   assert 'License-Expression: Apache-2.0' in metadata
   assert f'Requires-Python: {PROJECT["requires-python"]}' in metadata

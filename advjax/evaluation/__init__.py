@@ -1,4 +1,4 @@
-"""Attacking trained networks and counting what still stands."""
+"""Robustness evaluation: attacks, natural shifts and diagnostics."""
 
 from advjax.evaluation.robustness import RobustAccuracy, robust_accuracy
 

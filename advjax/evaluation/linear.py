@@ -15,39 +15,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax.attacks import fgsm
-from advjax.evaluation.logits import full_precision, predict
+from advjax.devices import Batching
+from advjax.evaluation.logits import compute_logits, full_precision
 from advjax.types import Array, LogitsFn
 
 
 class LinearFunction(NamedTuple):
-  """`w . x + b`: the first class's logit less the second's.
+  """`w . x + b`: the first class's logit less the second's."""
 
-  Attributes:
-    weights: w, float32 `[H, W, C]`.
-    bias: b.
-  """
-
-  weights: np.ndarray
+  weights: np.ndarray  # float32 [H, W, C]
   bias: float
 
 
 def linear_function(
   logits_fn: LogitsFn, shape: Sequence[int]
 ) -> LinearFunction:
-  """Reads weights and bias off a linear network, whatever its parameters.
-
-  Args:
-    logits_fn: Images `[B, H, W, C]` to logits `[B, 2]`, linear.
-    shape: Of an image.
-
-  Returns:
-    The function.
-
-  Example:
-    >>> logits_fn = lambda x: jnp.stack([2 * x[:, 0], x[:, 0] + 0.5], -1)
-    >>> linear_function(logits_fn, (1,))
-    LinearFunction(weights=array([1.], dtype=float32), bias=-0.5)
-  """
+  """Reads weights and bias off a linear network, whatever its parameters."""
 
   def difference(image: Array) -> Array:
     first, second = logits_fn(image[None])[0]
@@ -67,14 +50,7 @@ def closed_form(
 
   Goodfellow et al. 2014, arXiv 1412.6572, section 5.
 
-  Args:
-    weights: `[H, W, C]`, of the first class's logit less the second's.
-    images: `[N, H, W, C]`.
-    labels: 0 or 1, `[N]`.
-    epsilon: Size of the perturbation.
-
-  Returns:
-    The perturbed images, not clipped, in the dtype of the images.
+  The perturbed images are not clipped, and in the dtype of the images.
 
   Example:
     >>> closed_form(np.array([3.0, -4.0]), np.zeros((1, 2)), np.array([0]), 0.5)
@@ -118,16 +94,6 @@ def measure(
   float32, FGSM does not move a pixel that has a weight. Such images are
   counted, and left out of the difference between the two.
 
-  Args:
-    logits_fn: Images `[B, H, W, C]` to logits `[B, 2]`, linear.
-    images: float32 `[N, H, W, C]` in [0, 1].
-    labels: 0 or 1, `[N]`.
-    epsilon: Size of the perturbation.
-    devices: The devices.
-
-  Returns:
-    Predictions and numbers.
-
   Example:
     >>> logits_fn = lambda x: jnp.concatenate([3 * x - 0.2, -x], -1)
     >>> images, labels = np.array([[0.0], [0.5]], np.float32), np.array([1, 0])
@@ -162,7 +128,8 @@ def measure(
     ('fgsm_in_box', boxed),
     ('closed_form', exact),
   ):
-    answers[name] = predict(logits_fn, shown, devices=devices)
+    logits = compute_logits(logits_fn, shown, Batching(devices=devices))
+    answers[name] = logits.argmax(-1)
     entry[f'{name}_error'] = float(np.mean(answers[name] != labels))
   entry |= {
     'largest_difference': float(differences.max(initial=0.0)),

@@ -1,7 +1,7 @@
-"""What a network says of many images, in batches over all devices."""
+"""Logits of many images, in batches over all devices."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import jax
@@ -10,12 +10,9 @@ import numpy as np
 
 from advjax.attacks._core.loop import call, fold
 from advjax.callables import Callee
-from advjax.evaluation.batches import batches, check_images
-from advjax.processes.collectives import gather, own_ranks
+from advjax.devices import Batching, map_examples
+from advjax.evaluation.checks import check_images
 from advjax.types import Array, LogitsFn
-
-Devices = Sequence[jax.Device]
-
 
 P = ParamSpec('P')
 R = TypeVar('R')
@@ -38,7 +35,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
   by `jax.default_matmul_precision` or JAX's config, stays.
 
   Args:
-    function: What runs networks.
+    function: Runs networks.
 
   Returns:
     The same at the precision 'highest'.
@@ -56,22 +53,12 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
   return run
 
 
-def own_devices(devices: Devices) -> tuple[jax.Device, ...]:
-  """Returns those of the devices that are this process's."""
-  return tuple(devices[rank] for rank in own_ranks(devices))
-
-
 @functools.lru_cache(maxsize=64)
-def _program(
-  devices: tuple[jax.Device, ...], eot_samples: int | None
-) -> Callable:
-  def logits_of(
-    images: Array, indices: Array, network: Callee, key: Array
-  ) -> Array:
+def _logits_function(eot_samples: int | None) -> Callable[..., Array]:
+  def logits_of(images: Array, keys: Array, network: Callee) -> Array:
     if eot_samples is None:
       logits = network(images)
     else:
-      keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
       samples = jax.lax.map(
         lambda sample: call(network, images, fold(keys, sample)),
         jnp.arange(eot_samples, dtype=jnp.uint32),
@@ -79,17 +66,15 @@ def _program(
       logits = jnp.mean(samples, axis=0)
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
-  return jax.pmap(logits_of, in_axes=(0, 0, None, None), devices=list(devices))
+  return logits_of
 
 
 @full_precision
 def compute_logits(
   logits_fn: LogitsFn,
   images: np.ndarray,
+  batching: Batching | None = None,
   *,
-  batch_size: int = 64,
-  devices: Devices | None = None,
-  key: Array | None = None,
   eot_samples: int | None = None,
   check: bool = True,
 ) -> np.ndarray:
@@ -100,11 +85,9 @@ def compute_logits(
   Args:
     logits_fn: Images `[B, ...]` to logits `[B, K]`.
     images: `[N, ...]`, floating, in the pixel range that logits_fn takes.
-    batch_size: Images per device and call.
-    devices: Default: all local ones.
-    key: For networks that draw: example i gets `fold_in(key, i)`.
-    eot_samples: Draws to average over, or None: `logits_fn(images)` alone.
-    check: Whether the values are checked; those on perturbed images may well
+    batching: Batch size, devices, and the key of random networks.
+    eot_samples: Draws to average over; None: `logits_fn(images)` alone.
+    check: Whether the values are checked; logits of adversarial examples may
       be infinite.
 
   Returns:
@@ -115,24 +98,17 @@ def compute_logits(
       or if logits_fn returns probabilities, which weaken every attack.
 
   Example:
-    >>> import numpy as np
     >>> compute_logits(lambda x: 10 * x, np.eye(2, dtype=np.float32)).tolist()
     [[10.0, 0.0], [0.0, 10.0]]
   """
   images = np.asarray(images)
-  check_images(images, batch_size)
-  devices = tuple(devices or jax.local_devices())
-  own = own_ranks(devices)
-  program = _program(own_devices(devices), eot_samples)
-  network = Callee.of(logits_fn)
-  key = jax.random.key(0) if key is None else key
-  parts = []
-  no_labels = np.zeros(len(images), np.int32)
-  for batch in batches(images, no_labels, batch_size, len(devices)):
-    found = program(batch.images[own], batch.indices[own], network, key)
-    rows = gather(found, devices)
-    parts.append(rows.reshape(-1, *rows.shape[2:])[: batch.num_real])
-  logits = np.concatenate(parts)
+  check_images(images)
+  logits = map_examples(
+    _logits_function(eot_samples),
+    [images],
+    Callee.of(logits_fn),
+    batching=batching or Batching(),
+  )
   if logits.ndim != 2:
     raise ValueError(
       f'logits_fn returns shape {logits.shape} for {len(images)} images; '
@@ -156,38 +132,35 @@ def compute_logits(
   return logits
 
 
-def predict(
-  logits_fn: LogitsFn,
-  images: np.ndarray,
-  *,
-  batch_size: int = 64,
-  devices: Devices | None = None,
-  check: bool = True,
-) -> np.ndarray:
-  """Predicts the classes of many images, in batches over all devices.
+def in_top_k(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+  """Whether the logit of the label is among the k largest; for k = 1, correct.
 
-  argmax_k f(x_i)_k
+  `[y_i in {the k classes of largest f(x_i)}]`; of equal logits the first
+  classes count as the largest, as in argmax.
 
   Args:
-    logits_fn: Images `[B, ...]` to logits `[B, K]`.
-    images: `[N, ...]`, in the pixel range that logits_fn takes.
-    batch_size: Images per device and call.
-    devices: Default: all local ones.
-    check: As `compute_logits` takes it.
+    logits: `[..., K]`.
+    labels: int `[...]` in [0, K).
+    k: At least 1 and fewer than the classes.
 
   Returns:
-    int32 `[N]`.
+    bool `[...]`.
 
   Raises:
-    ValueError: if there are no images, if a logit is not finite (`NotFinite`),
-      or if logits_fn returns probabilities, which weaken every attack.
+    ValueError: if k is out of range.
 
   Example:
-    >>> import numpy as np
-    >>> predict(lambda x: 10 * x, np.eye(3, dtype=np.float32)).tolist()
-    [0, 1, 2]
+    >>> in_top_k(np.array([[3.0, 1.0, 2.0]]), np.array([2]), 2).tolist()
+    [True]
   """
-  logits = compute_logits(
-    logits_fn, images, batch_size=batch_size, devices=devices, check=check
-  )
-  return logits.argmax(-1).astype(np.int32)
+  if k == 1:
+    return logits.argmax(-1) == labels
+  num_classes = logits.shape[-1]
+  if not 1 <= k < num_classes:
+    raise ValueError(
+      f'top_k = {k}; allowed: 1 to {num_classes - 1}, of {num_classes} classes'
+    )
+  # NaN counts as the largest, as in argmax.
+  ranked = np.where(np.isnan(logits), np.inf, logits)
+  classes = np.argsort(-ranked, axis=-1, kind='stable')[..., :k]
+  return (classes == labels[..., None]).any(-1)

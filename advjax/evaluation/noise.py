@@ -1,7 +1,4 @@
-"""Noise of the size of an attack: what an image survives without a gradient.
-
-An attack that does not beat noise of its own radius has found nothing.
-"""
+"""Random noise of the size of an attack, which any attack should beat."""
 
 import dataclasses
 from collections.abc import Callable
@@ -78,20 +75,9 @@ class Noise:
     epsilon: Array | float,
     keys: Array,
   ) -> Array:
-    """Adds the noise: `[B, ...]` to `[B, ...]`, in the ball and the range.
+    """Adds the noise to `[B, ...]`, within epsilon and the pixel range.
 
-    Args:
-      logits_fn: Images `[B, ...]` to logits `[B, K]`; not computed.
-      images: Floating, in the pixel range.
-      labels: int `[B]`; they change nothing.
-      epsilon: Radius.
-      keys: A key, or one per example.
-
-    Returns:
-      The noisy images.
-
-    Raises:
-      ValueError: as the attacks, for what does not fit.
+    The arguments are those of an attack; logits_fn and labels change nothing.
     """
     arguments.check_given(epsilon=epsilon)
     problem = arguments.check(
@@ -112,17 +98,9 @@ class Noise:
 
 
 def noises(norm: str, bounds: tuple[float, float] | None) -> dict[str, Noise]:
-  """Returns all noises that there are for a norm and a pixel range, by name.
+  """Returns all noises of a norm, by name.
 
-  Args:
-    norm: 'linf', 'l2' or 'l1'.
-    bounds: The pixel range, or None for no clip.
-
-  Returns:
-    All of `NOISES`, but for 'salt_and_pepper' in 'l2' and 'l1' without bounds.
-
-  Raises:
-    ValueError: if the norm is not allowed.
+  'salt_and_pepper' in 'l2' and 'l1' needs bounds.
 
   Example:
     >>> list(noises('l2', None))
@@ -178,6 +156,6 @@ def _salt_and_pepper(problem: Problem, norm: Norm) -> Array:
 
 
 def _draw(distribution: Callable[..., Array], problem: Problem) -> Array:
-  """Draws as many values as an image has, one image per key, as wide floats."""
+  """Draws images, one per key."""
   shape, dtype = problem.images.shape[1:], problem.dtype
   return jax.vmap(lambda key: distribution(key, shape, dtype))(problem.keys)

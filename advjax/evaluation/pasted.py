@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from advjax.config import check_range
-from advjax.evaluation.batches import check_pictures
+from advjax.evaluation.checks import check_pictures
 
 # The share of an image that an object covers, by severity.
 AREAS = {1: 0.02, 2: 0.04, 3: 0.06, 4: 0.08, 5: 0.1}

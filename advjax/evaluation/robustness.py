@@ -1,15 +1,232 @@
-"""Robust accuracy: the worst case of several attacks on every image."""
+"""Attacks on whole data sets: robust accuracy, and logits of several models."""
 
 import functools
-from collections.abc import Mapping
-from typing import NamedTuple
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
-from advjax.evaluation.attacked import AttackFn, attack_and_predict
-from advjax.evaluation.batches import check_images, check_labels
-from advjax.evaluation.logits import Devices, full_precision, predict
+from advjax import norms
+from advjax.attacks.specs import FullAttack, MinimalAttack
+from advjax.callables import Callee
+from advjax.devices import Batching, map_examples
+from advjax.evaluation.autoattack import autoattack, summarise
+from advjax.evaluation.checks import check_images, check_labels
+from advjax.evaluation.logits import compute_logits, full_precision
+from advjax.results import AutoAttackSummary
 from advjax.types import Array, LogitsFn
+
+# attack(logits_fn, images, labels, epsilon, keys) -> images, pure, or what
+# `parse_attack` returns.
+AttackFn = Any
+
+
+class Attacked(NamedTuple):
+  """Adversarial examples of one source model, and the logits of target models.
+
+  Attributes:
+    logits: Target model -> its logits on the adversarial examples, `[E, N, K]`
+      over epsilons and images.
+    sizes: Size of each perturbation in the given norm, float32 `[E, N]`.
+    images: The adversarial examples at one of the epsilons, `[N, ...]`.
+    autoattack: Of AutoAttack, its summary at each epsilon; empty otherwise.
+  """
+
+  logits: dict[str, np.ndarray]
+  sizes: np.ndarray
+  images: np.ndarray
+  autoattack: tuple[AutoAttackSummary, ...] = ()
+
+  @property
+  def predictions(self) -> dict[str, np.ndarray]:
+    """Target model -> predicted classes, int `[E, N]`."""
+    return {name: values.argmax(-1) for name, values in self.logits.items()}
+
+
+@functools.lru_cache(maxsize=64)
+def _attack_function(
+  attack: AttackFn, norm: str | norms.Norm
+) -> Callable[..., tuple[Array, Array]]:
+  """Attacks `[B, ...]` images; returns images and sizes of perturbations."""
+
+  def run(
+    images: Array, labels: Array, keys: Array, source: Callee, epsilon: Array
+  ) -> tuple[Array, Array]:
+    if isinstance(attack, MinimalAttack):
+      perturbed = attack(source, images, labels)
+    else:
+      perturbed = attack(source, images, labels, epsilon, keys)
+    delta = perturbed.astype(jnp.float32) - images.astype(jnp.float32)
+    return perturbed, norms.get(norm).size(delta)
+
+  return run
+
+
+@full_precision
+def attack_and_predict(
+  source: LogitsFn,
+  targets: Mapping[str, LogitsFn],
+  attack: AttackFn,
+  images: np.ndarray,
+  labels: np.ndarray,
+  epsilons: Sequence[float],
+  batching: Batching | None = None,
+  *,
+  kept: int = 0,
+  norm: str | norms.Norm = 'linf',
+  save_as: pathlib.Path | None = None,
+  progress: bool = False,
+) -> Attacked:
+  """Attacks one model at many epsilons; computes the logits of several.
+
+  x'_i(epsilon) = attack(source, x_i, y_i, epsilon);  f(x'_i) for every target f
+
+  Where a target is the source, its accuracy is white box; where it is
+  another model, the attack is a transfer attack. All epsilons run in one
+  compiled program per attack, which other params of the same network and
+  other epsilons do not compile again.
+
+  Args:
+    source: The model whose gradients the attack follows.
+    targets: The models that predict, by name.
+    attack: `attack(logits_fn, images, labels, epsilon, keys) -> images`, a
+      pure function, or anything that `parse_attack` returns.
+    images: `[N, ...]`, floating, in the pixel range.
+    labels: int `[N]`.
+    epsilons: Radii, in the units of the pixels.
+    batching: Batch size, devices and key; example i gets `fold_in(key, i)`.
+    kept: Index of the epsilon whose images are returned.
+    norm: Measures the perturbations.
+    save_as: Where AutoAttack saves its state, to resume from; a file for each
+      epsilon, whose names begin like this.
+    progress: Whether AutoAttack draws a progress bar.
+
+  Returns:
+    Logits, sizes and images.
+
+  Raises:
+    ValueError: if images, labels or epsilons are not as described.
+
+  Example:
+    >>> from advjax.attacks.specs import parse_attack
+    >>> network = lambda x: 10 * x
+    >>> result = attack_and_predict(
+    ...   network,
+    ...   {'itself': network},
+    ...   parse_attack('fgsm'),
+    ...   np.eye(3, dtype=np.float32),
+    ...   np.arange(3),
+    ...   [0.1, 0.9],
+    ... )
+    >>> (result.predictions['itself'] == np.arange(3)[None]).mean(1).tolist()
+    [1.0, 0.0]
+  """
+  images = np.asarray(images)
+  check_images(images, getattr(attack, 'bounds', None))
+  labels = check_labels(labels, images, source)
+  if not 0 <= kept < len(epsilons) or min(epsilons, default=-1) < 0:
+    raise ValueError(
+      f'epsilons = {list(epsilons)}; allowed: one number >= 0 or more, of '
+      f'which kept = {kept} is an index'
+    )
+  batching = batching or Batching()
+  if isinstance(attack, FullAttack):
+    found = _autoattack_each(
+      source, attack, images, labels, epsilons, batching, save_as, progress
+    )
+  else:
+    found = _attack_each(
+      source, attack, norm, images, labels, epsilons, batching
+    )
+  logits: dict[str, list[np.ndarray]] = {name: [] for name in targets}
+  all_sizes, summaries, kept_images = [], [], images
+  for index, (perturbed, sizes, summary) in enumerate(found):
+    for name, target in targets.items():
+      logits[name].append(
+        compute_logits(target, perturbed, batching, check=False)
+      )
+    all_sizes.append(sizes)
+    summaries += [summary] if summary else []
+    if index == kept:
+      kept_images = perturbed
+  return Attacked(
+    {name: np.stack(parts) for name, parts in logits.items()},
+    np.stack(all_sizes),
+    kept_images,
+    tuple(summaries),
+  )
+
+
+# Adversarial examples, their sizes, and AutoAttack's summary.
+_Found = tuple[np.ndarray, np.ndarray, AutoAttackSummary | None]
+
+
+def _attack_each(
+  source: LogitsFn,
+  attack: AttackFn,
+  norm: str | norms.Norm,
+  images: np.ndarray,
+  labels: np.ndarray,
+  epsilons: Sequence[float],
+  batching: Batching,
+) -> Iterator[_Found]:
+  def run(epsilon: float) -> tuple[np.ndarray, np.ndarray]:
+    return map_examples(
+      _attack_function(attack, norm),
+      [images, labels],
+      Callee.of(source),
+      np.float32(epsilon),
+      batching=batching,
+    )
+
+  if not isinstance(attack, MinimalAttack):
+    for epsilon in epsilons:
+      yield *run(epsilon), None
+    return
+  # It runs once, and counts wherever its perturbation is within the radius.
+  nearest, sizes = run(0.0)
+  for epsilon in epsilons:
+    within = sizes <= np.float32(epsilon)
+    mask = within.reshape(-1, *[1] * (images.ndim - 1))
+    perturbed = np.where(mask, nearest, images)
+    yield perturbed, np.where(within, sizes, 0), None
+
+
+def _autoattack_each(
+  source: LogitsFn,
+  attack: FullAttack,
+  images: np.ndarray,
+  labels: np.ndarray,
+  epsilons: Sequence[float],
+  batching: Batching,
+  save_as: pathlib.Path | None,
+  progress: bool,
+) -> Iterator[_Found]:
+  for epsilon in epsilons:
+    path = None
+    if save_as is not None:
+      path = save_as.with_name(f'{save_as.name}_{float(epsilon)!r}.npz')
+    result = autoattack(
+      source,
+      images,
+      labels,
+      epsilon,
+      key=batching.key,
+      norm=attack.norm,
+      version=attack.version,
+      attacks=attack.attacks,
+      bounds=attack.bounds,
+      batch_size=batching.batch_size,
+      devices=batching.devices,
+      path=path,
+      progress=progress,
+    )
+    delta = result.images.astype(np.float32) - images.astype(np.float32)
+    sizes = np.asarray(norms.get(attack.norm).size(delta))
+    summary = summarise(result, epsilon, attack.norm, attack.version)
+    yield result.images, sizes, summary
 
 
 class RobustAccuracy(NamedTuple):
@@ -38,7 +255,7 @@ def robust_accuracy(
   *,
   key: Array,
   batch_size: int = 64,
-  devices: Devices | None = None,
+  devices: Sequence[Any] | None = None,
 ) -> RobustAccuracy:
   """Attacks a network with several attacks; worst case per example.
 
@@ -61,11 +278,10 @@ def robust_accuracy(
     A table of booleans per example.
 
   Raises:
-    ValueError: as `predict` and `attack_and_predict`.
+    ValueError: as `compute_logits` and `attack_and_predict`.
 
   Example:
     >>> import jax
-    >>> import numpy as np
     >>> from advjax.attacks.specs import parse_attack
     >>> table = robust_accuracy(
     ...   lambda x: 10 * x,
@@ -78,25 +294,16 @@ def robust_accuracy(
     >>> float(table.clean.mean()), float(table.worst_case.mean())
     (1.0, 0.0)
   """
+  batching = Batching(batch_size, devices or (), key)
   images = np.asarray(images)
-  check_images(images, batch_size)
+  check_images(images)
   labels = check_labels(labels, images, logits_fn)
-  clean = labels == predict(
-    logits_fn, images, batch_size=batch_size, devices=devices
-  )
+  clean = compute_logits(logits_fn, images, batching).argmax(-1) == labels
   attacked = {}
   for name, attack in attacks.items():
     result = attack_and_predict(
-      logits_fn,
-      {'network': logits_fn},
-      attack,
-      images,
-      labels,
-      [epsilon],
-      key=key,
-      batch_size=batch_size,
-      devices=devices,
+      logits_fn, {'': logits_fn}, attack, images, labels, [epsilon], batching
     )
-    attacked[name] = clean & (result.predictions['network'][0] == labels)
+    attacked[name] = clean & (result.predictions[''][0] == labels)
   worst_case = functools.reduce(np.logical_and, attacked.values(), clean)
   return RobustAccuracy(clean, attacked, worst_case)

@@ -1,4 +1,4 @@
-"""How an attack gets on, step by step, and whether it has gradients at all.
+"""The loss of an attack step by step, and whether it has gradients at all.
 
 An attack whose loss does not rise, or for which many gradients are exactly 0,
 says little about a network: its gradients are masked (Athalye et al. 2018,
@@ -7,7 +7,7 @@ arXiv 1802.00420).
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,33 +19,15 @@ from advjax.attacks.apgd import make_apgd
 from advjax.attacks.gradient import make_ascent
 from advjax.attacks.specs import Attack
 from advjax.callables import Callee
-from advjax.evaluation.batches import batches, check_images, check_labels
-from advjax.evaluation.logits import Devices, full_precision, own_devices
+from advjax.devices import Batching, map_examples
+from advjax.evaluation.checks import check_images, check_labels
+from advjax.evaluation.logits import full_precision
 from advjax.losses import cross_entropy
-from advjax.processes.collectives import gather, own_ranks
+from advjax.results import Trace
 from advjax.types import Array, LogitsFn
 
 TRACED = ('fgsm', 'bim', 'mifgsm', 'pgd', 'apgd')
 _MAX_IMAGES = 1000
-
-
-class Trace(NamedTuple):
-  """An attack step by step, over images.
-
-  Attributes:
-    loss: Mean cross-entropy of the images at the start and after every step,
-      float64 `[steps + 1]`.
-    accuracy: Share that is classified correctly then, float64 `[steps + 1]`.
-    zero_gradients: Share of images whose gradient is exactly 0 everywhere, at
-      the image itself.
-    not_finite_gradients: Share of images whose gradient is NaN or infinite
-      anywhere, at the image itself.
-  """
-
-  loss: np.ndarray
-  accuracy: np.ndarray
-  zero_gradients: float
-  not_finite_gradients: float
 
 
 @full_precision
@@ -55,10 +37,7 @@ def trace(
   images: np.ndarray,
   labels: np.ndarray,
   epsilon: float,
-  *,
-  key: Array,
-  batch_size: int = 64,
-  devices: Devices | None = None,
+  batching: Batching | None = None,
 ) -> Trace:
   """Records an attack's loss and accuracy at every step.
 
@@ -76,12 +55,12 @@ def trace(
     images: `[N, ...]`, floating, in the pixel range.
     labels: int `[N]`.
     epsilon: Radius, in the units of the pixels.
-    key: Example i gets `fold_in(key, i)`, as in `attack_and_predict`.
-    batch_size: Images per device and call.
-    devices: Default: all local ones.
+    batching: Batch size, devices and key, as in `attack_and_predict`.
 
   Returns:
-    The trace.
+    Mean loss and accuracy at the start and after every step, and the shares of
+    images whose gradient, at the image itself, is 0 everywhere, and is NaN or
+    infinite anywhere.
 
   Raises:
     ValueError: if attack, images, labels or epsilon are not as described.
@@ -94,58 +73,43 @@ def trace(
     ...   np.array([[0.75, 0.25], [0.5, 0.75]], np.float32),
     ...   np.array([0, 1]),
     ...   0.5,
-    ...   key=jax.random.key(0),
     ... )
-    >>> found.accuracy.tolist(), found.zero_gradients
+    >>> found.accuracy, found.zero_gradients
     ([1.0, 0.5, 0.0], 0.0)
   """
   if attack.name not in TRACED:
     raise ValueError(f'attack {attack.name!r}; allowed: {", ".join(TRACED)}')
   images = np.asarray(images)
-  check_images(images, batch_size, attack.bounds)
+  check_images(images, attack.bounds)
   labels = check_labels(labels, images, logits_fn)
   if not 0 <= epsilon < float('inf'):
     raise ValueError(f'epsilon = {epsilon!r}; allowed: a number >= 0')
-  images, labels = images[:_MAX_IMAGES], labels[:_MAX_IMAGES]
-  devices = tuple(devices or jax.local_devices())
-  own = own_ranks(devices)
-  program = _program(attack, own_devices(devices))
-  network, radius = Callee.of(logits_fn), np.float32(epsilon)
-  parts = []
-  for batch in batches(images, labels, batch_size, len(devices)):
-    found = program(
-      batch.images[own],
-      batch.labels[own],
-      batch.indices[own],
-      network,
-      radius,
-      key,
-    )
-    merged = [gather(values, devices) for values in found]
-    parts.append(
-      [x.reshape(-1, *x.shape[2:])[: batch.num_real] for x in merged]
-    )
-  # The means are over all images at once, in float64: no cut shows in them.
-  loss, correct, zero, not_finite = (
-    np.concatenate(rows).astype(np.float64).mean(0)
-    for rows in zip(*parts, strict=True)
+  found = map_examples(
+    _trace_function(attack),
+    [images[:_MAX_IMAGES], labels[:_MAX_IMAGES]],
+    Callee.of(logits_fn),
+    np.float32(epsilon),
+    batching=batching or Batching(),
   )
-  return Trace(loss, correct, float(zero), float(not_finite))
+  # Means over all images at once, in float64: they do not depend on batches.
+  loss, correct, zero, not_finite = (
+    rows.astype(np.float64).mean(0) for rows in found
+  )
+  return Trace(
+    loss=loss.tolist(),
+    accuracy=correct.tolist(),
+    zero_gradients=float(zero),
+    not_finite_gradients=float(not_finite),
+  )
 
 
 @functools.lru_cache(maxsize=64)
-def _program(attack: Attack, devices: tuple[jax.Device, ...]) -> Callable:
+def _trace_function(attack: Attack) -> Callable[..., tuple[Array, ...]]:
   """Records `[B, ...]` images: `[B, steps + 1]` twice, and two flags `[B]`."""
 
-  def per_device(
-    images: Array,
-    labels: Array,
-    indices: Array,
-    network: Callee,
-    epsilon: Array,
-    key: Array,
+  def record_attack(
+    images: Array, labels: Array, keys: Array, network: Callee, epsilon: Array
   ) -> tuple[Array, Array, Array, Array]:
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
     problem = arguments.check(
       network,
       images,
@@ -154,6 +118,7 @@ def _program(attack: Attack, devices: tuple[jax.Device, ...]) -> Callable:
       bounds=attack.bounds,
       key=keys if attack.name in ('pgd', 'apgd') else None,
     ).per_example()
+    # Keys of the first restart.
     problem = problem._replace(keys=loop.fold(problem.keys, 0))
     search = _search(attack, network, epsilon)
 
@@ -174,7 +139,7 @@ def _program(attack: Attack, devices: tuple[jax.Device, ...]) -> Callable:
 
     times = jnp.arange(search.num_steps, dtype=jnp.int32)
     state = search.start(problem)
-    if attack.name == 'apgd':  # Its first step is the look at the start.
+    if attack.name == 'apgd':  # Its first step evaluates the start.
       state, times = step(state, times[0]), times[1:]
     state, seen = jax.lax.scan(record, state, times)
     _, last = summed(images_of(state))
@@ -185,11 +150,7 @@ def _program(attack: Attack, devices: tuple[jax.Device, ...]) -> Callable:
     flat = gradient.reshape(len(images), -1)
     return losses, correct, (flat == 0).all(1), ~jnp.isfinite(flat).all(1)
 
-  return jax.pmap(
-    per_device,
-    in_axes=(0, 0, 0, None, None, None),
-    devices=list(devices),
-  )
+  return record_attack
 
 
 def _search(attack: Attack, network: Callee, epsilon: Array) -> loop.Search:

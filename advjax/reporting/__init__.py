@@ -1,8 +1,6 @@
-"""What a run shows: figures, tables, sentences and the page that holds them.
+"""Shows results: figures, tables, sentences and pages that open offline.
 
-`values` writes numbers, `tables` and `sentences` need no matplotlib;
-`charts` and `pictures` draw, `gallery` composes all figures of a report with
-their captions, `page` holds what every page has, `html` writes that of a run;
-`extras` measures what `sanity` judges and `evaluated` shows of an evaluation;
-`sweep` draws and writes the page of a sweep.
+`plots` and `images` draw, `html` fills in `templates/`, `formatting` writes
+numbers; `sanity` judges a report, `text` and `figures` say and draw what is in
+it, and `write` writes the output files of a run.
 """

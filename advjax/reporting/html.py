@@ -1,90 +1,100 @@
-"""The page of a run: one HTML file that opens offline."""
+"""Pages: templates filled in by Jinja, one HTML file that opens offline.
 
+  write_page(path, 'run.html.j2', title=..., facts=[...], ...)
+
+A template of a page lies in `templates/`, begins with
+`{% extends 'base.html.j2' %}` and `{% import 'macros.html.j2' as m %}`, and
+fills the block `main` with sections:
+
+  {% call m.section('noise', 'Random noise') %}
+  {{ m.table(noise) }}                a `formatting.Table`
+  {{ m.figure(picture) }}             a `plots.Picture`, with its caption
+  {{ m.note('What the columns are.') }}
+  {% endcall %}
+
+Others are `m.gallery(pictures)`, `m.folded(summary)` (a call block),
+`m.warnings(texts)`, `m.bullets(texts)`, `m.command(text)`, `m.findings(list)`
+and `m.origin(command, environment, config)`. The blocks `style` and `script`
+take CSS and JavaScript of a page. Pages of five sections and more have a table
+of contents. Everything is escaped; filters: `percent`, `epsilon`, `anchor`.
+"""
+
+import functools
 import os
-from collections.abc import Iterator, Sequence
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from advjax.reporting import page
-from advjax.reporting.evaluated.parts import STYLE, Part, section
-from advjax.reporting.gallery import Picture
-from advjax.reporting.sanity.findings import suspicions
-from advjax.reporting.sentences import explain
-from advjax.reporting.tables import format_html, results_table
-from advjax.reporting.values import Report, is_evaluated, members_of
+import jinja2
+
+from advjax.files import replacing
+from advjax.reporting.formatting import format_epsilon, percent
+from advjax.results import DatasetSummary
+
+_TEMPLATES = pathlib.Path(__file__).parent / 'templates'
+_SECTION = re.compile(r'<section id="([^"]+)"[^>]*>\s*<h2>(.*?)</h2>', re.S)
 
 
-def write_report(
+def write_page(
   path: str | os.PathLike[str],
-  report: Report,
-  pictures: Sequence[Picture] = (),
-  title: str = 'Robustness report',
-  parts: Sequence[Part] = (),
+  template: str,
+  *,
+  title: str,
+  facts: list[str],
+  **context: Any,
 ) -> None:
-  """Writes the page of a run: self-contained, nothing loaded from elsewhere.
-
-  Every part is left out that the report has nothing for: warnings, sentences,
-  table, figures, how it was made (`command`, `config`) and where
-  (`environment`). The file appears whole or not at all.
+  """Writes a page; the file appears whole or not at all.
 
   Args:
-    path: the file to write; its folder must be there.
-    report: the content of report.json.
-    pictures: the figures, in the order of the page.
-    title: the heading.
-    parts: what only an evaluation has, from `evaluated_parts`.
+    path: The file to write; its folder must exist.
+    template: Its name in `templates/`.
+    title: The heading.
+    facts: The line below it, such as data set, seeds and date.
+    **context: What the template shows; it must have every name it asks for.
   """
-  sections = [
-    *_warnings(report),
-    *_sentences(report),
-    *_results(report),
-    *(section(part) for part in parts),
-    *page.figures_section(pictures),
-    *page.origin_section(report),
+  page = _environment().get_template(template)
+  text = page.render(title=title, facts=facts, **context)
+  with replacing(pathlib.Path(path)) as file:
+    file.write(text.encode())
+
+
+def dataset_facts(dataset: DatasetSummary) -> list[str]:
+  """Returns the name of the data set and its numbers of images."""
+  return [
+    dataset.name,
+    f'{dataset.num_train:,} training images',
+    f'{dataset.num_test:,} test images',
   ]
-  page.write_page(
-    path, title, _facts(report), sections, style=STYLE if parts else ''
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(_TEMPLATES),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
   )
+  environment.filters |= {
+    'percent': percent,
+    'epsilon': format_epsilon,
+    'anchor': lambda text: re.sub(r'[^\w.-]', '_', text),
+    'sections': _SECTION.findall,
+    'fields': lambda fields: list(_flat(fields)),
+  }
+  return environment
 
 
-def _facts(report: Report) -> list[str]:
-  """One line under the title: data, seeds, date."""
-  facts = page.dataset_facts(report)
-  seeds = list(report.get('seeds', ()))
-  if seeds:
-    listed = ', '.join(str(seed) for seed in seeds)
-    facts.append(f'seed{"s" if len(seeds) > 1 else ""} {listed}')
-  date = report.get('environment', {}).get('date')
-  if date:
-    facts.append(str(date))
-  return facts
-
-
-def _warnings(report: Report) -> Iterator[str]:
-  warnings = [str(text) for text in report.get('warnings', ())]
-  for name, member in members_of(report).items():
-    warnings += [f'{name}: {text}' for text in member.get('warnings', ())]
-  warnings += suspicions(report.get('sanity', ()))
-  yield from page.warnings_section(warnings)
-
-
-def _sentences(report: Report) -> Iterator[str]:
-  sentences = explain(report)
-  if sentences:
-    yield (
-      '<section id="meaning"><h2>What the numbers mean</h2>'
-      f'{page.text_list(sentences)}</section>'
-    )
-
-
-def _results(report: Report) -> Iterator[str]:
-  if not members_of(report):
-    return
-  table = format_html(results_table(report))
-  note = 'White box: images made with its own gradients.'
-  if not is_evaluated(report):
-    note += ' Transfer: images made for another member.'
-  yield (
-    '<section id="results"><h2>Results</h2>'
-    f'{page.scroll(table, "Results")}'
-    f'<p class="facts"><small>A column is the member that is scored. {note} In '
-    'brackets: 95 % intervals (Wilson).</small></p></section>'
-  )
+def _flat(
+  fields: Mapping[str, Any], prefix: str = ''
+) -> Iterator[tuple[str, str]]:
+  """Yields ('model.name', 'cnn') for nested fields."""
+  for key, value in fields.items():
+    if isinstance(value, Mapping) and value:
+      yield from _flat(value, f'{prefix}{key}.')
+    elif isinstance(value, list | tuple):
+      yield f'{prefix}{key}', ', '.join(map(str, value))
+    else:
+      yield f'{prefix}{key}', str(value)

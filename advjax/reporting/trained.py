@@ -1,5 +1,6 @@
 """What a report says of a trained network besides its robustness."""
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -9,13 +10,10 @@ import jax
 from ml_collections import config_dict
 
 from advjax.data import Dataset
-from advjax.evaluation.members import Evaluation
-from advjax.reporting.collected import Parts
-from advjax.reporting.report import (
-  command_line,
-  mean_and_std,
-  robustness_report,
-)
+from advjax.environment import command_line
+from advjax.evaluation.models import Evaluation, model_result
+from advjax.evaluation.shifts import Fields
+from advjax.reporting.report import mean_and_std
 from advjax.training.run import TrainResult
 from advjax.training.setup import Training, final_hparams
 from advjax.training.state import num_params
@@ -75,7 +73,7 @@ def comparison_report(
   trainings: Mapping[str, Sequence[Training]],
   results: Mapping[str, Sequence[TrainResult]],
   found: Sequence[Evaluation],
-  shifts: Parts,
+  shifts: Fields,
 ) -> dict[str, Any]:
   """Returns the content of a comparison's report.json, but for where it ran.
 
@@ -84,7 +82,7 @@ def comparison_report(
     dataset: Its data.
     trainings: Member -> its run with each seed.
     results: Member -> their results.
-    found: From `evaluate_members`, for each seed.
+    found: From `evaluate_models`, for each seed.
     shifts: From `measure_shifts`.
 
   Returns:
@@ -104,8 +102,10 @@ def comparison_report(
     'members': {
       name: {
         **member_report(trainings[name], results[name], seeds),
-        **robustness_report(found, labels, name),
-        **shifts[name],
+        **dataclasses.replace(
+          model_result(found, labels, name, top_k=config.evaluation.top_k),
+          **shifts[name],
+        ).to_json(),
       }
       for name in trainings
     },
@@ -113,7 +113,9 @@ def comparison_report(
   if len(config.seeds) > 1:
     report['per_seed'] = {
       str(seed): {
-        name: robustness_report([found[index]], labels, name)
+        name: model_result(
+          [found[index]], labels, name, top_k=config.evaluation.top_k
+        ).to_json()
         for name in trainings
       }
       for index, seed in enumerate(config.seeds)

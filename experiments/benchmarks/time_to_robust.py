@@ -72,9 +72,8 @@ def attack(
       images,
       labels,
       [epsilon],
-      key=jax.random.key(0),
+      batching,
       norm=attacked.norm,
-      **options,
     )
     # An attack may lead a misclassified image back to its class.
     robust = correct & (found.predictions['itself'][0] == labels)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from advjax.attacks.specs import parse_attack
-from advjax.evaluation.attacked import attack_and_predict
+from advjax.devices import Batching
 from advjax.evaluation.noise import NOISES, Noise, noises
+from advjax.evaluation.robustness import attack_and_predict
 
 NUM_IMAGES, SHAPE, SIZE = 600, (4, 3, 2), 24
 RNG = np.random.default_rng(0)
@@ -159,11 +160,9 @@ def test_noise_runs_as_an_attack_whatever_the_batches():
     images,
     LABELS[:10],
     [0.75, 2.0],
-    key=jax.random.key(3),
+    Batching(3, jax.devices(), jax.random.key(3)),
     kept=1,
     norm='l2',
-    batch_size=3,
-    devices=jax.devices(),
   )
   np.testing.assert_allclose(found.sizes[1, :5], 2, rtol=1e-5)
   # The same rows among others.
@@ -174,9 +173,7 @@ def test_noise_runs_as_an_attack_whatever_the_batches():
   )
   images = 2 * images
   with pytest.raises(ValueError, match=r'images hold values from'):
-    attack_and_predict(
-      logits_fn, {}, noise, images, LABELS[:10], [1], key=jax.random.key(0)
-    )
+    attack_and_predict(logits_fn, {}, noise, images, LABELS[:10], [1])
 
 
 def test_no_bounds_no_clip():

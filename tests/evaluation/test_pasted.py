@@ -1,14 +1,12 @@
 """Pasted objects are where, of whom and as large as they should be."""
 
 import fractions
-import itertools
 import math
 
 import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from PIL import Image
 
 from advjax.evaluation.pasted import AREAS, paste_objects
 
@@ -71,7 +69,7 @@ def reference_mask(height, width):
   return mask
 
 
-@pytest.mark.parametrize('severity', [1, 3, 5])
+@pytest.mark.parametrize('severity', [1, 5])
 def test_each_image_gets_one_small_copy_of_another_class(severity):
   """Each result is one of all those that a loop makes, place by place."""
   rows = np.arange(12)
@@ -97,22 +95,6 @@ def test_each_image_gets_one_small_copy_of_another_class(severity):
     ((top, left, donor),) = matches
     assert labels[donor] != labels[row]
     assert top in (0, 20 - height) or left in (0, 16 - width)
-
-
-def test_an_object_shrinks_as_in_pillow():
-  images = np.zeros((2, 15, 12, 1), np.float32)
-  images[1] = RNG.random((15, 12, 1))
-  pasted = paste_objects(images, np.array([0, 1]), 5, seed=0)[0, ..., 0]
-  # A third, where Pillow's box filter takes the same means.
-  assert box_of(5, 15, 12) == (5, 4)
-  small = Image.fromarray(images[1, ..., 0]).resize(
-    (4, 5), Image.Resampling.BOX
-  )
-  # The middle of the object, where the mask is 1, is found by its pixels.
-  middle = np.asarray(small)[1:4, 1:3]
-  windows = np.lib.stride_tricks.sliding_window_view(pasted, middle.shape)
-  errors = np.abs(windows - middle).max((-1, -2))
-  assert (errors < 1e-6).sum() == 1
 
 
 # ---------------------------------------------------------------- the mask
@@ -148,14 +130,6 @@ def test_every_side_gets_objects():
   for side in sides:
     # A quarter of 60 is expected, and those of corners besides.
     assert 5 <= side.any(-1).sum() <= 30
-
-
-def test_higher_severities_enlarge_the_same_object():
-  masks = [white_rows(severity, 32, 32) for severity in AREAS]
-  for small, large in itertools.pairwise(masks):
-    # It slides along the side a little as it grows.
-    assert (np.minimum(small, large).sum((1, 2)) > 0).all()
-    assert (large.sum((1, 2)) > small.sum((1, 2))).all()
 
 
 # ------------------------------------------------------------- the donors
@@ -214,12 +188,6 @@ def test_chunks_change_nothing(monkeypatch):
   np.testing.assert_allclose(
     paste_objects(NOISE, LABELS, 4, seed=3), whole, rtol=0, atol=1e-6
   )
-
-
-def test_images_are_not_changed():
-  before = NOISE.copy()
-  paste_objects(NOISE, LABELS, 5, seed=0)
-  np.testing.assert_array_equal(NOISE, before)
 
 
 @pytest.mark.parametrize(

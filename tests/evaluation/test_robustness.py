@@ -1,6 +1,7 @@
-"""Accuracy under attack does not depend on how the images are cut."""
+"""Accuracy under attack does not depend on how the images are batched."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,14 @@ import pytest
 from jax.tree_util import Partial
 
 import advjax
+from advjax import data
 from advjax.attacks.specs import parse_attack
+from advjax.devices import Batching
 from advjax.evaluation import robust_accuracy
-from advjax.evaluation.attacked import attack_and_predict
-from advjax.evaluation.logits import predict
+from advjax.evaluation.logits import compute_logits
+from advjax.evaluation.robustness import attack_and_predict
+from advjax.losses import cross_entropy
+from advjax.training.setup import eval_logits_fn
 from tests import compiles
 from tests.evaluation.noisy_images import (
   ATTACK,
@@ -20,14 +25,17 @@ from tests.evaluation.noisy_images import (
   KEY,
   LABELS,
   NUM_IMAGES,
-  cut,
   keys,
   network,
 )
-from tests.training import networks
+from tests.training import networks, runs
 
-CUTS = [(7, 1), (64, 2), (360, 1)]
-each_cut = pytest.mark.parametrize(('batch_size', 'num_devices'), CUTS)
+
+def batching(batch_size, num_devices=1):
+  return Batching(batch_size, jax.devices()[:num_devices], KEY)
+
+
+WHOLE = batching(NUM_IMAGES)
 
 
 def noise(logits_fn, images, labels, epsilon, keys):
@@ -37,21 +45,10 @@ def noise(logits_fn, images, labels, epsilon, keys):
   return images + epsilon * draws
 
 
-@pytest.mark.parametrize(
-  ('batch_size', 'num_devices'),
-  [pytest.param(*c, marks=pytest.mark.accelerator) for c in CUTS[::2]]
-  + CUTS[1:2],
-)
-def test_draws_are_the_same_bits_for_every_cut(batch_size, num_devices):
+@pytest.mark.accelerator
+def test_draws_are_the_same_bits_for_all_batches():
   found = attack_and_predict(
-    network(),
-    {'network': network()},
-    noise,
-    IMAGES,
-    LABELS,
-    [0.5],
-    key=KEY,
-    **cut(batch_size, num_devices),
+    network(), {}, noise, IMAGES, LABELS, [0.5], batching(7)
   )
   expected = noise(None, jnp.asarray(IMAGES), None, jnp.float32(0.5), keys())
   np.testing.assert_array_equal(found.images, expected)
@@ -66,23 +63,14 @@ def direct():
   return np.asarray(moved), np.asarray(network()(moved).argmax(-1))
 
 
-@each_cut
-def test_predictions_are_those_of_a_direct_loop(
-  direct, batch_size, num_devices
-):
-  share = cut(batch_size, num_devices)
-  clean = predict(network(), IMAGES, **share)
-  assert clean.dtype == np.int32
-  np.testing.assert_array_equal(clean, networks.MLP.logits(IMAGES).argmax(1))
+def test_predictions_are_those_of_a_direct_call(direct):
+  options = batching(7, 2)
+  clean = compute_logits(network(), IMAGES, options)
+  assert clean.dtype == np.float32
+  np.testing.assert_allclose(clean, networks.MLP.logits(IMAGES), atol=1e-5)
+  clean = clean.argmax(-1)
   found = attack_and_predict(
-    network(),
-    {'network': network()},
-    ATTACK,
-    IMAGES,
-    LABELS,
-    [0.1],
-    key=KEY,
-    **share,
+    network(), {'network': network()}, ATTACK, IMAGES, LABELS, [0.1], options
   )
   moved, predictions = direct
   np.testing.assert_allclose(found.images, moved, atol=1e-5)
@@ -91,8 +79,9 @@ def test_predictions_are_those_of_a_direct_loop(
     found.sizes, np.abs(moved - IMAGES).max(1)[None], atol=1e-5
   )
   table = robust_accuracy(
-    network(), IMAGES, LABELS, {'pgd': ATTACK}, 0.1, key=KEY, **share
-  )
+    network(), IMAGES, LABELS, {'pgd': ATTACK}, 0.1,
+    key=KEY, batch_size=7, devices=jax.devices(),
+  )  # fmt: skip
   np.testing.assert_array_equal(table.clean, clean == LABELS)
   expected = (clean == LABELS) & (predictions == LABELS)
   np.testing.assert_array_equal(table.attacked['pgd'], expected)
@@ -102,19 +91,17 @@ def test_predictions_are_those_of_a_direct_loop(
 
 @pytest.mark.accelerator
 def test_flags_are_those_of_the_cpu():
-  """Save for examples that a radius of a tenth more or less decides."""
+  """Except for examples that a radius of a tenth more or less decides."""
+  if jax.default_backend() == 'cpu':
+    pytest.skip('compares an accelerator with the CPU')
 
   def flags(device, epsilon):
     with jax.default_device(device):
       table = robust_accuracy(
-        network(),
-        IMAGES,
-        LABELS,
+        network(), IMAGES, LABELS,
         {name: parse_attack(name) for name in ('pgd-10', 'apgd-t')},
-        epsilon,
-        key=jax.random.key(11),
-        devices=[device],
-      )
+        epsilon, key=jax.random.key(11), devices=[device],
+      )  # fmt: skip
     return {'clean': table.clean, **table.attacked}
 
   cpu = jax.devices('cpu')[-1]
@@ -123,9 +110,7 @@ def test_flags_are_those_of_the_cpu():
   for name, values in found.items():
     sure = inner[name] == outer[name]
     assert sure.sum() > 90
-    np.testing.assert_array_equal(
-      values[sure], expected[name][sure], err_msg=name
-    )
+    np.testing.assert_array_equal(values[sure], expected[name][sure])
     assert 0 < values.sum() < NUM_IMAGES
 
 
@@ -135,25 +120,18 @@ EPSILONS = [0.0, 0.05, 0.1, 0.3]
 def test_a_curve_is_its_points():
   run = functools.partial(
     attack_and_predict,
-    network(),
-    {'network': network()},
-    ATTACK,
-    IMAGES,
-    LABELS,
-    key=KEY,
-    **cut(360, 1),
-  )
+    network(), {'network': network()}, ATTACK, IMAGES, LABELS, batching=WHOLE,
+  )  # fmt: skip
   curve = run(EPSILONS, kept=2)
-  assert curve.predictions['network'].shape == (4, NUM_IMAGES)
+  assert curve.logits['network'].shape == (4, NUM_IMAGES, 3)
   for index, epsilon in enumerate(EPSILONS):
     point = run([epsilon])
     np.testing.assert_array_equal(
-      curve.predictions['network'][index], point.predictions['network'][0]
+      curve.logits['network'][index], point.logits['network'][0]
     )
-    np.testing.assert_allclose(curve.sizes[index], point.sizes[0], atol=1e-6)
-    if index == 2:
-      np.testing.assert_allclose(curve.images, point.images, atol=1e-6)
     assert point.sizes.max() <= epsilon + 1e-6
+    if index == 2:
+      np.testing.assert_array_equal(curve.images, point.images)
   correct = (curve.predictions['network'] == LABELS[None]).mean(1)
   assert correct[0] == 0.8
   assert correct[-1] < correct[1]
@@ -161,16 +139,15 @@ def test_a_curve_is_its_points():
 
 def test_worst_case_is_over_all_attacks_and_the_clean_images():
   def to_zero(logits_fn, images, labels, epsilon, keys):
-    del logits_fn, labels, epsilon, keys
     return 0 * images
 
   def nothing(logits_fn, images, labels, epsilon, keys):
-    del logits_fn, labels, epsilon, keys
     return images
 
   found = robust_accuracy(
-    network(), IMAGES, LABELS, {'a': to_zero, 'b': nothing}, 0.1, key=KEY
-  )
+    network(), IMAGES, LABELS, {'a': to_zero, 'b': nothing}, 0.1,
+    key=KEY, batch_size=NUM_IMAGES, devices=jax.devices()[:1],
+  )  # fmt: skip
   at_zero = networks.MLP.logits(0 * IMAGES).argmax(1) == LABELS
   np.testing.assert_array_equal(found.attacked['b'], found.clean)
   np.testing.assert_array_equal(found.attacked['a'], found.clean & at_zero)
@@ -179,37 +156,22 @@ def test_worst_case_is_over_all_attacks_and_the_clean_images():
 
 
 def test_other_params_and_epsilons_compile_nothing():
-  def run(factor, epsilons):
-    return attack_and_predict(
-      network(factor),
-      {'a': network(), 'b': network(factor)},
-      parse_attack('fgsm'),
-      IMAGES,
-      LABELS,
-      epsilons,
-      key=KEY,
-    )
+  """Nor does another number of epsilons."""
 
-  run(1.0, [0.1, 0.2])
-  with compiles.counted() as count:
-    run(1.5, [0.3, 0.0])
-  # The product of factor and params apart.
-  assert count[0] <= len(jax.tree.leaves(networks.params()))
-  others, key = network(2.0), jax.random.key(5)
-  with compiles.counted() as count:
+  def run(source, epsilons):
     attack_and_predict(
-      others,
-      {'a': others, 'b': others},
-      parse_attack('fgsm'),
-      IMAGES,
-      LABELS,
-      [0.7, 0.1],
-      key=key,
-    )
+      source, {'a': source, 'b': source}, parse_attack('fgsm'), IMAGES, LABELS,
+      epsilons, WHOLE,
+    )  # fmt: skip
+
+  run(network(), [0.1])
+  other = network(2.0)
+  with compiles.counted() as count:
+    run(other, [0.7, 0.1, 0.0])
   assert count == [0]
 
 
-# ------------------------------------ attacks that are called in another manner
+# -------------------------------------- attacks that do not take a radius alone
 
 LINEAR = np.array([0.5, -1.0, 2.0, -0.25, 1.5, 1.0], np.float32)
 
@@ -219,37 +181,22 @@ def linear(weights, images):
   return jnp.stack([-signal, signal], axis=-1)
 
 
-@pytest.fixture(scope='module')
-def limits():
-  """The linear network, images, labels, and how far the border is from each.
-
-  |w . (x - 1/2)| / |w|_1, beyond which every image is fooled; 0 for those that
-  are wrong as they are. The box is out of reach.
-  """
+@pytest.mark.parametrize('name', ['apgd-ce', 'deepfool-3'])
+def test_every_image_within_reach_is_fooled(name):
+  """The border is |w . (x - 1/2)| / |w|_1 away; the box is out of reach."""
   images = 0.25 + 0.5 * IMAGES
   signal = (images.astype(np.float64) - 0.5) @ LINEAR
   labels = (signal > 0).astype(np.int32)
   labels[::5] = 1 - labels[::5]
   right = labels == (signal > 0)
   distances = np.where(right, np.abs(signal) / np.abs(LINEAR).sum(), 0.0)
-  return Partial(linear, jnp.asarray(LINEAR)), images, labels, distances
-
-
-@pytest.mark.parametrize('name', ['apgd-ce', 'deepfool-3'])
-def test_other_kinds_of_attacks_find_what_is_there(limits, name):
-  logits_fn, images, labels, distances = limits
-  epsilons = [0.0, 0.05, 0.1]
+  logits_fn = Partial(linear, jnp.asarray(LINEAR))
+  epsilons = [0.0, 0.1, 0.05]
   found = attack_and_predict(
     logits_fn,
     {'itself': logits_fn, 'other': Partial(linear, -jnp.asarray(LINEAR))},
-    parse_attack(name),
-    images,
-    labels,
-    epsilons,
-    key=KEY,
-    kept=1,
-    **cut(64, 2),
-  )
+    parse_attack(name), images, labels, epsilons, batching(50, 2), kept=1,
+  )  # fmt: skip
   assert (found.predictions['other'] == 1 - found.predictions['itself']).all()
   for epsilon, predictions, sizes in zip(
     epsilons, found.predictions['itself'], found.sizes, strict=True
@@ -263,30 +210,170 @@ def test_other_kinds_of_attacks_find_what_is_there(limits, name):
     assert (sizes[(predictions == labels) | (distances == 0)] == 0).all()
   moved = np.abs(found.images - images).max(1)
   np.testing.assert_allclose(moved, found.sizes[1], atol=1e-7)
-  assert [e['epsilon'] for e in found.autoattack] == (
-    epsilons if name == 'apgd-ce' else []
-  )
+  if name == 'deepfool-3':
+    assert found.autoattack == ()
+    table = robust_accuracy(
+      logits_fn, images, labels, {name: parse_attack(name)}, 0.1,
+      key=KEY, batch_size=50,
+    )  # fmt: skip
+    np.testing.assert_array_equal(
+      table.worst_case, right & (found.predictions['itself'][1] == labels)
+    )
+    return
+  assert [entry.epsilon for entry in found.autoattack] == epsilons
   for entry, predictions in zip(
-    found.autoattack, found.predictions['itself'], strict=False
+    found.autoattack, found.predictions['itself'], strict=True
   ):
-    assert entry['accuracy'] == pytest.approx((predictions == labels).mean())
+    assert entry.accuracy.value == (predictions == labels).mean()
 
 
-def test_they_are_among_the_worst_cases(limits):
-  logits_fn, images, labels, distances = limits
-  table = robust_accuracy(
-    logits_fn,
-    images,
-    labels,
-    {name: parse_attack(name) for name in ('apgd-ce', 'deepfool-3')},
-    0.1,
-    key=KEY,
-    **cut(64, 2),
+# ------------------------------------------------------------------- bad input
+
+
+def test_probabilities_are_refused():
+  def softmax(images):
+    return jax.nn.softmax(network()(images))
+
+  with pytest.raises(ValueError, match=r'returns probabilities.*softmax'):
+    compute_logits(softmax, IMAGES, batching(7, 2))
+  with pytest.raises(ValueError, match='returns probabilities'):
+    robust_accuracy(softmax, IMAGES, LABELS, {'fgsm': ATTACK}, 0.1, key=KEY)
+
+
+def test_some_rows_that_look_like_probabilities_are_fine():
+  def logits_fn(images):
+    rows = jnp.array([[0.25, 0.75, 0.0], [0.6, 0.5, 0.5]])
+    return rows[images[:, 0].astype(int)]
+
+  images = np.array([[0.0], [1.0]], np.float32)
+  assert compute_logits(logits_fn, images).argmax(-1).tolist() == [1, 0]
+
+
+def test_logits_that_are_not_finite_are_refused():
+  def broken(images):
+    logits = network()(images)
+    return jnp.where(images[:, :1] > 0.9, jnp.nan, logits)
+
+  count = int((IMAGES[:, 0] > 0.9).sum())
+  assert 0 < count < NUM_IMAGES
+  with pytest.raises(ValueError, match=f'not finite for {count} of 100 images'):
+    compute_logits(broken, IMAGES, WHOLE)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'images': IMAGES[:0], 'labels': LABELS[:0]}, r'shape \(0, 6\); allowed'),
+    ({'images': (255 * IMAGES).astype(np.uint8)}, r'dtype uint8; allowed'),
+    ({'images': 255 * IMAGES}, r'values from .*; allowed: finite.*0.0 to 1.0'),
+    ({'images': IMAGES - 0.5}, r'values from -0'),
+    ({'images': IMAGES * np.nan}, r'values from nan'),
+    ({'labels': LABELS[:-1]}, r'labels have shape \(99,\); allowed: \(100,\)'),
+    ({'labels': LABELS[:, None]}, r'labels have shape \(100, 1\)'),
+    ({'labels': LABELS + 1}, r'values from 1 to 3; allowed: 0 to 2'),
+    ({'labels': LABELS - 1}, r'labels hold values from -1 to 1'),
+    ({'labels': LABELS * 0.5}, r'labels have dtype float64; allowed: integers'),
+    ({'epsilons': []}, r'epsilons = \[\]'),
+    ({'epsilons': [0.1, -0.1]}, r'epsilons = \[0.1, -0.1\]; allowed'),
+    ({'epsilons': [0.1], 'kept': 1}, r'kept = 1 is an index'),
+    ({'norm': 'l3'}, r"norm.*'l3'"),
+  ],
+)
+def test_bad_input_is_named(changes, message):
+  arguments = {'images': IMAGES, 'labels': LABELS, 'epsilons': [0.1], **changes}
+  with pytest.raises(ValueError, match=message):
+    attack_and_predict(network(), {}, parse_attack('fgsm'), **arguments)
+
+
+@pytest.mark.parametrize(
+  ('images', 'labels', 'batch_size', 'message'),
+  [
+    (IMAGES * np.nan, LABELS, 64, 'images hold'),
+    (IMAGES, LABELS + 1, 64, 'labels hold'),
+    (IMAGES, LABELS[:5], 64, 'labels have'),
+    (IMAGES, LABELS, 0, 'batch_size = 0; allowed: an integer >= 1'),
+  ],
+)
+def test_robust_accuracy_checks_before_it_attacks(
+  images, labels, batch_size, message
+):
+  with pytest.raises(ValueError, match=message):
+    robust_accuracy(
+      network(), images, labels, {'fgsm': ATTACK}, 0.1,
+      key=KEY, batch_size=batch_size,
+    )  # fmt: skip
+
+
+def test_images_may_be_outside_bounds_that_an_attack_does_not_have():
+  found = attack_and_predict(
+    network(), {}, parse_attack('fgsm', bounds=None), IMAGES - 0.5, LABELS,
+    [0.1], WHOLE,
+  )  # fmt: skip
+  assert found.sizes.max() == pytest.approx(0.1)
+  assert found.images.min() < -0.5
+
+
+# ------------------------------------------------------------------- precision
+
+# On accelerators, evaluations compute float32 products in float32. The CPU does
+# so in any case; what is tested is what the programs ask for.
+EYE, THREE = np.eye(3, dtype=np.float32), np.arange(3)
+EVALUATIONS = {
+  'robust_accuracy': lambda network: advjax.robust_accuracy(
+    network, EYE, THREE, {'fgsm': parse_attack('fgsm')}, 0.1, key=KEY
+  ),
+  'autoattack': lambda network: advjax.autoattack(
+    network, EYE, THREE, 0.1, key=KEY, attacks=['apgd-ce']
+  ),
+}
+
+
+class Network:
+  """Notes at which precision it is traced."""
+
+  def __init__(self):
+    self.seen = set()
+
+  def __call__(self, images):
+    self.seen.add(jax.config.jax_default_matmul_precision)
+    return 10 * images
+
+
+@pytest.mark.parametrize('name', EVALUATIONS)
+def test_the_highest_unless_the_caller_has_set_one(name):
+  network = Network()
+  EVALUATIONS[name](network)
+  assert network.seen == {'highest'}
+  network.seen.clear()
+  # Compiled again, though the network is the same.
+  with jax.default_matmul_precision('high'):
+    EVALUATIONS[name](network)
+  assert network.seen == {'high'}
+  assert jax.config.jax_default_matmul_precision is None
+
+
+def test_trained_networks_take_that_of_their_config():
+  training = runs.training(
+    data=runs.dataset(),
+    model={'name': 'small_resnet', 'widths': (4,)},
+    evaluation__matmul_precision='default',
   )
-  np.testing.assert_array_equal(table.clean, distances > 0)
-  sure = np.abs(distances - 0.1) > 0.003
-  for flags in (*table.attacked.values(), table.worst_case):
-    np.testing.assert_array_equal(flags[sure], (distances > 0.1)[sure])
-  both = np.logical_and(*table.attacked.values())
-  np.testing.assert_array_equal(table.worst_case, both)
-  assert 0 < table.worst_case.mean() < table.clean.mean() == 0.8
+  params, state = training.init_state()[1:3]
+  images = np.asarray(data.to_float(training.test_split.images[:2]))
+
+  def precisions(logits_fn):
+    """Of the products in the gradient by the images."""
+
+    def loss(images):
+      return cross_entropy(logits_fn(images), jnp.zeros(2, jnp.int32)).sum()
+
+    text = str(jax.make_jaxpr(jax.grad(loss))(images))
+    return set(re.findall(r'Precision\.(\w+)', text))
+
+  found = training.config.evaluation.matmul_precision
+  own = eval_logits_fn(training.model, params, state, found)
+  assert precisions(own) == {'DEFAULT'}
+  # None is what the caller has set.
+  free = eval_logits_fn(training.model, params, state, None)
+  with jax.default_matmul_precision('high'):
+    assert precisions(free) == {'HIGH'}

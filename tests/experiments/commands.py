@@ -13,7 +13,7 @@ import traceback
 
 import orbax.checkpoint  # noqa: F401  What a run imports when it needs it.
 
-import advjax.reporting.evaluated.parts  # noqa: F401  Likewise.
+import advjax.reporting.figures  # noqa: F401  Likewise.
 import experiments.compare
 
 # Else runpy would warn that it runs a second time.

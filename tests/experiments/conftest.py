@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from advjax.reporting import gallery
-from experiments import evaluate as evaluation
+from advjax.jobs import evaluate as evaluation
+from advjax.reporting import figures, plots
 from experiments.compare import compare
 from tests.experiments.comparison import printed, smoke_config
 
@@ -13,7 +13,7 @@ from tests.experiments.comparison import printed, smoke_config
 def coarse_pictures():
   """Of few dots: tests look at what is drawn, and at no pixel."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(gallery, '_DPI', 40)
+    patch.setattr(plots, '_DPI', 40)
     yield
 
 
@@ -30,7 +30,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def no_pictures(monkeypatch):
   """Drawing takes seconds, and is no part of what a test is about."""
-  monkeypatch.setattr(gallery, 'report_pictures', lambda *args, **kwargs: [])
+  monkeypatch.setattr(figures, 'run_figures', lambda *args: {})
 
 
 class Planned(Exception):
@@ -41,10 +41,10 @@ class Planned(Exception):
 def planned(monkeypatch, tmp_path):
   """Calls `evaluate`; returns the networks, images and labels to attack."""
 
-  def stop(members, attacks, images, labels, **options):
-    raise Planned(members, images, labels)
+  def stop(models, attacks, images, labels, **options):
+    raise Planned(models, images, labels)
 
-  monkeypatch.setattr(evaluation, 'evaluate_members', stop)
+  monkeypatch.setattr(evaluation, 'evaluate_models', stop)
 
   def call(*checkpoints, **options):
     with pytest.raises(Planned) as caught:

@@ -8,7 +8,7 @@ import pytest
 
 from advjax import data
 from advjax.config import member_config
-from advjax.reporting import gallery
+from advjax.reporting import figures
 from advjax.reporting.linear import format_table
 from advjax.training.checkpoint import checkpoint_directory, restore_checkpoint
 from advjax.training.objectives import create_objective
@@ -39,7 +39,7 @@ def run(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('goodfellow') / 'run'
   with pytest.MonkeyPatch.context() as patch:
     # Those of every comparison; its own is drawn.
-    patch.setattr(gallery, 'report_pictures', lambda *args, **kwargs: [])
+    patch.setattr(figures, 'run_figures', lambda *args: {})
     report, text = printed(demonstrate, smoke_config(), workdir, jax.devices())
   return report, text, workdir
 

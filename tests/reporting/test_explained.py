@@ -1,326 +1,167 @@
-"""Explanations: what is chosen, measured, drawn and said."""
+"""The report of explanations: sentences, tables, figures and page."""
 
-import copy
+import dataclasses
 
-import jax
 import numpy as np
 import pytest
-from scipy import stats
 
 from advjax.data import Dataset, Split
-from advjax.explain import METHODS, Network
-from advjax.reporting.explained import cases, measure, pictures, words
-from advjax.reporting.explained.page import write_page
-from advjax.reporting.gallery import draw
-from tests.reporting.pages import Page
+from advjax.evaluation.explanations import Case, Explained
+from advjax.reporting import explained as reporting
+from advjax.results import (
+  DatasetSummary,
+  Estimate,
+  ExplainedAttack,
+  ExplainedModel,
+  ExplainReport,
+  Similarity,
+)
 
-NAMES = ('cockroach, roach', 'crane', 'crane', 'broom', 'oboe')
-IDS = ('n02233338', 'n02012849', 'n03126707', 'n02906734', 'n03838899')
 RNG = np.random.default_rng(0)
+NAMES = ('crane <b>', 'oboe $5')
 
 
-def dataset(names=NAMES, ids=IDS):
-  split = Split(np.zeros((1, 2, 2, 3), np.uint8), np.zeros(1, np.int32))
-  return Dataset('birds', split, split, len(names), names, ids)
-
-
-# -------------------------------------------------------------------- choosing
-
-
-@pytest.mark.parametrize(
-  ('names', 'labels'),
-  [
-    (None, [0, 3, 4]),
-    (['n03126707', 'cockroach'], [2, 0]),
-    (['cockroach, roach', ' oboe'], [0, 4]),
-  ],
-)
-def test_classes_by_name_and_id(names, labels):
-  assert cases.choose_classes(dataset(), names) == labels
-
-
-def test_without_the_classes_of_the_document_the_first_are_shown():
-  names = tuple('abcdefg')
-  assert cases.choose_classes(dataset(names, ())) == [0, 1, 2, 3, 4]
-
-
-@pytest.mark.parametrize(
-  ('names', 'message'),
-  [
-    (['cockroch'], r"unknown class 'cockroch'.*did you mean 'cockroach'"),
-    (['crane'], "unknown class 'crane'"),
-    (['broom', 'n02906734'], 'one class or more, each once'),
-    ([], r'classes = \[\]; allowed: one class or more'),
-  ],
-)
-def test_classes_that_are_not_there(names, message):
-  with pytest.raises(ValueError, match=message):
-    cases.choose_classes(dataset(), names)
-
-
-def test_rows_are_drawn_from_all_and_shown_from_the_classes():
-  labels = np.arange(20) % 4
-  measured, shown = cases.sample_rows(labels, [3, 1], 8, 2, seed=0)
-  assert len(set(measured)) == 8 and set(measured) <= set(range(20))
-  assert shown.tolist() == [1, 3, 5, 7]
-  again, _ = cases.sample_rows(labels, [3, 1], 8, 2, seed=0)
-  other, _ = cases.sample_rows(labels, [3, 1], 8, 2, seed=1)
-  assert measured.tolist() == again.tolist() != other.tolist()
-
-
-def test_cases_come_from_one_class_after_the_other():
-  labels = np.array([0, 0, 1, 1, 0, 2])
-  sure = np.array([0.6, 0.9, 0.7, 0.8, 0.5, 0.9])
-  clean = (1 - sure[:, None]) / 2 * np.ones(3)
-  clean[np.arange(6), labels] = sure
-  clean[4] = [0.1, 0.5, 0.4]  # Wrong.
-  adversarial = clean.copy()
-  adversarial[[1, 2]] = [0, 0, 1]  # Fooled.
-  choose = cases.choose_cases
-  found = choose(labels, clean, adversarial, [1, 0], 2)
-  assert found == {'right': [3, 0], 'wrong': [4], 'fooled': [2, 1]}
-  found = choose(labels, clean, clean, [0, 1], 3, preferred=[0])
-  assert found == {'right': [0, 3, 1], 'wrong': [4], 'fooled': []}
-
-
-# ------------------------------------------------------------------- measuring
-
-
-def test_similarities_are_those_of_numpy_and_scipy():
-  first, second = RNG.normal(size=(2, 4, 3, 3, 2))
-  second[:, 0] = 0.5  # Ties.
-  cosines = measure.cosines(first, second)
-  ranks = measure.rank_correlations(first, second)
-  for row in range(4):
-    a, b = first[row].ravel(), second[row].ravel()
-    assert cosines[row] == pytest.approx(
-      a @ b / np.linalg.norm(a) / np.linalg.norm(b)
-    )
-    assert ranks[row] == pytest.approx(stats.spearmanr(a, b).statistic)
-  assert measure.cosines(first, 0 * first).tolist() == [0] * 4
-
-
-def compared(fooled):
-  clean, noisy, attacked, predicted = RNG.normal(size=(4, 6, 5))
-  return (clean, noisy, attacked, predicted), measure.compare_maps(
-    {'cam': clean},
-    {'cam': noisy},
-    {'cam': attacked},
-    {'cam': predicted},
-    np.array(fooled),
-  )['cam']
-
-
-def test_groups_compare_what_they_say():
-  (clean, noisy, attacked, predicted), found = compared(
-    [True, False, False, True, True, False]
-  )
-  fooled = [0, 3, 4]
-  expected = {
-    'noise': measure.cosines(clean, noisy),
-    'stood': measure.cosines(clean, attacked)[[1, 2, 5]],
-    'fooled': measure.cosines(clean, attacked)[fooled],
-    'fooled_predicted': measure.cosines(clean, predicted)[fooled],
-    'other': measure.cosines(clean, clean[[5, 0, 1, 2, 3, 4]]),
-  }
-  for group, values in expected.items():
-    assert found[group]['num_images'] == len(values)
-    assert found[group]['cosine'] == pytest.approx(values.mean())
-    interval = stats.t.interval(
-      0.95, len(values) - 1, values.mean(), stats.sem(values)
-    )
-    assert found[group]['cosine_ci'] == pytest.approx(list(interval))
-
-
-def test_groups_of_none_and_of_one():
-  _, found = compared([False] * 5 + [True])
-  assert found['fooled']['cosine'] is not None
-  assert found['fooled']['cosine_ci'] is None
-  _, found = compared([False] * 6)
-  assert found['fooled'] == {
-    'num_images': 0,
-    'cosine': None,
-    'cosine_ci': None,
-    'rank': None,
-    'rank_ci': None,
-  }
-
-
-def test_maps_do_not_depend_on_the_batches():
-  network = Network('square', lambda x: (x**3).sum((1, 2)))
-  images = RNG.uniform(size=(5, 2, 2, 3)).astype(np.float32)
-  found = [
-    measure.compute_maps(
-      network,
-      images,
-      np.array([0, 1, 2, 0, 1]),
-      ('saliency', 'smooth_grad'),
-      key=jax.random.key(0),
-      devices=jax.devices(),
-      batch_size=batch_size,
-    )
-    for batch_size in (1, 4)
-  ]
-  for method, maps in found[0].items():
-    assert maps.shape == images.shape
-    np.testing.assert_allclose(maps, found[1][method], rtol=1e-5)
-  chosen = np.eye(3)[[0, 1, 2, 0, 1]][:, None, None]
-  np.testing.assert_allclose(
-    found[0]['saliency'], 3 * images**2 * chosen, rtol=1e-5
-  )
-
-
-# --------------------------------------------------------------- what is said
-
-
-def entry(cosine, half=0.05, num_images=9):
+def similarity(cosine, half=0.05, **changes):
   ends = [cosine - half, cosine + half]
-  return {
-    'num_images': num_images,
-    'cosine': cosine,
-    'cosine_ci': ends,
-    'rank': cosine,
-    'rank_ci': ends,
-  }
+  values = {'num_images': 9, 'cosine': cosine, 'cosine_ci': ends}
+  values |= {'rank': cosine, 'rank_ci': ends}
+  return Similarity(**(values | changes))
 
 
-def similarity(fooled):
+def groups(fooled):
   return {
-    'noise': entry(0.9),
-    'stood': entry(0.8),
+    'noise': similarity(0.9),
+    'stood': similarity(0.8),
     'fooled': fooled,
-    'fooled_predicted': entry(0.1),
-    'other': entry(0.2),
+    'fooled_predicted': similarity(0.1),
+    'other': similarity(0.2),
   }
 
 
-def report(**methods):
-  return {
-    'dataset': {'name': 'birds', 'num_train': 10, 'num_test': 12},
-    'num_images': 12,
-    'attack': {'label': 'FGSM at 0.1 (linf)'},
-    'left_out': ['Left out: cam needs <pooling>.'],
-    'members': {
-      'base <b>': {
-        'clean_accuracy': 0.75,
-        'white_box': 0.25,
-        'similarity': {
-          name: similarity(value) for name, value in methods.items()
-        },
-        'cases': [],
-      }
-    },
-  }
+def model(cases=(), **methods):
+  return ExplainedModel(
+    num_params=10,
+    clean_accuracy=Estimate(0.75, (0.4, 0.9)),
+    white_box=Estimate(0.25, (0.1, 0.5)),
+    methods=list(methods),
+    similarity={name: groups(each) for name, each in methods.items()},
+    cases=list(cases),
+  )
+
+
+def make_report(**models):
+  return ExplainReport(
+    dataset=DatasetSummary(name='birds', num_train=10, num_test=12),
+    seeds=[0],
+    num_images=12,
+    classes=list(NAMES),
+    class_ids=['n01', 'n02'],
+    attack=ExplainedAttack(
+      attack='fgsm', epsilon=0.1, norm='linf', label='FGSM at 0.1 (linf)'
+    ),
+    left_out=['Left out: cam needs <pooling>.'],
+    members=models,
+    command='./launch.sh explain',
+    environment={'jax': '0.10.2'},
+    config={},
+  )
 
 
 @pytest.mark.parametrize(
   ('fooled', 'text'),
   [
-    (entry(-0.3), 'are turned round'),
-    (entry(0.08, 0.02), 'than those of another image do (cosine'),
-    (
-      entry(0.15),
-      'size, and no difference from another image is shown (cosine',
-    ),
-    (entry(0.5), 'same size, but less than those of another image (cosine'),
-    (entry(0.88), 'noise of the same size does is not shown (cosine'),
-    (entry(0.5, 0.4), 'fooled: too few images to tell'),
-    (entry(0.5) | {'cosine_ci': None}, 'too few images are fooled'),
+    (similarity(-0.3), 'inverted'),
+    (similarity(0.08, 0.02), 'less similar'),
+    (similarity(0.15), 'no difference from maps of another image is shown'),
+    (similarity(0.5), 'less than to maps of another image'),
+    (similarity(0.88), 'more similar'),
+    (similarity(0.5, 0.4), 'too few images to show'),
+    (similarity(0.5, cosine_ci=None), 'too few images are misclassified'),
   ],
 )
-def test_sentences_say_what_the_intervals_show(fooled, text):
-  first, second = words.sentences(report(cam=fooled))
-  assert first.startswith('base <b> is right on 75.0 % of 12 test images')
+def test_only_what_the_intervals_show_is_stated(fooled, text):
+  first, second = reporting.conclusions(make_report(base=model(cam=fooled)))
+  assert '75.0 % [40.0, 90.0]' in first
   assert text in second
 
 
-def test_methods_of_one_verdict_share_a_sentence():
-  found = words.sentences(report(cam=entry(-0.3), saliency=entry(-0.4)))
-  assert len(found) == 2 and '(cosine: CAM -0.30, saliency -0.40)' in found[1]
+def test_methods_with_the_same_conclusion_share_a_sentence():
+  report = make_report(
+    base=model(cam=similarity(-0.3), saliency=similarity(-0.4))
+  )
+  _, only = reporting.conclusions(report)
+  assert '(cosine: saliency -0.40, CAM -0.30)' in only
 
 
-def test_a_network_that_is_never_right_has_no_numbers():
-  _, only = words.similarity_rows(report(), 'cosine')
-  assert only.label == 'base <b> (right on no image)' and not only.cells
+def test_the_table_of_a_model_without_correct_images():
+  (row,) = reporting.similarity_table(make_report(base=model()), 'cosine').rows
+  assert 'no image' in row.label and not row.cells
 
 
-# --------------------------------------------------------------------- drawing
-
-
-def row(channels, heading='clean', methods=METHODS):
-  image = RNG.uniform(size=(8, 8, channels))
-  shape = {'grad_cam': (8, 8), 'cam': (8, 8)}
-  maps = {m: RNG.normal(size=shape.get(m, image.shape)) for m in methods}
-  return pictures.Row(heading, image, 0.1 * image, 'a $5 bill', True, maps)
-
-
-@pytest.mark.parametrize('channels', [1, 3])
-def test_every_image_and_map_has_its_place(channels):
-  rows = [row(channels), row(channels, '', METHODS[:1])]
-  (ax,) = pictures.maps_figure(rows).axes
-  # Image, perturbation and seven maps; perturbation and the two of saliency.
-  assert len(ax.images) == 9 + 3
-  places = [tuple(image.get_extent()) for image in ax.images]
-  assert len(set(places)) == len(places)
-
-
-def test_a_note_stands_where_no_perturbation_is():
-  first = row(3)
-  note = first._replace(perturbation=None, note='seen by pgd_at')
-  for line, shown in ((first._replace(note=note.note), False), (note, True)):
-    (ax,) = pictures.maps_figure([line]).axes
-    texts = [text.get_text() for text in ax.texts]
-    assert ('seen by pgd at' in texts) == shown
-
-
-def test_no_row_is_an_error():
-  with pytest.raises(ValueError, match='rows is empty'):
-    pictures.maps_figure([])
-
-
-def test_a_map_is_red_where_it_is_positive_and_blue_where_negative():
+def test_evidence_is_red_and_evidence_against_is_blue():
   values = np.array([[1.0, -1.0, 0.0]])
-  red, blue, gray = pictures.overlay(np.full((1, 3, 3), 0.5), values)[0]
+  red, blue, gray = reporting.overlay(np.full((1, 3, 3), 0.5), values)[0]
   assert red[0] > red[2] + 0.3 and blue[2] > blue[0] + 0.3
   assert gray.tolist() == [0.625] * 3
 
 
-def test_maps_without_values_are_drawn():
-  blank = row(3)
-  blank = blank._replace(maps={m: 0 * v for m, v in blank.maps.items()})
-  pictures.maps_figure([blank])
-
-
-def test_the_chart_shows_methods_that_only_one_network_has():
-  members = copy.deepcopy(report(saliency=entry(0.5))['members'])
-  members['other'] = report(saliency=entry(0.5), cam=entry(-0.5))['members'][
-    'base <b>'
-  ]
-  first, second = pictures.similarity_figure(members).axes
-  labels = [label.get_text() for label in first.get_yticklabels()]
+def test_a_method_that_one_model_lacks():
+  first = model(saliency=similarity(0.5))
+  second = model(saliency=similarity(0.5), cam=similarity(-0.5))
+  figure = reporting.similarity_figure({'a': first, 'b': second})
+  labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
   assert labels == ['saliency', 'CAM']
-  assert second.get_xlim()[0] < -0.5
 
 
-def test_the_page_escapes_names_and_loads_nothing(tmp_path):
-  content = report(cam=entry(0.5))
-  prediction = {'label': 0, 'id': 'n02', 'name': 'a <i>', 'probability': 0.625}
-  content['members']['base <b>']['cases'] = [
-    {
-      'name': 'one',
-      'kind': 'fooled',
-      'index': 7,
-      'class': {'label': 0, 'id': 'n02', 'name': 'a <i>'},
-      'predictions': {'clean': [prediction]},
+def test_files(tmp_path):
+  split = Split(np.zeros((1, 4, 4, 3), np.uint8), np.zeros(1, np.int32))
+  dataset = Dataset('birds', split, split, 2, NAMES, ('n01', 'n02'))
+  explained, models = {}, {}
+  for name, methods in (('base <i>', ['saliency']), ('other', ['cam'])):
+    images = RNG.uniform(size=(2, 4, 4, 3)).astype(np.float32)
+    images[0, 0] = 0
+    maps = {
+      m: images[0] if m == 'saliency' else images[0, ..., 0] for m in methods
     }
-  ]
-  picture = draw('one', 'a', '', pictures.maps_figure([row(3, methods=())]))
-  path = tmp_path / 'report.html'
-  write_page(path, content, [picture], {'one': picture}, 'Title')
-  page = Page(path.read_text())
-  assert not page.all('i') and not page.all('b')
-  for text in ('base <b>', 'a <i>', 'n02', '62.5 %', 'test image 7'):
-    assert text in page.text
-  assert 'cam needs <pooling>' in page.text
-  assert len(page.all('img')) == 2
-  assert 'There is no such image' in page.text
+    case = Case(
+      'fooled',
+      0,
+      7,
+      0,
+      {'clean': images[0], 'adversarial': images[1]},
+      {'clean': np.array([0.9, 0.1]), 'adversarial': np.array([0.375, 0.625])},
+      {
+        ('clean', 0): maps,
+        ('adversarial', 1): maps,
+        ('adversarial', 0): {m: 0 * v for m, v in maps.items()},
+      },
+    )
+    explained[name] = Explained(
+      [case],
+      {},
+      np.ones(1, bool),
+      np.zeros(1, bool),
+      images,
+      np.array([0.5, 0.6]),
+    )
+    models[name] = dataclasses.replace(
+      model(**{methods[0]: similarity(0.5)}),
+      cases=[case.result(f'{name}_fooled_7', dataset)],
+    )
+  report = make_report(**models)
+  text = reporting.write_explained(tmp_path, report, explained, dataset, [0, 1])
+  assert 'cam needs <pooling>' in text
+  assert ExplainReport.read(tmp_path / 'report.json') == report
+  page = (tmp_path / 'report.html').read_text()
+  assert '<i>' not in page and '<b>' not in page and '<pooling>' not in page
+  assert 'http' not in page
+  for escaped in ('crane &lt;b&gt;', 'n01', '62.5 %', 'test image 7'):
+    assert escaped in page
+  assert page.count('<img') == 3 + 2
+  with np.load(tmp_path / 'explanations.npz') as arrays:
+    assert arrays['images'].shape == (6, 4, 4, 3)
+    assert arrays['index'].tolist() == [7] * 6
+    assert np.isnan(arrays['saliency'][3:]).all()
+    np.testing.assert_array_equal(
+      arrays['cam'][3], explained['other'].cases[0].maps['clean', 0]['cam']
+    )

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from advjax import data
-from advjax.evaluation.members import parse_attacks
+from advjax.evaluation.models import parse_attacks
 from advjax.sweeps import collect_sweep, create_members
 from advjax.training.setup import create_training
 

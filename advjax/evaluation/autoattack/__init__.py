@@ -1,6 +1,9 @@
 """AutoAttack on the device: several attacks, in batches that stay full."""
 
-from advjax.evaluation.autoattack.result import AutoAttackResult, summarise
-from advjax.evaluation.autoattack.run import autoattack
+from advjax.evaluation.autoattack.run import (
+  AutoAttackResult,
+  autoattack,
+  summarise,
+)
 
 __all__ = ['AutoAttackResult', 'autoattack', 'summarise']

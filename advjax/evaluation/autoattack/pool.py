@@ -1,33 +1,39 @@
 """Runs a search over many items in batches of a fixed shape that stay full.
 
 An item is an example with a target and a restart. A batch holds items of
-different age: those that are done, or whose example is fooled already, make
-room for the next ones between two rounds of a few steps. When nothing waits any
+different age: between two rounds of a few steps, items that are done, or whose
+example is fooled already, are replaced by waiting ones. When nothing waits any
 more and few items are left with many steps to go, they move to a smaller batch.
-What an item finds depends on the item alone, so that no choice made here, nor
-the number of devices, changes which examples are fooled, but for the rounding
-of the network. Where several items fool one example, the first to do so counts,
-which is a matter of the batch.
+What an item finds depends on the item alone, so that neither the batches nor
+the number of devices change which examples are fooled, except through rounding
+in the network. Where several items fool one example, the first to do so counts,
+which depends on the batches.
 """
 
+import functools
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from advjax.attacks._core.loop import Search
+from advjax.attacks._core.arguments import Problem
+from advjax.attacks._core.loop import Search, advance, select
 from advjax.callables import Callee
-from advjax.evaluation.autoattack.rounds import (
-  Program,
-  Rows,
-  Shared,
-  compile_round,
-)
+from advjax.devices import compile_sharded
+from advjax.evaluation.logits import matmul_precision
+from advjax.memory import free_memory
+from advjax.types import Array
 
-# A smaller batch is worth its compilation from so many steps to go on.
+logger = logging.getLogger(__name__)
+
+# A smaller batch is worth its compilation from so many remaining steps.
 _STEPS_WORTH_COMPILING = 500
+# Of the memory that is free, for one program.
+_SHARE_OF_MEMORY = 0.7
 
 
 class Items(NamedTuple):
@@ -45,12 +51,21 @@ class Items(NamedTuple):
   numbers: np.ndarray
 
 
+class Shared(NamedTuple):
+  """What all items have in common: radius, box (broadcasting) and key."""
+
+  epsilon: Any
+  lower: Any
+  upper: Any
+  key: Any
+
+
 class Outcome(NamedTuple):
-  """What came of the items.
+  """What the items found.
 
   Attributes:
     fooled: bool `[N]`, per example.
-    images: `[N, ...]`: what fooled the network, the originals elsewhere.
+    images: `[N, ...]`: adversarial examples, the originals elsewhere.
     num_steps: Steps taken, over all items.
     seconds: Without compiling.
     compile_seconds: Of all programs that were not compiled before.
@@ -64,11 +79,23 @@ class Outcome(NamedTuple):
 
 
 class _Batch(NamedTuple):
-  """The items at work, `[D, B]`, and what is known of them."""
+  """The items at work, `[D, B]`, and their state."""
 
   items: np.ndarray  # -1 is an empty slot
   age: np.ndarray  # int32, steps taken
   state: Any  # on the devices, `[D, B, ...]`; None before the first round
+
+
+class Rows(NamedTuple):
+  """The arguments of a round, row by row, `[D, B, ...]`."""
+
+  images: Any  # the originals
+  labels: Any  # int32
+  targets: Any | None  # int32
+  examples: Any  # int32, and
+  numbers: Any  # uint32, which seed what a row draws
+  fresh: Any  # bool: the row starts in this round
+  age: Any  # int32: steps that the row has taken
 
 
 def run_items(
@@ -83,23 +110,7 @@ def run_items(
   devices: tuple[jax.Device, ...],
   progress: Callable[[int], None] = lambda _: None,
 ) -> Outcome:
-  """Tries all items, save those whose example another item has fooled.
-
-  Args:
-    search: The attack.
-    network: Images `[B, ...]` to logits `[B, K]`.
-    images: `[N, ...]`.
-    labels: int32 `[N]`.
-    items: What to try.
-    shared: What they share.
-    batch_size: Items per device at most; halved until memory suffices.
-    devices: Those of this process.
-    progress: Called before each round, and at the end, with the number of items
-      that are left.
-
-  Returns:
-    The outcome.
-  """
+  """Tries all items, save those whose example another item has fooled."""
   fooled, found = np.zeros(len(images), bool), images.copy()
   num_steps, compile_seconds = 0, 0.0
   start = time.perf_counter()
@@ -164,7 +175,7 @@ def _next_size(
 
 
 def _resize(batch: _Batch, size: int) -> _Batch:
-  """Moves the items at work to a batch of another size, devices in turn."""
+  """Moves the items at work to a batch of another size, device by device."""
   num_devices = len(batch.items)
   live = np.argwhere(batch.items >= 0)
   # Slot s of device d is row s * D + d of all.
@@ -214,6 +225,130 @@ def _rows(
     examples=examples,
     numbers=items.numbers[batch.items],
     fresh=fresh,
-    # An empty slot rests as one that is done.
+    # An empty slot counts as done.
     age=np.where(batch.items < 0, np.iinfo(np.int32).max, batch.age),
   )
+
+
+class Program(NamedTuple):
+  """A compiled round."""
+
+  # (network, state, rows, shared) -> (state, age, fooled, images); donates the
+  # state.
+  run: Callable[..., Any]
+  state: Any  # shapes
+  bytes: int  # memory that it needs on a device
+
+  def zeros(self) -> Any:
+    """Returns a state to start from; fresh rows do not read it."""
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.state)
+
+  def fits(self, devices: Sequence[jax.Device]) -> bool:
+    """Whether the devices have the memory, as far as anyone can tell."""
+    free = free_memory(devices[0], len(devices))
+    if self.bytes <= _SHARE_OF_MEMORY * free:
+      return True
+    logger.info(
+      'a batch needs %.1f GiB of the %.1f GiB free on a device; halving it',
+      self.bytes / 2**30,
+      free / 2**30,
+    )
+    return False
+
+
+def compile_round(
+  search: Search,
+  devices: tuple[jax.Device, ...],
+  network: Callee,
+  rows: Rows,
+  shared: Shared,
+) -> tuple[Program, float]:
+  """Compiles a round, or takes it from the cache; returns the seconds too."""
+  start = time.perf_counter()
+  leaves, treedef = jax.tree.flatten((network, rows, shared))
+  shapes = tuple(jax.api_util.shaped_abstractify(leaf) for leaf in leaves)
+  # Unlike jit's, this cache does not know of JAX's config.
+  program = _compile(search, devices, treedef, shapes, matmul_precision())
+  return program, time.perf_counter() - start
+
+
+@functools.lru_cache(maxsize=64)
+def _compile(
+  search: Search,
+  devices: tuple[jax.Device, ...],
+  treedef: Any,
+  shapes: tuple[Any, ...],
+  precision: str | None,
+) -> Program:
+  del precision  # Set by the caller: part of the key alone.
+  leaves = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in shapes]
+  network, rows, shared = jax.tree.unflatten(treedef, leaves)
+  one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), rows)
+  state = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((len(devices), *x.shape), x.dtype),
+    jax.eval_shape(lambda *args: search.start(_problem(*args)), one, shared),
+  )
+  compiled = compile_sharded(
+    functools.partial(_round, search),
+    devices,
+    [network, state, rows, shared],
+    split_args=(1, 2),
+    donate_args=(1,),
+  )
+  memory = compiled.memory_analysis()
+  needed = 0
+  if memory is not None:
+    needed = memory.temp_size_in_bytes + memory.output_size_in_bytes
+  return Program(compiled, state, needed)
+
+
+def _problem(rows: Rows, shared: Shared) -> Problem:
+  fold = jax.random.fold_in
+  keys = jax.vmap(fold, (None, 0))(shared.key, rows.examples)
+  return Problem(
+    images=rows.images,
+    labels=rows.labels,
+    targets=rows.targets,
+    epsilon=jnp.broadcast_to(shared.epsilon, rows.labels.shape),
+    keys=jax.vmap(fold)(keys, rows.numbers),
+    lower=shared.lower,
+    upper=shared.upper,
+  )
+
+
+def _round(
+  search: Search, network: Callee, state: Any, rows: Rows, shared: Shared
+) -> tuple[Any, Array, Array, Array]:
+  """Takes steps until the round is over or no row is active any more."""
+  count = steps_per_round(search.num_steps)
+  problem = _problem(rows, shared)
+  state = select(rows.fresh, search.start(problem), state)
+
+  def active(age: Array, fooled: Array) -> Array:
+    return (age < search.num_steps) & ~fooled
+
+  def unfinished(carry: Any) -> Array:
+    i, _, age, fooled = carry
+    return (i < count) & active(age, fooled).any()
+
+  def step(carry: Any) -> Any:
+    i, state, age, fooled = carry
+    rows = active(age, fooled)
+    state, age = advance(search, network, problem, state, age, rows, 1)
+    fooled = fooled | (rows & search.found(problem, state).fooled)
+    return i + 1, state, age, fooled
+
+  start = 0, state, rows.age, jnp.zeros(rows.age.shape, bool)
+  _, state, age, fooled = jax.lax.while_loop(unfinished, step, start)
+  return state, age, fooled, search.found(problem, state).images
+
+
+def steps_per_round(num_steps: int) -> int:
+  """Steps of a round: few, so that rows that start together end with one.
+
+  Example:
+    >>> [steps_per_round(n) for n in (1, 101, 100, 5000)]
+    [1, 6, 5, 250]
+  """
+  candidates = range(max(1, num_steps // 50), num_steps // 16 + 2)
+  return max(candidates, key=lambda count: (-(-num_steps % count), count))

@@ -1,34 +1,35 @@
-"""AutoAttack: the worst case over several attacks, without knobs to turn."""
+"""AutoAttack: the worst case over several attacks, without hyperparameters."""
 
 import contextlib
 import functools
 import logging
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from advjax import norms
+from advjax.attacks._core import arguments
 from advjax.callables import Callee
+from advjax.devices import Batching, own_devices
 from advjax.evaluation.autoattack import saved, versions
-from advjax.evaluation.autoattack.arguments import check_arguments
-from advjax.evaluation.autoattack.pool import Items, Outcome, run_items
-from advjax.evaluation.autoattack.result import AutoAttackResult, doubts
-from advjax.evaluation.autoattack.rounds import Shared
-from advjax.evaluation.autoattack.saved import Progress
+from advjax.evaluation.autoattack.pool import Items, Outcome, Shared, run_items
+from advjax.evaluation.autoattack.saved import AttackRecord, Progress
 from advjax.evaluation.autoattack.versions import Component
-from advjax.evaluation.batches import check_images
-from advjax.evaluation.logits import (
-  Devices,
-  compute_logits,
-  full_precision,
-  own_devices,
-)
+from advjax.evaluation.checks import check_images, check_labels
+from advjax.evaluation.logits import compute_logits, full_precision
 from advjax.processes.collectives import (
   from_main,
   is_main,
   merge_rows,
   sum_over_processes,
+)
+from advjax.results import (
+  AutoAttackStage,
+  AutoAttackSummary,
+  Estimate,
 )
 from advjax.types import Array, Bounds, LogitsFn
 
@@ -37,6 +38,56 @@ logger = logging.getLogger(__name__)
 # On a CPU what fits into its caches; elsewhere halved until memory suffices.
 _BATCH_SIZE = {'cpu': 32}
 _LARGEST_BATCH_SIZE = 1024
+# Successes of Square after the gradient attacks may be chance; more images and
+# a larger share than this indicate masked gradients.
+_FEW_IMAGES, _FEW = 2, 0.002
+
+
+class AutoAttackResult(NamedTuple):
+  """The outcome of AutoAttack.
+
+  Attributes:
+    images: `[N, ...]`: adversarial examples where found, else the originals.
+    robust: bool `[N]`: classified correctly, clean and under every attack. Its
+      mean is the robust accuracy.
+    clean: bool `[N]`: classified correctly without an attack.
+    per_attack: The result and cost of each attack, in the order they ran in;
+      each ran only on the images still robust after the ones before it.
+    warnings: Reasons to doubt the result, in sentences.
+  """
+
+  images: np.ndarray
+  robust: np.ndarray
+  clean: np.ndarray
+  per_attack: dict[str, AttackRecord]
+  warnings: tuple[str, ...]
+
+
+def summarise(
+  result: AutoAttackResult, epsilon: float, norm: str, version: str
+) -> AutoAttackSummary:
+  """Returns a result as a report has it: accuracies instead of flags."""
+  return AutoAttackSummary(
+    epsilon=float(epsilon),
+    norm=norm,
+    version=version,
+    num_images=len(result.clean),
+    clean_accuracy=float(result.clean.mean()),
+    accuracy=Estimate.of_correct([result.robust]),
+    attacks=[
+      AutoAttackStage(
+        name=name,
+        accuracy=float(record.robust.mean()),
+        fooled=record.num_fooled,
+        seconds=record.seconds,
+        compile_seconds=record.compile_seconds,
+        forward=record.num_forward,
+        backward=record.num_backward,
+      )
+      for name, record in result.per_attack.items()
+    ],
+    warnings=list(result.warnings),
+  )
 
 
 @full_precision
@@ -52,11 +103,11 @@ def autoattack(
   attacks: Sequence[str] | None = None,
   bounds: Bounds = (0.0, 1.0),
   batch_size: int | None = None,
-  devices: Devices | None = None,
+  devices: Sequence[jax.Device] | None = None,
   path: str | pathlib.Path | None = None,
   progress: bool = False,
 ) -> AutoAttackResult:
-  """AutoAttack: four attacks in turn, each on what the others left standing.
+  """AutoAttack: four attacks in turn, each on the images still robust.
 
   `robust_i = [f(x_i) = y_i] and, for every attack a, [f(a(x_i)) = y_i]`
 
@@ -65,13 +116,13 @@ def autoattack(
   networks that draw at random, 'rand' runs APGD-CE and APGD-DLR on the mean of
   20 draws. With 2 or 3 classes the margin loss stands in for DLR.
 
-  It works on the host, with a few compiled programs, on all devices of all
-  processes. Batches stay full: an example that is fooled makes room for the
+  It runs on the host, with a few compiled programs, on all devices of all
+  processes. Batches stay full: the slot of a fooled example is given to the
   next one, and targets of one example may share a batch. Example i draws from
   its own key: which examples are robust does not depend on the batch size or
-  the devices, but for the rounding of the network. Where several targets fool
-  an example, which of the images is returned, and how many passes it took, is a
-  matter of the batch.
+  the devices, except through rounding in the network. Where several targets
+  fool an example, which of the images is returned, and how many passes it took,
+  depends on the batches.
 
   Float32 products are computed in float32 on accelerators too, unless
   `jax.default_matmul_precision` says otherwise.
@@ -93,21 +144,18 @@ def autoattack(
     batch_size: Images per device and call; default: 32 on CPUs, elsewhere up to
       1,024 as memory allows.
     devices: Default: all local ones.
-    path: A file to save to after each attack; if it holds a part of this very
-      run, that part is not run again.
+    path: A file to save the state to after each attack; a run resumes from it.
     progress: Whether to draw a progress bar.
 
   Returns:
-    Flags, adversarial images, a record per attack, and warnings.
+    Flags, adversarial examples, a record per attack, and warnings.
 
   Raises:
     ValueError: if an argument is not as described, if called on traced values,
       if logits_fn returns probabilities or logits that are not finite
-      (`NotFinite`), or if path holds something else.
+      (`NotFinite`), or if path holds the state of another run.
 
   Example:
-    >>> import jax
-    >>> import numpy as np
     >>> network = lambda x: 10 * x
     >>> result = autoattack(
     ...   network,
@@ -121,19 +169,17 @@ def autoattack(
     ([True, False], 1)
   """
   names = versions.attack_names(version, attacks)
-  images, labels, shared = check_arguments(
+  images, labels, shared = _check_arguments(
     logits_fn, images, labels, epsilon, norm, version, bounds, key
   )
   devices = tuple(devices or jax.local_devices())
   if batch_size is None:
     batch_size = _BATCH_SIZE.get(devices[0].platform, _LARGEST_BATCH_SIZE)
-  check_images(images, batch_size)
+  batching = Batching(batch_size, devices, shared.key)
   ask = functools.partial(
     compute_logits,
     logits_fn,
-    batch_size=batch_size,
-    devices=devices,
-    key=shared.key,
+    batching=batching,
     eot_samples=versions.eot_samples(version),
   )
   logits = ask(images)
@@ -162,13 +208,12 @@ def autoattack(
         labels,
         _items(component, logits, labels, run.robust),
         shared,
-        batch_size=batch_size,
-        devices=devices,
-        progress=show,
+        batching,
+        show,
       )
     run = saved.add(run, component, outcome)
     logger.info(
-      '%s (%s, epsilon %g) leaves %d of %d',
+      '%s (%s, epsilon %g): %d of %d robust',
       name,
       norm,
       epsilon,
@@ -177,41 +222,90 @@ def autoattack(
     )
     if path is not None:
       from_main(functools.partial(saved.save, path, identity, run))
+  # In the version rand the draws would be others.
+  final = None if version == 'rand' else ask(run.images, check=False)
   return AutoAttackResult(
     images=run.images,
     robust=run.robust,
     clean=clean,
     per_attack=run.records,
-    # In the version rand the draws would be others.
-    warnings=tuple(
-      doubts(
-        run,
-        clean,
-        labels,
-        None if version == 'rand' else ask(run.images, check=False),
-      )
-    ),
+    warnings=tuple(_warnings(run, clean, labels, final)),
   )
+
+
+def _check_arguments(
+  logits_fn: LogitsFn,
+  images: Any,
+  labels: Any,
+  epsilon: Any,
+  norm: str,
+  version: str,
+  bounds: Bounds,
+  key: Array,
+) -> tuple[np.ndarray, np.ndarray, Shared]:
+  """Checks the arguments of `autoattack` before any compute is spent."""
+  if any(isinstance(x, jax.core.Tracer) for x in (images, labels, epsilon)):
+    raise ValueError(
+      'autoattack runs on the host, but was called on traced values; inside '
+      'jit, vmap or pmap use advjax.apgd or advjax.pgd'
+    )
+  if norm not in norms.NORMS:
+    raise ValueError(f'norm = {norm!r}; allowed: {", ".join(norms.NORMS)}')
+  if np.ndim(epsilon) != 0:
+    raise ValueError(f'epsilon = {epsilon!r}; allowed: one number')
+  images = np.asarray(images)
+  check_images(images)
+  if key is None:
+    raise ValueError('key = None; allowed: a key of jax.random.key')
+  eot_samples = versions.eot_samples(version)
+  labels = np.asarray(labels)
+  if eot_samples is None:
+    labels = check_labels(labels, images, logits_fn)
+  elif labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu':
+    raise ValueError(
+      f'labels have shape {labels.shape} and dtype {labels.dtype}; allowed: '
+      f'integers of shape {images.shape[:1]}'
+    )
+  problem = arguments.check(
+    logits_fn,
+    images,
+    np.asarray(labels, np.int32),
+    epsilon=epsilon,
+    bounds=bounds,
+    key=key,
+    eot_samples=eot_samples,
+  )
+  box = problem.lower, problem.upper
+  if any(len(bound) > 1 for bound in box):
+    raise ValueError(
+      f'bounds of shapes {[bound.shape for bound in box]}; allowed: what '
+      f'broadcasts to one image, {images.shape[1:]}'
+    )
+  key = arguments.threefry(key)
+  if key.ndim:
+    raise ValueError(f'key has shape {key.shape}; allowed: one key')
+  lower, upper = (np.asarray(bound, problem.dtype) for bound in box)
+  return images, problem.labels, Shared(problem.epsilon, lower, upper, key)
 
 
 def _items(
   component: Component,
   logits: np.ndarray,
   labels: np.ndarray,
-  standing: np.ndarray,
+  robust: np.ndarray,
 ) -> Items:
-  """One item for each example that stands, restart and target.
+  """One item for each robust example, restart and target.
 
-  The first target of all examples comes before the second of any: most that can
-  be fooled are so by the first.
+  The first target of all examples comes before the second of any: most
+  examples that can be fooled are fooled by the first.
   """
-  examples = np.flatnonzero(standing).astype(np.int32)
+  examples = np.flatnonzero(robust).astype(np.int32)
   num_targets = component.num_targets or 1
   tries = np.arange(component.num_restarts * num_targets, dtype=np.uint32)
   numbers = np.repeat(tries, len(examples))
   targets = None
   if component.num_targets is not None:
-    # Behind the label, which has the highest logit: the example stands.
+    # After the label, whose logit is the highest: the example is robust.
     ranks = np.argsort(-logits[examples], axis=1, kind='stable')
     of_try = ranks[:, 1 + tries % num_targets]
     targets = of_try.T.reshape(-1).astype(np.int32)
@@ -225,9 +319,7 @@ def _attack(
   labels: np.ndarray,
   items: Items,
   shared: Shared,
-  *,
-  batch_size: int,
-  devices: Devices,
+  batching: Batching,
   progress: Callable[[int], None],
 ) -> Outcome:
   """Runs one attack; every process takes a share of the examples."""
@@ -241,8 +333,8 @@ def _attack(
     labels,
     jax.tree.map(lambda values: values[own], items),
     shared._replace(key=jax.random.fold_in(shared.key, place)),
-    batch_size=batch_size,
-    devices=own_devices(devices),
+    batch_size=batching.batch_size or 1,
+    devices=own_devices(batching.devices),
     progress=progress,
   )
   return outcome._replace(
@@ -252,13 +344,47 @@ def _attack(
   )
 
 
+def _warnings(
+  run: Progress,
+  clean: np.ndarray,
+  labels: np.ndarray,
+  logits: np.ndarray | None,
+) -> Iterator[str]:
+  """Reasons to doubt a result; logits are those of its images, if known."""
+  names = list(run.records)
+  before = names[: names.index('square')] if 'square' in names else []
+  found = run.records['square'].num_fooled if before else 0
+  if found > max(_FEW_IMAGES, _FEW * len(labels)):
+    yield (
+      f'Square, a black-box attack, fooled {found} of {len(labels)} images '
+      f'that {", ".join(before)} had not: the gradients may be masked. '
+      'Evaluate the network with an adaptive attack.'
+    )
+  if logits is None:
+    return
+  fooled = clean & ~run.robust
+  missed = int((fooled & (logits.argmax(-1) == labels)).sum())
+  if missed:
+    yield (
+      f'{missed} images fooled the network only within the attack and not when '
+      'they were classified again: it rounds differently in another batch, or '
+      'it is random (then version must be rand).'
+    )
+  infinite = int((~np.isfinite(logits).all(-1)).sum())
+  if infinite:
+    yield (
+      f'{infinite} of the adversarial examples have logits that are not '
+      'finite: the network overflows there, which no attack should need.'
+    )
+
+
 @contextlib.contextmanager
 def _progress_bar(name: str, wanted: bool) -> Iterator[Callable[[int], None]]:
-  """A bar over the items of one attack, if wanted."""
+  """A progress bar over the items of one attack, if wanted."""
   if not wanted or not is_main():
     yield lambda _: None
     return
-  from tqdm import tqdm  # Not among what the attacks alone need.
+  from tqdm import tqdm  # `import advjax` does without it.
 
   with tqdm(desc=name, unit='item') as bar:
 

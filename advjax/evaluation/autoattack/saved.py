@@ -1,4 +1,4 @@
-"""What a run of AutoAttack has found so far, and the file that keeps it."""
+"""The state of an AutoAttack run, and the file it resumes from."""
 
 import hashlib
 import json
@@ -13,26 +13,26 @@ import numpy as np
 
 from advjax.attacks._core.arguments import example_keys
 from advjax.attacks._core.loop import call
-from advjax.evaluation.autoattack.pool import Outcome
-from advjax.evaluation.autoattack.rounds import Shared
+from advjax.callables import compile_per_callable
+from advjax.evaluation.autoattack.pool import Outcome, Shared
 from advjax.evaluation.autoattack.versions import Component
 from advjax.evaluation.logits import matmul_precision
 from advjax.files import replacing
 from advjax.losses import cross_entropy
 from advjax.types import Array, LogitsFn
 
-# Images whose logits and gradients tell whether the network is the same, and
-# the share of the largest of them by which rounding may change one.
+# Images whose logits and gradients identify the network, and the share of the
+# largest of them by which rounding may change one.
 _NUM_IMAGES = 32
 _TOLERANCE = 1e-3
 
 
 class AttackRecord(NamedTuple):
-  """What one attack of AutoAttack found, and at what cost.
+  """The result of one attack of AutoAttack, and its cost.
 
   Attributes:
-    robust: bool `[N]`: what it left standing.
-    num_fooled: How many it took of those that the ones before left.
+    robust: bool `[N]`: still robust after it.
+    num_fooled: Images that it fooled, of those robust before it.
     num_forward: Forward passes, counted per image.
     num_backward: Backward passes, counted per image.
     seconds: Without compiling.
@@ -48,7 +48,7 @@ class AttackRecord(NamedTuple):
 
 
 class Progress(NamedTuple):
-  """A run, as far as it has come: see `AutoAttackResult`."""
+  """The state of a run: see `AutoAttackResult`."""
 
   images: np.ndarray
   robust: np.ndarray
@@ -82,26 +82,27 @@ def identity(
   version: str,
   gradients: bool,
 ) -> dict[str, Any]:
-  """Returns what two runs have in common if one can go on with the other's.
+  """Returns JSON values that identify a run: only an equal run resumes it.
 
-  Args:
-    logits_fn: The network: some of its logits, and if `gradients` some numbers
-      of its gradients, for networks that mask these may have equal logits.
-    images: All of them.
-    labels: Theirs.
-    shared: Radius, box and key.
-    norm: Of the ball.
-    version: Of AutoAttack.
-    gradients: Whether an attack of the run follows gradients.
-
-  Returns:
-    JSON values.
+  The network is identified by logits of some images and, with `gradients`, by
+  sizes of gradients and their products with the cosines of 1, 2, 3, ...:
+  networks that mask gradients may have equal logits.
   """
 
   def digest(*arrays: Any) -> str:
     parts = [np.ascontiguousarray(array).tobytes() for array in arrays]
     return hashlib.sha256(b''.join(parts)).hexdigest()[:16]
 
+  some = jnp.asarray(images[:_NUM_IMAGES])
+  keys = example_keys(shared.key, len(some)) if version == 'rand' else None
+  logits, gradient = _logits_and_gradients(
+    logits_fn, some, jnp.asarray(labels[: len(some)]), keys, gradients=gradients
+  )
+  network = [np.asarray(logits, np.float64).ravel().tolist()]
+  if gradient is not None:
+    flat = np.asarray(gradient, np.float64).reshape(len(some), -1)
+    waves = np.cos(1 + np.arange(flat.shape[1]))
+    network += [np.linalg.norm(flat, axis=1).tolist(), (flat @ waves).tolist()]
   return {
     'norm': norm,
     'version': version,
@@ -111,55 +112,35 @@ def identity(
     'key': digest(jax.random.key_data(shared.key)),
     'images': f'{images.dtype}{list(images.shape)} {digest(images)}',
     'labels': digest(labels),
-    'network': _fingerprint(
-      logits_fn,
-      images[:_NUM_IMAGES],
-      labels[:_NUM_IMAGES],
-      shared.key,
-      eot=version == 'rand',
-      gradients=gradients,
-    ),
+    'network': network,
   }
 
 
-def _fingerprint(
+def _gradients(
   logits_fn: LogitsFn,
-  images: np.ndarray,
-  labels: np.ndarray,
-  key: Array,
+  images: Array,
+  labels: Array,
+  keys: Array | None,
   *,
-  eot: bool,
   gradients: bool,
-) -> list[list[float]]:
-  """Rows of numbers that differ between networks: logits, and gradients.
-
-  Of a gradient its size, and its product with the cosines of 1, 2, 3, ...
-  """
-  keys = example_keys(key, len(images)) if eot else None
-
-  classes = jnp.asarray(labels)
-
+) -> tuple[Array, Array | None]:
   def loss(images: Array) -> tuple[Array, Array]:
     logits = call(logits_fn, images, keys)
-    return cross_entropy(logits, classes).sum(), logits
+    return cross_entropy(logits, labels).sum(), logits
 
-  originals = jnp.asarray(images)
   if not gradients:
-    return [np.asarray(loss(originals)[1], np.float64).ravel().tolist()]
-  gradient, logits = jax.jit(jax.grad(loss, has_aux=True))(originals)
-  flat = np.asarray(gradient, np.float64).reshape(len(images), -1)
-  waves = np.cos(1 + np.arange(flat.shape[1]))
-  return [
-    np.asarray(logits, np.float64).ravel().tolist(),
-    np.linalg.norm(flat, axis=1).tolist(),
-    (flat @ waves).tolist(),
-  ]
+    return loss(images)[1], None
+  gradient, logits = jax.grad(loss, has_aux=True)(images)
+  return logits, gradient
+
+
+_logits_and_gradients = compile_per_callable(_gradients, ('gradients',))
 
 
 def save(
   path: pathlib.Path, identity: Mapping[str, Any], run: Progress
 ) -> None:
-  """Writes the run to a file that appears whole or not at all."""
+  """Writes the state to a file, atomically."""
   numbers = {
     name: {k: v for k, v in record._asdict().items() if k != 'robust'}
     for name, record in run.records.items()
@@ -183,10 +164,10 @@ def load(
   names: Sequence[str],
   nothing: Progress,
 ) -> Progress | None:
-  """Returns the run that a file holds, or None if there is no file.
+  """Returns the state in a file, None if there is no file.
 
   Raises:
-    ValueError: if the file holds something else.
+    ValueError: if the file holds anything else.
   """
   if not path.exists():
     return None
@@ -197,7 +178,7 @@ def load(
     numbers = json.loads(str(arrays['records']))
   except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
     raise ValueError(
-      f"path = '{path}' holds no run of AutoAttack ({error}); give another "
+      f"path = '{path}' holds no state of AutoAttack ({error}); give another "
       'path, or remove the file'
     ) from error
   differing = _differing(found, identity)
@@ -205,8 +186,8 @@ def load(
     differing.append(f'attacks: {", ".join(numbers)} there')
   if differing:
     raise ValueError(
-      f"path = '{path}' holds another run of AutoAttack ({'; '.join(differing)}"
-      '); give another path, or remove the file'
+      f"path = '{path}' holds the state of another run of AutoAttack "
+      f'({"; ".join(differing)}); give another path, or remove the file'
     )
   # A copy can be written to.
   images = np.frombuffer(arrays['images'], nothing.images.dtype).copy()

@@ -1,4 +1,4 @@
-"""The attacks that AutoAttack is made of, and its versions."""
+"""The attacks of AutoAttack, and its versions."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -24,29 +24,23 @@ _CLASSES_OF_DLR = 4
 
 
 class Component(NamedTuple):
-  """One attack of AutoAttack.
+  """One attack of AutoAttack."""
 
-  Attributes:
-    name: One of ATTACKS.
-    search: What it does to an example.
-    num_targets: It is tried with so many targets, the classes with the highest
-      logits besides the label; None: without targets.
-    num_restarts: Times that each is tried.
-  """
-
-  name: str
+  name: str  # one of ATTACKS
   search: Search
+  # Targets: the classes with the highest logits besides the label; None:
+  # untargeted.
   num_targets: int | None
   num_restarts: int
 
 
 def eot_samples(version: str) -> int | None:
-  """Returns over how many draws of the network a version averages, if any."""
+  """Returns the number of draws of a random network to average over."""
   return _EOT_SAMPLES if version == 'rand' else None
 
 
 def attack_names(version: str, attacks: Sequence[str] | None) -> list[str]:
-  """Returns the attacks of a version, or those asked for, checked.
+  """Returns the attacks of a version, or the given ones, checked.
 
   Raises:
     ValueError: if the version or an attack is unknown, or one is named twice.
@@ -70,19 +64,11 @@ def attack_names(version: str, attacks: Sequence[str] | None) -> list[str]:
 def make_component(
   name: str, version: str, norm: str, num_classes: int
 ) -> Component:
-  """Makes one attack with the settings of the reference implementation.
+  """Makes one attack with the parameters of the reference implementation.
 
-  For l1 the standard version is that of its second paper (arXiv 2103.01208):
-  five restarts of APGD-CE and five targets of APGD-T.
-
-  Args:
-    name: One of ATTACKS.
-    version: One of VERSIONS.
-    norm: 'linf', 'l2' or 'l1'.
-    num_classes: Below 4 the margin loss stands in for DLR.
-
-  Returns:
-    The component.
+  For l1 the standard version is that of the second paper (arXiv 2103.01208):
+  five restarts of APGD-CE and five targets of APGD-T. Below 4 classes the
+  margin loss replaces DLR.
   """
   dlr = losses.dlr if num_classes >= _CLASSES_OF_DLR else losses.margin
   samples = eot_samples(version)

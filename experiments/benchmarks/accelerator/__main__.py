@@ -36,6 +36,7 @@ from absl import flags
 
 from advjax import cli
 from advjax.config import check_range, choose
+from advjax.environment import command_line
 from advjax.files import replacing, write_json
 from advjax.processes.signals import StopRequest, stop_on_signals
 from advjax.processes.topology import LAUNCHER

@@ -30,7 +30,7 @@ from advjax import compile_cache, data
 from advjax.callables import Callee
 from advjax.config import default_config
 from advjax.devices import select_devices
-from advjax.evaluation.members import parse_attacks
+from advjax.evaluation.models import parse_attacks
 from advjax.losses import cross_entropy
 from advjax.models import create_model
 from advjax.reporting.report import environment

@@ -99,8 +99,7 @@ def evaluate_ours(
       images,
       test.labels,
       [epsilon],
-      key=jax.random.key(0),
-      **options,
+      batching,
     )
     for name, each in found.predictions.items():
       correct[f'{name}/from_{source}'] = each[0] == test.labels

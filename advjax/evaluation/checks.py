@@ -1,0 +1,80 @@
+"""Checks of images and labels whose values attacks cannot read: traced."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from advjax.callables import output_shape
+from advjax.types import LogitsFn
+
+
+def check_images(
+  images: np.ndarray,
+  bounds: tuple[float | None, float | None] | None = None,
+) -> None:
+  """Raises a ValueError for images `[N, ...]` that cannot be attacked."""
+  if images.ndim < 2 or not len(images):
+    raise ValueError(
+      f'images have shape {images.shape}; allowed: [N, ...] with N >= 1'
+    )
+  _check_values(images, bounds)
+
+
+def check_pictures(
+  images: Any, channels: tuple[int, ...] | None = None
+) -> np.ndarray:
+  """Returns `[N, H, W, C]` in [0, 1] as an array, or raises a ValueError.
+
+  H and W are 8 or more, and C is one of `channels`, where they are given.
+  """
+  images = np.asarray(images)
+  shape = images.shape
+  unusual = channels and shape[-1:] and shape[-1] not in channels
+  if len(shape) != 4 or 0 in shape or min(shape[1:3]) < 8 or unusual:
+    allowed = f' and C = {" or ".join(map(str, channels))}' if channels else ''
+    raise ValueError(
+      f'images have shape {shape}; allowed: [N, H, W, C] with N >= 1, H and W '
+      f'>= 8{allowed}'
+    )
+  _check_values(images, (0, 1))
+  return images
+
+
+def _check_values(
+  images: np.ndarray, bounds: tuple[float | None, float | None] | None
+) -> None:
+  if not jnp.issubdtype(images.dtype, jnp.floating):
+    raise ValueError(
+      f'images have dtype {images.dtype}; allowed: a floating type (divide '
+      'uint8 by 255)'
+    )
+  lower, upper = bounds or (None, None)
+  too_low = lower is not None and images.min() < lower
+  too_high = upper is not None and images.max() > upper
+  if too_low or too_high or not np.isfinite(images).all():
+    raise ValueError(
+      f'images hold values from {images.min()} to {images.max()}; allowed: '
+      f'finite values{f" from {lower} to {upper}" if bounds else ""}'
+    )
+
+
+def check_labels(
+  labels: Any, images: np.ndarray, logits_fn: LogitsFn
+) -> np.ndarray:
+  """Returns the labels as int32, or raises a ValueError."""
+  labels = np.asarray(labels)
+  if labels.shape != images.shape[:1]:
+    raise ValueError(
+      f'labels have shape {labels.shape}; allowed: {images.shape[:1]}, one per '
+      'image'
+    )
+  if not np.issubdtype(labels.dtype, np.integer):
+    raise ValueError(f'labels have dtype {labels.dtype}; allowed: integers')
+  num_classes = output_shape(logits_fn, images[:1]).shape[-1]
+  if labels.min() < 0 or labels.max() >= num_classes:
+    raise ValueError(
+      f'labels hold values from {labels.min()} to {labels.max()}; allowed: 0 '
+      f'to {num_classes - 1}, the classes of logits_fn'
+    )
+  return labels.astype(np.int32)

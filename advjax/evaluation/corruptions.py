@@ -1,0 +1,508 @@
+"""Common corruptions of images: 15 kinds at 5 severities, made on the fly.
+
+Hendrycks and Dietterich 2019, arXiv 1903.12261.
+"""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+import scipy  # Imports ndimage, which is slow, on its first use.
+from PIL import Image
+
+from advjax.config import check_range
+from advjax.evaluation.checks import check_pictures
+
+Generators = list[np.random.Generator]
+# corruption(images [n, H, W, C] float64, severity, one generator per row)
+Corruption = Callable[[np.ndarray, int, Generators], np.ndarray]
+
+
+# ----------------------------------------- sizes, interpolation, random terrain
+
+
+def enlargement(images: np.ndarray) -> float:
+  """Factor of lengths in pixels, which are given for sides of 32; >= 1."""
+  return max(1.0, min(images.shape[1:3]) / 32)
+
+
+def linear_weights(positions: np.ndarray, count: int) -> np.ndarray:
+  """Weights of linear interpolation between samples at 0, 1, ...: `[P, n]`."""
+  distances = np.abs(positions[:, np.newaxis] - np.arange(count))
+  return np.maximum(0, 1 - distances)
+
+
+def zoom(images: np.ndarray, factor: float) -> np.ndarray:
+  """Enlarges `[n, H, W, C]` about the centre, by a factor of at least 1."""
+
+  def weights(size: int) -> np.ndarray:
+    center = (size - 1) / 2
+    return linear_weights(center + (np.arange(size) - center) / factor, size)
+
+  rows, height, width, channels = images.shape
+  flat = weights(height) @ images.reshape(rows, height, width * channels)
+  return weights(width) @ flat.reshape(images.shape)
+
+
+def streak(
+  images: np.ndarray, length: float, sigma: float, angles: np.ndarray
+) -> np.ndarray:
+  """Smears `[n, H, W, C]` along a line, one angle (in radians) per image.
+
+  `sum_t w_t x(p + round(t u))`, with u in the direction of the angle, t = 0 to
+  2 ceil(length) and w_t proportional to exp(-t^2 / (2 sigma^2)); beyond the
+  border the border pixel is repeated. As ImageMagick's motion blur.
+  """
+  steps = np.arange(2 * int(np.ceil(length)) + 1)
+  weights = np.exp(-(steps**2) / (2 * sigma**2))
+  weights /= weights.sum()
+  rows, height, width, _ = images.shape
+  every = np.arange(rows)[:, np.newaxis, np.newaxis]
+  result = np.zeros_like(images)
+  for step, weight in zip(steps, weights, strict=True):
+    # Halves are rounded down, as in ImageMagick.
+    down = np.ceil(step * np.sin(angles) - 0.5).astype(int)[:, np.newaxis]
+    right = np.ceil(step * np.cos(angles) - 0.5).astype(int)[:, np.newaxis]
+    y = np.clip(np.arange(height) + down, 0, height - 1)
+    x = np.clip(np.arange(width) + right, 0, width - 1)
+    result += weight * images[every, y[:, :, np.newaxis], x[:, np.newaxis]]
+  return result
+
+
+def plasma(
+  random: Sequence[np.random.Generator],
+  height: int,
+  width: int,
+  decay: float,
+) -> np.ndarray:
+  """Random terrains from 0 to 1 by midpoint displacement: `[n, H, W]`.
+
+  Fournier, Fussell and Carpenter 1982. On a torus whose side is a power of 2:
+  the middle of every square is the mean of its corners and noise, the middle of
+  every edge the mean of its four neighbours and noise; from one level to the
+  next the noise gets smaller by decay^2.
+  """
+  side = 1 << (max(height, width) - 1).bit_length()
+  noise = np.stack([own.uniform(-1, 1, (side, side)) for own in random])
+  terrain = np.zeros_like(noise)
+  step, size = side, 1.0
+  while step > 1:
+    half = step // 2
+    on, off = slice(None, None, step), slice(half, None, step)
+    corners = terrain[:, on, on]
+    below = np.roll(corners, -1, 1)
+    squares = corners + below + np.roll(corners + below, -1, 2)
+    terrain[:, off, off] = squares / 4 + size * noise[:, off, off]
+    centers = terrain[:, off, off]
+    edges = corners + np.roll(corners, -1, 2) + centers + np.roll(centers, 1, 1)
+    terrain[:, on, off] = edges / 4 + size * noise[:, on, off]
+    edges = corners + below + centers + np.roll(centers, 1, 2)
+    terrain[:, off, on] = edges / 4 + size * noise[:, off, on]
+    step, size = half, size / decay**2
+  terrain -= terrain.min(axis=(1, 2), keepdims=True)
+  terrain /= terrain.max(axis=(1, 2), keepdims=True)
+  return terrain[:, :height, :width]
+
+
+# ------------------------------------------------------------------------ noise
+
+
+def gaussian_noise(
+  images: np.ndarray, severity: int, random: Generators
+) -> np.ndarray:
+  """`x + s n` with n from the normal distribution: little light."""
+  scale = (0.04, 0.06, 0.08, 0.09, 0.10)[severity - 1]
+  return images + scale * np.stack(
+    [own.standard_normal(images.shape[1:]) for own in random]
+  )
+
+
+def shot_noise(
+  images: np.ndarray, severity: int, random: Generators
+) -> np.ndarray:
+  """`Poisson(c x) / c`: light comes in c photons."""
+  photons = (500, 250, 100, 75, 50)[severity - 1]
+  counts = [
+    own.poisson(photons * image)
+    for own, image in zip(random, images, strict=True)
+  ]
+  return np.stack(counts) / photons
+
+
+def impulse_noise(
+  images: np.ndarray, severity: int, random: Generators
+) -> np.ndarray:
+  """Salt and pepper: a share of the values is 0 or 1, as often this as that."""
+  share = (0.01, 0.02, 0.03, 0.05, 0.07)[severity - 1]
+  draws = np.stack([own.random(images.shape[1:]) for own in random])
+  salt_or_pepper = (draws < share / 2).astype(images.dtype)
+  return np.where(draws < share, salt_or_pepper, images)
+
+
+# ------------------------------------------------------------------------- blur
+
+
+def defocus_blur(
+  images: np.ndarray, severity: int, random: Generators
+) -> np.ndarray:
+  """Spreads every pixel over a disc with soft edges: out of focus."""
+  del random
+  radius, softness = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))[
+    severity - 1
+  ]
+  kernel = _disc(radius, softness, enlargement(images))
+  return scipy.ndimage.correlate(
+    images, kernel[np.newaxis, :, :, np.newaxis], mode='mirror'
+  )
+
+
+def _disc(radius: float, softness: float, factor: float) -> np.ndarray:
+  """A disc of whole pixels, blurred; enlarged by linear interpolation."""
+  offsets = np.arange(-2, 3)
+  squares = offsets**2 + offsets[:, np.newaxis] ** 2
+  disc = (squares <= radius**2).astype(float)
+  soft = np.exp(-np.array([1.0, 0.0, 1.0]) / (2 * softness**2))
+  for axis in (0, 1):
+    disc = scipy.ndimage.correlate1d(disc, soft, axis, mode='constant')
+  reach = int(np.ceil(3 * factor)) - 1
+  weights = linear_weights(np.arange(-reach, reach + 1) / factor + 2, 5)
+  disc = weights @ disc @ weights.T
+  return disc / disc.sum()
+
+
+def glass_blur(
+  images: np.ndarray, severity: int, random: Generators
+) -> np.ndarray:
+  """Blurs, copies near pixels over one another, and blurs: frosted glass.
+
+  Pixel by pixel, from the last to the first: (y, x) becomes what (y + a, x + b)
+  is by then, a and b drawn from -d to d - 1. The paper speaks of a shuffle, but
+  its code, which made CIFAR-10-C, copies: an exchange would be much stronger,
+  for it carries pixels on and on.
+  """
+  sigma, reach, rounds = (
+    (0.05, 1, 1),
+    (0.25, 1, 1),
+    (0.4, 1, 1),
+    (0.25, 1, 2),
+    (0.4, 1, 2),
+  )[severity - 1]
+  factor = enlargement(images)
+  reach = round(reach * factor)
+  sigmas = (0, sigma * factor, sigma * factor, 0)
+  images = scipy.ndimage.gaussian_filter(images, sigmas, mode='nearest')
+  rows, height, width, _ = images.shape
+  places = [
+    (y, x)
+    for y in range(height - reach, reach, -1)
+    for x in range(width - reach, reach, -1)
+  ]
+  size = (rounds * len(places), 2)
+  moves = np.stack([own.integers(-reach, reach, size) for own in random])
+  every = np.arange(rows)
+  for (y, x), move in zip(rounds * places, moves.swapaxes(0, 1), strict=True):
+    images[:, y, x] = images[every, y + move[:, 0], x + move[:, 1]]
+  return scipy.ndimage.gaussian_filter(images, sigmas, mode='nearest')
+
+
+def motion_blur(
+  images: np.ndarray, severity: int, random: Generators
+) -> np.ndarray:
+  """Smears each image along a line of its own angle, -45 to 45 degrees."""
+  length, sigma = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))[severity - 1]
+  factor = enlargement(images)
+  angles = np.array([own.uniform(-np.pi / 4, np.pi / 4) for own in random])
+  return streak(images, length * factor, sigma * factor, angles)
+
+
+def zoom_blur(
+  images: np.ndarray, severity: int, random: Generators
+) -> np.ndarray:
+  """The mean of the image and of itself, ever larger: moving towards it."""
+  del random
+  largest = (6, 11, 15, 20, 25)[severity - 1]  # percent
+  zoomed = np.copy(images)
+  for percent in range(largest + 1):
+    zoomed += zoom(images, 1 + percent / 100)
+  return zoomed / (largest + 2)
+
+
+# ---------------------------------------------------------------------- weather
+
+
+# The eye's shares of red, green and blue in grey (ITU-R BT.601).
+_LUMINANCE = np.array([0.299, 0.587, 0.114])
+_ICE = np.array([0.85, 0.95, 1.0])
+
+
+def snow(images: np.ndarray, severity: int, random: Generators) -> np.ndarray:
+  """`m x + (1 - m) max(x, 1.5 grey(x) + 0.5) + flakes + turned flakes`.
+
+  Flakes are what of enlarged Gaussian noise is above a threshold, smeared along
+  the way that they fall.
+  """
+  mean, scale, size, threshold, length, sigma, mix = (
+    (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
+    (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
+    (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+    (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
+    (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+  )[severity - 1]
+  factor = enlargement(images)
+  shape = (*images.shape[1:3], 1)
+  flakes = np.stack([own.normal(mean, scale, shape) for own in random])
+  flakes = zoom(flakes, size * factor)
+  flakes = np.where(flakes < threshold, 0, np.minimum(flakes, 1))
+  angles = np.array([-own.uniform(np.pi / 4, 3 * np.pi / 4) for own in random])
+  flakes = streak(flakes, length * factor, sigma * factor, angles)
+  grey = images
+  if images.shape[-1] == 3:
+    grey = (images @ _LUMINANCE)[..., np.newaxis]
+  whitened = mix * images + (1 - mix) * np.maximum(images, 1.5 * grey + 0.5)
+  return whitened + flakes + flakes[:, ::-1, ::-1]
+
+
+def frost(images: np.ndarray, severity: int, random: Generators) -> np.ndarray:
+  """`a x + b ice`, where ice is a texture of ridges, not a photograph.
+
+  The ridges are where a random terrain crosses its middle height.
+  """
+  light, amount = (
+    (1, 0.2),
+    (1, 0.3),
+    (0.9, 0.4),
+    (0.85, 0.4),
+    (0.75, 0.45),
+  )[severity - 1]
+  height, width, channels = images.shape[1:]
+  terrain = plasma(random, height, width, decay=1.5)
+  ice = (1 - np.abs(2 * terrain - 1))[..., np.newaxis]
+  return light * images + amount * ice * (_ICE if channels == 3 else 1)
+
+
+def fog(images: np.ndarray, severity: int, random: Generators) -> np.ndarray:
+  """`(x + a terrain) max(x) / (max(x) + a)`, a random terrain in [0, 1]."""
+  amount, decay = ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))[
+    severity - 1
+  ]
+  height, width = images.shape[1:3]
+  terrain = plasma(random, height, width, decay)[..., np.newaxis]
+  largest = images.max(axis=(1, 2, 3), keepdims=True)
+  return (images + amount * terrain) * largest / (largest + amount)
+
+
+def brightness(
+  images: np.ndarray, severity: int, random: Generators
+) -> np.ndarray:
+  """Adds to the value of hue, saturation and value: bright daylight."""
+  del random
+  more = (0.05, 0.1, 0.15, 0.2, 0.3)[severity - 1]
+  if images.shape[-1] == 1:
+    return images + more
+  from matplotlib import colors  # Slow to import: not at the top.
+
+  hsv = colors.rgb_to_hsv(images)
+  hsv[..., 2] = np.minimum(hsv[..., 2] + more, 1)
+  return colors.hsv_to_rgb(hsv)
+
+
+# ---------------------------------------------------------------------- digital
+
+
+def contrast(
+  images: np.ndarray, severity: int, random: Generators
+) -> np.ndarray:
+  """`m + c (x - m)`, with m the mean of each channel of each image."""
+  del random
+  factor = (0.75, 0.5, 0.4, 0.3, 0.15)[severity - 1]
+  means = images.mean(axis=(1, 2), keepdims=True)
+  return means + factor * (images - means)
+
+
+def elastic_transform(
+  images: np.ndarray, severity: int, random: Generators
+) -> np.ndarray:
+  """`x(A(p + d(p)))`: a random affine map A of randomly displaced pixels.
+
+  A leads three drawn points, each within a square around a corner, to these
+  corners; d is uniform noise, smoothed by a Gaussian. Severity 1 has A alone,
+  and the higher ones less of it: they do not always change more of an image.
+  """
+  shares = (
+    (0, 0, 0.08),
+    (0.05, 0.2, 0.07),
+    (0.08, 0.06, 0.06),
+    (0.1, 0.04, 0.05),
+    (0.1, 0.03, 0.03),
+  )[severity - 1]
+  side = min(images.shape[1:3])
+  size, sigma, reach = (side * share for share in shares)
+  return np.stack(
+    [
+      _warp(image, _places(own, image.shape[:2], size, sigma, reach))
+      for own, image in zip(random, images, strict=True)
+    ]
+  )
+
+
+def _places(
+  own: np.random.Generator,
+  shape: tuple[int, ...],
+  size: float,
+  sigma: float,
+  reach: float,
+) -> np.ndarray:
+  """Where each pixel of the result is in the image: (y, x), `[2, H, W]`."""
+  center, arm = np.array(shape) // 2, min(shape) // 3
+  corners = center + arm * np.array([[1, 1], [-1, 1], [-1, -1]])
+  moved = corners + own.uniform(-reach, reach, corners.shape)
+  affine = np.linalg.solve(np.c_[moved, np.ones(3)], corners)  # [3, 2]
+  displaced = np.indices(shape, float)
+  for axis in (0, 1):
+    noise = own.uniform(-1, 1, shape)
+    displaced[axis] += size * scipy.ndimage.gaussian_filter(
+      noise, sigma, mode='reflect', truncate=3
+    )
+  return (
+    np.tensordot(affine[:2].T, displaced, 1)
+    + affine[2][:, np.newaxis, np.newaxis]
+  )
+
+
+def _warp(image: np.ndarray, places: np.ndarray) -> np.ndarray:
+  channels = [
+    scipy.ndimage.map_coordinates(channel, places, order=1, mode='mirror')
+    for channel in np.moveaxis(image, -1, 0)
+  ]
+  return np.stack(channels, axis=-1)
+
+
+def pixelate(
+  images: np.ndarray, severity: int, random: Generators
+) -> np.ndarray:
+  """Smaller and back, each pixel the mean of the box that it covers."""
+  del random
+  share = (0.95, 0.9, 0.85, 0.75, 0.65)[severity - 1]
+  height, width = images.shape[1:3]
+  small = int(share * width), int(share * height)
+
+  def resize(channel: np.ndarray) -> np.ndarray:
+    image = Image.fromarray(channel.astype(np.float32))
+    image = image.resize(small, Image.Resampling.BOX)
+    return np.asarray(image.resize((width, height), Image.Resampling.BOX))
+
+  channels = [
+    resize(each) for image in images for each in image.transpose(2, 0, 1)
+  ]
+  shape = (len(images), -1, height, width)
+  return np.moveaxis(np.stack(channels).reshape(shape), 1, -1)
+
+
+def jpeg_compression(
+  images: np.ndarray, severity: int, random: Generators
+) -> np.ndarray:
+  """Saved as a JPEG file of low quality, and read."""
+  del random
+  quality = (80, 65, 58, 50, 40)[severity - 1]
+
+  def compress(image: np.ndarray) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, 'JPEG', quality=quality)
+    return np.asarray(Image.open(file)).reshape((*image.shape[:2], -1))
+
+  pixels = np.round(255 * images).astype(np.uint8)
+  if images.shape[-1] == 1:
+    pixels = pixels[..., 0]
+  return np.stack([compress(image) for image in pixels]) / 255
+
+
+# -------------------------------------------------------------------- all kinds
+
+
+_CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
+  {
+    'gaussian_noise': gaussian_noise,
+    'shot_noise': shot_noise,
+    'impulse_noise': impulse_noise,
+    'defocus_blur': defocus_blur,
+    'glass_blur': glass_blur,
+    'motion_blur': motion_blur,
+    'zoom_blur': zoom_blur,
+    'snow': snow,
+    'frost': frost,
+    'fog': fog,
+    'brightness': brightness,
+    'contrast': contrast,
+    'elastic_transform': elastic_transform,
+    'pixelate': pixelate,
+    'jpeg_compression': jpeg_compression,
+  }
+)
+# In the order of the paper. Draws depend on the place of a kind in this list:
+# new ones go to its end.
+KINDS: tuple[str, ...] = tuple(_CORRUPTIONS)
+SEVERITIES: tuple[int, ...] = (1, 2, 3, 4, 5)
+# Rows are corrupted in chunks of so many values, about 32 MB in float64.
+_CHUNK_VALUES = 2**22
+
+
+def corrupt(
+  images: np.ndarray, kind: str, severity: int, *, seed: int
+) -> np.ndarray:
+  """Corrupts images as CIFAR-10-C does, whatever their size.
+
+  `x'_i = clip(corruption(x_i; severity, r_i), 0, 1)`, where the generator r_i
+  is seeded by (seed, kind, severity, i). So row i is the same in every batch
+  that has it in place i, and equal images in two rows are corrupted apart.
+
+  The kinds are `KINDS`, their strengths those of CIFAR-10-C, for 32 x 32
+  pixels. Lengths in pixels grow with the shorter side of larger images; smaller
+  images keep those of 32 pixels, for the mild blurs are below a pixel already.
+  What is a share of the side there (pixelate, elastic transform) is one here.
+  The random draws are not those of the published sets. Nor are these details:
+
+  - nothing is rounded to 8 bits on the way, but by JPEG;
+  - frost is not a photograph: its ice is a texture made of random ridges;
+  - zoom blur and snow enlarge about the centre by fractions of a pixel, not by
+    crops of whole ones; elastic transform interpolates once, not twice;
+  - grey images are their own luminance in snow and their own value in
+    brightness; their frost has no tint of blue.
+
+  Hendrycks and Dietterich 2019, arXiv 1903.12261.
+
+  Args:
+    images: floating `[N, H, W, C]` in [0, 1], with C of 1 or 3 and H and W of 8
+      or more.
+    kind: One of `KINDS`.
+    severity: 1 to 5.
+    seed: Of all random draws; a whole number >= 0.
+
+  Returns:
+    float32 `[N, H, W, C]` in [0, 1].
+
+  Raises:
+    ValueError: if an argument is not as described.
+
+  Example:
+    >>> images = np.full((1, 8, 8, 1), 0.5, np.float32)
+    >>> corrupt(images, 'brightness', 3, seed=0)[0, 0, 0]
+    array([0.65], dtype=float32)
+  """
+  images = check_pictures(images, channels=(1, 3))
+  if kind not in _CORRUPTIONS:
+    raise ValueError(f'kind = {kind!r}; allowed: {", ".join(KINDS)}')
+  check_range('severity', severity, 1, 5, integer=True)
+  check_range('seed', seed, 0, integer=True)
+  corruption, place = _CORRUPTIONS[kind], KINDS.index(kind)
+  rows = max(1, _CHUNK_VALUES // images[0].size)
+  result = np.empty(images.shape, np.float32)
+  for start in range(0, len(images), rows):
+    chunk = images[start : start + rows].astype(np.float64)
+    random = [
+      np.random.default_rng([seed, place, severity, row])
+      for row in range(start, start + len(chunk))
+    ]
+    corrupted = corruption(chunk, severity, random)
+    result[start : start + rows] = np.clip(corrupted, 0, 1)
+  return result

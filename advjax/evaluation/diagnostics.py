@@ -1,0 +1,212 @@
+"""What `evaluate` measures besides attacks and transfer."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from advjax.attacks.specs import Attack
+from advjax.devices import Batching
+from advjax.evaluation.logits import compute_logits
+from advjax.evaluation.models import Evaluation
+from advjax.evaluation.shifts import Fields, can_corrupt, measure_shifts
+from advjax.evaluation.traces import TRACED, trace
+from advjax.results import MinimalDistance
+from advjax.types import LogitsFn
+
+_UNIT = (0.0, 1.0)  # The pixel range of 8-bit images and of corruptions.
+
+
+def per_class_accuracy(
+  predictions: np.ndarray, labels: np.ndarray, num_classes: int
+) -> np.ndarray:
+  """The accuracy on the images of each class.
+
+  `a_k = sum_i [y_i = k] [f(x_i) = k] / sum_i [y_i = k]`
+
+  Args:
+    predictions: int `[N]`.
+    labels: int `[N]` in [0, num_classes).
+    num_classes: K.
+
+  Returns:
+    float64 `[K]`; NaN for a class without images.
+
+  Raises:
+    ValueError: if the shapes differ, or a label is out of range.
+
+  Example:
+    >>> per_class_accuracy(np.array([0, 1, 1]), np.array([0, 0, 1]), 3)
+    array([0.5, 1. , nan])
+  """
+  predictions, labels = np.asarray(predictions), np.asarray(labels)
+  if labels.ndim != 1 or predictions.shape != labels.shape:
+    raise ValueError(
+      f'predictions and labels have shapes {predictions.shape} and '
+      f'{labels.shape}; allowed: [N] both'
+    )
+  if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+    raise ValueError(
+      f'labels hold values from {labels.min()} to {labels.max()}; allowed: 0 '
+      f'to {num_classes - 1}, the classes'
+    )
+  count = np.bincount(labels, minlength=num_classes)
+  correct = np.bincount(labels[predictions == labels], minlength=num_classes)
+  return np.where(count > 0, correct / np.maximum(count, 1), np.nan)
+
+
+def round_to_8_bits(images: np.ndarray) -> np.ndarray:
+  """Rounds images as an 8-bit file (a PNG) would hold them.
+
+  `round(255 clip(x, 0, 1)) / 255`, halves to the even number. A perturbation of
+  less than 1 / 510 is lost to images that were multiples of 1 / 255; others may
+  grow by as much, beyond the ball of the attack.
+
+  Args:
+    images: floating `[N, ...]`; pixels go from 0 to 1.
+
+  Returns:
+    float32 `[N, ...]`, multiples of 1 / 255.
+
+  Raises:
+    ValueError: if images are not floating, or not finite.
+
+  Example:
+    >>> (255 * round_to_8_bits(np.array([[0.5, 0.501, 1.2]]))).tolist()
+    [[128.0, 128.0, 255.0]]
+  """
+  images = np.asarray(images)
+  if images.dtype.kind in 'biuc':
+    raise ValueError(
+      f'images have dtype {images.dtype}; allowed: a floating type'
+    )
+  if not np.isfinite(images).all():
+    raise ValueError('images hold values that are not finite')
+  # In float64: a product that float32 rounds up to a half goes the wrong way.
+  levels = np.round(255 * np.clip(images.astype(np.float64), 0, 1))
+  return (levels / 255).astype(np.float32)
+
+
+def measure_diagnostics(
+  models: Mapping[str, LogitsFn],
+  evaluation: Evaluation,
+  images: np.ndarray,
+  labels: np.ndarray,
+  *,
+  num_classes: int,
+  bounds: tuple[float, float] | None,
+  batching: Batching,
+  seen: Mapping[str, Sequence[str]],
+  corruptions: bool = True,
+  top_k: int = 1,
+) -> Fields:
+  """Measures what helps to judge the accuracies of an evaluation.
+
+  Corruptions and rounding are those of 8-bit images, and left out where the
+  pixel range is not [0, 1]; corruptions too where images are smaller than 8 x 8
+  or have other than 1 or 3 channels.
+
+  Args:
+    models: Logits functions by name.
+    evaluation: From `evaluate_models`, on these images.
+    images: float32 `[N, ...]` in the pixel range.
+    labels: int `[N]`.
+    num_classes: The number of classes.
+    bounds: The pixel range.
+    batching: Batch size, devices and key; example i gets `fold_in(key, i)`.
+    seen: Model -> kinds of corruption that its training has seen.
+    corruptions: Whether to measure corruptions and pasted objects at all.
+    top_k: With k above 1 top-k accuracies under shifts are added.
+
+  Returns:
+    Model -> fields of `ModelResult`: `per_class`, `traces`, those of
+    `measure_shifts`, and where they apply `rounded`, `minimal` and
+    `autoattack`.
+
+  Raises:
+    ValueError: as `attack_and_predict`.
+  """
+  is_unit = bounds is not None and tuple(bounds) == _UNIT
+  shifts = ['noise']
+  if corruptions and is_unit and can_corrupt(images.shape[1:]):
+    shifts.append('corruptions')
+    if len(set(labels.tolist())) > 1:
+      shifts.append('pasted_objects')
+  found = measure_shifts(
+    shifts,
+    {name: [logits_fn] for name, logits_fn in models.items()},
+    images,
+    labels,
+    epsilon=evaluation.epsilon,
+    norm=next(iter(evaluation.attacks.values())).norm,
+    bounds=bounds,
+    seen=seen,
+    batching=batching,
+    top_k=top_k,
+  )
+  for name, logits_fn in models.items():
+    fields = found[name]
+    own = {
+      attack: evaluation.predictions[name, attack][name]
+      for attack in evaluation.attacks
+    }
+    fields['per_class'] = {
+      kind: _or_none(per_class_accuracy(predictions, labels, num_classes))
+      for kind, predictions in (('clean', evaluation.clean[name]), *own.items())
+    }
+    fields['traces'] = {
+      attack_name: trace(
+        logits_fn, attack, images, labels, evaluation.epsilon, batching
+      )
+      for attack_name, attack in evaluation.attacks.items()
+      if isinstance(attack, Attack) and attack.name in TRACED
+    }
+    if is_unit:
+      fields['rounded'] = {
+        attack: _rounded_accuracy(
+          logits_fn, evaluation.images[name, attack], labels, batching
+        )
+        for attack in evaluation.attacks
+      }
+    minimal = {
+      attack: _distance(evaluation, name, attack, labels)
+      for source, attack in evaluation.distances
+      if source == name
+    }
+    summaries = [
+      summary
+      for (source, attack), each in evaluation.autoattack.items()
+      if source == name and attack.startswith('autoattack')
+      for summary in each
+    ]
+    fields |= {'minimal': minimal or None, 'autoattack': summaries or None}
+  return found
+
+
+def _or_none(values: np.ndarray) -> list[float | None]:
+  return [None if np.isnan(value) else float(value) for value in values]
+
+
+def _rounded_accuracy(
+  logits_fn: LogitsFn,
+  images: np.ndarray,
+  labels: np.ndarray,
+  batching: Batching,
+) -> float:
+  rounded = round_to_8_bits(images)
+  logits = compute_logits(logits_fn, rounded, batching, check=False)
+  return float((logits.argmax(-1) == labels).mean())
+
+
+def _distance(
+  evaluation: Evaluation, name: str, attack: str, labels: np.ndarray
+) -> MinimalDistance:
+  distances = evaluation.distances[name, attack]
+  count = len(distances)
+  correct = evaluation.clean[name][:count] == labels[:count]
+  median = float(np.median(distances[correct])) if correct.any() else np.inf
+  found = np.isfinite(distances[correct])
+  return MinimalDistance(
+    median_epsilon=median if np.isfinite(median) else None,
+    found=float(found.mean()) if correct.any() else None,
+    norm=evaluation.attacks[attack].norm,
+  )

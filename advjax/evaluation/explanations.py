@@ -1,0 +1,464 @@
+"""Explanation maps of trained networks, on clean and on attacked images.
+
+Which images are shown, their maps, and how similar the maps of adversarial
+examples are to those of clean images, beside random noise of the same size.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advjax.callables import Callee
+from advjax.config import choose
+from advjax.data import Dataset, Split, to_float
+from advjax.devices import Batching, map_examples
+from advjax.evaluation.logits import compute_logits, full_precision
+from advjax.evaluation.noise import Noise
+from advjax.evaluation.robustness import attack_and_predict
+from advjax.explain import Network, activation_maximization, explain
+from advjax.results import ClassProbability, ExplainedCase, Similarity
+from advjax.types import Array
+
+# The classes that "Adversarially-Trained Classifiers for Generalizable Real
+# World Applications" (Alan Chen, 2020) shows, as WordNet calls them.
+_SHOWN = ('cockroach', 'broom', 'syringe', 'oboe', 'beer bottle')
+_NUM_DEFAULT = 5
+KINDS = ('right', 'wrong', 'fooled')
+# Images of a class of interest that cases are chosen from, the first ones.
+_MAX_PER_CLASS = 200
+# Images per device of a program with all maps.
+_BATCH_SIZE = 16
+# Most probable classes that a report names.
+_TOP = 5
+
+
+def choose_classes(
+  dataset: Dataset, names: Sequence[str] | None = None
+) -> list[int]:
+  """Finds classes by name, WordNet number (wnid) or first of several names.
+
+  Args:
+    dataset: The data set.
+    names: As in `class_names` ('beer bottle'; of 'cockroach, roach' the first
+      is enough) or in `class_ids` ('n02233338'); None: cockroach, broom,
+      syringe, oboe and beer bottle, as far as they are there, else the first
+      five classes.
+
+  Returns:
+    Labels, in the order of the names.
+
+  Raises:
+    ValueError: if a class is not there or named twice.
+
+  Example:
+    >>> from advjax import data
+    >>> choose_classes(data.load({'name': 'digits'}), ['7', '3'])
+    [7, 3]
+  """
+  known: dict[str, int] = {}
+  firsts = [name.split(',')[0].strip() for name in dataset.class_names]
+  # Two classes may share a name ('crane'): then only the whole name, or the
+  # id, tells them apart.
+  for all_names in (firsts, dataset.class_names, dataset.class_ids):
+    for label, name in enumerate(all_names):
+      if list(all_names).count(name) == 1:
+        known[name] = label
+  if names is None:
+    there = [known[name] for name in _SHOWN if name in known]
+    return there or list(range(min(_NUM_DEFAULT, dataset.num_classes)))
+  labels = [known[choose('class', name.strip(), known)] for name in names]
+  if not labels or len(set(labels)) < len(labels):
+    raise ValueError(
+      f'classes = {list(names)!r}; allowed: one class or more, each once'
+    )
+  return labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+  """The images that all networks are explained on."""
+
+  images: np.ndarray  # float32 [N, H, W, C]
+  labels: np.ndarray  # int [N]
+  rows: np.ndarray  # their places in the test split, [N]
+  measured: np.ndarray  # indices to compare maps on, in random order
+  shown: np.ndarray  # indices to choose cases from
+  classes: Sequence[int]  # of interest
+
+
+def choose_sample(
+  split: Split, classes: Sequence[int], num_images: int, seed: int
+) -> Sample:
+  """Chooses random test images, and the first of each class of interest."""
+  # RandomState's streams are frozen; those of default_rng may change.
+  order = np.random.RandomState(seed).permutation(len(split.labels))
+  measured = order[:num_images]
+  shown = np.sort(
+    np.concatenate(
+      [np.flatnonzero(split.labels == c)[:_MAX_PER_CLASS] for c in classes]
+    )
+  )
+  rows = np.union1d(measured, shown)
+  return Sample(
+    np.asarray(to_float(split.images[rows])),
+    np.asarray(split.labels[rows]),
+    rows,
+    np.searchsorted(rows, measured),
+    np.searchsorted(rows, shown),
+    classes,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """An image that one network is explained on.
+
+  Attributes:
+    kind: 'right', 'wrong' or 'fooled'.
+    position: Its place among the images of the sample.
+    row: Its place in the test split.
+    label: Its class.
+    images: Version ('clean', 'adversarial') -> `[H, W, C]`.
+    probabilities: Version -> those of all classes, `[K]`.
+    maps: (version, class) -> method -> map.
+  """
+
+  kind: str
+  position: int
+  row: int
+  label: int
+  images: dict[str, np.ndarray]
+  probabilities: dict[str, np.ndarray]
+  maps: dict[tuple[str, int], dict[str, np.ndarray]]
+
+  def predicted(self, version: str) -> int:
+    """Returns the class predicted for a version."""
+    return int(self.probabilities[version].argmax())
+
+  def result(self, name: str, dataset: Dataset) -> ExplainedCase:
+    """Returns its part of report.json."""
+
+    def of_class(label: int, share: float | None = None) -> ClassProbability:
+      return ClassProbability(
+        label=label,
+        id=dataset.class_ids[label] if dataset.class_ids else '',
+        name=dataset.class_names[label],
+        probability=share,
+      )
+
+    return ExplainedCase(
+      name=name,
+      kind=self.kind,
+      index=self.row,
+      true_class=of_class(self.label),
+      predictions={
+        version: [
+          of_class(label, float(shares[label]))
+          for label in np.argsort(-shares, kind='stable')[:_TOP].tolist()
+        ]
+        for version, shares in self.probabilities.items()
+      },
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Explained:
+  """The explanations of one network.
+
+  Attributes:
+    cases: The images to show.
+    similarity: From `compare_maps`; empty if it is right on no image.
+    correct: Whether it is right on the measured images, bool `[N]`.
+    robust: Whether it is right on their adversarial examples.
+    maximizing: Images that maximise the logits of the classes, `[K, H, W, C]`.
+    probabilities: Probability of the class on each of these, `[K]`.
+  """
+
+  cases: list[Case]
+  similarity: dict[str, dict[str, Similarity]]
+  correct: np.ndarray
+  robust: np.ndarray
+  maximizing: np.ndarray
+  probabilities: np.ndarray
+
+
+def explain_network(
+  network: Network,
+  methods: Sequence[str],
+  sample: Sample,
+  attack: Any,
+  epsilon: float,
+  *,
+  num_cases: int,
+  preferred: Sequence[int],
+  batching: Batching,
+) -> Explained:
+  """Attacks one network, chooses images, and computes all maps.
+
+  Images at `preferred` positions of the sample are shown first.
+  """
+  kind = 'salt_and_pepper' if attack.norm == 'linf' else 'gaussian'
+  noise = Noise(kind, attack.norm, attack.bounds)
+  adversarial, noisy = (
+    attack_and_predict(
+      network.logits_fn,
+      {},
+      each,
+      sample.images,
+      sample.labels,
+      [epsilon],
+      batching,
+    ).images
+    for each in (attack, noise)
+  )
+  clean_shares, shares = (
+    np.asarray(
+      jax.nn.softmax(compute_logits(network.logits_fn, images, batching))
+    )
+    for images in (sample.images, adversarial)
+  )
+  maps = functools.partial(
+    compute_maps, network, methods=methods, batching=batching
+  )
+  shown, labels = sample.shown, sample.labels
+  chosen = choose_cases(
+    labels[shown],
+    clean_shares[shown],
+    shares[shown],
+    sample.classes,
+    num_cases,
+    np.flatnonzero(np.isin(shown, preferred)).tolist(),
+  )
+  cases = [
+    Case(
+      kind,
+      position,
+      int(sample.rows[position]),
+      int(labels[position]),
+      {'clean': sample.images[position], 'adversarial': adversarial[position]},
+      {'clean': clean_shares[position], 'adversarial': shares[position]},
+      {},
+    )
+    for kind in chosen
+    for position in shown[chosen[kind]].tolist()
+  ]
+  _add_maps(cases, maps)
+  correct = clean_shares.argmax(-1) == labels
+  robust = shares.argmax(-1) == labels
+  rows = sample.measured[correct[sample.measured]]
+  similarity = {}
+  if len(rows):
+    similarity = compare_maps(
+      maps(sample.images[rows], labels[rows]),
+      maps(noisy[rows], labels[rows]),
+      maps(adversarial[rows], labels[rows]),
+      maps(adversarial[rows], shares[rows].argmax(-1)),
+      ~robust[rows],
+    )
+  maximizing = np.asarray(
+    activation_maximization(
+      network.logits_fn,
+      jnp.asarray(sample.classes),
+      sample.images.shape[1:],
+      key=batching.key,
+    )
+  )
+  probabilities = np.asarray(
+    jax.nn.softmax(compute_logits(network.logits_fn, maximizing))
+  )
+  return Explained(
+    cases,
+    similarity,
+    correct[sample.measured],
+    robust[sample.measured],
+    maximizing,
+    probabilities[np.arange(len(sample.classes)), list(sample.classes)],
+  )
+
+
+def _add_maps(cases: Sequence[Case], maps: Callable[..., Any]) -> None:
+  """Computes the maps that are shown, of all cases at once."""
+  wanted = [
+    (case, version, label)
+    for case in cases
+    for version in case.images
+    for label in dict.fromkeys((case.predicted(version), case.label))
+  ]
+  if not wanted:
+    return
+  images = np.stack([case.images[version] for case, version, _ in wanted])
+  found = maps(images, np.array([label for _, _, label in wanted]))
+  for row, (case, version, label) in enumerate(wanted):
+    case.maps[version, label] = {m: values[row] for m, values in found.items()}
+
+
+def choose_cases(
+  labels: np.ndarray,
+  clean: np.ndarray,
+  adversarial: np.ndarray,
+  classes: Sequence[int],
+  num_cases: int,
+  preferred: Sequence[int] = (),
+) -> dict[str, list[int]]:
+  """Chooses images of each kind, in turns from the classes of interest.
+
+  Right: the class is predicted for the clean and for the adversarial image.
+  Wrong: another one is predicted for the clean image. Fooled: another one for
+  the adversarial image alone. Within a class and a kind, preferred images
+  come first, then those of the highest probability on the clean image.
+
+  `clean` and `adversarial` are probabilities `[N, K]`.
+
+  Example:
+    >>> clean = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    >>> labels = np.array([0, 0, 0])
+    >>> choose_cases(labels, clean, clean[::-1], [0], 2)
+    {'right': [0, 2], 'wrong': [1], 'fooled': []}
+  """
+  before = clean.argmax(-1) == labels
+  after = adversarial.argmax(-1) == labels
+  kinds = {
+    'right': before & after,
+    'wrong': ~before,
+    'fooled': before & ~after,
+  }
+  confidence = clean.max(-1)
+  chosen = {}
+  for kind in KINDS:
+    queues = []
+    for label in classes:
+      rows = np.flatnonzero(kinds[kind] & (labels == label)).tolist()
+      rows.sort(key=lambda row: (row not in preferred, -confidence[row], row))
+      queues.append(rows)
+    # The first of each class, then the second of each, and so on.
+    turns = [
+      queue[turn]
+      for turn in range(max(map(len, queues), default=0))
+      for queue in queues
+      if turn < len(queue)
+    ]
+    chosen[kind] = turns[:num_cases]
+  return chosen
+
+
+@functools.lru_cache(maxsize=64)
+def _maps_function(methods: tuple[str, ...]) -> Callable[..., Any]:
+  def maps_of(
+    images: Array, labels: Array, keys: Array, *parts: Any
+  ) -> dict[str, Array]:
+    maps = explain(Network('', *parts), images, labels, methods, key=keys)
+    return {method: values.astype('float32') for method, values in maps.items()}
+
+  return maps_of
+
+
+@full_precision
+def compute_maps(
+  network: Network,
+  images: np.ndarray,
+  labels: np.ndarray,
+  methods: Sequence[str],
+  *,
+  batching: Batching,
+) -> dict[str, np.ndarray]:
+  """Explains many images, in batches over all devices."""
+  _, logits_fn, features_fn, head_fn, weights = network
+  return map_examples(
+    _maps_function(tuple(methods)),
+    [images, np.asarray(labels, np.int32)],
+    Callee.of(logits_fn),
+    features_fn and Callee.of(features_fn),
+    head_fn and Callee.of(head_fn),
+    weights,
+    batching=dataclasses.replace(
+      batching, batch_size=batching.batch_size or _BATCH_SIZE
+    ),
+    fill=True,
+  )
+
+
+def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+  """`<a, b> / (|a| |b|)` of the maps of each row; 0 where one is all 0.
+
+  Example:
+    >>> cosines(np.array([[1.0, 0.0]]), np.array([[3.0, 4.0]]))
+    array([0.6])
+  """
+  a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (first, second))
+  sizes = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+  return (a * b).sum(1) / np.where(sizes > 0, sizes, 1)
+
+
+def rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+  """Spearman's rank correlation of each row; 0 where one is constant."""
+  from scipy import stats  # Slow to import: not at the top.
+
+  centred = []
+  for x in (first, second):
+    ranks = stats.rankdata(x.reshape(len(x), -1), axis=1)
+    centred.append(ranks - ranks.mean(1, keepdims=True))
+  return cosines(*centred)
+
+
+def compare_maps(
+  clean: Mapping[str, np.ndarray],
+  noisy: Mapping[str, np.ndarray],
+  adversarial: Mapping[str, np.ndarray],
+  predicted: Mapping[str, np.ndarray],
+  fooled: np.ndarray,
+) -> dict[str, dict[str, Similarity]]:
+  """Compares the maps of clean images with those of others, `[N, ...]` each.
+
+  All images are classified correctly clean; `predicted` are the maps of the
+  adversarial examples for the classes predicted there.
+  """
+  everything = np.ones(len(fooled), bool)
+  result = {}
+  for method, maps in clean.items():
+    groups = {
+      'noise': (noisy[method], everything),
+      # Images that remain correct under the attack.
+      'stood': (adversarial[method], ~fooled),
+      'fooled': (adversarial[method], fooled),
+      'fooled_predicted': (predicted[method], fooled),
+      # Each clean image with the next one.
+      'other': (np.roll(maps, 1, axis=0), everything & (len(fooled) > 1)),
+    }
+    result[method] = {
+      group: _similarity(maps[rows], others[rows])
+      for group, (others, rows) in groups.items()
+    }
+  return result
+
+
+def _similarity(first: np.ndarray, second: np.ndarray) -> Similarity:
+  if not len(first):
+    return Similarity(
+      num_images=0, cosine=None, cosine_ci=None, rank=None, rank_ci=None
+    )
+  cosine, cosine_ci = _mean(cosines(first, second))
+  rank, rank_ci = _mean(rank_correlations(first, second))
+  return Similarity(
+    num_images=len(first),
+    cosine=cosine,
+    cosine_ci=cosine_ci,
+    rank=rank,
+    rank_ci=rank_ci,
+  )
+
+
+def _mean(values: np.ndarray) -> tuple[float, list[float] | None]:
+  """Mean and 95 % interval (Student's t, within [-1, 1]), None of one value."""
+  mean = float(values.mean())
+  if len(values) < 2:
+    return mean, None
+  from scipy import stats  # Slow to import: not at the top.
+
+  factor = float(stats.t.ppf(0.975, len(values) - 1))
+  half = factor * float(values.std(ddof=1)) / len(values) ** 0.5
+  return mean, [max(-1.0, mean - half), min(1.0, mean + half)]

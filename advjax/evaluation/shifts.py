@@ -1,0 +1,223 @@
+"""Accuracy under natural shifts: noise, corruptions, pasted objects.
+
+All models, and those of all seeds, see the same images.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from advjax.config import choose
+from advjax.devices import Batching
+from advjax.evaluation.corruptions import KINDS, SEVERITIES, corrupt
+from advjax.evaluation.logits import compute_logits, in_top_k
+from advjax.evaluation.models import accuracy_of
+from advjax.evaluation.noise import noises
+from advjax.evaluation.pasted import AREAS, paste_objects
+from advjax.evaluation.robustness import attack_and_predict
+from advjax.results import Estimate, ShiftResult
+from advjax.types import LogitsFn
+
+SHIFTS = ('noise', 'corruptions', 'pasted_objects')
+# What each augmentation shows a network, but for its strength.
+_SEEN_BY = {
+  'gaussian': 'gaussian_noise',
+  'poisson': 'shot_noise',
+  'salt_and_pepper': 'impulse_noise',
+  'brightness': 'brightness',
+  'contrast': 'contrast',
+  'cutmix': 'pasted_objects',
+}
+
+# Model -> fields of its `ModelResult`.
+Fields = dict[str, dict[str, Any]]
+# Model -> its network of each seed.
+Networks = Mapping[str, Sequence[LogitsFn]]
+
+
+def can_corrupt(image_shape: Sequence[int]) -> bool:
+  """Returns whether `corrupt` takes images of a shape."""
+  return (
+    len(image_shape) == 3
+    and min(image_shape[:2]) >= 8
+    and image_shape[2] in (1, 3)
+  )
+
+
+def parse_shifts(
+  texts: Sequence[str], image_shape: Sequence[int]
+) -> tuple[str, ...]:
+  """Reads `evaluation.shifts`, before anything is computed.
+
+  Args:
+    texts: Any of `SHIFTS`; several in one, between commas, are what a flag such
+      as --config.evaluation.shifts=noise,corruptions gives.
+    image_shape: `[H, W, C]`.
+
+  Returns:
+    The names.
+
+  Raises:
+    ValueError: for a name that is unknown or there twice, and where images
+      cannot be corrupted.
+
+  Example:
+    >>> parse_shifts(['noise,corruptions'], (28, 28, 1))
+    ('noise', 'corruptions')
+  """
+  names = tuple(part for text in texts for part in text.split(','))
+  for name in names:
+    choose('shift in evaluation.shifts', name, SHIFTS)
+  if len(set(names)) < len(names):
+    raise ValueError(f'evaluation.shifts = {names}; allowed: each once')
+  if set(names) - {'noise'} and not can_corrupt(image_shape):
+    raise ValueError(
+      f'evaluation.shifts = {names} with images of shape {list(image_shape)}; '
+      'allowed: noise alone, or images of 8 x 8 pixels or more with 1 or 3 '
+      'channels'
+    )
+  return names
+
+
+def seen_corruptions(config: Mapping[str, Any]) -> list[str]:
+  """Returns the kinds of corruption that a training run has seen, weak or not.
+
+  In the order of `KINDS`; last 'pasted_objects', of CutMix.
+
+  Example:
+    >>> off = dict.fromkeys(_SEEN_BY, 0.0)
+    >>> seen_corruptions({'augmentation': {**off, 'poisson': 0.1}})
+    ['shot_noise']
+  """
+  augmentation = config['augmentation']
+  seen = {kind for field, kind in _SEEN_BY.items() if augmentation[field]}
+  return [kind for kind in (*KINDS, 'pasted_objects') if kind in seen]
+
+
+def measure_shifts(
+  names: Sequence[str],
+  networks: Networks,
+  images: np.ndarray,
+  labels: np.ndarray,
+  *,
+  epsilon: float,
+  norm: str,
+  bounds: tuple[float, float] | None,
+  seen: Mapping[str, Sequence[str]],
+  batching: Batching,
+  top_k: int = 1,
+) -> Fields:
+  """Measures the accuracy under natural shifts.
+
+  Corruptions and pasted objects are the same in every evaluation, as those of a
+  published set.
+
+  Args:
+    names: From `parse_shifts`.
+    networks: Model -> its network of each seed.
+    images: float32 `[N, ...]` in the pixel range.
+    labels: int `[N]`.
+    epsilon: Size of the noise, in the units of the pixels.
+    norm: Of the noise.
+    bounds: The pixel range.
+    seen: Model -> kinds of corruption that its training has seen.
+    batching: Batch size, devices and the key of the noise.
+    top_k: With k above 1 top-k accuracies are added.
+
+  Returns:
+    Model -> fields of `ModelResult`: `seen_corruptions` and, as named, `noise`,
+    `pasted_objects` and the `corruption` fields: accuracy of each kind at each
+    severity, the mean, and the mean over the kinds that no model has seen in
+    training.
+  """
+  found: Fields = {
+    # Noise is a corruption too, and training may have shown it.
+    name: {'seen_corruptions': list(seen.get(name, ()))} if names else {}
+    for name in networks
+  }
+
+  def shifted(images: np.ndarray, **fields: Any) -> dict[str, ShiftResult]:
+    results = {}
+    for name, each in networks.items():
+      logits = [
+        compute_logits(network, images, batching, check=False)
+        for network in each
+      ]
+      results[name] = ShiftResult(
+        accuracy=accuracy_of(logits, labels),
+        top_k_accuracy=(
+          accuracy_of(logits, labels, top_k) if top_k > 1 else None
+        ),
+        **fields,
+      )
+    return results
+
+  if 'noise' in names:
+    any_network = next(iter(networks.values()))[0]
+    for kind, noise in noises(norm, bounds).items():
+      noisy = attack_and_predict(
+        any_network, {}, noise, images, labels, [epsilon], batching, norm=norm
+      ).images
+      for name, result in shifted(noisy, epsilon=epsilon, norm=norm).items():
+        found[name].setdefault('noise', {})[kind] = result
+  if 'corruptions' in names:
+    corrupted = _measure_corruptions(
+      networks, images, labels, seen, batching, top_k
+    )
+    for name, fields in corrupted.items():
+      found[name] |= fields
+  if 'pasted_objects' in names:
+    for severity in AREAS:
+      pasted = paste_objects(images, labels, severity, seed=0)
+      for name, result in shifted(pasted).items():
+        part = found[name].setdefault('pasted_objects', {})
+        part[str(severity)] = result
+  return found
+
+
+def _measure_corruptions(
+  networks: Networks,
+  images: np.ndarray,
+  labels: np.ndarray,
+  seen: Mapping[str, Sequence[str]],
+  batching: Batching,
+  top_k: int,
+) -> Fields:
+  """Accuracy under all kinds at all severities, and means."""
+  endings = {'': 1} | ({'_top_k': top_k} if top_k > 1 else {})
+  # Model -> [top 1 and k, kinds, seeds, severities].
+  accuracy = {
+    name: np.zeros((len(endings), len(KINDS), len(each), len(SEVERITIES)))
+    for name, each in networks.items()
+  }
+  for i, kind in enumerate(KINDS):
+    for j, severity in enumerate(SEVERITIES):
+      corrupted = corrupt(images, kind, severity, seed=0)
+      for name, each in networks.items():
+        for seed, network in enumerate(each):
+          logits = compute_logits(network, corrupted, batching, check=False)
+          for place, k in enumerate(endings.values()):
+            correct = in_top_k(logits, labels, k)
+            accuracy[name][place, i, seed, j] = correct.mean()
+  any_seen = {kind for kinds in seen.values() for kind in kinds}
+  unseen = [kind not in any_seen for kind in KINDS]
+  found: Fields = {name: {} for name in networks}
+  for name, values in accuracy.items():
+    for ending, kinds in zip(endings, values, strict=True):
+      found[name] |= {
+        f'corruptions{ending}': {
+          kind: by_seed.mean(0).tolist()
+          for kind, by_seed in zip(KINDS, kinds, strict=True)
+        },
+        f'corruption{ending}_accuracy': _mean(kinds),
+        f'unseen_corruption{ending}_accuracy': _mean(kinds[unseen]),
+      }
+  return found
+
+
+def _mean(accuracy: np.ndarray) -> Estimate:
+  """The mean of `[kinds, seeds, severities]`, and its deviation over seeds."""
+  of_seeds = accuracy.mean((0, 2))
+  std = float(of_seeds.std(ddof=1)) if len(of_seeds) > 1 else None
+  return Estimate(float(of_seeds.mean()), std=std)

@@ -1,0 +1,1 @@
+"""Whole jobs: train, compare, sweep, evaluate and explain."""

@@ -1,0 +1,180 @@
+"""Attack trained networks, and report how robust they are."""
+
+import dataclasses
+import logging
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from advjax import data
+from advjax.attacks.specs import replace_bounds
+from advjax.config import check_range
+from advjax.devices import Batching
+from advjax.environment import command_line, environment
+from advjax.evaluation.diagnostics import measure_diagnostics
+from advjax.evaluation.models import (
+  evaluate_models,
+  model_result,
+  parse_attacks,
+)
+from advjax.evaluation.shifts import seen_corruptions
+from advjax.processes.collectives import from_main, is_main
+from advjax.reporting.sanity import large_epsilon, sanity_findings
+from advjax.reporting.write import write_run
+from advjax.results import DatasetSummary, Report
+from advjax.training.trained import Trained, load_trained
+from advjax.training.workdir import config_to_json, prepare_workdir
+
+logger = logging.getLogger('advjax')
+
+
+def evaluate(
+  checkpoints: Sequence[str],
+  attack_names: Sequence[str],
+  epsilons: Sequence[float],
+  workdir: str | pathlib.Path,
+  devices: Sequence[jax.Device],
+  *,
+  norm: str = 'linf',
+  step_size: float | None = None,
+  batch_size: int | None = None,
+  seed: int = 0,
+  num_images: int | None = None,
+  corruptions: bool = True,
+  data_dir: str | None = None,
+) -> Report:
+  """Attacks trained networks on the test images of their data set.
+
+  Args:
+    checkpoints: Each as `checkpoint_directory` takes it.
+    attack_names: As `parse_attack` takes them.
+    epsilons: Radii; the last one is the evaluation epsilon.
+    workdir: The folder to write to.
+    devices: The devices.
+    norm: 'linf', 'l2' or 'l1'.
+    step_size: Of bim, mifgsm and pgd; None: their defaults.
+    batch_size: Images per device and call; None: 64, of AutoAttack its own
+      choice. Accuracies depend on it only through rounding in the networks.
+    seed: Seeds attacks and noise.
+    num_images: Number of test images, the first ones; None: all.
+    corruptions: Whether to measure common corruptions and pasted objects.
+    data_dir: Where the data set is now; None: where it was in training.
+
+  Returns:
+    The content of report.json.
+
+  Raises:
+    ValueError: for anything wrong, before anything is written.
+  """
+  for index, epsilon in enumerate(epsilons):
+    check_range(f'epsilons[{index}]', epsilon, 0.0)
+  check_range('seed', seed, 0, integer=True)
+  for name, value in (('batch_size', batch_size), ('num_images', num_images)):
+    if value is not None:
+      check_range(name, value, 1, integer=True)
+  if not epsilons or not checkpoints or isinstance(checkpoints, str):
+    raise ValueError(
+      f'checkpoint = {checkpoints!r}, epsilons = {epsilons!r}; allowed: lists '
+      'of one or more'
+    )
+  attacks = parse_attacks(attack_names, norm=norm, step_size=step_size)
+  trained, dataset = load_trained(checkpoints, devices, data_dir)
+  evaluation = next(iter(trained.values())).config.evaluation
+  # JSON has lists.
+  bounds = None if evaluation.bounds is None else tuple(evaluation.bounds)
+  attacks = replace_bounds(attacks, bounds)
+  path = from_main(
+    lambda: prepare_workdir(
+      workdir,
+      config_dict.create(
+        checkpoint=tuple(str(e.directory.resolve()) for e in trained.values()),
+        attacks=tuple(attack_names),
+        norm=norm,
+        epsilons=tuple(epsilons),
+        step_size=step_size,
+        seed=seed,
+        num_images=num_images,
+        corruptions=corruptions,
+      ),
+    )
+  )
+  images = np.asarray(data.to_float(dataset.test.images[:num_images]))
+  labels = dataset.test.labels[:num_images]
+  logger.info('attacking %d test images', len(labels))
+  models = {name: each.logits_fn for name, each in trained.items()}
+  batching = Batching(batch_size, devices, jax.random.key(seed))
+  # One more epsilon, at which no network can be right.
+  large = large_epsilon(norm, bounds, images.shape[1:])
+  found = evaluate_models(
+    models,
+    attacks,
+    images,
+    labels,
+    epsilon=epsilons[-1],
+    epsilons=[*epsilons, large]
+    if large is not None and large > max(epsilons)
+    else epsilons,
+    batching=batching,
+    folder=path / 'autoattack',
+    progress=sys.stderr.isatty(),
+  )
+  diagnostics = measure_diagnostics(
+    models,
+    found,
+    images,
+    labels,
+    num_classes=dataset.num_classes,
+    bounds=bounds,
+    batching=batching,
+    seen={name: seen_corruptions(e.config) for name, e in trained.items()},
+    corruptions=corruptions,
+    top_k=evaluation.top_k,
+  )
+  report = Report(
+    dataset=DatasetSummary(
+      name=dataset.name,
+      num_train=len(dataset.train.labels),
+      num_test=len(labels),
+      image_shape=list(images.shape[1:]),
+      largest_class_share=float(np.bincount(labels).max() / len(labels)),
+    ),
+    seeds=[seed],
+    classes=list(dataset.class_names),
+    members={
+      name: dataclasses.replace(
+        model_result([found], labels, name, top_k=evaluation.top_k),
+        num_params=each.num_params,
+        **diagnostics[name],
+      )
+      for name, each in trained.items()
+    },
+    command=command_line(),
+    environment=environment(devices),
+    config={name: config_to_json(e.config) for name, e in trained.items()},
+  )
+  report = dataclasses.replace(report, sanity=sanity_findings(report))
+  if is_main():
+    text = write_run(
+      path,
+      report,
+      found,
+      images,
+      labels,
+      {name: [] for name in trained},
+      dataset.class_names,
+      title=_title(trained),
+    )
+    print(text)
+    print(f'\nreport: {path / "report.html"}')
+  return report
+
+
+def _title(trained: Mapping[str, Trained]) -> str:
+  (name, first), *others = trained.items()
+  if others:
+    return f'Robustness of {len(trained)} models'
+  return f'Robustness of {first.config.model.name}, trained by {name}'

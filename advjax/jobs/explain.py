@@ -1,0 +1,178 @@
+"""Explain what trained networks see, on clean and on attacked images."""
+
+import logging
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from advjax.attacks.specs import replace_bounds
+from advjax.config import check_range
+from advjax.devices import Batching
+from advjax.environment import command_line, environment
+from advjax.evaluation.explanations import (
+  Explained,
+  choose_classes,
+  choose_sample,
+  explain_network,
+)
+from advjax.evaluation.models import parse_attacks
+from advjax.explain import find_methods, network_of
+from advjax.reporting.explained import write_explained
+from advjax.reporting.formatting import attack_label, format_epsilon
+from advjax.results import (
+  DatasetSummary,
+  Estimate,
+  ExplainedAttack,
+  ExplainedModel,
+  ExplainReport,
+)
+from advjax.training.trained import load_trained
+from advjax.training.workdir import config_to_json, prepare_workdir
+
+logger = logging.getLogger('advjax')
+
+
+def explain(
+  checkpoints: Sequence[str],
+  workdir: str | pathlib.Path,
+  devices: Sequence[jax.Device],
+  *,
+  attack: str = 'fgsm',
+  norm: str = 'linf',
+  epsilon: float = 4 / 255,
+  classes: Sequence[str] | None = None,
+  num_images: int = 100,
+  num_cases: int = 3,
+  methods: Sequence[str] | None = None,
+  seed: int = 0,
+  data_dir: str | None = None,
+) -> ExplainReport:
+  """Explains what trained networks see, and how an attack changes that.
+
+  Args:
+    checkpoints: Each as `checkpoint_directory` takes it.
+    workdir: The folder to write to.
+    devices: The devices.
+    attack: As `parse_attack` takes it; each network is attacked with its own
+      gradients.
+    norm: 'linf', 'l2' or 'l1'.
+    epsilon: Radius of the attack.
+    classes: As `choose_classes` takes them.
+    num_images: Random test images that maps are compared on.
+    num_cases: Images to show of each kind, at most.
+    methods: Of `advjax.explain.METHODS`; None: all that a network allows.
+    seed: Seeds the choice of images, attacks and noise.
+    data_dir: Where the data set is now; None: where it was in training.
+
+  Returns:
+    The content of report.json.
+
+  Raises:
+    ValueError: for anything wrong, before anything is written.
+  """
+  check_range('epsilon', epsilon, 0.0)
+  check_range('seed', seed, 0, integer=True)
+  check_range('num_images', num_images, 1, integer=True)
+  check_range('num_cases', num_cases, 1, integer=True)
+  if not checkpoints or isinstance(checkpoints, str):
+    raise ValueError(
+      f'checkpoint = {checkpoints!r}; allowed: a list of one or more'
+    )
+  attacks = parse_attacks([attack], norm=norm)
+  trained, dataset = load_trained(checkpoints, devices, data_dir)
+  labels = choose_classes(dataset, classes)
+  networks = {
+    name: network_of(
+      each.model,
+      each.params,
+      each.model_state,
+      f'{name} ({each.config.model.name})',
+    )
+    for name, each in trained.items()
+  }
+  example = jax.ShapeDtypeStruct(
+    (1, *dataset.test.images.shape[1:]), np.float32
+  )
+  # Methods that each network allows, and why others are left out.
+  allowed = {
+    name: find_methods(network, example, methods)
+    for name, network in networks.items()
+  }
+  path = prepare_workdir(
+    workdir,
+    config_dict.create(
+      checkpoint=tuple(str(e.directory.resolve()) for e in trained.values()),
+      attack=attack,
+      norm=norm,
+      epsilon=epsilon,
+      classes=tuple(labels),
+      num_images=num_images,
+      num_cases=num_cases,
+      methods=None if methods is None else tuple(methods),
+      seed=seed,
+    ),
+  )
+  bounds = next(iter(trained.values())).config.evaluation.bounds
+  (parsed,) = replace_bounds(attacks, bounds and tuple(bounds)).values()
+  sample = choose_sample(dataset.test, labels, num_images, seed)
+  explained: dict[str, Explained] = {}
+  for name, network in networks.items():
+    logger.info('explaining %s', name)
+    explained[name] = explain_network(
+      network,
+      allowed[name][0],
+      sample,
+      parsed,
+      epsilon,
+      num_cases=num_cases,
+      preferred=[c.position for e in explained.values() for c in e.cases],
+      batching=Batching(devices=devices, key=jax.random.key(seed)),
+    )
+  settings = parsed.settings(epsilon)
+  label = attack_label(attack, settings.get('num_steps'))
+  report = ExplainReport(
+    dataset=DatasetSummary(
+      name=dataset.name,
+      num_train=len(dataset.train.labels),
+      num_test=len(dataset.test.labels),
+    ),
+    seeds=[seed],
+    num_images=len(sample.measured),
+    classes=list(dataset.class_names),
+    class_ids=list(dataset.class_ids),
+    attack=ExplainedAttack(
+      **settings,
+      epsilon=epsilon,
+      norm=parsed.norm,
+      label=f'{label} at {format_epsilon(epsilon)} ({parsed.norm})',
+    ),
+    left_out=[
+      f'Left out: {reason}.'
+      for _, reasons in allowed.values()
+      for reason in reasons.values()
+    ],
+    members={
+      name: ExplainedModel(
+        num_params=trained[name].num_params,
+        clean_accuracy=Estimate.of_correct([each.correct]),
+        # Also of images that are misclassified clean, as in `evaluate`.
+        white_box=Estimate.of_correct([each.robust]),
+        methods=list(allowed[name][0]),
+        similarity=each.similarity,
+        cases=[
+          case.result(f'{name}_{case.kind}_{case.row}', dataset)
+          for case in each.cases
+        ],
+      )
+      for name, each in explained.items()
+    },
+    command=command_line(),
+    environment=environment(devices),
+    config={name: config_to_json(e.config) for name, e in trained.items()},
+  )
+  print(write_explained(path, report, explained, dataset, labels))
+  print(f'\nreport: {path / "report.html"}')
+  return report

@@ -1,0 +1,300 @@
+"""Grids of images: adversarial examples, predictions, perturbations.
+
+  nsl_grid(...)           the first 32 adversarial examples in order
+  prediction_grid(...)    16 random images and the prediction for each
+  perturbation_grid(...)  clean image, perturbation, adversarial example
+  image_grid(rows, inches)  any rows of `Cell`s
+  signed_colors(values, largest)  red above 0, blue below
+
+Images are `[N, H, W, C]` or `[N, H, W]` with one or three channels, floats in
+[0, 1] or uint8; values outside the range, which an attack without bounds
+leaves, are clipped for the figure only. Predictions are green where they are
+correct, red and bold where they are wrong.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from advjax.reporting.plots import MAX_WIDTH, PERTURBATION_COLORS, STYLE
+
+CORRECT, WRONG = '#1a7f37', '#c9190b'
+_LETTERS = 13.5  # Bold letters of a title in an inch.
+_LINE = 0.16  # Inches.
+_SPACE = 0.08
+_MAX_NAME = 24
+
+
+class Cell(NamedTuple):
+  """An image under a title.
+
+  Attributes:
+    pixels: `[H, W]` or `[H, W, 3]`, floats; clipped to [0, 1].
+    title: Above it; may have several lines.
+    correct: Whether the prediction in the title is: None is black.
+  """
+
+  pixels: np.ndarray
+  title: str = ''
+  correct: bool | None = None
+
+
+def image_grid(rows: Sequence[Sequence[Cell | None]], inches: float) -> Figure:
+  """Draws rows of images under their titles.
+
+  Args:
+    rows: From above; None leaves a place empty.
+    inches: Width of a column. Titles are broken into lines of that width.
+
+  Returns:
+    The figure.
+
+  Example:
+    >>> figure = image_grid([[Cell(np.zeros([2, 4]), 'zero')]], 2.0)
+    >>> [float(size) for size in figure.get_size_inches()]
+    [2.0, 1.24]
+  """
+  placed, bottom = [], 0.0
+  for row in rows:
+    cells = [(i, cell) for i, cell in enumerate(row) if cell]
+    titles = [_wrap(cell.title, inches) for _, cell in cells]
+    top = bottom + _SPACE + _LINE * max(map(len, titles))
+    for (i, cell), title in zip(cells, titles, strict=True):
+      left = i * (inches + _SPACE)
+      height = inches * cell.pixels.shape[0] / cell.pixels.shape[1]
+      bottom = max(bottom, top + height)
+      extent = (left, left + inches, top + height, top)
+      placed.append((cell, '\n'.join(title), extent))
+  width = max(map(len, rows)) * (inches + _SPACE) - _SPACE
+  with matplotlib.rc_context(STYLE):
+    figure = Figure((width, bottom))
+    # One pair of axes, in inches: a pair for each image takes far longer.
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.set_axis_off()
+    for cell, text, extent in placed:
+      pixels = np.clip(cell.pixels, 0, 1)
+      if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, -1)
+      ax.imshow(pixels, extent=extent, interpolation='nearest')
+      ax.text(
+        extent[0] + inches / 2,
+        extent[3] - 0.04,
+        text,
+        color={None: 'black', True: CORRECT, False: WRONG}[cell.correct],
+        fontsize=9,
+        fontweight='bold' if cell.correct is False else 'normal',
+        ha='center',
+        va='bottom',
+        linespacing=1.1,
+      )
+    ax.set(xlim=(0, width), ylim=(bottom, 0))
+  return figure
+
+
+def _wrap(title: str, inches: float) -> list[str]:
+  letters = int(_LETTERS * inches)
+  lines = (textwrap.wrap(line, letters) for line in title.split('\n'))
+  return [part for line in lines for part in line]
+
+
+def class_name(index: int, class_names: Sequence[str]) -> str:
+  """Returns the name of a class, shortened; its number if it has none."""
+  if not 0 <= index < len(class_names):
+    return str(index)
+  name = str(class_names[index])
+  return name if len(name) <= _MAX_NAME else f'{name[: _MAX_NAME - 1]}…'
+
+
+def nsl_grid(
+  images: np.ndarray,
+  labels: np.ndarray,
+  predictions_base: np.ndarray,
+  predictions_adversarial: np.ndarray,
+  class_names: Sequence[str] = (),
+) -> Figure:
+  """Draws the figure of the NSL tutorial: the first 32 images in order.
+
+  Args:
+    images: Adversarial examples, `[N, H, W, C]`.
+    labels: int `[N]`.
+    predictions_base: Of the base model, int `[N]`.
+    predictions_adversarial: Of the adversarially trained one, int `[N]`.
+    class_names: Names of the classes; their numbers by default.
+
+  Returns:
+    The figure: eight columns, each image under the title
+    'true: %s, base: %s, adv: %s'.
+
+  Raises:
+    ValueError: If lengths differ, there is no image, or it has neither one nor
+      three channels.
+  """
+  pixels = to_pixels(images)
+  arrays = labels, predictions_base, predictions_adversarial
+  _check_lengths(len(pixels), *arrays)
+  cells = []
+  for image, *classes in zip(pixels[:32], *arrays, strict=False):
+    true, base, adv = (class_name(int(c), class_names) for c in classes)
+    cells.append(Cell(image, f'true: {true}\nbase: {base}\nadv: {adv}'))
+  return image_grid(_rows(cells, 8), MAX_WIDTH / 8 - _SPACE)
+
+
+def random_indices(num_images: int, seed: int) -> np.ndarray:
+  """Returns the (at most) 16 images that `prediction_grid` shows for a seed."""
+  count = min(num_images, 16)
+  return np.random.default_rng(seed).choice(num_images, count, replace=False)
+
+
+def prediction_grid(
+  images: np.ndarray,
+  predictions: np.ndarray,
+  labels: np.ndarray,
+  seed: int,
+  class_names: Sequence[str] = (),
+) -> Figure:
+  """Draws MATLAB's figure: 4 x 4 random images with their predictions.
+
+  Args:
+    images: `[N, H, W, C]`.
+    predictions: int `[N]`.
+    labels: int `[N]`.
+    seed: Which images are drawn; the same for two models that are compared.
+    class_names: Names of the classes; their numbers by default.
+
+  Returns:
+    16 images (fewer if N is smaller), each under 'Prediction: c'.
+
+  Raises:
+    ValueError: If lengths differ, there is no image, or it has neither one nor
+      three channels.
+  """
+  pixels = to_pixels(images)
+  _check_lengths(len(pixels), predictions, labels)
+  cells = [
+    Cell(
+      pixels[i],
+      f'Prediction: {class_name(int(predictions[i]), class_names)}',
+      bool(predictions[i] == labels[i]),
+    )
+    for i in random_indices(len(pixels), seed)
+  ]
+  return image_grid(_rows(cells, 4), MAX_WIDTH / 8 - _SPACE)
+
+
+def perturbation_grid(
+  clean: np.ndarray,
+  adversarial: np.ndarray,
+  labels: np.ndarray,
+  predictions_clean: np.ndarray,
+  predictions_adversarial: np.ndarray,
+  num: int = 6,
+  class_names: Sequence[str] = (),
+) -> Figure:
+  """Draws clean image, perturbation and adversarial example, one per column.
+
+  The perturbation is signed: red adds to a pixel, blue takes from it. It is
+  amplified by the factor in its title, the same for all columns, so that the
+  largest value has the full colour. Of three channels the one of the largest
+  magnitude is shown.
+
+  Args:
+    clean: Clean images, `[N, H, W, C]`.
+    adversarial: Adversarial examples, as `clean`.
+    labels: int `[N]`.
+    predictions_clean: For `clean`, int `[N]`.
+    predictions_adversarial: For `adversarial`, int `[N]`.
+    num: How many to show at most.
+    class_names: Names of the classes; their numbers by default.
+
+  Returns:
+    The figure.
+
+  Raises:
+    ValueError: If lengths or shapes differ, there is no image, or it has
+      neither one nor three channels.
+  """
+  before, after = to_pixels(clean), to_pixels(adversarial)
+  arrays = labels, predictions_clean, predictions_adversarial
+  _check_lengths(len(before), adversarial, *arrays)
+  if before.shape != after.shape:
+    raise ValueError(
+      f'adversarial of shape {np.shape(adversarial)}; allowed: that of clean, '
+      f'{np.shape(clean)}'
+    )
+  delta = (after - before)[:num]
+  if delta.ndim == 4:
+    index = np.abs(delta).argmax(-1)[..., None]
+    delta = np.take_along_axis(delta, index, -1)[..., 0]
+  largest = float(np.abs(delta).max()) or 1.0
+  rows: list[list[Cell]] = [[], [], []]
+  for i in range(len(delta)):
+    for row, kind, pixels, predictions in (
+      (rows[0], 'clean', before[i], predictions_clean),
+      (rows[2], 'adversarial', after[i], predictions_adversarial),
+    ):
+      true, predicted = (
+        class_name(int(classes[i]), class_names)
+        for classes in (labels, predictions)
+      )
+      title = f'{kind}\ntrue: {true}\npredicted: {predicted}'
+      cell = Cell(pixels, title, bool(predictions[i] == labels[i]))
+      row.append(cell)
+    title = f'perturbation x {1 / largest:.3g}'
+    rows[1].append(Cell(signed_colors(delta[i], largest), title))
+  return image_grid(rows, MAX_WIDTH / 6 - _SPACE)
+
+
+def signed_colors(values: np.ndarray, largest: float) -> np.ndarray:
+  """Returns signed values as colours: red above 0, blue below, white at 0.
+
+  Args:
+    values: `[H, W]`.
+    largest: The magnitude of the full colour.
+
+  Returns:
+    `[H, W, 3]` in [0, 1].
+
+  Example:
+    >>> red, _, blue = signed_colors(np.array([[1.0]]), 1.0)[0, 0]
+    >>> bool(red > blue)
+    True
+  """
+  # Leaves out the almost black ends of the colours.
+  shares = 0.5 + 0.5 * np.clip(values / largest, -1, 1) / 1.3
+  return PERTURBATION_COLORS(shares)[..., :3]
+
+
+def to_pixels(images: np.ndarray) -> np.ndarray:
+  """Returns float images `[N, H, W]` (gray) or `[N, H, W, 3]` in [0, 1].
+
+  Args:
+    images: `[N, H, W]` or `[N, H, W, C]`, floats in [0, 1] or uint8.
+
+  Raises:
+    ValueError: If there is no image, or it has neither one nor three channels.
+  """
+  array = np.asarray(images)
+  if array.ndim == 4 and array.shape[-1] == 1:
+    array = array[..., 0]
+  color = array.ndim == 4 and array.shape[-1] == 3
+  if not len(array) or not (array.ndim == 3 or color):
+    raise ValueError(
+      f'images of shape {np.shape(images)}; allowed: [N, H, W] or '
+      '[N, H, W, C] with 1 or 3 channels, N >= 1'
+    )
+  scale = 255.0 if array.dtype == np.uint8 else 1.0
+  return np.nan_to_num(np.asarray(array, np.float32) / np.float32(scale))
+
+
+def _rows(cells: Sequence[Cell], columns: int) -> list[Sequence[Cell]]:
+  return [cells[i : i + columns] for i in range(0, len(cells), columns)]
+
+
+def _check_lengths(num_images: int, *arrays: np.ndarray) -> None:
+  lengths = [num_images, *map(len, arrays)]
+  if len(set(lengths)) > 1:
+    raise ValueError(f'lengths {lengths}; allowed: all the same')

@@ -1,0 +1,662 @@
+"""Figures of accuracies and losses: one style, one colour for each model.
+
+  bar_figure(groups, colors)   accuracies with intervals, in groups of bars
+  line_figure(panels)          over epsilon, epochs, steps, or a swept field
+  heatmap_figure(matrices)     transfer matrices, corruptions, grids of a sweep
+  scatter_figure(points)       accuracy over size, robust over clean accuracy
+  encode(name, title, caption, figure) -> Picture, for the page and its file
+
+No function uses pyplot, so none needs a display. Fractions are in [0, 1] and
+drawn in per cent. Figures are at most `MAX_WIDTH` inches wide and shown at
+their size in inches, so that letters have the same size in all of them.
+"""
+
+import base64
+import dataclasses
+import io
+import math
+import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib import colormaps, ticker
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+from advjax.files import replacing
+from advjax.reporting.formatting import format_epsilon
+from advjax.results import Estimate
+
+MAX_WIDTH = 10.5  # Inches: the width of the page.
+SMALL = 8  # Points: numbers on bars and in cells, notes.
+STYLE: dict[Any, Any] = {
+  'font.size': 10,
+  'axes.titlesize': 10,
+  'axes.labelsize': 10,
+  'xtick.labelsize': 9,
+  'ytick.labelsize': 9,
+  'legend.fontsize': 9,
+  'legend.frameon': False,
+  'axes.spines.top': False,
+  'axes.spines.right': False,
+  'axes.grid': True,
+  'axes.axisbelow': True,
+  'grid.color': '#e4e4e4',
+  'figure.facecolor': 'white',
+  'hatch.linewidth': 0.8,
+  'text.parse_math': False,  # Names may hold dollars.
+}
+INK = '#555555'
+ACCURACY_COLORS = colormaps['viridis']
+PERTURBATION_COLORS = colormaps['RdBu_r']  # Around 0: red adds to a pixel.
+# The palette of Okabe and Ito, told apart with every colour vision.
+PALETTE = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00')
+MARKERS = ('o', 's', '^', 'D', 'v', 'P')
+DASHES: tuple[Any, ...] = ('-', (0, (5, 2)), (0, (1.5, 1.5)), '-.')
+_CHANCE: dict[str, Any] = {'color': INK, 'lw': 0.9, 'ls': (0, (1, 2))}
+_MAX_LABEL = 40  # Characters, of rows and columns.
+_DPI = 150
+_PIXELS = 96  # CSS pixels in an inch.
+_CHARACTER = 0.078  # Inches, of a letter of 9 points, on average.
+
+
+def model_colors(names: Iterable[str]) -> dict[str, str]:
+  """Returns the colour of each model, the same in all figures of a report.
+
+  Args:
+    names: All models of the report, in its order.
+
+  Example:
+    >>> model_colors(['standard', 'robust'])
+    {'standard': '#0072b2', 'robust': '#d55e00'}
+  """
+  colors = {}
+  for i, name in enumerate(names):
+    turn, place = divmod(i, len(PALETTE))
+    # After the palette its colours again, darker, then brighter.
+    end, share = ((0.0, 0.0), (0.0, 0.45), (1.0, 0.45))[turn % 3]
+    mixed = (1 - share) * np.array(to_rgb(PALETTE[place])) + share * end
+    colors[name] = to_hex(tuple(mixed))
+  return colors
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+  """An encoded figure."""
+
+  name: str  # Stem of its file and anchor on the page.
+  title: str  # Above it; also the alternative text.
+  caption: str
+  png: bytes
+  width: int  # CSS pixels.
+  half: bool  # Whether two of its size fit beside each other.
+
+  @property
+  def uri(self) -> str:
+    """The image as a data URI."""
+    return f'data:image/png;base64,{base64.b64encode(self.png).decode()}'
+
+
+def encode(name: str, title: str, caption: str, figure: Figure) -> Picture:
+  """Encodes a figure as PNG.
+
+  Args:
+    name: Stem of its file; unusual characters become underscores.
+    title: A few words.
+    caption: What it shows.
+    figure: At most `MAX_WIDTH` inches wide.
+
+  Returns:
+    The picture; the same figure gives the same bytes.
+  """
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format='png', dpi=_DPI, metadata={'Software': None})
+  width = float(figure.get_size_inches()[0])
+  return Picture(
+    re.sub(r'[^\w.-]', '_', name),
+    title,
+    caption,
+    buffer.getvalue(),
+    round(width * _PIXELS),
+    half=width <= MAX_WIDTH / 2,
+  )
+
+
+def save_pictures(
+  pictures: Iterable[Picture], folder: pathlib.Path
+) -> list[pathlib.Path]:
+  """Writes `<folder>/<name>.png` for every picture and returns the paths."""
+  folder.mkdir(parents=True, exist_ok=True)
+  paths = []
+  for picture in pictures:
+    paths.append(folder / f'{picture.name}.png')
+    with replacing(paths[-1]) as file:
+      file.write(picture.png)
+  return paths
+
+
+def percent_axis(axis: Any) -> None:
+  """Writes the ticks of an axis of fractions in per cent."""
+  axis.set_major_formatter(
+    ticker.PercentFormatter(1.0, decimals=0, symbol=' %')
+  )
+
+
+def accuracy_axis(ax: Axes, chance: float | None = None) -> None:
+  """Makes the y axis one of accuracies, with a line at chance level."""
+  ax.set_ylim(-0.02, 1.04)
+  ax.set_yticks(np.linspace(0, 1, 6))
+  percent_axis(ax.yaxis)
+  if chance is not None:
+    ax.axhline(chance, **_CHANCE, zorder=1)
+
+
+def integer_axis(ax: Axes, first: float, last: float) -> None:
+  """Makes the x axis one of whole numbers, such as epochs, also of one."""
+  space = max(0.03 * (last - first), 0.5 if first == last else 0.0)
+  ax.set_xlim(first - space, last + space)
+  locator = ticker.MaxNLocator(5, integer=True, min_n_ticks=1)
+  ax.set_xticks(
+    [tick for tick in locator.tick_values(first, last) if first <= tick <= last]
+  )
+  ax.xaxis.set_major_formatter('{x:,.0f}')
+
+
+def log_axis(axis: Any) -> None:
+  """Gives a logarithmic axis plain labels: 0.01, 1, 100, 20k."""
+  low, high = sorted(axis.get_view_interval())
+  few = high / low < 300
+  axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if few else (1,)))
+  large = ticker.EngFormatter(sep='')
+  axis.set_major_formatter(
+    ticker.FuncFormatter(lambda x, _: large(x) if x >= 10_000 else f'{x:g}')
+  )
+  axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def label_ticks(
+  ax: Axes, places: Sequence[float], labels: Sequence[str], inches: float
+) -> None:
+  """Labels places, those first that come first, where labels do not overlap."""
+  to_fraction = ax.transScale + ax.transLimits
+  kept: list[tuple[float, float, float, str]] = []
+  for place, label in zip(places, labels, strict=True):
+    at = inches * to_fraction.transform((place, ax.get_ylim()[0]))[0]
+    width = 0.08 + _CHARACTER * max(map(len, label.split('\n')))
+    if all(abs(at - other) >= (width + w) / 2 for other, w, _, _ in kept):
+      kept.append((at, width, place, label))
+  kept.sort()
+  ax.set_xticks([each[2] for each in kept], [each[3] for each in kept])
+  ax.xaxis.set_minor_locator(ticker.NullLocator())
+
+
+def legend(
+  figure: Figure,
+  handles: Sequence[Any],
+  labels: Sequence[str],
+  chance: float | None = None,
+) -> None:
+  """Puts a legend above all axes, in as many columns as fit."""
+  if chance is not None:
+    handles = [*handles, Line2D([], [], **_CHANCE)]
+    labels = [*labels, 'chance level']
+  if not labels:
+    return
+  widest = 0.65 + _CHARACTER * max(map(len, labels))
+  columns = int(figure.get_size_inches()[0] / widest) or 1
+  figure.legend(
+    handles,
+    [label.removeprefix('_') for label in labels],
+    loc='outside upper left',
+    ncols=min(columns, len(labels)),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """Bars side by side."""
+
+  label: str  # Below them; may have several lines.
+  bars: Mapping[str, Estimate]  # By model; a model may be absent.
+  # Accuracies in the top k, as pale bars behind.
+  top_k: Mapping[str, Estimate] = dataclasses.field(default_factory=dict)
+  transfer: bool = False  # Hatched.
+
+
+def bar_figure(
+  groups: Sequence[Group],
+  colors: Mapping[str, str],
+  *,
+  chance: float | None = None,
+  k: int | None = None,
+) -> Figure:
+  """Draws accuracies with their 95 % intervals as groups of bars.
+
+  Args:
+    groups: The groups, from left to right; they are broken into lines.
+    colors: Model -> its colour; all that the legend names.
+    chance: Where to draw a line at chance level.
+    k: Of the top k.
+
+  Returns:
+    The figure.
+
+  Example:
+    >>> groups = [Group('clean', {'standard': Estimate(0.9, (0.8, 0.95))})]
+    >>> len(bar_figure(groups, model_colors(['standard'])).axes)
+    1
+  """
+  many = len(groups) * len(colors) > 48
+  bar = 0.14 if many else 0.34
+  lines: list[list[tuple[Group, float]]] = [[]]
+  room = width = MAX_WIDTH - 1.0
+  for group in groups:
+    letters = max(map(len, group.label.split('\n')))
+    needed = max(len(colors) * bar + 0.25, letters * _CHARACTER + 0.2)
+    if needed > room and lines[-1]:
+      lines.append([])
+      room = width
+    lines[-1].append((group, needed))
+    room -= needed
+  if len(lines) == 1:
+    width = max(width - room, 3.5)
+  with matplotlib.rc_context(STYLE | {'axes.grid.axis': 'y'}):
+    figure = Figure((width + 1.0, 3.1 * len(lines) + 0.4), layout='constrained')
+    for ax, line in zip(
+      figure.subplots(len(lines), squeeze=False)[:, 0], lines, strict=True
+    ):
+      ax.set_xlim(0, width)  # In inches.
+      accuracy_axis(ax, chance)
+      ax.set_ylim(0, 1.2 if k else 1.12)
+      ax.set_ylabel('accuracy')
+      start, ticks = 0.0, []
+      for group, needed in line:
+        ticks.append(start + needed / 2)
+        left = ticks[-1] - bar * len(colors) / 2
+        for i, (name, color) in enumerate(colors.items()):
+          x = left + (i + 0.5) * bar
+          _draw_bar(ax, x, bar, group, name, color, numbers=not many)
+        start += needed
+      ax.set_xticks(ticks, [group.label for group, _ in line])
+      ax.tick_params(axis='x', length=0)
+    handles = [Patch(color=color) for color in colors.values()]
+    labels = list(colors)
+    if any(group.transfer for group in groups):
+      handles.append(Patch(facecolor='white', edgecolor=INK, hatch='////'))
+      labels.append('transfer')
+    if any(group.top_k for group in groups):
+      handles.append(Patch(color=INK, alpha=0.3))
+      labels.append(f'top-{k} accuracy')
+    legend(figure, handles, labels, chance)
+  return figure
+
+
+def _draw_bar(
+  ax: Axes,
+  x: float,
+  width: float,
+  group: Group,
+  name: str,
+  color: str,
+  *,
+  numbers: bool,
+) -> None:
+  place = 0.0
+  filled: dict[str, Any] = {'color': color, 'edgecolor': color}
+  if group.transfer:
+    filled = {'facecolor': 'white', 'edgecolor': color, 'hatch': '////'}
+  for estimate, style, ink in (
+    (group.top_k.get(name), {'color': color, 'alpha': 0.3, 'zorder': 1}, INK),
+    (group.bars.get(name), filled, 'black'),
+  ):
+    if estimate is None or not math.isfinite(estimate.value):
+      continue
+    ax.bar(x, estimate.value, 0.94 * width, **style)
+    low, high = estimate.ci or (estimate.value, estimate.value)
+    ax.vlines(x, low, high, color=ink, lw=1.2)
+  for estimate, ink in (
+    (group.bars.get(name), 'black'),
+    (group.top_k.get(name), INK),
+  ):
+    if numbers and estimate is not None and math.isfinite(estimate.value):
+      high = max(estimate.value, *(estimate.ci or (0.0,)))
+      place = max(high + 0.015, place)
+      text = f'{100 * estimate.value:.1f}'
+      ax.text(x, place, text, ha='center', color=ink, fontsize=SMALL)
+      place += 0.07
+
+
+Values = Sequence[float] | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+  """A line of a panel."""
+
+  x: Values
+  y: Values  # What is not finite is left out.
+  color: str
+  label: str = ''  # In the legend, where the same label is listed once.
+  low: Values | None = None  # Ends of the shade.
+  high: Values | None = None
+  dash: Any = '-'  # Of `DASHES`.
+  marker: str = ''  # Of `MARKERS`.
+  hollow: bool = False
+  width: float = 1.8
+  opacity: float = 1.0
+  steps: bool = False  # Whether y keeps its value up to the next x.
+
+  def style(self) -> dict[str, Any]:
+    """Arguments of `Line2D`."""
+    return {
+      'color': self.color,
+      'ls': self.dash,
+      'marker': self.marker or 'None',
+      'ms': 4.5,
+      'mfc': 'white' if self.hollow else self.color,
+      'lw': self.width,
+      'alpha': self.opacity,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+  """Axes with lines."""
+
+  title: str
+  lines: Sequence[Line]
+  x_label: str
+  y_label: str = ''
+  # 'epsilon' labels the values of the lines, 'integer' whole numbers.
+  x_axis: Literal['epsilon', 'integer', 'log', 'number'] = 'number'
+  y_axis: Literal['accuracy', 'log', 'number'] = 'accuracy'
+  mark: float | None = None  # An x such as the evaluation epsilon.
+  chance: float | None = None  # Accuracy at chance level.
+
+
+def line_figure(panels: Sequence[Panel], columns: int | None = None) -> Figure:
+  """Draws lines over an axis, one panel beside the other.
+
+  Args:
+    panels: What to draw.
+    columns: Panels beside each other; None: up to 4.
+
+  Returns:
+    The figure, its legend above.
+
+  Example:
+    >>> line = Line([0, 8 / 255], [0.9, 0.3], '#0072b2', 'standard')
+    >>> panel = Panel('PGD-10', [line], 'epsilon (linf)', x_axis='epsilon')
+    >>> [each.get_text() for each in line_figure([panel]).axes[0].texts]
+    []
+  """
+  columns = min(len(panels), columns or 4)
+  inches = {1: 5.0, 2: 4.2, 3: 3.4}.get(columns, MAX_WIDTH / columns)
+  rows = math.ceil(len(panels) / columns)
+  with matplotlib.rc_context(STYLE):
+    figure = Figure((inches * columns, 2.8 * rows + 0.3), layout='constrained')
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, panel in zip(axes, panels, strict=False):
+      draw_panel(ax, panel, inches - 0.75)
+    for ax in axes[len(panels) :]:
+      ax.set_axis_off()
+    add_line_legend(figure, panels)
+  return figure
+
+
+def add_line_legend(figure: Figure, panels: Sequence[Panel]) -> None:
+  """Lists every label of the panels' lines once, above all axes."""
+  lines = {
+    line.label: line for panel in panels for line in panel.lines if line.label
+  }
+  handles = [Line2D([], [], **line.style()) for line in lines.values()]
+  chance = next((p.chance for p in panels if p.chance is not None), None)
+  legend(figure, handles, list(lines), chance)
+
+
+def draw_panel(ax: Axes, panel: Panel, inches: float) -> None:
+  """Draws a panel into axes that are so many inches wide."""
+  for line in panel.lines:
+    y = np.asarray(line.y, np.float64)
+    y = np.where(np.isfinite(y), y, np.nan)
+    alone = not line.marker and np.isfinite(y).sum() <= 3
+    style = line.style() | ({'marker': 'o'} if alone else {})
+    step = 'steps-post' if line.steps else 'default'
+    ax.plot(line.x, y, drawstyle=step, **style)
+    if line.low is not None and line.high is not None:
+      low, high = (np.asarray(end, np.float64) for end in (line.low, line.high))
+      ax.fill_between(line.x, low, high, color=line.color, alpha=0.15, lw=0)
+  x = sorted({float(each) for line in panel.lines for each in line.x})
+  x = x or [0.0, 1.0]
+  if panel.y_axis == 'log':
+    ax.set_yscale('log')
+    log_axis(ax.yaxis)
+  if panel.x_axis == 'log':
+    ax.set_xscale('log')
+    log_axis(ax.xaxis)
+  elif panel.x_axis == 'integer':
+    integer_axis(ax, x[0], x[-1])
+  elif panel.x_axis == 'epsilon':
+    space = 0.03 * (x[-1] - x[0]) or 0.1
+    ax.set_xlim(x[0] - space, x[-1] + space)
+    first = [panel.mark] if panel.mark in x else []
+    places = [each for each in (*first, 0.0, *x) if each in x]
+    places = list(dict.fromkeys(float(each) for each in places))
+    label_ticks(ax, places, [format_epsilon(each) for each in places], inches)
+  if panel.y_axis == 'accuracy':
+    accuracy_axis(ax, panel.chance)
+  if panel.mark is not None:
+    ax.axvline(panel.mark, color=INK, lw=0.9, ls='--', zorder=1)
+  ax.set_title(panel.title)
+  ax.set_xlabel(panel.x_label)
+  ax.set_ylabel(panel.y_label)
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+  """A matrix of fractions."""
+
+  title: str
+  rows: Sequence[str]
+  columns: Sequence[str]
+  values: np.ndarray  # `[rows, columns]`, NaN for what is absent.
+  row_label: str = ''
+  column_label: str = ''
+  framed: Sequence[tuple[int, int]] = ()  # (row, column)
+  texts: Sequence[Sequence[str]] | None = None  # Else per cent.
+
+
+def heatmap_figure(
+  matrices: Sequence[Matrix], *, low: float = 0.0, high: float = 1.0
+) -> Figure:
+  """Draws matrices of accuracies as coloured cells with numbers.
+
+  Args:
+    matrices: What to draw, beside each other as far as they fit.
+    low: Accuracy of the darkest colour.
+    high: Accuracy of the brightest colour.
+
+  Returns:
+    The figure; where cells are too small for numbers it has a colour bar.
+
+  Example:
+    >>> matrix = Matrix('PGD', ['a'], ['a'], np.array([[0.5]]))
+    >>> heatmap_figure([matrix]).axes[0].texts[0].get_text()
+    '50.0'
+  """
+  num_rows = max(len(matrix.rows) for matrix in matrices)
+  num_columns = max(len(matrix.columns) for matrix in matrices)
+  letters = max(len(row) for matrix in matrices for row in matrix.rows)
+  margin = 0.5 + _CHARACTER * min(letters, _MAX_LABEL)
+  texts = [
+    text for matrix in matrices for row in matrix.texts or () for text in row
+  ]
+  wanted = max([0.55, *(0.1 + 0.068 * len(text) for text in texts)])
+  cell = min(wanted, (MAX_WIDTH - margin - 0.6) / num_columns)
+  width = max(margin + cell * num_columns, 2.6)
+  columns = max(1, min(len(matrices), int(MAX_WIDTH / width)))
+  rows = math.ceil(len(matrices) / columns)
+  heads = max(len(each) for matrix in matrices for each in matrix.columns)
+  turned = heads * _CHARACTER + 0.1 > cell
+  above = 0.7 + (min(heads, _MAX_LABEL) * _CHARACTER if turned else 0.2)
+  line = min(0.3, 12 / num_rows)
+  numbers = cell >= 0.62 * wanted and line >= 0.17
+  with matplotlib.rc_context(STYLE | {'axes.grid': False}):
+    figure = Figure(
+      (
+        min(width * columns + (0 if numbers else 0.6), MAX_WIDTH),
+        rows * (above + line * num_rows),
+      ),
+      layout='constrained',
+    )
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, matrix in zip(axes, matrices, strict=False):
+      image = ax.imshow(
+        matrix.values,
+        cmap=ACCURACY_COLORS,
+        vmin=low,
+        vmax=high,
+        aspect='auto',
+        interpolation='nearest',
+      )
+      ax.set_title(matrix.title)
+      ax.set(xlabel=matrix.column_label, ylabel=matrix.row_label)
+      for axis, labels in ((ax.xaxis, matrix.columns), (ax.yaxis, matrix.rows)):
+        step = 1 if numbers else math.ceil(len(labels) / 40)
+        axis.set_ticks(
+          range(0, len(labels), step),
+          [each[:_MAX_LABEL] for each in labels[::step]],
+        )
+        axis.set_tick_params(length=0)
+      if turned:
+        ax.tick_params(axis='x', rotation=90)
+      ax.spines[:].set_visible(False)
+      if numbers:
+        _write_cells(ax, matrix, low, high)
+      for row, column in matrix.framed:
+        corner = (column - 0.44, row - 0.42)
+        ax.add_patch(Rectangle(corner, 0.88, 0.84, fill=False, ec='black'))
+        ax.add_patch(
+          Rectangle(corner, 0.88, 0.84, fill=False, ec='white', ls=(0, (3, 3)))
+        )
+    for ax in axes[len(matrices) :]:
+      ax.set_axis_off()
+    if not numbers:
+      bar = figure.colorbar(image, ax=axes.tolist())
+      percent_axis(bar.ax.yaxis)
+  return figure
+
+
+def _write_cells(ax: Axes, matrix: Matrix, low: float, high: float) -> None:
+  for (row, column), value in np.ndenumerate(matrix.values):
+    known = math.isfinite(value)
+    text = f'{100 * value:.1f}' if known else '-'
+    if matrix.texts is not None:
+      text = matrix.texts[row][column]
+    share = (value - low) / ((high - low) or 1.0) if known else 1.0
+    red, green, blue, _ = ACCURACY_COLORS(min(1.0, max(0.0, share)))
+    bright = 0.299 * red + 0.587 * green + 0.114 * blue > 0.4
+    ink = 'black' if bright else 'white'
+    ax.text(
+      column, row, text, ha='center', va='center', color=ink, fontsize=SMALL
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+  """A point with intervals."""
+
+  x: Estimate
+  y: Estimate
+  color: str
+  label: str = ''  # In the legend, where the same label is listed once.
+  marker: str = 'o'
+  hollow: bool = False
+  text: str = ''  # A few letters beside it.
+
+
+def scatter_figure(
+  points: Sequence[Point],
+  x_label: str,
+  y_label: str = 'accuracy',
+  *,
+  x_axis: Literal['accuracy', 'log', 'number'] = 'number',
+  path: Sequence[tuple[float, float]] = (),
+  chance: float | None = None,
+) -> Figure:
+  """Draws points with their 95 % intervals.
+
+  Args:
+    points: What to draw.
+    x_label: What x is.
+    y_label: What y is, an accuracy.
+    x_axis: 'accuracy' is in per cent, 'log' and 'number' are scales.
+    path: (x, y) of a line through them, such as a Pareto front.
+    chance: Where to draw a line at chance level.
+
+  Returns:
+    The figure.
+  """
+  with matplotlib.rc_context(STYLE):
+    figure = Figure((6.5, 4.6), layout='constrained')
+    ax = figure.add_subplot()
+    if path:
+      ax.plot(*zip(*path, strict=True), color=INK, lw=1.2, zorder=1)
+    for point in points:
+      x_ends, y_ends = (_error_bars(each) for each in (point.x, point.y))
+      ax.errorbar(
+        point.x.value,
+        point.y.value,
+        y_ends,
+        x_ends,
+        fmt=point.marker,
+        color=point.color,
+        mfc='white' if point.hollow else point.color,
+        ms=7,
+        lw=1.2,
+      )
+      if point.text:
+        ax.annotate(
+          point.text,
+          (point.x.value, point.y.value),
+          xytext=(6, 5),
+          textcoords='offset points',
+          fontsize=SMALL,
+        )
+    if x_axis == 'log':
+      ax.set_xscale('log')
+      values = [point.x.value for point in points]
+      ax.set_xlim(min(values) / 1.6, max(values) * 1.6)
+      log_axis(ax.xaxis)
+    elif x_axis == 'accuracy':
+      percent_axis(ax.xaxis)
+    if x_axis == 'accuracy':  # Both axes zoom in on the points.
+      percent_axis(ax.yaxis)
+    else:
+      accuracy_axis(ax, chance)
+    ax.set(xlabel=x_label, ylabel=y_label)
+    named = {point.label: point for point in points if point.label}
+    handles = [
+      Line2D(
+        [],
+        [],
+        ls='',
+        marker=point.marker,
+        color=point.color,
+        mfc='white' if point.hollow else point.color,
+      )
+      for point in named.values()
+    ]
+    legend(figure, handles, list(named), chance)
+  return figure
+
+
+def _error_bars(estimate: Estimate) -> list[list[float]]:
+  low, high = estimate.ci or (estimate.value, estimate.value)
+  return [[max(0.0, estimate.value - low)], [max(0.0, high - estimate.value)]]

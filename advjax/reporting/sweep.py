@@ -1,0 +1,923 @@
+"""The report of a sweep: table, heatmap, clean against robust accuracy.
+
+A configuration is what trials have in common that differ in their seed alone.
+"""
+
+import csv
+import io
+import itertools
+import json
+import pathlib
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from advjax.files import replacing, write_json
+from advjax.reporting.formatting import (
+  Row,
+  Table,
+  attack_label,
+  format_epsilon,
+  format_estimate,
+  percent,
+  points,
+)
+from advjax.reporting.html import dataset_facts, write_page
+from advjax.reporting.plots import (
+  INK,
+  PALETTE,
+  Group,
+  Line,
+  Matrix,
+  Panel,
+  Picture,
+  Point,
+  bar_figure,
+  encode,
+  heatmap_figure,
+  line_figure,
+  model_colors,
+  save_pictures,
+  scatter_figure,
+)
+from advjax.results import Estimate, SweepReport, Trial
+
+SEED = 'seed'
+_MAX_NAMES = 3
+_MASKED = (
+  0.5  # FGSM accuracy above which a fall under other attacks is masking.
+)
+_MAX_PANELS = 6
+_MIN_FILLED = 0.4  # Of the cells of a grid.
+_MAX_LINES = 20  # Of the terminal's table.
+
+
+class Configuration(NamedTuple):
+  """Trials that differ in their seed alone.
+
+  Attributes:
+    label: Its values on the swept fields, 'epsilon=0.1, multiplier=0.2'.
+    values: Field -> value, the seed left out.
+    trials: In the order of the sweep.
+    clean: Clean accuracy, mean over the trials that have one; None without.
+    robust: Robust accuracy, the same.
+  """
+
+  label: str
+  values: dict[str, Any]
+  trials: list[Trial]
+  clean: Estimate | None
+  robust: Estimate | None
+
+  @property
+  def num_diverged(self) -> int:
+    """Number of its trials that diverged."""
+    return sum(trial.status == 'diverged' for trial in self.trials)
+
+
+class Axis(NamedTuple):
+  """A swept field with several values.
+
+  Attributes:
+    field: Its dotted name.
+    label: Its short name, and those of fields that change with it.
+    values: Numbers sorted, others in the order of the sweep.
+    numeric: Whether all of them are numbers.
+  """
+
+  field: str
+  label: str
+  values: list[Any]
+  numeric: bool
+
+
+class Cell(NamedTuple):
+  """A cell of the table of trials: its text, and what it is sorted by."""
+
+  text: str = ''
+  key: Any = ''
+
+
+def configurations(sweep: SweepReport) -> list[Configuration]:
+  """Groups the trials of a sweep that differ in their seed alone.
+
+  Args:
+    sweep: The sweep.
+
+  Returns:
+    The configurations in the order of their first trials.
+  """
+  fields = [field for field in sweep.fields if field != SEED]
+  groups: dict[tuple[Any, ...], list[Trial]] = {}
+  for trial in sweep.rows:
+    key = tuple(_hashable(trial.fields.get(field)) for field in fields)
+    groups.setdefault(key, []).append(trial)
+  texts = [
+    format_values([key[i] for key in groups]) for i in range(len(fields))
+  ]
+  names = short_names(fields)
+  shown = [i for i, column in enumerate(texts) if len(set(column)) > 1]
+  return [
+    Configuration(
+      ', '.join(
+        f'{names[fields[i]]}={texts[i][number]}'
+        for i in shown or range(len(fields))
+      )
+      or 'the only configuration',
+      dict(zip(fields, key, strict=True)),
+      trials,
+      _mean([t.clean_accuracy for t in trials if t.clean_accuracy]),
+      _mean([t.robust_accuracy for t in trials if t.robust_accuracy]),
+    )
+    for number, (key, trials) in enumerate(groups.items())
+  ]
+
+
+def _hashable(value: Any) -> Any:
+  return tuple(map(_hashable, value)) if isinstance(value, list) else value
+
+
+def _mean(estimates: Sequence[Estimate]) -> Estimate | None:
+  """Mean over seeds; all are measured on the same images, so the CIs too."""
+  if not estimates:
+    return None
+  values = [each.value for each in estimates]
+  ends = np.mean([each.ci or (np.nan, np.nan) for each in estimates], axis=0)
+  return Estimate(
+    statistics.fmean(values),
+    (float(ends[0]), float(ends[1])),
+    statistics.stdev(values) if len(values) > 1 else None,
+  )
+
+
+def short_names(fields: Sequence[str]) -> dict[str, str]:
+  """Returns the last part of each field, all of it where that is ambiguous.
+
+  Example:
+    >>> short_names(['hparams.epsilon', 'objective.name'])
+    {'hparams.epsilon': 'epsilon', 'objective.name': 'objective.name'}
+  """
+  ends = [field.rpartition('.')[2] for field in fields]
+  return {
+    field: end if ends.count(end) == 1 and end != 'name' else field
+    for field, end in zip(fields, ends, strict=True)
+  }
+
+
+def format_values(values: Sequence[Any]) -> list[str]:
+  """Writes values with three digits or as k/255, with more where needed.
+
+  Example:
+    >>> format_values([8 / 255, 0.1]), format_values([0.1, 0.1001])
+    (['8/255', '0.1'], ['0.1', '0.1001'])
+  """
+  texts = [
+    format_epsilon(each) if isinstance(each, float) else str(each)
+    for each in values
+  ]
+  if len(set(texts)) < len(set(values)):
+    return [str(each) for each in values]
+  return texts
+
+
+def find_axes(found: Sequence[Configuration]) -> list[Axis]:
+  """Returns the fields that span a sweep, numeric ones first.
+
+  A field whose values correspond one to one to those of an earlier field (and,
+  of numbers, monotonically) is no axis of its own: the label of the earlier one
+  names it.
+
+  Args:
+    found: From `configurations`.
+
+  Returns:
+    The axes; any two configurations differ in at least one of them.
+  """
+  fields = list(found[0].values) if found else []
+  names = short_names(fields)
+  columns = {field: [c.values[field] for c in found] for field in fields}
+  followers: dict[str, list[str]] = {}
+  for field, column in columns.items():
+    if len(set(column)) < 2:
+      continue
+    for leader in followers:
+      if _correspond(columns[leader], column):
+        followers[leader].append(names[field])
+        break
+    else:
+      followers[field] = []
+  axes = []
+  for field, others in followers.items():
+    values = list(dict.fromkeys(columns[field]))
+    numeric = _numeric(values)
+    label = names[field] + (f' (with {", ".join(others)})' if others else '')
+    axes.append(
+      Axis(field, label, sorted(values) if numeric else values, numeric)
+    )
+  return sorted(axes, key=lambda axis: not axis.numeric)
+
+
+def _numeric(values: Sequence[Any]) -> bool:
+  return all(
+    isinstance(each, int | float) and not isinstance(each, bool)
+    for each in values
+  )
+
+
+def _correspond(first: Sequence[Any], second: Sequence[Any]) -> bool:
+  pairs = set(zip(first, second, strict=True))
+  if not len(pairs) == len(set(first)) == len(set(second)):
+    return False
+  if not (_numeric(first) and _numeric(second)):
+    return True
+  steps = np.diff([value for _, value in sorted(pairs)])
+  return bool(np.all(steps > 0) or np.all(steps < 0))
+
+
+def rank(found: Sequence[Configuration]) -> list[Configuration]:
+  """Sorts by robust, then clean accuracy; without both they are left out."""
+  scored = [each for each in found if each.robust and each.clean]
+  return sorted(
+    scored,
+    key=lambda c: (c.robust and -c.robust.value, c.clean and -c.clean.value),
+  )
+
+
+def best_trial(found: Sequence[Configuration]) -> Trial | None:
+  """Returns the first trial of the best configuration that did not diverge."""
+  for best in rank(found):
+    return next(trial for trial in best.trials if trial.robust_accuracy)
+  return None
+
+
+def is_above(first: Configuration, second: Configuration) -> bool:
+  """Whether robust accuracy is higher by more than chance in images and seeds.
+
+  Both are asked: the 95 % intervals over the test images do not overlap, nor do
+  the ranges over the seeds.
+  """
+  one, two = (
+    [t.robust_accuracy.value for t in each.trials if t.robust_accuracy]
+    for each in (first, second)
+  )
+  assert first.robust and first.robust.ci and second.robust and second.robust.ci
+  return first.robust.ci[0] > second.robust.ci[1] and min(one) > max(two)
+
+
+def pareto_front(
+  found: Sequence[Configuration],
+) -> tuple[list[Configuration], list[Configuration]]:
+  """Splits configurations into the Pareto front and the dominated ones.
+
+  One dominates another if neither its clean nor its robust accuracy is lower
+  and one of them is higher.
+
+  Args:
+    found: From `configurations`; those without both accuracies are left out.
+
+  Returns:
+    The front by clean accuracy, ascending, and the rest.
+  """
+  scored = [
+    ((each.clean.value, each.robust.value), each)
+    for each in found
+    if each.clean and each.robust
+  ]
+  front: list[tuple[tuple[float, float], Configuration]] = []
+  rest: list[tuple[tuple[float, float], Configuration]] = []
+  for point, each in scored:
+    dominated = any(
+      other != point and other[0] >= point[0] and other[1] >= point[1]
+      for other, _ in scored
+    )
+    (rest if dominated else front).append((point, each))
+  front.sort(key=lambda pair: pair[0])
+  return [each for _, each in front], [each for _, each in rest]
+
+
+def write_rows(workdir: pathlib.Path, sweep: SweepReport) -> None:
+  """Writes results.csv and results.jsonl, a line per trial that is done.
+
+  Both have the same columns: name, group, swept fields, status, accuracies with
+  the ends of their 95 % intervals, each attack. Absent values are empty in the
+  CSV file and null in the other.
+
+  Args:
+    workdir: The sweep's folder.
+    sweep: The sweep.
+  """
+  rows = [_flat(trial) for trial in sweep.rows]
+  columns = list(dict.fromkeys(name for row in rows for name in row))
+  table = io.StringIO()
+  writer = csv.writer(table, lineterminator='\n')
+  writer.writerow(columns)
+  lines = []
+  for row in rows:
+    values = [row.get(name) for name in columns]
+    lines.append(json.dumps(dict(zip(columns, values, strict=True))) + '\n')
+    writer.writerow(
+      json.dumps(value) if isinstance(value, bool | list | dict) else value
+      for value in values
+    )
+  for name, text in (
+    ('results.jsonl', ''.join(lines)),
+    ('results.csv', table.getvalue()),
+  ):
+    with replacing(workdir / name) as file:
+      file.write(text.encode())
+
+
+def _flat(trial: Trial) -> dict[str, Any]:
+  """A trial with its fields, attacks and ends of intervals as columns."""
+  row = trial.to_json()
+  flat: dict[str, Any] = {
+    'member': row.pop('member'),
+    'group': row.pop('group'),
+    **row.pop('fields'),
+    'status': row.pop('status'),
+  }
+  for name in ('clean_accuracy', 'robust_accuracy'):
+    flat[name] = row.pop(name, None)
+    flat[f'{name}_low'], flat[f'{name}_high'] = row.pop(
+      f'{name}_ci', (None, None)
+    )
+  return flat | row.pop('attacks', {}) | row
+
+
+def explain_sweep(
+  sweep: SweepReport, found: Sequence[Configuration]
+) -> list[str]:
+  """Returns the conclusions of a sweep and their uncertainty as sentences.
+
+  Args:
+    sweep: The sweep.
+    found: From `configurations`.
+
+  Returns:
+    The best configuration, whether it is above the others by more than chance,
+    the Pareto front, then caveats.
+  """
+  ranked = rank(found)
+  if not ranked:
+    return ['No trial has a robust accuracy yet.']
+  return [
+    *_best(ranked),
+    *_comparison(ranked),
+    *_tradeoff(found, ranked[0]),
+    *_caveats(sweep, found, ranked),
+  ]
+
+
+def _best(ranked: Sequence[Configuration]) -> Iterator[str]:
+  best = ranked[0]
+  scored = len(best.trials) - best.num_diverged
+  seeds = f' (mean ± std over {scored} seeds)' if scored > 1 else ''
+  yield (
+    f'Highest robust accuracy: {best.label}{seeds}, robust accuracy '
+    f'{format_estimate(best.robust)}, clean accuracy '
+    f'{format_estimate(best.clean)}.'
+  )
+  if best.num_diverged:
+    yield (
+      f'{best.num_diverged} of its {len(best.trials)} seeds diverged; these '
+      'numbers leave them out.'
+    )
+
+
+def _comparison(ranked: Sequence[Configuration]) -> Iterator[str]:
+  if len(ranked) < 2:
+    return
+  best, second = ranked[:2]
+  assert best.robust and second.robust
+  close = [each for each in ranked[1:] if not is_above(best, each)]
+  difference = best.robust.value - second.robust.value
+  if close:
+    yield (
+      f'It is not distinguishable from {len(close)} of the other '
+      f'{len(ranked) - 1} ({_names([each.label for each in close])}): 95 % '
+      'intervals over the test images or ranges over seeds overlap.'
+    )
+  else:
+    yield (
+      f'It is {points(difference)} above the second, {second.label} '
+      f'({percent(second.robust.value)}), more than chance in the test images '
+      'or in the seeds explains.'
+    )
+
+
+def _tradeoff(
+  found: Sequence[Configuration], best: Configuration
+) -> Iterator[str]:
+  front, rest = pareto_front(found)
+  if len(front) + len(rest) < 2:
+    return
+  top = front[-1]
+  assert top.clean and top.robust and best.clean
+  if top.clean.value == best.clean.value:
+    yield 'It has the highest clean accuracy too.'
+  else:
+    yield (
+      f'{len(front)} of {len(front) + len(rest)} configurations are Pareto '
+      f'optimal. Highest clean accuracy: {top.label} with '
+      f'{percent(top.clean.value)} and a robust accuracy of '
+      f'{percent(top.robust.value)}.'
+    )
+
+
+def _caveats(
+  sweep: SweepReport,
+  found: Sequence[Configuration],
+  ranked: Sequence[Configuration],
+) -> Iterator[str]:
+  if len(ranked) > 1:
+    yield (
+      f'The best of {len(ranked)} configurations was selected on the test '
+      'images, so its accuracy is biased upwards: evaluate it on other images '
+      'before quoting it.'
+    )
+  attacks = ', '.join(map(attack_label, sweep.attacks))
+  yield (
+    f'Robust accuracy is the worst case per image over {attacks} at epsilon '
+    f'{format_epsilon(sweep.epsilon)} ({sweep.norm}), white box: an upper '
+    'bound, which a stronger attack may lower.'
+  )
+  masked = [
+    (trial.robust_accuracy.value, trial.attacks['fgsm'], trial.member)
+    for trial in sweep.rows
+    if trial.robust_accuracy
+    and trial.attacks
+    and trial.attacks.get('fgsm', 0.0) >= _MASKED
+    and trial.robust_accuracy.value < trial.attacks['fgsm'] / 2
+  ]
+  if masked:
+    robust, fgsm, name = min(masked, key=lambda each: each[0] / each[1])
+    yield (
+      f'Gradient masking in {count_of(len(masked), "trial")}: {name} has '
+      f'{percent(fgsm)} accuracy under FGSM and {percent(robust)} in the worst '
+      'case. FGSM alone would call it robust.'
+    )
+  seeds = {len(each.trials) for each in ranked}
+  if len(ranked) > 1 and max(seeds) == 1:
+    yield (
+      'Every configuration has one seed, so the variation over seeds is not '
+      f'known. Sweep `{SEED}` too.'
+    )
+  elif len(seeds) > 1:
+    yield (
+      f'Configurations have {min(seeds)} to {max(seeds)} seeds, so their means '
+      'are not equally certain.'
+    )
+  for axis in find_axes(found):
+    if '(' in axis.label:
+      yield f'Fields that change together share an axis: {axis.label}.'
+
+
+def sweep_warnings(sweep: SweepReport) -> list[str]:
+  """Returns pending and diverged trials, and the warnings of all trials."""
+  warnings = []
+  if sweep.pending:
+    warnings.append(
+      f'{len(sweep.pending)} of {count_of(sweep.num_members, "trial")} are '
+      f'pending ({_names(sweep.pending)}): the same command runs them.'
+    )
+  by_text: dict[str, list[str]] = {}
+  for trial in sweep.rows:
+    texts = list(trial.warnings)
+    if trial.status == 'diverged':
+      texts.insert(0, f'diverged: {trial.reason}')
+    for text in dict.fromkeys(texts):
+      by_text.setdefault(text, []).append(trial.member)
+  return warnings + [
+    f'{names[0] if len(names) == 1 else f"{len(names)} trials"}'
+    f'{f" ({_names(names)})" if len(names) > 1 else ""}: {text}'
+    for text, names in by_text.items()
+  ]
+
+
+def count_of(number: int, noun: str) -> str:
+  """Writes a number with its noun.
+
+  Example:
+    >>> count_of(1, 'run'), count_of(3, 'run')
+    ('1 run', '3 runs')
+  """
+  return f'{number} {noun}{"" if number == 1 else "s"}'
+
+
+def _names(names: Sequence[str]) -> str:
+  text = '; '.join(names[:_MAX_NAMES])
+  more = len(names) - _MAX_NAMES
+  return f'{text}; and {more} more' if more > 0 else text
+
+
+def sweep_pictures(
+  sweep: SweepReport, found: Sequence[Configuration]
+) -> list[Picture]:
+  """Draws the figures of a sweep.
+
+  Args:
+    sweep: The sweep.
+    found: From `configurations`.
+
+  Returns:
+    Accuracy over the swept fields (heatmaps of two fields, else lines, bars or
+    points), the Pareto front, and accuracy over the epsilon of the attacks.
+  """
+  ranked = rank(found)
+  if not ranked:
+    return []
+  axes = find_axes(found)
+  pictures: list[Picture] = []
+  if _is_grid(found, axes):
+    pictures += _heatmaps(found, axes, ranked[0])
+  elif axes:
+    pictures += _slices(ranked, axes)
+  if len(ranked) > 1:
+    pictures.append(_front_picture(found))
+  curves = _attack_curves(sweep, ranked[: len(PALETTE)])
+  return pictures + ([curves] if curves else [])
+
+
+def _is_grid(found: Sequence[Configuration], axes: Sequence[Axis]) -> bool:
+  """Whether two fields form a grid; a random search does not."""
+  if len(axes) < 2:
+    return False
+  others = 1
+  for axis in axes[2:]:
+    others *= len(axis.values)
+  cells = len(axes[0].values) * len(axes[1].values) * others
+  return len(found) >= _MIN_FILLED * cells
+
+
+def _heatmaps(
+  found: Sequence[Configuration], axes: Sequence[Axis], best: Configuration
+) -> Iterator[Picture]:
+  """Two per combination of the fields beyond the first two."""
+  x, y, *others = axes
+  panels = []
+  for key in itertools.product(*(axis.values for axis in others)):
+    inside = [
+      each
+      for each in found
+      if all(
+        each.values[a.field] == v for a, v in zip(others, key, strict=True)
+      )
+    ]
+    label = ', '.join(
+      f'{axis.label}={text}'
+      for axis, text in zip(others, format_values(key), strict=True)
+    )
+    if inside:
+      panels.append((label, inside))
+  left_out = len(panels) - _MAX_PANELS
+  for number, (label, inside) in enumerate(panels[:_MAX_PANELS], 1):
+    suffix = f'_{number}' if others else ''
+    for metric in ('robust', 'clean'):
+      values = [e.value for c in found if (e := getattr(c, metric))]
+      pad = max(0.0, 0.05 - (max(values) - min(values))) / 2
+      figure = heatmap_figure(
+        [_matrix(inside, x, y, metric, best)],
+        low=min(values) - pad,
+        high=max(values) + pad,
+      )
+      where = f': {label}' if label else ''
+      caption = (
+        'Mean over the seeds ± standard deviation, in per cent. '
+        if any(len(each.trials) > 1 for each in inside)
+        else 'In per cent. '
+      ) + 'A frame marks the highest robust accuracy of the sweep.'
+      if number == 1 and left_out > 0:
+        caption += f' {left_out} more combinations are in the table alone.'
+      yield encode(
+        f'heatmap_{metric}{suffix}',
+        f'{metric.capitalize()} accuracy{where}',
+        caption,
+        figure,
+      )
+
+
+def _matrix(
+  inside: Sequence[Configuration],
+  x: Axis,
+  y: Axis,
+  metric: str,
+  best: Configuration,
+) -> Matrix:
+  """A cell per configuration, the second field upwards."""
+  rows = y.values[::-1]
+  values = np.full((len(rows), len(x.values)), np.nan)
+  texts = [['-'] * len(x.values) for _ in rows]
+  framed = []
+  for each in inside:
+    at = rows.index(each.values[y.field]), x.values.index(each.values[x.field])
+    estimate = getattr(each, metric)
+    text = 'diverged'
+    if estimate:
+      values[at] = estimate.value
+      text = f'{100 * estimate.value:.1f}'
+      if estimate.std is not None:
+        text += f' ± {100 * estimate.std:.1f}'
+      if each.num_diverged:
+        text += f' ({each.num_diverged} diverged)'
+    texts[at[0]][at[1]] = text
+    if each is best:
+      framed.append(at)
+  return Matrix(
+    '',
+    format_values(rows),
+    format_values(x.values),
+    values,
+    row_label=y.label,
+    column_label=x.label,
+    framed=framed,
+    texts=texts,
+  )
+
+
+def _slices(
+  ranked: Sequence[Configuration], axes: Sequence[Axis]
+) -> Iterator[Picture]:
+  """Accuracy over each field by itself, where no two fields form a grid."""
+  colors = {'clean': PALETTE[0], 'robust': PALETTE[1]}
+  for number, axis in enumerate(axes[:_MAX_PANELS], 1):
+    if axis.numeric:
+      wide = axis.values[0] > 0 and axis.values[-1] >= 20 * axis.values[0]
+      dots = [
+        Point(Estimate(float(each.values[axis.field])), estimate, color, metric)
+        for each in ranked
+        for metric, color in colors.items()
+        if (estimate := getattr(each, metric))
+      ]
+      scale: Any = 'log' if wide else 'number'
+      figure = scatter_figure(dots, axis.label, x_axis=scale)
+      which = 'A point per configuration'
+    else:
+      groups = []
+      for value, text in zip(
+        axis.values, format_values(axis.values), strict=True
+      ):
+        best = [each for each in ranked if each.values[axis.field] == value][:1]
+        bars = {
+          metric: estimate
+          for each in best
+          for metric in colors
+          if (estimate := getattr(each, metric))
+        }
+        groups.append(Group(text, bars))
+      figure = bar_figure(groups, colors)
+      which = 'The configuration of the highest robust accuracy at each value'
+    yield encode(
+      f'accuracy_over_{number}',
+      f'Accuracy over {axis.label}',
+      f'{which}, mean over its seeds, 95 % intervals over the test images.',
+      figure,
+    )
+
+
+def _front_picture(found: Sequence[Configuration]) -> Picture:
+  front, rest = pareto_front(found)
+  marked = [(each, INK, 'dominated', '') for each in rest] + [
+    (each, PALETTE[1], 'Pareto front', str(number))
+    for number, each in enumerate(front, 1)
+  ]
+  dots = [
+    # Intervals of the front alone: those of all points hide it.
+    Point(each.clean, each.robust, color, label, text=text)
+    if text
+    else Point(
+      Estimate(each.clean.value), Estimate(each.robust.value), color, label
+    )
+    for each, color, label, text in marked
+    if each.clean and each.robust
+  ]
+  path: list[tuple[float, float]] = []
+  for each in front:
+    assert each.clean and each.robust
+    if path:  # The front falls before the next point.
+      path.append((path[-1][0], each.robust.value))
+    path.append((each.clean.value, each.robust.value))
+  return encode(
+    'pareto_front',
+    'Robust against clean accuracy',
+    'A point per configuration, mean over its seeds; on the front with 95 % '
+    'intervals over the test images and the numbers of the table below.',
+    scatter_figure(
+      dots, 'clean accuracy', 'robust accuracy', x_axis='accuracy', path=path
+    ),
+  )
+
+
+def _attack_curves(
+  sweep: SweepReport, best: Sequence[Configuration]
+) -> Picture | None:
+  """White-box accuracy over epsilon, a panel per attack."""
+  colors = model_colors(each.label for each in best)
+  panels = []
+  for attack in sweep.attacks:
+    lines = []
+    for each in best:
+      curves = [
+        curve
+        for trial in each.trials
+        if attack in (curve := sweep.curves.get(trial.member, {}))
+      ]
+      if curves:
+        values = np.array([curve[attack] for curve in curves])
+        lines.append(
+          Line(
+            curves[0]['epsilons'],
+            values.mean(0),
+            colors[each.label],
+            each.label,
+            low=values.min(0),
+            high=values.max(0),
+          )
+        )
+    if lines:
+      panels.append(
+        Panel(
+          attack_label(attack),
+          lines,
+          f'epsilon ({sweep.norm})',
+          x_axis='epsilon',
+          mark=sweep.epsilon,
+        )
+      )
+  if not panels:
+    return None
+  return encode(
+    'attack_curves',
+    'Accuracy over the epsilon of the attack',
+    f'White-box accuracy of the {count_of(len(best), "configuration")} of the '
+    'highest robust accuracy. Shades reach from the lowest seed to the '
+    'highest; dashed: the evaluation epsilon.',
+    line_figure(panels),
+  )
+
+
+def trial_table(sweep: SweepReport) -> list[list[Cell]]:
+  """Returns the table of trials, its heads first, without empty columns.
+
+  Args:
+    sweep: The sweep.
+
+  Returns:
+    Rows of cells in the order of the sweep.
+  """
+  rows, names = sweep.rows, short_names(sweep.fields)
+  columns = {'#': [Cell(str(i), i) for i in range(1, len(rows) + 1)]}
+  for field in sweep.fields:
+    values = [_hashable(trial.fields.get(field)) for trial in rows]
+    columns[names[field]] = list(map(Cell, format_values(values), values))
+  for head, estimates in (
+    ('clean', [trial.clean_accuracy for trial in rows]),
+    ('robust', [trial.robust_accuracy for trial in rows]),
+  ):
+    columns[head] = [
+      Cell(format_estimate(e), e.value) if e else Cell() for e in estimates
+    ]
+  numbers: dict[str, tuple[Callable[[Any], str], list[Any]]] = {
+    attack_label(attack): (
+      percent,
+      [(trial.attacks or {}).get(attack) for trial in rows],
+    )
+    for attack in sweep.attacks
+  } | {
+    'loss': ('{:.4f}'.format, [trial.loss for trial in rows]),
+    'training s': ('{:,.1f}'.format, [trial.train_seconds for trial in rows]),
+    'step ms': ('{:,.2f}'.format, [trial.step_milliseconds for trial in rows]),
+    'group': (str, [trial.group for trial in rows]),
+  }
+  for head, (write, found) in numbers.items():
+    columns[head] = [Cell() if x is None else Cell(write(x), x) for x in found]
+  texts = {
+    'status': [': '.join(filter(None, (t.status, t.reason))) for t in rows],
+    'warnings': ['; '.join(trial.warnings) for trial in rows],
+    'trial': [trial.member for trial in rows],
+    'folder': [trial.folder for trial in rows],
+  }
+  columns |= {
+    head: [Cell(t, t) for t in found] for head, found in texts.items()
+  }
+  filled = {h: c for h, c in columns.items() if any(cell.text for cell in c)}
+  return [
+    [Cell(head) for head in filled],
+    *map(list, zip(*filled.values(), strict=True)),
+  ]
+
+
+def _terminal(sweep: SweepReport, found: Sequence[Configuration]) -> str:
+  """The trials by robust accuracy, the best one, and the conclusions."""
+  heads, *rows = trial_table(sweep)
+  fields = [i for i in range(1, 1 + len(sweep.fields))]
+  shown = {'clean', 'robust', 'training s', *map(attack_label, sweep.attacks)}
+  columns = [i for i, head in enumerate(heads) if head.text in shown]
+  order = sorted(
+    range(len(rows)),
+    key=lambda i: -(e.value if (e := sweep.rows[i].robust_accuracy) else -1),
+  )
+  lines = []
+  if rows:
+    lines.append(
+      Table(
+        'Trials',
+        [heads[i].text for i in columns],
+        [
+          Row(
+            ', '.join(f'{heads[i].text}={rows[at][i].text}' for i in fields),
+            [rows[at][i].text.partition(' [')[0] for i in columns],
+          )
+          for at in order[:_MAX_LINES]
+        ],
+      ).text()
+    )
+  if len(rows) > _MAX_LINES:
+    more = count_of(len(rows) - _MAX_LINES, 'more trial')
+    lines.append(f'and {more} in results.csv')
+  best = best_trial(found)
+  if best is not None:
+    lines += ['', f'best trial: {best.member}']
+    if best.command:
+      lines.append(f'to train it alone: {best.command}')
+  lines += ['', *explain_sweep(sweep, found)]
+  return '\n'.join([*lines, *(f'warning: {w}' for w in sweep_warnings(sweep))])
+
+
+def _facts(sweep: SweepReport) -> list[str]:
+  diverged = sum(trial.status == 'diverged' for trial in sweep.rows)
+  done = f'{len(sweep.rows)} of {count_of(sweep.num_members, "trial")} done'
+  attacks = ', '.join(map(attack_label, sweep.attacks))
+  return [
+    *dataset_facts(sweep.dataset),
+    done + (f', {diverged} diverged' if diverged else ''),
+    *(
+      f'{name} {value}'
+      for name, value in (
+        ('objective', sweep.objective),
+        ('model', sweep.model),
+      )
+      if f'{name}.name' not in sweep.fields
+    ),
+    f'swept: {", ".join(short_names(sweep.fields).values())}',
+    f'{attacks} at epsilon {format_epsilon(sweep.epsilon)} ({sweep.norm})',
+    str(sweep.environment.get('date', '')),
+  ]
+
+
+def write_sweep(workdir: pathlib.Path, sweep: SweepReport) -> str:
+  """Writes sweep.json, results.csv, results.jsonl, figures and report.html.
+
+  The sweep may be unfinished: the page then says what is pending.
+
+  Args:
+    workdir: The sweep's folder.
+    sweep: The sweep.
+
+  Returns:
+    The text for the terminal.
+  """
+  write_json(workdir / 'sweep.json', sweep.to_json())
+  write_rows(workdir, sweep)
+  found = configurations(sweep)
+  pictures = sweep_pictures(sweep, found)
+  save_pictures(pictures, workdir / 'figures')
+  front = pareto_front(found)[0] if len(found) > 1 else []
+  heads, *rows = trial_table(sweep)
+  write_page(
+    workdir / 'report.html',
+    'sweep.html.j2',
+    title=sweep.title,
+    facts=_facts(sweep),
+    sweep=sweep,
+    warnings=sweep_warnings(sweep),
+    sentences=explain_sweep(sweep, found),
+    best=best_trial(found),
+    pictures=pictures,
+    front=Table(
+      'Pareto front',
+      ['clean', 'robust'],
+      [
+        Row(
+          f'{number}: {each.label}',
+          [format_estimate(each.clean), format_estimate(each.robust)],
+        )
+        for number, each in enumerate(front, 1)
+      ],
+    ),
+    heads=heads,
+    rows=list(zip(sweep.rows, rows, strict=True)),
+    groups=[
+      (
+        str(number),
+        str(group.members),
+        group.how,
+        ', '.join(map(str, group.chunks)),
+        f'{group.seconds:,.1f}',
+        str(group.compiles),
+      )
+      for number, group in enumerate(sweep.groups)
+    ],
+  )
+  return _terminal(sweep, found)

@@ -1,0 +1,485 @@
+"""What a report says in words and in its main table, for terminal and page.
+
+Every sentence follows from numbers. That one model is more robust than another
+one is said only where their 95 % intervals do not overlap.
+"""
+
+import itertools
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from advjax.reporting.formatting import (
+  Row,
+  Table,
+  attack_label,
+  format_epsilon,
+  format_estimate,
+  join,
+  percent,
+  points,
+)
+from advjax.reporting.sanity import (
+  findings_of,
+  flat_curves,
+  noise_name,
+  with_interval,
+)
+from advjax.results import (
+  AttackResult,
+  AutoAttackSummary,
+  Estimate,
+  MinimalDistance,
+  ModelResult,
+  Report,
+)
+
+_WIDE = 0.02  # Half an interval from which on a sentence mentions it.
+_BROKEN = 0.1  # Robust accuracy below which no one speaks of robustness.
+_COLLAPSE = 0.2  # Drop of robust accuracy in training that is more than noise.
+
+
+def attacks_of(report: Report) -> dict[str, AttackResult]:
+  """Returns each attack of any model, with one of its results."""
+  attacks: dict[str, AttackResult] = {}
+  for model in report.members.values():
+    attacks = {**model.robust_accuracy, **attacks}
+  return attacks
+
+
+def autoattack_runs(
+  report: Report,
+) -> dict[tuple[str, float, str], dict[str, AutoAttackSummary]]:
+  """Returns (version, epsilon, norm) -> model -> its run of AutoAttack."""
+  runs: dict[tuple[str, float, str], dict[str, AutoAttackSummary]] = {}
+  for name, model in report.members.items():
+    for run in model.autoattack or ():
+      key = run.version, run.epsilon, run.norm
+      runs.setdefault(key, {})[name] = run
+  return runs
+
+
+def worst_cases(
+  report: Report,
+) -> dict[tuple[str, float], dict[str, tuple[Estimate, str]]]:
+  """Returns the strongest attack on each model, white box.
+
+  Args:
+    report: The report.
+
+  Returns:
+    (norm, epsilon) -> model -> its lowest accuracy, and the attack's name. Of
+    the curves nothing is read.
+  """
+  found: dict[tuple[str, float], dict[str, tuple[Estimate, str]]] = {}
+  for name, model in report.members.items():
+    attacked = [
+      (
+        each.norm,
+        each.epsilon,
+        each.white_box,
+        attack_label(key, each.num_steps),
+      )
+      for key, each in model.robust_accuracy.items()
+    ]
+    attacked += [
+      (run.norm, run.epsilon, run.accuracy, 'AutoAttack')
+      for run in model.autoattack or ()
+    ]
+    for norm, epsilon, accuracy, label in attacked:
+      case = with_interval(accuracy, report.dataset.num_test), label
+      cases = found.setdefault((norm, epsilon), {})
+      cases[name] = min(
+        case, cases.get(name, case), key=lambda each: each[0].value
+      )
+  return found
+
+
+def sentences(report: Report) -> list[str]:
+  """Returns what the numbers of a report mean.
+
+  Args:
+    report: The report.
+
+  Returns:
+    Sentences on clean accuracy, on transfer against white box, on the strongest
+    attacks, and on what limits them. What is suspicious is in `warnings`.
+  """
+  return [
+    *_clean(report),
+    *itertools.islice(_transfer(report), 1),  # Of the first attack.
+    *_robustness(report),
+    *filter(None, (flat_curves(report, name) for name in report.members)),
+    *_collapse(report),
+    *_width(report),
+  ]
+
+
+def warnings(report: Report) -> list[str]:
+  """Returns the warnings of training, and the suspicious findings."""
+  return [
+    *(
+      f'{name}: {text}'
+      for name, model in report.members.items()
+      if model.training
+      for text in model.training.warnings
+    ),
+    *(each.detail for each in findings_of(report) if each.passed is False),
+  ]
+
+
+def _clean(report: Report) -> Iterator[str]:
+  scores = {
+    name: with_interval(model.clean_accuracy, report.dataset.num_test)
+    for name, model in report.members.items()
+  }
+  listed = (f'{name} {percent(each.value)}' for name, each in scores.items())
+  text = f'Clean accuracy: {join(listed)}.'
+  if len(scores) == 2:
+    (_, first), (name, second) = scores.items()
+    difference = points(abs(first.value - second.value))
+    if _is_below(second, first):
+      text += f' {name} loses {difference}.'
+    elif _is_below(first, second):
+      text += f' {name} gains {difference}.'
+    else:
+      text += ' The intervals overlap.'
+  yield text
+
+
+def _transfer(report: Report) -> Iterator[str]:
+  """The tutorial's number beside the one that it is mistaken for."""
+  source, *others = report.members
+  for attack, result in report.members[source].robust_accuracy.items():
+    parts = []
+    for name in others:
+      own = report.members[name].robust_accuracy.get(attack)
+      if name in result.transfer and own:
+        parts.append(
+          f'{name} has accuracy {percent(result.transfer[name].value)} '
+          f'(transfer), but {percent(own.white_box.value)} white box'
+        )
+    if parts:
+      yield (
+        f'On adversarial examples from {source} '
+        f'({attack_label(attack, result.num_steps)}, epsilon '
+        f'{format_epsilon(result.epsilon)}) {join(parts)}. Transfer accuracy, '
+        'which the NSL tutorial reports, is no measure of robustness.'
+      )
+
+
+def _robustness(report: Report) -> Iterator[str]:
+  """Compares models under the strongest attack of each threat model."""
+  suspicious = {e.member for e in findings_of(report) if e.passed is False}
+  for (norm, epsilon), cases in worst_cases(report).items():
+    listed = (
+      f'{name} {percent(value.value)} ({attack})'
+      for name, (value, attack) in cases.items()
+    )
+    text = (
+      f'Robust accuracy at epsilon {format_epsilon(epsilon)} ({norm}), '
+      f'strongest attack: {join(listed)}.'
+    )
+    if len(cases) > 1:
+      best, second = sorted(cases, key=lambda name: -cases[name][0].value)[:2]
+      if not _is_below(cases[second][0], cases[best][0]):
+        text += f' The intervals of {best} and {second} overlap.'
+      elif best in suspicious:
+        text += f' The numbers of {best} are suspicious (see the warnings).'
+      else:
+        ahead = points(cases[best][0].value - cases[second][0].value)
+        text += f' {best} is more robust than {second} by {ahead}.'
+    if all(value.value < _BROKEN for value, _ in cases.values()):
+      alone = len(cases) == 1
+      text += ' It is not robust.' if alone else ' None of them is robust.'
+    yield text
+
+
+def _collapse(report: Report) -> Iterator[str]:
+  """Adversarial training whose PGD accuracy drops on the way."""
+  for name, model in report.members.items():
+    best = 0.0
+    for number, epoch in enumerate(epochs_of(model), 1):
+      robust = epoch.get('monitor_robust_accuracy')
+      if robust is None or epoch.get('adversarial_loss') is None:
+        continue
+      if robust < best / 2 and best - robust >= _COLLAPSE:
+        yield (
+          f'The monitored PGD accuracy of {name} fell from {percent(best)} to '
+          f'{percent(robust)} by epoch {number}: catastrophic overfitting.'
+        )
+        break
+      best = max(best, robust)
+
+
+def _width(report: Report) -> Iterator[str]:
+  """How far chance alone moves the numbers."""
+  ends = [
+    estimate.ci
+    for model in report.members.values()
+    for estimate in (
+      model.clean_accuracy,
+      *(each.white_box for each in model.robust_accuracy.values()),
+    )
+    if estimate.ci
+  ]
+  widest = max(((high - low) / 2 for low, high in ends), default=0.0)
+  if widest > _WIDE:
+    yield (
+      f'With {report.dataset.num_test:,} test images the 95 % intervals reach '
+      f'± {points(widest)}; smaller differences mean little.'
+    )
+
+
+def _is_below(lower: Estimate, upper: Estimate) -> bool:
+  """Whether the intervals do not overlap."""
+  return bool(lower.ci and upper.ci and lower.ci[1] < upper.ci[0])
+
+
+def epochs_of(model: ModelResult) -> Sequence[Mapping[str, float | None]]:
+  """Returns the metrics of each epoch of training."""
+  return model.training.epochs if model.training else ()
+
+
+def results_table(report: Report) -> Table:
+  """Returns what was measured of each model, a column per model.
+
+  Args:
+    report: The report.
+
+  Returns:
+    Accuracies with intervals: clean, under each attack white box and, unless
+    the report is of `evaluate`, by transfer; under noise and other shifts;
+    distances, losses and times. Rows that no model has are left out.
+  """
+  names, models = list(report.members), list(report.members.values())
+  top_k = f'  top-{top_k_of(report)}'
+  rows: list[Row] = []
+
+  def add(
+    label: str, values: Sequence[Any], write: Any = format_estimate
+  ) -> None:
+    if any(value is not None for value in values):
+      cells = ['-' if value is None else write(value) for value in values]
+      rows.append(Row(label, cells))
+
+  add('parameters', [m.num_params for m in models], '{:,}'.format)
+  add('clean accuracy', [m.clean_accuracy for m in models])
+  add(top_k, [m.clean_top_k_accuracy for m in models])
+  gaps = [generalization_gap(m) for m in models]
+  add('training accuracy, last epoch', [g and g[0] for g in gaps], percent)
+  add(
+    'validation accuracy',
+    [
+      g and g[1] if m.training and m.training.num_validation else None
+      for m, g in zip(models, gaps, strict=True)
+    ],
+    percent,
+  )
+  _add_losses(add, models)
+  runs = autoattack_runs(report)
+  for attack, sample in attacks_of(report).items():
+    if runs and attack.startswith('autoattack') and report.sanity is not None:
+      continue  # It follows.
+    rows.append(Row(_attack_heading(attack, sample)))
+    results = [m.robust_accuracy.get(attack) for m in models]
+    add('  white box', [r and r.white_box for r in results])
+    add(f'{top_k}, white box', [r and r.white_box_top_k for r in results])
+    add(
+      '  white box, rounded to 8 bits',
+      [(m.rounded or {}).get(attack) for m in models],
+      percent,
+    )
+    traces = [(m.traces or {}).get(attack) for m in models]
+    for what in ('zero', 'not_finite'):
+      shares = [t and getattr(t, f'{what}_gradients') for t in traces]
+      if any(shares):
+        add(f'  gradients {what.replace("_", " ")}', shares, _fine_percent)
+    for source, r in zip(names, results, strict=True):
+      if r and r.transfer and report.sanity is None:
+        add(f'  transfer from {source}', [r.transfer.get(t) for t in names])
+        transfer = r.transfer_top_k or {}
+        add(f'{top_k}, transfer', [transfer.get(target) for target in names])
+  for (version, epsilon, norm), found in runs.items():
+    where = f'{version}, epsilon {format_epsilon(epsilon)}, {norm}'
+    found_by = [found.get(name) for name in names]
+    add(f'AutoAttack, {where}', [f and f.accuracy for f in found_by])
+  for attack in _keys(m.minimal for m in models):
+    minimal = [(m.minimal or {}).get(attack) for m in models]
+    norm = next(each.norm for each in minimal if each)
+    add(f'median distance, {attack_label(attack)}, {norm}', minimal, _median)
+  for part, heading in (
+    ('noise', 'random noise'),
+    ('pasted_objects', 'pasted objects'),
+  ):
+    shifts = [getattr(m, part) or {} for m in models]
+    for number, key in enumerate(_keys(shifts)):
+      at = [each.get(key) for each in shifts]
+      sample = next(each for each in at if each)
+      if not number:
+        if sample.epsilon is not None:
+          heading += (
+            f', epsilon {format_epsilon(sample.epsilon)}, {sample.norm}'
+          )
+        rows.append(Row(heading))
+      label = f'severity {key}' if part == 'pasted_objects' else noise_name(key)
+      add(f'  {label}', [each and each.accuracy for each in at])
+      add(f'  {top_k}', [each and each.top_k_accuracy for each in at])
+  for which in ('', 'unseen_'):
+    if which and not any(m.seen_corruptions for m in models):
+      continue
+    label = f'{which.replace("_", " ")}corruptions, mean'
+    for ending, head in (('', label), ('top_k_', top_k)):
+      key = f'{which}corruption_{ending}accuracy'
+      add(head, [getattr(m, key) for m in models])
+  training = [m.training for m in models]
+  seconds = [t and t.train_seconds for t in training]
+  steps = [t and t.step_milliseconds for t in training]
+  add('training time', seconds, '{:,.1f} s'.format)
+  add('training step', steps, '{:,.2f} ms'.format)
+  if len({m.num_params for m in models}) > 1:
+    add(
+      'clean points per million parameters',
+      [
+        m.num_params and 1e8 * m.clean_accuracy.value / m.num_params
+        for m in models
+      ],
+      '{:,.1f}'.format,
+    )
+  return Table('Results', names, rows)
+
+
+def top_k_of(report: Report) -> int | None:
+  """Returns the k of all top-k accuracies of a report."""
+  return next((m.top_k for m in report.members.values() if m.top_k), None)
+
+
+def _attack_heading(attack: str, sample: AttackResult) -> str:
+  epsilon, step_size = sample.epsilon, sample.step_size
+  parts = [
+    attack_label(attack, sample.num_steps),
+    f'epsilon {format_epsilon(epsilon)}',
+  ]
+  if step_size is not None and step_size != epsilon:
+    parts.append(f'step size {format_epsilon(step_size)}')
+  parts.append(sample.norm)
+  if sample.bounds is None:
+    parts.append('not clipped to the pixel range')
+  return ', '.join(parts)
+
+
+def _add_losses(
+  add: Callable[..., None], models: Sequence[ModelResult]
+) -> None:
+  """The test loss, and its terms where an objective has two."""
+  tests = [m.training.test if m.training else {} for m in models]
+
+  def loss(label: str, key: str) -> None:
+    values = [(t.get(key), t.get(f'{key}_std')) for t in tests]
+    add(label, [v if v[0] is not None else None for v in values], _loss)
+
+  loss('test loss', 'loss')
+  for term in ('adversarial', 'virtual_adversarial'):
+    if any(f'scaled_{term}_loss' in test for test in tests):
+      loss('  clean', 'clean_loss')
+      loss(f'  {term.replace("_", " ")}', f'{term}_loss')
+      loss(f'  {term.replace("_", " ")} x multiplier', f'scaled_{term}_loss')
+
+
+def _loss(value_and_std: tuple[float, float | None]) -> str:
+  value, std = value_and_std
+  return f'{value:.4f}' if std is None else f'{value:.4f} ± {std:.4f}'
+
+
+def _fine_percent(value: float) -> str:
+  return percent(value, 2)
+
+
+def _median(minimal: MinimalDistance) -> str:
+  median = minimal.median_epsilon
+  text = 'inf' if median is None else format_epsilon(median)
+  found = minimal.found
+  return text if found is None else f'{text} (success {percent(found)})'
+
+
+def _keys(parts: Iterable[Mapping[str, Any] | None]) -> list[str]:
+  return list(dict.fromkeys(key for part in parts for key in part or ()))
+
+
+def generalization_gap(model: ModelResult) -> tuple[float, float] | None:
+  """Returns the accuracy on training images, and on others after training.
+
+  Args:
+    model: The model.
+
+  Returns:
+    The accuracies of the last epoch that has both, or of the last epoch and, if
+    there are no validation images, on the test images; None without training.
+  """
+  epochs = epochs_of(model)
+  if model.training and model.training.num_validation:
+    for epoch in reversed(epochs):
+      accuracy = training_accuracy(epoch)
+      other = epoch.get('monitor_clean_accuracy')
+      if accuracy is not None and other is not None:
+        return accuracy, other
+  accuracy = training_accuracy(epochs[-1]) if epochs else None
+  return None if accuracy is None else (accuracy, model.clean_accuracy.value)
+
+
+def training_accuracy(epoch: Mapping[str, float | None]) -> float | None:
+  """Returns the clean accuracy on training images, under either name."""
+  return epoch.get('clean_accuracy', epoch.get('accuracy'))
+
+
+def autoattack_table(report: Report) -> Table | None:
+  """Returns what each attack of AutoAttack did, run by run; None if not run."""
+  rows = []
+  for (version, epsilon, norm), runs in autoattack_runs(report).items():
+    for name, run in runs.items():
+      where = f'{version}, epsilon {format_epsilon(epsilon)}, {norm}'
+      rows.append(Row(f'{name}: {where}'))
+      rows.append(Row('  clean', [percent(run.clean_accuracy), *[''] * 4]))
+      for stage in run.attacks:
+        cells = [percent(stage.accuracy), f'{stage.fooled:,}']
+        cells += [f'{stage.seconds:,.1f}', f'{stage.forward:,}']
+        cells.append(f'{stage.backward:,}')
+        rows.append(Row(f'  {attack_label(stage.name)}', cells))
+  heads = ('accuracy after', 'fooled', 'seconds', 'forward', 'backward')
+  return Table('Attacks of AutoAttack', heads, rows) if rows else None
+
+
+def class_accuracies(report: Report) -> dict[str, Sequence[float | None]]:
+  """Returns accuracies by class, clean and under the strongest attack.
+
+  Args:
+    report: The report.
+
+  Returns:
+    '<model>, clean' and '<model>, <attack>' -> accuracy of each class; the
+    strongest attack is that of the lowest mean over the classes.
+  """
+  columns: dict[str, Sequence[float | None]] = {}
+  for name, model in report.members.items():
+    classes = model.per_class or {}
+    means = {
+      attack: statistics.fmean(known)
+      for attack, values in classes.items()
+      if attack != 'clean' and (known := [v for v in values if v is not None])
+    }
+    for attack in ('clean', *sorted(means, key=lambda key: means[key])[:1]):
+      if attack in classes:
+        result = model.robust_accuracy.get(attack)
+        label = attack_label(attack, result.num_steps) if result else attack
+        columns[f'{name}, {label}'] = classes[attack]
+  return columns
+
+
+def class_table(report: Report) -> Table | None:
+  """Returns the accuracies by class as a table, None if not measured."""
+  columns, names = class_accuracies(report), report.classes or ()
+  rows = [
+    Row(names[i] if i < len(names) else str(i), [percent(v) for v in values])
+    for i, values in enumerate(zip(*columns.values(), strict=True))
+  ]
+  return Table('Classes', list(columns), rows) if rows else None

@@ -1,0 +1,131 @@
+"""The output files of a run: report.json, report.html, figures, examples."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from advjax.evaluation.models import Evaluation, save_examples
+from advjax.files import replacing, write_json
+from advjax.reporting import sanity, text
+from advjax.reporting.formatting import attack_label, format_epsilon
+from advjax.results import Report
+
+
+def write_run(
+  workdir: pathlib.Path,
+  report: Report,
+  evaluation: Evaluation,
+  images: np.ndarray,
+  labels: np.ndarray,
+  records: Mapping[str, Sequence[Mapping[str, Any]]],
+  class_names: Sequence[str],
+  *,
+  title: str,
+) -> str:
+  """Writes report.json, report.html, figures and adversarial examples.
+
+  Args:
+    workdir: The run's folder.
+    report: What was measured.
+    evaluation: From `evaluate_models`; of several seeds that of the first.
+    images: Clean test images, float32 `[N, H, W, C]`.
+    labels: int `[N]`.
+    records: Model -> its records of metrics.jsonl, of the same seed.
+    class_names: One per class.
+    title: Heading of the page.
+
+  Returns:
+    The text for the terminal: the table, the accuracy in the first batch, what
+    the numbers mean, and the sanity checks.
+  """
+  # What draws is slow to import, and not needed before training ends.
+  from advjax.reporting import figures, html, plots
+
+  write_json(workdir / 'report.json', report.to_json())
+  with replacing(workdir / 'adversarial_examples.npz') as file:
+    save_examples(file, evaluation, images, labels)
+  drawn = figures.run_figures(
+    report, evaluation, images, labels, records, class_names
+  )
+  pictures = [picture for part in drawn.values() for picture in part]
+  plots.save_pictures(pictures, workdir / 'figures')
+  findings = sanity.findings_of(report)
+  sentences, warnings = text.sentences(report), text.warnings(report)
+  table = text.results_table(report)
+  html.write_page(
+    workdir / 'report.html',
+    'run.html.j2',
+    title=title,
+    facts=_facts(report),
+    report=report,
+    warnings=warnings,
+    sentences=sentences,
+    results=table,
+    findings=findings,
+    headline=sanity.headline(findings),
+    autoattack=text.autoattack_table(report),
+    classes=text.class_table(report),
+    figures=drawn,
+  )
+  return '\n'.join(
+    [
+      table.text(),
+      '',
+      *_first_batch(report, evaluation, labels),
+      '',
+      *sentences,
+      *([f'sanity checks: {sanity.headline(findings)}'] if findings else []),
+      *(f'warning: {warning}' for warning in warnings),
+    ]
+  )
+
+
+def _facts(report: Report) -> list[str]:
+  from advjax.reporting.html import dataset_facts
+
+  seeds = ', '.join(map(str, report.seeds))
+  facts = dataset_facts(report.dataset)
+  facts.append(f'seed{"s" if len(report.seeds) > 1 else ""} {seeds}')
+  if 'date' in report.environment:
+    facts.append(str(report.environment['date']))
+  return facts
+
+
+def _first_batch(
+  report: Report, evaluation: Evaluation, labels: np.ndarray
+) -> list[str]:
+  """Accuracies of the NSL tutorial's first batch, of 32 images."""
+  source = next(iter(evaluation.clean))
+  attack = next(iter(evaluation.attacks))
+  result = report.members[source].robust_accuracy[attack]
+  count = min(32, len(labels))
+  correct = ', '.join(
+    f'{name} {(predictions[:count] == labels[:count]).sum()} / {count}'
+    for name, predictions in evaluation.predictions[source, attack].items()
+  )
+  seed = f' of seed {report.seeds[0]}' if len(report.seeds) > 1 else ''
+  label = attack_label(attack, result.num_steps)
+  return [
+    f'accuracy in batch 0{seed}: {correct}',
+    f'({label}, epsilon {format_epsilon(result.epsilon)}, source {source})',
+  ]
+
+
+def merge_metrics(
+  path: pathlib.Path,
+  runs: Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]],
+) -> None:
+  """Writes the records of all runs into one metrics.jsonl.
+
+  Args:
+    path: The file.
+    runs: For each run the fields that name it, and its records.
+  """
+  lines = [
+    json.dumps({**run, **record}) for run, records in runs for record in records
+  ]
+  with replacing(path) as file:
+    file.write(('\n'.join(lines) + '\n').encode())

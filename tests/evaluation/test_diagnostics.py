@@ -1,0 +1,235 @@
+"""What is measured besides attacks, against plain loops over the images."""
+
+import io
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis.extra import numpy as numpy_strategies
+from PIL import Image
+
+from advjax.devices import Batching
+from advjax.evaluation.corruptions import KINDS, corrupt
+from advjax.evaluation.diagnostics import (
+  measure_diagnostics,
+  per_class_accuracy,
+  round_to_8_bits,
+)
+from advjax.evaluation.models import evaluate_models, parse_attacks
+from advjax.evaluation.noise import noises
+from advjax.evaluation.robustness import attack_and_predict
+from advjax.results import ModelResult, accuracy_interval
+
+EPSILON = 0.1
+NUM_CLASSES = 4  # No image is of the last one.
+BATCHING = Batching(12, jax.devices()[:1], jax.random.key(1))
+
+
+def network(weights):
+  def logits_fn(images):
+    return 20 * (images.reshape(len(images), -1) - 0.5) @ weights
+
+  return logits_fn
+
+
+@pytest.fixture(scope='module')
+def setup():
+  rng = np.random.default_rng(0)
+  images = rng.uniform(size=(12, 8, 8, 1)).astype(np.float32)
+  weights = rng.normal(size=(64, NUM_CLASSES)).astype(np.float32)
+  flat = 20 * (images.reshape(12, -1) - 0.5)
+  labels = (flat @ weights)[:, :3].argmax(1).astype(np.int32)
+  noisy = weights + rng.normal(size=weights.shape).astype(np.float32)
+  models = {'one': network(weights), 'two': network(noisy)}
+  evaluation = evaluate_models(
+    models,
+    parse_attacks(['fgsm', 'deepfool-3']),
+    images,
+    labels,
+    epsilon=EPSILON,
+    epsilons=(EPSILON,),
+    batching=BATCHING,
+  )
+  return models, evaluation, images, labels
+
+
+def measure(setup, bounds):
+  return measure_diagnostics(
+    *setup,
+    num_classes=NUM_CLASSES,
+    bounds=bounds,
+    batching=BATCHING,
+    seen={'two': ['fog']},
+  )
+
+
+@pytest.fixture(scope='module')
+def found(setup):
+  return measure(setup, (0.0, 1.0))
+
+
+def accuracy(logits_fn, images, labels):
+  return float((np.asarray(logits_fn(images)).argmax(-1) == labels).mean())
+
+
+def test_every_model_has_every_field(found):
+  assert list(found) == ['one', 'two']
+  for fields in found.values():
+    assert {name for name, value in fields.items() if value is not None} == {
+      *('per_class', 'noise', 'seen_corruptions', 'corruptions'),
+      *('corruption_accuracy', 'unseen_corruption_accuracy'),
+      *('pasted_objects', 'traces', 'rounded', 'minimal'),
+    }
+    assert set(fields) <= set(ModelResult.__dataclass_fields__)
+
+
+def test_classes_without_images_have_no_accuracy(setup, found):
+  _, evaluation, _, labels = setup
+  for name, fields in found.items():
+    assert list(fields['per_class']) == ['clean', 'fgsm', 'deepfool']
+    assert all(values[3] is None for values in fields['per_class'].values())
+    right = evaluation.predictions[name, 'fgsm'][name] == labels
+    for label in set(labels.tolist()):
+      expected = right[labels == label].mean()
+      assert fields['per_class']['fgsm'][label] == expected
+
+
+def test_noise_is_that_of_the_ball(setup, found):
+  models, _, images, labels = setup
+  noisy = attack_and_predict(
+    models['two'],
+    {},
+    noises('linf', (0.0, 1.0))['salt_and_pepper'],
+    images,
+    labels,
+    [EPSILON],
+    BATCHING,
+  ).images
+  assert np.abs(noisy - images).max() == pytest.approx(EPSILON)
+  for name, logits_fn in models.items():
+    result = found[name]['noise']['salt_and_pepper']
+    value = accuracy(logits_fn, noisy, labels)
+    assert result.to_json() == {
+      'accuracy': value,
+      'accuracy_ci': list(accuracy_interval(value, 12)),
+      'epsilon': EPSILON,
+      'norm': 'linf',
+    }
+  assert list(found['one']['noise']) == [
+    'uniform',
+    'gaussian',
+    'salt_and_pepper',
+  ]
+
+
+def test_traces_end_where_attacks_do(setup, found):
+  models, evaluation, images, labels = setup
+  for name, logits_fn in models.items():
+    (trace,) = found[name]['traces'].values()
+    assert trace.accuracy == pytest.approx(
+      [
+        accuracy(logits_fn, images, labels),
+        (evaluation.predictions[name, 'fgsm'][name] == labels).mean(),
+      ]
+    )
+    assert trace.zero_gradients == 0.0
+
+
+def test_rounding_and_distances_are_of_the_models_own_images(setup, found):
+  models, evaluation, _, labels = setup
+  for name, logits_fn in models.items():
+    for attack in ('fgsm', 'deepfool'):
+      pixels = np.round(255 * evaluation.images[name, attack])
+      expected = accuracy(logits_fn, (pixels / 255).astype(np.float32), labels)
+      assert found[name]['rounded'][attack] == expected
+    distances = evaluation.distances[name, 'deepfool']
+    right = evaluation.clean[name] == labels
+    minimal = found[name]['minimal']['deepfool']
+    assert minimal.median_epsilon == np.median(distances[right])
+    assert (minimal.found, minimal.norm) == (1.0, 'linf')
+
+
+def test_corruptions_are_of_every_kind(setup, found):
+  models, _, images, labels = setup
+  for name, logits_fn in models.items():
+    kinds = found[name]['corruptions']
+    assert tuple(kinds) == KINDS
+    assert all(len(values) == 5 for values in kinds.values())
+    for kind, severity in (('fog', 5), ('shot_noise', 1)):
+      corrupted = corrupt(images, kind, severity, seed=0)
+      expected = accuracy(logits_fn, corrupted, labels)
+      assert kinds[kind][severity - 1] == expected
+    assert found[name]['seen_corruptions'] == (['fog'] if name == 'two' else [])
+
+
+def test_other_pixel_ranges_leave_out_8_bits(setup):
+  for fields in measure(setup, (-1.0, 2.0)).values():
+    assert set(fields) >= {'noise', 'per_class', 'traces'}
+    assert not set(fields) & {'corruptions', 'pasted_objects', 'rounded'}
+
+
+# ------------------------------------------------------------------- per class
+
+
+@pytest.mark.parametrize('num_classes', [3, 200])
+def test_accuracy_is_counted_in_each_class(num_classes):
+  rng = np.random.default_rng(0)
+  labels = rng.integers(0, num_classes, 100)
+  predictions = np.where(
+    rng.random(100) < 0.6, labels, rng.integers(0, num_classes, 100)
+  )
+  found = per_class_accuracy(predictions, labels, num_classes)
+  for label in range(num_classes):
+    own = predictions[labels == label]
+    if len(own):
+      assert found[label] == (own == label).mean()
+    else:
+      assert np.isnan(found[label])
+
+
+@pytest.mark.parametrize(
+  ('predictions', 'labels', 'message'),
+  [
+    ([0, 1], [0, 1, 1], r'shapes \(2,\) and \(3,\); allowed: \[N\] both'),
+    ([[0, 1]], [[0, 1]], r'shapes \(1, 2\)'),
+    ([0, 1], [0, 2], r'labels hold values from 0 to 2; allowed: 0 to 1'),
+    ([0, 1], [-1, 1], r'labels hold values from -1 to 1'),
+  ],
+)
+def test_bad_labels_are_named(predictions, labels, message):
+  with pytest.raises(ValueError, match=message):
+    per_class_accuracy(np.array(predictions), np.array(labels), 2)
+
+
+# -------------------------------------------------------------------- rounding
+
+
+@settings(max_examples=30)
+@given(
+  numpy_strategies.arrays(
+    np.float32, (3, 4), elements={'min_value': -0.5, 'max_value': 1.5}
+  )
+)
+def test_rounding_is_what_a_png_holds(image):
+  file = io.BytesIO()
+  levels = np.rint(255 * np.clip(image.astype(np.float64), 0, 1))
+  Image.fromarray(levels.astype(np.uint8)).save(file, 'PNG')
+  found = round_to_8_bits(image)
+  assert found.dtype == np.float32
+  expected = np.asarray(Image.open(file)) / np.float32(255)
+  np.testing.assert_allclose(found, expected, atol=1e-7)
+  np.testing.assert_array_equal(round_to_8_bits(found), found)
+
+
+@pytest.mark.parametrize(
+  ('images', 'message'),
+  [
+    (np.zeros((1, 2), np.uint8), 'dtype uint8; allowed: a floating type'),
+    (np.array([[0.5, np.nan]]), 'not finite'),
+    (np.array([[0.5, np.inf]]), 'not finite'),
+  ],
+)
+def test_images_that_cannot_be_rounded(images, message):
+  with pytest.raises(ValueError, match=message):
+    round_to_8_bits(images)

@@ -1,0 +1,230 @@
+"""The output files of a run, as a whole."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from advjax.attacks.specs import parse_attack
+from advjax.evaluation.models import Evaluation
+from advjax.reporting.figures import run_figures
+from advjax.reporting.html import write_page
+from advjax.reporting.write import merge_metrics, write_run
+from advjax.results import Report
+from tests.reporting import reports
+from tests.reporting.pages import Page
+
+NUM = 20
+INJECTED = '<script>alert(1)</script>'
+
+
+def evaluation(names, shape=(8, 8, 1)):
+  rng = np.random.default_rng(0)
+  images = rng.uniform(size=(NUM, *shape)).astype(np.float32)
+  labels = rng.integers(0, 3, NUM)
+  attacks = {'fgsm': parse_attack('fgsm'), 'fmn': parse_attack('fmn')}
+  pairs = [(name, attack) for name in names for attack in attacks]
+  found = Evaluation(
+    clean={name: labels for name in names},
+    headline={pair: {name: 2 - labels for name in names} for pair in pairs},
+    curves={},
+    images={pair: np.clip(images + 0.1, 0, 1) for pair in pairs},
+    max_sizes={},
+    distances={
+      (n, 'fmn'): np.r_[np.linspace(0, 1, NUM - 1), np.inf] for n in names
+    },
+    autoattack={},
+    attacks=attacks,
+    epsilon=reports.EPSILON,
+    epsilons=reports.EPSILONS,
+  )
+  return found, images, labels
+
+
+def write(folder, report, records=None, **options):
+  names = list(report.members)
+  found, images, labels = evaluation(names, **options)
+  text = write_run(
+    folder,
+    report,
+    found,
+    images,
+    labels,
+    {name: (records or {}).get(name, []) for name in names},
+    ['zero', 'one', 'two'],
+    title=f'Run of {INJECTED}',
+  )
+  return text, Page((folder / 'report.html').read_text())
+
+
+@pytest.fixture(scope='module')
+def evaluated(tmp_path_factory):
+  """(text, page, folder) of an evaluation of two models."""
+  folder = tmp_path_factory.mktemp('evaluated')
+  report = reports.evaluated(['base', 'single_step'])
+  return *write(folder, report), folder
+
+
+@pytest.fixture(scope='module')
+def compared(tmp_path_factory):
+  """(text, page, folder) of a comparison, which trained."""
+  folder = tmp_path_factory.mktemp('compared')
+  report = reports.compared(seeds=(0, 1))
+  losses = [2.0, float('nan'), 0.5, 0.1]
+  records = {
+    name: [
+      {'kind': 'steps', 'losses': losses},
+      *({'kind': 'epoch', **e} for e in model.training.epochs),
+    ]
+    for name, model in report.members.items()
+  }
+  return *write(folder, report, records), folder
+
+
+@pytest.mark.parametrize('run', ['evaluated', 'compared'])
+def test_pages_open_offline_and_escape(run, request):
+  _, page, folder = request.getfixturevalue(run)
+  html = (folder / 'report.html').read_text()
+  assert INJECTED not in html and f'Run of {INJECTED}' in page.texts
+  assert not re.findall(r'(?:src|href)="(?!data:image/png;base64,|#)', html)
+  assert not re.findall(r'https?://|@import|url\(', html)
+  assert not page.all('script') and not page.all('link')
+  anchors = {attrs['id'] for _, attrs in page.tags if 'id' in attrs}
+  links = [attrs['href'] for attrs in page.all('a')]
+  assert len(links) >= 5 and {link[1:] for link in links} <= anchors
+
+
+@pytest.mark.parametrize('run', ['evaluated', 'compared'])
+def test_every_figure_has_a_file_a_caption_and_a_text(run, request):
+  _, page, folder = request.getfixturevalue(run)
+  pictures = page.all('img')
+  files = {path.stem for path in (folder / 'figures').iterdir()}
+  assert len(pictures) == len(page.all('figcaption')) == len(files)
+  assert {each['id'] for each in page.all('article')} == files
+  assert all(each['alt'] and int(each['width']) <= 1010 for each in pictures)
+  assert '' not in page.texts
+
+
+def test_an_evaluation_has_all_sections(evaluated):
+  text, page, _ = evaluated
+  anchors = {attrs['id'] for attrs in page.all('section')}
+  assert anchors == {
+    *('warnings', 'summary', 'results', 'sanity', 'epsilon', 'transfer'),
+    *('autoattack', 'distances', 'steps', 'classes', 'shifts', 'examples'),
+    'origin',
+  }
+  (headline,) = [t for t in page.texts if re.match(r'\d+ suspicious, ', t)]
+  assert f'sanity checks: {headline}' in text
+  assert 'suspicious' in page.texts and './launch.sh evaluate' in ' '.join(
+    page.texts
+  )
+  assert 'warning: Gradient masking' in text
+  assert 'accuracy in batch 0: base ' in text
+  assert '[97.4, 99.0]' in page.texts  # Of the clean accuracy.
+
+
+def test_a_comparison_has_training_and_size(compared):
+  text, page, folder = compared
+  files = {path.stem for path in (folder / 'figures').iterdir()}
+  assert files == {
+    *('accuracy', 'robustness', 'transfer_curves', 'transfer', 'shifts'),
+    *('corruptions', 'efficiency_parameters', 'efficiency_training'),
+    *('training_loss', 'epoch_loss', 'training_curves', 'distances'),
+    *('nsl_batch', 'predictions_base', 'predictions_pgd_at'),
+    *('perturbations_base', 'perturbations_pgd_at'),
+  }
+  assert 'pgd_at: the loss is not finite' in page.texts
+  assert 'of seed 0' in text
+  captions = ' '.join(page.texts)
+  assert 'Means over the seeds.' in captions and 'Partly seen' in captions
+  assert 'Transfer (hatched)' in captions
+
+
+def test_files_hold_what_was_given(evaluated):
+  _, _, folder = evaluated
+  saved = json.loads((folder / 'report.json').read_text())
+  expected = reports.evaluated(['base', 'single_step'])
+  assert Report.from_json(saved) == expected
+  with np.load(folder / 'adversarial_examples.npz') as file:
+    found, images, _ = evaluation(['base', 'single_step'])
+    np.testing.assert_array_equal(file['images'], images)
+    np.testing.assert_array_equal(
+      file['perturbed'], np.stack(list(found.images.values()))
+    )
+
+
+def test_one_model_without_attacks_or_epochs(tmp_path):
+  report = reports.change(
+    reports.report(['base'], classes=None),
+    **dict.fromkeys(
+      ('per_class', 'noise', 'traces', 'minimal', 'autoattack', 'rounded')
+    ),
+    corruptions=None,
+    corruption_accuracy=None,
+    pasted_objects=None,
+  )
+  _, page = write(tmp_path, report, shape=(5,))
+  assert {attrs['id'] for attrs in page.all('section')} == {
+    *('summary', 'results', 'sanity', 'epsilon', 'distances', 'origin'),
+  }
+  bare = reports.change(report, robust_accuracy={})
+  drawn = run_figures(bare, *evaluation(['base'], (5,)), {}, ['zero'])
+  assert list(drawn) == ['results', 'distances']
+
+
+def test_many_models_and_one_epsilon():
+  model = reports.model('base')
+  fgsm = model.robust_accuracy['fgsm']
+  members = {
+    f'model {i}': type(model)(
+      clean_accuracy=model.clean_accuracy,
+      robust_accuracy={
+        'fgsm': type(fgsm)(
+          **{**vars(fgsm), 'curve': [], 'transfer': {}, 'bounds': None}
+        )
+      },
+    )
+    for i in range(10)
+  }
+  report = reports.report(members=members)
+  names, classes = list(members), ['zero', 'one', 'two']
+  drawn = run_figures(report, *evaluation(names, (5,)), {}, classes)
+  assert {name: len(each) for name, each in drawn.items()} == {
+    'results': 1,
+    'epsilon': 1,
+    'distances': 1,
+  }
+
+
+def test_short_pages_have_no_contents(tmp_path):
+  report = reports.report(['base'])
+  path = tmp_path / 'page.html'
+  parts = {key: [] for key in ('warnings', 'sentences', 'findings')}
+  write_page(
+    path,
+    'run.html.j2',
+    title='t',
+    facts=[],
+    report=report,
+    results={'label': 'l', 'columns': [], 'rows': []},
+    headline='',
+    autoattack=None,
+    classes=None,
+    figures={},
+    **parts,
+  )
+  assert not Page(path.read_text()).all('nav')
+
+
+def test_metrics_of_all_runs_are_merged(tmp_path):
+  runs = [
+    ({'member': 'a', 'seed': 0}, [{'kind': 'epoch', 'loss': 1.0}]),
+    ({'member': 'b', 'seed': 0}, [{'kind': 'epoch', 'loss': 2.0}]),
+  ]
+  merge_metrics(tmp_path / 'metrics.jsonl', runs)
+  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  assert [json.loads(line) for line in lines] == [
+    {'member': 'a', 'seed': 0, 'kind': 'epoch', 'loss': 1.0},
+    {'member': 'b', 'seed': 0, 'kind': 'epoch', 'loss': 2.0},
+  ]
