@@ -8,13 +8,8 @@ import numpy as np
 import pytest
 
 from advjax.data import Dataset, Split
-<<<<<<< HEAD
-from advjax.models.keras import applications
-from advjax.models.keras.backend import import_keras
-from advjax.processes.signals import Interrupted
-=======
 from advjax.models.keras import import_keras
->>>>>>> house-models
+from advjax.processes.signals import Interrupted
 from advjax.training import loop
 from advjax.training.logs import read_metrics
 from advjax.training.loop import train
