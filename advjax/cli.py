@@ -24,9 +24,9 @@ from advjax.devices import select_devices
 from advjax.fractions import expand_fractions
 from advjax.processes.orphan import end_with_launcher
 from advjax.processes.peers import Peers, join
+from advjax.processes.signals import Interrupted
 from advjax.processes.topology import Place, find_place, gpus_of
-from advjax.training.run import Diverged
-from advjax.training.signals import Interrupted
+from advjax.training.loop import Diverged
 
 logger = logging.getLogger('advjax')
 

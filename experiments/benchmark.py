@@ -27,14 +27,14 @@ from advjax.config import check_range, choose, default_config
 from advjax.devices import parallelize, replicate
 from advjax.files import write_json
 from advjax.models import Model, create_model, from_linen
+from advjax.models.logits import eval_logits_fn
 from advjax.reporting.report import environment
 from advjax.training.objectives import create_objective
 from advjax.training.optimizers import create_optimizer, create_schedule
-from advjax.training.setup import eval_logits_fn
-from advjax.training.state import create_state
 from advjax.training.step import (
   RunInputs,
   StepPlan,
+  create_state,
   make_train_step,
   make_train_steps,
 )
@@ -131,7 +131,7 @@ def train_program(
       create_objective({'name': objective}),
       optimizer,
       create_schedule(config.schedule, num_steps),
-      in_parts=devices[0].platform == 'cpu',
+      microbatches=devices[0].platform == 'cpu',
     ),
     plan,
   )

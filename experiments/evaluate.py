@@ -21,13 +21,14 @@ from ml_collections import config_dict
 
 from advjax import cli, data
 from advjax.attacks.specs import replace_bounds
-from advjax.config import check_range
+from advjax.config import check_range, config_to_json
 from advjax.evaluation.members import (
   Evaluation,
   evaluate_members,
   parse_attacks,
 )
 from advjax.fractions import parse_number
+from advjax.jobs.workdir import prepare_workdir
 from advjax.processes.collectives import from_main, is_main
 from advjax.reporting.extras import measure_extras
 from advjax.reporting.report import (
@@ -40,7 +41,6 @@ from advjax.reporting.sanity.findings import sanity_findings
 from advjax.reporting.sanity.scores import large_epsilon
 from advjax.reporting.shifted import seen_corruptions
 from advjax.training.trained import Trained, load_trained
-from advjax.training.workdir import config_to_json, prepare_workdir
 
 logger = logging.getLogger('advjax')
 

@@ -19,17 +19,17 @@ from ml_collections import config_dict
 
 from advjax import cli, data
 from advjax.attacks.specs import replace_bounds
-from advjax.config import check_range
+from advjax.config import check_range, config_to_json
 from advjax.evaluation.members import parse_attacks
 from advjax.explain import Network, find_methods, network_of
 from advjax.fractions import parse_number
+from advjax.jobs.workdir import prepare_workdir
 from advjax.reporting.explained.ask import Asked, explain_network, plan
 from advjax.reporting.explained.cases import choose_classes
 from advjax.reporting.explained.run import Explained, write_explained
 from advjax.reporting.report import command_line, environment
 from advjax.reporting.values import accuracy_interval, attack_label, short
 from advjax.training.trained import Trained, load_trained
-from advjax.training.workdir import config_to_json, prepare_workdir
 
 logger = logging.getLogger('advjax')
 

@@ -22,6 +22,8 @@ from advjax import cli, data
 from advjax.config import member_config, seed_configs
 from advjax.evaluation.linear import Measured, measure
 from advjax.files import write_json
+from advjax.jobs.train import compare
+from advjax.models.logits import eval_logits_fn
 from advjax.processes.collectives import from_main, is_main
 from advjax.reporting import gallery
 from advjax.reporting.linear import (
@@ -32,10 +34,8 @@ from advjax.reporting.linear import (
 )
 from advjax.reporting.values import short
 from advjax.training.checkpoint import load_params
-from advjax.training.setup import create_training, eval_logits_fn
-from advjax.training.state import evaluation_params
+from advjax.training.setup import create_run
 from advjax.types import LogitsFn
-from experiments.compare import compare
 
 
 def check(config: config_dict.ConfigDict) -> data.Dataset:
@@ -95,7 +95,7 @@ def demonstrate(
     ValueError: for anything wrong in the config, before anything is written.
   """
   dataset = check(config)
-  report = compare(config, workdir, devices, print_model=print_model)
+  report = compare(config, workdir, devices, print_model=print_model).to_json()
   workdir = pathlib.Path(workdir).expanduser()
   images = np.asarray(data.to_float(dataset.test.images))
   labels, epsilon = dataset.test.labels, config.evaluation.epsilon
@@ -145,14 +145,14 @@ def read_networks(
   """Yields a member's network of each seed, as `compare` left them."""
   for seed, seed_config in seed_configs(config).items():
     member = member_config(seed_config, name)
-    training = create_training(member, dataset, devices)
+    training = create_run(member, dataset, devices)
     folder = workdir / name / (f'seed_{seed}' if config.seeds else '')
     path = folder / 'checkpoints' / member.report_checkpoint
     fresh = training.init_state()
     state = from_main(functools.partial(load_params, path, fresh))
     yield eval_logits_fn(
       training.model,
-      evaluation_params(state),
+      state.evaluation_params,
       state.model_state,
       training.config.evaluation.matmul_precision,
     )

@@ -9,8 +9,8 @@ import pytest
 from absl import flags
 
 from advjax import cli
-from advjax.training.run import Diverged
-from advjax.training.signals import Interrupted
+from advjax.processes.signals import Interrupted
+from advjax.training.loop import Diverged
 
 CONFIG = """
 from advjax.config import choose, default_config

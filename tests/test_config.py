@@ -9,13 +9,13 @@ from ml_collections import config_dict
 
 from advjax import config as config_lib
 from advjax.config import (
+  check_config,
   check_range,
   choose,
   default_config,
   member_config,
   member_names,
 )
-from advjax.config_checks import check_config
 from advjax.fractions import expand_fractions, parse_number
 
 

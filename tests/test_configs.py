@@ -11,8 +11,7 @@ import pytest
 from advjax.config import member_config
 from advjax.devices import replicate
 from advjax.evaluation.members import parse_attacks
-from advjax.training.placement import device_inputs
-from advjax.training.setup import create_training
+from advjax.training.setup import create_run, device_inputs
 from tests import stand_ins
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
@@ -64,7 +63,7 @@ def check_variants(path, wanted):
     dataset = stand_ins.load(config.dataset)
     for member in members(config).values():
       if wanted(variant, member.model):
-        training = create_training(member, dataset, jax.devices()[:1])
+        training = create_run(member, dataset, jax.devices()[:1])
         assert training.plan.steps_per_epoch > 0
 
 
@@ -130,11 +129,11 @@ def test_smoke_takes_a_step(path):
   dataset = stand_ins.load(config.dataset)
   # The last member: what is beside it trains the same network, plainly.
   for member in list(members(config).values())[-1:]:
-    training = create_training(member, dataset, jax.devices()[:1])
+    training = create_run(member, dataset, jax.devices()[:1])
     state = replicate(training.init_state(), training.devices)
     before = jax.tree.map(np.asarray, state.params)
     state, history = training.train_steps(
-      state, *device_inputs([training]), np.int32(1)
+      state, *device_inputs(training), np.int32(1)
     )
     assert int(state.step) == 1
     # The loss of guessing, about, and twice that where two are added.

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 
+from advjax.processes.signals import stop_signals
 from advjax.processes.topology import (
   COORDINATOR,
   JOINED,
@@ -24,7 +25,6 @@ from advjax.processes.topology import (
   LOCAL_PROCESS,
   PROCESS,
 )
-from advjax.training.signals import stop_signals
 
 # Where one that had joined the others fails, they end by themselves, most in
 # seconds; those that do not are asked, then made to.

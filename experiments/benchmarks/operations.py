@@ -23,8 +23,8 @@ from absl import flags
 
 from advjax import cli, data
 from advjax.config import check_range, choose
-from advjax.devices import select_devices
-from advjax.training.placement import device_inputs, place
+from advjax.devices import replicate, select_devices
+from advjax.training.setup import device_inputs
 from experiments.benchmarks import floor
 from experiments.benchmarks.tables import markdown
 from experiments.benchmarks.training import sides
@@ -179,8 +179,8 @@ def main() -> None:
   program: Any = training.train_steps.func
   compiled = program.lower(
     *training.train_steps.args,
-    place([training]).put([training.init_state()]),
-    *device_inputs([training]),
+    replicate(training.init_state(), training.devices),
+    *device_inputs(training),
     np.int32(steps),
   ).compile()
   operations = read_operations(compiled.as_text())

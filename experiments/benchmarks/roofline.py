@@ -17,8 +17,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from advjax.training.placement import device_inputs
-from advjax.training.setup import Training
+from advjax.training.setup import Run, device_inputs
 from experiments.benchmarks.floor import Work
 
 
@@ -48,11 +47,11 @@ def work_of(function: Callable[..., Any], *arguments: Any) -> Work:
   return _work(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
-def step_work(training: Training) -> Work:
+def step_work(training: Run) -> Work:
   """Counts the work of a training step.
 
   Args:
-    training: From `create_training`.
+    training: From `create_run`.
 
   Returns:
     Operations and bytes of the products on all devices together, and the bytes
@@ -60,7 +59,7 @@ def step_work(training: Training) -> Work:
   """
   function: Any = training.train_steps.func
   state = training.init_state()
-  inputs = device_inputs([training])
+  inputs = device_inputs(training)
   ranks = training.train_steps.args
   # The number of steps is traced: the loop over them counts once.
   counted = work_of(function, *ranks, state, *inputs, np.int32(1))

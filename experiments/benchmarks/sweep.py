@@ -26,17 +26,21 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from absl import flags
 from ml_collections import config_dict
 
 from advjax import cli, data
 from advjax.config import check_range, default_config
-from advjax.devices import parallelize
+from advjax.devices import parallelize, replicate
 from advjax.reporting.report import environment
-from advjax.training.at_once import make_train_runs
-from advjax.training.placement import device_inputs, place
-from advjax.training.setup import Training, create_training
-from advjax.training.sweep import choose_teams
+from advjax.training.setup import Run, create_run, device_inputs
+from advjax.training.vmapped import (
+  choose_groups,
+  make_train_many,
+  many_inputs,
+  place,
+)
 from advjax.variants import set_variant
 
 WAYS = ('in turn', 'map', 'vmap', 'map, one team', 'vmap, one team', 'separate')
@@ -62,21 +66,29 @@ def member_configs(count: int) -> list[config_dict.ConfigDict]:
 
 
 def _timed(
-  program: Callable[..., Any], trainings: Sequence[Training], steps: int
+  program: Callable[..., Any], trainings: Sequence[Run], steps: int
 ) -> Round:
   """Compiles a program on its first use, and takes the steps."""
   start = time.perf_counter()
-  placement, inputs = place(trainings), device_inputs(trainings)
-  state = placement.put([training.init_state() for training in trainings])
-  state, _ = program(state, *inputs, placement.num_steps(0, ()))
+  none: Any = np.int32(0)
+  counts: Any = np.int32(steps)
+  states = [training.init_state() for training in trainings]
+  if len(trainings) == 1:
+    inputs = device_inputs(trainings[0])
+    state = replicate(states[0], trainings[0].devices)
+  else:
+    inputs, placement = many_inputs(trainings), place(trainings)
+    state = placement.put(states)
+    none = placement.num_steps(0, ())
+    counts = placement.num_steps(steps, range(len(trainings)))
+  state, _ = program(state, *inputs, none)
   jax.block_until_ready(state)
   middle = time.perf_counter()
-  counts = placement.num_steps(steps, range(len(trainings)))
   jax.block_until_ready(program(state, *inputs, counts))
   return Round(middle - start, time.perf_counter() - middle)
 
 
-def run_way(way: str, trainings: Sequence[Training], steps: int) -> Round:
+def run_way(way: str, trainings: Sequence[Run], steps: int) -> Round:
   """Trains all members in one of the ways, compiling anew."""
   first, rounds = trainings[0], []
   jax.clear_caches()
@@ -86,13 +98,12 @@ def run_way(way: str, trainings: Sequence[Training], steps: int) -> Round:
         jax.clear_caches()
       rounds.append(_timed(training.train_steps, [training], steps))
     return Round(*map(sum, zip(*rounds, strict=True)))
-  mapped: Any = first.train_steps.func
-  runs = make_train_runs(mapped.__wrapped__, batched=way.startswith('vmap'))
+  runs = make_train_many(first.device_steps, batched=way.startswith('vmap'))
   program = parallelize(
     runs,
     first.devices,
     num_args=4,
-    split_args=(0, 2, 3) if first.plan.num_teams > 1 else (),
+    split_args=(0, 2, 3) if first.plan.num_groups > 1 else (),
   )
   return _timed(program, trainings, steps)
 
@@ -108,9 +119,9 @@ def measure(
 ) -> dict[str, dict[str, float]]:
   """Returns, for each way, medians of seconds and of milliseconds per step."""
   configs = member_configs(count)
-  num_teams, _ = choose_teams(count, len(devices), configs[0].batch_size)
+  num_teams, _ = choose_groups(count, len(devices), configs[0].batch_size)
   cut, whole = (
-    [create_training(c, dataset, devices, num_teams=teams) for c in configs]
+    [create_run(c, dataset, devices, num_groups=teams) for c in configs]
     for teams in (num_teams, 1)
   )
   ways = [way for way in WAYS if way != 'separate' or count <= separate]

@@ -15,8 +15,7 @@ import tensorflow_datasets
 from advjax import data
 from advjax.config import default_config
 from advjax.data import records, tfds
-from advjax.training.placement import device_inputs
-from advjax.training.setup import create_training
+from advjax.training.setup import create_run, device_inputs
 from tests.data import tfds_sets
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -170,8 +169,8 @@ def test_it_trains(sets):
   config = default_config()
   config.model = {'name': 'logistic_regression'}
   config.num_validation = 5
-  training = create_training(config, dataset, jax.devices()[:1])
-  on_device, _ = device_inputs([training])
+  training = create_run(config, dataset, jax.devices()[:1])
+  on_device, _ = device_inputs(training)
   images = tfds_sets.pixels(30)
   np.testing.assert_array_equal(np.asarray(on_device['image']), images)
   held_out = [bytes(image) for image in training.monitor_split.images]

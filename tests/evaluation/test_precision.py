@@ -15,7 +15,7 @@ from advjax import data
 from advjax.attacks.specs import parse_attack
 from advjax.evaluation.traces import trace
 from advjax.losses import cross_entropy
-from advjax.training.setup import eval_logits_fn
+from advjax.models.logits import eval_logits_fn
 from tests.training import runs
 
 IMAGES = np.eye(3, dtype=np.float32)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from advjax.training.signals import StopRequest
+from advjax.processes.signals import StopRequest
 from experiments.benchmarks.accelerator import __main__ as program
 from experiments.benchmarks.accelerator import expected, page, parts
 from experiments.benchmarks.training.work import least_work
@@ -109,7 +109,7 @@ def test_estimates_follow_the_rates():
 
 SCRIPT = """
 import pathlib, sys, tempfile, time
-from advjax.training.signals import stop_on_signals
+from advjax.processes.signals import stop_on_signals
 from experiments.benchmarks.accelerator import __main__ as program
 from tests.experiments import test_accelerator as here
 workdir, scratch = map(pathlib.Path, sys.argv[1:])

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from advjax import cli
+from advjax.processes.signals import Interrupted
 from advjax.sweeps import parse_sweep
 from advjax.training import program
 from advjax.training.checkpoint import restore_checkpoint
-from advjax.training.signals import Interrupted
 from experiments import sweep as main
 from experiments.sweep import sweep
 from experiments.train import train_and_evaluate

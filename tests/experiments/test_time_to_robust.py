@@ -7,9 +7,8 @@ import pytest
 from advjax import data
 from advjax.evaluation.members import parse_attacks
 from advjax.reporting.trained import member_report
-from advjax.training.loop import train
-from advjax.training.run import Diverged
-from advjax.training.setup import create_training
+from advjax.training.loop import Diverged, train
+from advjax.training.setup import create_run
 from experiments.benchmarks.time_to_robust import __main__ as program
 from experiments.benchmarks.time_to_robust import table, timed
 from tests import stand_ins
@@ -208,7 +207,7 @@ def test_the_smoke_variant_learns_and_is_reported(tmp_path):
   split = data.Split(images, labels)
   dataset = data.Dataset('noise', split, split, 2, ('dark', 'bright'))
   config.num_epochs = 10
-  training = create_training(config, dataset, jax.devices()[:1])
+  training = create_run(config, dataset, jax.devices()[:1])
   found = train(training, tmp_path)
   losses = [each['loss'] for each in found.records if 'loss' in each]
   assert losses[-1] < 0.3 * np.log(2) < losses[0]

@@ -15,8 +15,7 @@ from advjax.devices import AXIS
 from advjax.models import create_model
 from advjax.training.objectives import pgd_at
 from advjax.training.optimizers import create_optimizer
-from advjax.training.state import TrainState
-from advjax.training.step import make_train_step
+from advjax.training.step import TrainState, make_train_step
 from experiments.benchmarks.peers import process
 from experiments.benchmarks.peers.torch_residual import PEER
 from experiments.benchmarks.peers.venv import environment

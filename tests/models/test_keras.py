@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import advjax
 from advjax.models import from_keras
 from advjax.models.keras.backend import import_keras
-from advjax.training.state import create_state
+from advjax.training.step import create_state
 
 keras = import_keras()
 IMAGES = np.random.default_rng(0).uniform(size=(6, 8, 8, 3)).astype('float32')

@@ -17,8 +17,7 @@ from advjax.models.keras import applications
 from advjax.models.keras.adapter import adapt
 from advjax.models.keras.backend import import_keras
 from advjax.training.objectives import fgsm_at
-from advjax.training.state import TrainState
-from advjax.training.step import make_train_step
+from advjax.training.step import TrainState, make_train_step
 
 keras = import_keras()
 dtypes = importlib.import_module('keras.src.backend.common.dtypes')

@@ -13,8 +13,7 @@ from advjax.devices import AXIS
 from advjax.models import create_model
 from advjax.models.resnet import RESIDUAL_NETWORKS
 from advjax.training.objectives import adversarial_regularization
-from advjax.training.state import TrainState
-from advjax.training.step import make_train_step
+from advjax.training.step import TrainState, make_train_step
 from tests.models import tiny
 
 NETWORKS = ('small_resnet', *RESIDUAL_NETWORKS)

@@ -24,10 +24,10 @@ import orbax.checkpoint  # noqa: F401  What a run imports when it needs it.
 
 from advjax import cli, data
 from advjax.files import write_json
+from advjax.jobs.workdir import prepare_workdir
 from advjax.processes.collectives import from_main
 from advjax.training import loop
-from advjax.training.setup import create_training
-from advjax.training.workdir import prepare_workdir
+from advjax.training.setup import create_run
 from experiments import compare
 from tests.training import runs
 
@@ -81,7 +81,7 @@ def train(attack):
       title='several',
     )
   else:
-    training = create_training(config, runs.dataset(), devices)
+    training = create_run(config, runs.dataset(), devices)
     loop.train(training, from_main(lambda: prepare_workdir(folder, config)))
 
 

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = """
 import os, pathlib, sys, time
 from advjax import cli
-from advjax.training.signals import Interrupted, stop_on_signals
+from advjax.processes.signals import Interrupted, stop_on_signals
 
 def main():
   name = os.environ['ADVJAX_PROCESS'][0]

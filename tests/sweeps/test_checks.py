@@ -4,14 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-
-from advjax.config import default_config
 from advjax.sweeps.checks import READ_UNDER
 from advjax.training.decay import _NAMES as DECAYS
-from advjax.training.decay import create_decay
+
+from advjax.config import default_config
 from advjax.training.optimizers import (
   OPTIMIZERS,
   SCHEDULES,
+  create_decay,
   create_optimizer,
   create_schedule,
 )

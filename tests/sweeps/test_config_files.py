@@ -10,7 +10,7 @@ import pytest
 from advjax import data
 from advjax.evaluation.members import parse_attacks
 from advjax.sweeps import collect_sweep, create_members
-from advjax.training.setup import create_training
+from advjax.training.setup import create_run
 
 FOLDER = pathlib.Path(__file__).parents[2] / 'configs' / 'sweeps'
 VARIANTS = {
@@ -74,13 +74,13 @@ def test_every_variant_is_a_whole_sweep(path):
     assert evaluation.epsilon in evaluation.epsilons
     dataset = data.load(config.dataset)
     trainings = [
-      create_training(member.config, dataset, jax.devices()[:1])
+      create_run(member.config, dataset, jax.devices()[:1])
       for member in members
     ]
     # One program for all of them.
     assert len({id(training.train_steps) for training in trainings}) == 1
     # The config alone is one of the members.
-    alone = create_training(config, dataset, jax.devices()[:1])
+    alone = create_run(config, dataset, jax.devices()[:1])
     assert alone.hparams in [training.hparams for training in trainings]
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advjax.config import default_config
+from advjax.config import config_to_json, default_config
 from advjax.sweeps import (
   collect_sweep,
   create_members,
@@ -17,7 +17,6 @@ from advjax.sweeps import (
   parse_sweep,
   shard_members,
 )
-from advjax.training.workdir import config_to_json
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 

@@ -2,10 +2,9 @@
 
 import re
 
+from advjax.sweeps.names import member_names
 from hypothesis import assume, given
 from hypothesis import strategies as st
-
-from advjax.sweeps.names import member_names
 
 ANY = {
   'hparams.epsilon': st.floats(0, 1e6),

@@ -8,13 +8,12 @@ import optax
 import pytest
 
 from advjax.devices import parallelize
-from advjax.training.at_once import make_train_runs
-from advjax.training.loop import train, train_at_once
+from advjax.jobs.workdir import prepare_workdir
+from advjax.training.loop import Diverged, train, train_at_once
 from advjax.training.optimizers import create_optimizer
-from advjax.training.placement import Placement, device_inputs, place
-from advjax.training.run import Diverged
+from advjax.training.setup import device_inputs
 from advjax.training.step import make_train_step, make_train_steps
-from advjax.training.workdir import prepare_workdir
+from advjax.training.vmapped import Placement, make_train_many
 from tests import compiles
 from tests.training import runs
 
@@ -23,11 +22,11 @@ SEEDS = (0, 1, 7)
 CHANGES = {'num_validation': 9, 'num_epochs': 2}
 
 
-def trainings(num_devices=1, num_teams=1):
+def trainings(num_devices=1, num_groups=1):
   data = runs.dataset()
   return [
     runs.training(
-      num_devices, data=data, num_teams=num_teams, seed=seed, **CHANGES
+      num_devices, data=data, num_groups=num_teams, seed=seed, **CHANGES
     )
     for seed in SEEDS
   ]
@@ -144,7 +143,7 @@ def test_batched_steps_are_those_of_one_run_after_the_other():
   found = []
   for batched in (True, False):
     program = parallelize(
-      make_train_runs(
+      make_train_many(
         make_train_steps(
           make_train_step(
             members[0].model.apply,
@@ -174,7 +173,7 @@ def test_a_run_that_diverges_takes_no_other_with_it(tmp_path, caplog):
   data = runs.dataset()
   members = [
     runs.training(
-      2, data=data, num_teams=2, hparams__learning_rate=rate, **CHANGES
+      2, data=data, num_groups=2, hparams__learning_rate=rate, **CHANGES
     )
     for rate in (0.1, 1e38, 0.2)
   ]

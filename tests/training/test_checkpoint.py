@@ -19,7 +19,7 @@ from advjax.training.checkpoint import (
   restore_checkpoint,
   save_checkpoint,
 )
-from advjax.training.state import TrainState
+from advjax.training.step import TrainState
 
 
 def make_state(step, *, ema=False):

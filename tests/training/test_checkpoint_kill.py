@@ -10,7 +10,7 @@ import pytest
 
 from advjax.training import checkpoint, checkpoint_files
 from advjax.training.checkpoint import restore_checkpoint, save_checkpoint
-from advjax.training.state import TrainState
+from advjax.training.step import TrainState
 
 CALLS = ('mkdir', 'replace', 'unlink', 'rmdir', 'fsync', 'posix_fallocate')
 

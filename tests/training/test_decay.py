@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from advjax.config import default_config
-from advjax.training.decay import create_decay
+from advjax.training.optimizers import create_decay
 
 STEPS = np.array([0, 1, 7, 10, 19, 20, 25, 1000])
 

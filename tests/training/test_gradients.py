@@ -4,15 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from advjax.training.gradients import AXIS
+from X import mean_statistics, psum
 
 from advjax.models import create_model
-from advjax.training.gradients import (
-  AXIS,
-  gradient_of_rows,
-  mean_statistics,
-  psum,
-  rows_at_once,
-)
 from advjax.training.objectives import create_objective
 
 OBJECTIVES = {

@@ -9,12 +9,11 @@ import jax
 import numpy as np
 import pytest
 
+from advjax.processes.signals import Interrupted
 from advjax.training import loop
 from advjax.training.checkpoint import restore_checkpoint
 from advjax.training.logs import read_metrics
-from advjax.training.loop import train
-from advjax.training.run import Diverged
-from advjax.training.signals import Interrupted
+from advjax.training.loop import Diverged, train
 from tests import compiles
 from tests.training import runs
 from tests.training.runs import STEPS_PER_EPOCH, assert_same

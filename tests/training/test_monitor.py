@@ -6,8 +6,10 @@ import pytest
 
 import advjax
 from advjax.data import Split
-from advjax.training.metrics import make_evaluate_metrics
-from advjax.training.monitor import has_collapsed, robust_accuracy_objective
+from advjax.training.monitor import (
+  has_collapsed,
+  robust_accuracy_objective,
+)
 from tests.training import networks
 
 

@@ -1,10 +1,10 @@
 """What is checked and built before anything runs."""
 
 import pytest
+from X import final_hparams
 
 from advjax.data import Split
 from advjax.training.loop import train
-from advjax.training.setup import final_hparams
 from tests.training import runs
 
 

@@ -6,11 +6,7 @@ import threading
 
 import pytest
 
-from advjax.training.signals import (
-  Interrupted,
-  stop_on_signals,
-  stop_signals,
-)
+from advjax.processes.signals import Interrupted, stop_on_signals, stop_signals
 
 
 @pytest.mark.parametrize('signum', stop_signals())

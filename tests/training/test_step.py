@@ -15,10 +15,10 @@ from advjax.devices import AXIS
 from advjax.models import from_linen
 from advjax.training.objectives import standard
 from advjax.training.optimizers import create_optimizer
-from advjax.training.state import TrainState
 from advjax.training.step import (
   RunInputs,
   StepPlan,
+  TrainState,
   make_train_step,
   make_train_steps,
   reduce_metrics,

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advjax import memory
+from advjax.jobs.workdir import prepare_workdir
 from advjax.training import sweep
 from advjax.training.loop import train
-from advjax.training.workdir import prepare_workdir
 from tests import compiles
 from tests.training import runs
 
@@ -56,7 +56,7 @@ def test_chunks_hold_every_run_and_none_is_too_large(num_runs, limit):
 
 @given(st.integers(1, 300), st.integers(1, 64), st.integers(1, 64))
 def test_teams_are_equal_and_have_work(num_runs, num_devices, batch_size):
-  teams, size = sweep.choose_teams(num_runs, num_devices, batch_size)
+  teams, size = sweep.choose_groups(num_runs, num_devices, batch_size)
   assert num_devices % teams == 0 and teams <= num_runs
   larger = range(teams + 1, min(num_runs, num_devices) + 1)
   assert all(num_devices % count for count in larger)

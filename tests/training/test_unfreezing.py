@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from advjax.config import default_config
 from advjax.models import Model, from_linen
+from advjax.processes.signals import Interrupted
 from advjax.training import loop, program
 from advjax.training.checkpoint import restore_checkpoint
 from advjax.training.logs import read_metrics
 from advjax.training.loop import train, train_at_once
 from advjax.training.optimizers import create_optimizer
-from advjax.training.placement import device_inputs, place
-from advjax.training.signals import Interrupted
-from advjax.training.state import TrainState
+from advjax.training.setup import device_inputs
+from advjax.training.step import TrainState
 from advjax.training.unfreezing import (
   check_unfreezing,
   num_frozen,
@@ -246,7 +246,7 @@ def test_frozen_stages_keep_params_statistics_and_momentum(
   before = jax.tree.map(np.array, start)
   placement = place([run])
   state, _ = run.frozen_steps(1)(
-    placement.put([start]), *device_inputs([run]), np.int32(3)
+    placement.put([start]), *device_inputs(run), np.int32(3)
   )
   after = TrainState(*jax.tree.map(np.asarray, tuple(state)))
   for name in ('stem', 'stem_norm'):

@@ -10,10 +10,10 @@ import pytest
 from advjax.data import Dataset, Split
 from advjax.models.keras import applications
 from advjax.models.keras.backend import import_keras
+from advjax.processes.signals import Interrupted
 from advjax.training import loop
 from advjax.training.logs import read_metrics
 from advjax.training.loop import train
-from advjax.training.signals import Interrupted
 from tests.training import runs
 
 NUM_CLASSES = 4

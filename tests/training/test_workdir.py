@@ -7,9 +7,9 @@ import pathlib
 import pytest
 from ml_collections import config_dict
 
-from advjax.config import default_config
+from advjax.config import config_to_json, default_config
 from advjax.files import write_json
-from advjax.training.workdir import config_to_json, prepare_workdir
+from advjax.jobs.workdir import prepare_workdir
 
 
 def make_config(**fields):

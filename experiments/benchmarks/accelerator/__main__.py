@@ -37,9 +37,9 @@ from absl import flags
 from advjax import cli
 from advjax.config import check_range, choose
 from advjax.files import replacing, write_json
+from advjax.processes.signals import StopRequest, stop_on_signals
 from advjax.processes.topology import LAUNCHER
 from advjax.reporting.report import command_line
-from advjax.training.signals import StopRequest, stop_on_signals
 from experiments.benchmarks.accelerator import page
 
 logger = logging.getLogger('advjax')

@@ -21,7 +21,8 @@ import advjax
 from advjax import cli, data
 from advjax.callables import Callee
 from advjax.models import create_model
-from advjax.training.setup import create_training, eval_logits_fn
+from advjax.models.logits import eval_logits_fn
+from advjax.training.setup import create_run
 from experiments.benchmarks.accelerator import parts
 from experiments.benchmarks.floor import Rates, Work
 from experiments.benchmarks.roofline import step_work, work_of
@@ -45,7 +46,7 @@ def workloads(
   dataset = data.Dataset('zeros', split, split, 10, tuple('0123456789'))
 
   def step(config: config_dict.ConfigDict) -> Work:
-    return step_work(create_training(config, dataset, [device]))
+    return step_work(create_run(config, dataset, [device]))
 
   recipe = parts.cifar_config(sizes)
   yield 'cifar10_fast: a step', recipe.batch_size, 'bfloat16', step(recipe)

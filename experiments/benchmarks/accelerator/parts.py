@@ -31,12 +31,12 @@ import advjax
 from advjax import compile_cache, data
 from advjax.callables import Callee
 from advjax.config import default_config
-from advjax.devices import select_devices
+from advjax.devices import replicate, select_devices
 from advjax.evaluation.members import parse_attacks
 from advjax.losses import cross_entropy
 from advjax.models import create_model
-from advjax.training.placement import device_inputs, place
-from advjax.training.setup import Training, create_training, eval_logits_fn
+from advjax.models.logits import eval_logits_fn
+from advjax.training.setup import Run, create_run, device_inputs
 from experiments.benchmarks.accelerator import child
 from experiments.benchmarks.floor import Rates, Work
 from experiments.benchmarks.peers import process, torch_residual
@@ -290,11 +290,11 @@ def numerics(context: Context) -> Results:
   cpu = jax.devices('cpu')[0]
   config = sides.our_config('standard', 32)
   config.model = context.sizes.check_model
-  training = create_training(config, digits, [context.device])
+  training = create_run(config, digits, [context.device])
   params = timed.train_timed(training).params
   # On the host: training takes the arrays of a state for its own.
   start = jax.tree.map(
-    np.asarray, create_training(config, digits, [cpu]).init_state()
+    np.asarray, create_run(config, digits, [cpu]).init_state()
   )
   images = np.asarray(data.to_float(digits.test.images))
   images = images[: context.sizes.check_images]
@@ -308,7 +308,7 @@ def numerics(context: Context) -> Results:
     ):
       update = None
       if dtype == np.float32:
-        update = _update(create_training(config, digits, [device]), start)
+        update = _update(create_run(config, digits, [device]), start)
       return _numerics(training, params, images, labels, dtype, update, device)
 
   reference = compute(cpu, 'highest', np.float32)
@@ -341,7 +341,7 @@ class _Numerics(NamedTuple):
 
 
 def _numerics(
-  training: Training,
+  training: Run,
   params: Any,
   images: np.ndarray,
   labels: np.ndarray,
@@ -389,12 +389,10 @@ def _numerics(
   )
 
 
-def _update(training: Training, start: Any) -> np.ndarray:
+def _update(training: Run, start: Any) -> np.ndarray:
   """The change of the parameters in one training step from a given state."""
-  state = place([training]).put([start])
-  state, _ = training.train_steps(
-    state, *device_inputs([training]), np.int32(1)
-  )
+  state = replicate(start, training.devices)
+  state, _ = training.train_steps(state, *device_inputs(training), np.int32(1))
   changes = jax.tree.map(
     lambda new, old: (np.asarray(new) - old).ravel(),
     state.params,
@@ -445,7 +443,7 @@ def _train_cifar(
   config = cifar_config(context.sizes)
   config.seed = seed
   dataset = context.dataset()
-  training = create_training(config, dataset, [context.device])
+  training = create_run(config, dataset, [context.device])
   trained = timed.train_timed(training)
   row = {
     'seed': seed,
@@ -548,7 +546,7 @@ def _steps(
   bound: str = 'bfloat16',
 ) -> dict[str, Any]:
   """Times training steps, as `train` takes them, at most those of an epoch."""
-  training = create_training(config, dataset, [context.device])
+  training = create_run(config, dataset, [context.device])
   num_steps = min(context.sizes.steps, training.plan.steps_per_epoch - 1)
   take = sides.our_steps(training, num_steps)
   start = time.perf_counter()
@@ -753,7 +751,7 @@ def _beside_torch(context: Context, name: str, *, compiled: bool) -> Results:
   num_steps, num_attack_steps = sizes.attack_steps
   config = pgd_config(model, 'bfloat16', num_steps, sizes.torch_batch_size)
   dataset = context.dataset()
-  training = create_training(config, dataset, [context.device])
+  training = create_run(config, dataset, [context.device])
   state = training.init_state()
   variables = {'params': state.params, **state.model_state}
   arrays = {
@@ -886,7 +884,7 @@ def sweeps(context: Context) -> Results:
   rows = []
   for count in context.sizes.members:
     trainings = [
-      create_training(config, digits, [context.device])
+      create_run(config, digits, [context.device])
       for config in sweep.member_configs(count)
     ]
     num_steps = trainings[0].plan.steps_per_epoch

@@ -8,7 +8,7 @@ import numpy as np
 
 from advjax import data
 from advjax.models import create_model
-from advjax.training.setup import eval_logits_fn
+from advjax.models.logits import eval_logits_fn
 from experiments.benchmarks.attacks import rows, sides
 from experiments.benchmarks.peers import process
 from experiments.benchmarks.turns import in_turns

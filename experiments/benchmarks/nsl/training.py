@@ -19,15 +19,13 @@ from ml_collections import config_dict
 from advjax import data
 from advjax.attacks.specs import parse_attack
 from advjax.config import member_config
+from advjax.devices import replicate
 from advjax.evaluation.attacked import attack_and_predict
 from advjax.evaluation.logits import predict
+from advjax.jobs.workdir import prepare_workdir
+from advjax.models.logits import eval_logits_fn
 from advjax.training.loop import train
-from advjax.training.placement import device_inputs, place
-from advjax.training.setup import (
-  create_training,
-  eval_logits_fn,
-)
-from advjax.training.workdir import prepare_workdir
+from advjax.training.setup import create_run, device_inputs
 from advjax.types import LogitsFn
 from experiments.benchmarks.peers.process import RunJob
 from experiments.benchmarks.tables import markdown, mean_and_std
@@ -85,10 +83,10 @@ def train_ours(
     The times, and the trained network in evaluation mode.
   """
   jax.clear_caches()  # Each run compiles for itself, as each run of NSL traces.
-  training = create_training(config, dataset, devices)
+  training = create_run(config, dataset, devices)
   start = time.perf_counter()
-  arguments = device_inputs([training])
-  state = place([training]).put([training.init_state()])
+  arguments = device_inputs(training)
+  state = replicate(training.init_state(), training.devices)
   jax.block_until_ready(training.train_steps(state, *arguments, np.int32(0)))
   compile_seconds = time.perf_counter() - start
   with tempfile.TemporaryDirectory() as folder:

@@ -9,9 +9,10 @@ import numpy as np
 import advjax
 from advjax import data
 from advjax.attacks.specs import parse_attack
-from advjax.training.placement import device_inputs, place
-from advjax.training.setup import create_training, eval_logits_fn
-from advjax.training.sweep import choose_teams
+from advjax.devices import replicate
+from advjax.models.logits import eval_logits_fn
+from advjax.training.setup import create_run, device_inputs
+from advjax.training.vmapped import choose_groups
 from experiments.benchmarks import floor, sweep
 from experiments.benchmarks.training import sides
 from experiments.benchmarks.training.work import least_work
@@ -120,11 +121,11 @@ def by_members(
   rows = []
   for count in counts:
     configs = sweep.member_configs(count)
-    teams, _ = choose_teams(count, len(devices), configs[0].batch_size)
+    teams, _ = choose_groups(count, len(devices), configs[0].batch_size)
     ways = {'in turn': 1, at_once: teams} if count > 1 else {'in turn': 1}
     trainings = {
       way: [
-        create_training(config, dataset, devices, num_teams=number)
+        create_run(config, dataset, devices, num_groups=number)
         for config in configs
       ]
       for way, number in ways.items()
@@ -171,9 +172,9 @@ def by_images(
   """
   training = sides.our_training('pgd', 32, dataset, devices)
   state = training.init_state()
-  steps = device_inputs([training])
+  steps = device_inputs(training)
   state, _ = training.train_steps(
-    place([training]).put([state]),
+    replicate(state, training.devices),
     *steps,
     np.int32(training.plan.steps_per_epoch),
   )

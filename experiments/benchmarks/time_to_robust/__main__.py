@@ -37,9 +37,9 @@ from advjax.evaluation.logits import predict
 from advjax.evaluation.members import parse_attacks
 from advjax.files import write_json
 from advjax.fractions import parse_number
+from advjax.jobs.workdir import prepare_workdir
 from advjax.reporting.report import command_line, environment
-from advjax.training.setup import Training, create_training
-from advjax.training.workdir import prepare_workdir
+from advjax.training.setup import Run, create_run
 from advjax.types import LogitsFn
 from experiments.benchmarks.roofline import step_work
 from experiments.benchmarks.time_to_robust import table, timed
@@ -95,7 +95,7 @@ def attack(
 
 
 def measure(
-  trainings: Sequence[Training],
+  trainings: Sequence[Run],
   attacks: Mapping[str, AnyAttack],
   test: data.Split,
 ) -> list[dict[str, Any]]:
@@ -193,7 +193,7 @@ def main() -> None:
       test.images[: flag.num_images], test.labels[: flag.num_images]
     )
   devices = cli.devices_from_flags()
-  trainings = [create_training(own, dataset, devices) for own in configs]
+  trainings = [create_run(own, dataset, devices) for own in configs]
   workdir = prepare_workdir(flag.workdir, config)
   rows = measure(trainings, attacks, test)
   print(table.markdown(rows, list(attacks), flag.target))

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
+from advjax.devices import replicate
 from advjax.models import create_model
-from advjax.training.placement import device_inputs, place
-from advjax.training.run import Diverged
-from advjax.training.setup import Training, eval_logits_fn
-from advjax.training.state import evaluation_params
+from advjax.models.logits import eval_logits_fn
+from advjax.training.loop import Diverged
+from advjax.training.setup import Run, device_inputs
 from advjax.types import LogitsFn
 
 
@@ -59,11 +59,11 @@ def check_trainable(config: config_dict.ConfigDict) -> None:
       )
 
 
-def train_timed(training: Training) -> Trained:
+def train_timed(training: Run) -> Trained:
   """Trains a network without looking at it, and times that.
 
   Args:
-    training: From `create_training`.
+    training: From `create_run`.
 
   Returns:
     The network and its costs.
@@ -73,14 +73,15 @@ def train_timed(training: Training) -> Trained:
   """
   plan, config = training.plan, training.config
   start = time.perf_counter()
-  arguments = jax.block_until_ready(device_inputs([training]))
+  arguments = jax.block_until_ready(device_inputs(training))
   uploaded = time.perf_counter()
-  placement = place([training])
-  state = placement.put([training.init_state()])
+  state = replicate(training.init_state(), training.devices)
   # Also loads the program, and draws memory.
   jax.block_until_ready(training.train_steps(state, *arguments, np.int32(1)))
   compiled = time.perf_counter()
-  state = jax.block_until_ready(placement.put([training.init_state()]))
+  state = jax.block_until_ready(
+    replicate(training.init_state(), training.devices)
+  )
   losses = []
   count = np.int32(plan.steps_per_epoch)
   start_steps = time.perf_counter()
@@ -96,7 +97,7 @@ def train_timed(training: Training) -> Trained:
   stats = training.devices[0].memory_stats() or {}
   peak = stats.get('peak_bytes_in_use')
   return Trained(
-    params=jax.tree.map(np.asarray, evaluation_params(state)),
+    params=jax.tree.map(np.asarray, state.evaluation_params),
     model_state=jax.tree.map(np.asarray, state.model_state),
     costs={
       'compile_seconds': compiled - uploaded,
@@ -109,7 +110,7 @@ def train_timed(training: Training) -> Trained:
   )
 
 
-def float32_network(training: Training, trained: Trained) -> LogitsFn:
+def float32_network(training: Run, trained: Trained) -> LogitsFn:
   """Returns the network in evaluation mode, computed in float32.
 
   Args:

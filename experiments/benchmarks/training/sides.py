@@ -10,8 +10,8 @@ from ml_collections import config_dict
 
 from advjax import data
 from advjax.config import default_config
-from advjax.training.placement import device_inputs, place
-from advjax.training.setup import Training, create_training
+from advjax.devices import replicate
+from advjax.training.setup import Run, create_run, device_inputs
 from advjax.variants import set_variant
 from experiments.benchmarks.peers.process import RunJob
 from experiments.benchmarks.turns import timed
@@ -66,12 +66,12 @@ def our_training(
   batch_size: int,
   dataset: data.Dataset,
   devices: Sequence[jax.Device],
-) -> Training:
+) -> Run:
   """Returns a run, ready to go."""
-  return create_training(our_config(objective, batch_size), dataset, devices)
+  return create_run(our_config(objective, batch_size), dataset, devices)
 
 
-def our_steps(training: Training, num_steps: int) -> Steps:
+def our_steps(training: Run, num_steps: int) -> Steps:
   """Returns what takes steps of ours, with the program that `train` runs.
 
   Args:
@@ -81,9 +81,9 @@ def our_steps(training: Training, num_steps: int) -> Steps:
   Returns:
     `() -> seconds per step`.
   """
-  arguments = device_inputs([training])
+  arguments = device_inputs(training)
   # A copy: the program takes the arrays that it is given for its own.
-  state = [place([training]).put([training.init_state()])]
+  state = [replicate(training.init_state(), training.devices)]
 
   def take(count: int) -> float:
     def steps() -> Any:
@@ -103,7 +103,7 @@ def our_steps(training: Training, num_steps: int) -> Steps:
   return run
 
 
-def peer_arrays(training: Training) -> dict[str, np.ndarray]:
+def peer_arrays(training: Run) -> dict[str, np.ndarray]:
   """Returns our first weights by the names of Flax, and the images."""
   params = training.init_state().params
   weights = traverse_util.flatten_dict(params, sep='/')

@@ -1,0 +1,1 @@
+"""Whole jobs from configs to reports, as the experiments run them."""
