@@ -13,7 +13,8 @@ import pytest
 
 from advjax.training import lock
 from advjax.training.lock import lock_folders
-from advjax.training.loop import train, train_at_once
+from advjax.training.loop import train
+from advjax.training.vmapped import train_many
 from tests.training import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -61,7 +62,7 @@ def hold():
 
 @pytest.fixture(scope='module')
 def training():
-  return runs.training(num_epochs=1)
+  return runs.run(num_epochs=1)
 
 
 def test_a_folder_in_use_is_refused_until_its_holder_is_killed(
@@ -90,7 +91,7 @@ def test_runs_at_once_need_all_of_their_folders(training, hold, tmp_path):
     folder.mkdir()
   hold(folders[1])
   with pytest.raises(ValueError, match=r"training in '.*b' \(process"):
-    train_at_once([training, training], folders, names=['a', 'b'])
+    train_many([training, training], folders, names=['a', 'b'])
   assert sorted(files(tmp_path)) == ['a/.lock', 'b/.lock']
   with lock_folders(folders[:1]):  # Which is free again.
     pass

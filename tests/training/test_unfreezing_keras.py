@@ -17,7 +17,11 @@ from advjax.training.loop import train
 from tests.training import runs
 
 NUM_CLASSES = 4
+
+
 NUM_STAGES = 6
+
+
 STEPS_PER_EPOCH = 2
 
 
@@ -73,10 +77,10 @@ def moved(now, start):
 
 
 @pytest.mark.slow
-def test_mobilenet_unfreezes_stops_and_goes_on(
+def test_mobilenet_unfreezes_and_resumes(
   weight_file, tmp_path, caplog, monkeypatch
 ):
-  run = runs.training(
+  run = runs.run(
     data=noise(),
     num_epochs=4,
     model={

@@ -11,8 +11,9 @@ import pathlib
 import signal
 import sys
 import tempfile
+from typing import Any
 
-from advjax.training import checkpoint
+from advjax.training import loop
 from tests.training.killed_runs import run_once, start
 
 
@@ -26,13 +27,13 @@ def read(folder: pathlib.Path) -> dict[str, bytes]:
 
 def stand_still_in_training() -> None:
   """Makes this process stop where it has saved its first checkpoint."""
-  publish = checkpoint._publish
+  save = loop.save_checkpoint
 
-  def published(*arguments: pathlib.Path) -> None:
-    publish(*arguments)
+  def saved(*arguments: Any, **options: Any) -> None:
+    save(*arguments, **options)
     os.kill(os.getpid(), signal.SIGSTOP)
 
-  checkpoint._publish = published
+  loop.save_checkpoint = saved
 
 
 def main() -> None:
