@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from advjax.reporting.trained import member_report
 
 from advjax import data
 from advjax.evaluation.members import parse_attacks
-from advjax.reporting.trained import member_report
 from advjax.training.loop import Diverged, train
 from advjax.training.setup import create_run
 from experiments.benchmarks.time_to_robust import __main__ as program
