@@ -624,7 +624,7 @@ def test_every_variant_is_a_whole_sweep(path):
       numbers = list(zip(*(m.fields.values() for m in trials), strict=True))
       assert [len(set(column)) for column in numbers] == [2, 2, 1]
     else:
-      assert f'All {len(trials)} members' in text
+      assert f'All {len(trials)} trials' in text
     evaluation = config.evaluation
     parse_attacks(evaluation.attacks, norm=evaluation.norm)
     assert evaluation.epsilon in evaluation.epsilons

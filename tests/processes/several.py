@@ -24,11 +24,11 @@ import orbax.checkpoint  # noqa: F401  What a run imports when it needs it.
 
 from advjax import cli, data
 from advjax.files import write_json
+from advjax.jobs import train as job_module
 from advjax.jobs.workdir import prepare_workdir
 from advjax.processes.collectives import from_main
 from advjax.training import loop
 from advjax.training.setup import create_run
-from experiments import compare
 from tests.training import runs
 
 
@@ -49,18 +49,19 @@ def write_run(workdir, report, found, *_, **__):
 
 def fail_at(signum, steps):
   """Lets this process fail once it has taken so many steps."""
-  taken, add_chunk = 0, loop.add_chunk
+  taken, add_chunk = 0, loop.Recorder.add_chunk
 
-  def add(record, metrics, seconds):
+  def add(self, metrics, *rest):
     nonlocal taken
-    add_chunk(record, metrics, seconds)
+    found = add_chunk(self, metrics, *rest)
     taken += len(metrics['loss'])
     if taken >= steps > taken - len(metrics['loss']):
       if signum is None:
         raise RuntimeError('an error of its own')
       os.kill(os.getpid(), signum)
+    return found
 
-  loop.add_chunk = add
+  loop.Recorder.add_chunk = add
 
 
 def train(attack):
@@ -72,13 +73,14 @@ def train(attack):
     monitor__every_epochs=runs.config().num_epochs,  # Less to compile.
   )
   if attack:
-    compare.run_members(
+    job_module._run_members(
       {'model': [config]},
       {'model': folder},
       config,
       folder,
       devices,
       title='several',
+      print_model=False,
     )
   else:
     training = create_run(config, runs.dataset(), devices)
@@ -101,7 +103,7 @@ def child(job, index, port):
   jax.config.update('jax_disable_most_optimizations', True)
   jax.config.update('jax_numpy_rank_promotion', 'raise')
   data.load = lambda config: runs.dataset()
-  compare.write_run = write_run
+  job_module.write_run = write_run
   argv = ['several', '--platform=cpu', f'--devices={job["devices"]}']
   try:
     cli.run(lambda: train(job['attack']), argv, processes='together')

@@ -184,7 +184,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(results, folder):
   # Another number of processes resumes, to the same end.
   ended, text = codes(results, 'other number')
   assert ended == [0]
-  step = int(re.search(r'going on from step (\d+)\n', text)[1])
+  step = int(re.search(r'resuming from step (\d+)\n', text)[1])
   assert LATE <= step < NUM_STEPS
   for one, other in zip(
     state_of(folder / 'p1d1'), state_of(folder / 'stopped'), strict=True
@@ -201,7 +201,7 @@ def test_the_other_process_ends_where_one_is_killed(results, folder):
   assert 'Traceback' not in text
   ended, text = codes(results, 'again')
   assert ended == [0, 0]
-  assert f'going on from step {runs.STEPS_PER_EPOCH}\n' in text
+  assert f'resuming from step {runs.STEPS_PER_EPOCH}\n' in text
   for one, other in zip(
     state_of(folder / 'p2d1'), state_of(folder / 'killed'), strict=True
   ):
