@@ -35,6 +35,7 @@ from advjax.training.objectives import (
 )
 from advjax.training.optimizers import (
   DECAYS,
+  OPTIMIZERS,
   create_decay,
   create_optimizer,
   create_schedule,
@@ -51,16 +52,15 @@ _SHARED = {
   'log_every_steps': 'it does not change the training',
   'checkpoint_every_epochs': 'it does not change the training',
 }
-_ADAMS = ('adam', 'adamw')
 # Fields that are read only under some values of another field. Under the
 # others, trials that differ in them would be trained alike.
 READ_UNDER: dict[str, tuple[str, tuple[str, ...]]] = {
   'multiplier_decay.decay_steps': ('multiplier_decay.name', DECAYS[1:]),
   'multiplier_decay.decay_rate': ('multiplier_decay.name', DECAYS[1:]),
   'multiplier_decay.min_value': ('multiplier_decay.name', DECAYS[1:]),
-  'optimizer.b1': ('optimizer.name', _ADAMS),
-  'optimizer.b2': ('optimizer.name', _ADAMS),
-  'optimizer.eps': ('optimizer.name', _ADAMS),
+  'optimizer.b1': ('optimizer.name', OPTIMIZERS[1:]),
+  'optimizer.b2': ('optimizer.name', OPTIMIZERS[1:]),
+  'optimizer.eps': ('optimizer.name', OPTIMIZERS[1:]),
   'optimizer.momentum': ('optimizer.name', ('sgd',)),
   'optimizer.nesterov': ('optimizer.name', ('sgd',)),
   'schedule.warmup': ('schedule.name', ('cosine', 'one_cycle')),
@@ -458,9 +458,6 @@ def shard_trials(trials: Sequence[Trial], shard: str) -> list[Trial]:
     trials: All trials of a sweep.
     shard: 'i/n' with 0 <= i < n, such as '0/4', the first of four.
 
-  Returns:
-    The trials of that shard, in their order.
-
   Raises:
     ValueError: if `shard` is something else.
 
@@ -479,15 +476,7 @@ def shard_trials(trials: Sequence[Trial], shard: str) -> list[Trial]:
 
 
 def cut_shard(shard: str, process_id: int, num_processes: int) -> str:
-  """Cuts a shard further, for several processes: trials[i::n][p::m].
-
-  Args:
-    shard: 'i/n'; `shard_trials` finds what is wrong with it.
-    process_id: Index of the process, from 0.
-    num_processes: Number of processes.
-
-  Returns:
-    The shard of that process.
+  """Returns the shard of one of several processes: trials[i::n][p::m].
 
   Example:
     >>> cut_shard('1/3', 0, 2), cut_shard('1/3', 1, 2)

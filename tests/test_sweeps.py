@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from advjax import data
@@ -141,61 +141,41 @@ def test_values_in_quotes(quote):
   ('text', 'message'),
   [
     ('', 'the sweep is empty: there is nothing to sweep'),
-    (' ', 'nothing to sweep'),
-    (';', "part 1 of the sweep, '': it is empty"),
     ('seed=0;', "part 2 of the sweep, '': it is empty"),
     ('seed', "part 1 of the sweep, 'seed': 'seed'; allowed: FIELD=VALUE"),
     ('seed=', "part 1 of the sweep, 'seed=': seed has an empty list"),
     ('seed=0,,1', r"'seed=0,,1': seed has an empty value; allowed: an int"),
     ('batch_size=8;seed=0.5', r"part 2 .* 'seed=0.5': seed = '0.5'; allowed"),
-    ('seed=1_0', "seed = '1_0'; allowed: an integer"),
-    ('seed=true', "seed = 'true'; allowed: an integer"),
     ('hparams.epsilon=8/', r"hparams.epsilon: not a number: '8/'"),
-    ('hparams.epsilon=nan', "hparams.epsilon: not a number: 'nan'"),
     ('optimizer.nesterov=1', "optimizer.nesterov = '1'; allowed: true or"),
     ('schedule.boundaries=(0.5,0.7)', r'boundaries = .*tuples cannot be wri'),
     # Fields.
     ('hparams.epsilom=1', "'hparams.epsilom'; .*did you mean 'hparams.eps"),
     ('nun_epochs=1', "unknown field 'nun_epochs'.*did you mean 'num_epochs'"),
     ('epsilon=1', 'did you mean hparams.epsilon or monitor.epsilon?'),
-    ('=1', "unknown field ''"),
     ('optimizer=adam', 'optimizer is a section; .*: optimizer.b1, optimizer'),
     ('dataset.name=a', 'dataset.name cannot be swept: all trials are train'),
-    ('dataset=a', 'dataset cannot be swept'),
     ('evaluation.norm=l2', 'evaluation.norm cannot be swept: all trials meet'),
     ('seeds=0,1', "seeds cannot be swept: sweep over 'seed' instead"),
-    ('log_every_steps=1', 'it does not change the training'),
     # Forms.
     ('zip(seed=0,1;batch_size=8)', 'seed has 2, batch_size has 1 values; all'),
-    ('zip()', "''; allowed: FIELD=VALUE"),
     ('zip(seed=0;seed=1)', 'zip sets seed twice; allowed: each field once'),
     ('list(seed=0;batch_size=8)', 'sets batch_size, the first one sets seed'),
     ('list(seed=0,seed=1)', 'a trial sets seed twice'),
-    ('list(seed=0;)', "''; allowed: FIELD=VALUE"),
     ('lst(seed=0)', "unknown form 'lst'.*did you mean 'list'"),
     ('zip(seed=0', r"part 1 of the sweep, 'zip\(seed=0': .* is not closed"),
     ('batch_size=8;seed=0)', 'part 2 .* a parenthesis is not opened'),
     ("seed=0;init_from='a,b", 'part 2 .* a quote is not closed'),
     ("init_from='a'b,c", "init_from = 'a'b; allowed: quotes around the whole"),
-    ("seed='',1", 'seed has an empty value'),
     # Twice the same.
     ('seed=0;batch_size=8;seed=1', "part 3 .* 'seed=1': the sweep sets seed t"),
     ('hparams.epsilon=0.1,1/10', 'hparams.epsilon = 0.1 is there twice'),
-    ('seed=7,007', 'seed = 7 is there twice'),
     ('zip(seed=0,0;batch_size=8,8)', 'seed = 0, batch_size = 8 is there twic'),
-    ('list(seed=0;seed=0)', 'seed = 0 is there twice'),
   ],
 )
 def test_what_is_wrong_is_named(text, message):
   with pytest.raises(ValueError, match=message):
     parse_sweep(text, CONFIG)
-
-
-def test_a_field_without_a_value_has_no_type():
-  config = default_config()
-  config.objective.bounds = None
-  with pytest.raises(ValueError, match=r'objective.bounds is None in the con'):
-    parse_sweep('objective.bounds=1', config)
 
 
 ANY = {
@@ -217,16 +197,6 @@ def test_names_are_unique_and_safe(rows):
   assert len({name.lower() for name in names}) == len(different)
   for name in names:
     assert re.fullmatch(r'[A-Za-z0-9_.+,=-]{1,220}', name)
-
-
-@given(ROWS)
-def test_a_name_does_not_depend_on_the_other_trials(rows):
-  short = [{'hparams.epsilon': row['hparams.epsilon']} for row in rows]
-  texts = {f'{row["hparams.epsilon"]:.6g}' for row in short}
-  # Unless two values look alike.
-  assume(len(texts) == len({row['hparams.epsilon'] for row in short}))
-  alone = [trial_names([row])[0] for row in short]
-  assert trial_names(short) == alone
 
 
 def test_values_that_look_alike_are_written_in_full():
@@ -410,14 +380,9 @@ def test_processes_take_shares_of_a_shard(count, num_processes, num_trials):
       r"^objective.name=standard \(trial 'epsilon=0.1,name=standard'\)",
     ),
     # What is out of range.
-    ('seed=0,-1', r"seed=-1 \(trial 'seed=-1'\): seed = -1; allowed: an i"),
     ('batch_size=0', 'batch_size = 0; allowed: an integer >= 1'),
     ('hparams.epsilon=-0.1', 'hparams.epsilon = -0.1; allowed: a finite num'),
-    ('optimizer.b1=2', 'optimizer.b1 = 2.0; allowed: a number from 0.0 to 1'),
-    ('optimizer.name=adams', "unknown optimizer 'adams'.*mean 'adam"),
-    ('schedule.name=cos', "unknown schedule 'cos'.*did you mean 'cosine'"),
     ('model.name=cnn,resnet', "'name=resnet'.*: unknown model 'resnet'"),
-    ('multiplier_decay.name=linear', "unknown multiplier_decay 'linear'"),
     # What is idle.
     (
       'optimizer.momentum=0.5',
@@ -444,19 +409,6 @@ def test_processes_take_shares_of_a_shard(count, num_processes, num_trials):
 def test_wrong_members_are_named(text, message):
   with pytest.raises(ValueError, match=message):
     trials_of(text, digits())
-
-
-@pytest.mark.parametrize('name', ['exponential', 'inverse_time', 'natural_exp'])
-def test_fields_that_are_read_are_taken(name):
-  config = digits('nsl')
-  text = f'multiplier_decay.name={name};multiplier_decay.decay_rate=0.5,0.9'
-  assert len(trials_of(text, config)) == 2
-  with pytest.raises(
-    ValueError, match=r"decay_rate = 0.5 has no effect: .*'con"
-  ):
-    trials_of('multiplier_decay.decay_rate=0.5', config)
-  assert len(trials_of('objective.name=fgsm_at', digits())) == 1
-  assert len(trials_of('monitor.epsilon=0.2,0.3', digits())) == 2
 
 
 @pytest.mark.parametrize(

@@ -34,18 +34,7 @@ logger = logging.getLogger('advjax')
 
 
 class _Job(NamedTuple):
-  """A sweep, all of it checked.
-
-  Attributes:
-    config: What its trials have in common.
-    trials: All of them, those of other shards too.
-    groups: Indices of trials that share a program.
-    dataset: The data.
-    attacks: The attacks.
-    workdir: The sweep's folder.
-    devices: The devices.
-    train_command: The command that trains a trial alone, without its fields.
-  """
+  """A sweep, all of it checked; `groups` are indices of `trials`."""
 
   config: config_dict.ConfigDict
   trials: list[Trial]

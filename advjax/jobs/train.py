@@ -307,17 +307,17 @@ def _report(
   devices: Sequence[jax.Device],
 ) -> results.Report:
   labels, seeds = dataset.test.labels, list(config.seeds or (config.seed,))
-  members = {}
-  for name in runs:
-    found = results.ModelResult.from_json(
+  members = {
+    name: results.ModelResult.from_json(
       {
-        'num_params': _num_params(trained[name][0]),
-        **_training(runs[name], trained[name], seeds).to_json(),
+        'num_params': sum(x.size for x in jax.tree.leaves(each[0].params)),
+        **_training(runs[name], each, seeds).to_json(),
         **robustness_report(evaluations, labels, name),
         **shifted[name],
       }
     )
-    members[name] = found
+    for name, each in trained.items()
+  }
   per_seed = {
     str(seed): {
       name: results.ModelResult.from_json(
@@ -340,10 +340,6 @@ def _report(
     environment=environment(devices),
     config=config_to_json(config),
   )
-
-
-def _num_params(result: TrainResult) -> int:
-  return sum(leaf.size for leaf in jax.tree.leaves(result.params))
 
 
 def _training(

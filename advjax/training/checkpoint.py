@@ -72,15 +72,7 @@ def _digest(state: Any, record: dict[str, Any]) -> str:
 
 
 def saved_steps(directory: pathlib.Path) -> list[int]:
-  """Returns the steps of a folder's checkpoints, the newest first.
-
-  Args:
-    directory: Of one kind of checkpoint.
-
-  Example:
-    >>> saved_steps(pathlib.Path('no-such-folder'))
-    []
-  """
+  """Returns the steps of a folder's checkpoints, the newest first."""
   if not directory.is_dir():
     return []
   names = [path.name for path in directory.iterdir()]

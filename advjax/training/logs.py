@@ -18,13 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Reads a metrics.jsonl.
-
-  Args:
-    path: The file; one that does not exist counts as empty.
-
-  Returns:
-    Its records.
+  """Returns the records of a metrics.jsonl; none if it does not exist.
 
   Example:
     >>> read_metrics(pathlib.Path('no-such-file'))
@@ -99,11 +93,7 @@ class MetricsLog:
   def write(self, record: Mapping[str, Any]) -> None:
     """Writes a record, and its numbers as TensorBoard scalars.
 
-    Args:
-      record: `kind`, `step`, `epoch`, and metrics.
-
-    Raises:
-      OSError: if it cannot be written; no part of it stays in metrics.jsonl.
+    An OSError leaves no part of it in metrics.jsonl.
     """
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.summary_pb2 import Summary
@@ -171,14 +161,7 @@ def open_log(
 
 
 class Progress:
-  """A progress bar on a terminal, else one line per epoch.
-
-  Args:
-    name: Name of the run.
-    num_steps: Its steps.
-    num_epochs: Its epochs.
-    step: Steps already done.
-  """
+  """A progress bar on a terminal, else one line per epoch."""
 
   def __init__(
     self, name: str, num_steps: int, num_epochs: int, step: int
@@ -237,12 +220,6 @@ class Progress:
 
 def describe(metrics: Mapping[str, float]) -> str:
   """Formats the loss and the accuracies among some metrics.
-
-  Args:
-    metrics: Numbers by name.
-
-  Returns:
-    One line.
 
   Example:
     >>> describe({'loss': 0.25, 'clean_accuracy': 0.5, 'kl': 1.0})

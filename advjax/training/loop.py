@@ -105,9 +105,7 @@ class Recorder:
     name: What the log calls it.
   """
 
-  # Of several runs at once, these differ: see `vmapped`.
-  active = True
-  num_runs = 1
+  num_runs = 1  # Several in `vmapped`.
 
   def __init__(self, run: Run, workdir: pathlib.Path, name: str) -> None:
     self.run = run
@@ -378,7 +376,7 @@ def run_steps(
     frozen = recorder.num_frozen
     take_steps, state = _compile(recorder, find_steps, state)
     chunk, stopped = 1, None
-    while step < until and recorder.active and not stopped:
+    while step < until and recorder.num_runs and not stopped:
       rest = plan.steps_per_epoch - step % plan.steps_per_epoch
       count = min(chunk, rest, until - step)
       if config.log_every_steps:
@@ -390,7 +388,7 @@ def run_steps(
       )
       seconds = time.perf_counter() - start
       latest = recorder.add_chunk(history, step, seconds)
-      if not recorder.active:
+      if not recorder.num_runs:
         break
       step += count
       fitting = int(_CHUNK_SECONDS * count / seconds)

@@ -248,14 +248,7 @@ def create_run(
 
 
 def device_inputs(run: Run) -> tuple[dict[str, Array], RunInputs]:
-  """Puts the training data and a run's own inputs on its devices.
-
-  Args:
-    run: The run.
-
-  Returns:
-    `(data, inputs)` as `run.train_steps` takes them.
-  """
+  """Returns `(data, inputs)` of `run.train_steps` on the run's devices."""
   split = run.train_split
   data = {'image': split.images, 'label': split.labels}
   return replicate(data, run.devices), replicate(run.inputs, run.devices)
@@ -264,16 +257,8 @@ def device_inputs(run: Run) -> tuple[dict[str, Array], RunInputs]:
 def network_shapes(model: Model, name: str, shape: Sequence[int]) -> Any:
   """Returns the shapes of a network's parameters and state.
 
-  Args:
-    model: The network.
-    name: Its name in the config.
-    shape: `(H, W, C)` of its images.
-
-  Returns:
-    Pytrees of `jax.ShapeDtypeStruct`.
-
   Raises:
-    ValueError: if it does not take such images.
+    ValueError: if it does not take images of that shape, `(H, W, C)`.
   """
   images = jax.ShapeDtypeStruct((1, *shape), np.float32)
   try:

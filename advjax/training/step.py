@@ -77,13 +77,10 @@ def create_state(
     The state before the first step.
 
   Example:
-    >>> from advjax.config import default_config
     >>> from advjax.models import create_model
-    >>> from advjax.training.optimizers import create_optimizer
     >>> model = create_model({'name': 'logistic_regression'}, 10)
-    >>> optimizer = create_optimizer(default_config().optimizer)
     >>> images = jnp.zeros((1, 28, 28, 1))
-    >>> state = create_state(model, optimizer, images, jax.random.key(0))
+    >>> state = create_state(model, optax.identity(), images, jax.random.key(0))
     >>> int(state.step)
     0
   """
@@ -158,40 +155,14 @@ class RunInputs(NamedTuple):
   key: Array
 
 
-def batch_gradient(
+def _batch_gradient(
   loss_fn: Callable[[Any, Mapping[str, Array], Array], Any],
   params: Any,
   batch: Mapping[str, Array],
   keys: Array,
   microbatch_size: int = 0,
 ) -> tuple[Any, tuple[Any, Any]]:
-  """Returns the gradient of a loss that is a sum over examples.
-
-  gradient = sum over microbatches of d loss_fn(params, microbatch) / d params
-
-  Args:
-    loss_fn: `(params, batch, keys) -> (loss, (model_state, metrics))`, metrics
-      `[B]` each.
-    params: What the gradient is of.
-    batch: Arrays `[B, ...]`.
-    keys: `[B]`, or None.
-    microbatch_size: A divisor of B, where no example's loss depends on other
-      examples; 0: the batch at once.
-
-  Returns:
-    The gradient on this device, and `(model_state, metrics)`.
-
-  Example:
-    >>> def loss_fn(params, batch, keys):
-    ...   losses = params * batch['x']
-    ...   return losses.sum(), ((), {'loss': losses})
-    >>> batch = {'x': jnp.arange(4.0)}
-    >>> gradient, (_, metrics) = batch_gradient(
-    ...   loss_fn, jnp.float32(2), batch, None, 2
-    ... )
-    >>> float(gradient), metrics['loss'].tolist()
-    (6.0, [0.0, 2.0, 4.0, 6.0])
-  """
+  """The gradient of a sum over examples on this device; 0: all at once."""
   gradient = jax.grad(loss_fn, has_aux=True)
   own = _varying(params)
   if not microbatch_size:
@@ -210,24 +181,10 @@ def batch_gradient(
   return total, ((), jax.tree.map(lambda leaf: leaf.reshape(-1), metrics))
 
 
-def choose_microbatch(params: Any, model_state: Any, num_images: int) -> int:
-  """Returns the size of microbatches that is fast on a CPU, or 0 for none.
-
-  Args:
-    params: Of the network.
-    model_state: Its BatchNorm statistics, which need the batch at once.
-    num_images: Images on this device.
-
-  Returns:
-    A divisor of num_images.
-
-  Example:
-    >>> kernel = jnp.ones((3, 3, 1, 8))
-    >>> choose_microbatch(kernel, {}, 64), choose_microbatch(kernel, {}, 32)
-    (32, 0)
-  """
+def _choose_microbatch(params: Any, model_state: Any, num_images: int) -> int:
+  """The microbatch size that is fast on a CPU, a divisor; 0 for none."""
   if num_images <= max(_MICROBATCH_SIZES) or jax.tree.leaves(model_state):
-    return 0
+    return 0  # BatchNorm needs the batch at once.
   if all(leaf.ndim < 4 for leaf in jax.tree.leaves(params)):
     return 0  # Without convolutions, one large product is faster.
   sizes = [size for size in _MICROBATCH_SIZES if num_images % size == 0]
@@ -274,10 +231,6 @@ def _mean_statistics(
   return jax.tree.unflatten(tree, leaves)
 
 
-def _sums(metrics: Metrics, mask: Array) -> Metrics:
-  return jax.tree.map(lambda metric: (mask * metric).sum(), metrics)
-
-
 def reduce_metrics(
   metrics: Metrics, mask: Array, groups: Groups = None
 ) -> Metrics:
@@ -301,7 +254,8 @@ def reduce_metrics(
     >>> float(values['loss'][0])
     1.0
   """
-  sums, count = _psum((_sums(metrics, mask), mask.sum()), groups)
+  sums = jax.tree.map(lambda metric: (mask * metric).sum(), metrics)
+  sums, count = _psum((sums, mask.sum()), groups)
   return jax.tree.map(lambda total: total / count, sums)
 
 
@@ -379,13 +333,12 @@ def make_train_step(
 
     size = 0
     if microbatches:
-      size = choose_microbatch(state.params, state.model_state, len(mask))
-    gradients, (model_state, metrics) = batch_gradient(
+      size = _choose_microbatch(state.params, state.model_state, len(mask))
+    gradients, (model_state, metrics) = _batch_gradient(
       loss_fn, state.params, batch, key, size
     )
-    gradients, sums, count = _psum(
-      (gradients, _sums(metrics, mask), mask.sum()), groups
-    )
+    sums = jax.tree.map(lambda metric: (mask * metric).sum(), metrics)
+    gradients, sums, count = _psum((gradients, sums, mask.sum()), groups)
     if jax.tree.leaves(state.model_state):
       model_state = _mean_statistics(
         model_state, state.model_state, groups, num_frozen

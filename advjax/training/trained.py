@@ -27,17 +27,7 @@ _PLACES = {'folder': 'path', 'npz': 'path'}
 
 
 class Trained(NamedTuple):
-  """A trained network.
-
-  Attributes:
-    directory: The folder of its checkpoints.
-    config: Of its run.
-    logits_fn: Images to logits, in evaluation mode.
-    num_params: Number of its parameters.
-    model: The network without parameters.
-    params: Those that it is evaluated with.
-    model_state: Its BatchNorm statistics.
-  """
+  """A trained network: its logits function and what it is made of."""
 
   directory: pathlib.Path
   config: config_dict.ConfigDict

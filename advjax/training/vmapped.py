@@ -101,24 +101,19 @@ def make_train_many(train_steps: Callable, *, batched: bool) -> Callable:
 
 
 @functools.lru_cache(maxsize=16)
-def _mapped(
-  device_steps: Callable, devices: tuple[jax.Device, ...], grouped: bool
+def map_train_many(
+  device_steps: Callable, devices: tuple[jax.Device, ...], batched: bool
 ) -> functools.partial:
-  batched = devices[0].platform != 'cpu'
-  return parallelize(
-    make_train_many(device_steps, batched=batched),
-    devices,
-    num_args=4,
-    split_args=(0, 2, 3) if grouped else (),
-  )
+  """Maps `make_train_many` over devices, each with states of its own."""
+  many = make_train_many(device_steps, batched=batched)
+  return parallelize(many, devices, num_args=4, split_args=(0, 2, 3))
 
 
 class Placement(NamedTuple):
   """Several runs on several devices.
 
-  One device group: every device has the same states, stacked over the runs,
-  and takes its part of each batch. Several: each has a stack of runs of its
-  own; copies of the first run, which take no steps, fill up the last one.
+  Each device group has a stack of runs of its own, the same on its devices;
+  copies of the first run, which take no steps, fill up the last stack.
 
   Attributes:
     num_runs: Runs.
@@ -131,74 +126,44 @@ class Placement(NamedTuple):
   devices: Sequence[jax.Device]
 
   @property
-  def runs_per_group(self) -> int:
-    """Places for runs in each device group."""
-    return -(-self.num_runs // self.num_groups)
-
-  @property
-  def group_size(self) -> int:
-    """Devices of a group."""
-    return len(self.devices) // self.num_groups
+  def shape(self) -> tuple[int, int]:
+    """Devices of a group, and places for runs in it."""
+    group_size = len(self.devices) // self.num_groups
+    return group_size, -(-self.num_runs // self.num_groups)
 
   def put(self, trees: Sequence[Any]) -> Any:
-    """Puts a pytree of each run on the devices.
-
-    Args:
-      trees: One pytree per run, all of one structure.
-
-    Returns:
-      A pytree whose leaves have a leading axis over the runs, and before it,
-      with several device groups, one over the devices.
-    """
-    if self.num_groups == 1:
-      return replicate(_stack(trees), self.devices)
-    places = self.num_groups * self.runs_per_group
+    """Stacks a pytree of each run to leaves `[devices, runs, ...]` there."""
+    group_size, per_group = self.shape
+    places = self.num_groups * per_group
     filled = [*trees, *[trees[0]] * (places - self.num_runs)]
     by_device = [
-      _stack(filled[start : start + self.runs_per_group])
-      for start in range(0, places, self.runs_per_group)
-      for _ in range(self.group_size)
+      _stack(filled[start : start + per_group])
+      for start in range(0, places, per_group)
+      for _ in range(group_size)
     ]
     return split(_stack(by_device), self.devices)
 
   def get(self, tree: Any) -> list[Any]:
-    """Undoes `put`.
+    """Undoes `put`: one pytree per run, of NumPy arrays."""
+    group_size, _ = self.shape
 
-    Args:
-      tree: From `put`, or what the steps made of it.
+    def merge(leaf: Any) -> np.ndarray:
+      by_group = gather(leaf, self.devices)[::group_size]
+      return by_group.reshape(-1, *by_group.shape[2:])
 
-    Returns:
-      One pytree per run, of NumPy arrays.
-    """
-    if self.num_groups == 1:
-      host = jax.tree.map(np.asarray, tree)
-    else:
-      host = jax.tree.map(lambda leaf: gather(leaf, self.devices), tree)
-      host = jax.tree.map(
-        lambda leaf: leaf[:: self.group_size].reshape(-1, *leaf.shape[2:]), host
-      )
+    host = jax.tree.map(merge, tree)
     return [
       jax.tree.map(lambda leaf, i=index: leaf[i], host)
       for index in range(self.num_runs)
     ]
 
-  def num_steps(self, count: int, moving: Collection[int]) -> Any:
-    """Returns the argument num_steps: `count` for some runs, 0 for others.
-
-    Args:
-      count: Steps to take.
-      moving: The runs that take them.
-
-    Returns:
-      int32 numbers, placed as `put` does.
-    """
-    counts = np.zeros(self.num_groups * self.runs_per_group, np.int32)
+  def num_steps(self, count: int, moving: Collection[int]) -> np.ndarray:
+    """The argument num_steps: `count` for some runs, 0 for the others."""
+    group_size, per_group = self.shape
+    counts = np.zeros(self.num_groups * per_group, np.int32)
     counts[list(moving)] = count
-    if self.num_groups == 1:
-      return counts
-    by_group = counts.reshape(self.num_groups, -1)
-    by_device = np.repeat(by_group, self.group_size, axis=0)
-    return by_device[own_ranks(self.devices)]
+    by_group = counts.reshape(self.num_groups, per_group)
+    return np.repeat(by_group, group_size, axis=0)[own_ranks(self.devices)]
 
 
 def _stack(trees: Sequence[Any]) -> Any:
@@ -211,31 +176,22 @@ def _stack(trees: Sequence[Any]) -> Any:
 
 
 def place(runs: Sequence[Run]) -> Placement:
-  """Returns the placement of runs that share a program.
-
-  Args:
-    runs: The runs.
-  """
-  first = runs[0]
-  return Placement(len(runs), first.plan.num_groups, first.devices)
+  """Returns the placement of runs that share a program."""
+  return Placement(len(runs), runs[0].plan.num_groups, runs[0].devices)
 
 
 def many_inputs(runs: Sequence[Run]) -> tuple[dict[str, Array], RunInputs]:
   """Returns the `(data, inputs)` of runs on the same data, on the devices."""
-  first = runs[0]
-  data = {'image': first.train_split.images, 'label': first.train_split.labels}
+  train, devices = runs[0].train_split, runs[0].devices
+  data = {'image': train.images, 'label': train.labels}
   inputs = place(runs).put([run.inputs for run in runs])
-  return replicate(data, first.devices), inputs
+  return replicate(data, devices), inputs
 
 
 class _Recorders:
-  """The recorders of several runs as one; runs that diverge drop out.
+  """The recorders of several runs as one, for `run_steps`.
 
-  Attributes:
-    all: The recorder of each run, those that wait included.
-    moving: Indices of the runs that take steps.
-    failures: Index -> why a run has diverged.
-    placement: Where the runs are.
+  Those of the runs `moving` take steps; one that diverges is in `failures`.
   """
 
   num_frozen = 0
@@ -252,17 +208,12 @@ class _Recorders:
     self.placement = place([each.run for each in recorders])
 
   @property
-  def active(self) -> bool:
-    return bool(self.moving)
-
-  @property
   def num_runs(self) -> int:
     return len(self.moving)
 
   @property
   def name(self) -> str:
-    many = len(self.moving) > 1
-    return f'{len(self.moving)} runs' if many else self._first.name
+    return f'{self.num_runs} runs' if self.num_runs > 1 else self._first.name
 
   @property
   def run(self) -> Run:
@@ -394,8 +345,8 @@ def _train(
   """Takes the moving runs, all at one step, to another; the others wait."""
   placement = recorders.placement
   run = recorders.run
-  grouped = run.plan.num_groups > 1
-  program = _mapped(run.device_steps, tuple(run.devices), grouped)
+  batched = run.devices[0].platform != 'cpu'
+  program = map_train_many(run.device_steps, tuple(run.devices), batched)
   data, inputs = many_inputs([each.run for each in recorders.all])
 
   def take_steps(state: Any, count: int) -> tuple[Any, Any]:
@@ -444,16 +395,7 @@ def train_seeds(
 
   One by one, too, if stages are unfrozen: each run unfreezes by its own losses.
 
-  Args:
-    runs: Runs that differ in their seed alone.
-    workdirs: A prepared folder for each.
-    names: What the log calls each.
-
-  Returns:
-    A result for each.
-
-  Raises:
-    ValueError, Interrupted, Diverged: as `train`.
+  Args and results are those of `train_many`, errors those of `train`.
   """
   staged = runs[0].config.unfreezing.name != 'none'
   if runs[0].devices[0].platform == 'cpu' or staged:
@@ -491,13 +433,7 @@ class Chunk(NamedTuple):
 def group_by_program(
   configs: Sequence[config_dict.ConfigDict],
 ) -> list[list[int]]:
-  """Groups runs that can be trained at once: by all but their traced numbers.
-
-  Args:
-    configs: Training configs.
-
-  Returns:
-    The indices of each group, groups in the order of their first run.
+  """Returns the indices of runs that differ in traced numbers alone.
 
   Example:
     >>> configs = [default_config() for _ in range(3)]
@@ -521,14 +457,6 @@ def choose_groups(
   As many as there are runs for, of equal size: a batch that is not cut needs
   no communication. A group has no more devices than a batch has images.
 
-  Args:
-    num_runs: Runs to train at once.
-    num_devices: Devices; where batches are small, not all are of use.
-    batch_size: Images per step.
-
-  Returns:
-    `(num_groups, group_size)`, the first at most num_runs.
-
   Example:
     >>> (
     ...   choose_groups(18, 8, 32),
@@ -543,18 +471,7 @@ def choose_groups(
 
 
 def runs_that_fit(run: Run, num_devices: int) -> int:
-  """Estimates how many runs fit on the devices at once.
-
-  From the size of a run's state and the free memory; what the steps need comes
-  on top, so that fewer may fit.
-
-  Args:
-    run: One of the runs, on any of the devices.
-    num_devices: Number of devices.
-
-  Returns:
-    The number, at least 1.
-  """
+  """Estimates how many runs fit on the devices at once, by their states."""
   state = sum(leaf.nbytes for leaf in jax.tree.leaves(run.init_state()))
   device = run.devices[0]
   # Other processes on this machine may train at the same time.
@@ -585,11 +502,7 @@ def train_group(
     devices: The devices.
 
   Yields:
-    The chunks, as soon as each is done.
-
-  Raises:
-    ValueError: for a config that is wrong; and as `train_many`.
-    Interrupted: as `train_many`.
+    The chunks, as soon as each is done; errors as `train_many`.
   """
   left = list(range(len(configs)))
   staged = configs[0].unfreezing.name != 'none'

@@ -32,13 +32,13 @@ from ml_collections import config_dict
 
 from advjax import cli, data
 from advjax.config import check_range, default_config
-from advjax.devices import parallelize, replicate
+from advjax.devices import replicate
 from advjax.reporting.report import environment
 from advjax.training.setup import Run, create_run, device_inputs
 from advjax.training.vmapped import (
   choose_groups,
-  make_train_many,
   many_inputs,
+  map_train_many,
   place,
 )
 from advjax.variants import set_variant
@@ -98,12 +98,8 @@ def run_way(way: str, trainings: Sequence[Run], steps: int) -> Round:
         jax.clear_caches()
       rounds.append(_timed(training.train_steps, [training], steps))
     return Round(*map(sum, zip(*rounds, strict=True)))
-  runs = make_train_many(first.device_steps, batched=way.startswith('vmap'))
-  program = parallelize(
-    runs,
-    first.devices,
-    num_args=4,
-    split_args=(0, 2, 3) if first.plan.num_groups > 1 else (),
+  program = map_train_many(
+    first.device_steps, tuple(first.devices), way.startswith('vmap')
   )
   return _timed(program, trainings, steps)
 

@@ -85,7 +85,7 @@ def grid(tmp_path_factory):
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(vmapped, 'parallelize', counting)
-    vmapped._mapped.cache_clear()
+    vmapped.map_train_many.cache_clear()
     report, text = swept(GRID, workdir)
   return workdir, report, text, calls
 
@@ -229,21 +229,6 @@ def test_a_signal_stops_between_the_attacks_on_two_trials(
   report, _ = swept(text, tmp_path)
   assert trained == ['epsilon=0.1']
   assert report.groups[0].chunks == [2]
-
-
-def test_a_field_that_flags_cannot_set_has_no_command(no_pages, tmp_path):
-  base = load(FOLDER / 'digits.py', 'standard-smoke')
-  base.dataset.classes = (3, 7)
-  base.model = {'name': 'logistic_regression'}
-  base.evaluation.attacks = ('fgsm',)
-  report, _ = swept(
-    'objective.name=fgsm_at;zip(hparams.epsilon=0.1;hparams.step_size=0.1)',
-    tmp_path,
-    base,
-    1,
-  )
-  assert report.rows[0].command is None
-  assert report.rows[0].status == 'done'
 
 
 @pytest.mark.parametrize(

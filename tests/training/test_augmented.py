@@ -1,91 +1,14 @@
 """Training on augmented images and shares of classes."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advjax.augmentation import create_augmentation
-from advjax.devices import AXIS, replicate
-from advjax.training import step
+from advjax.devices import replicate
 from advjax.training.objectives import OBJECTIVES, create_objective
 from advjax.training.setup import create_run, device_inputs
 from tests.training import networks, runs
-
-ROWS = np.delete(np.arange(23, dtype=np.int32), [2, 3, 19])
-
-
-IMAGES = np.random.default_rng(0).integers(0, 256, (23, 6, 6, 1), np.uint8)
-
-
-# Every example is a class of its own: labels tell who was mixed.
-DATA = {'image': IMAGES, 'label': np.arange(23, dtype=np.int32)}
-
-
-def first_batch(num_devices, batch_size):
-  """Images, labels and keys of the real rows of the first step."""
-  plan = step.StepPlan(len(ROWS), batch_size, num_devices)
-  augment = create_augmentation(
-    {'horizontal_flip': 0.5, 'mixup': 1.0}, (6, 6, 1), 23
-  )
-  take = jax.pmap(
-    functools.partial(step._take_batch, plan=plan, augment=augment),
-    axis_name=AXIS,
-    in_axes=(0, *[None] * 4),
-    devices=jax.devices()[:num_devices],
-  )
-  permutation = np.random.default_rng(1).permutation(ROWS)
-  batch, mask, keys = take(
-    np.arange(num_devices), DATA, permutation, 0, jax.random.key(0)
-  )
-  real = np.asarray(mask) == 1
-  parts = (batch['image'], batch['label'], jax.random.key_data(keys))
-  images, labels, keys = (np.asarray(part)[real] for part in parts)
-  expected = jax.vmap(jax.random.fold_in, (None, 0))(
-    jax.random.key(0), permutation[:batch_size]
-  )
-  # The objectives' keys are the same without augmentation.
-  np.testing.assert_array_equal(keys, jax.random.key_data(expected))
-  return permutation[:batch_size], images, labels
-
-
-def test_neither_the_devices_nor_the_batch_change_a_bit():
-  rows, images, labels = first_batch(2, 19)
-  few_rows, few_images, few_labels = first_batch(1, 4)
-  np.testing.assert_array_equal(few_rows, rows[:4])
-  np.testing.assert_array_equal(few_images, images[:4])
-  np.testing.assert_array_equal(few_labels, labels[:4])
-  # Each with another example, of which none is held out.
-  own = labels[np.arange(19), rows]
-  assert (own > 0).all()
-  others = labels.copy()
-  others[np.arange(19), rows] = 0
-  partners = others.argmax(1)
-  assert np.isin(partners[own < 1], ROWS).all()
-  assert len(np.unique(partners)) > 8
-  np.testing.assert_allclose(own + others.sum(1), 1, atol=1e-6)
-  # The mixture, each of the two flipped or not by a draw of its own.
-  share = own[:, None, None, None]
-  flipped = [
-    (slice(None, None, first), slice(None, None, second))
-    for first in (1, -1)
-    for second in (1, -1)
-  ]
-  matches = np.array(
-    [
-      abs(
-        share * IMAGES[rows][:, :, first] / 255
-        + (1 - share) * IMAGES[partners][:, :, second] / 255
-        - images
-      ).max((1, 2, 3))
-      < 1e-5
-      for first, second in flipped
-    ]
-  )
-  assert matches.any(0).all()
-  assert matches.any(1).all()
 
 
 def steps(training, counts):

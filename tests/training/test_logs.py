@@ -39,13 +39,6 @@ def test_records_after_the_checkpoint_are_written_again(tmp_path):
   assert read_metrics(path) == [record(1), record(2, loss=0.25), record(3)]
 
 
-def test_a_lost_file_does_not_come_back_as_zeros(tmp_path):
-  kept = write(tmp_path, 0, 0, [record(1)])
-  (tmp_path / 'metrics.jsonl').unlink()
-  write(tmp_path, kept, 1, [record(2)])
-  assert read_metrics(tmp_path / 'metrics.jsonl') == [record(2)]
-
-
 def events(workdir):
   """The events of each file, oldest first."""
   found = []

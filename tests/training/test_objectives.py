@@ -232,17 +232,10 @@ def test_a_sweep_over_hparams_is_a_vmap_and_compiles_once(case):
       {'name': 'adversarial_regularization', 'norm': 'linf'},
       r"unknown norm 'linf'.*did you mean 'infinity'",
     ),
-    ({'name': 'trades', 'norm': 'l3'}, r"unknown norm 'l3'.*'l1', 'l2'"),
     ({'name': 'pgd_at', 'num_steps': 0}, r'num_steps = 0; allowed: an integer'),
-    ({'name': 'trades', 'num_steps': -1}, r'num_steps = -1; allowed'),
-    ({'name': 'pgd_at', 'num_steps': 2.0}, r'num_steps = 2.0; allowed'),
     (
       {'name': 'pgd_at', 'attack_batch_norm': 'test'},
       r"unknown attack_batch_norm 'test'; allowed: 'eval', 'train'",
-    ),
-    (
-      {'name': 'virtual_adversarial_regularization', 'norm': 'linf'},
-      r"unknown norm 'linf'.*did you mean 'infinity'",
     ),
     (
       {'name': 'virtual_adversarial_regularization', 'distance': 'l3'},
@@ -283,15 +276,8 @@ def test_a_wrong_objective_is_named(config, message):
       'noisy_fgsm_at',
       r'epsilon = 0.1 is not read .*reads learning_rate, noise_size, step_size',
     ),
-    (
-      {'epsilon': None, 'step_size': 0.1},
-      'fgsm_at',
-      r'hparams.epsilon is missing',
-    ),
     ({'epsilon': -0.1, 'step_size': 0.1}, 'pgd_at', r'epsilon = -0.1; allowed'),
     ({'epsilon': 0.1, 'step_size': float('nan')}, 'pgd_at', r'step_size = nan'),
-    ({'epsilon': float('inf'), 'step_size': 1}, 'pgd_at', r'epsilon = inf'),
-    ({'epsilon': '0.1', 'step_size': 0.1}, 'pgd_at', r"epsilon = '0.1'"),
     (
       {'multiplier': 1, 'step_size': 1, 'approx_difference': 0},
       'virtual_adversarial_regularization',
@@ -304,17 +290,6 @@ def test_hparams_are_those_that_the_objective_reads(
 ):
   with pytest.raises(ValueError, match=message):
     objectives.read_hparams({'learning_rate': 0.1} | hparams, objective)
-
-
-def test_hparams_that_are_none_count_as_not_given():
-  hparams = {
-    'learning_rate': 1,
-    'multiplier': 0.2,
-    'step_size': 0.1,
-    'epsilon': None,
-  }
-  found = objectives.read_hparams(hparams, 'adversarial_regularization')
-  assert found == {'learning_rate': 1.0, 'multiplier': 0.2, 'step_size': 0.1}
 
 
 def moody(params, model_state, images, *, train):

@@ -11,8 +11,6 @@ from tests.training import runs
   ('changes', 'message'),
   [
     ({'batch_size': 1}, r'batch_size = 1; allowed: at least the number of dev'),
-    ({'batch_size': 0}, r'batch_size = 0; allowed: an integer >= 1'),
-    ({'num_epochs': 0}, r'num_epochs = 0; allowed: an integer >= 1'),
     ({'num_validation': 22}, r'num_validation: 22 is outside \[0, 22\)'),
     ({'model': {'name': 'cnm'}}, r"'cnm'.*did you mean 'cnn'"),
     (
@@ -25,13 +23,6 @@ from tests.training import runs
     ),
     ({'objective': {'name': 'fgsm'}}, r"'fgsm'.*did you mean 'fgsm_at'"),
     ({'objective': {'name': 'standard'}}, r'hparams.epsilon = 0.1 is not read'),
-    ({'hparams__epsilon': -0.1}, r'hparams.epsilon = -0.1; allowed'),
-    ({'optimizer__name': 'adm'}, r"'adm'.*did you mean 'adam'"),
-    ({'schedule__name': 'cosin'}, r"'cosin'.*did you mean 'cosine'"),
-    (
-      {'multiplier_decay__name': 'exponental'},
-      r"'exponental'.*did you mean 'exponential'",
-    ),
     (
       {'multiplier_decay__name': 'natural_exp'},
       r"'natural_exp'; allowed: 'constant'.*'fgsm_at' reads no multiplier",
@@ -68,7 +59,7 @@ def test_the_multiplier_decays_with_the_steps(tmp_path):
 
 @pytest.mark.parametrize(
   ('num_validation', 'num_images', 'num_monitored', 'held_out'),
-  [(0, 8, 8, False), (0, 100, 22, False), (7, 100, 7, True), (7, 3, 3, True)],
+  [(0, 8, 8, False), (7, 100, 7, True)],
 )
 def test_monitoring_images(num_validation, num_images, num_monitored, held_out):
   data = runs.dataset()
