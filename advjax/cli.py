@@ -20,7 +20,7 @@ from advjax.fractions import expand_fractions
 from advjax.processes import distributed
 from advjax.processes.signals import Interrupted
 from advjax.processes.topology import Place, find_place, gpus_of
-from advjax.training.run import Diverged
+from advjax.training.loop import Diverged
 
 logger = logging.getLogger('advjax')
 

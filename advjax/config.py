@@ -1,15 +1,15 @@
 """Configs: the common fields, those of members and seeds, and checks.
 
-A config is inert: numbers, strings and tuples in a
-`ml_collections.ConfigDict`. Nothing here builds an object; the loaders,
-models, objectives and optimizers do that from their part of the config,
-after all flags have been read.
+A config is inert: numbers, strings and tuples in a `ml_collections.ConfigDict`.
+The loaders, models, objectives and optimizers build objects from their part of
+it after all flags have been parsed.
 """
 
 import copy
 import difflib
+import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import config_dict
@@ -44,8 +44,45 @@ def choose(kind: str, name: str, allowed: Iterable[str]) -> str:
   raise ValueError(f'unknown {kind} {name!r}; allowed: {names}{hint}')
 
 
+def check_range(
+  field: str,
+  value: float,
+  low: float,
+  high: float = math.inf,
+  *,
+  integer: bool = False,
+) -> None:
+  """Raises a ValueError unless `low <= value <= high`.
+
+  Args:
+    field: The config field, for the message.
+    value: Its value.
+    low: The smallest allowed value.
+    high: The largest allowed value.
+    integer: Whether only whole numbers are allowed.
+
+  Raises:
+    ValueError: naming the field, its value and what is allowed.
+
+  Example:
+    >>> check_range('batch_size', 0, 1, integer=True)
+    Traceback (most recent call last):
+    ...
+    ValueError: batch_size = 0; allowed: an integer >= 1
+  """
+  is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+  whole = isinstance(value, int) or not integer
+  if is_number and whole and low <= value <= high and math.isfinite(value):
+    return
+  kind = 'an integer' if integer else 'a number'
+  span = f'>= {low}' if math.isinf(high) else f'from {low} to {high}'
+  raise ValueError(f'{field} = {value!r}; allowed: {kind} {span}')
+
+
 # What the members of a comparison have in common.
 _SHARED = frozenset({'dataset', 'evaluation', 'seeds'})
+# Those of jax.default_matmul_precision that all platforms have.
+MATMUL_PRECISIONS = ('default', 'high', 'highest')
 
 
 def default_config() -> config_dict.ConfigDict:
@@ -100,7 +137,7 @@ def default_config() -> config_dict.ConfigDict:
     mixup=0.0,
     cutmix=0.0,
   )
-  # How hparams.multiplier falls with the steps: see advjax.training.decay.
+  # How hparams.multiplier falls: see advjax.training.optimizers.create_decay.
   config.multiplier_decay = config_dict.create(
     name='constant',
     decay_steps=1000,
@@ -135,7 +172,7 @@ def default_config() -> config_dict.ConfigDict:
   # Which checkpoint is evaluated at the end: 'last', or 'best' by robust
   # accuracy on the held-out images.
   config.report_checkpoint = 'last'
-  # PGD accuracy while training: finds the best checkpoint and collapses.
+  # PGD accuracy during training: finds the best checkpoint, and collapses.
   config.monitor = config_dict.create(
     every_epochs=1, num_images=256, epsilon=0.1, num_steps=10
   )
@@ -152,17 +189,17 @@ def default_config() -> config_dict.ConfigDict:
     batch_size=64,
     # Above 1: accuracy is also counted among the k likeliest classes.
     top_k=1,
-    # What compare measures besides attacks: see advjax.evaluation.shifts.
+    # What compare measures besides attacks: noise, corruptions, pasted objects.
     shifts=(),
   )
   return config
 
 
 def shrink_to_smoke(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
-  """Cuts a config to a run of seconds, for the `:smoke` variants.
+  """Shortens a config to a run of seconds, for the `:smoke` variants.
 
   Args:
-    config: Any config of this project; changed in place.
+    config: Any config; changed in place.
 
   Returns:
     The same config with one epoch and few attack steps.
@@ -183,8 +220,8 @@ def member_names(config: Mapping[str, Any]) -> tuple[str, ...]:
   """Returns the members of a comparison.
 
   Args:
-    config: A config with `members`, a tuple of names; several in one, between
-      commas, are what a flag such as --config.members=one,other gives.
+    config: A config with `members`, a tuple of names; a name may hold several,
+      between commas, as the flag --config.members=one,other gives them.
 
   Returns:
     Their names.
@@ -209,17 +246,17 @@ def member_config(
 
   Args:
     config: A config with `members`, a tuple of names, and for each name a
-      section with the fields that this member changes. A part that has a
+      section with the fields that this member changes. A section with a
       `name` of its own (an objective, a model) replaces the common one;
-      other parts (hparams) are merged into it.
+      others (hparams) are merged into it.
     name: The member.
 
   Returns:
     A config for one training run.
 
   Raises:
-    ValueError: if there is no such member, or it sets a field that no
-      config has, or one that members share: the data and the evaluation.
+    ValueError: if there is no such member, or it sets an unknown field, or one
+      that members share: the data and the evaluation.
 
   Example:
     >>> config = default_config()
@@ -244,7 +281,7 @@ def saved_config(saved: Mapping[str, Any]) -> config_dict.ConfigDict:
   """Returns the config of a run from its config.json.
 
   Args:
-    saved: What the file holds. Fields and parts that it lacks, since an older
+    saved: The content of the file. Fields that it lacks, since an older
       version wrote it, have their defaults.
 
   Returns:
@@ -260,7 +297,7 @@ def saved_config(saved: Mapping[str, Any]) -> config_dict.ConfigDict:
 def _merge(
   fields: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Changes fields; a part with a `name` replaces all of what was there."""
+  """Changes fields; a section with a `name` replaces the one that was there."""
   merged = dict(fields)
   for field, value in changes.items():
     merges = isinstance(value, Mapping) and 'name' not in value
@@ -271,16 +308,16 @@ def _merge(
 def seed_configs(
   config: config_dict.ConfigDict,
 ) -> dict[int, config_dict.ConfigDict]:
-  """Returns the config of each seed, with the fields that follow the seed.
+  """Returns the config of each seed.
 
   Args:
-    config: A config, of which `seeds` says which; empty: `seed` alone.
+    config: A config; its `seeds` are used, or `seed` if there are none.
 
   Returns:
     Seed -> a copy of the config with that `seed`.
 
   Raises:
-    ValueError: if a seed is no whole number >= 0, or is there twice.
+    ValueError: if a seed is not an integer >= 0, or is there twice.
 
   Example:
     >>> config = default_config()
@@ -299,36 +336,84 @@ def seed_configs(
   return configs
 
 
-def check_range(
-  field: str,
-  value: float,
-  low: float,
-  high: float = math.inf,
-  *,
-  integer: bool = False,
-) -> None:
-  """Raises a ValueError unless `low <= value <= high`.
+def config_to_json(config: config_dict.ConfigDict) -> dict[str, Any]:
+  """Returns a config as plain JSON values, references resolved.
 
   Args:
-    field: The config field, for the message.
-    value: Its value.
-    low: The smallest allowed value.
-    high: The largest allowed value.
-    integer: Whether only whole numbers are allowed.
+    config: A config.
 
-  Raises:
-    ValueError: naming the field, its value and what is allowed.
+  Returns:
+    Nested dictionaries; tuples become lists.
 
   Example:
-    >>> check_range('batch_size', 0, 1, integer=True)
+    >>> config_to_json(config_dict.create(epsilons=(0.1, 0.2)))
+    {'epsilons': [0.1, 0.2]}
+  """
+  return json.loads(config.to_json())
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+  """Checks the fields that training and evaluation share, before computing.
+
+  Models, objectives, data and attacks check their own fields when they are
+  created, also before anything is computed.
+
+  Args:
+    config: A training config.
+
+  Raises:
+    ValueError: naming the first bad field, its value and what is allowed.
+
+  Example:
+    >>> config = default_config()
+    >>> config.batch_size = 0
+    >>> check_config(config)
     Traceback (most recent call last):
     ...
     ValueError: batch_size = 0; allowed: an integer >= 1
   """
-  is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-  whole = isinstance(value, int) or not integer
-  if is_number and whole and low <= value <= high and math.isfinite(value):
+  monitor, evaluation = config['monitor'], config['evaluation']
+  for field, low in (
+    ('seed', 0),
+    ('num_validation', 0),
+    ('batch_size', 1),
+    ('num_epochs', 1),
+    ('log_every_steps', 0),
+    ('checkpoint_every_epochs', 1),
+  ):
+    check_range(field, config[field], low, integer=True)
+  check_range('ema_decay', config['ema_decay'], 0.0, 1.0)
+  for field in ('num_images', 'num_steps', 'every_epochs'):
+    check_range(f'monitor.{field}', monitor[field], 1, integer=True)
+  check_range('monitor.epsilon', monitor['epsilon'], 0.0)
+  for field in ('batch_size', 'top_k'):
+    check_range(f'evaluation.{field}', evaluation[field], 1, integer=True)
+  check_range('evaluation.epsilon', evaluation['epsilon'], 0.0)
+  _check_bounds(evaluation['bounds'])
+  choose(
+    'evaluation.matmul_precision',
+    evaluation['matmul_precision'],
+    MATMUL_PRECISIONS,
+  )
+  if not evaluation['epsilons']:
+    raise ValueError('evaluation.epsilons = (); allowed: one number or more')
+  for index, epsilon in enumerate(evaluation['epsilons']):
+    check_range(f'evaluation.epsilons[{index}]', epsilon, 0.0)
+  choose('report_checkpoint', config['report_checkpoint'], ('last', 'best'))
+  if config['report_checkpoint'] == 'best' and not config['num_validation']:
+    raise ValueError(
+      "report_checkpoint = 'best' needs num_validation > 0: the best "
+      'checkpoint is chosen on images held out of the training split'
+    )
+
+
+def _check_bounds(bounds: Sequence[float] | None) -> None:
+  """Raises a ValueError unless images, in [0, 1], are within the bounds."""
+  if bounds is None:
     return
-  kind = 'an integer' if integer else 'a number'
-  span = f'>= {low}' if math.isinf(high) else f'from {low} to {high}'
-  raise ValueError(f'{field} = {value!r}; allowed: {kind} {span}')
+  numbers = [b for b in bounds if isinstance(b, (int, float))]
+  if len(numbers) != 2 or len(bounds) != 2 or bounds[0] > 0 or bounds[1] < 1:
+    raise ValueError(
+      f'evaluation.bounds = {bounds}; allowed: two numbers, at most 0 and at '
+      'least 1, for the images are in [0, 1]'
+    )

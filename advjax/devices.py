@@ -124,13 +124,13 @@ def parallelize(
   *,
   num_args: int,
   split_args: Sequence[int] = (),
+  donate: bool = True,
 ) -> functools.partial:
   """Maps `function(rank, state, ...)` over devices with pmap.
 
   All arguments but the rank are the same on every device, and so are the
   results, of which the first device's copy is returned; with `split_args`
-  every device has arguments and results of its own. The state, the first
-  argument after the rank, is donated.
+  every device has arguments and results of its own.
 
   In several processes each calls it, with the same arguments.
 
@@ -140,6 +140,7 @@ def parallelize(
     num_args: Number of arguments after the rank.
     split_args: Places of those, counted from 0, that have a leading axis over
       the devices. If there are any, so have the results.
+    donate: Whether the first argument after the rank, the state, is donated.
 
   Returns:
     The pmapped function with its first argument, the ranks, filled in.
@@ -159,7 +160,7 @@ def parallelize(
     in_axes=(0, *[0 if i in split_args else None for i in range(num_args)]),
     out_axes=0 if split_args else None,
     devices=list(devices),
-    donate_argnums=1,
+    donate_argnums=(1,) if donate else (),
   )
   return functools.partial(mapped, own_ranks(devices))
 

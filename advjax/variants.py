@@ -1,4 +1,4 @@
-"""The variants that a config of one network offers: an objective each.
+"""The variants of a config of one network: an objective each.
 
 A config file sets what belongs to its data (epochs, epsilons, the data set),
 and leaves the choice of the objective to `set_variant`.
@@ -20,10 +20,10 @@ _OBJECTIVES = {
   'pgd_at': {'name': 'pgd_at', 'norm': 'linf', 'num_steps': 7},
   'trades': {'name': 'trades', 'norm': 'linf', 'num_steps': 7},
 }
-# Of Miyato et al. 2017 on MNIST, in l2; a difference of the step's own size,
-# since one as small as NSL's drowns in the rounding of float32.
+# Miyato et al. 2017 on MNIST, in l2, with a finite difference as large as the
+# step: NSL's is below the rounding of float32.
 _VIRTUAL = {'multiplier': 1.0, 'step_size': 2.0, 'approx_difference': 2.0}
-# Step sizes as shares of epsilon: Wong et al. 2020 for FGSM, 2.5 / steps
+# Step sizes relative to epsilon: Wong et al. 2020 for FGSM, 2.5 / steps
 # (Madry et al. 2017) for seven steps.
 _STEP_RATIOS = {'fgsm_at': 1.25, 'pgd_at': 2.5 / 7, 'trades': 2.5 / 7}
 _DEFAULT = 'pgd_at'
@@ -36,13 +36,13 @@ def set_variant(
   epsilon: float,
   nsl_step_size: float,
 ) -> config_dict.ConfigDict:
-  """Sets the objective that a variant names, last of all.
+  """Sets the objective that a variant names, after all other fields.
 
   Args:
     config: A config whose other fields are set; changed in place.
     variant: `standard`, `nsl`, `virtual`, `fgsm_at`, `pgd_at` (the default) or
-      `trades`, with `-smoke` behind it for a run of one epoch, of a TFDS set
-      on 2,000 images; `smoke` is `pgd_at-smoke`.
+      `trades`; followed by `-smoke`, a run of one epoch, of a TFDS set on
+      2,000 images. `smoke` is `pgd_at-smoke`.
     epsilon: linf radius to train on.
     nsl_step_size: NSL's adv_step_size; it is not projected on any ball.
 
@@ -98,12 +98,12 @@ def train_on_set(
 ) -> config_dict.ConfigDict:
   """Returns the config of one network on a set of TensorFlow Datasets.
 
-  5,000 training images are held out to choose the best checkpoint by.
+  5,000 training images are held out to choose the best checkpoint.
 
   Args:
-    builder: The set, as TFDS writes it.
+    builder: The set's name in TFDS.
     variant: As `set_variant` takes it.
-    epsilon: linf radius to train on, to watch and to report; also NSL's
+    epsilon: linf radius of training, monitoring and evaluation; also NSL's
       adv_step_size.
     epsilons: Radii of the curves.
     num_epochs: Epochs.
@@ -118,14 +118,14 @@ def train_on_set(
   Example:
     >>> config = train_on_set(
     ...   'mnist',
-    ...   'trades',
+    ...   None,
     ...   epsilon=0.2,
-    ...   epsilons=(0.1, 0.2),
+    ...   epsilons=(0.2,),
     ...   num_epochs=10,
     ...   batch_size=64,
     ... )
-    >>> config.evaluation.epsilon
-    0.2
+    >>> config.evaluation.epsilon, config.objective.name
+    (0.2, 'pgd_at')
   """
   config = default_config()
   config.dataset.name = 'tfds'

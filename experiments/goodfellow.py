@@ -22,16 +22,16 @@ from advjax import cli, data
 from advjax.config import member_config, seed_configs
 from advjax.evaluation.linear import measure
 from advjax.files import write_json
+from advjax.jobs.train import compare
+from advjax.models.logits import eval_logits_fn
 from advjax.processes.collectives import from_main, is_main
-from advjax.reporting import gallery
 from advjax.reporting import linear as figures
-from advjax.reporting.values import short
+from advjax.reporting.formatting import format_epsilon
+from advjax.reporting.plots import encode, save_pictures
 from advjax.training.checkpoint import load_params
-from advjax.training.setup import create_training, eval_logits_fn
-from advjax.training.state import evaluation_params
+from advjax.training.setup import create_run
 from advjax.tutorials import check_two_classes_linear
 from advjax.types import LogitsFn
-from experiments.compare import compare
 
 
 def demonstrate(
@@ -58,7 +58,7 @@ def demonstrate(
   """
   dataset = data.load(config.dataset)
   check_two_classes_linear(config, dataset)
-  report = compare(config, workdir, devices, print_model=print_model)
+  report = compare(config, workdir, devices, print_model=print_model).to_json()
   workdir = pathlib.Path(workdir).expanduser()
   images = np.asarray(data.to_float(dataset.test.images))
   labels, epsilon = dataset.test.labels, config.evaluation.epsilon
@@ -79,7 +79,7 @@ def demonstrate(
   if not is_main():
     return report
   write_json(workdir / 'report.json', report)
-  picture = gallery.draw(
+  picture = encode(
     'goodfellow',
     'The weights, their sign, and what it does',
     f'Each network is linear, so that FGSM is the sign of its weights for '
@@ -88,10 +88,10 @@ def demonstrate(
     'prediction of the network, red where it is wrong.',
     figures.linear_figure(shown, images[..., 0], labels, epsilon, classes),
   )
-  (path,) = gallery.save_figures([picture], workdir / 'figures')
+  (path,) = save_pictures([picture], workdir / 'figures')
   print(
     f'\nlogistic regression, {first} against {second}: wrong of '
-    f'{len(labels):,} test images, FGSM at epsilon {short(epsilon)}\n'
+    f'{len(labels):,} test images, FGSM at epsilon {format_epsilon(epsilon)}\n'
     f'{figures.format_table(entries)}\n\npicture: {path}'
   )
   return report
@@ -107,13 +107,13 @@ def read_networks(
   """Yields a member's network of each seed, as `compare` saved them."""
   for seed, seed_config in seed_configs(config).items():
     member = member_config(seed_config, name)
-    training = create_training(member, dataset, devices)
+    training = create_run(member, dataset, devices)
     folder = workdir / name / (f'seed_{seed}' if config.seeds else '')
     path = folder / 'checkpoints' / member.report_checkpoint
     fresh = training.init_state()
     state = from_main(functools.partial(load_params, path, fresh))
     precision = member.evaluation.matmul_precision
-    params = evaluation_params(state)
+    params = state.evaluation_params
     yield eval_logits_fn(training.model, params, state.model_state, precision)
 
 

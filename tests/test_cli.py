@@ -10,7 +10,7 @@ from absl import flags
 
 from advjax import cli
 from advjax.processes.signals import Interrupted
-from advjax.training.run import Diverged
+from advjax.training.loop import Diverged
 
 CONFIG = """
 from advjax.config import choose, default_config

@@ -1,36 +1,57 @@
-"""Orbax checkpoints that appear whole, and are checked when they are read.
+"""Checkpoints of a run, by Orbax, with a digest of what they hold.
 
-A run keeps `checkpoints/last` (the newest two) and `checkpoints/best` (one).
-Each is a folder named after its step, with the training state, a record of
-the run's progress, and the digests of all its files. It is written in
-`.saving` beside the others and then renamed, so that a run killed at any
-moment leaves the old checkpoints and perhaps the new one, never half of it. A
-file that was changed on disk later is noticed, said, and the checkpoint
-before it is used.
+A run keeps `checkpoints/last`, the newest two, and `checkpoints/best`, the one
+of highest monitored robust accuracy. Orbax writes a checkpoint under a
+temporary name and renames it, so that a run killed at any moment leaves whole
+checkpoints. It restores bytes that have changed on disk silently: the digest
+finds them, and the checkpoint before is used.
 """
 
+import hashlib
+import json
 import logging
 import os
 import pathlib
-import shutil
+import tempfile
 import textwrap
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from advjax.training.checkpoint_files import (
-  Checkpoint,
-  check_files,
-  read_files,
-  sync,
-  write_files,
-)
-from advjax.training.state import TrainState
+from advjax.training.step import TrainState
 
 logger = logging.getLogger(__name__)
 
-_SAVING = '.saving'
+
+class Checkpoint(NamedTuple):
+  """A state with the record saved beside it."""
+
+  state: Any
+  record: dict[str, Any]
+
+
+def _manager(directory: pathlib.Path, keep: int | None = None) -> Any:
+  """Orbax's manager of a folder, to read it or to save and keep so many."""
+  # Slow to import: not at the top. Training starts without it.
+  import orbax.checkpoint as ocp
+
+  policies = ocp.checkpoint_managers
+  process = jax.process_index()
+  return ocp.CheckpointManager(
+    directory.resolve(),
+    options=ocp.CheckpointManagerOptions(
+      preservation_policy=policies.LatestN(keep),
+      cleanup_tmp_directories=keep is not None,
+      create=False,
+      enable_async_checkpointing=False,
+      # The state is the same in all processes: the one that saves or reads
+      # waits for no other.
+      multiprocessing_options=ocp.options.MultiprocessingOptions(
+        primary_host=process, active_processes={process}
+      ),
+    ),
+  )
 
 
 def _leaves_by_path(tree: Any) -> dict[str, Any]:
@@ -41,52 +62,41 @@ def _leaves_by_path(tree: Any) -> dict[str, Any]:
   }
 
 
-def _steps(folder: pathlib.Path) -> list[pathlib.Path]:
-  """The folders named after a step, the newest first."""
-  if not folder.is_dir():
+def _digest(state: Any, record: dict[str, Any]) -> str:
+  """SHA-256 of the record and of every array's name, type, shape and bytes."""
+  digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+  for path, leaf in sorted(_leaves_by_path(state).items()):
+    digest.update(f'{path} {leaf.dtype} {leaf.shape}'.encode())
+    digest.update(np.ascontiguousarray(leaf).data)
+  return digest.hexdigest()
+
+
+def saved_steps(directory: pathlib.Path) -> list[int]:
+  """Returns the steps of a folder's checkpoints, the newest first."""
+  if not directory.is_dir():
     return []
-  found = [path for path in folder.iterdir() if path.name.isdigit()]
-  return sorted(found, key=lambda path: int(path.name), reverse=True)
-
-
-def _saved_but_hidden(directory: pathlib.Path) -> list[pathlib.Path]:
-  """What a killed run had written in full and had yet to move to its place."""
-  return [path for path in _steps(directory / _SAVING) if _is_whole(path)]
-
-
-def _is_whole(folder: pathlib.Path) -> bool:
-  try:
-    check_files(folder)
-  except ValueError:
-    return False
-  return True
-
-
-def _candidates(directory: pathlib.Path) -> list[pathlib.Path]:
-  """All checkpoints, the newest first."""
-  # A hidden one comes first: it was to replace the other of the same step.
-  found = [*_saved_but_hidden(directory), *_steps(directory)]
-  return sorted(found, key=lambda path: int(path.name), reverse=True)
+  names = [path.name for path in directory.iterdir()]
+  return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
 
 def save_checkpoint(
   directory: pathlib.Path, state: TrainState, record: dict[str, Any], keep: int
 ) -> None:
-  """Saves a checkpoint under its step, atomically, and drops old ones.
+  """Saves a checkpoint under its step, atomically, and removes old ones.
 
-  Other processes of the same job need not call it, nor wait for it.
+  Later steps are removed too: they could not be read when the run resumed from
+  one before them. Other processes of the same job need not call it.
 
   Args:
     directory: Of this kind of checkpoint, e.g. `WORKDIR/checkpoints/last`.
     state: The training state.
-    record: Numbers, strings and lists that go beside it as JSON.
-    keep: How many to keep: this one and those before it.
+    record: Numbers, strings and lists that are saved beside it as JSON.
+    keep: Number of checkpoints to keep, this one and those before it.
 
   Raises:
-    OSError: if it cannot be written; what was there stays.
+    OSError: if it cannot be written; older checkpoints stay.
 
   Example:
-    >>> import tempfile
     >>> state = TrainState(np.int32(3), {'w': np.ones(2)}, {}, (), None)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...   path = pathlib.Path(folder)
@@ -94,63 +104,47 @@ def save_checkpoint(
     ...   restore_checkpoint(path, state).record['loss']
     0.5
   """
-  # NumPy arrays: a state that comes out of pmap in one of several processes
-  # is local to its host, which Orbax refuses to save as it is.
+  import orbax.checkpoint as ocp
+
+  # NumPy arrays: in one of several processes, a state that comes out of pmap is
+  # local to its host, which Orbax refuses.
   state = jax.tree.map(np.asarray, state)
-  for hidden in _saved_but_hidden(directory):
-    _publish(directory, hidden)
-  saving = directory.resolve() / _SAVING
-  folder = saving / str(int(state.step))
+  step = int(state.step)
+  content = {'record': record, 'digest': _digest(state, record)}
   try:
-    if saving.exists():
-      shutil.rmtree(saving)
-    folder.mkdir(parents=True)
-    write_files(folder, state, record)
+    directory.mkdir(parents=True, exist_ok=True)
+    _reserve_space(directory, state, json.dumps(content))
+    with _manager(directory, keep) as manager:
+      for existing in manager.all_steps():
+        if existing >= step:
+          manager.delete(existing)
+      manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(content)
+        ),
+        force=True,
+      )
   except OSError as error:
-    # Gives the space back; what was saved before is elsewhere.
-    shutil.rmtree(saving, ignore_errors=True)
     raise OSError(error.errno, error.strerror, str(directory)) from error
-  _publish(directory, folder)
-  _drop_others(directory, int(state.step), keep)
-  shutil.rmtree(saving)
 
 
-def _publish(directory: pathlib.Path, folder: pathlib.Path) -> None:
-  """Moves a whole checkpoint from `.saving` to its place."""
-  place = directory / folder.name
-  if place.exists():
-    # No folder replaces one that has files. Between these two lines the new
-    # one is found where it is.
-    _hide(place)
-  os.replace(folder, place)
-  sync(directory)
+def _reserve_space(directory: pathlib.Path, state: Any, text: str) -> None:
+  """Raises an OSError if a checkpoint does not fit on the disk or a quota.
 
-
-def _hide(folder: pathlib.Path) -> None:
-  """Moves a checkpoint to where it goes unseen until it is removed."""
-  hidden = folder.parent / _SAVING / f'old-{folder.name}'
-  if hidden.exists():
-    shutil.rmtree(hidden)
-  os.replace(folder, hidden)
-
-
-def _drop_others(directory: pathlib.Path, step: int, keep: int) -> None:
-  """Drops all but a checkpoint and the newest before it.
-
-  Later ones are those that could not be read, when the run went on from one
-  before them.
+  Before Orbax meets it, whose threads print tracebacks that no one can catch.
   """
-  steps = _steps(directory)
-  kept = [path for path in steps if int(path.name) <= step][:keep]
-  for path in steps:
-    if path not in kept:
-      _hide(path)
+  leaves = jax.tree.leaves(state)
+  size = sum(leaf.nbytes + 1024 for leaf in leaves) + len(text) + 2**17
+  if hasattr(os, 'posix_fallocate'):
+    with tempfile.TemporaryFile(dir=directory) as file:
+      os.posix_fallocate(file.fileno(), 0, size)
 
 
 def restore_checkpoint(
   directory: pathlib.Path, target: TrainState | None = None
 ) -> Checkpoint | None:
-  """Reads the newest whole checkpoint.
+  """Reads the newest checkpoint that is as it was written.
 
   Args:
     directory: Of this kind of checkpoint.
@@ -161,7 +155,7 @@ def restore_checkpoint(
     The checkpoint with NumPy arrays, or None where there is none at all.
 
   Raises:
-    ValueError: if there are checkpoints but none of them is whole, or they
+    ValueError: if there are checkpoints but none of them can be read, or they
       hold another structure than the target's.
 
   Example:
@@ -169,42 +163,45 @@ def restore_checkpoint(
     True
   """
   reasons = []
-  for folder in _candidates(directory):
+  for step in saved_steps(directory):
     try:
-      check_files(folder)
-      return read_files(folder, target)
+      return _read(directory, step, target)
     except Exception as error:  # Orbax raises many kinds for a bad file.
       reason = str(error).strip() or repr(error)
-      reasons.append(f'step {folder.name}: {textwrap.shorten(reason, 300)}')
+      reasons.append(f'step {step}: {textwrap.shorten(reason, 300)}')
       logger.warning(
-        'The checkpoint of step %s in %s cannot be read, the one before it '
+        'The checkpoint of step %d in %s cannot be read, the one before it '
         'is tried: %s',
-        folder.name,
+        step,
         directory,
         reasons[-1],
       )
   if reasons:
     raise ValueError(
       f'no checkpoint in {directory} can be read ({"; ".join(reasons)}); '
-      'remove the folder to start anew'
+      'remove the folder to start again'
     )
   return None
 
 
-def has_checkpoint(directory: pathlib.Path) -> bool:
-  """Returns whether a folder holds a checkpoint, whole or not.
+def _read(
+  directory: pathlib.Path, step: int, target: TrainState | None
+) -> Checkpoint:
+  import orbax.checkpoint as ocp
 
-  Args:
-    directory: Of one kind of checkpoint.
-
-  Returns:
-    Whether there is one.
-
-  Example:
-    >>> has_checkpoint(pathlib.Path('no-such-folder'))
-    False
-  """
-  return bool(_candidates(directory))
+  wanted = None if target is None else jax.tree.map(np.asarray, target)
+  with _manager(directory) as manager:
+    found = manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(wanted), record=ocp.args.JsonRestore()
+      ),
+    )
+  state = jax.tree.map(np.asarray, found.state)
+  record = found.record['record']
+  if _digest(state, record) != found.record['digest']:
+    raise ValueError('its digest differs: it has changed since it was written')
+  return Checkpoint(state, record)
 
 
 def checkpoint_directory(path: str | pathlib.Path) -> pathlib.Path:
@@ -228,7 +225,7 @@ def checkpoint_directory(path: str | pathlib.Path) -> pathlib.Path:
   """
   path = pathlib.Path(path)
   for candidate in (path / 'checkpoints' / 'last', path / 'last', path):
-    if has_checkpoint(candidate):
+    if saved_steps(candidate):
       return candidate
   raise ValueError(
     f"no checkpoint found in '{path}': give a run's workdir, or its "
@@ -237,22 +234,20 @@ def checkpoint_directory(path: str | pathlib.Path) -> pathlib.Path:
 
 
 def load_params(path: str | pathlib.Path, like: TrainState) -> TrainState:
-  """Loads params and BatchNorm statistics saved under any objective.
+  """Loads parameters and BatchNorm statistics saved under any objective.
 
   Args:
     path: As for `checkpoint_directory`.
-    like: A state whose network must fit; its step, optimizer and moving
-      average are kept or made anew.
+    like: A state, of arrays or their shapes, whose network must match.
 
   Returns:
-    `like` with the params (the moving average where the run kept one) and
-    statistics of the checkpoint.
+    `like` with the parameters (the moving average where the run kept one) and
+    the statistics of the checkpoint.
 
   Raises:
     ValueError: if there is no checkpoint, or its network is another one.
 
   Example:
-    >>> import tempfile
     >>> state = TrainState(np.int32(3), {'w': np.ones(2)}, {}, (), None)
     >>> like = state._replace(params={'w': np.zeros(2)})
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -263,37 +258,32 @@ def load_params(path: str | pathlib.Path, like: TrainState) -> TrainState:
   directory = checkpoint_directory(path)
   found = restore_checkpoint(directory)
   if found is None:
-    raise ValueError(f"no whole checkpoint in '{directory}'")
+    raise ValueError(f"no checkpoint can be read in '{directory}'")
   saved = found.state
   params = saved.get('ema_params')
   if params is None:
     params = saved['params']
-  model_state = saved.get('model_state') or {}
-  for name, have, want in (
-    ('params', params, like.params),
-    ('model_state', model_state, like.model_state),
-  ):
+
+  def fit(name: str, have: Any, want: Any) -> Any:
+    # By path: a named tuple is read back as a dict, sorted by name.
+    leaves, wanted = _leaves_by_path(have), _leaves_by_path(want)
     shapes = [
-      {path: leaf.shape for path, leaf in _leaves_by_path(tree).items()}
-      for tree in (have, want)
+      {(path, leaf.shape) for path, leaf in each.items()}
+      for each in (leaves, wanted)
     ]
     if shapes[0] != shapes[1]:
-      difference = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))
       raise ValueError(
         f"the checkpoint in '{directory}' holds another network: {name} "
-        f'differ at {difference[:4]}'
+        f'differ at {sorted(shapes[0] ^ shapes[1])[:4]}'
       )
-
-  def fit(tree: Any, want: Any) -> Any:
-    # By path: what was a named tuple comes back as a dictionary, in the order
-    # of its names.
-    leaves = _leaves_by_path(tree)
-    ordered = [leaves[path] for path in _leaves_by_path(want)]
+    ordered = [leaves[path] for path in wanted]
     return jax.tree.unflatten(jax.tree.structure(want), ordered)
 
-  params = fit(params, like.params)
+  params = fit('params', params, like.params)
   return like._replace(
     params=params,
-    model_state=fit(model_state, like.model_state),
+    model_state=fit(
+      'model_state', saved.get('model_state') or {}, like.model_state
+    ),
     ema_params=None if like.ema_params is None else params,
   )

@@ -1,4 +1,4 @@
-"""How much is compiled: a sweep is to compile once, and to show that it did."""
+"""Counts XLA compilations."""
 
 import contextlib
 from collections.abc import Iterator

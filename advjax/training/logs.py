@@ -1,4 +1,4 @@
-"""What a run says while it trains: progress, metrics.jsonl, TensorBoard."""
+"""What a run logs: metrics.jsonl, TensorBoard events and its progress."""
 
 import json
 import logging
@@ -18,13 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Reads a metrics.jsonl.
-
-  Args:
-    path: The file; one that does not exist counts as empty.
-
-  Returns:
-    Its records.
+  """Returns the records of a metrics.jsonl; none if it does not exist.
 
   Example:
     >>> read_metrics(pathlib.Path('no-such-file'))
@@ -38,7 +32,7 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
 def _warn_of_lost_records(
   path: pathlib.Path, num_bytes: int, step: int
 ) -> None:
-  """Says how far the last run came, if its end was not saved."""
+  """Warns of steps that were logged after the last checkpoint."""
   if not path.exists():
     return
   with path.open('rb') as file:
@@ -46,8 +40,8 @@ def _warn_of_lost_records(
     steps = re.findall(rb'"step": (\d+).*\n', file.read())
   if steps:
     logger.warning(
-      '%s: the last run ended without saving its end: what it did after step '
-      '%d, up to step %d at least, is done again',
+      '%s: the run was killed after its last checkpoint, of step %d: the '
+      'steps up to %d at least are repeated',
       path.parent,
       step,
       int(steps[-1]),
@@ -59,13 +53,12 @@ class MetricsLog:
 
   Args:
     workdir: The run's folder.
-    num_bytes: Length of metrics.jsonl at the checkpoint that the run goes on
-      from; what was written after it is cut off and will be written again,
-      which a warning says.
+    num_bytes: Length of metrics.jsonl at the checkpoint that the run resumes
+      from; later records are removed, with a warning, and written again.
     step: The step of that checkpoint.
 
   Raises:
-    OSError: as `write`, if the disk is full, say.
+    OSError: if the disk is full, for example.
   """
 
   def __init__(self, workdir: pathlib.Path, num_bytes: int, step: int) -> None:
@@ -75,19 +68,18 @@ class MetricsLog:
 
     self.path = workdir / 'metrics.jsonl'
     _warn_of_lost_records(self.path, num_bytes, step)
-    # Without a buffer, what failed once would not be tried again on closing.
+    # Without a buffer, which would be written again on closing.
     self._file = self.path.open('ab', buffering=0)
-    # A longer length would fill the file up with zeros, were records lost.
+    # A larger size would append zeros, were records lost.
     self._file.truncate(min(num_bytes, self.path.stat().st_size))
     self._file.seek(0, os.SEEK_END)
     self._failed = False
-    # Not a SummaryWriter: its thread dies of a full disk, and whoever writes
-    # to it then waits for ever.
+    # Not a SummaryWriter: a full disk ends its thread, and the next write
+    # would never return.
     folder = workdir / 'events'
     folder.mkdir(exist_ok=True)
     self._events = EventsWriter(str(folder / 'events'))
-    # TensorBoard hides what has this step or a later one; those of the
-    # checkpoint's own step were written before it.
+    # TensorBoard hides older events of this step and later ones.
     start = SessionLog(status=SessionLog.START)
     self._events.write_event(
       Event(wall_time=time.time(), step=step + 1, session_log=start)
@@ -99,13 +91,9 @@ class MetricsLog:
     return self._file.tell()
 
   def write(self, record: Mapping[str, Any]) -> None:
-    """Writes a record; its numbers go to TensorBoard too.
+    """Writes a record, and its numbers as TensorBoard scalars.
 
-    Args:
-      record: Its `kind`, `step` and `epoch`, and what else there is.
-
-    Raises:
-      OSError: if it cannot be written; no part of it stays in metrics.jsonl.
+    An OSError leaves no part of it in metrics.jsonl.
     """
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.summary_pb2 import Summary
@@ -133,7 +121,7 @@ class MetricsLog:
   def _write_line(self, line: bytes) -> None:
     start = self.num_bytes
     try:
-      # A full disk takes a part of the line first.
+      # A full disk accepts a part of the line first.
       written = 0
       while written < len(line):
         written += self._file.write(line[written:])
@@ -148,13 +136,13 @@ class MetricsLog:
     try:
       self._events.close()
     except OSError:
-      # Its buffer is tried again, and the error has been raised before.
+      # Closing writes its buffer again; the error has been raised before.
       if not self._failed:
         raise
 
 
 class NoLog:
-  """Stands in for `MetricsLog` where another process writes."""
+  """A `MetricsLog` that writes nothing: in processes other than 0."""
 
   num_bytes = 0
 
@@ -168,28 +156,12 @@ class NoLog:
 def open_log(
   workdir: pathlib.Path, num_bytes: int, step: int
 ) -> MetricsLog | NoLog:
-  """Opens a `MetricsLog`; process 0 alone writes it.
-
-  Args:
-    workdir: As for `MetricsLog`, like the others.
-    num_bytes: Likewise.
-    step: Likewise.
-
-  Returns:
-    The log.
-  """
+  """Returns a `MetricsLog` in process 0, a `NoLog` in others."""
   return MetricsLog(workdir, num_bytes, step) if is_main() else NoLog()
 
 
 class Progress:
-  """A progress bar on a terminal, else one line per epoch.
-
-  Args:
-    name: What is trained.
-    num_steps: Steps of the whole run.
-    num_epochs: Its epochs.
-    step: Steps already done.
-  """
+  """A progress bar on a terminal, else one line per epoch."""
 
   def __init__(
     self, name: str, num_steps: int, num_epochs: int, step: int
@@ -212,7 +184,7 @@ class Progress:
     metrics: Mapping[str, float],
     images_per_second: float,
   ) -> None:
-    """Moves the bar on by `num_steps`."""
+    """Advances the bar by `num_steps`."""
     self._bar.set_description_str(
       f'{self._name}: epoch {epoch} of {self._num_epochs}', refresh=False
     )
@@ -228,7 +200,7 @@ class Progress:
     images_per_second: float,
     seconds_left: float,
   ) -> None:
-    """Says how the epoch went, where there is no bar."""
+    """Logs the epoch's metrics where there is no bar."""
     if self._bar.disable:
       logger.info(
         '%s: epoch %d of %d (%d %%): %s, %s images/s, %d s left',
@@ -248,12 +220,6 @@ class Progress:
 
 def describe(metrics: Mapping[str, float]) -> str:
   """Formats the loss and the accuracies among some metrics.
-
-  Args:
-    metrics: Numbers by name.
-
-  Returns:
-    One line.
 
   Example:
     >>> describe({'loss': 0.25, 'clean_accuracy': 0.5, 'kl': 1.0})

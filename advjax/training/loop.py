@@ -1,35 +1,37 @@
-"""The training loop: chunks of compiled steps, and what happens in between."""
+"""The training loop: chunks of compiled steps, with logs and checkpoints."""
 
 import contextlib
 import dataclasses
 import logging
 import pathlib
+import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from advjax.devices import replicate
 from advjax.files import lock_folder
-from advjax.processes.collectives import agree, from_main
+from advjax.processes.collectives import agree, from_main, is_main
 from advjax.processes.signals import Interrupted, stop_on_signals
-from advjax.training.logs import MetricsLog, NoLog, Progress, open_log
-from advjax.training.placement import device_inputs, place
-from advjax.training.program import OWN_FIELDS, common_fields
-from advjax.training.record import add_chunk, log_steps, mean_metrics
-from advjax.training.run import (
-  Diverged,
-  Run,
-  TrainResult,
-  check_finite,
-  end_epoch,
-  restore_run,
-  result_of,
-  save,
+from advjax.training.checkpoint import (
+  restore_checkpoint,
+  save_checkpoint,
+  saved_steps,
 )
-from advjax.training.setup import Training
-from advjax.training.state import TrainState
+from advjax.training.logs import (
+  MetricsLog,
+  NoLog,
+  Progress,
+  open_log,
+  read_metrics,
+)
+from advjax.training.monitor import has_collapsed
+from advjax.training.setup import Run, device_inputs
+from advjax.training.step import TrainState
+from advjax.training.unfreezing import num_frozen
 
 logger = logging.getLogger(__name__)
 
@@ -39,313 +41,406 @@ _CHUNK_SECONDS = 2.0
 _MAX_GROWTH = 8
 
 
-def train(
-  training: Training, workdir: pathlib.Path, *, name: str = 'model'
-) -> TrainResult:
-  """Trains, or goes on training from the last checkpoint in the workdir.
+class Diverged(RuntimeError):
+  """The loss or the parameters are no longer finite."""
+
+
+class TrainResult(NamedTuple):
+  """A finished run.
+
+  Attributes:
+    params: The parameters to evaluate (the moving average where there is one).
+    model_state: BatchNorm statistics.
+    records: The content of metrics.jsonl.
+    train_seconds: Time of the steps, without compiling and evaluating; of
+      runs trained at once, each one's share.
+    step_milliseconds: Median time of a step, over the chunks; of runs trained
+      at once, each one's share.
+    warnings: What casts doubt on the run.
+  """
+
+  params: Any
+  model_state: Any
+  records: list[dict[str, Any]]
+  train_seconds: float
+  step_milliseconds: float
+  warnings: list[str]
+
+
+@dataclasses.dataclass
+class Record:
+  """What a run has to remember besides its state; saved with it as JSON.
+
+  Attributes:
+    epoch_metrics: Every step's metrics of the current epoch.
+    num_logged: How many of these steps metrics.jsonl holds.
+    log_bytes: Length of metrics.jsonl at the checkpoint.
+    train_seconds: Time of the steps so far.
+    chunk_milliseconds: Time per step of each chunk.
+    robust_accuracies: Of the monitoring images.
+    best_step: The step of the best checkpoint, or None.
+    epoch_losses: The mean training loss of each epoch.
+    warnings: What casts doubt on the run.
+  """
+
+  epoch_metrics: dict[str, list[float]] = dataclasses.field(
+    default_factory=dict
+  )
+  num_logged: int = 0
+  log_bytes: int = 0
+  train_seconds: float = 0.0
+  chunk_milliseconds: list[float] = dataclasses.field(default_factory=list)
+  robust_accuracies: list[float] = dataclasses.field(default_factory=list)
+  best_step: int | None = None
+  epoch_losses: list[float] = dataclasses.field(default_factory=list)
+  warnings: list[str] = dataclasses.field(default_factory=list)
+
+
+class Recorder:
+  """Writes what a run leaves in its folder: logs, checkpoints, warnings.
 
   Args:
-    training: From `create_training`.
-    workdir: A prepared folder (`prepare_workdir`).
-    name: What the progress bar calls the network.
+    run: The run.
+    workdir: Its folder.
+    name: What the log calls it.
+  """
+
+  num_runs = 1  # Several in `vmapped`.
+
+  def __init__(self, run: Run, workdir: pathlib.Path, name: str) -> None:
+    self.run = run
+    self.name = name
+    self.record = Record()
+    self._workdir = workdir
+    self._last = workdir / 'checkpoints' / 'last'
+    self._best = workdir / 'checkpoints' / 'best'
+    self._log: MetricsLog | NoLog = NoLog()
+
+  def restore(self) -> TrainState:
+    """Returns the state of the last checkpoint, or the initial one."""
+    state = self.run.init_state()
+    found = from_main(lambda: restore_checkpoint(self._last, state))
+    if found:
+      self.record = Record(**found.record)
+      state = found.state
+    return state
+
+  @contextlib.contextmanager
+  def logging(self, step: int) -> Iterator[None]:
+    """Keeps the log open, which goes on after `step`."""
+    self._log = open_log(self._workdir, self.record.log_bytes, step)
+    with contextlib.closing(self._log):
+      yield
+
+  @property
+  def num_pending(self) -> int:
+    """Steps of the current epoch that metrics.jsonl does not hold yet."""
+    steps = self.record.epoch_metrics.get('loss', ())
+    return len(steps) - self.record.num_logged
+
+  @property
+  def num_frozen(self) -> int:
+    """Stages of the network that are frozen now."""
+    run = self.run
+    return num_frozen(
+      self.record.epoch_losses, run.config.unfreezing, len(run.model.stages)
+    )
+
+  def add_chunk(
+    self, history: Mapping[str, np.ndarray], step: int, seconds: float
+  ) -> dict[str, float]:
+    """Adds a chunk of steps, metrics `[num_steps]`; returns the last metrics.
+
+    Raises:
+      Diverged: if a loss is not finite.
+    """
+    losses = history['loss']
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if bad.size:
+      raise self._diverged(f'the loss is {losses[bad[0]]}', step + bad[0] + 1)
+    for name, values in history.items():
+      self.record.epoch_metrics.setdefault(name, []).extend(values.tolist())
+    self.record.train_seconds += seconds
+    self.record.chunk_milliseconds.append(1000 * seconds / len(losses))
+    return {name: float(values[-1]) for name, values in history.items()}
+
+  def log_steps(self, step: int, epoch: int, rate: float) -> None:
+    """Logs the pending steps: their mean metrics, and every loss."""
+    record = self.record
+    pending = {
+      name: values[record.num_logged :]
+      for name, values in record.epoch_metrics.items()
+    }
+    means = {name: statistics.fmean(values) for name, values in pending.items()}
+    self._log.write(
+      {
+        'kind': 'steps',
+        'step': step,
+        'epoch': epoch,
+        **means,
+        'images_per_second': rate,
+        'losses': pending['loss'],
+      }
+    )
+    record.num_logged = len(record.epoch_metrics['loss'])
+
+  def end_epoch(
+    self, state: TrainState, step: int, epoch: int
+  ) -> dict[str, float]:
+    """Evaluates, logs the mean metrics, and saves a state that is the best."""
+    run, record, monitor = self.run, self.record, self.run.config.monitor
+    monitored: dict[str, float] = {}
+    if epoch % monitor.every_epochs == 0 or step == run.num_steps:
+      monitored = run.monitor(
+        state.evaluation_params,
+        state.model_state,
+        run.monitor_split,
+        {'epsilon': monitor.epsilon},
+        jax.random.key(run.config.seed),
+      )
+    weights = np.full(run.plan.steps_per_epoch, run.plan.batch_size)
+    weights[-1] -= weights.sum() - run.plan.num_examples
+    metrics: dict[str, float] = {
+      name: float(np.average(values, weights=weights))
+      for name, values in record.epoch_metrics.items()
+    }
+    frozen = self.num_frozen
+    record.epoch_losses.append(metrics['loss'])
+    metrics |= {f'monitor_{name}': v for name, v in monitored.items()}
+    if run.config.unfreezing.name != 'none':
+      metrics['num_frozen'] = frozen
+    self._log.write({'kind': 'epoch', 'step': step, 'epoch': epoch, **metrics})
+    record.epoch_metrics, record.num_logged = {}, 0
+    if monitored:
+      self._add_robust_accuracy(
+        monitored['robust_accuracy'], state, step, epoch
+      )
+    return metrics
+
+  def _add_robust_accuracy(
+    self, accuracy: float, state: TrainState, step: int, epoch: int
+  ) -> None:
+    accuracies = self.record.robust_accuracies
+    had_collapsed = has_collapsed(accuracies)
+    best = max(accuracies, default=-1.0)
+    accuracies.append(accuracy)
+    if accuracy > best:
+      self.record.best_step = step
+      self._save(self._best, state, keep=1)
+    trained_for_it = self.run.config.objective.name != 'standard'
+    if trained_for_it and has_collapsed(accuracies) and not had_collapsed:
+      warning = (
+        f'PGD accuracy fell from {max(accuracies):.3f} to {accuracy:.3f} by '
+        f'epoch {epoch}: catastrophic overfitting. The checkpoint of step '
+        f"{self.record.best_step}, before the fall, is in 'checkpoints/best'"
+      )
+      self.record.warnings.append(warning)
+      if is_main():
+        logger.warning('%s: %s', self.name, warning)
+
+  def save(self, state: TrainState) -> None:
+    """Saves the last checkpoint.
+
+    Raises:
+      Diverged: if a parameter is not finite.
+      OSError: if it cannot be written; it names the folder and what stays.
+    """
+    self._save(self._last, state, keep=2)
+
+  def _save(
+    self, directory: pathlib.Path, state: TrainState, keep: int
+  ) -> None:
+    finite = jax.tree.map(lambda leaf: np.isfinite(leaf).all(), state.params)
+    if not all(jax.tree.leaves(finite)):
+      raise self._diverged('a parameter is not finite', int(state.step))
+    if not is_main():
+      return
+    self.record.log_bytes = self._log.num_bytes
+    record = dataclasses.asdict(self.record)
+    try:
+      save_checkpoint(directory, state, record, keep)
+    except OSError as error:
+      error.strerror = f'{error.strerror}; {self._what_stays()}'
+      raise
+
+  def _what_stays(self) -> str:
+    if not saved_steps(self._last):
+      return 'there is no checkpoint before it'
+    return f"the last good checkpoint stays in '{self._last}'"
+
+  def _diverged(self, what: str, step: int) -> Diverged:
+    return Diverged(
+      f'{self.name}: {what} at step {step}; {self._what_stays()}. A smaller '
+      'hparams.learning_rate may help'
+    )
+
+  def result(self, state: TrainState) -> TrainResult:
+    """Returns the result of the checkpoint that the config reports."""
+    config, record = self.run.config, self.record
+    if config.report_checkpoint == 'best':
+      best = from_main(lambda: restore_checkpoint(self._best, state))
+      if best is None:
+        raise ValueError(
+          "report_checkpoint = 'best', but there is none: monitor.every_epochs "
+          f'= {config.monitor.every_epochs}; allowed: 1 to num_epochs = '
+          f'{config.num_epochs}'
+        )
+      state = best.state
+    return TrainResult(
+      params=jax.tree.map(np.asarray, state.evaluation_params),
+      model_state=jax.tree.map(np.asarray, state.model_state),
+      records=from_main(lambda: read_metrics(self._workdir / 'metrics.jsonl')),
+      train_seconds=record.train_seconds,
+      step_milliseconds=statistics.median(record.chunk_milliseconds),
+      warnings=record.warnings,
+    )
+
+
+def train(
+  run: Run, workdir: pathlib.Path, *, name: str = 'model'
+) -> TrainResult:
+  """Trains, or resumes from the last checkpoint in the workdir.
+
+  Args:
+    run: From `create_run`.
+    workdir: A prepared folder (`advjax.jobs.workdir.prepare_workdir`).
+    name: What the log calls the run.
 
   Returns:
-    The result; for a run that is already finished, without training.
+    The result; of a run that is already finished, without training.
 
   Raises:
     Interrupted: on a signal (`stop_signals`), after a checkpoint. Calling
-      again goes on, and ends bit for bit where an uninterrupted run on as many
+      again resumes, and ends bit for bit where an uninterrupted run on as many
       CPU devices ends.
     Diverged: if the loss turns NaN or infinite; the last good checkpoint
       stays.
     ValueError: if no checkpoint in the workdir can be read, or another
       program is training there.
   """
-  (result,) = train_at_once([training], [workdir], names=[name])
-  if isinstance(result, Diverged):
-    raise result
-  return result
+  with lock_folders([workdir]):
+    recorder = Recorder(run, workdir, name)
+    state = recorder.restore()
+    step = int(state.step)
+    if step < run.num_steps:
+      data, inputs = device_inputs(run)
+
+      def find_steps() -> Callable:
+        frozen = recorder.num_frozen
+        if run.config.unfreezing.name != 'none':
+          total = len(run.model.stages)
+          logger.info('%s: %d of %d stages are frozen', name, frozen, total)
+        steps = run.frozen_steps(frozen) if frozen else run.train_steps
+        return lambda state, count: steps(state, data, inputs, np.int32(count))
+
+      with recorder.logging(step):
+        state = run_steps(
+          recorder,
+          find_steps,
+          replicate(state, run.devices),
+          step,
+          run.num_steps,
+        )
+    return recorder.result(state)
 
 
-def train_at_once(
-  trainings: Sequence[Training],
+def lock_folders(
   workdirs: Sequence[pathlib.Path],
-  *,
-  names: Sequence[str],
-) -> list[TrainResult | Diverged]:
-  """Trains several runs of one program at once.
-
-  Each run keeps its own folder, and starts, draws and sees what it does alone,
-  on as many devices as a team has: on CPUs, where the runs of a team take
-  turns, bit for bit; on accelerators, where they are vmapped, but for float32
-  rounding. A run that diverges stops by itself. Runs that lag behind, after a
-  kill say, first catch up while the others wait.
-
-  Args:
-    trainings: Runs on the same data that differ in their seed, hparams and
-      init_from alone.
-    workdirs: A prepared folder for each.
-    names: What the log calls each.
-
-  Returns:
-    For each its result, or the error of a run that diverged; a run's seconds
-    and milliseconds are its share.
-
-  Raises:
-    ValueError: if the runs differ in more, as several do that are unfrozen
-      stage by stage; and as `train`.
-    Interrupted: as `train`.
-  """
-  for training, name in zip(trainings, names, strict=True):
-    _check_same_program(trainings[0], training, f'{name} and {names[0]}')
-  with contextlib.ExitStack() as locks:
-    from_main(
-      lambda: [locks.enter_context(lock_folder(each)) for each in workdirs]
-    )
-    restored = [
-      restore_run(training, workdir, name)
-      for training, workdir, name in zip(
-        trainings, workdirs, names, strict=True
-      )
-    ]
-    runs = [run for run, _ in restored]
-    states = [state for _, state in restored]
-    failures: dict[int, Diverged] = {}
-    while True:
-      steps = {
-        index: int(state.step)
-        for index, state in enumerate(states)
-        if index not in failures
-      }
-      lowest = min(steps.values(), default=runs[0].num_steps)
-      if lowest == runs[0].num_steps:
-        break
-      going = [index for index, step in steps.items() if step == lowest]
-      ahead = [step for step in steps.values() if step > lowest]
-      until = min(ahead, default=runs[0].num_steps)
-      states = _train(runs, states, going, until, failures)
-    return [
-      failures.get(index) or result_of(run, state)
-      for index, (run, state) in enumerate(zip(runs, states, strict=True))
-    ]
-
-
-def _check_same_program(first: Training, other: Training, names: str) -> None:
-  """Raises a ValueError if two runs cannot be trained at once."""
-  fields, others = common_fields(first.config), common_fields(other.config)
-  differing = [field for field in fields if fields[field] != others[field]]
-  if other.train_split is not first.train_split:
-    differing.append('the training images')
-  if other.train_steps is not first.train_steps and not differing:
-    differing.append('the devices')
-  if other is not first and first.config.unfreezing.name != 'none':
-    differing.append('when their stages are unfrozen')
-  if differing:
-    raise ValueError(
-      f'{names} cannot be trained at once: they differ in '
-      f'{", ".join(differing)}; allowed: {", ".join(OWN_FIELDS)}'
-    )
-
-
-def train_seeds(
-  trainings: Sequence[Training],
-  workdirs: Sequence[pathlib.Path],
-  *,
-  names: Sequence[str],
-) -> list[TrainResult]:
-  """Trains runs of one program: at once on accelerators, else in turn.
-
-  In turn, too, if stages are unfrozen: each run does so at its own moments.
-
-  Args:
-    trainings: Runs that differ in their seed alone.
-    workdirs: A prepared folder for each.
-    names: What the log calls each.
-
-  Returns:
-    A result for each.
-
-  Raises:
-    ValueError, Interrupted, Diverged: as `train`.
-  """
-  staged = trainings[0].config.unfreezing.name != 'none'
-  if trainings[0].devices[0].platform == 'cpu' or staged:
-    return [
-      train(training, workdir, name=name)
-      for training, workdir, name in zip(
-        trainings, workdirs, names, strict=True
-      )
-    ]
-  results = []
-  for result in train_at_once(trainings, workdirs, names=names):
-    if isinstance(result, Diverged):
-      raise result
-    results.append(result)
-  return results
-
-
-@dataclasses.dataclass
-class _Going:
-  """The runs that take steps; those that diverge drop out.
-
-  Attributes:
-    runs: All runs, those that wait included.
-    indices: Which of them go.
-    failures: Those that have diverged.
-    logs: The log of each run that goes.
-  """
-
-  runs: Sequence[Run]
-  indices: list[int]
-  failures: dict[int, Diverged]
-  logs: dict[int, MetricsLog | NoLog]
-
-  @property
-  def first(self) -> Run:
-    return self.runs[self.indices[0]]
-
-  @property
-  def name(self) -> str:
-    several = len(self.indices) > 1
-    return f'{len(self.indices)} runs' if several else self.first.name
-
-  def compile(self, state: Any, inputs: Any, nothing: Any) -> tuple[Any, ...]:
-    """Returns the state and the program of the steps, ready to take them."""
-    start, one = time.perf_counter(), len(self.runs) == 1
-    first = self.first
-    program = first.find_train_steps() if one else first.training.train_runs
-    # No steps: compiles, so that the times of steps are theirs alone.
-    state, _ = jax.block_until_ready(program(state, *inputs, nothing))
-    seconds = time.perf_counter() - start
-    logger.info('%s: training starts, compiled in %.1f s', self.name, seconds)
-    return state, program
-
-  def each(self) -> Iterator[tuple[int, Run, MetricsLog | NoLog]]:
-    for index in list(self.indices):
-      yield index, self.runs[index], self.logs[index]
-
-  @contextlib.contextmanager
-  def watch(self, index: int) -> Iterator[None]:
-    """Takes a run out if it turns out to have diverged."""
-    try:
-      yield
-    except Diverged as error:
-      self.failures[index] = error
-      self.indices.remove(index)
-      if len(self.runs) > 1:
-        logger.error('error: %s', error)
-
-
-def _train(
-  runs: Sequence[Run],
-  states: Sequence[TrainState],
-  indices: list[int],
-  until: int,
-  failures: dict[int, Diverged],
-) -> list[TrainState]:
-  """Takes the runs `indices`, all at one step, to another; the others wait."""
-  step = int(states[indices[0]].step)
+) -> contextlib.ExitStack[bool | None]:
+  """Locks the folders of runs, in process 0; all get its error."""
   with contextlib.ExitStack() as stack:
-    logs = {}
-    for index in indices:
-      log = open_log(runs[index].workdir, runs[index].record.log_bytes, step)
-      logs[index] = stack.enter_context(contextlib.closing(log))
-    going = _Going(runs, indices, failures, logs)
-    return _train_logged(going, states, until)
+
+    def lock() -> None:
+      for workdir in workdirs:
+        stack.enter_context(lock_folder(workdir))
+
+    from_main(lock)
+    return stack.pop_all()
 
 
-def _train_logged(
-  going: _Going, states: Sequence[TrainState], until: int
-) -> list[TrainState]:
-  runs, training = going.runs, going.first.training
-  plan, config = training.plan, training.config
-  num_steps, step = going.first.num_steps, int(states[going.indices[0]].step)
+def run_steps(
+  recorder: Any,
+  find_steps: Callable[[], Callable[[Any, int], tuple[Any, Any]]],
+  state: Any,
+  step: int,
+  until: int,
+) -> Any:
+  """Takes steps, with logs, evaluations and checkpoints where they are due.
+
+  Args:
+    recorder: A `Recorder`, or several runs' in one (`vmapped`).
+    find_steps: Returns `(state, num_steps) -> (state, history)`, compiled for
+      the stages that are frozen now.
+    state: The state on the devices.
+    step: Its step.
+    until: The step to end at.
+
+  Returns:
+    The state after the last step.
+
+  Raises:
+    Interrupted, Diverged: as `train`.
+  """
+  run = recorder.run
+  plan, config = run.plan, run.config
   if step:
-    logger.info('%s: going on from step %d', going.name, step)
-  placement = place([run.training for run in runs])
-  inputs = device_inputs([run.training for run in runs])
-  state = placement.put(states)
-  chunk = 1
-  progress = Progress(going.name, num_steps, config.num_epochs, step)
+    logger.info('%s: resuming from step %d', recorder.name, step)
+  progress = Progress(recorder.name, run.num_steps, config.num_epochs, step)
   with contextlib.closing(progress), stop_on_signals() as stop:
-    nothing = placement.num_steps(0, ())
-    frozen = going.first.num_frozen
-    state, train_steps = going.compile(state, inputs, nothing)
-    stopped: int | None = None
-    while step < until and going.indices and not stopped:
+    frozen = recorder.num_frozen
+    take_steps, state = _compile(recorder, find_steps, state)
+    chunk, stopped = 1, None
+    while step < until and recorder.num_runs and not stopped:
       rest = plan.steps_per_epoch - step % plan.steps_per_epoch
       count = min(chunk, rest, until - step)
       if config.log_every_steps:
-        pending = going.first.record.num_pending
-        count = min(count, config.log_every_steps - pending)
+        count = min(count, config.log_every_steps - recorder.num_pending)
       start = time.perf_counter()
-      counts = placement.num_steps(count, going.indices)
-      state, history = train_steps(state, *inputs, counts)
-      history = placement.get(jax.tree.map(np.asarray, history))
+      state, history = take_steps(state, count)
+      history = jax.tree.map(
+        lambda values, end=count: np.asarray(values)[..., :end], history
+      )
       seconds = time.perf_counter() - start
-      latest = _add_chunk(going, history, step, count, seconds)
-      if not going.indices:
+      latest = recorder.add_chunk(history, step, seconds)
+      if not recorder.num_runs:
         break
       step += count
       fitting = int(_CHUNK_SECONDS * count / seconds)
       chunk = max(1, min(fitting, _MAX_GROWTH * count))
-      rate = len(going.indices) * count * config.batch_size / seconds
+      rate = recorder.num_runs * count * config.batch_size / seconds
       epoch = -(-step // plan.steps_per_epoch)
       progress.update(epoch, count, latest, rate)
       epoch_done = step % plan.steps_per_epoch == 0
-      if epoch_done or going.first.record.num_pending == config.log_every_steps:
-        for _, run, log in going.each():
-          log_steps(run.record, log, step, epoch, rate)
+      if epoch_done or recorder.num_pending == config.log_every_steps:
+        recorder.log_steps(step, epoch, rate)
       if epoch_done:
-        ended = _end_epoch(going, placement.get(state), step, epoch)
-        progress.epoch_done(
-          epoch, ended, rate, (num_steps - step) * seconds / count
-        )
-        unfrozen = going.indices and frozen != going.first.num_frozen
-        if unfrozen and step < until:
-          frozen = going.first.num_frozen
-          state, train_steps = going.compile(state, inputs, nothing)
+        metrics = recorder.end_epoch(state, step, epoch)
+        seconds_left = (run.num_steps - step) * seconds / count
+        progress.epoch_done(epoch, metrics, rate, seconds_left)
+        if frozen != recorder.num_frozen and step < until:
+          frozen = recorder.num_frozen
+          take_steps, state = _compile(recorder, find_steps, state)
       due = epoch_done and epoch % config.checkpoint_every_epochs == 0
       # Read once: a signal that comes later waits for another chunk, and so
       # for a checkpoint.
       chunk, stopped = agree(chunk, stop.signum)
       if due or step == until or stopped:
-        own = placement.get(state)
-        for index, run, log in going.each():
-          with going.watch(index):
-            save(run, run.last, own[index], log, keep=2)
-  # Also after the last step: there is more to do than training. And no process
-  # ends before process 0 has saved.
+        recorder.save(state)
+  # Also after the last step: evaluation must not start. And no process ends
+  # before process 0 has saved.
   _, stopped = agree(chunk, stop.signum)
   if stopped:
     raise Interrupted(stopped)
-  return placement.get(state)
+  return state
 
 
-def _add_chunk(
-  going: _Going,
-  history: Sequence[Mapping[str, np.ndarray]],
-  step: int,
-  count: int,
-  seconds: float,
-) -> dict[str, float]:
-  """Adds a chunk to the records; returns the last step's mean metrics."""
-  share, latest = seconds / len(going.indices), []
-  for index, run, _ in going.each():
-    metrics = {key: values[:count] for key, values in history[index].items()}
-    with going.watch(index):
-      check_finite(run, metrics['loss'], step)
-      add_chunk(run.record, metrics, share)
-      latest.append({key: values[-1] for key, values in metrics.items()})
-  return mean_metrics(latest)
-
-
-def _end_epoch(
-  going: _Going, states: Sequence[TrainState], step: int, epoch: int
-) -> dict[str, float]:
-  """Ends an epoch of every run; returns the mean metrics."""
-  ended = []
-  for index, run, log in going.each():
-    with going.watch(index):
-      ended.append(end_epoch(run, states[index], log, step, epoch))
-  return mean_metrics(ended)
+def _compile(
+  recorder: Any, find_steps: Callable[[], Callable], state: Any
+) -> tuple[Callable, Any]:
+  """Compiles the steps by taking none, so that times are the steps' alone."""
+  start = time.perf_counter()
+  take_steps = find_steps()
+  state, _ = jax.block_until_ready(take_steps(state, 0))
+  seconds = time.perf_counter() - start
+  logger.info('%s: training starts, compiled in %.1f s', recorder.name, seconds)
+  return take_steps, state

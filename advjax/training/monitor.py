@@ -1,13 +1,19 @@
-"""Watching robustness while training: the best epoch, and collapses."""
+"""Metrics over a whole split, and the robust accuracy during training."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from advjax.attacks import pgd
+from advjax.data import Split, to_float
+from advjax.devices import AXIS, parallelize
 from advjax.losses import cross_entropy
+from advjax.processes.collectives import own_ranks
 from advjax.training.objectives import Metrics, Objective
+from advjax.training.step import reduce_metrics
 from advjax.types import Array
 
 # Catastrophic overfitting loses most of the robust accuracy within an epoch.
@@ -15,21 +21,128 @@ _COLLAPSE_RATIO = 0.5
 _COLLAPSE_DROP = 0.2
 
 
+def make_evaluate(
+  apply: Callable,
+  objective: Objective,
+  devices: Sequence[jax.Device],
+  *,
+  batch_size: int,
+  matmul_precision: str = 'highest',
+) -> Callable[..., dict[str, float]]:
+  """Builds a function that averages an objective's metrics over a split.
+
+  The network runs in evaluation mode; the last batch is padded and masked.
+
+  Args:
+    apply: A `Model`'s apply.
+    objective: Whose metrics are wanted.
+    devices: The devices, those of other processes too.
+    batch_size: Images per device and call.
+    matmul_precision: A name of `jax.default_matmul_precision`.
+
+  Returns:
+    `evaluate(params, model_state, split, hparams, key) -> metrics`, floats.
+
+  Example:
+    >>> from advjax.training.objectives import standard
+    >>> evaluate = make_evaluate(
+    ...   lambda params, state, images, train: (images @ params, state),
+    ...   standard(),
+    ...   jax.devices()[:1],
+    ...   batch_size=8,
+    ... )
+    >>> split = Split(np.ones((3, 4), np.float32), np.zeros(3, np.int32))
+    >>> metrics = evaluate(jnp.zeros((4, 2)), {}, split, {}, jax.random.key(0))
+    >>> round(metrics['clean_loss'], 4)
+    0.6931
+  """
+
+  def apply_eval(
+    params: Any, model_state: Any, images: Array, *, train: bool
+  ) -> tuple[Array, Any]:
+    del train
+    with jax.default_matmul_precision(matmul_precision):
+      return apply(params, model_state, images, train=False)
+
+  def per_device(
+    rank: Array, batch: Mapping[str, Array], others: tuple[Any, ...]
+  ) -> dict[str, Array]:
+    del rank
+    params, model_state, hparams, key = others
+    mask = batch['mask']
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch['index'])
+    batch = {
+      'image': to_float(batch['image']),
+      'label': batch['label'],
+      'weight': mask / jax.lax.psum(mask.sum(), AXIS),
+    }
+    _, (_, metrics) = objective(
+      apply_eval, params, model_state, batch, hparams, keys
+    )
+    return reduce_metrics(metrics, mask)
+
+  mapped = parallelize(
+    per_device, devices, num_args=2, split_args=(0,), donate=False
+  )
+
+  def evaluate(
+    params: Any,
+    model_state: Any,
+    split: Split,
+    hparams: Mapping[str, float],
+    key: Array,
+  ) -> dict[str, float]:
+    num_examples, own = len(split.labels), own_ranks(devices)
+    shape = (len(devices), min(batch_size, -(-num_examples // len(devices))))
+    rows = shape[0] * shape[1]
+    totals: dict[str, float] = {}
+    for start in range(0, num_examples, rows):
+      order = start + np.arange(rows).reshape(shape)
+      index = order % num_examples
+      mask = (order < num_examples).astype(np.float32)
+      batch = {
+        'image': split.images[index[own]],
+        'label': split.labels[index[own]],
+        'index': index[own].astype(np.int32),
+        'mask': mask[own],
+      }
+      means = mapped(batch, (params, model_state, hparams, key))
+      for name, mean in means.items():
+        total = totals.get(name, 0.0) + float(mean[0]) * float(mask.sum())
+        totals[name] = total
+    return {name: total / num_examples for name, total in totals.items()}
+
+  return evaluate
+
+
 def robust_accuracy_objective(num_steps: int) -> Objective:
   """Returns PGD accuracy (linf, random start) in the form of an objective.
 
-  Its step size is 2.5 epsilon / num_steps, as in Madry et al. 2017.
+  The step size is 2.5 epsilon / num_steps, as in Madry et al. 2017
+  (arXiv 1706.06083).
 
   Args:
     num_steps: Steps of PGD.
 
   Returns:
     An objective that reads `epsilon`, with the metrics robust_accuracy and
-    clean_accuracy; it is for evaluation, its loss is not meant to be
-    minimised.
+    clean_accuracy; for evaluation alone.
 
   Example:
-    >>> objective = robust_accuracy_objective(10)
+    >>> objective = robust_accuracy_objective(2)
+    >>> def apply(params, state, images, train):
+    ...   return 10 * images, state
+    >>> keys = jax.random.split(jax.random.key(0), 2)
+    >>> batch = {
+    ...   'image': jnp.eye(2),
+    ...   'label': jnp.arange(2),
+    ...   'weight': jnp.ones(2) / 2,
+    ... }
+    >>> _, (_, metrics) = objective(
+    ...   apply, {}, {}, batch, {'epsilon': 0.6}, keys
+    ... )
+    >>> metrics['robust_accuracy'].tolist(), metrics['clean_accuracy'].tolist()
+    ([0.0, 0.0], [1.0, 1.0])
   """
 
   def objective(
@@ -71,12 +184,12 @@ def robust_accuracy_objective(num_steps: int) -> Objective:
 def has_collapsed(robust_accuracies: Sequence[float]) -> bool:
   """Whether the newest robust accuracy shows catastrophic overfitting.
 
-  True if it is below half of the best one so far, and at least 0.2 lower.
-  Wong et al. 2020 (arXiv 2001.03994) describe how FGSM training comes to
-  this within an epoch.
+  True if it is below half of the highest one so far, and at least 0.2 lower.
+  FGSM training can overfit like this within an epoch (Wong et al. 2020,
+  arXiv 2001.03994).
 
   Args:
-    robust_accuracies: One number per look, in order.
+    robust_accuracies: One number per evaluation, in order.
 
   Returns:
     Whether the last one is a collapse.

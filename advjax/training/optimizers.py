@@ -1,19 +1,23 @@
-"""Optimizers and schedules from optax, without a learning rate inside.
+"""Optimizers, learning-rate schedules and the decay of the multiplier.
 
-An optimizer here yields the direction of the update; the train step scales
+An optimizer here yields the direction of the update; the training step scales
 it by `-learning_rate * schedule(step)`. So the learning rate stays a traced
 number, and a schedule is a shape in [0, 1].
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 
 from advjax.config import check_range, choose
+from advjax.types import Array, ArrayLike
 
 OPTIMIZERS = ('sgd', 'adam', 'adamw')
 SCHEDULES = ('constant', 'cosine', 'one_cycle', 'piecewise')
+DECAYS = ('constant', 'exponential', 'inverse_time', 'natural_exp')
+_DECAY_FIELDS = ('name', 'decay_steps', 'decay_rate', 'min_value')
 
 
 def create_optimizer(
@@ -35,7 +39,10 @@ def create_optimizer(
 
   Example:
     >>> from advjax.config import default_config
-    >>> tx = create_optimizer(default_config().optimizer)
+    >>> sgd = create_optimizer({**default_config().optimizer, 'name': 'sgd'})
+    >>> direction, _ = sgd.update(2.0, sgd.init(0.0), 0.0)
+    >>> float(direction)
+    2.0
   """
   name = choose('optimizer', config['name'], OPTIMIZERS)
   for field in ('b1', 'b2', 'momentum'):
@@ -101,3 +108,61 @@ def create_schedule(
   )
   up = optax.linear_schedule(0.0, 1.0, rise)
   return optax.join_schedules([up, down], [rise]) if rise else down
+
+
+# (value, step) -> value at that step
+Decay = Callable[[ArrayLike, ArrayLike], Array]
+
+
+def create_decay(config: Mapping[str, Any]) -> Decay:
+  """Builds the decay of `hparams.multiplier`: NSL's `decay_over_time`.
+
+  With p = step / decay_steps:
+
+  exponential:  max(value * decay_rate ** p, min_value)
+  inverse_time: max(value / (1 + decay_rate * p), min_value)
+  natural_exp:  max(value * exp(-decay_rate * p), min_value)
+  constant:     value
+
+  Trap: as in NSL, `min_value` also lifts a value that starts below it.
+
+  Args:
+    config: `name`, one of the four, and optionally `decay_steps` (default
+      1000), `decay_rate` (0.96) and `min_value` (0.0).
+
+  Returns:
+    `decay(value, step)`; both may be traced, the value a float.
+
+  Raises:
+    ValueError: naming the field that is unknown or out of range.
+
+  Example:
+    >>> decay = create_decay(
+    ...   {'name': 'inverse_time', 'decay_steps': 10, 'decay_rate': 0.5}
+    ... )
+    >>> float(decay(0.3, 20))
+    0.15
+  """
+  for field in config:
+    choose('field of multiplier_decay', field, _DECAY_FIELDS)
+  name = choose('multiplier_decay', config['name'], DECAYS)
+  steps = config.get('decay_steps', 1000)
+  rate = config.get('decay_rate', 0.96)
+  low = config.get('min_value', 0.0)
+  check_range('multiplier_decay.decay_steps', steps, 1, integer=True)
+  check_range('multiplier_decay.decay_rate', rate, 0.0)
+  check_range('multiplier_decay.min_value', low, 0.0)
+  if name == 'constant':
+    return lambda value, step: jnp.asarray(value)
+
+  def decay(value: ArrayLike, step: ArrayLike) -> Array:
+    progress = jnp.asarray(step) / steps
+    if name == 'exponential':
+      decayed = value * rate**progress
+    elif name == 'inverse_time':
+      decayed = value / (1 + rate * progress)
+    else:
+      decayed = value * jnp.exp(-rate * progress)
+    return jnp.maximum(decayed, low)
+
+  return decay

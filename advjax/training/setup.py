@@ -1,4 +1,4 @@
-"""From a config to everything that training needs, checked before it runs."""
+"""From a config to a run: everything training needs, checked beforehand."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -7,53 +7,82 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
+import optax
 from ml_collections import config_dict
 
-from advjax.config_checks import check_config
+from advjax.augmentation import create_augmentation
+from advjax.config import check_config
 from advjax.data import Dataset, Split, holdout
-from advjax.models import Model
+from advjax.devices import AXIS, parallelize, replicate
+from advjax.models import Model, create_model
 from advjax.processes.collectives import from_main
 from advjax.training import checkpoint
-from advjax.training.decay import create_decay
-from advjax.training.objectives import Objective, read_hparams
-from advjax.training.program import shared_program
-from advjax.training.state import TrainState, create_state
-from advjax.training.step import StepPlan
-from advjax.training.unfreezing import check_stages
-from advjax.types import Array, LogitsFn
+from advjax.training.monitor import make_evaluate, robust_accuracy_objective
+from advjax.training.objectives import Objective, create_objective, read_hparams
+from advjax.training.optimizers import (
+  create_decay,
+  create_optimizer,
+  create_schedule,
+)
+from advjax.training.step import (
+  Groups,
+  RunInputs,
+  StepPlan,
+  TrainState,
+  create_state,
+  make_train_step,
+  make_train_steps,
+)
+from advjax.training.unfreezing import (
+  check_stages,
+  check_unfreezing,
+  staged_optimizer,
+)
+from advjax.types import Array
+
+# What the steps depend on, besides the network and the sizes.
+_STEP_FIELDS = (
+  'augmentation',
+  'objective',
+  'optimizer',
+  'schedule',
+  'multiplier_decay',
+  'num_epochs',
+  'ema_decay',
+  'unfreezing',
+)
 
 
-class Training(NamedTuple):
-  """One run, ready to go.
+class Run(NamedTuple):
+  """A training run.
 
   Attributes:
     config: Its config.
     model: The network.
     objective: What is minimised.
+    optimizer: Directions of the updates.
     hparams: The traced numbers.
     plan: Sizes.
     train_split: The training images, those held out included.
-    rows: Those of them to train on, int32 `[N]`.
+    rows: Indices of those to train on, int32 `[N]`.
     key: Draws the order of the examples and the objective's randomness.
-    monitor_split: What robustness is watched on: held-out images, or, with
-      `num_validation` 0, training images.
+    monitor_split: Images for the robust accuracy during training: held-out
+      images, or, with `num_validation` 0, training images.
     test_split: The test images.
     num_classes: Classes.
     devices: The devices.
-    init_state: Makes the state before the first step.
-    train_steps: `(state, data, inputs, num_steps) -> (state, history)`.
-    frozen_steps: The number of frozen stages -> the same, with so many.
-    train_runs: The same for several runs, states and inputs placed by
-      `Placement`. Runs whose programs are the same object can be trained at
-      once.
-    evaluate: The objective's mean metrics over a split.
+    device_steps: The steps as per-device code (`make_train_steps`).
+    train_steps: The same, mapped over the devices:
+      `(state, data, inputs, num_steps) -> (state, history)`.
+    frozen_steps: Number of frozen stages -> the same with so many.
+    evaluate: The objective's mean metrics over a split (`make_evaluate`).
     monitor: Clean and PGD accuracy over a split.
   """
 
   config: config_dict.ConfigDict
   model: Model
   objective: Objective
+  optimizer: optax.GradientTransformation
   hparams: dict[str, float]
   plan: StepPlan
   train_split: Split
@@ -63,29 +92,70 @@ class Training(NamedTuple):
   test_split: Split
   num_classes: int
   devices: Sequence[jax.Device]
-  init_state: Callable[[], TrainState]
+  device_steps: Callable
   train_steps: functools.partial
   frozen_steps: Callable[[int], functools.partial]
-  train_runs: Callable
   evaluate: Callable
   monitor: Callable
 
+  @property
+  def num_steps(self) -> int:
+    """Steps of the whole run."""
+    return self.config.num_epochs * self.plan.steps_per_epoch
 
-def create_training(
+  @property
+  def inputs(self) -> RunInputs:
+    """What tells this run from others of the same compiled program."""
+    return RunInputs(
+      rows=jnp.asarray(self.rows),
+      hparams={name: jnp.float32(v) for name, v in self.hparams.items()},
+      key=self.key,
+    )
+
+  @property
+  def final_hparams(self) -> dict[str, float]:
+    """The hparams after the last step, with the multiplier decayed."""
+    if 'multiplier' not in self.hparams:
+      return self.hparams
+    decay = create_decay(self.config.multiplier_decay)
+    multiplier = decay(self.hparams['multiplier'], self.num_steps)
+    return self.hparams | {'multiplier': float(multiplier)}
+
+  def init_state(self) -> TrainState:
+    """Returns the state before the first step."""
+    images = jnp.zeros((1, *self.train_split.images.shape[1:]))
+    init_key, _ = jax.random.split(jax.random.key(self.config.seed))
+    state = create_state(
+      self.model,
+      self.optimizer,
+      images,
+      init_key,
+      with_ema=self.config.ema_decay > 0,
+    )
+    path = self.config.init_from
+    if path:
+      return from_main(lambda: checkpoint.load_params(path, state))
+    return state
+
+
+def create_run(
   config: config_dict.ConfigDict,
   dataset: Dataset,
   devices: Sequence[jax.Device],
   *,
-  num_teams: int = 1,
-) -> Training:
+  num_groups: int = 1,
+) -> Run:
   """Builds a run from its config; nothing is computed yet.
+
+  Compiled programs are kept by what they depend on: runs that differ in traced
+  numbers alone (their seed, their hparams) have the same ones.
 
   Args:
     config: A training config (`advjax.config.default_config`).
     dataset: From `advjax.data.load(config.dataset)`.
     devices: The devices to train on.
-    num_teams: Teams that the devices are cut into, each for runs of its own,
-      where several are trained at once; divides the number of devices.
+    num_groups: Device groups that the devices are cut into, each for runs of
+      its own, where several are trained at once; divides the number of devices.
 
   Returns:
     The run.
@@ -98,20 +168,20 @@ def create_training(
     >>> from advjax.config import default_config
     >>> config = default_config()
     >>> dataset = data.load(config.dataset)
-    >>> training = create_training(config, dataset, jax.devices()[:1])
-    >>> training.plan.steps_per_epoch
+    >>> run = create_run(config, dataset, jax.devices()[:1])
+    >>> run.plan.steps_per_epoch
     45
   """
   check_config(config)
-  team_size = len(devices) // num_teams
-  if config.batch_size < team_size:
+  group_size = len(devices) // num_groups
+  if config.batch_size < group_size:
     raise ValueError(
       f'batch_size = {config.batch_size}; allowed: at least the number of '
-      f'devices, {team_size}'
+      f'devices, {group_size}'
     )
   hparams = read_hparams(config.hparams, config.objective.name)
-  create_decay(config.multiplier_decay)
   decay_name = config.multiplier_decay.name
+  create_decay(config.multiplier_decay)
   if decay_name != 'constant' and 'multiplier' not in hparams:
     raise ValueError(
       f"multiplier_decay.name = {decay_name!r}; allowed: 'constant', for the "
@@ -121,66 +191,75 @@ def create_training(
   train_rows, held_out = holdout(
     len(train_split.labels), config.num_validation, config.seed
   )
-  plan = StepPlan(len(train_rows), config.batch_size, team_size, num_teams)
-  image_shape = train_split.images.shape[1:]
-  program = shared_program(
-    config, dataset.num_classes, image_shape, plan, devices
-  )
-  init_key, train_key = jax.random.split(jax.random.key(config.seed))
-  watched = held_out if config.num_validation else train_rows
-  watched = watched[: config.monitor.num_images]
+  monitored = held_out if config.num_validation else train_rows
+  monitored = monitored[: config.monitor.num_images]
+  plan = StepPlan(len(train_rows), config.batch_size, group_size, num_groups)
+  image_shape = tuple(train_split.images.shape[1:])
 
-  def init_state() -> TrainState:
-    images = jnp.zeros((1, *train_split.images.shape[1:]))
-    state = create_state(
-      program.model,
-      program.optimizer,
-      images,
-      init_key,
-      with_ema=config.ema_decay > 0,
+  placed = tuple(devices)
+  frozen = config_dict.FrozenConfigDict(config)
+  model = _model(frozen.model, dataset.num_classes, plan.groups)
+  check_unfreezing(frozen.unfreezing, model)
+  step_config = config_dict.FrozenConfigDict(
+    {field: frozen[field] for field in _STEP_FIELDS}
+    | {'num_classes': dataset.num_classes, 'image_shape': image_shape}
+  )
+  steps = functools.partial(_steps, model, step_config, plan, placed)
+  objective, optimizer, device_steps = steps(0)
+  evaluate, monitor = (
+    _evaluate(
+      model,
+      each,
+      placed,
+      frozen.evaluation.batch_size,
+      frozen.evaluation.matmul_precision,
     )
-    if config.init_from:
-      fresh = state
-      state = from_main(lambda: checkpoint.load_params(config.init_from, fresh))
-    return state
-
-  shapes = _check_network(
-    program.model, config.model.name, train_split.images.shape[1:]
+    for each in (objective, _monitor_objective(frozen.monitor.num_steps))
   )
+  params, model_state = network_shapes(model, config.model.name, image_shape)
   if config.unfreezing.name != 'none':
-    check_stages(program.model.stages, shapes[0])
+    check_stages(model.stages, params)
   if config.init_from:
     # Read once for its errors, before anything is written or computed.
-    params, model_state = shapes
     like = TrainState(jnp.zeros(()), params, model_state, (), None)
     from_main(lambda: checkpoint.load_params(config.init_from, like))
-
-  return Training(
+  return Run(
     config=config,
-    model=program.model,
-    objective=program.objective,
+    model=model,
+    objective=objective,
+    optimizer=optimizer,
     hparams=hparams,
     plan=plan,
     train_split=train_split,
     rows=train_rows,
-    key=train_key,
+    key=jax.random.split(jax.random.key(config.seed))[1],
     monitor_split=Split(
-      train_split.images[watched], train_split.labels[watched]
+      train_split.images[monitored], train_split.labels[monitored]
     ),
     test_split=dataset.test,
     num_classes=dataset.num_classes,
     devices=devices,
-    init_state=init_state,
-    train_steps=program.train_steps,
-    frozen_steps=program.frozen_steps,
-    train_runs=program.train_runs,
-    evaluate=program.evaluate,
-    monitor=program.monitor,
+    device_steps=device_steps,
+    train_steps=_mapped(device_steps, placed),
+    frozen_steps=lambda count: _mapped(steps(count)[2], placed),
+    evaluate=evaluate,
+    monitor=monitor,
   )
 
 
-def _check_network(model: Model, name: str, shape: Sequence[int]) -> Any:
-  """Returns the shapes of its params and state, if it takes such images."""
+def device_inputs(run: Run) -> tuple[dict[str, Array], RunInputs]:
+  """Returns `(data, inputs)` of `run.train_steps` on the run's devices."""
+  split = run.train_split
+  data = {'image': split.images, 'label': split.labels}
+  return replicate(data, run.devices), replicate(run.inputs, run.devices)
+
+
+def network_shapes(model: Model, name: str, shape: Sequence[int]) -> Any:
+  """Returns the shapes of a network's parameters and state.
+
+  Raises:
+    ValueError: if it does not take images of that shape, `(H, W, C)`.
+  """
   images = jax.ShapeDtypeStruct((1, *shape), np.float32)
   try:
     return jax.eval_shape(model.init, jax.random.key(0), images)
@@ -192,67 +271,71 @@ def _check_network(model: Model, name: str, shape: Sequence[int]) -> Any:
     ) from error
 
 
-def final_hparams(training: Training) -> dict[str, float]:
-  """Returns the hparams of a run as the next step after its last would see.
-
-  Args:
-    training: A run.
-
-  Returns:
-    Its hparams, with the multiplier decayed.
-  """
-  hparams, config = training.hparams, training.config
-  if 'multiplier' not in hparams:
-    return hparams
-  decay = create_decay(config.multiplier_decay)
-  num_steps = config.num_epochs * training.plan.steps_per_epoch
-  return hparams | {
-    'multiplier': float(decay(hparams['multiplier'], num_steps))
-  }
-
-
-def eval_logits_fn(
-  model: Model,
-  params: Any,
-  model_state: Any,
-  matmul_precision: str | None = 'highest',
-) -> LogitsFn:
-  """Returns a network in evaluation mode, as attacks take it.
-
-  Args:
-    model: The network.
-    params: Its parameters; traced, so that others compile nothing anew.
-    model_state: Its BatchNorm statistics.
-    matmul_precision: Of float32 products on accelerators, in the network and
-      in its gradients: a name of `jax.default_matmul_precision`; None leaves it
-      to the caller's setting, by default TF32 on GPUs and bfloat16 on TPUs.
-
-  Returns:
-    A function from images `[B, H, W, C]` to logits `[B, K]`.
-
-  Example:
-    >>> from advjax.models import create_model
-    >>> model = create_model({'name': 'logistic_regression'}, 10)
-    >>> images = jnp.zeros((2, 28, 28, 1))
-    >>> logits_fn = eval_logits_fn(
-    ...   model, *model.init(jax.random.key(0), images)
-    ... )
-    >>> logits_fn(images).shape
-    (2, 10)
-  """
-  return Partial(
-    _eval_logits, model.apply, matmul_precision, params, model_state
+@functools.lru_cache(maxsize=16)
+def _model(
+  config: config_dict.FrozenConfigDict, num_classes: int, groups: Groups
+) -> Model:
+  return create_model(
+    config, num_classes, axis_name=AXIS, axis_index_groups=groups
   )
 
 
-def _eval_logits(
-  apply: Callable,
-  matmul_precision: str | None,
-  params: Any,
-  model_state: Any,
-  images: Array,
-) -> Array:
-  if matmul_precision is None:  # As a setting, it would undo the caller's.
-    return apply(params, model_state, images, train=False)[0]
-  with jax.default_matmul_precision(matmul_precision):
-    return apply(params, model_state, images, train=False)[0]
+@functools.lru_cache(maxsize=16)
+def _steps(
+  model: Model,
+  config: config_dict.FrozenConfigDict,
+  plan: StepPlan,
+  devices: tuple[jax.Device, ...],
+  num_frozen: int,
+) -> tuple[Objective, optax.GradientTransformation, Callable]:
+  objective = create_objective(config.objective)
+  optimizer = create_optimizer(config.optimizer)
+  if config.unfreezing.name != 'none':
+    optimizer = staged_optimizer(
+      config.optimizer, model.stages, config.unfreezing.rate_factor, num_frozen
+    )
+  decays = config.multiplier_decay.name != 'constant'
+  step = make_train_step(
+    model.apply,
+    objective,
+    optimizer,
+    create_schedule(config.schedule, config.num_epochs * plan.steps_per_epoch),
+    ema_decay=config.ema_decay,
+    multiplier_decay=create_decay(config.multiplier_decay) if decays else None,
+    groups=plan.groups,
+    num_frozen=num_frozen,
+    microbatches=devices[0].platform == 'cpu',
+  )
+  augment = create_augmentation(
+    config.augmentation, config.image_shape, config.num_classes
+  )
+  return objective, optimizer, make_train_steps(step, plan, augment)
+
+
+@functools.lru_cache(maxsize=16)
+def _mapped(
+  device_steps: Callable, devices: tuple[jax.Device, ...]
+) -> functools.partial:
+  return parallelize(device_steps, devices, num_args=4)
+
+
+@functools.lru_cache(maxsize=16)
+def _monitor_objective(num_steps: int) -> Objective:
+  return robust_accuracy_objective(num_steps)
+
+
+@functools.lru_cache(maxsize=32)
+def _evaluate(
+  model: Model,
+  objective: Objective,
+  devices: tuple[jax.Device, ...],
+  batch_size: int,
+  matmul_precision: str,
+) -> Callable:
+  return make_evaluate(
+    model.apply,
+    objective,
+    devices,
+    batch_size=batch_size,
+    matmul_precision=matmul_precision,
+  )

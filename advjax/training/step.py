@@ -1,11 +1,12 @@
-"""The train step and the loop over steps, as code for one of many devices.
+"""The training step and the compiled loop over steps, as per-device code.
 
-Everything here is per-device code with collectives over one named axis. It
-is pmapped in `parallel.py`, and the same functions run under `shard_map`.
+Everything here runs on one of many devices, with collectives over the named
+axis `AXIS`: `devices.parallelize` maps it with pmap, and it runs the same under
+`shard_map`.
 
-Random numbers: the permutation of an epoch is a function of (seed, epoch),
-the key of an example in a step is `fold_in(fold_in(key, step), index)` with
-its index in the training split. So neither depends on the devices.
+Randomness: the permutation of an epoch is a function of (seed, epoch), and the
+key of an example is `fold_in(fold_in(key, step), index)` with its index in the
+training split, so that neither depends on the number of devices.
 """
 
 import functools
@@ -15,47 +16,118 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from advjax.augmentation import Augment
 from advjax.data import to_float
-from advjax.training.decay import Decay
-from advjax.training.gradients import (
-  Teams,
-  gradient_of_rows,
-  mean_statistics,
-  psum,
-  rows_at_once,
-)
+from advjax.devices import AXIS
+from advjax.models import Model
 from advjax.training.objectives import Metrics, Objective
-from advjax.training.state import TrainState
+from advjax.training.optimizers import Decay
 from advjax.types import Array
+
+# Groups of positions on the axis that collectives stay within; None: one.
+Groups = tuple[tuple[int, ...], ...] | None
+
+# Images per microbatch on the CPU: activations of so few stay in its caches.
+_MICROBATCH_SIZES = range(16, 33)
+
+
+class TrainState(NamedTuple):
+  """Everything that a step changes.
+
+  Attributes:
+    step: Steps done, int32 `[]`.
+    params: The network's parameters.
+    model_state: BatchNorm statistics, or an empty dictionary.
+    opt_state: The optimizer's state.
+    ema_params: The moving average of the parameters; None without one.
+  """
+
+  step: Array
+  params: Any
+  model_state: Any
+  opt_state: Any
+  ema_params: Any
+
+  @property
+  def evaluation_params(self) -> Any:
+    """The parameters to evaluate: the moving average where there is one."""
+    return self.params if self.ema_params is None else self.ema_params
+
+
+def create_state(
+  model: Model,
+  optimizer: optax.GradientTransformation,
+  images: Array,
+  key: Array,
+  *,
+  with_ema: bool = False,
+) -> TrainState:
+  """Initialises a network and its optimizer.
+
+  Args:
+    model: The network; pretrained weights replace the random ones.
+    optimizer: From `create_optimizer`.
+    images: An example batch `[B, H, W, C]`, float32 in [0, 1].
+    key: Draws the initial weights.
+    with_ema: Whether to keep a moving average of the parameters.
+
+  Returns:
+    The state before the first step.
+
+  Example:
+    >>> from advjax.models import create_model
+    >>> model = create_model({'name': 'logistic_regression'}, 10)
+    >>> images = jnp.zeros((1, 28, 28, 1))
+    >>> state = create_state(model, optax.identity(), images, jax.random.key(0))
+    >>> int(state.step)
+    0
+  """
+  # It runs once: optimising the program would take longer than it saves.
+  before = jax.config.values['jax_disable_most_optimizations']
+  jax.config.update('jax_disable_most_optimizations', True)
+  try:
+    params, model_state = jax.jit(model.init)(key, images)
+  finally:
+    jax.config.update('jax_disable_most_optimizations', before)
+  if model.pretrained is not None:
+    trained = model.pretrained(params, model_state)
+    params, model_state = jax.tree.map(jnp.array, trained)
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    model_state=model_state,
+    opt_state=optimizer.init(params),
+    ema_params=jax.tree.map(jnp.copy, params) if with_ema else None,
+  )
 
 
 class StepPlan(NamedTuple):
-  """The static shape of training: how many examples, rows and devices.
+  """The static sizes of training.
 
   Attributes:
     num_examples: Training images.
     batch_size: Images per step.
-    num_devices: Devices that share a batch: a team.
-    num_teams: Teams on the axis, one after the other; each trains runs of its
-      own. Collectives stay within a team.
+    num_devices: Devices that share a batch: a device group.
+    num_groups: Device groups on the axis, one after the other; each trains
+      runs of its own, and collectives stay within it.
   """
 
   num_examples: int
   batch_size: int
   num_devices: int
-  num_teams: int = 1
+  num_groups: int = 1
 
   @property
-  def teams(self) -> Teams:
-    """Places on the axis by team, as collectives take them; None for one."""
-    if self.num_teams == 1:
+  def groups(self) -> Groups:
+    """Positions on the axis by group, as collectives take them."""
+    if self.num_groups == 1:
       return None
-    places = range(self.num_teams * self.num_devices)
+    positions = range(self.num_groups * self.num_devices)
     return tuple(
-      tuple(places[start : start + self.num_devices])
-      for start in places[:: self.num_devices]
+      tuple(positions[start : start + self.num_devices])
+      for start in positions[:: self.num_devices]
     )
 
   @property
@@ -64,16 +136,16 @@ class StepPlan(NamedTuple):
     return -(-self.num_examples // self.batch_size)
 
   @property
-  def rows_per_device(self) -> int:
-    """Rows of a batch on each device, padding included."""
+  def images_per_device(self) -> int:
+    """Images of a batch on each device, padding included."""
     return -(-self.batch_size // self.num_devices)
 
 
 class RunInputs(NamedTuple):
-  """What tells runs of the same program apart; a run's own, all of it traced.
+  """What runs of one compiled program differ in; all of it is traced.
 
   Attributes:
-    rows: The rows of the training split to train on, int32 `[num_examples]`.
+    rows: Indices of the training images to train on, int32 `[num_examples]`.
     hparams: The numbers that the objective reads, and `learning_rate`.
     key: Draws the order of the examples and the objective's randomness.
   """
@@ -83,54 +155,84 @@ class RunInputs(NamedTuple):
   key: Array
 
 
-def _take_batch(
-  rank: Array,
-  data: Mapping[str, Array],
-  permutation: Array,
-  position: Array,
-  key: Array,
-  plan: StepPlan,
-  augment: Augment | None,
-) -> tuple[dict[str, Array], Array, Array]:
-  """This device's rows of a batch, their mask and their keys.
+def _batch_gradient(
+  loss_fn: Callable[[Any, Mapping[str, Array], Array], Any],
+  params: Any,
+  batch: Mapping[str, Array],
+  keys: Array,
+  microbatch_size: int = 0,
+) -> tuple[Any, tuple[Any, Any]]:
+  """The gradient of a sum over examples on this device; 0: all at once."""
+  gradient = jax.grad(loss_fn, has_aux=True)
+  own = _varying(params)
+  if not microbatch_size:
+    return gradient(own, batch, keys)
 
-  Padding repeats real examples, with weight 0.
-  """
+  def add(total: Any, part: Any) -> tuple[Any, Any]:
+    found, (_, metrics) = gradient(own, *part)
+    return jax.tree.map(jnp.add, total, found), metrics
 
-  def take(order: Array) -> tuple[Array, Array, Array]:
-    indices = permutation[order]
-    return indices, to_float(data['image'][indices]), data['label'][indices]
-
-  def draw(keys: Array) -> tuple[Array, Array]:
-    places = jax.vmap(
-      lambda key: jax.random.randint(key, (), 0, plan.num_examples)
-    )(keys)
-    _, images, labels = take(places)
-    return images, labels
-
-  rank %= plan.num_devices
-  rows = rank * plan.rows_per_device + jnp.arange(plan.rows_per_device)
-  order = position * plan.batch_size + rows
-  mask = (rows < plan.batch_size) & (order < plan.num_examples)
-  indices, images, labels = take(order % plan.num_examples)
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-  if augment is not None:
-    images, labels = augment(images, labels, keys, draw)
-  mask = mask.astype(jnp.float32)
-  # Each device knows it: asking the others takes a message.
-  count = jnp.minimum(
-    plan.batch_size, plan.num_examples - position * plan.batch_size
+  parts = jax.tree.map(
+    lambda leaf: leaf.reshape(-1, microbatch_size, *leaf.shape[1:]),
+    (batch, keys),
   )
-  batch = {'image': images, 'label': labels, 'weight': mask / count}
-  return batch, mask, keys
+  zeros = _varying(jax.tree.map(jnp.zeros_like, params))
+  total, metrics = jax.lax.scan(add, zeros, parts)
+  return total, ((), jax.tree.map(lambda leaf: leaf.reshape(-1), metrics))
 
 
-def _sums(metrics: Metrics, mask: Array) -> Metrics:
-  return jax.tree.map(lambda metric: (mask * metric).sum(), metrics)
+def _choose_microbatch(params: Any, model_state: Any, num_images: int) -> int:
+  """The microbatch size that is fast on a CPU, a divisor; 0 for none."""
+  if num_images <= max(_MICROBATCH_SIZES) or jax.tree.leaves(model_state):
+    return 0  # BatchNorm needs the batch at once.
+  if all(leaf.ndim < 4 for leaf in jax.tree.leaves(params)):
+    return 0  # Without convolutions, one large product is faster.
+  sizes = [size for size in _MICROBATCH_SIZES if num_images % size == 0]
+  return max(sizes, default=0)
+
+
+def _varying(tree: Any) -> Any:
+  """Marks replicated arrays as per-device: shard_map would psum gradients."""
+  if AXIS not in jax.sharding.get_abstract_mesh().manual_axes:
+    return tree
+  return jax.tree.map(
+    lambda leaf: jax.lax.pcast(leaf, AXIS, to='varying'), tree
+  )
+
+
+def _psum(tree: Any, groups: Groups) -> Any:
+  """Sums over the devices in one message rather than one per leaf."""
+  flat, unravel = ravel_pytree(tree)
+  return unravel(jax.lax.psum(flat, AXIS, axis_index_groups=groups))
+
+
+def _mean_statistics(
+  new: Any, old: Any, groups: Groups, num_frozen: int
+) -> Any:
+  """Averages BatchNorm statistics over the devices, in one message.
+
+  Identity for synchronised ones; keeps others from drifting apart.
+  """
+  leaves, tree = jax.tree.flatten(new)
+  before = jax.tree.leaves(old)
+  places = [
+    place
+    for place, leaf in enumerate(leaves)
+    if jnp.issubdtype(leaf.dtype, jnp.floating)
+  ]
+  # A mean of equal numbers may round; the mean of their changes, 0, does not,
+  # and frozen statistics have to stay bit for bit.
+  flat, unravel = ravel_pytree(
+    [leaves[i] - before[i] if num_frozen else leaves[i] for i in places]
+  )
+  means = unravel(jax.lax.pmean(flat, AXIS, axis_index_groups=groups))
+  for place, mean in zip(places, means, strict=True):
+    leaves[place] = before[place] + mean if num_frozen else mean
+  return jax.tree.unflatten(tree, leaves)
 
 
 def reduce_metrics(
-  metrics: Metrics, mask: Array, teams: Teams = None
+  metrics: Metrics, mask: Array, groups: Groups = None
 ) -> Metrics:
   """Averages per-example metrics over the real examples of all devices.
 
@@ -139,10 +241,10 @@ def reduce_metrics(
   Args:
     metrics: Numbers per example, `[B]`.
     mask: 1 for a real example, 0 for padding, `[B]`.
-    teams: Devices that are averaged over together; None: all of them.
+    groups: Devices that are averaged over together; None: all of them.
 
   Returns:
-    One number per metric, the same on all devices (of a team).
+    One number per metric, the same on all devices of a group.
 
   Example:
     >>> mean = jax.vmap(reduce_metrics, axis_name='devices')
@@ -152,7 +254,8 @@ def reduce_metrics(
     >>> float(values['loss'][0])
     1.0
   """
-  sums, count = psum((_sums(metrics, mask), mask.sum()), teams)
+  sums = jax.tree.map(lambda metric: (mask * metric).sum(), metrics)
+  sums, count = _psum((sums, mask.sum()), groups)
   return jax.tree.map(lambda total: total / count, sums)
 
 
@@ -164,9 +267,9 @@ def make_train_step(
   *,
   ema_decay: float = 0.0,
   multiplier_decay: Decay | None = None,
-  teams: Teams = None,
+  groups: Groups = None,
   num_frozen: int = 0,
-  in_parts: bool = False,
+  microbatches: bool = False,
 ) -> Callable:
   """Builds the update of the state by one batch.
 
@@ -179,14 +282,14 @@ def make_train_step(
     objective: What to minimise.
     optimizer: From `create_optimizer`.
     schedule: From `create_schedule`.
-    ema_decay: Decay of the moving average of params; 0 for none.
+    ema_decay: Decay of the moving average of the parameters; 0 for none.
     multiplier_decay: From `create_decay`: how `hparams['multiplier']` falls
       with the steps; None keeps it.
-    teams: Devices that share a batch, `StepPlan.teams`; None: all of them.
-    num_frozen: So many stages of the network, the first ones, are frozen;
-      the optimizer has to hold their params.
-    in_parts: Whether a large batch goes through the network a few rows at a
-      time, where it can; on CPUs that is faster.
+    groups: Devices that share a batch, `StepPlan.groups`; None: all of them.
+    num_frozen: Number of frozen stages of the network, the first ones; the
+      optimizer has to keep their parameters.
+    microbatches: Whether a large batch passes the network in microbatches
+      where it can, which is faster on CPUs.
 
   Returns:
     `train_step(state, batch, mask, hparams, key) -> (state, metrics)`, to
@@ -200,8 +303,15 @@ def make_train_step(
     ...   optax.identity(),
     ...   optax.constant_schedule(1.0),
     ... )
+    >>> state = TrainState(jnp.int32(0), jnp.zeros((3, 2)), {}, (), None)
+    >>> batch = {'image': jnp.ones((1, 4, 3)), 'label': jnp.zeros((1, 4), int)}
+    >>> mapped = jax.vmap(step, (None, 0, 0, None, None), axis_name=AXIS)
+    >>> state, metrics = mapped(
+    ...   state, batch, jnp.ones((1, 4)), {'learning_rate': 0.1}, None
+    ... )
+    >>> round(float(metrics['loss'][0]), 4), int(state.step[0])
+    (0.6931, 1)
   """
-
   if num_frozen:
     apply = functools.partial(apply, num_frozen=num_frozen)
 
@@ -222,17 +332,16 @@ def make_train_step(
       return objective(apply, params, state.model_state, batch, hparams, key)
 
     size = 0
-    if in_parts:
-      size = rows_at_once(state.params, state.model_state, len(mask))
-    gradients, (model_state, metrics) = gradient_of_rows(
+    if microbatches:
+      size = _choose_microbatch(state.params, state.model_state, len(mask))
+    gradients, (model_state, metrics) = _batch_gradient(
       loss_fn, state.params, batch, key, size
     )
-    gradients, sums, count = psum(
-      (gradients, _sums(metrics, mask), mask.sum()), teams
-    )
+    sums = jax.tree.map(lambda metric: (mask * metric).sum(), metrics)
+    gradients, sums, count = _psum((gradients, sums, mask.sum()), groups)
     if jax.tree.leaves(state.model_state):
-      model_state = mean_statistics(
-        model_state, state.model_state, teams, num_frozen
+      model_state = _mean_statistics(
+        model_state, state.model_state, groups, num_frozen
       )
     else:
       model_state = state.model_state
@@ -256,13 +365,77 @@ def make_train_step(
   return train_step
 
 
-def _make_one_step(
-  train_step: Callable, plan: StepPlan, augment: Augment | None
-) -> Callable:
-  """Returns a step on the batch of its turn."""
+def _take_batch(
+  rank: Array,
+  data: Mapping[str, Array],
+  permutation: Array,
+  position: Array,
+  key: Array,
+  plan: StepPlan,
+  augment: Augment | None,
+) -> tuple[dict[str, Array], Array, Array]:
+  """This device's images of a batch, their mask and their keys.
 
-  # All that is traced is an argument: so one trace, which takes a good part of
-  # a second, serves the loop and the question for its shapes.
+  Padding repeats real examples, with weight 0.
+  """
+
+  def take(order: Array) -> tuple[Array, Array, Array]:
+    indices = permutation[order]
+    return indices, to_float(data['image'][indices]), data['label'][indices]
+
+  def draw(keys: Array) -> tuple[Array, Array]:
+    places = jax.vmap(
+      lambda key: jax.random.randint(key, (), 0, plan.num_examples)
+    )(keys)
+    _, images, labels = take(places)
+    return images, labels
+
+  rank %= plan.num_devices
+  rows = rank * plan.images_per_device + jnp.arange(plan.images_per_device)
+  order = position * plan.batch_size + rows
+  mask = (rows < plan.batch_size) & (order < plan.num_examples)
+  indices, images, labels = take(order % plan.num_examples)
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+  if augment is not None:
+    images, labels = augment(images, labels, keys, draw)
+  mask = mask.astype(jnp.float32)
+  # Known without a message between the devices.
+  count = jnp.minimum(
+    plan.batch_size, plan.num_examples - position * plan.batch_size
+  )
+  batch = {'image': images, 'label': labels, 'weight': mask / count}
+  return batch, mask, keys
+
+
+def make_train_steps(
+  train_step: Callable, plan: StepPlan, augment: Augment | None = None
+) -> Callable:
+  """Builds the compiled loop: shuffling and many steps in one program.
+
+  The number of steps is traced: one compiled program serves every chunk, so
+  that the host can keep chunks at a few seconds.
+
+  Args:
+    train_step: From `make_train_step`.
+    plan: Sizes.
+    augment: From `create_augmentation`; None leaves the images as they are.
+
+  Returns:
+    `train_steps(rank, state, data, inputs, num_steps) -> (state, history)`
+    for at most the rest of the current epoch. `rank` is this device's position
+    on the axis, `data` holds the whole training split: `image` (uint8 or
+    float32) and `label`; `inputs` are `RunInputs`. `history` has a float32
+    `[steps_per_epoch]` for each metric, of which num_steps entries are set.
+
+  Example:
+    >>> plan = StepPlan(num_examples=1437, batch_size=32, num_devices=2)
+    >>> plan.steps_per_epoch, plan.images_per_device
+    (45, 16)
+  """
+
+  # All that is traced is an argument, so that one trace serves the loop and
+  # eval_shape.
+  @functools.partial(jax.jit, inline=True)
   def one_step(
     state: TrainState,
     rank: Array,
@@ -278,37 +451,6 @@ def _make_one_step(
     )
     return train_step(state, batch, mask, hparams, keys)
 
-  return jax.jit(one_step, inline=True)
-
-
-def make_train_steps(
-  train_step: Callable, plan: StepPlan, augment: Augment | None = None
-) -> Callable:
-  """Builds the compiled loop: shuffling and many steps in one program.
-
-  The number of steps is an argument, not a constant: one compile serves
-  every chunk, so the host can keep chunks at a few seconds.
-
-  Args:
-    train_step: From `make_train_step`.
-    plan: Sizes.
-    augment: From `create_augmentation`; None leaves the images as they are.
-
-  Returns:
-    `train_steps(rank, state, data, inputs, num_steps) -> (state, history)`
-    for at most the rest of the current epoch. `rank` is this device's place
-    on the axis, `data` holds the whole training split: `image` (uint8 or
-    float32) and `label`; `inputs` are `RunInputs`. `history` has a float32
-    `[steps_per_epoch]` for each metric, of which num_steps entries are set.
-
-  Example:
-    >>> plan = StepPlan(num_examples=1437, batch_size=32, num_devices=2)
-    >>> plan.steps_per_epoch, plan.rows_per_device
-    (45, 16)
-  """
-
-  one_step = _make_one_step(train_step, plan, augment)
-
   def train_steps(
     rank: Array,
     state: TrainState,
@@ -321,7 +463,6 @@ def make_train_steps(
     permutation = jax.random.permutation(
       jax.random.fold_in(shuffle_key, epoch), inputs.rows
     )
-
     others = (rank, data, permutation, draw_key, inputs.hparams)
 
     def body(

@@ -2,50 +2,32 @@
 
 import functools
 import json
+import operator
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from ml_collections import config_dict
 
 from advjax import data
-from advjax.config import saved_config
-from advjax.models import Model
+from advjax.config import config_to_json, saved_config
+from advjax.models import Model, create_model
 from advjax.models.adapters import PyTree
+from advjax.models.logits import eval_logits_fn
 from advjax.processes.collectives import from_main
 from advjax.training.checkpoint import checkpoint_directory, load_params
-from advjax.training.setup import create_training, eval_logits_fn
-from advjax.training.state import evaluation_params, num_params
-from advjax.training.workdir import config_to_json
+from advjax.training.setup import network_shapes
+from advjax.training.step import TrainState
 from advjax.types import LogitsFn
 
-# The field of a data set that says where it lies.
+# The field of a data set that says where it is.
 _PLACES = {'folder': 'path', 'npz': 'path'}
 
 
-def read_run_config(directory: pathlib.Path) -> config_dict.ConfigDict:
-  """Reads the config of the run that a checkpoint folder belongs to."""
-  for folder in (directory, *directory.parents):
-    if (folder / 'config.json').is_file():
-      return saved_config(json.loads((folder / 'config.json').read_text()))
-  raise ValueError(
-    f"'{directory}' belongs to no run: there is no config.json above it"
-  )
-
-
 class Trained(NamedTuple):
-  """A network as its run left it.
-
-  Attributes:
-    directory: The folder of its checkpoints.
-    config: Of its run.
-    logits_fn: Images to logits, in evaluation mode.
-    num_params: How many parameters it has.
-    model: The network without parameters.
-    params: Those that it is evaluated with.
-    model_state: Its BatchNorm statistics.
-  """
+  """A trained network: its logits function and what it is made of."""
 
   directory: pathlib.Path
   config: config_dict.ConfigDict
@@ -61,12 +43,12 @@ def load_trained(
   devices: Sequence[jax.Device],
   data_dir: str | None = None,
 ) -> tuple[dict[str, Trained], data.Dataset]:
-  """Loads trained networks, and the data set that all of them are about.
+  """Loads trained networks, and the data set that all of them share.
 
   Args:
     checkpoints: Each as `checkpoint_directory` takes it.
     devices: The devices.
-    data_dir: Where the data set lies now; None: where it lay in training.
+    data_dir: Where the data set is now; None: where it was in training.
 
   Returns:
     The networks by name: that of their objective, where these differ, else of
@@ -82,7 +64,7 @@ def load_trained(
   configs = _read_configs(directories, data_dir)
   dataset = data.load(configs[0].dataset)
   trained = {
-    name: _load(directory, config, dataset, devices)
+    name: _load(directory, config, dataset)
     for name, directory, config in zip(
       _names(directories, configs), directories, configs, strict=True
     )
@@ -103,25 +85,33 @@ def _names(
   return [f'{name}_{index}' for index, name in enumerate(objectives)]
 
 
+def _read_config(directory: pathlib.Path) -> config_dict.ConfigDict:
+  """The config of the run that a checkpoint folder belongs to."""
+  for folder in (directory, *directory.parents):
+    if (folder / 'config.json').is_file():
+      return saved_config(json.loads((folder / 'config.json').read_text()))
+  raise ValueError(
+    f"'{directory}' belongs to no run: there is no config.json above it"
+  )
+
+
 def _read_configs(
   directories: Sequence[pathlib.Path], data_dir: str | None
 ) -> list[config_dict.ConfigDict]:
-  """Reads the configs of the runs, which must be about the same images."""
+  """The configs of the runs, which must have the same images."""
   configs = [
-    from_main(functools.partial(read_run_config, folder))
-    for folder in directories
+    from_main(functools.partial(_read_config, folder)) for folder in directories
   ]
   for config in configs:
-    # The checkpoint has what training started from; the other run may be gone.
+    # The checkpoint has the initial weights too; their source may be gone.
     config.init_from = ''
     if 'weights' in config.model:
       config.model.weights = 'random'
     if data_dir is not None:
       config.dataset[_PLACES.get(config.dataset.name, 'data_dir')] = data_dir
-  first = configs[0]
   for directory, config in zip(directories, configs, strict=True):
     for field in ('dataset', 'evaluation.bounds'):
-      have, want = (_field(each, field) for each in (config, first))
+      have, want = (_field(each, field) for each in (config, configs[0]))
       if have != want:
         raise ValueError(
           f"checkpoint = '{directory}' has {field} = {have}, "
@@ -131,9 +121,7 @@ def _read_configs(
 
 
 def _field(config: config_dict.ConfigDict, name: str) -> Any:
-  value = config
-  for part in name.split('.'):
-    value = value[part]
+  value = operator.attrgetter(name)(config)
   return config_to_json(value) if hasattr(value, 'to_json') else value
 
 
@@ -141,23 +129,21 @@ def _load(
   directory: pathlib.Path,
   config: config_dict.ConfigDict,
   dataset: data.Dataset,
-  devices: Sequence[jax.Device],
 ) -> Trained:
-  training = create_training(config, dataset, devices)
-  fresh = training.init_state()
-  state = from_main(lambda: load_params(directory, fresh))
-  params = evaluation_params(state)
+  model = create_model(config.model, dataset.num_classes)
+  shape = dataset.train.images.shape[1:]
+  params, model_state = network_shapes(model, config.model.name, shape)
+  like = TrainState(jnp.zeros(()), params, model_state, (), None)
+  state = from_main(lambda: load_params(directory, like))
+  params = jax.tree.map(jnp.asarray, state.params)
+  model_state = jax.tree.map(jnp.asarray, state.model_state)
+  precision = config.evaluation.matmul_precision
   return Trained(
     directory,
     config,
-    eval_logits_fn(
-      training.model,
-      params,
-      state.model_state,
-      training.config.evaluation.matmul_precision,
-    ),
-    num_params(params),
-    training.model,
+    eval_logits_fn(model, params, model_state, precision),
+    sum(leaf.size for leaf in jax.tree.leaves(params)),
+    model,
     params,
-    state.model_state,
+    model_state,
   )

@@ -1,8 +1,9 @@
-"""Fine-tuning from the head backwards, stage by stage.
+"""Gradual unfreezing: fine-tuning from the head backwards, stage by stage.
 
 At first only the head is trained. Each time the training loss stops falling,
-the next stage towards the images is unfrozen, until all are. Frozen stages do
-not move: neither their params nor the statistics of their BatchNorm.
+the next stage towards the images is unfrozen, until all are. Neither the
+parameters of frozen stages change nor their BatchNorm statistics. (Howard and
+Ruder 2018, arXiv 1801.06146, unfreeze by epoch.)
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +21,13 @@ UNFREEZINGS = ('none', 'plateau')
 
 
 def check_unfreezing(config: Mapping[str, Any], model: Model) -> None:
-  """Checks how a network is to be unfrozen.
+  """Checks the config of unfreezing.
 
   Args:
     config: `name`, 'none' or 'plateau'; `patience`, epochs without improvement
-      before the next stage is unfrozen; `min_improvement`, the share that the
-      loss has to fall by to have improved; `rate_factor`, the learning rate of
-      a stage as a share of the next one's, towards the head.
+      before the next stage is unfrozen; `min_improvement`, the relative
+      decrease of the loss that counts as one; `rate_factor`, the learning rate
+      of a stage relative to the next one's, towards the head.
     model: The network.
 
   Raises:
@@ -34,11 +35,14 @@ def check_unfreezing(config: Mapping[str, Any], model: Model) -> None:
 
   Example:
     >>> from advjax.config import default_config
-    >>> check_unfreezing(default_config().unfreezing, Model(None, None))
+    >>> config = {**default_config().unfreezing, 'patience': 0}
+    >>> check_unfreezing(config, Model(None, None))
+    Traceback (most recent call last):
+    ...
+    ValueError: unfreezing.patience = 0; allowed: an integer >= 1
   """
   name = choose('unfreezing', config['name'], UNFREEZINGS)
   check_range('unfreezing.patience', config['patience'], 1, integer=True)
-  # Of a loss that had to fall by all of itself, none would improve.
   check_range(
     'unfreezing.min_improvement', config['min_improvement'], 0.0, 0.99
   )
@@ -63,7 +67,11 @@ def check_stages(
     ValueError: naming the parts that are in none, or in several.
 
   Example:
-    >>> check_stages((('stem',), ('head',)), {'stem': 0, 'head': 0})
+    >>> stages = (('stem',),)
+    >>> check_stages(stages, {'stem': 0, 'head': 0})  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: Model.stages = (('stem',),); allowed: each entry of params ...
   """
   names = [name for stage in stages for name in stage]
   wrong = [name for name in params if names.count(name) != 1]
@@ -79,10 +87,10 @@ def num_frozen(
 ) -> int:
   """Returns how many stages are frozen after some epochs.
 
-  All but the head, and one less each time that the loss has not come below
-  (1 - min_improvement) times its lowest value for `patience` epochs in a row.
-  The lowest value is sought anew after each unfreezing. So what is frozen is a
-  function of the losses alone, and the same after a resume.
+  All but the head, and one fewer each time that the loss has not come below
+  (1 - min_improvement) times its lowest value since the last unfreezing for
+  `patience` epochs in a row. A function of the losses alone, so that a resumed
+  run has the same stages frozen.
 
   Args:
     losses: Mean training loss of each epoch so far.
@@ -118,14 +126,14 @@ def staged_optimizer(
 
   direction_s <- rate_factor^(S - 1 - s) direction(gradient_s), 0 where frozen
 
-  A frozen stage keeps the state that it began with, so that it starts with
-  fresh momentum. The state has the same structure whatever is frozen.
+  A frozen stage keeps its initial optimizer state. The state has the same
+  structure whatever is frozen.
 
   Args:
     config: As `create_optimizer` takes it.
     stages: `Model.stages`.
-    rate_factor: The learning rate of a stage, as a share of the next one's.
-    num_frozen: So many stages, the first ones, do not move.
+    rate_factor: The learning rate of a stage relative to the next one's.
+    num_frozen: Number of frozen stages, the first ones.
 
   Returns:
     A transformation of gradients into update directions.
@@ -166,7 +174,7 @@ def staged_optimizer(
 def _frozen(
   optimizer: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
-  """The optimizer at rest, with the state of one that is scaled."""
+  """Zero updates, with the optimizer state of a stage that is scaled."""
   scaled = optax.chain(optimizer, optax.scale(0.0))
 
   def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:

@@ -9,9 +9,9 @@ radii, four ratios (below 1 the step stays inside the ball from its centre, at
   ./launch.sh sweep --config=configs/sweeps/fgsm_training.py \\
     --workdir=runs/sweep_fgsm
 
-Variants: `smoke` (one epoch, 2 x 2 members). The field `step_ratio` is this
+Variants: `smoke` (one epoch, 2 x 2 trials). The field `step_ratio` is this
 file's own: hparams.step_size is step_ratio times hparams.epsilon and follows
-both. All 32 members differ in traced numbers alone: one compiled program
+both. All 32 trials differ in traced numbers alone: one compiled program
 trains them, and the cost is about that of 32 runs of
 `configs/digits.py:fgsm_at`.
 
@@ -41,13 +41,13 @@ def _is_smoke(variant: str | None) -> bool:
 
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
-  """Returns the config of one member, of epsilon 0.1 and ratio 1.25."""
+  """Returns the config of one trial, of epsilon 0.1 and ratio 1.25."""
   smoke = _is_smoke(variant)
   config = default_config()
   config.num_epochs = 20
   config.num_validation = 137
   config.monitor.every_epochs = 5
-  # On so many members 40 steps at every radius would take longer than training.
+  # On so many trials 40 steps at every radius would take longer than training.
   config.evaluation.attacks = ('fgsm', 'pgd-20')
   config.evaluation.epsilons = (0.05, 0.1, 0.2)
   set_variant(
@@ -66,7 +66,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
 def sweep(
   add: Callable[[dict[str, Any]], None], variant: str | None = None
 ) -> None:
-  """Adds the members: epsilon x step_ratio x seed."""
+  """Adds the trials: epsilon x step_ratio x seed."""
   epsilons, ratios, seeds = _EPSILONS, _STEP_RATIOS, _SEEDS
   if _is_smoke(variant):
     epsilons, ratios, seeds = epsilons[1:3], ratios[1:3], (0,)

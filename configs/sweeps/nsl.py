@@ -11,7 +11,7 @@ Variants, the norm of the step: `infinity` (the default; a step moves all 784
 pixels), `l2` (a step of 0.1 at every pixel has length 2.8) and `l1` (NSL moves
 the one pixel of the largest gradient by the whole step; the attacks move the
 top 5 % of the pixels); each also as, say, `l2-smoke` (one epoch, 2 x 2
-members); `smoke` is `infinity-smoke`. All 24 members differ in traced numbers
+trials); `smoke` is `infinity-smoke`. All 24 trials differ in traced numbers
 alone: one compiled program trains them, and the cost is about that of 24 runs
 of `configs/digits.py:nsl`.
 
@@ -55,14 +55,14 @@ def _norm_and_smoke(variant: str | None) -> tuple[str, bool]:
 
 
 def get_config(variant: str | None = None) -> config_dict.ConfigDict:
-  """Returns the config of one member, of the step size in the middle."""
+  """Returns the config of one trial, of the step size in the middle."""
   norm, smoke = _norm_and_smoke(variant)
   config = default_config()
   config.num_epochs = 20
   config.num_validation = 137
   config.monitor.every_epochs = 10
   config.evaluation.norm = _EVALUATION_NORMS[norm]
-  # On so many members 40 steps at every radius would take longer than training.
+  # On so many trials 40 steps at every radius would take longer than training.
   config.evaluation.attacks = ('fgsm', 'pgd-20')
   config.evaluation.epsilon = _EPSILONS[norm][1]
   config.evaluation.epsilons = _EPSILONS[norm]
@@ -80,7 +80,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
 def sweep(
   add: Callable[[dict[str, Any]], None], variant: str | None = None
 ) -> None:
-  """Adds the members: step size x multiplier x seed."""
+  """Adds the trials: step size x multiplier x seed."""
   norm, smoke = _norm_and_smoke(variant)
   step_sizes, multipliers, seeds = _STEP_SIZES[norm], _MULTIPLIERS, _SEEDS
   if smoke:

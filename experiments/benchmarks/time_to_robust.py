@@ -83,7 +83,7 @@ def attack(
 
 
 def measure(
-  trainings: Sequence[Training],
+  trainings: Sequence[Run],
   attacks: Mapping[str, AnyAttack],
   test: data.Split,
 ) -> list[dict[str, Any]]:
@@ -189,7 +189,7 @@ def main() -> None:
     check_range('num_images', flag.num_images, 1, most, integer=True)
     test = data.Split(*(x[: flag.num_images] for x in test))
   devices = cli.devices_from_flags()
-  trainings = [create_training(own, dataset, devices) for own in configs]
+  trainings = [create_run(own, dataset, devices) for own in configs]
   workdir = prepare_workdir(flag.workdir, config)
   rows = measure(trainings, attacks, test)
   print(table(rows, list(attacks), flag.target))

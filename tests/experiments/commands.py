@@ -13,11 +13,8 @@ import traceback
 
 import orbax.checkpoint  # noqa: F401  What a run imports when it needs it.
 
-import advjax.reporting.figures  # noqa: F401  Likewise.
-import experiments.compare
-
-# Else runpy would warn that it runs a second time.
-del sys.modules[experiments.compare.__name__]
+import advjax.jobs.train
+import advjax.reporting.evaluated.parts  # noqa: F401  Likewise.
 
 
 def run(experiment: str, *arguments: str) -> int:

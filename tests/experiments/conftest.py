@@ -3,9 +3,9 @@
 import jax
 import pytest
 
-from advjax.jobs import evaluate as evaluation
-from advjax.reporting import figures, plots
-from experiments.compare import compare
+from advjax.jobs.train import compare
+from advjax.reporting import gallery
+from experiments import evaluate as evaluation
 from tests.experiments.comparison import printed, smoke_config
 
 
@@ -24,7 +24,7 @@ def run(tmp_path_factory):
   report, text = printed(
     compare, smoke_config(), workdir, jax.devices(), print_model=True
   )
-  return report, text, workdir
+  return report.to_json(), text, workdir
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Several seeds in one comparison: runs, means, standard deviations."""
+"""Several seeds of networks of several sizes in one comparison."""
 
 import json
 import logging
@@ -7,155 +7,146 @@ import jax
 import numpy as np
 import pytest
 
-from advjax.evaluation.pasted import paste_objects
+from advjax.config import default_config
+from advjax.jobs import train as job
+from advjax.jobs.train import compare
 from advjax.training.loop import train
-from experiments.compare import compare
-from tests.experiments import comparison
+from tests.experiments.comparison import printed
 
-MEMBERS = ('base', 'adversarial')
+UNITS = {'small': 4, 'large': 16}
 
 
-def smoke_config(seeds=()):
-  """A comparison of seconds under one attack."""
-  config = comparison.smoke_config()
-  config.evaluation.attacks = ('fgsm',)
-  config.evaluation.shifts = ('pasted_objects',)
+@pytest.fixture(autouse=True, scope='module')
+def no_pictures_at_all():
+  """Drawing takes seconds, and is no part of what this is about."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(
+      'advjax.reporting.gallery.report_pictures', lambda *a, **k: []
+    )
+    yield
+
+
+def two_sizes(seeds=(0, 3)):
+  config = default_config()
+  config.num_epochs = 1
+  config.batch_size = 100
+  config.monitor.update(num_images=32, num_steps=1)
+  config.evaluation.update(
+    attacks=('fgsm',), epsilons=(0.1,), top_k=3, shifts=('pasted_objects',)
+  )
   config.seeds = seeds
+  config.members = tuple(UNITS)
+  for name, units in UNITS.items():
+    config[name] = {'model': {'name': 'mlp', 'hidden_units': (units,)}}
+  config.large.seed = config.get_ref('seed') + 1
   return config
 
 
 def compared(config, workdir):
-  """Returns the report of a comparison, and what it prints."""
-  return comparison.printed(compare, config, workdir, jax.devices())
+  return printed(compare, config, workdir, jax.devices()[:1])
 
 
 @pytest.fixture(scope='module')
 def several(tmp_path_factory):
   """(report, text, workdir) of seeds 0 and 3."""
   workdir = tmp_path_factory.mktemp('several')
-  return *compared(smoke_config((0, 3)), workdir), workdir
+  report, text = compared(two_sizes(), workdir)
+  return report.to_json(), text, workdir
 
 
-def test_several_seeds_are_runs_of_their_own(several, run):
+def test_several_seeds_are_runs_of_their_own(several):
   report, _, workdir = several
-  single, _, _ = run
   assert report['seeds'] == [0, 3]
-  # The adversarial network's seed is one more than the run's.
-  for name, first in (('base', 0), ('adversarial', 1)):
+  for name, first in (('small', 0), ('large', 1)):
     for seed in (0, 3):
       folder = workdir / name / f'seed_{seed}'
       config = json.loads((folder / 'config.json').read_text())
       assert config['seed'] == first + seed
       assert (folder / 'checkpoints' / 'last').is_dir()
     per_seed = [report['per_seed'][seed][name] for seed in ('0', '3')]
-    expected = single['members'][name]
-    assert per_seed[0]['clean_accuracy'] == expected['clean_accuracy']
-    assert (
-      per_seed[0]['robust_accuracy']['fgsm']
-      == expected['robust_accuracy']['fgsm']
-    )
     assert per_seed[0] != per_seed[1]
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   runs = {(r['member'], r['seed']) for r in map(json.loads, lines)}
-  assert runs == {(name, seed) for name in MEMBERS for seed in (0, 3)}
+  assert runs == {(name, seed) for name in UNITS for seed in (0, 3)}
 
 
 def test_several_seeds_are_reported_as_mean_and_std(several):
-  report, text, workdir = several
+  report, text, _ = several
 
   def check(entry, parts, name):
     values = [part[name] for part in parts]
     assert entry[name] == pytest.approx(np.mean(values))
     assert entry[f'{name}_std'] == pytest.approx(np.std(values, ddof=1))
 
-  for name, other in (MEMBERS, MEMBERS[::-1]):
+  for name, units in UNITS.items():
     member = report['members'][name]
+    (other,) = set(UNITS) - {name}
+    assert member['num_params'] == 784 * units + units + units * 10 + 10
     parts = [report['per_seed'][seed][name] for seed in ('0', '3')]
     check(member, parts, 'clean_accuracy')
+    check(member, parts, 'clean_top_k_accuracy')
     entries = [m['robust_accuracy']['fgsm'] for m in (member, *parts)]
     check(entries[0], entries[1:], 'white_box')
-    for index, point in enumerate(entries[0]['curve']):
-      check(
-        point, [entry['curve'][index] for entry in entries[1:]], 'white_box'
-      )
+    check(entries[0], entries[1:], 'white_box_top_k')
+    curves = [entry['curve'][0] for entry in entries]
+    check(curves[0], curves[1:], 'white_box')
     values = [entry['transfer'][other] for entry in entries[1:]]
     assert entries[0]['transfer'][other] == pytest.approx(np.mean(values))
-    assert entries[0]['transfer_std'][other] == pytest.approx(
-      np.std(values, ddof=1)
-    )
+    std = entries[0]['transfer_std'][other]
+    assert std == pytest.approx(np.std(values, ddof=1))
+    assert list(member['pasted_objects']) == ['1', '2', '3', '4', '5']
     entry = member['pasted_objects']['1']
-    assert 0 < entry['accuracy_std'] < 0.2
+    assert entry['accuracy_std'] < 0.5
     low, high = entry['accuracy_ci']
     assert low < entry['accuracy'] < high
     for metrics in (*member['epochs'], member['test']):
       assert metrics['loss_std'] > 0
   assert ' ± ' in text
-  assert 'The run of seed 0.' in (workdir / 'report.html').read_text()
 
 
-def test_several_seeds_train_nothing_again(several, no_pictures, caplog):
+def test_several_seeds_train_nothing_again_and_warnings_name_them(
+  several, monkeypatch, caplog
+):
   report, _, workdir = several
+
+  def warned(runs, folders, *, names):
+    found = []
+    for run, folder, name in zip(runs, folders, names, strict=True):
+      result = train(run, folder, name=name)
+      warnings = ['collapsed'] if name == 'large seed_3' else []
+      found.append(result._replace(warnings=warnings))
+    return found
+
+  monkeypatch.setattr(job, 'train_seeds', warned)
   with caplog.at_level(logging.INFO):
-    again, _ = compared(smoke_config((0, 3)), workdir)
+    again, _ = compared(two_sizes(), workdir)
   assert not [message for message in caplog.messages if 'epoch' in message]
-  assert again['per_seed'] == report['per_seed']
+  assert again.to_json()['per_seed'] == report['per_seed']
+  # The seed of the run, not that of the member, which is one more.
+  assert again.members['large'].training.warnings == ['seed 3: collapsed']
+  assert again.members['small'].training.warnings == []
+
+
+def changed(field, value):
+  config = two_sizes()
+  section, _, name = field.rpartition('.')
+  (config[section] if section else config)[name] = value
+  return config
 
 
 @pytest.mark.parametrize(
-  ('seeds', 'message'),
+  ('field', 'value', 'message'),
   [
-    ((0, 0), r'seeds = \(0, 0\); allowed: each seed once'),
-    ((1, -1), r'seeds\[1\] = -1; allowed: an integer >= 0'),
-    (('a',), r"seeds\[0\] = 'a'; allowed: an integer >= 0"),
+    ('seeds', (0, 0), r'seeds = \(0, 0\); allowed: each seed once'),
+    ('seeds', (1, -1), r'seeds\[1\] = -1; allowed: an integer >= 0'),
+    ('large.seed', 7, r'large.seed = 7; .* 2 times'),
+    ('evaluation.top_k', 10, r'evaluation.top_k = 10; allowed: .* from 1 to 9'),
+    ('evaluation.shifts', ('noises',), r"did you mean 'noise'"),
   ],
 )
-def test_seeds_that_are_none_are_refused(seeds, message, tmp_path):
-  with pytest.raises(ValueError, match=message):
-    compare(smoke_config(seeds), tmp_path / 'run', jax.devices())
-  assert not (tmp_path / 'run').exists()
-
-
-def test_shifts_are_asked_of_every_seed(several, planned):
-  """The same images for all; their mean is the report's."""
-  report, _, workdir = several
-  folders = [workdir / 'base' / f'seed_{seed}' for seed in (0, 3)]
-  networks, images, labels = planned(*folders)
-  pasted = paste_objects(images, labels, 5, seed=0)
-  accuracies = [
-    (np.asarray(logits_fn(pasted)).argmax(1) == labels).mean()
-    for logits_fn in networks.values()
-  ]
-  entry = report['members']['base']['pasted_objects']['5']
-  assert entry['accuracy'] == pytest.approx(np.mean(accuracies))
-  assert entry['accuracy_std'] == pytest.approx(np.std(accuracies, ddof=1))
-
-
-def test_a_member_with_a_seed_of_its_own_is_refused(tmp_path):
-  """It would be the same network every time, with a deviation of 0."""
-  config = smoke_config((0, 1))
-  config.adversarial.seed = 7
-  with pytest.raises(ValueError, match=r'adversarial.seed = 7; .* 2 times'):
-    compare(config, tmp_path / 'run', jax.devices())
-  assert not (tmp_path / 'run').exists()
-
-
-def test_a_warning_names_the_seed_of_the_run(
-  several, monkeypatch, no_pictures, tmp_path
+def test_wrong_configs_are_refused_before_anything_is_written(
+  field, value, message, tmp_path
 ):
-  """Not that of the member: the adversarial network's is one more."""
-  workdir = several[2]
-
-  def warned(trainings, folders, *, names):
-    del folders
-    results = []
-    for training, name in zip(trainings, names, strict=True):
-      folder = workdir.joinpath(*name.split(' '))
-      result = train(training, folder, name=name)
-      warnings = ['collapsed'] if name == 'adversarial seed_3' else []
-      results.append(result._replace(warnings=warnings))
-    return results
-
-  monkeypatch.setattr('experiments.compare.train_seeds', warned)
-  report, _ = compared(smoke_config((0, 3)), tmp_path)
-  assert report['members']['adversarial']['warnings'] == ['seed 3: collapsed']
-  assert report['members']['base']['warnings'] == []
+  with pytest.raises(ValueError, match=message):
+    compared(changed(field, value), tmp_path / 'new')
+  assert not (tmp_path / 'new').exists()

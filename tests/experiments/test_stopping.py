@@ -27,7 +27,7 @@ def test_a_signal_stops_with_a_checkpoint_and_the_same_command_resumes(
 ):
   workdir = tmp_path / 'run'
   logs = tmp_path / 'first', tmp_path / 'second'
-  waits = r'epoch 3 of 100000', r'going on from step \d+\n(?s:.*)epoch'
+  waits = r'epoch 3 of 100000', r'resuming from step \d+\n(?s:.*)epoch'
   jobs = [
     {
       'command': [*COMMAND, f'--workdir={workdir}'],
@@ -60,7 +60,7 @@ def test_a_signal_stops_with_a_checkpoint_and_the_same_command_resumes(
   lines = text.splitlines()
   assert lines[-1] == 'stopped by SIGTERM: run the same command again to resume'
   assert 'Traceback' not in text
-  assert f'going on from step {first}\n' in again
+  assert f'resuming from step {first}\n' in again
   assert 'stopped by SIGINT' in again
   assert 'Traceback' not in again
   assert second > first

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from advjax.reporting.trained import member_report
 
 from advjax import data
 from advjax.evaluation.members import parse_attacks

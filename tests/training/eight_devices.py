@@ -1,4 +1,4 @@
-"""Trains on noise with 1, 2 and 8 devices, and writes down the params.
+"""Trains on noise with 1, 2 and 8 devices, and writes the parameters.
 
 A program of its own, since a process has one number of CPU devices.
 """
@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 
 from advjax.config import default_config
 from advjax.devices import AXIS, replicate
-from advjax.training import placement, setup
+from advjax.training.setup import create_run, device_inputs
 from tests.training import runs
 
 NUM_STEPS = 4
@@ -36,7 +36,7 @@ def make_training(num_devices):
   config.num_validation = 0
   # Three batches, the last of 27.
   dataset = runs.dataset(num_train=87)
-  return setup.create_training(config, dataset, jax.devices()[:num_devices])
+  return create_run(config, dataset, jax.devices()[:num_devices])
 
 
 def run(training, train_steps):
@@ -45,12 +45,12 @@ def run(training, train_steps):
   start = training.plan.steps_per_epoch - NUM_STEPS // 2
   step = jnp.full_like(state.step, start)
   state = replicate(state._replace(step=step), training.devices)
-  inputs = placement.device_inputs([training])
+  inputs = device_inputs(training)
   losses = []
   for _ in range(2):
     state, history = train_steps(state, *inputs, np.int32(NUM_STEPS // 2))
     losses.append(history['loss'][..., : NUM_STEPS // 2])
-    if state.step.ndim:  # One copy per device: look, do not go on.
+    if state.step.ndim:  # One copy per device: read it and stop.
       break
   kept = (state.params, state.opt_state)
   leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(kept)]
@@ -65,7 +65,7 @@ def main(path):
   for num_devices in (1, 2, 8):
     training = make_training(num_devices)
     results[f'pmap_{num_devices}'] = run(training, training.train_steps)
-  per_device = training.train_steps.func.__wrapped__
+  per_device = training.device_steps
   mesh = jax.make_mesh((8,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
   everywhere = PartitionSpec()
   sharded = jax.jit(

@@ -5,10 +5,9 @@ each moment, to be killed then, and once more; writes for each folder a list of
 {code, said}, the code None for a run that was killed.
 
 A moment is [fraction, seconds]: so long after metrics.jsonl has reached that
-fraction of what it had in the first folder at the end. Or it is the name of a
-kind of checkpoint, and the run is killed while it saves one. A run kills
-itself, since a watcher that a busy machine lets wait would come too late. One
-import serves all runs.
+fraction of its final length in the first folder. Or it is the name of a kind of
+checkpoint, and the run is killed while it saves one. A run kills itself, since
+a watcher on a busy machine would come too late. One import serves all runs.
 """
 
 import json
@@ -21,8 +20,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from advjax.reporting import figures
-from advjax.training import checkpoint, logs
+from advjax.reporting import gallery
+from advjax.training import logs, loop
 from tests.experiments.commands import run
 
 ARGUMENTS = [
@@ -48,17 +47,16 @@ def kill_oneself() -> None:
 
 def kill_while_saving(kind: str) -> None:
   """Makes this process die in its next save of a kind of checkpoint."""
-  write = checkpoint.write_files
+  save = loop.save_checkpoint
 
-  def written(folder: pathlib.Path, *arguments: Any) -> None:
-    if kind not in folder.parts:
-      write(folder, *arguments)
-      return
-    threading.Timer(SAVING_SECONDS, kill_oneself).start()
-    write(folder, *arguments)
-    kill_oneself()  # Whole, and not yet where it belongs.
+  def saved(folder: pathlib.Path, *arguments: Any, **options: Any) -> None:
+    if folder.name == kind:
+      threading.Timer(SAVING_SECONDS, kill_oneself).start()
+    save(folder, *arguments, **options)
+    if folder.name == kind:
+      kill_oneself()
 
-  checkpoint.write_files = written
+  loop.save_checkpoint = saved
 
 
 def kill_after(num_bytes: float, seconds: float) -> None:

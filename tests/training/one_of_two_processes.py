@@ -11,7 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from advjax.training.checkpoint import restore_checkpoint, save_checkpoint
-from advjax.training.state import TrainState
+from advjax.training.step import TrainState
 
 
 def main() -> None:

@@ -7,11 +7,15 @@ import numpy as np
 
 from advjax.config import default_config
 from advjax.data import Dataset, Split
-from advjax.training.setup import create_training
+from advjax.training.setup import create_run
 
 NUM_TRAIN, NUM_TEST, NUM_CLASSES = 22, 10, 3
+
+
 # 22 examples in batches of 4: six steps per epoch, two examples in the last.
 STEPS_PER_EPOCH = 6
+
+
 UNFREEZING = {
   'name': 'plateau',
   'patience': 1,
@@ -54,12 +58,12 @@ def config(**changes):
   return result
 
 
-def training(num_devices=1, data=None, num_teams=1, **changes):
-  return create_training(
+def run(num_devices=1, data=None, num_groups=1, **changes):
+  return create_run(
     config(**changes),
     data or dataset(),
     jax.devices()[:num_devices],
-    num_teams=num_teams,
+    num_groups=num_groups,
   )
 
 

@@ -65,7 +65,7 @@ def assert_killed_run_ends_the_same(tmp_path, moments):
   for start in starts:
     assert 'Traceback' not in start['said']
     assert 'cannot be read' not in start['said']
-  assert any('is done again' in start['said'] for start in starts)
+  assert any('are repeated' in start['said'] for start in starts)
   for kind in ('last', 'best'):
     states = [
       restore_checkpoint(tmp_path / name / 'checkpoints' / kind).state

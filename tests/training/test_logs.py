@@ -1,17 +1,15 @@
-"""metrics.jsonl, TensorBoard events, and what is said along the way."""
+"""metrics.jsonl, TensorBoard events and progress."""
 
 import contextlib
-import json
+import errno
 import logging
+import os
 
+import pytest
+from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 
-from advjax.training.logs import (
-  MetricsLog,
-  Progress,
-  describe,
-  read_metrics,
-)
+from advjax.training.logs import MetricsLog, Progress, read_metrics
 
 
 def write(workdir, num_bytes, step, records):
@@ -32,20 +30,13 @@ def test_records_are_lines_of_json(tmp_path):
   assert read_metrics(path) == [record(1), record(2)]
 
 
-def test_what_came_after_the_checkpoint_is_written_again(tmp_path):
+def test_records_after_the_checkpoint_are_written_again(tmp_path):
   kept = write(tmp_path, 0, 0, [record(1)])
   write(tmp_path, kept, 1, [record(2)])
   path = tmp_path / 'metrics.jsonl'
   path.write_bytes(path.read_bytes() + b'{"half a li')
   write(tmp_path, kept, 1, [record(2, loss=0.25), record(3)])
   assert read_metrics(path) == [record(1), record(2, loss=0.25), record(3)]
-
-
-def test_a_lost_file_does_not_come_back_as_zeros(tmp_path):
-  kept = write(tmp_path, 0, 0, [record(1)])
-  (tmp_path / 'metrics.jsonl').unlink()
-  write(tmp_path, kept, 1, [record(2)])
-  assert read_metrics(tmp_path / 'metrics.jsonl') == [record(2)]
 
 
 def events(workdir):
@@ -74,7 +65,7 @@ def test_tensorboard_gets_the_numbers(tmp_path):
   assert scalars == {'epoch/loss': (7, 0.5)}
 
 
-def test_tensorboard_keeps_what_was_written_up_to_the_checkpoint(tmp_path):
+def test_tensorboard_keeps_events_up_to_the_checkpoint(tmp_path):
   """It hides the steps from the session start's on, that one included."""
   write(tmp_path, 0, 0, [record(5)])
   (first,) = (tmp_path / 'events').iterdir()
@@ -87,13 +78,6 @@ def test_tensorboard_keeps_what_was_written_up_to_the_checkpoint(tmp_path):
     if event.session_log.status == event_pb2.SessionLog.START
   ]
   assert starts == [1, 6]
-
-
-def test_describe_leaves_out_what_is_not_there():
-  assert describe({'adversarial_accuracy': 0.25}) == (
-    'adversarial accuracy 0.250'
-  )
-  assert describe({}) == ''
 
 
 def test_without_a_terminal_there_is_a_line_per_epoch(caplog):
@@ -123,7 +107,55 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch, capsys, caplog):
   assert caplog.messages == []
 
 
-def test_read_metrics_of_no_file(tmp_path):
-  assert read_metrics(tmp_path / 'metrics.jsonl') == []
-  (tmp_path / 'metrics.jsonl').write_text(json.dumps(record(1)) + '\n')
-  assert read_metrics(tmp_path / 'metrics.jsonl') == [record(1)]
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class Cramped:
+  """A file on a disk that has space for some bytes more."""
+
+  def __init__(self, file, space):
+    self._file, self._space = file, space
+
+  def write(self, data):
+    if not self._space:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    written = self._file.write(data[: self._space])
+    self._space -= written
+    return written
+
+  def __getattr__(self, name):
+    return getattr(self._file, name)
+
+
+@pytest.mark.parametrize('space', [0, 30])
+def test_no_part_of_a_record_stays_where_the_disk_is_full(tmp_path, space):
+  with contextlib.closing(MetricsLog(tmp_path, 0, 0)) as log:
+    log.write(record(1))
+    before = log.num_bytes
+    log._file = Cramped(log._file, space)
+    with pytest.raises(OSError) as error:
+      log.write(record(2))
+    assert log.num_bytes == before
+  path = tmp_path / 'metrics.jsonl'
+  assert error.value.errno == errno.ENOSPC
+  assert error.value.filename == str(path)
+  assert read_metrics(path) == [record(1)]
+
+
+def test_a_log_that_failed_closes_without_another_error(tmp_path, monkeypatch):
+  """Its buffer still cannot be written then."""
+
+  def fail(self):
+    raise FULL
+
+  log = MetricsLog(tmp_path, 0, 0)
+  with monkeypatch.context() as patch:
+    patch.setattr(EventsWriter, 'flush', fail)
+    with pytest.raises(OSError, match=r'metrics\.jsonl'):
+      log.write(record(1))
+    log.close()
+  log = MetricsLog(tmp_path, 0, 0)
+  with monkeypatch.context() as patch:
+    patch.setattr(EventsWriter, 'flush', fail)
+    with pytest.raises(OSError, match='No space'):
+      log.close()

@@ -1,4 +1,4 @@
-"""Robust accuracy while training, and its collapse."""
+"""Metrics over a split, robust accuracy in training, and its collapse."""
 
 import jax
 import numpy as np
@@ -6,8 +6,11 @@ import pytest
 
 import advjax
 from advjax.data import Split
-from advjax.training.metrics import make_evaluate_metrics
-from advjax.training.monitor import has_collapsed, robust_accuracy_objective
+from advjax.training.monitor import (
+  has_collapsed,
+  make_evaluate,
+  robust_accuracy_objective,
+)
 from tests.training import networks
 
 
@@ -45,7 +48,7 @@ def accuracy(logits, labels):
 
 
 def test_robust_accuracy_is_that_of_pgd(many):
-  program = make_evaluate_metrics(
+  program = make_evaluate(
     networks.apply, robust_accuracy_objective(4), jax.devices(), batch_size=4
   )
   found = program(
@@ -84,6 +87,6 @@ def test_metrics_run_in_evaluation_mode(many):
   def apply(params, model_state, images, *, train):
     return jax.numpy.full((len(images), 2), float(train)), model_state
 
-  program = make_evaluate_metrics(apply, objective, jax.devices(), batch_size=3)
+  program = make_evaluate(apply, objective, jax.devices(), batch_size=3)
   found = program({}, {}, many, {}, jax.random.key(0))
   assert found == {'trains': 0.0, 'all': 1.0}

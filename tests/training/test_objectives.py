@@ -1,4 +1,4 @@
-"""One suite over all objectives."""
+"""One suite over all objectives, their errors and BatchNorm modes."""
 
 import functools
 
@@ -8,20 +8,27 @@ import numpy as np
 import pytest
 
 from advjax.training import objectives
-from advjax.training.objectives import OBJECTIVES
+from advjax.training.objectives import OBJECTIVES, create_objective
 from tests import compiles, reference
 from tests.training import networks, nsl
 from tests.training.networks import IMAGES, LABELS, MLP
 
 BATCH = len(LABELS)
 
+
 ADVERSARIAL = {
   'adversarial_loss',
   'adversarial_accuracy',
   'perturbation_size',
 }
+
+
 VIRTUAL = {'virtual_adversarial_loss', 'scaled_virtual_adversarial_loss'}
+
+
 ALWAYS = {'loss', 'clean_loss', 'clean_accuracy'}
+
+
 # Name: (objective, hparams, metrics beyond the three that all have). In l2,
 # where the direction depends smoothly on the params, a gradient that flowed
 # through the perturbation would show.
@@ -64,14 +71,9 @@ CASES = {
     {'multiplier': 2.0, 'step_size': 0.5, 'approx_difference': 0.1},
     ADVERSARIAL | VIRTUAL,
   ),
-  'virtual_kl': (
-    objectives.virtual_adversarial_regularization(
-      norm='l1', num_steps=2, distance='kl'
-    ),
-    {'multiplier': 2.0, 'step_size': 0.5, 'approx_difference': 0.1},
-    ADVERSARIAL | VIRTUAL,
-  ),
 }
+
+
 each_objective = pytest.mark.parametrize('case', CASES)
 
 
@@ -111,14 +113,6 @@ def loss_and_gradient(case, **changes):
   )
 
 
-def test_the_suite_has_every_objective():
-  names = {
-    'adversarial_regularization': 'nsl',
-    'virtual_adversarial_regularization': 'virtual',
-  }
-  assert {names.get(name, name) for name in OBJECTIVES} <= set(CASES)
-
-
 @each_objective
 def test_metrics_are_finite_and_one_per_example(case):
   (loss, (metrics, _)), _ = loss_and_gradient(case)
@@ -145,8 +139,7 @@ def numpy_loss(case, mlp, adversarial):
     return (clean + hparams['beta'] * kl).mean()
   if case.startswith('virtual'):
     # Not mlp but MLP: the clean logits do not move with the params.
-    frozen, name = MLP.logits(IMAGES), 'kl' if 'kl' in case else 'l2'
-    spread = nsl.distance(name, frozen, mlp.logits(adversarial))
+    spread = nsl.distance('l2', MLP.logits(IMAGES), mlp.logits(adversarial))
     return (clean + hparams['multiplier'] * spread).mean()
   return moved.mean()
 
@@ -198,14 +191,7 @@ def test_rows_of_weight_zero_change_nothing(case):
       assert (same_metrics[name][2:] != value[2:]).all()
 
 
-def test_without_weights_the_loss_is_the_mean():
-  loss, (_, metrics) = objectives.standard()(
-    networks.apply, networks.params(), {}, networks.batch(), {}, None
-  )
-  np.testing.assert_allclose(loss, np.mean(metrics['loss']), rtol=1e-6)
-
-
-@each_objective
+@pytest.mark.parametrize('case', ['nsl_pgd', 'trades'])
 def test_a_sweep_over_hparams_is_a_vmap_and_compiles_once(case):
   factors = (0.5, 1.0, 1.5)
   params = networks.params()
@@ -230,3 +216,165 @@ def test_a_sweep_over_hparams_is_a_vmap_and_compiles_once(case):
     np.testing.assert_allclose(losses[i], loss, rtol=1e-5)
     for name, value in one.items():
       np.testing.assert_allclose(metrics[name][i], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('config', 'message'),
+  [
+    ({'name': 'pgdat'}, r"unknown objective 'pgdat'.*did you mean 'pgd_at'"),
+    (
+      {'name': 'pgd_at', 'num_step': 3},
+      r"unknown option of pgd_at 'num_step'.*did you mean 'num_steps'",
+    ),
+    ({'name': 'standard', 'norm': 'l2'}, r"unknown option of standard 'norm'"),
+    ({'name': 'pgd_at', 'norm': 'infinity'}, r"unknown norm 'infinity'.*linf"),
+    (
+      {'name': 'adversarial_regularization', 'norm': 'linf'},
+      r"unknown norm 'linf'.*did you mean 'infinity'",
+    ),
+    ({'name': 'pgd_at', 'num_steps': 0}, r'num_steps = 0; allowed: an integer'),
+    (
+      {'name': 'pgd_at', 'attack_batch_norm': 'test'},
+      r"unknown attack_batch_norm 'test'; allowed: 'eval', 'train'",
+    ),
+    (
+      {'name': 'virtual_adversarial_regularization', 'distance': 'l3'},
+      r"unknown distance 'l3'.*'cosine', 'jensen_shannon', 'kl', 'l1', 'l2'",
+    ),
+    (
+      {'name': 'virtual_adversarial_regularization', 'transform': 'soft'},
+      r"unknown transform 'soft'.*did you mean 'softmax'",
+    ),
+    (
+      {'name': 'virtual_adversarial_regularization', 'mask': (0.0, 2.0)},
+      r'mask must hold values in \[0, 1\].*0.0 to 2.0',
+    ),
+  ],
+)
+def test_a_wrong_objective_is_named(config, message):
+  with pytest.raises(ValueError, match=message):
+    create_objective(config)
+
+
+@pytest.mark.parametrize(
+  ('hparams', 'objective', 'message'),
+  [
+    (
+      {'epsilon': 0.1},
+      'standard',
+      r"hparams.epsilon = 0.1 is not read by the objective 'standard', which "
+      r'reads learning_rate$',
+    ),
+    (
+      {'beta': 6.0, 'epsilon': 0.1, 'step_size': 0.1},
+      'pgd_at',
+      r'hparams.beta.*reads learning_rate, epsilon, step_size$',
+    ),
+    ({'epsilon': 0.1}, 'fgsm_at', r'hparams.step_size is missing.*reads'),
+    (
+      {'epsilon': 0.1, 'step_size': 0.1},
+      'noisy_fgsm_at',
+      r'epsilon = 0.1 is not read .*reads learning_rate, noise_size, step_size',
+    ),
+    ({'epsilon': -0.1, 'step_size': 0.1}, 'pgd_at', r'epsilon = -0.1; allowed'),
+    ({'epsilon': 0.1, 'step_size': float('nan')}, 'pgd_at', r'step_size = nan'),
+    (
+      {'multiplier': 1, 'step_size': 1, 'approx_difference': 0},
+      'virtual_adversarial_regularization',
+      r'approx_difference = 0; allowed: a number > 0',
+    ),
+  ],
+)
+def test_hparams_are_those_that_the_objective_reads(
+  hparams, objective, message
+):
+  with pytest.raises(ValueError, match=message):
+    objectives.read_hparams({'learning_rate': 0.1} | hparams, objective)
+
+
+def moody(params, model_state, images, *, train):
+  """Counts its training passes; its logits turn over between the two modes."""
+  logits = images @ params * (-1 if train else 1)
+  if train:
+    model_state = {
+      'passes': model_state['passes'] + 1,
+      'mean': (model_state['mean'] + images.mean()) / 2,
+    }
+  return logits, model_state
+
+
+WEIGHTS = np.random.default_rng(3).normal(size=(6, 3)).astype(np.float32)
+
+
+def moody_run(config):
+  """Returns the statistics at the end, and the images trained on."""
+  objective = create_objective(config)
+  hparams = dict.fromkeys(OBJECTIVES[config['name']].required, 0.05)
+
+  def run(weights, batch):
+    seen = []
+
+    def spy(params, model_state, images, *, train):
+      if train:
+        seen.append(images)
+      return moody(params, model_state, images, train=train)
+
+    state = {'passes': jnp.zeros(()), 'mean': jnp.zeros(())}
+    _, (state, _) = objective(
+      spy, weights, state, batch, hparams, networks.keys()
+    )
+    return state, seen[-1]
+
+  state, images = networks.compiled(run)(WEIGHTS, networks.batch())
+  return state, np.asarray(images)
+
+
+@pytest.mark.parametrize(
+  ('objective', 'num_passes'),
+  [
+    ({'name': 'standard'}, 1),
+    ({'name': 'adversarial_regularization', 'num_steps': 3}, 2),
+    (
+      {'name': 'adversarial_regularization', 'adversarial_batch_stats': False},
+      1,
+    ),
+    ({'name': 'virtual_adversarial_regularization'}, 2),
+    ({'name': 'noisy_fgsm_at', 'attack_batch_norm': 'train'}, 1),
+    ({'name': 'trades', 'num_steps': 2, 'attack_batch_norm': 'train'}, 1),
+    ({'name': 'trades', 'num_steps': 2, 'adversarial_batch_stats': True}, 2),
+  ],
+  ids=str,
+)
+def test_only_training_passes_move_statistics(objective, num_passes):
+  state, adversarial = moody_run(objective)
+  assert state['passes'] == num_passes
+  # The clean pass comes first, where there is one.
+  clean = [] if objective['name'].endswith('_at') else [IMAGES]
+  passes = [*clean, adversarial][:num_passes]
+  expected = functools.reduce(lambda mean, x: (mean + x.mean()) / 2, passes, 0)
+  np.testing.assert_allclose(state['mean'], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('objective', 'mode'),
+  [
+    ({'name': 'adversarial_regularization'}, 'train'),
+    ({'name': 'fgsm_at', 'random_start': False}, 'eval'),
+    (
+      {
+        'name': 'pgd_at',
+        'random_start': False,
+        'num_steps': 1,
+        'attack_batch_norm': 'train',
+      },
+      'train',
+    ),
+  ],
+  ids=str,
+)
+def test_attacks_see_the_batch_norm_mode_that_is_named(objective, mode):
+  _, found = moody_run(objective | {'bounds': None})
+  weights = WEIGHTS.astype(np.float64) * (-1 if mode == 'train' else 1)
+  _, by_logits = reference.cross_entropy(IMAGES @ weights, LABELS)
+  expected = 0.05 * np.sign(by_logits @ weights.T)
+  np.testing.assert_allclose(found - IMAGES, expected, atol=1e-6)

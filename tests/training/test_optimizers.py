@@ -1,4 +1,4 @@
-"""Schedules as shapes in [0, 1], optimizers by closed forms, their errors."""
+"""Optimizers, schedules and decays by closed forms, and their errors."""
 
 import math
 
@@ -7,22 +7,17 @@ import numpy as np
 import pytest
 
 from advjax.config import default_config
-from advjax.training.optimizers import create_optimizer, create_schedule
+from advjax.training.optimizers import (
+  create_decay,
+  create_optimizer,
+  create_schedule,
+)
 
 
 def shape(num_steps, **fields):
   config = {**default_config().schedule, **fields}
   schedule = create_schedule(config, num_steps)
   return [float(schedule(step)) for step in range(num_steps)]
-
-
-def test_constant():
-  assert shape(3, name='constant') == [1.0, 1.0, 1.0]
-
-
-def test_cosine():
-  expected = [(1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
-  np.testing.assert_allclose(shape(8, name='cosine'), expected, atol=1e-6)
 
 
 def test_cosine_after_a_warmup():
@@ -44,23 +39,6 @@ def test_piecewise():
   np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-  'fields',
-  [
-    {'name': 'cosine', 'warmup': 0.3},
-    {'name': 'one_cycle', 'warmup': 0.1},
-    {'name': 'one_cycle', 'warmup': 1.0},
-    {'name': 'piecewise', 'boundaries': (0.1, 0.2, 0.9)},
-  ],
-  ids=str,
-)
-def test_schedules_stay_between_0_and_1(fields):
-  values = shape(37, **fields)
-  assert min(values) >= 0
-  assert max(values) <= 1
-  assert max(values) > 0.9
-
-
 def direction(fields, params, gradients):
   """The last of the directions for some gradients."""
   optimizer = create_optimizer({**default_config().optimizer, **fields})
@@ -71,6 +49,8 @@ def direction(fields, params, gradients):
 
 
 PARAMS = np.array([1.0, -2.0], np.float32)
+
+
 GRADIENTS = [np.array([0.5, 0.25], np.float32), np.array([0.25, -1], 'float32')]
 
 
@@ -131,3 +111,73 @@ def test_a_wrong_optimizer_is_named(fields, message):
 def test_a_wrong_schedule_is_named(fields, message):
   with pytest.raises(ValueError, match=message):
     create_schedule({**default_config().schedule, **fields}, 10)
+
+
+STEPS = np.array([0, 1, 7, 10, 19, 20, 25, 1000])
+
+
+def decayed_by(name, value, rate, min_value):
+  progress = STEPS / 10
+  decayed = {
+    'exponential': value * rate**progress,
+    'inverse_time': value / (1 + rate * progress),
+    'natural_exp': value * np.exp(-rate * progress),
+  }[name]
+  return np.maximum(decayed, min_value)
+
+
+@pytest.mark.parametrize('name', ['exponential', 'inverse_time', 'natural_exp'])
+@pytest.mark.parametrize('rate', [0.5, 1.25])
+@pytest.mark.parametrize('min_value', [0.0, 0.05])
+def test_decay_formulas(name, rate, min_value):
+  decay = create_decay(
+    {
+      'name': name,
+      'decay_steps': 10,
+      'decay_rate': rate,
+      'min_value': min_value,
+    }
+  )
+  found = [decay(0.2, int(step)) for step in STEPS]
+  expected = decayed_by(name, 0.2, rate, min_value)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-30)
+
+
+# From neural-structured-learning 1.4.0 on TensorFlow 2.15.1, inside of a
+# tf.function, since it returns no number in eager mode:
+#   decay_over_time(25, DecayConfig(10, 0.96, min_value, DecayType.X), 0.2)
+@pytest.mark.parametrize(
+  ('name', 'min_value', 'expected'),
+  [
+    ('exponential', 0.0, 0.1805959790945053),
+    ('inverse_time', 0.0, 0.05882353335618973),
+    ('natural_exp', 0.0, 0.01814359240233898),
+    ('natural_exp', 0.15, 0.15000000596046448),
+    ('exponential', 0.5, 0.5),
+  ],
+)
+def test_decay_numbers_of_nsl(name, min_value, expected):
+  decay = create_decay(
+    {'name': name, 'decay_steps': 10, 'min_value': min_value}
+  )
+  np.testing.assert_allclose(decay(0.2, 25), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (
+      {'name': 'exponental'},
+      r"multiplier_decay 'exponental'.*did you mean 'exponential'",
+    ),
+    ({'decay_step': 2}, r"'decay_step'.*did you mean 'decay_steps'"),
+    ({'decay_steps': 0}, r'decay_steps = 0; allowed: an integer >= 1'),
+    ({'decay_steps': 2.5}, r'decay_steps = 2.5; allowed: an integer'),
+    ({'decay_rate': -1.0}, r'decay_rate = -1.0; allowed: a number >= 0'),
+    ({'decay_rate': float('nan')}, r'decay_rate = nan; allowed'),
+    ({'min_value': float('inf')}, r'min_value = inf; allowed'),
+  ],
+)
+def test_a_wrong_decay_is_named(change, message):
+  with pytest.raises(ValueError, match=message):
+    create_decay({'name': 'exponential'} | change)

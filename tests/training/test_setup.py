@@ -4,7 +4,6 @@ import pytest
 
 from advjax.data import Split
 from advjax.training.loop import train
-from advjax.training.setup import final_hparams
 from tests.training import runs
 
 
@@ -12,9 +11,7 @@ from tests.training import runs
   ('changes', 'message'),
   [
     ({'batch_size': 1}, r'batch_size = 1; allowed: at least the number of dev'),
-    ({'batch_size': 0}, r'batch_size = 0; allowed: an integer >= 1'),
-    ({'num_epochs': 0}, r'num_epochs = 0; allowed: an integer >= 1'),
-    ({'num_validation': 22}, r'num_validation = 22; allowed: \[0, 22\)'),
+    ({'num_validation': 22}, r'num_validation: 22 is outside \[0, 22\)'),
     ({'model': {'name': 'cnm'}}, r"'cnm'.*did you mean 'cnn'"),
     (
       {'model': {'name': 'mlp', 'hidden_unit': (3,)}},
@@ -26,13 +23,6 @@ from tests.training import runs
     ),
     ({'objective': {'name': 'fgsm'}}, r"'fgsm'.*did you mean 'fgsm_at'"),
     ({'objective': {'name': 'standard'}}, r'hparams.epsilon = 0.1 is not read'),
-    ({'hparams__epsilon': -0.1}, r'hparams.epsilon = -0.1; allowed'),
-    ({'optimizer__name': 'adm'}, r"'adm'.*did you mean 'adam'"),
-    ({'schedule__name': 'cosin'}, r"'cosin'.*did you mean 'cosine'"),
-    (
-      {'multiplier_decay__name': 'exponental'},
-      r"'exponental'.*did you mean 'exponential'",
-    ),
     (
       {'multiplier_decay__name': 'natural_exp'},
       r"'natural_exp'; allowed: 'constant'.*'fgsm_at' reads no multiplier",
@@ -42,11 +32,11 @@ from tests.training import runs
 )
 def test_a_wrong_config_is_named_before_anything_runs(changes, message):
   with pytest.raises(ValueError, match=message):
-    runs.training(num_devices=2, **changes)
+    runs.run(num_devices=2, **changes)
 
 
 def test_the_multiplier_decays_with_the_steps(tmp_path):
-  training = runs.training(
+  training = runs.run(
     objective={'name': 'adversarial_regularization', 'norm': 'infinity'},
     hparams={'learning_rate': 0.1, 'multiplier': 0.4, 'step_size': 0.1},
     multiplier_decay__name='inverse_time',
@@ -63,37 +53,20 @@ def test_the_multiplier_decays_with_the_steps(tmp_path):
   ]
   expected = [0.4 / (1 + 0.5 * step / 6) for step in range(12)]
   assert multipliers == pytest.approx(expected, rel=1e-5)
-  assert final_hparams(training)['multiplier'] == pytest.approx(0.2)
+  assert training.final_hparams['multiplier'] == pytest.approx(0.2)
   assert training.hparams['multiplier'] == 0.4
 
 
-def test_the_network_starts_from_the_seed():
-  one, same, other = (
-    runs.training(seed=seed).init_state().params for seed in (0, 0, 1)
-  )
-  runs.assert_same(one, same)
-  kernels = [params['Dense_0']['kernel'] for params in (one, other)]
-  assert (kernels[0] != kernels[1]).any()
-
-
-def test_a_moving_average_starts_at_the_params():
-  state = runs.training(ema_decay=0.5).init_state()
-  runs.assert_same(state.ema_params, state.params)
-  assert runs.training().init_state().ema_params is None
-
-
 @pytest.mark.parametrize(
-  ('num_validation', 'num_images', 'num_watched', 'held_out'),
-  [(0, 8, 8, False), (0, 100, 22, False), (7, 100, 7, True), (7, 3, 3, True)],
+  ('num_validation', 'num_images', 'num_monitored', 'held_out'),
+  [(0, 8, 8, False), (7, 100, 7, True)],
 )
-def test_what_the_monitor_watches(
-  num_validation, num_images, num_watched, held_out
-):
+def test_monitoring_images(num_validation, num_images, num_monitored, held_out):
   data = runs.dataset()
-  training = runs.training(
+  training = runs.run(
     data=data, num_validation=num_validation, monitor__num_images=num_images
   )
-  assert len(training.monitor_split.labels) == num_watched
+  assert len(training.monitor_split.labels) == num_monitored
   trained_on = training.train_split.images[training.rows]
   assert len(trained_on) == training.plan.num_examples == 22 - num_validation
 

@@ -12,20 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advjax.config import default_config
+from advjax.devices import replicate
 from advjax.models import Model, from_linen
 from advjax.processes.signals import Interrupted
-from advjax.training import loop, program
+from advjax.training import loop, setup
 from advjax.training.checkpoint import restore_checkpoint
 from advjax.training.logs import read_metrics
-from advjax.training.loop import train, train_at_once
+from advjax.training.loop import train
 from advjax.training.optimizers import create_optimizer
-from advjax.training.placement import device_inputs, place
-from advjax.training.state import TrainState
+from advjax.training.setup import device_inputs
+from advjax.training.step import TrainState
 from advjax.training.unfreezing import (
   check_unfreezing,
   num_frozen,
   staged_optimizer,
 )
+from advjax.training.vmapped import train_many
 from tests.training import runs
 from tests.training.runs import STEPS_PER_EPOCH, assert_same
 
@@ -73,12 +75,12 @@ def staged_model():
 @pytest.fixture
 def with_stages(monkeypatch):
   """Makes the networks that configs name networks with stages."""
-  for cached in (program._model, program._steps):
+  for cached in (setup._model, setup._steps):
     cached.cache_clear()
   model = staged_model()
-  monkeypatch.setattr(program, 'create_model', lambda *args, **kwargs: model)
+  monkeypatch.setattr(setup, 'create_model', lambda *args, **kwargs: model)
   yield
-  for cached in (program._model, program._steps):
+  for cached in (setup._model, setup._steps):
     cached.cache_clear()
 
 
@@ -91,13 +93,6 @@ def rule(patience=2, min_improvement=0.1):
   }
 
 
-# ---------------------------------------------------------------- the rule
-
-
-def test_a_falling_loss_unfreezes_nothing():
-  assert num_frozen([0.5**n for n in range(20)], rule(), 4) == 3
-
-
 def test_every_plateau_unfreezes_one_stage_until_none_is_left():
   assert [num_frozen([1.0] * n, rule(), 4) for n in range(14)] == [
     *[3, 3, 3],
@@ -105,15 +100,6 @@ def test_every_plateau_unfreezes_one_stage_until_none_is_left():
     *[1, 1, 1],
     *[0, 0, 0, 0, 0],
   ]
-
-
-def test_after_unfreezing_the_loss_may_rise_first():
-  losses = [1.0, 0.99, 0.98, 3.0, 2.0, 1.5, 1.2]
-  assert num_frozen(losses, rule(), 4) == 2
-
-
-def test_without_unfreezing_nothing_is_frozen():
-  assert num_frozen([1.0] * 9, default_config().unfreezing, 4) == 0
 
 
 @jax.jit
@@ -142,16 +128,13 @@ def test_the_first_plateau_is_that_of_optax(losses, patience):
   assert found == expected.tolist()
 
 
-# ----------------------------------------------------------- the optimizer
-
-
 def parameters(value):
   names = [name for stage in STAGES for name in stage]
   return {name: {'kernel': jnp.full(3, value)} for name in names}
 
 
-@pytest.mark.parametrize('name', ['sgd', 'adam', 'adamw'])
-@pytest.mark.parametrize('frozen', [0, 1, 2])
+@pytest.mark.parametrize('name', ['sgd', 'adamw'])
+@pytest.mark.parametrize('frozen', [0, 2])
 def test_each_stage_has_its_rate_and_frozen_ones_rest(name, frozen):
   config = {**default_config().optimizer, 'name': name, 'weight_decay': 0.1}
   staged = staged_optimizer(config, STAGES, 0.5, frozen)
@@ -174,27 +157,8 @@ def test_each_stage_has_its_rate_and_frozen_ones_rest(name, frozen):
     assert_same(state.inner_states[index], start.inner_states[index])
 
 
-def test_an_unfrozen_stage_starts_with_fresh_momentum():
-  config = {**default_config().optimizer, 'name': 'sgd'}
-  params = parameters(2.0)
-  frozen = staged_optimizer(config, STAGES, 1.0, 2)
-  state = frozen.init(params)
-  for _ in range(5):
-    _, state = frozen.update(parameters(1.0), state, params)
-  opened = staged_optimizer(config, STAGES, 1.0, 1)
-  found, state = opened.update(parameters(1.0), state, params)
-  # The head has momentum from five steps, the body none, the stem rests.
-  np.testing.assert_allclose(found['head']['kernel'], 4.68559, rtol=1e-5)
-  np.testing.assert_array_equal(found['body']['kernel'], 1.0)
-  np.testing.assert_array_equal(found['side']['kernel'], 1.0)
-  np.testing.assert_array_equal(found['stem']['kernel'], 0.0)
-
-
-# --------------------------------------------------------------- whole runs
-
-
-def training(num_devices=2, **changes):
-  return runs.training(
+def staged_run(num_devices=2, **changes):
+  return runs.run(
     num_devices=num_devices,
     num_epochs=5,
     objective={'name': 'standard'},
@@ -211,7 +175,7 @@ def state_of(path, run):
 def test_a_run_unfreezes_and_resumes_in_the_middle(
   with_stages, tmp_path, caplog, monkeypatch
 ):
-  run = training()
+  run = staged_run()
   for name in ('whole', 'parts'):
     (tmp_path / name).mkdir()
   whole = train(run, tmp_path / 'whole')
@@ -235,18 +199,12 @@ def test_a_run_unfreezes_and_resumes_in_the_middle(
   ] == [2, 2, 1, 1, 0]
 
 
-@pytest.mark.parametrize('num_devices', [1, 2])
-def test_frozen_stages_keep_params_statistics_and_momentum(
-  with_stages, num_devices
-):
-  run = training(
-    num_devices, optimizer__name='sgd', optimizer__weight_decay=0.1
-  )
+def test_frozen_stages_keep_params_statistics_and_momentum(with_stages):
+  run = staged_run(2, optimizer__name='sgd', optimizer__weight_decay=0.1)
   start = run.init_state()
   before = jax.tree.map(np.array, start)
-  placement = place([run])
   state, _ = run.frozen_steps(1)(
-    placement.put([start]), *device_inputs([run]), np.int32(3)
+    replicate(start, run.devices), *device_inputs(run), np.int32(3)
   )
   after = TrainState(*jax.tree.map(np.asarray, tuple(state)))
   for name in ('stem', 'stem_norm'):
@@ -268,9 +226,9 @@ def test_frozen_stages_keep_params_statistics_and_momentum(
 
 
 def test_several_runs_at_once_are_refused(with_stages, tmp_path):
-  trainings = [training(), training(seed=1)]
+  members = [staged_run(), staged_run(seed=1)]
   with pytest.raises(ValueError, match='when their stages are unfrozen'):
-    train_at_once(trainings, [tmp_path / 'a', tmp_path / 'b'], names=['a', 'b'])
+    train_many(members, [tmp_path / 'a', tmp_path / 'b'], names=['a', 'b'])
 
 
 @pytest.mark.parametrize(
@@ -290,12 +248,12 @@ def test_errors_name_the_field(changes, message):
 
 def test_a_network_without_stages_cannot_be_unfrozen():
   with pytest.raises(ValueError, match='this network has no stages'):
-    runs.training(unfreezing=runs.UNFREEZING)
+    runs.run(unfreezing=runs.UNFREEZING)
 
 
 def test_a_part_in_no_stage_is_named(with_stages, monkeypatch):
   stages = (('stem', 'stem_norm'), ('body',), ('head',))
   model = staged_model()._replace(stages=stages)
-  monkeypatch.setattr(program, 'create_model', lambda *args, **kwargs: model)
+  monkeypatch.setattr(setup, 'create_model', lambda *args, **kwargs: model)
   with pytest.raises(ValueError, match='once, which body_norm is not'):
-    training()
+    staged_run()

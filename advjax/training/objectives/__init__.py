@@ -1,4 +1,4 @@
-"""What is minimised: standard, NSL's regularization, adversarial training.
+"""Objectives: standard training, NSL's regularizations, adversarial training.
 
 An objective is a pure function
 

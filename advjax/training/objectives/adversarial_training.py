@@ -93,7 +93,8 @@ def fgsm_at(
 
   with u uniform in the ball. It is `pgd_at` with one step; the usual step
   size is 1.25 epsilon. Without the random start, or with larger steps,
-  training can collapse: the network then resists FGSM and nothing else.
+  training can overfit catastrophically: the network is then robust to FGSM
+  alone.
 
   Args:
     norm: 'linf', 'l2' or 'l1'.
@@ -134,9 +135,9 @@ def noisy_fgsm_at(
   z_i = clip(x_i + noise_size * u)
 
   with u uniform in the unit ball and g the gradient at z_i. Nothing is
-  projected: the images that are trained on are up to noise_size + step_size
-  away. The paper's step is epsilon, its noise 2 epsilon. It costs what
-  `fgsm_at` does, and did not collapse where that does. arXiv 2202.01181.
+  projected: the adversarial examples are up to noise_size + step_size away.
+  The paper's step is epsilon, its noise 2 epsilon. It costs as much as
+  `fgsm_at`, and did not overfit where that does. arXiv 2202.01181.
 
   Args:
     norm: 'linf', 'l2' or 'l1'.

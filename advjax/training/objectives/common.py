@@ -40,23 +40,19 @@ def adversarial_metrics(
   norm: norms.Norm,
 ) -> Metrics:
   """What is logged of perturbed images, whose logits are given."""
-  return {
-    'adversarial_loss': cross_entropy(logits, labels),
-    'adversarial_accuracy': accuracy(logits, labels),
-    'perturbation_size': norm.size(_delta(images, adversarial)),
-  }
-
-
-def _delta(images: Images, adversarial: Images) -> list[Array]:
-  """The perturbation of every leaf that can be perturbed."""
   pairs = zip(
     jax.tree.leaves(images), jax.tree.leaves(adversarial), strict=True
   )
-  return [
+  delta = [
     moved.astype(jnp.float32) - x.astype(jnp.float32)
     for x, moved in pairs
     if jnp.issubdtype(x.dtype, jnp.floating)
   ]
+  return {
+    'adversarial_loss': cross_entropy(logits, labels),
+    'adversarial_accuracy': accuracy(logits, labels),
+    'perturbation_size': norm.size(delta),
+  }
 
 
 def attacked_logits(

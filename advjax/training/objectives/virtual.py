@@ -155,9 +155,9 @@ def virtual_adversarial_regularization(
     def spread(moves: Array) -> Array:
       return (weight * distance_fn(reference, attacked(images + moves))).sum()
 
-    direction = _climb(
-      spread, unit, unit(_normal(key, images)), difference, num_steps
-    )
+    direction = unit(_normal(key, images))
+    for _ in range(num_steps):  # Power iteration.
+      direction = unit(jax.grad(spread)(difference * direction))
     perturbed = images + hparams['step_size'] * direction
 
     logits, new_state = apply(params, model_state, images, train=True)
@@ -179,19 +179,6 @@ def virtual_adversarial_regularization(
     return (weight * loss).sum(), (new_state, metrics)
 
   return objective
-
-
-def _climb(
-  spread: Callable[[Array], Array],
-  unit: Callable[[Array], Array],
-  direction: Array,
-  difference: Array | float,
-  num_steps: int,
-) -> Array:
-  """Power iteration towards where the distance grows fastest."""
-  for _ in range(num_steps):
-    direction = unit(jax.grad(spread)(difference * direction))
-  return direction
 
 
 def _normal(keys: Array, images: Array) -> Array:

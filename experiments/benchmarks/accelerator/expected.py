@@ -42,7 +42,7 @@ def workloads(device: jax.Device) -> Iterator[tuple[str, int, str, Work]]:
   dataset = data.Dataset('zeros', split, split, 10, tuple('0123456789'))
 
   def step(config: config_dict.ConfigDict) -> Work:
-    return step_work(create_training(config, dataset, [device]))
+    return step_work(create_run(config, dataset, [device]))
 
   recipe = parts.cifar_config(sizes)
   yield 'cifar10_fast: a step', recipe.batch_size, 'bfloat16', step(recipe)

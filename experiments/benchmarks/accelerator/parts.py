@@ -238,7 +238,7 @@ def numerics(context: Context) -> Results:
   params = runs.train_timed(training).params
   # On the host: training takes the arrays of a state for its own.
   start = jax.tree.map(
-    np.asarray, create_training(config, digits, [cpu]).init_state()
+    np.asarray, create_run(config, digits, [cpu]).init_state()
   )
   count = context.sizes.check_images
   images = np.asarray(data.to_float(digits.test.images[:count]))
@@ -318,7 +318,7 @@ def _numerics(
   return _Numerics(on_host(arrays), on_host(adversarial), accuracy)
 
 
-def _update(training: Training, start: Any) -> np.ndarray:
+def _update(training: Run, start: Any) -> np.ndarray:
   """The change of the parameters in one training step from a given state."""
   given = runs.step_arguments(training, 1, runs.put(training, start))
   state, _ = training.train_steps.func(*given)
@@ -455,7 +455,7 @@ def _steps(
   bound: str = 'bfloat16',
 ) -> dict[str, Any]:
   """Times training steps, as `train` takes them, at most those of an epoch."""
-  training = create_training(config, dataset, [context.device])
+  training = create_run(config, dataset, [context.device])
   num_steps = min(context.sizes.steps, training.plan.steps_per_epoch - 1)
   run = runs.seconds_per_step(training, num_steps)
   _, compiling = timed(run)
@@ -628,7 +628,7 @@ def _beside_torch(context: Context, name: str, *, compiled: bool) -> Results:
   num_steps, num_attack_steps = sizes.attack_steps
   config = pgd_config(model, 'bfloat16', num_steps, sizes.torch_batch_size)
   dataset = context.dataset()
-  training = create_training(config, dataset, [context.device])
+  training = create_run(config, dataset, [context.device])
   state = training.init_state()
   variables = state.params, state.model_state
   arrays = {

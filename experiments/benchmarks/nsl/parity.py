@@ -17,8 +17,8 @@ import advjax
 from advjax import norms
 from advjax.losses import cross_entropy
 from advjax.models import create_model
-from advjax.training.decay import create_decay
 from advjax.training.objectives import create_objective, regularization, virtual
+from advjax.training.optimizers import create_decay
 from experiments.benchmarks.nsl.cases import Case, translate
 
 Arrays = dict[str, np.ndarray]

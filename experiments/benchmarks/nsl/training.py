@@ -16,6 +16,7 @@ from ml_collections import config_dict
 from advjax import data
 from advjax.attacks.specs import parse_attack
 from advjax.config import member_config
+from advjax.devices import replicate
 from advjax.evaluation.attacked import attack_and_predict
 from advjax.evaluation.logits import predict
 from advjax.training.setup import create_training

@@ -1,49 +1,25 @@
-"""The folder that a run writes to."""
+"""The folder that a job writes to."""
 
 import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from flax.traverse_util import flatten_dict
 from ml_collections import config_dict
 
+from advjax.config import config_to_json
 from advjax.files import write_json
-
-
-def config_to_json(config: config_dict.ConfigDict) -> dict[str, Any]:
-  """Returns a config as plain JSON values, references resolved.
-
-  Args:
-    config: A config.
-
-  Returns:
-    Nested dictionaries; tuples become lists.
-
-  Example:
-    >>> config_to_json(config_dict.create(epsilons=(0.1, 0.2)))
-    {'epsilons': [0.1, 0.2]}
-  """
-  return json.loads(config.to_json())
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat: dict[str, Any] = {}
-  for name, value in tree.items():
-    if isinstance(value, Mapping):
-      flat |= _flatten(value, f'{prefix}{name}.')
-    else:
-      flat[prefix + name] = value
-  return flat
 
 
 def prepare_workdir(
   workdir: str | pathlib.Path, config: config_dict.ConfigDict
 ) -> pathlib.Path:
-  """Makes a run's folder, or finds in it a run of the same config.
+  """Creates a job's folder, or finds in it a job of the same config.
 
   Args:
     workdir: The folder.
-    config: The run's config, written to `config.json` there.
+    config: The job's config, written to `config.json` there.
 
   Returns:
     The folder as a path.
@@ -61,14 +37,14 @@ def prepare_workdir(
   """
   path = pathlib.Path(workdir).expanduser()
   if path.exists() and not path.is_dir():
-    raise ValueError(f"workdir = '{path}' is a file; give a folder")
+    raise ValueError(f"workdir = '{path}' is a file; allowed: a folder")
   config_path = path / 'config.json'
   wanted = config_to_json(config)
   try:
     path.mkdir(parents=True, exist_ok=True)
     if config_path.exists():
       _check_same_config(path, json.loads(config_path.read_text()), wanted)
-    # Written anew even if it is the same: shows that the folder is writable.
+    # Also if it is the same: shows that the folder can be written to.
     write_json(config_path, wanted)
   except OSError as error:
     raise ValueError(
@@ -85,7 +61,10 @@ def prepare_workdir(
 def _check_same_config(
   path: pathlib.Path, found: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> None:
-  have, want = _flatten(found), _flatten(wanted)
+  have, want = (
+    flatten_dict(each, keep_empty_nodes=True, sep='.')
+    for each in (found, wanted)
+  )
   differing = sorted(
     field
     for field in {*have, *want}
@@ -94,7 +73,7 @@ def _check_same_config(
   if differing:
     shown = '; '.join(
       f'{field}: {have.get(field, "not set")!r} there, '
-      f'{want.get(field, "not set")!r} asked for'
+      f'{want.get(field, "not set")!r} requested'
       for field in differing[:5]
     )
     raise ValueError(

@@ -1,0 +1,337 @@
+"""A sweep: many trials trained as few compiled programs, attacked, reported."""
+
+import json
+import logging
+import pathlib
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from advjax import data, results
+from advjax.attacks.specs import AnyAttack
+from advjax.config import config_to_json
+from advjax.devices import Batching
+from advjax.environment import command_line, environment
+from advjax.evaluation.logits import NotFinite
+from advjax.evaluation.models import evaluate_models, parse_attacks
+from advjax.files import write_json
+from advjax.jobs.workdir import prepare_workdir
+from advjax.models.logits import eval_logits_fn
+from advjax.processes.signals import Interrupted, stop_on_signals
+from advjax.reporting.sweep import write_rows, write_sweep
+from advjax.sweeps import Trial, create_trials, shard_trials
+from advjax.training.compilations import count_compilations
+from advjax.training.loop import Diverged, TrainResult
+from advjax.training.setup import Run, create_run
+from advjax.training.vmapped import count_of, group_by_program, train_group
+
+logger = logging.getLogger('advjax')
+
+
+class _Job(NamedTuple):
+  """A sweep, all of it checked; `groups` are indices of `trials`."""
+
+  config: config_dict.ConfigDict
+  trials: list[Trial]
+  groups: list[list[int]]
+  dataset: data.Dataset
+  attacks: dict[str, AnyAttack]
+  workdir: pathlib.Path
+  devices: Sequence[jax.Device]
+  train_command: Sequence[str]
+
+  def folder(self, trial: Trial) -> pathlib.Path:
+    return self.workdir / 'members' / trial.name
+
+  def result(self, trial: Trial) -> dict[str, Any] | None:
+    """What is kept of a trial, or None if it is not done."""
+    path = self.folder(trial) / 'result.json'
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def sweep(
+  config: config_dict.ConfigDict,
+  settings: Sequence[Mapping[str, Any]],
+  workdir: str | pathlib.Path,
+  devices: Sequence[jax.Device] | None = None,
+  *,
+  shard: str = '0/1',
+  train_command: Sequence[str] = ('./launch.sh', 'train'),
+) -> results.SweepReport:
+  """Trains the trials of a sweep, attacks each of them, and reports.
+
+  Trials that are done in this folder are not trained again.
+
+  Args:
+    config: A training config, what the trials have in common.
+    settings: What each trial sets (`parse_sweep`, `collect_sweep`).
+    workdir: The folder to write to; trials train in folders below it.
+    devices: The devices; None: all.
+    shard: 'i/n' trains the i-th share of n; the jobs of the other shares may
+      run at the same time and write to the same folder.
+    train_command: The command that trains the config alone.
+
+  Returns:
+    The content of sweep.json.
+
+  Raises:
+    ValueError: for anything wrong in a trial, before anything is written.
+  """
+  job = _prepare(config, settings, workdir, devices, train_command)
+  share = shard_trials(job.trials, shard)
+  prepare_workdir(job.workdir, config)
+  for trial in share:
+    prepare_workdir(job.folder(trial), trial.config)
+  left = {trial.name for trial in share if not job.result(trial)}
+  logger.info(
+    '%s in %s; %d of them done%s',
+    count_of(len(job.trials), 'trial'),
+    count_of(len(job.groups), 'group'),
+    len(share) - len(left),
+    '' if len(share) == len(job.trials) else f'; shard {shard}: {len(share)}',
+  )
+  for group in job.groups:
+    trials = [t for i in group if (t := job.trials[i]).name in left]
+    if trials:
+      _run_group(job, trials)
+  report, text = _write(job, write_sweep)
+  print(text)
+  print(f'\nreport: {job.workdir / "report.html"}')
+  return report
+
+
+def _prepare(
+  config: config_dict.ConfigDict,
+  settings: Sequence[Mapping[str, Any]],
+  workdir: str | pathlib.Path,
+  devices: Sequence[jax.Device] | None,
+  train_command: Sequence[str],
+) -> _Job:
+  """Checks all there is to check; writes nothing."""
+  devices = devices or jax.devices()
+  trials = create_trials(config, settings)
+  dataset = data.load(config.dataset)
+  evaluation = config.evaluation
+  attacks = parse_attacks(
+    evaluation.attacks, norm=evaluation.norm, bounds=evaluation.bounds
+  )
+  for trial in trials:
+    try:
+      # On one device: how many share a batch is known when it is trained.
+      create_run(trial.config, dataset, devices[:1])
+    except ValueError as error:
+      raise ValueError(f'trial {trial.name}: {error}') from error
+  return _Job(
+    config,
+    trials,
+    group_by_program([trial.config for trial in trials]),
+    dataset,
+    attacks,
+    pathlib.Path(workdir),
+    devices,
+    train_command,
+  )
+
+
+def _run_group(job: _Job, trials: Sequence[Trial]) -> None:
+  """Trains and attacks trials of one group; writes a result.json of each."""
+  start = time.perf_counter()
+  with count_compilations() as compilations:
+    for chunk in train_group(
+      [trial.config for trial in trials],
+      [job.folder(trial) for trial in trials],
+      [trial.name for trial in trials],
+      job.dataset,
+      job.devices,
+    ):
+      done = [trials[index] for index in chunk.indices]
+      work = {
+        'first': done[0].name,
+        'members': len(done),
+        'how': chunk.how,
+        'seconds': time.perf_counter() - start,
+        'compiles': compilations.count,
+      }
+      for trial, run in zip(done, chunk.runs, strict=True):
+        # Kept from the first time, if it is only attacked again.
+        path = job.folder(trial) / 'trained.json'
+        if not path.exists():
+          devices = run.plan.num_devices
+          write_json(path, {'devices_per_run': devices, 'chunk': work})
+      logger.info(
+        'attacking %s on %d test images',
+        count_of(len(done), 'network'),
+        len(job.dataset.test.labels),
+      )
+      with stop_on_signals() as stop:
+        for trial, run, result in zip(
+          done, chunk.runs, chunk.results, strict=True
+        ):
+          trained = (job.folder(trial) / 'trained.json').read_text()
+          measured = _measure(job, trial, run, result)
+          write_json(
+            job.folder(trial) / 'result.json',
+            {**measured, **json.loads(trained)},
+          )
+          if stop.signum:
+            raise Interrupted(stop.signum)
+      _write(job, write_rows)
+      start, compilations.count = time.perf_counter(), 0
+
+
+def _measure(
+  job: _Job, trial: Trial, run: Run, result: TrainResult | Diverged
+) -> dict[str, Any]:
+  """Attacks a trained network: a `row` and, unless it diverged, a `curve`."""
+  if isinstance(result, Diverged):
+    return _diverged(result)
+  evaluation, test = job.config.evaluation, job.dataset.test
+  logits_fn = eval_logits_fn(
+    run.model,
+    result.params,
+    result.model_state,
+    run.config.evaluation.matmul_precision,
+  )
+  try:
+    found = evaluate_models(
+      {trial.name: logits_fn},
+      job.attacks,
+      np.asarray(data.to_float(test.images)),
+      test.labels,
+      epsilon=evaluation.epsilon,
+      epsilons=evaluation.epsilons,
+      batching=Batching(
+        evaluation.batch_size, job.devices, jax.random.key(trial.config.seed)
+      ),
+    )
+  except NotFinite as error:
+    return _diverged(error)
+  name, labels = trial.name, test.labels
+  clean = found.clean[name] == labels
+  attacked = {
+    attack: found.predictions[name, attack][name] == labels
+    for attack in job.attacks
+  }
+  curves = {
+    attack: found.curve_logits[name, attack][name].argmax(-1)
+    for attack in job.attacks
+  }
+  row: dict[str, Any] = {
+    'status': 'done',
+    'attacks': {attack: float(c.mean()) for attack, c in attacked.items()},
+    'loss': [r['loss'] for r in result.records if r['kind'] == 'epoch'][-1],
+    'train_seconds': result.train_seconds,
+    'step_milliseconds': result.step_milliseconds,
+    'warnings': result.warnings,
+  }
+  robust = np.all([clean, *attacked.values()], axis=0)
+  for field, each in (('clean_accuracy', clean), ('robust_accuracy', robust)):
+    estimate = results.Estimate.of_correct([each])
+    row |= {field: estimate.value, f'{field}_ci': estimate.ci}
+  curve = {
+    attack: (each == labels[None, : each.shape[1]]).mean(1).tolist()
+    for attack, each in curves.items()
+  }
+  return {'row': row, 'curve': {'epsilons': [*found.epsilons], **curve}}
+
+
+def _diverged(error: Diverged | NotFinite) -> dict[str, Any]:
+  return {'row': {'status': 'diverged', 'reason': str(error), 'warnings': []}}
+
+
+def _write(
+  job: _Job, write: Callable[[pathlib.Path, results.SweepReport], str | None]
+) -> tuple[results.SweepReport, str | None]:
+  """Writes files of all results, again if another shard adds some."""
+  while True:
+    report = _report(job)
+    text = write(job.workdir, report)
+    if _report(job).pending == report.pending:
+      return report, text
+
+
+def _report(job: _Job) -> results.SweepReport:
+  """The content of sweep.json, of the trials that are done."""
+  config, labels = job.config, job.dataset.test.labels
+  found = [job.result(trial) for trial in job.trials]
+  rows, curves, groups = [], {}, []
+  for number, indices in enumerate(job.groups):
+    chunks = {}
+    for index in indices:
+      kept, trial = found[index], job.trials[index]
+      if kept is None:
+        continue
+      chunks[kept['chunk']['first']] = kept['chunk']
+      own = {
+        'member': trial.name,
+        'group': number,
+        'fields': trial.fields,
+        'devices': kept['devices_per_run'],
+        'command': _command(job, trial, kept['devices_per_run']),
+        'folder': str(job.folder(trial).relative_to(job.workdir)),
+      }
+      rows.append((index, results.Trial.from_json(kept['row'] | own)))
+      if 'curve' in kept:
+        curves[trial.name] = kept['curve']
+    groups.append(
+      results.TrialGroup(
+        members=len(indices),
+        how='; '.join(dict.fromkeys(c['how'] for c in chunks.values())),
+        chunks=[chunk['members'] for chunk in chunks.values()],
+        seconds=sum(chunk['seconds'] for chunk in chunks.values()),
+        compiles=sum(chunk['compiles'] for chunk in chunks.values()),
+      )
+    )
+  model, objective = config.model.name, config.objective.name
+  return results.SweepReport(
+    title=f'{model} trained by {objective}, {len(job.trials)} ways',
+    dataset=results.DatasetSummary(
+      name=job.dataset.name,
+      num_train=len(job.dataset.train.labels),
+      num_test=len(labels),
+    ),
+    objective=objective,
+    model=model,
+    epsilon=config.evaluation.epsilon,
+    norm=config.evaluation.norm,
+    attacks=list(job.attacks),
+    fields=list(job.trials[0].fields),
+    rows=[row for _, row in sorted(rows, key=lambda each: each[0])],
+    curves=curves,
+    num_members=len(job.trials),
+    pending=[
+      trial.name
+      for trial, kept in zip(job.trials, found, strict=True)
+      if kept is None
+    ],
+    groups=groups,
+    command=command_line(),
+    environment=environment(job.devices),
+    config=config_to_json(config),
+  )
+
+
+def _command(job: _Job, trial: Trial, num_devices: int) -> str | None:
+  """The command that trains a trial alone, if flags can say it."""
+  base = job.config.to_dict()
+  for field in trial.fields:
+    section, _, name = field.rpartition('.')
+    # A number that this trial's objective reads, and the config's own not.
+    if name not in (base[section] if section else base):
+      return None
+  values = [f'--config.{name}={value}' for name, value in trial.fields.items()]
+  return shlex.join(
+    [
+      *job.train_command,
+      *values,
+      f'--platform={job.devices[0].platform}',
+      f'--devices={num_devices}',
+      f'--workdir={job.workdir / "alone" / trial.name}',
+    ]
+  )
+

@@ -1,0 +1,397 @@
+"""Training from a config: one model, or several compared side by side."""
+
+import dataclasses
+import logging
+import pathlib
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from advjax import data, results
+from advjax.attacks.specs import AnyAttack
+from advjax.config import (
+  check_config,
+  check_range,
+  config_to_json,
+  member_config,
+  member_names,
+  seed_configs,
+)
+from advjax.devices import Batching
+from advjax.environment import command_line, environment
+from advjax.evaluation.models import (
+  Evaluation,
+  evaluate_models,
+  model_result,
+  parse_attacks,
+)
+from advjax.evaluation.shifts import (
+  Fields,
+  measure_shifts,
+  parse_shifts,
+  seen_corruptions,
+)
+from advjax.jobs.workdir import prepare_workdir
+from advjax.models import summary
+from advjax.models.logits import eval_logits_fn
+from advjax.processes.collectives import from_main, is_main
+from advjax.reporting.write import merge_metrics, write_run
+from advjax.results import mean_and_std
+from advjax.training.loop import TrainResult
+from advjax.training.setup import Run, create_run
+from advjax.training.vmapped import train_seeds
+
+logger = logging.getLogger('advjax')
+
+
+def train(
+  config: config_dict.ConfigDict,
+  workdir: str | pathlib.Path,
+  devices: Sequence[jax.Device] | None = None,
+  *,
+  print_model: bool = False,
+) -> results.Report:
+  """Trains the config's network, or resumes, attacks it, and reports.
+
+  Args:
+    config: A training config (`advjax.config.default_config`).
+    workdir: The folder to write to.
+    devices: The devices; None: all.
+    print_model: Whether to print the network's layers first.
+
+  Returns:
+    The content of report.json.
+
+  Raises:
+    ValueError: for anything wrong in the config, before anything is written.
+  """
+  if 'members' in config:
+    raise ValueError(
+      f'the config has members, {", ".join(config.members)}: it belongs to '
+      "'compare'; train takes a config of one network, such as "
+      'configs/digits.py'
+    )
+  name, workdir = config.objective.name, pathlib.Path(workdir)
+  return _run_members(
+    {name: list(seed_configs(config).values())},
+    {name: workdir},
+    config,
+    workdir,
+    devices,
+    title=f'{config.model.name} trained by {name}',
+    print_model=print_model,
+  )
+
+
+def compare(
+  config: config_dict.ConfigDict,
+  workdir: str | pathlib.Path,
+  devices: Sequence[jax.Device] | None = None,
+  *,
+  print_model: bool = False,
+) -> results.Report:
+  """Trains the config's members, attacks each of them, and reports.
+
+  Args:
+    config: A config with `members` (see `advjax.config.member_config`).
+    workdir: The folder to write to; members train in folders below it.
+    devices: The devices; None: all.
+    print_model: Whether to print each network's layers first.
+
+  Returns:
+    The content of report.json.
+
+  Raises:
+    ValueError: for anything wrong in the config, before anything is written.
+  """
+  if not config.get('members'):
+    raise ValueError(
+      'the config has no members to compare; compare takes a config such as '
+      "configs/nsl_digits.py, a config of one network belongs to 'train'"
+    )
+  names, workdir = member_names(config), pathlib.Path(workdir)
+  by_seed = seed_configs(config).values()
+  return _run_members(
+    {name: [member_config(each, name) for each in by_seed] for name in names},
+    {name: workdir / name for name in names},
+    config,
+    workdir,
+    devices,
+    title=' against '.join(names),
+    print_model=print_model,
+  )
+
+
+def _run_members(
+  configs: Mapping[str, Sequence[config_dict.ConfigDict]],
+  folders: Mapping[str, pathlib.Path],
+  config: config_dict.ConfigDict,
+  workdir: pathlib.Path,
+  devices: Sequence[jax.Device] | None,
+  *,
+  title: str,
+  print_model: bool,
+) -> results.Report:
+  """Trains members, each with its config of every seed, and reports."""
+  devices = devices or jax.devices()
+  check_config(config)
+  _check_seeds(configs)
+  dataset = data.load(config.dataset)
+  attacks, shifts = _parse(config, dataset)
+  runs = {
+    name: [create_run(each, dataset, devices) for each in members]
+    for name, members in configs.items()
+  }
+  workdir = from_main(lambda: prepare_workdir(workdir, config))
+  run_folders = from_main(
+    lambda: {
+      name: _prepare_folders(folders[name], members, config.seeds)
+      for name, members in configs.items()
+    }
+  )
+  if print_model and is_main():
+    images = data.to_float(dataset.test.images[:1])
+    for name, each in runs.items():
+      print(f'{name}:\n{summary(each[0].model, images)}')
+  trained = {}
+  for name, each in runs.items():
+    names = [
+      name if len(each) == 1 else f'{name} {folder.name}'
+      for folder in run_folders[name]
+    ]
+    trained[name] = train_seeds(each, run_folders[name], names=names)
+  images = np.asarray(data.to_float(dataset.test.images))
+  evaluations, shifted = _evaluate(
+    runs, trained, config, attacks, shifts, images, devices
+  )
+  report = _report(
+    config, dataset, runs, trained, evaluations, shifted, devices
+  )
+  if not is_main():
+    return report
+  text = write_run(
+    workdir,
+    report,
+    evaluations[0],
+    images,
+    dataset.test.labels,
+    {name: each[0].records for name, each in trained.items()},
+    dataset.class_names,
+    title=title,
+  )
+  if [workdir] not in run_folders.values():
+    merge_metrics(
+      workdir / 'metrics.jsonl',
+      [
+        ({'member': name, 'seed': seed}, result.records)
+        for name, each in trained.items()
+        for seed, result in zip(report.seeds, each, strict=True)
+      ],
+    )
+  print(text)
+  print(f'\nreport: {workdir / "report.html"}')
+  return report
+
+
+def _check_seeds(
+  configs: Mapping[str, Sequence[config_dict.ConfigDict]],
+) -> None:
+  """Raises a ValueError if a member would be the same with several seeds."""
+  for name, members in configs.items():
+    seeds = [member.seed for member in members]
+    if len(set(seeds)) < len(seeds):
+      raise ValueError(
+        f'{name}.seed = {seeds[0]}; allowed: a reference to the common seed, '
+        f'for the same network would be trained {len(seeds)} times'
+      )
+
+
+def _parse(
+  config: config_dict.ConfigDict, dataset: data.Dataset
+) -> tuple[dict[str, AnyAttack], tuple[str, ...]]:
+  """Attacks and shifts, after checks that need the data."""
+  evaluation = config.evaluation
+  most = dataset.num_classes - 1
+  check_range('evaluation.top_k', evaluation.top_k, 1, most, integer=True)
+  shifts = parse_shifts(evaluation.shifts, dataset.test.images.shape[1:])
+  attacks = parse_attacks(
+    evaluation.attacks, norm=evaluation.norm, bounds=evaluation.bounds
+  )
+  return attacks, shifts
+
+
+def _prepare_folders(
+  folder: pathlib.Path,
+  members: Sequence[config_dict.ConfigDict],
+  seeds: Sequence[int],
+) -> list[pathlib.Path]:
+  """A member's folder, or one below it for each of several seeds."""
+  if not seeds:
+    return [prepare_workdir(folder, members[0])]
+  return [
+    prepare_workdir(folder / f'seed_{seed}', member)
+    for seed, member in zip(seeds, members, strict=True)
+  ]
+
+
+def _evaluate(
+  runs: Mapping[str, Sequence[Run]],
+  trained: Mapping[str, Sequence[TrainResult]],
+  config: config_dict.ConfigDict,
+  attacks: Mapping[str, AnyAttack],
+  shifts: Sequence[str],
+  images: np.ndarray,
+  devices: Sequence[jax.Device],
+) -> tuple[list[Evaluation], Fields]:
+  """Attacks the networks of each seed, and measures the shifts.
+
+  Adversarial examples are kept for the first seed alone.
+  """
+  evaluation = config.evaluation
+  labels = next(iter(runs.values()))[0].test_split.labels
+  networks = {
+    name: [
+      eval_logits_fn(
+        run.model,
+        result.params,
+        result.model_state,
+        run.config.evaluation.matmul_precision,
+      )
+      for run, result in zip(runs[name], each, strict=True)
+    ]
+    for name, each in trained.items()
+  }
+  found: list[Evaluation] = []
+  for index, seed in enumerate(config.seeds or (config.seed,)):
+    logger.info('attacking %d test images (seed %d)', len(images), seed)
+    result = evaluate_models(
+      {name: each[index] for name, each in networks.items()},
+      attacks,
+      images,
+      labels,
+      epsilon=evaluation.epsilon,
+      epsilons=evaluation.epsilons,
+      batching=Batching(
+        evaluation.batch_size, devices, jax.random.key(seed)
+      ),
+    )
+    found.append(dataclasses.replace(result, images={}) if found else result)
+  if shifts:
+    logger.info('measuring %s', ', '.join(shifts))
+  return found, measure_shifts(
+    shifts,
+    networks,
+    images,
+    labels,
+    epsilon=evaluation.epsilon,
+    norm=next(iter(attacks.values())).norm,
+    bounds=evaluation.bounds,
+    seen={
+      name: seen_corruptions(each[0].config) for name, each in runs.items()
+    },
+    batching=Batching(
+      evaluation.batch_size, devices, jax.random.key(config.seed)
+    ),
+    top_k=evaluation.top_k,
+  )
+
+
+def _report(
+  config: config_dict.ConfigDict,
+  dataset: data.Dataset,
+  runs: Mapping[str, Sequence[Run]],
+  trained: Mapping[str, Sequence[TrainResult]],
+  evaluations: Sequence[Evaluation],
+  shifted: Fields,
+  devices: Sequence[jax.Device],
+) -> results.Report:
+  labels, seeds = dataset.test.labels, list(config.seeds or (config.seed,))
+  top_k = config.evaluation.top_k
+  members = {
+    name: dataclasses.replace(
+      model_result(evaluations, labels, name, top_k=top_k),
+      num_params=sum(x.size for x in jax.tree.leaves(each[0].params)),
+      training=_training(runs[name], each, seeds),
+      **shifted[name],
+    )
+    for name, each in trained.items()
+  }
+  per_seed = {
+    str(seed): {
+      name: model_result([evaluation], labels, name, top_k=top_k)
+      for name in runs
+    }
+    for seed, evaluation in zip(seeds, evaluations, strict=True)
+  }
+  return results.Report(
+    dataset=results.DatasetSummary(
+      name=dataset.name,
+      num_train=len(dataset.train.labels),
+      num_test=len(labels),
+    ),
+    seeds=seeds,
+    members=members,
+    per_seed=per_seed if len(seeds) > 1 else None,
+    command=command_line(),
+    environment=environment(devices),
+    config=config_to_json(config),
+  )
+
+
+def _training(
+  runs: Sequence[Run], trained: Sequence[TrainResult], seeds: Sequence[int]
+) -> results.Training:
+  """How a member was trained: means over its seeds."""
+  config = runs[0].config
+  tests, seconds = zip(
+    *[_test(run, result) for run, result in zip(runs, trained, strict=True)],
+    strict=True,
+  )
+  epochs = [
+    [_with_accuracy(r) for r in result.records if r['kind'] == 'epoch']
+    for result in trained
+  ]
+  return results.Training(
+    objective=config.objective.name,
+    hparams=runs[0].hparams,
+    num_validation=config.num_validation,
+    train_seconds=statistics.fmean(r.train_seconds for r in trained),
+    step_milliseconds=statistics.fmean(r.step_milliseconds for r in trained),
+    eval_step_milliseconds=1000 * statistics.fmean(seconds),
+    epochs=[mean_and_std(each) for each in zip(*epochs, strict=True)],
+    test=mean_and_std(tests),
+    warnings=[
+      warning if len(runs) == 1 else f'seed {seed}: {warning}'
+      for seed, result in zip(seeds, trained, strict=True)
+      for warning in result.warnings
+    ],
+  )
+
+
+def _test(run: Run, result: TrainResult) -> tuple[dict[str, Any], float]:
+  """The objective's metrics on the test images, and the seconds per batch."""
+  arguments = (
+    result.params,
+    result.model_state,
+    run.test_split,
+    run.final_hparams,
+    jax.random.key(run.config.seed),
+  )
+  metrics = run.evaluate(*arguments)
+  start = time.perf_counter()
+  run.evaluate(*arguments)
+  seconds = time.perf_counter() - start
+  per_call = run.config.evaluation.batch_size * len(run.devices)
+  num_calls = -(-len(run.test_split.labels) // per_call)
+  return _with_accuracy(metrics), seconds / num_calls
+
+
+def _with_accuracy(metrics: Mapping[str, Any]) -> dict[str, Any]:
+  if 'clean_accuracy' not in metrics:  # The objective did not measure it.
+    return dict(metrics)
+  return {**metrics, 'accuracy': metrics['clean_accuracy']}

@@ -1,0 +1,696 @@
+"""The language of sweeps: text or a config file to trials, all of them checked.
+
+  SWEEP = PART;PART;...                        all combinations of the parts,
+                                               the last part fastest
+  PART  = FIELD=V1,V2,...                      one value after the other
+        | zip(FIELD=V1,V2;FIELD=V1,V2;...)     fields that vary together
+        | list(FIELD=V,FIELD=V;FIELD=V,...)    trials written out
+
+FIELD is a field of the config with its dots, such as `hparams.epsilon`, and a
+value has the type that the field has there.
+"""
+
+import copy
+import hashlib
+import inspect
+import itertools
+import math
+import numbers
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+from ml_collections import config_dict
+
+from advjax.config import check_config, choose, default_config
+from advjax.fractions import parse_number
+from advjax.models import create_model
+from advjax.training.objectives import (
+  OBJECTIVES,
+  create_objective,
+  read_hparams,
+)
+from advjax.training.optimizers import (
+  DECAYS,
+  OPTIMIZERS,
+  create_decay,
+  create_optimizer,
+  create_schedule,
+)
+
+# Dotted field of the config -> value
+Settings = dict[str, Any]
+
+# Sections and fields that trials have in common, and why.
+_SHARED = {
+  'dataset': 'all trials are trained and tested on the same data',
+  'evaluation': 'all trials meet the same attacks',
+  'seeds': "sweep over 'seed' instead, a trial for each",
+  'log_every_steps': 'it does not change the training',
+  'checkpoint_every_epochs': 'it does not change the training',
+}
+# Fields that are read only under some values of another field. Under the
+# others, trials that differ in them would be trained alike.
+READ_UNDER: dict[str, tuple[str, tuple[str, ...]]] = {
+  'multiplier_decay.decay_steps': ('multiplier_decay.name', DECAYS[1:]),
+  'multiplier_decay.decay_rate': ('multiplier_decay.name', DECAYS[1:]),
+  'multiplier_decay.min_value': ('multiplier_decay.name', DECAYS[1:]),
+  'optimizer.b1': ('optimizer.name', OPTIMIZERS[1:]),
+  'optimizer.b2': ('optimizer.name', OPTIMIZERS[1:]),
+  'optimizer.eps': ('optimizer.name', OPTIMIZERS[1:]),
+  'optimizer.momentum': ('optimizer.name', ('sgd',)),
+  'optimizer.nesterov': ('optimizer.name', ('sgd',)),
+  'schedule.warmup': ('schedule.name', ('cosine', 'one_cycle')),
+  'schedule.boundaries': ('schedule.name', ('piecewise',)),
+  'schedule.factor': ('schedule.name', ('piecewise',)),
+  'monitor.every_epochs': ('report_checkpoint', ('best',)),
+  'monitor.num_images': ('report_checkpoint', ('best',)),
+  'monitor.epsilon': ('report_checkpoint', ('best',)),
+  'monitor.num_steps': ('report_checkpoint', ('best',)),
+}
+_QUOTES = ('"', "'")
+_ALLOWED = {
+  float: 'a finite number such as 0.031 or 8/255',
+  int: 'an integer',
+  bool: 'true or false',
+  str: 'a text',
+  tuple: 'a tuple of numbers, truth values or texts',
+}
+# File systems take 255 bytes, and a suffix or two has to fit in as well.
+_MAX_NAME_LENGTH = 200
+
+
+# ---------- fields and values
+
+
+def _check_base(config: config_dict.ConfigDict) -> None:
+  if 'members' in config:
+    raise ValueError(
+      f'the config has members, {", ".join(config.members)}: it belongs to '
+      "'compare'; a sweep takes a config of one network, such as "
+      'configs/digits.py'
+    )
+  if config.seeds:
+    raise ValueError(
+      f'seeds = {config.seeds!r}; allowed in a sweep: none; {_SHARED["seeds"]}'
+    )
+
+
+def _flatten(config: config_dict.ConfigDict) -> dict[str, Any]:
+  """All fields by their dotted names, references resolved."""
+  return flatten_dict(config.to_dict(), sep='.')
+
+
+def _field_kind(config: config_dict.ConfigDict, field: str) -> type:
+  """The type of a field's values; a ValueError if it cannot be swept."""
+  field = str(field)
+  first = field.partition('.')[0]
+  if first in _SHARED:
+    raise ValueError(f'{field} cannot be swept: {_SHARED[first]}')
+  kinds = {}
+  for name in _flatten(config):
+    section, _, last = name.rpartition('.')
+    kind = (config[section] if section else config).get_type(last)
+    kinds[name] = tuple if kind is list else kind
+  # Traced numbers: a config need not set those that are optional, and a sweep
+  # over objectives has those of several.
+  kinds |= {
+    f'hparams.{name}': float
+    for spec in OBJECTIVES.values()
+    for name in ('learning_rate', *spec.required, *spec.optional)
+  }
+  kinds = {n: k for n, k in kinds.items() if n.partition('.')[0] not in _SHARED}
+  within = [name for name in kinds if name.startswith(f'{field}.')]
+  if within:
+    raise ValueError(
+      f'{field} is a section; sweep over its fields: {", ".join(within)}'
+    )
+  if field not in kinds:
+    section, _, last = field.rpartition('.')
+    alike = sorted(name for name in kinds if name.rpartition('.')[2] == last)
+    if alike:
+      raise ValueError(
+        f'unknown field {field!r}; did you mean {" or ".join(alike)}?'
+      )
+    beside = [name for name in kinds if name.rpartition('.')[0] == section]
+    choose('field', field, beside or kinds)
+  if kinds[field] not in _ALLOWED:
+    raise ValueError(
+      f'{field} is {config[field]!r} in the config, so that the type of its '
+      'values is not known; give it a value there first'
+    )
+  return kinds[field]
+
+
+def _convert_value(field: str, value: Any, kind: type) -> Any:
+  """A value as its field takes it; a ValueError if it is of another type."""
+  is_bool = isinstance(value, bool)
+  if kind is float and isinstance(value, str):
+    try:
+      return parse_number(value)
+    except ValueError as error:
+      raise ValueError(f'{field}: {error}') from error
+  if kind is float and isinstance(value, numbers.Real) and not is_bool:
+    if math.isfinite(value):
+      return float(value)
+  elif kind is int and isinstance(value, numbers.Integral) and not is_bool:
+    return int(value)
+  elif kind is tuple and isinstance(value, (tuple, list)):
+    if all(isinstance(item, (bool, int, float, str)) for item in value):
+      return tuple(value)
+  elif kind in (bool, str) and isinstance(value, kind):
+    return value
+  raise ValueError(f'{field} = {value!r}; allowed: {_ALLOWED[kind]}')
+
+
+def _parse_value(field: str, text: str, kind: type) -> Any:
+  """A value as it is written in the text of a sweep, perhaps in quotes."""
+  text = text.strip()
+  if text.startswith(_QUOTES):
+    text, quote = text[1:], text[0]
+    if text.find(quote) != len(text) - 1:
+      raise ValueError(
+        f'{field} = {quote}{text}; allowed: quotes around the whole value'
+      )
+    text = text[:-1]
+    if kind is str:
+      return text
+  if not text.strip():
+    raise ValueError(f'{field} has an empty value; allowed: {_ALLOWED[kind]}')
+  if kind is tuple:
+    raise ValueError(
+      f'{field} = {text!r}: tuples cannot be written in the text of a sweep; '
+      'write a file with sweep(add) for them'
+    )
+  value: Any = text
+  if kind is int and re.fullmatch(r'[-+]?\d+', text):
+    value = int(text)
+  if kind is bool:
+    value = {'true': True, 'false': False}.get(text.lower(), text)
+  return _convert_value(field, value, kind)
+
+
+# ---------- text and files
+
+
+def parse_sweep(text: str, config: config_dict.ConfigDict) -> list[Settings]:
+  """Parses a sweep: all combinations of its parts, the last part fastest.
+
+  Args:
+    text: Parts between ';'. A part is `FIELD=V1,V2,...`; or
+      `zip(FIELD=V1,V2;FIELD=V1,V2)`, fields that vary together; or
+      `list(FIELD=V,FIELD=V;FIELD=V,FIELD=V)`, trials written out. A value
+      with commas or semicolons in it needs quotes, ' or ".
+    config: What the trials start from; its fields determine the types of the
+      values. A field of `hparams` that it lacks is a number.
+
+  Returns:
+    What each trial sets.
+
+  Raises:
+    ValueError: naming the part that is wrong.
+
+  Example:
+    >>> config = default_config()
+    >>> parse_sweep('hparams.epsilon=1/10,0.2;seed=0', config)
+    [{'hparams.epsilon': 0.1, 'seed': 0}, {'hparams.epsilon': 0.2, 'seed': 0}]
+    >>> len(parse_sweep('zip(hparams.epsilon=0.1,0.2;seed=0,1)', config))
+    2
+  """
+  _check_base(config)
+  if not text.strip():
+    raise ValueError(
+      'the sweep is empty: there is nothing to sweep; write, say, '
+      "'hparams.epsilon=0.1,8/255;seed=0,1,2'"
+    )
+  parts: list[list[Settings]] = []
+  for number, part in enumerate(_split(text, ';'), 1):
+    try:
+      parts.append(_parse_part(part, config))
+      _check_once([f for each in parts for f in each[0]], 'the sweep')
+    except ValueError as error:
+      raise ValueError(
+        f'part {number} of the sweep, {part!r}: {error}'
+      ) from error
+  return [
+    {
+      field: value
+      for settings in combination
+      for field, value in settings.items()
+    }
+    for combination in itertools.product(*parts)
+  ]
+
+
+def _split(text: str, separator: str) -> list[str]:
+  """What is between separators outside of parentheses and quotes."""
+  pieces, depth, quote, before = [''], 0, '', ''
+  for character in text:
+    if quote:
+      quote = '' if character == quote else quote
+    elif character in _QUOTES and before in ('', '=', ','):
+      # Elsewhere it is an apostrophe.
+      quote = character
+    else:
+      depth += {'(': 1, ')': -1}.get(character, 0)
+    if depth < 0:
+      break
+    if character == separator and not depth and not quote:
+      pieces.append('')
+    else:
+      pieces[-1] += character
+    before = character.strip() or before
+  if quote or depth:
+    what = 'quote' if quote else 'parenthesis'
+    raise ValueError(
+      f'part {len(pieces)} of the sweep, {pieces[-1].strip()!r}: a {what} is '
+      f'not {"opened" if depth < 0 else "closed"}'
+    )
+  return [piece.strip() for piece in pieces]
+
+
+def _parse_part(part: str, config: config_dict.ConfigDict) -> list[Settings]:
+  """What a part sets, one choice after the other; no two of them alike."""
+  if not part:
+    raise ValueError('it is empty; allowed: FIELD=VALUE,VALUE,...')
+  form = re.fullmatch(r'(\w*)\s*\((.*)\)', part, re.DOTALL)
+  name = choose('form', form[1], ('zip', 'list')) if form else 'values'
+  pieces = _split(form[2], ';') if form else [part]
+  if name == 'list':
+    choices = []
+    for piece in pieces:
+      pairs = [_parse_values(pair, config) for pair in _split(piece, ',')]
+      _check_once([field for field, _ in pairs], 'a trial')
+      choices.append({field: value for field, (value,) in pairs})
+      _check_same_fields(choices[-1], choices[0], 'a trial')
+    choices = [{field: c[field] for field in choices[0]} for c in choices]
+  else:
+    columns = [_parse_values(piece, config) for piece in pieces]
+    fields = [field for field, _ in columns]
+    _check_once(fields, name)
+    lengths = [len(values) for _, values in columns]
+    if len(set(lengths)) > 1:
+      counted = ', '.join(
+        f'{field} has {n}' for field, n in zip(fields, lengths, strict=True)
+      )
+      raise ValueError(f'{counted} values; allowed: lists of one length')
+    choices = [
+      dict(zip(fields, values, strict=True))
+      for values in zip(*(values for _, values in columns), strict=True)
+    ]
+  for index, choice in enumerate(choices):
+    if choice in choices[:index]:
+      raise ValueError(
+        f'{_show(choice)} is there twice; allowed: each trial once'
+      )
+  return choices
+
+
+def _parse_values(
+  piece: str, config: config_dict.ConfigDict
+) -> tuple[str, list[Any]]:
+  """Parses `FIELD=V1,V2,...`."""
+  name, equals, text = piece.partition('=')
+  field = name.strip()
+  if not equals:
+    raise ValueError(f'{piece.strip()!r}; allowed: FIELD=VALUE,VALUE,...')
+  kind = _field_kind(config, field)
+  if not text.strip():
+    raise ValueError(f'{field} has an empty list of values')
+  return field, [_parse_value(field, v, kind) for v in _split(text, ',')]
+
+
+def _check_once(fields: list[str], where: str) -> None:
+  for field, count in Counter(fields).items():
+    if count > 1:
+      raise ValueError(f'{where} sets {field} twice; allowed: each field once')
+
+
+def _check_same_fields(
+  settings: Mapping[str, Any], first: Mapping[str, Any], which: str
+) -> None:
+  if set(settings) != set(first):
+    raise ValueError(
+      f'{which} sets {", ".join(settings) or "nothing"}, the first one sets '
+      f'{", ".join(first)}; allowed: the same fields in all'
+    )
+
+
+def _show(settings: Mapping[str, Any]) -> str:
+  return ', '.join(f'{field} = {value!r}' for field, value in settings.items())
+
+
+def collect_sweep(
+  sweep: Callable[..., None], variant: str | None = None
+) -> list[Settings]:
+  """Calls the `sweep` of a config file and returns what it adds.
+
+  Args:
+    sweep: `sweep(add)`, or `sweep(add, variant)`; it calls `add` once for
+      each trial, with a mapping from dotted fields to values.
+    variant: The variant of the config file; None: its default.
+
+  Returns:
+    What each trial sets, in the order of the calls; `create_trials` checks it.
+
+  Raises:
+    ValueError: if something else is added, or nothing at all.
+
+  Example:
+    >>> def sweep(add):
+    ...   for epsilon in (0.1, 0.2):
+    ...     add({'hparams.epsilon': epsilon, 'seed': 0})
+    >>> collect_sweep(sweep)[1]
+    {'hparams.epsilon': 0.2, 'seed': 0}
+  """
+  settings: list[Settings] = []
+
+  def add(fields: Mapping[str, Any]) -> None:
+    if not isinstance(fields, Mapping):
+      raise ValueError(
+        f'add({fields!r}) is call {len(settings) + 1}; allowed: a mapping '
+        "from fields to values, such as {'hparams.epsilon': 0.1, 'seed': 0}"
+      )
+    settings.append(dict(fields))
+
+  # A sweep whose trials are the same for all variants need not take one.
+  takes_variant = len(inspect.signature(sweep).parameters) > 1
+  sweep(*[add, variant] if variant is not None and takes_variant else [add])
+  if not settings:
+    raise ValueError('the sweep is empty: sweep(add) added no trial')
+  return settings
+
+
+# ---------- trials
+
+
+class Trial(NamedTuple):
+  """One training run of a sweep.
+
+  Attributes:
+    name: What it sets, 'epsilon=0.05,seed=0': unique in the sweep, and a valid
+      name of a folder.
+    fields: Dotted field of the config -> value, in the order of the sweep.
+    config: A whole training config, references resolved.
+  """
+
+  name: str
+  fields: Settings
+  config: config_dict.ConfigDict
+
+
+def create_trials(
+  config: config_dict.ConfigDict, settings: Sequence[Mapping[str, Any]]
+) -> list[Trial]:
+  """Creates the trials of a sweep, and checks all that can be without data.
+
+  Fields that the config derives from others by references follow each trial's
+  values; a derived field that is swept itself has the given values.
+
+  Args:
+    config: A training config of one network; not changed.
+    settings: What each trial sets, from `parse_sweep` or `collect_sweep`.
+
+  Returns:
+    The trials, in the same order.
+
+  Raises:
+    ValueError: for an unknown or a shared field, a value of a wrong type or
+      out of range, a field that the objective (or any other part) of a trial
+      does not read, trials that set different fields, and trials that are
+      trained alike; naming trial, field, value and what is allowed.
+
+  Example:
+    >>> trials = create_trials(default_config(), [{'seed': 0}, {'seed': 1}])
+    >>> [trial.name for trial in trials], trials[1].config.seed
+    (['seed=0', 'seed=1'], 1)
+  """
+  _check_base(config)
+  rows = _convert(config, settings)
+  _check_different(
+    [f'{number} ({_show(row)})' for number, row in enumerate(rows, 1)],
+    [repr(list(row.values())) for row in rows],
+    'set the same',
+  )
+  trials = []
+  for name, row in zip(trial_names(rows), rows, strict=True):
+    try:
+      trials.append(Trial(name, row, _configure(config, row)))
+    except (ArithmeticError, ValueError) as error:
+      part, trial = _part_at_fault(config, row, str(error)), f'trial {name!r}'
+      where = f'{part} ({trial})' if part else f'{trial} of the sweep'
+      raise ValueError(f'{where}: {error}') from error
+  _check_different(
+    [repr(trial.name) for trial in trials],
+    [_training_key(trial.config) for trial in trials],
+    'are trained alike: what they differ in makes no difference in float32',
+  )
+  return trials
+
+
+def shard_trials(trials: Sequence[Trial], shard: str) -> list[Trial]:
+  """Returns the share of the trials of one of several jobs: `trials[i::n]`.
+
+  Args:
+    trials: All trials of a sweep.
+    shard: 'i/n' with 0 <= i < n, such as '0/4', the first of four.
+
+  Raises:
+    ValueError: if `shard` is something else.
+
+  Example:
+    >>> shard_trials(['a', 'b', 'c', 'd', 'e'], '1/2')
+    ['b', 'd']
+  """
+  found = re.fullmatch(r'\s*(\d+)\s*/\s*(\d+)\s*', shard)
+  index, count = (int(found[1]), int(found[2])) if found else (0, 0)
+  if index >= count:
+    raise ValueError(
+      f"shard = {shard!r}; allowed: i/n with 0 <= i < n, such as '0/4', the "
+      'first of four'
+    )
+  return list(trials[index::count])
+
+
+def cut_shard(shard: str, process_id: int, num_processes: int) -> str:
+  """Returns the shard of one of several processes: trials[i::n][p::m].
+
+  Example:
+    >>> cut_shard('1/3', 0, 2), cut_shard('1/3', 1, 2)
+    ('1/6', '4/6')
+  """
+  index, _, count = shard.partition('/')
+  if num_processes == 1 or not (index.isdigit() and count.isdigit()):
+    return shard
+  place = int(index) + int(count) * process_id
+  return f'{place}/{int(count) * num_processes}'
+
+
+def trial_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+  """Returns a name for each trial of a sweep: what it sets.
+
+  A name has the last part of each field (the whole name where two would end
+  alike) and a short form of the value, the fields in alphabetical order but
+  for the seed, which comes last. It depends neither on the order of the fields
+  nor on the other trials, so that a larger sweep finds the trials it had; only
+  values whose short forms look alike are written in full.
+
+  Args:
+    rows: What each trial sets; the same fields in all, no two rows alike.
+
+  Returns:
+    The names, unique also where a file system ignores case.
+
+  Example:
+    >>> trial_names([{'seed': 0, 'hparams.epsilon': 0.1}])
+    ['epsilon=0.1,seed=0']
+  """
+  fields = sorted(rows[0], key=lambda field: (field == 'seed', field))
+  ends = Counter(field.rpartition('.')[2] for field in fields)
+  parts = []
+  for field in fields:
+    end = field.rpartition('.')[2]
+    label = end if ends[end] == 1 else field
+    values = [row[field] for row in rows]
+    different = {repr(value): _short(value).casefold() for value in values}
+    counts = Counter(different.values())
+    texts = [
+      _short(v) if counts[_short(v).casefold()] == 1 else _full(v)
+      for v in values
+    ]
+    parts.append([f'{label}={text}' for text in texts])
+  names = [','.join(each) for each in zip(*parts, strict=True)]
+  return [
+    name
+    if len(name) <= _MAX_NAME_LENGTH
+    else f'{name[:_MAX_NAME_LENGTH]}-{_digest(name)}'
+    for name in names
+  ]
+
+
+def _short(value: Any) -> str:
+  if isinstance(value, tuple):
+    return '-'.join(_short(item) for item in value) or 'none'
+  if isinstance(value, bool):
+    return str(value).lower()
+  if isinstance(value, float):
+    return f'{value:.6g}'
+  return re.sub(r'[^A-Za-z0-9_.+-]', '-', str(value))
+
+
+def _full(value: Any) -> str:
+  if isinstance(value, float):
+    return repr(value)
+  return f'{_short(value)}-{_digest(repr(value))}'
+
+
+def _digest(text: str) -> str:
+  return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _convert(
+  config: config_dict.ConfigDict, settings: Sequence[Mapping[str, Any]]
+) -> list[Settings]:
+  """Values of the right types, the fields in the order of the first trial."""
+  fields = list(settings[0]) if settings else []
+  if not fields:
+    raise ValueError('the sweep is empty: there is nothing to sweep')
+  kinds = {field: _field_kind(config, field) for field in fields}
+  rows = []
+  for number, setting in enumerate(settings, 1):
+    _check_same_fields(setting, settings[0], f'trial {number} of the sweep')
+    try:
+      rows.append({f: _convert_value(f, setting[f], kinds[f]) for f in fields})
+    except ValueError as error:
+      raise ValueError(f'trial {number} of the sweep: {error}') from error
+  return rows
+
+
+def _configure(
+  config: config_dict.ConfigDict, row: Mapping[str, Any]
+) -> config_dict.ConfigDict:
+  """The config of a trial, references resolved, all of it checked."""
+  # Trap: ConfigDict(config) would share the references; a deep copy has its
+  # own.
+  changed = copy.deepcopy(config)
+  # The types are right; the config may write a traced number as an integer.
+  with changed.unlocked(), changed.ignore_type():
+    for field, value in row.items():
+      section, _, name = field.rpartition('.')
+      (changed[section] if section else changed)[name] = value
+  for field, value in row.items():
+    if changed[field] != value:
+      raise ValueError(
+        f'{field} = {value!r} became {changed[field]!r}: in the config it is '
+        'one with another field that is swept; sweep over one of them'
+      )
+  resolved = changed.copy_and_resolve_references()
+  check_trial(resolved, row)
+  base = _flatten(config)
+  for field, value in _flatten(resolved).items():
+    first = field.partition('.')[0]
+    if first in _SHARED and value != base[field]:
+      raise ValueError(
+        f'{field} = {value!r} follows a field that is swept, but trials have '
+        f'it in common: {_SHARED[first]}'
+      )
+  return resolved
+
+
+def _part_at_fault(
+  config: config_dict.ConfigDict, row: Mapping[str, Any], message: str
+) -> str:
+  """The setting without which a trial would be right; '' if no single one."""
+  # Of several, one that the error names.
+  named = [f for f in row if re.search(rf'(?<![\w.]){re.escape(f)}\b', message)]
+  for field in [*named, *row]:
+    try:
+      _configure(config, {f: v for f, v in row.items() if f != field})
+    except (ArithmeticError, ValueError):
+      continue
+    value = row[field]
+    return f'{field}={f"{value:.6g}" if isinstance(value, float) else value}'
+  return ''
+
+
+def _training_key(config: config_dict.ConfigDict) -> str:
+  """The same text for configs that train the same network."""
+  # Not the fields that others are derived from; nothing reads those.
+  fields = {field: config[field] for field in default_config()}
+  # The traced numbers reach the device as float32.
+  fields['hparams'] = {
+    name: None if value is None else float(np.float32(value))
+    for name, value in config.hparams.items()
+  }
+  return config_dict.ConfigDict(fields).to_json(sort_keys=True)
+
+
+def _check_different(
+  names: Sequence[str], keys: Sequence[str], what: str
+) -> None:
+  """Raises a ValueError that names two trials of the same key."""
+  first: dict[str, str] = {}
+  for name, key in zip(names, keys, strict=True):
+    if key in first:
+      raise ValueError(
+        f'trials {first[key]} and {name} of the sweep {what}; allowed: each '
+        'trial once'
+      )
+    first[key] = name
+
+
+def check_trial(config: config_dict.ConfigDict, fields: Iterable[str]) -> None:
+  """Checks all of a trial's config that can be checked without the data.
+
+  Args:
+    config: The config of a trial.
+    fields: The dotted fields that the sweep sets.
+
+  Raises:
+    ValueError: naming the field, its value and what is allowed, also if
+      nothing reads a field that is swept.
+
+  Example:
+    >>> check_trial(
+    ...   default_config(), ['optimizer.momentum']
+    ... )  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: optimizer.momentum = 0.9 has no effect: ...
+  """
+  check_config(config)
+  name = config.objective.name
+  spec = OBJECTIVES[choose('objective', name, OBJECTIVES)]
+  reads = ('learning_rate', *spec.required, *spec.optional)
+  if 'objective.name' in fields:
+    for hparam, value in config.hparams.items():
+      field = f'hparams.{hparam}'
+      if value is not None and hparam not in reads and field not in fields:
+        raise ValueError(
+          f'{field} = {value!r} of the config is not read by the objective '
+          f'{name!r}, which reads {", ".join(reads)}; sweep over objectives '
+          'that read the same hparams'
+        )
+  read_hparams(config.hparams, name)
+  create_objective(config.objective)
+  # How many classes and steps there are is known when the data is loaded.
+  create_model(config.model, num_classes=2)
+  create_optimizer(config.optimizer)
+  create_schedule(config.schedule, num_steps=100)
+  create_decay(config.multiplier_decay)
+  for field in fields:
+    if field.startswith('multiplier_decay.') and 'multiplier' not in reads:
+      raise ValueError(
+        f'{field} = {config[field]!r} has no effect: the objective {name!r} '
+        'reads no multiplier'
+      )
+    other, values = READ_UNDER.get(field, ('', ()))
+    if other and config[other] not in values:
+      raise ValueError(
+        f'{field} = {config[field]!r} has no effect: {other} = '
+        f'{config[other]!r}, and it is read under '
+        f'{" or ".join(repr(value) for value in values)} alone'
+      )

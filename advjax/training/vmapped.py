@@ -1,0 +1,571 @@
+"""Several runs trained at once, in one compiled program.
+
+Runs that differ in traced numbers alone (seed, hparams, initial weights) share
+a program: vmapped on accelerators, one after the other on CPUs. The devices are
+cut into groups, each for runs of its own.
+"""
+
+import contextlib
+import functools
+import json
+import logging
+import math
+import pathlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import config_dict
+
+from advjax.config import config_to_json, default_config
+from advjax.data import Dataset
+from advjax.devices import parallelize, replicate, split
+from advjax.memory import free_memory
+from advjax.processes.collectives import gather, own_ranks
+from advjax.processes.topology import find_place
+from advjax.training.loop import (
+  Diverged,
+  Recorder,
+  TrainResult,
+  run_steps,
+  train,
+)
+from advjax.training.objectives import Metrics
+from advjax.training.setup import Run, create_run
+from advjax.training.step import RunInputs, TrainState
+from advjax.types import Array
+
+logger = logging.getLogger(__name__)
+
+# What runs of one program may differ in: traced numbers, and the start.
+OWN_FIELDS = ('seed', 'hparams', 'init_from')
+_COMMON_FIELDS = sorted(set(default_config()) - {'seeds', *OWN_FIELDS})
+# Of the free memory, for the states of runs; the rest is for what the steps
+# need, which is not known before they are compiled.
+_SHARE_FOR_STATES = 0.5
+# A state that goes in, one that comes out, its gradients, a copy to save.
+_COPIES_OF_STATE = 4
+
+
+def make_train_many(train_steps: Callable, *, batched: bool) -> Callable:
+  """Builds the loop over several runs at once, on each device.
+
+  Args:
+    train_steps: From `make_train_steps`.
+    batched: Whether to vmap over the runs (for accelerators) or to train one
+      after the other by `jax.lax.map` (for CPUs, where batched products are
+      slow; each run then rounds as it does alone).
+
+  Returns:
+    `train_many(rank, states, data, inputs, num_steps) -> (states, history)`,
+    where states, inputs, num_steps and history have a leading axis over runs;
+    num_steps is the same number for all runs, or 0 for those that wait.
+
+  Example:
+    >>> double = make_train_many(
+    ...   lambda rank, state, data, inputs, steps: (2 * state, {}),
+    ...   batched=False,
+    ... )
+    >>> states, _ = double(0, jnp.ones(3), None, jnp.ones(3), jnp.ones(3))
+    >>> states.tolist()
+    [2.0, 2.0, 2.0]
+  """
+
+  def by_map(
+    rank: Array, states: Any, data: Any, inputs: Any, num_steps: Array
+  ) -> tuple[Any, Metrics]:
+    return jax.lax.map(
+      lambda run: train_steps(rank, run[0], data, *run[1:]),
+      (states, inputs, num_steps),
+    )
+
+  def by_vmap(
+    rank: Array, states: Any, data: Any, inputs: Any, num_steps: Array
+  ) -> tuple[Any, Metrics]:
+    # A count per run would select the state in every step; once at the end is
+    # enough.
+    stepped, history = jax.vmap(train_steps, (None, 0, None, 0, None))(
+      rank, states, data, inputs, num_steps.max()
+    )
+
+    def choose(new: Array, old: Array) -> Array:
+      moves = num_steps.reshape(-1, *[1] * (new.ndim - 1)) > 0
+      return jnp.where(moves, new, old)
+
+    return jax.tree.map(choose, stepped, states), history
+
+  return by_vmap if batched else by_map
+
+
+@functools.lru_cache(maxsize=16)
+def map_train_many(
+  device_steps: Callable, devices: tuple[jax.Device, ...], batched: bool
+) -> functools.partial:
+  """Maps `make_train_many` over devices, each with states of its own."""
+  many = make_train_many(device_steps, batched=batched)
+  return parallelize(many, devices, num_args=4, split_args=(0, 2, 3))
+
+
+class Placement(NamedTuple):
+  """Several runs on several devices.
+
+  Each device group has a stack of runs of its own, the same on its devices;
+  copies of the first run, which take no steps, fill up the last stack.
+
+  Attributes:
+    num_runs: Runs.
+    num_groups: Device groups (`StepPlan`).
+    devices: The devices, group after group.
+  """
+
+  num_runs: int
+  num_groups: int
+  devices: Sequence[jax.Device]
+
+  @property
+  def shape(self) -> tuple[int, int]:
+    """Devices of a group, and places for runs in it."""
+    group_size = len(self.devices) // self.num_groups
+    return group_size, -(-self.num_runs // self.num_groups)
+
+  def put(self, trees: Sequence[Any]) -> Any:
+    """Stacks a pytree of each run to leaves `[devices, runs, ...]` there."""
+    group_size, per_group = self.shape
+    places = self.num_groups * per_group
+    filled = [*trees, *[trees[0]] * (places - self.num_runs)]
+    by_device = [
+      _stack(filled[start : start + per_group])
+      for start in range(0, places, per_group)
+      for _ in range(group_size)
+    ]
+    return split(_stack(by_device), self.devices)
+
+  def get(self, tree: Any) -> list[Any]:
+    """Undoes `put`: one pytree per run, of NumPy arrays."""
+    group_size, _ = self.shape
+
+    def merge(leaf: Any) -> np.ndarray:
+      by_group = gather(leaf, self.devices)[::group_size]
+      return by_group.reshape(-1, *by_group.shape[2:])
+
+    host = jax.tree.map(merge, tree)
+    return [
+      jax.tree.map(lambda leaf, i=index: leaf[i], host)
+      for index in range(self.num_runs)
+    ]
+
+  def num_steps(self, count: int, moving: Collection[int]) -> np.ndarray:
+    """The argument num_steps: `count` for some runs, 0 for the others."""
+    group_size, per_group = self.shape
+    counts = np.zeros(self.num_groups * per_group, np.int32)
+    counts[list(moving)] = count
+    by_group = counts.reshape(self.num_groups, per_group)
+    return np.repeat(by_group, group_size, axis=0)[own_ranks(self.devices)]
+
+
+def _stack(trees: Sequence[Any]) -> Any:
+  def stack(*leaves: Any) -> Any:
+    if jax.dtypes.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):
+      return jnp.stack(leaves)
+    return np.stack(leaves)
+
+  return jax.tree.map(stack, *trees)
+
+
+def place(runs: Sequence[Run]) -> Placement:
+  """Returns the placement of runs that share a program."""
+  return Placement(len(runs), runs[0].plan.num_groups, runs[0].devices)
+
+
+def many_inputs(runs: Sequence[Run]) -> tuple[dict[str, Array], RunInputs]:
+  """Returns the `(data, inputs)` of runs on the same data, on the devices."""
+  train, devices = runs[0].train_split, runs[0].devices
+  data = {'image': train.images, 'label': train.labels}
+  inputs = place(runs).put([run.inputs for run in runs])
+  return replicate(data, devices), inputs
+
+
+class _Recorders:
+  """The recorders of several runs as one, for `run_steps`.
+
+  Those of the runs `moving` take steps; one that diverges is in `failures`.
+  """
+
+  num_frozen = 0
+
+  def __init__(
+    self,
+    recorders: Sequence[Recorder],
+    moving: list[int],
+    failures: dict[int, Diverged],
+  ) -> None:
+    self.all = recorders
+    self.moving = moving
+    self.failures = failures
+    self.placement = place([each.run for each in recorders])
+
+  @property
+  def num_runs(self) -> int:
+    return len(self.moving)
+
+  @property
+  def name(self) -> str:
+    return f'{self.num_runs} runs' if self.num_runs > 1 else self._first.name
+
+  @property
+  def run(self) -> Run:
+    return self._first.run
+
+  @property
+  def num_pending(self) -> int:
+    return self._first.num_pending
+
+  @property
+  def _first(self) -> Recorder:
+    return self.all[self.moving[0]]
+
+  def _for_each(self, function: Callable[[int, Recorder], Any]) -> list[Any]:
+    """Calls a function for each moving run; one that diverges drops out."""
+    found = []
+    for index in list(self.moving):
+      try:
+        found.append(function(index, self.all[index]))
+      except Diverged as error:
+        self.failures[index] = error
+        self.moving.remove(index)
+        logger.error('error: %s', error)
+    return found
+
+  def add_chunk(
+    self, history: Mapping[str, np.ndarray], step: int, seconds: float
+  ) -> dict[str, float]:
+    chunks, share = self.placement.get(history), seconds / len(self.moving)
+    return _mean_metrics(
+      self._for_each(
+        lambda index, each: each.add_chunk(chunks[index], step, share)
+      )
+    )
+
+  def log_steps(self, step: int, epoch: int, rate: float) -> None:
+    self._for_each(lambda _, each: each.log_steps(step, epoch, rate))
+
+  def end_epoch(self, state: Any, step: int, epoch: int) -> dict[str, float]:
+    states = self.placement.get(state)
+    return _mean_metrics(
+      self._for_each(
+        lambda index, each: each.end_epoch(states[index], step, epoch)
+      )
+    )
+
+  def save(self, state: Any) -> None:
+    states = self.placement.get(state)
+    self._for_each(lambda index, each: each.save(states[index]))
+
+
+def _mean_metrics(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  """The mean of each metric over runs; nothing of no runs."""
+  names = metrics[0] if metrics else ()
+  return {
+    name: float(np.mean([each[name] for each in metrics])) for name in names
+  }
+
+
+def train_many(
+  runs: Sequence[Run],
+  workdirs: Sequence[pathlib.Path],
+  *,
+  names: Sequence[str],
+) -> list[TrainResult | Diverged]:
+  """Trains several runs of one program at once.
+
+  Each run keeps its own folder and has the randomness that it has alone, on as
+  many devices as a device group has: its result is the same, on CPUs bit for
+  bit, on accelerators up to float32 rounding. A run that diverges stops by
+  itself. Runs that lag behind, after a kill for example, catch up first while
+  the others wait.
+
+  Args:
+    runs: Runs on the same data that differ in their seed, hparams and
+      init_from alone.
+    workdirs: A prepared folder for each.
+    names: What the log calls each.
+
+  Returns:
+    For each its result, or the error of a run that diverged; a run's seconds
+    and milliseconds are its share.
+
+  Raises:
+    ValueError: if the runs differ in more, as several do whose stages are
+      unfrozen one by one; and as `train`.
+    Interrupted: as `train`.
+  """
+  for run, name in zip(runs, names, strict=True):
+    _check_same_program(runs[0], run, f'{name} and {names[0]}')
+  if len(runs) == 1:
+    try:
+      return [train(runs[0], workdirs[0], name=names[0])]
+    except Diverged as error:
+      return [error]
+  with lock_folders(workdirs):
+    recorders = [
+      Recorder(run, workdir, name)
+      for run, workdir, name in zip(runs, workdirs, names, strict=True)
+    ]
+    states = [recorder.restore() for recorder in recorders]
+    failures: dict[int, Diverged] = {}
+    end = runs[0].num_steps
+    while True:
+      steps = {
+        index: int(state.step)
+        for index, state in enumerate(states)
+        if index not in failures
+      }
+      lowest = min(steps.values(), default=end)
+      if lowest == end:
+        break
+      moving = [index for index, step in steps.items() if step == lowest]
+      until = min((s for s in steps.values() if s > lowest), default=end)
+      states = _train(
+        _Recorders(recorders, moving, failures), states, lowest, until
+      )
+    return [
+      failures.get(index) or recorder.result(state)
+      for index, (recorder, state) in enumerate(
+        zip(recorders, states, strict=True)
+      )
+    ]
+
+
+def _train(
+  recorders: _Recorders, states: Sequence[TrainState], step: int, until: int
+) -> list[TrainState]:
+  """Takes the moving runs, all at one step, to another; the others wait."""
+  placement = recorders.placement
+  run = recorders.run
+  batched = run.devices[0].platform != 'cpu'
+  program = map_train_many(run.device_steps, tuple(run.devices), batched)
+  data, inputs = many_inputs([each.run for each in recorders.all])
+
+  def take_steps(state: Any, count: int) -> tuple[Any, Any]:
+    counts = placement.num_steps(count, recorders.moving)
+    return program(state, data, inputs, counts)
+
+  with contextlib.ExitStack() as stack:
+    for index in recorders.moving:
+      stack.enter_context(recorders.all[index].logging(step))
+    state = run_steps(
+      recorders, lambda: take_steps, placement.put(states), step, until
+    )
+  return placement.get(state)
+
+
+def _common_fields(config: config_dict.ConfigDict) -> dict[str, Any]:
+  """The fields that runs trained at once have to share, as JSON."""
+  fields = config_to_json(config)
+  return {name: fields.get(name) for name in _COMMON_FIELDS}
+
+
+def _check_same_program(first: Run, other: Run, names: str) -> None:
+  """Raises a ValueError if two runs cannot be trained at once."""
+  fields, others = _common_fields(first.config), _common_fields(other.config)
+  differing = [field for field in fields if fields[field] != others[field]]
+  if other.train_split is not first.train_split:
+    differing.append('the training images')
+  if other.device_steps is not first.device_steps and not differing:
+    differing.append('the devices')
+  if other is not first and first.config.unfreezing.name != 'none':
+    differing.append('when their stages are unfrozen')
+  if differing:
+    raise ValueError(
+      f'{names} cannot be trained at once: they differ in '
+      f'{", ".join(differing)}; allowed: {", ".join(OWN_FIELDS)}'
+    )
+
+
+def train_seeds(
+  runs: Sequence[Run],
+  workdirs: Sequence[pathlib.Path],
+  *,
+  names: Sequence[str],
+) -> list[TrainResult]:
+  """Trains runs of one program: at once on accelerators, else one by one.
+
+  One by one, too, if stages are unfrozen: each run unfreezes by its own losses.
+
+  Args and results are those of `train_many`, errors those of `train`.
+  """
+  staged = runs[0].config.unfreezing.name != 'none'
+  if runs[0].devices[0].platform == 'cpu' or staged:
+    return [
+      train(run, workdir, name=name)
+      for run, workdir, name in zip(runs, workdirs, names, strict=True)
+    ]
+  results = []
+  for result in train_many(runs, workdirs, names=names):
+    if isinstance(result, Diverged):
+      raise result
+    results.append(result)
+  return results
+
+
+# ------------------------------------------------- many runs, chunk after chunk
+
+
+class Chunk(NamedTuple):
+  """Runs that were trained at once.
+
+  Attributes:
+    indices: Which of the runs.
+    runs: The runs.
+    results: For each its result, or why it diverged.
+    how: How they shared the devices, in words.
+  """
+
+  indices: list[int]
+  runs: list[Run]
+  results: list[TrainResult | Diverged]
+  how: str
+
+
+def group_by_program(
+  configs: Sequence[config_dict.ConfigDict],
+) -> list[list[int]]:
+  """Returns the indices of runs that differ in traced numbers alone.
+
+  Example:
+    >>> configs = [default_config() for _ in range(3)]
+    >>> configs[1].batch_size = 64
+    >>> configs[2].seed = 1
+    >>> group_by_program(configs)
+    [[0, 2], [1]]
+  """
+  groups: dict[str, list[int]] = {}
+  for index, config in enumerate(configs):
+    key = json.dumps(_common_fields(config))
+    groups.setdefault(key, []).append(index)
+  return list(groups.values())
+
+
+def choose_groups(
+  num_runs: int, num_devices: int, batch_size: int
+) -> tuple[int, int]:
+  """Returns the number of device groups and their size.
+
+  As many as there are runs for, of equal size: a batch that is not cut needs
+  no communication. A group has no more devices than a batch has images.
+
+  Example:
+    >>> (
+    ...   choose_groups(18, 8, 32),
+    ...   choose_groups(3, 8, 32),
+    ...   choose_groups(1, 8, 4),
+    ... )
+    ((8, 1), (2, 4), (1, 4))
+  """
+  divisors = [n for n in range(1, num_devices + 1) if num_devices % n == 0]
+  num_groups = max(n for n in divisors if n <= num_runs)
+  return num_groups, min(num_devices // num_groups, batch_size)
+
+
+def runs_that_fit(run: Run, num_devices: int) -> int:
+  """Estimates how many runs fit on the devices at once, by their states."""
+  state = sum(leaf.nbytes for leaf in jax.tree.leaves(run.init_state()))
+  device = run.devices[0]
+  # Other processes on this machine may train at the same time.
+  free = free_memory(device, num_devices * find_place().num_local)
+  if device.platform != 'cpu':
+    free -= run.train_split.images.nbytes + run.train_split.labels.nbytes
+  per_device = int(_SHARE_FOR_STATES * free) // (_COPIES_OF_STATE * state)
+  return max(1, per_device * num_devices)
+
+
+def train_group(
+  configs: Sequence[config_dict.ConfigDict],
+  workdirs: Sequence[pathlib.Path],
+  names: Sequence[str],
+  dataset: Dataset,
+  devices: Sequence[jax.Device],
+) -> Iterator[Chunk]:
+  """Trains the runs of a group, as many at once as fit in memory.
+
+  If an accelerator still runs out of memory, half as many resume from the last
+  checkpoints.
+
+  Args:
+    configs: Training configs of one group (`group_by_program`).
+    workdirs: A prepared folder for each.
+    names: What the log calls each.
+    dataset: The data.
+    devices: The devices.
+
+  Yields:
+    The chunks, as soon as each is done; errors as `train_many`.
+  """
+  left = list(range(len(configs)))
+  staged = configs[0].unfreezing.name != 'none'
+  limit = 1
+  if not staged:
+    alone = create_run(configs[0], dataset, devices[:1])
+    limit = runs_that_fit(alone, len(devices))
+  while left:
+    # Chunks of equal size, but for the last.
+    num_chunks = math.ceil(len(left) / limit)
+    indices = left[: math.ceil(len(left) / num_chunks)]
+    num_groups, group_size = choose_groups(
+      len(indices), len(devices), configs[0].batch_size
+    )
+    used = devices[: num_groups * group_size]
+    runs = [
+      create_run(configs[i], dataset, used, num_groups=num_groups)
+      for i in indices
+    ]
+    how = _describe(len(indices), num_groups, used)
+    logger.info(
+      '%s%s: %s',
+      count_of(len(indices), 'run'),
+      f' of {len(left)} left, for lack of memory' if num_chunks > 1 else '',
+      how,
+    )
+    try:
+      results = train_many(
+        runs,
+        [workdirs[i] for i in indices],
+        names=[names[i] for i in indices],
+      )
+    except jax.errors.JaxRuntimeError as error:
+      if 'RESOURCE_EXHAUSTED' not in str(error) or len(indices) == 1:
+        raise
+      limit = math.ceil(len(indices) / 2)
+      logger.warning(
+        'out of memory with %d runs at once: resuming with %d',
+        len(indices),
+        limit,
+      )
+      continue
+    yield Chunk(indices, runs, results, how)
+    left = left[len(indices) :]
+
+
+def count_of(number: int, what: str) -> str:
+  """Returns a number with its noun.
+
+  Example:
+    >>> count_of(1, 'run'), count_of(3, 'run')
+    ('1 run', '3 runs')
+  """
+  return f'{number} {what}{"" if number == 1 else "s"}'
+
+
+def _describe(
+  num_runs: int, num_groups: int, devices: Sequence[jax.Device]
+) -> str:
+  """How runs share the devices, in words."""
+  each = count_of(len(devices) // num_groups, 'device')
+  if num_runs == 1:
+    return each
+  way = 'one after the other' if devices[0].platform == 'cpu' else 'vmapped'
+  if num_groups == 1:
+    return f'{way} on {each}, in one program'
+  return f'{way} in {num_groups} groups of {each}, in one program'
