@@ -9,7 +9,7 @@ from ml_collections import config_dict, config_flags
 
 from advjax import cli
 from advjax.jobs.sweep import sweep
-from advjax.processes.topology import which_process
+from advjax.processes.topology import find_place
 from advjax.sweeps import collect_sweep, cut_shard, parse_sweep
 
 

@@ -19,7 +19,8 @@ from advjax.evaluation.explanations import (
   explain_network,
 )
 from advjax.evaluation.models import parse_attacks
-from advjax.explain import find_methods, network_of
+from advjax.explain import find_methods
+from advjax.models.adapters import network_of
 from advjax.reporting.explained import write_explained
 from advjax.reporting.formatting import attack_label, format_epsilon
 from advjax.results import (

@@ -334,4 +334,3 @@ def _command(job: _Job, trial: Trial, num_devices: int) -> str | None:
       f'--workdir={job.workdir / "alone" / trial.name}',
     ]
   )
-

@@ -276,9 +276,7 @@ def _evaluate(
       labels,
       epsilon=evaluation.epsilon,
       epsilons=evaluation.epsilons,
-      batching=Batching(
-        evaluation.batch_size, devices, jax.random.key(seed)
-      ),
+      batching=Batching(evaluation.batch_size, devices, jax.random.key(seed)),
     )
     found.append(dataclasses.replace(result, images={}) if found else result)
   if shifts:

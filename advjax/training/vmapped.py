@@ -29,6 +29,7 @@ from advjax.training.loop import (
   Diverged,
   Recorder,
   TrainResult,
+  lock_folders,
   run_steps,
   train,
 )

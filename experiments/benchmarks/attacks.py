@@ -24,7 +24,7 @@ from advjax import cli, data, losses
 from advjax.callables import Callee
 from advjax.config import check_range
 from advjax.models import create_model
-from advjax.training.setup import eval_logits_fn
+from advjax.models.logits import eval_logits_fn
 from experiments.benchmarks import harness, runs
 from experiments.benchmarks.harness import OURS, Row, Run, Side, timed
 from experiments.benchmarks.peers import RunJob

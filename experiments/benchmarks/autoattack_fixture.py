@@ -22,7 +22,7 @@ from advjax import cli, data
 from advjax.config import check_range
 from advjax.models import Model
 from advjax.models.create import ARCHITECTURES
-from advjax.training.setup import create_training
+from advjax.training.setup import create_run
 from experiments.benchmarks import autoattack, harness, peers, runs
 from experiments.benchmarks.autoattack import Reference
 from experiments.benchmarks.peers import RunJob
@@ -63,9 +63,7 @@ def train_network(
   config.schedule.name = 'cosine'
   config.hparams.learning_rate = 3e-3
   config.num_epochs = num_epochs
-  return runs.train_timed(
-    create_training(config, dataset, jax.devices()[:1])
-  ).params
+  return runs.train_timed(create_run(config, dataset, jax.devices()[:1])).params
 
 
 def reference_flags(

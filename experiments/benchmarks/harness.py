@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import jax
 from absl import flags
+from advjax.reporting.report import environment
 
 from advjax.config import check_range, choose
 from advjax.files import write_json
-from advjax.reporting.report import environment
 from experiments.benchmarks import peers
 
 # Flags defined here belong to the program that calls define_flags.

@@ -17,7 +17,8 @@ from advjax.callables import Callee
 from advjax.config import default_config
 from advjax.models import create_model, from_linen
 from advjax.models.create import ARCHITECTURES
-from advjax.training.setup import create_training, eval_logits_fn
+from advjax.models.logits import eval_logits_fn
+from advjax.training.setup import create_run
 from experiments.benchmarks import harness, runs
 from experiments.benchmarks.harness import OURS, Row
 from experiments.benchmarks.layers import PlainCNN
@@ -59,7 +60,7 @@ def train_program(
   config.hparams.update(OBJECTIVES[objective])
   config.batch_size = batch_size
   config.num_validation = 0
-  training = create_training(config, dataset, devices)
+  training = create_run(config, dataset, devices)
   steps = min(steps, training.plan.steps_per_epoch)
   function: Any = training.train_steps.func
   ranks, state, *inputs = runs.step_arguments(training, steps)

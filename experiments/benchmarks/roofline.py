@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from advjax.training.setup import Training
+from advjax.training.setup import Run
 from experiments.benchmarks import runs
 from experiments.benchmarks.harness import timed
 
@@ -136,7 +136,7 @@ def work_of(function: Callable[..., Any], *arguments: Any) -> Work:
   return _work(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
-def step_work(training: Training) -> Work:
+def step_work(training: Run) -> Work:
   """Counts a training step on all devices, with the bytes of the update.
 
   Each device reads and writes all arrays of the state.

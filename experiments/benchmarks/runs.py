@@ -7,6 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from advjax.training.at_once import make_train_runs
+from advjax.training.placement import device_inputs, place
+from advjax.training.run import Diverged
+from advjax.training.state import evaluation_params
 from flax import traverse_util
 from ml_collections import config_dict
 
@@ -14,11 +18,8 @@ from advjax import data
 from advjax.config import default_config
 from advjax.devices import parallelize
 from advjax.models import create_model
-from advjax.training.at_once import make_train_runs
-from advjax.training.placement import device_inputs, place
-from advjax.training.run import Diverged
-from advjax.training.setup import Training, create_training, eval_logits_fn
-from advjax.training.state import evaluation_params
+from advjax.models.logits import eval_logits_fn
+from advjax.training.setup import Run, create_run
 from advjax.types import LogitsFn
 from advjax.variants import set_variant
 from experiments.benchmarks.harness import Run, timed
@@ -52,10 +53,10 @@ def tutorial(
   batch_size: int,
   dataset: data.Dataset,
   devices: Sequence[jax.Device],
-) -> Training:
+) -> Run:
   """Returns a run of NSL's network with one of OBJECTIVES."""
   config = tutorial_config(objective, batch_size)
-  return create_training(config, dataset, devices)
+  return create_run(config, dataset, devices)
 
 
 def by_name(tree: Any) -> dict[str, np.ndarray]:
@@ -64,13 +65,13 @@ def by_name(tree: Any) -> dict[str, np.ndarray]:
   return {name: np.asarray(value) for name, value in flat.items()}
 
 
-def put(training: Training, state: Any) -> Any:
+def put(training: Run, state: Any) -> Any:
   """Copies a state to the devices; the program takes it for its own."""
   return place([training]).put([state])
 
 
 def step_arguments(
-  training: Training, num_steps: int, state: Any = None
+  training: Run, num_steps: int, state: Any = None
 ) -> tuple[Any, ...]:
   """Returns what the pmapped `training.train_steps.func` takes.
 
@@ -82,7 +83,7 @@ def step_arguments(
   return *training.train_steps.args, state, *inputs, np.int32(num_steps)
 
 
-def next_steps(training: Training) -> Callable[[int], float]:
+def next_steps(training: Run) -> Callable[[int], float]:
   """Returns what takes so many steps of a run, from step to step, timed."""
   _, state, *arguments, _ = step_arguments(training, 1)
 
@@ -97,7 +98,7 @@ def next_steps(training: Training) -> Callable[[int], float]:
   return take
 
 
-def seconds_per_step(training: Training, num_steps: int) -> Run:
+def seconds_per_step(training: Run, num_steps: int) -> Run:
   """Returns what takes steps of a run, fewer than an epoch has.
 
   Images are permuted where a call begins, which in training is once per
@@ -178,7 +179,7 @@ def check_trainable(config: config_dict.ConfigDict) -> None:
       )
 
 
-def train_timed(training: Training) -> Trained:
+def train_timed(training: Run) -> Trained:
   """Trains a network with nothing but steps between first and last."""
   plan, config = training.plan, training.config
   start = time.perf_counter()
@@ -221,7 +222,7 @@ def peak_mib(device: jax.Device) -> float | None:
   return peak and peak / 2**20
 
 
-def float32_network(training: Training, trained: Trained) -> LogitsFn:
+def float32_network(training: Run, trained: Trained) -> LogitsFn:
   """Returns a trained network in evaluation mode, computed in float32."""
   fields = training.config.model.to_dict()
   if 'dtype' in fields:
@@ -255,7 +256,7 @@ def sweep_configs(count: int) -> list[config_dict.ConfigDict]:
 
 
 def _round(
-  program: Callable[..., Any], trainings: Sequence[Training], steps: int
+  program: Callable[..., Any], trainings: Sequence[Run], steps: int
 ) -> Round:
   """Compiles a program on its first use, and takes the steps."""
   start = time.perf_counter()
@@ -269,7 +270,7 @@ def _round(
   return Round(middle - start, time.perf_counter() - middle)
 
 
-def train_way(way: str, trainings: Sequence[Training], steps: int) -> Round:
+def train_way(way: str, trainings: Sequence[Run], steps: int) -> Round:
   """Takes steps of runs that share a program, compiling again."""
   first = trainings[0]
   jax.clear_caches()

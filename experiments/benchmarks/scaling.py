@@ -17,14 +17,14 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
+from advjax.reporting.charts import own_color
 from matplotlib.figure import Figure
 
 import advjax
 from advjax import cli, data
 from advjax.attacks.specs import parse_attack
 from advjax.config import check_range
-from advjax.reporting.charts import own_color
-from advjax.training.setup import create_training
+from advjax.training.setup import create_run
 from experiments.benchmarks import harness, roofline, runs, sweep
 from experiments.benchmarks.harness import Run, Side, spread, timed
 
@@ -138,7 +138,7 @@ def by_images(
   """
   config = runs.tutorial_config('pgd')
   config.num_epochs = 1
-  training = create_training(config, dataset, devices)
+  training = create_run(config, dataset, devices)
   network = runs.float32_network(training, runs.train_timed(training))
   images = np.asarray(data.to_float(dataset.test.images))
   options: dict[str, Any] = {'key': jax.random.key(0), 'devices': devices}

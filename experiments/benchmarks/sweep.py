@@ -24,14 +24,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
+from advjax.reporting.report import environment
+from advjax.training.sweep import choose_teams
 
 from advjax import cli, data
 from advjax.config import check_range, default_config
-from advjax.reporting.report import environment
-from advjax.training.setup import create_training
-from advjax.training.sweep import choose_teams
+from advjax.training.setup import create_run
 from experiments.benchmarks import harness, runs
 
 WAYS = (
@@ -57,7 +56,7 @@ def measure(
   configs = runs.sweep_configs(count)
   groups, _ = choose_teams(count, len(devices), configs[0].batch_size)
   in_groups, whole = (
-    [create_training(c, dataset, devices, num_teams=teams) for c in configs]
+    [create_run(c, dataset, devices, num_teams=teams) for c in configs]
     for teams in (groups, 1)
   )
   taken: dict[str, list[runs.Round]] = {way: [] for way in ways}

@@ -28,18 +28,16 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
+from advjax.evaluation.attacked import attack_and_predict
+from advjax.evaluation.members import parse_attacks
+from advjax.training.workdir import prepare_workdir
 from ml_collections import config_dict, config_flags
 
 from advjax import cli, data
 from advjax.attacks.specs import AnyAttack
 from advjax.config import check_range, seed_configs
-from advjax.evaluation.attacked import attack_and_predict
 from advjax.evaluation.logits import predict
-from advjax.evaluation.members import parse_attacks
 from advjax.fractions import parse_number
-from advjax.reporting.report import command_line
-from advjax.training.setup import Training, create_training
-from advjax.training.workdir import prepare_workdir
 from advjax.types import LogitsFn
 from experiments.benchmarks import harness, runs
 from experiments.benchmarks.roofline import step_work

@@ -13,9 +13,6 @@ import traceback
 
 import orbax.checkpoint  # noqa: F401  What a run imports when it needs it.
 
-import advjax.jobs.train
-import advjax.reporting.evaluated.parts  # noqa: F401  Likewise.
-
 
 def run(experiment: str, *arguments: str) -> int:
   """Runs `python -m experiments.EXPERIMENT` here; returns its exit code."""

@@ -3,9 +3,9 @@
 import jax
 import pytest
 
+from advjax.jobs import evaluate as evaluation
 from advjax.jobs.train import compare
-from advjax.reporting import gallery
-from experiments import evaluate as evaluation
+from advjax.reporting import figures, plots
 from tests.experiments.comparison import printed, smoke_config
 
 

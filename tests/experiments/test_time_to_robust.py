@@ -3,12 +3,11 @@
 import jax
 import numpy as np
 import pytest
-from advjax.reporting.trained import member_report
+from advjax.evaluation.members import parse_attacks
+from advjax.training.run import Diverged
 
 from advjax import data
-from advjax.evaluation.members import parse_attacks
 from advjax.training.loop import train
-from advjax.training.run import Diverged
 from experiments.benchmarks import runs
 from experiments.benchmarks import time_to_robust as program
 from tests.test_configs import FOLDER, load

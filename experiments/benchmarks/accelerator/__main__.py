@@ -40,7 +40,6 @@ from advjax.environment import command_line
 from advjax.files import replacing, write_json
 from advjax.processes.signals import StopRequest, stop_on_signals
 from advjax.processes.topology import LAUNCHER
-from advjax.reporting.report import command_line
 from experiments.benchmarks import harness
 from experiments.benchmarks.accelerator.page import page
 

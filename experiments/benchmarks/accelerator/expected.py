@@ -21,7 +21,7 @@ import advjax
 from advjax import cli, data
 from advjax.callables import Callee
 from advjax.models import create_model
-from advjax.training.setup import create_training, eval_logits_fn
+from advjax.models.logits import eval_logits_fn
 from experiments.benchmarks import harness
 from experiments.benchmarks.accelerator import parts
 from experiments.benchmarks.roofline import (

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from advjax.reporting.values import accuracy_interval
+
 from experiments.benchmarks.harness import Column, cell, markdown, table
 
 Entry = Mapping[str, Any]

@@ -23,6 +23,7 @@ from xml.etree import ElementTree
 import jax
 import jax.numpy as jnp
 import numpy as np
+from advjax.reporting.report import environment
 from ml_collections import config_dict
 
 import advjax
@@ -33,8 +34,8 @@ from advjax.devices import select_devices
 from advjax.evaluation.models import parse_attacks
 from advjax.losses import cross_entropy
 from advjax.models import create_model
-from advjax.reporting.report import environment
-from advjax.training.setup import Training, create_training, eval_logits_fn
+from advjax.models.logits import eval_logits_fn
+from advjax.training.setup import create_run
 from experiments.benchmarks import harness, peers, roofline, runs
 from experiments.benchmarks.accelerator import child
 from experiments.benchmarks.harness import OURS, Run, timed
@@ -234,7 +235,7 @@ def numerics(context: Context) -> Results:
   cpu = jax.devices('cpu')[0]
   config = runs.tutorial_config('standard')
   config.model = context.sizes.check_model
-  training = create_training(config, digits, [context.device])
+  training = create_run(config, digits, [context.device])
   params = runs.train_timed(training).params
   # On the host: training takes the arrays of a state for its own.
   start = jax.tree.map(
@@ -254,7 +255,7 @@ def numerics(context: Context) -> Results:
       network = eval_logits_fn(training.model, cast, {}, None)
       found = _numerics(network, jnp.asarray(images, dtype), labels, device)
       if dtype == np.float32:
-        here = create_training(config, digits, [device])
+        here = create_run(config, digits, [device])
         found.arrays['update'] = _update(here, start)
       return found
 
@@ -371,7 +372,7 @@ def _train_cifar(
   config = cifar_config(context.sizes)
   config.seed = seed
   dataset = context.dataset()
-  training = create_training(config, dataset, [context.device])
+  training = create_run(config, dataset, [context.device])
   trained = runs.train_timed(training)
   seconds = trained.costs['step_milliseconds'] / 1e3
   work = roofline.step_work(training)
@@ -743,7 +744,7 @@ def sweeps(context: Context) -> Results:
   rows = []
   for count in context.sizes.members:
     trainings = [
-      create_training(config, digits, [context.device])
+      create_run(config, digits, [context.device])
       for config in runs.sweep_configs(count)
     ]
     num_steps = trainings[0].plan.steps_per_epoch

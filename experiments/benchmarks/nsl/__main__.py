@@ -11,7 +11,7 @@ NSL the perturbation, both losses, the gradients of all weights and BatchNorm's
 statistics are compared, in float32 and in float64, and the program exits with
 1 where one differs by more than 1e-5 of its array's largest magnitude.
 
-Training: the tutorial with both, seed by seed in turns, with accuracies, times
+Run: the tutorial with both, seed by seed in turns, with accuracies, times
 and the ratio of the times.
 
 No test runs this, since TensorFlow is not among the project's dependencies;

@@ -11,15 +11,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from advjax.evaluation.attacked import attack_and_predict
 from ml_collections import config_dict
 
 from advjax import data
 from advjax.attacks.specs import parse_attack
 from advjax.config import member_config
-from advjax.devices import replicate
-from advjax.evaluation.attacked import attack_and_predict
 from advjax.evaluation.logits import predict
-from advjax.training.setup import create_training
+from advjax.training.setup import create_run
 from advjax.types import LogitsFn
 from experiments.benchmarks import harness, runs
 from experiments.benchmarks.peers import RunJob
@@ -69,7 +68,7 @@ def train_ours(
 ) -> tuple[dict[str, float], LogitsFn]:
   """Trains one member, and returns its times and network."""
   jax.clear_caches()  # Each run compiles for itself, as each run of NSL traces.
-  training = create_training(config, dataset, devices)
+  training = create_run(config, dataset, devices)
   trained = runs.train_timed(training)
   seconds = trained.costs['train_seconds']
   times = {
