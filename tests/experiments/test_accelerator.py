@@ -16,7 +16,7 @@ from advjax.processes.signals import StopRequest
 from experiments.benchmarks.accelerator import __main__ as program
 from experiments.benchmarks.accelerator import expected, parts
 from experiments.benchmarks.accelerator.page import BODIES, page
-from experiments.benchmarks.roofline import least_work
+from experiments.benchmarks.roofline import Work, least_work
 from tests.experiments import accelerator_parts
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -197,19 +197,23 @@ def test_numerics_of_a_cpu_are_its_own(context, monkeypatch):
   assert '| CPU, float64 |' in BODIES['numerics'](found)
 
 
-def test_machine_and_steps_are_set_against_the_rates(context):
+def test_work_is_set_against_the_rates(context):
   found = merged(parts.machine(context))
   assert found['platform'] == 'cpu'
   assert all(rate > 0 for rate in found['rates'].values())
   assert 'TFLOP/s' in BODIES['machine'](found)
-  found = merged(parts.steps_resnet18(context))
-  (row,) = found['rows']
-  rate = row['teraflops_per_second'] * 1e12
-  assert row['share_of_matmul'] == pytest.approx(rate / 2e14)
-  assert 0 < row['share_of_matmul'] <= row['share_of_roofline'] < 1
-  seconds = row['step_milliseconds'] / 1e3
-  assert row['images_per_second'] == pytest.approx(8 / seconds)
-  assert row['name'] in BODIES['steps_resnet18'](found)
+  # At 1e12 bytes and 2e14 operations in a second the bytes take half of it.
+  shares = context.shares(Work(flops=2e13, bytes=5e11), 1.0)
+  assert shares == pytest.approx(
+    {
+      'teraflops_per_second': 20,
+      'share_of_matmul': 0.1,
+      'share_of_roofline': 0.5,
+    }
+  )
+  row = {'name': 'a step', 'step_milliseconds': 1000.0, **shares}
+  line = BODIES['steps_nsl']({'rows': [row]}).splitlines()[2]
+  assert line.startswith('| a step | | 1000.00 | | 20.0 | 10.0 % | 50.0 % |')
 
 
 def test_images_of_another_shape_are_refused(context, tmp_path):
