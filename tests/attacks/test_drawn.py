@@ -21,7 +21,7 @@ SHAPES = {
   (7, 7, 1): 100,
   (6, 6, 3): 4,
 }
-ROWS = 1700
+ROWS = 500
 BOUNDS = [(0.0, 1.0), (-0.1, 0.9)]  # The latter are no floats.
 EPSILONS = np.float32(
   [0, 1e-30, 1e-9, 1e-7, 1e-4, 1 / 255, 8 / 255, 0.1, 0.3, 1, 4, 100]

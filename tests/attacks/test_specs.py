@@ -139,9 +139,9 @@ def test_attacks_that_find_their_step_size_have_none():
   [
     ('fgsm', {}, lambda *a, key: advjax.fgsm(*a, 0.2)),
     (
-      'fab-3',
-      {'norm': 'l2'},
-      lambda *a, key: advjax.fab(*a, 0.2, num_steps=3, norm='l2'),
+      'fab-4',
+      {},
+      lambda *a, key: advjax.fab(*a, 0.2, num_steps=4, key=key),
     ),
     (
       'square-12',
@@ -150,8 +150,10 @@ def test_attacks_that_find_their_step_size_have_none():
     ),
     (
       'bim-3',
-      {'step_size': 0.01, 'bounds': None},
-      lambda *a, key: advjax.bim(*a, 0.2, 0.01, num_steps=3, bounds=None),
+      {'step_size': 0.01, 'bounds': None, 'norm': 'l2'},
+      lambda *a, key: advjax.bim(
+        *a, 0.2, 0.01, num_steps=3, bounds=None, norm='l2'
+      ),
     ),
     (
       'pgd-2-2',

@@ -205,31 +205,6 @@ def test_the_loss_never_falls_and_fooled_rows_rest(norm):
 
 
 @each_norm
-def test_every_candidate_lies_on_the_sphere_or_at_the_box(norm):
-  state, t = begin(norm)
-  epsilon = EPSILON[norm]
-  on_sphere = []
-  for _ in range(QUERIES):
-    state, t = compiled(norm)(state, t, jnp.ones(BATCH, bool))
-    images = np.asarray(state.images)
-    assert images.min() >= 0 and images.max() <= 1
-    size = cases.sizes(np.asarray(images, np.float64) - IMAGES, norm)
-    assert np.all(size <= epsilon * (1 + 1e-6))
-    on_sphere.append(size >= epsilon * (1 - 1e-5))
-    at_box = (images == 0) | (images == 1)
-    assert np.all(on_sphere[-1] | at_box.any(axis=(1, 2, 3)))
-    if norm == 'linf':
-      at_end = np.abs(np.abs(images - IMAGES) - epsilon) < 1e-6
-      assert np.all(at_box | at_end)
-    # Whatever comes next is taken.
-    state = state._replace(
-      score=jnp.full(BATCH, -jnp.inf), fooled=jnp.zeros(BATCH, bool)
-    )
-  # The first image is far enough from the box, save for the peaks of l1.
-  assert np.mean(on_sphere, axis=0)[0] >= (0.5 if norm == 'l1' else 1)
-
-
-@each_norm
 def test_rows_of_different_age_share_a_batch(norm):
   state, t = begin(norm)
   for step in range(2 * QUERIES):
