@@ -53,11 +53,8 @@ def grad_cam(
     >>> grad_cam(features_fn, head_fn, images, labels).mean((1, 2))
     Array([1., 0.], dtype=float32)
   """
-  require = _inputs.require
-  require(callable(features_fn), 'features_fn', features_fn, 'a callable')
-  require(callable(head_fn), 'head_fn', head_fn, 'a callable')
-  images = _inputs.check_images(images)
-  labels = _inputs.check_labels('labels', labels, len(images))
+  images, labels = _check(features_fn, images, labels)
+  _inputs.require(callable(head_fn), 'head_fn', head_fn, 'a callable')
   maps = _check_maps(output_shape(features_fn, images), images)
   _inputs.check_classes('labels', labels, output_shape(head_fn, maps))
   head_fn = Callee.of(head_fn)
@@ -76,9 +73,10 @@ def cam(
 ) -> Array:
   """Feature maps, each weighted by the class's weight behind global pooling.
 
-  `M = sum_k w_ky A_k`. It is signed: positive values speak for the class,
-  negative ones against it. As the logit is `sum_k w_ky mean_ij A_kij + b_y`,
-  the mean of the map (not upsampled) plus the bias is the logit.
+  `M = sum_k w_ky A_k`. It is signed: positive values are evidence for the
+  class, negative ones against it. As the logit is
+  `sum_k w_ky mean_ij A_kij + b_y`, the mean of the map (not upsampled) plus the
+  bias is the logit.
 
   Zhou et al. 2015, arXiv 1512.04150.
 
@@ -104,16 +102,13 @@ def cam(
     >>> cam(lambda images: images, weights, images, jnp.array([0]))[0, 0]
     Array([3., 3., 3., 3.], dtype=float32)
   """
-  require = _inputs.require
-  require(callable(features_fn), 'features_fn', features_fn, 'a callable')
-  require(
+  images, labels = _check(features_fn, images, labels)
+  _inputs.require(
     getattr(class_weights, 'ndim', None) == 2,
     'class_weights',
     class_weights,
     '[K, N], the kernel of the dense layer behind global average pooling',
   )
-  images = _inputs.check_images(images)
-  labels = _inputs.check_labels('labels', labels, len(images))
   logits = jax.ShapeDtypeStruct((len(images), class_weights.shape[1]), float)
   _inputs.check_classes('labels', labels, logits)
   return _cam(
@@ -160,6 +155,13 @@ def _cam(
   weights = class_weights.T[labels].astype(dtype)
   weighted = jnp.einsum('bijk,bk->bij', maps.astype(dtype), weights)
   return _sized(weighted, images, upsample)
+
+
+def _check(features_fn: Any, images: Any, labels: Any) -> tuple[Array, Array]:
+  is_callable = callable(features_fn)
+  _inputs.require(is_callable, 'features_fn', features_fn, 'a callable')
+  images = _inputs.check_images(images)
+  return images, _inputs.check_labels('labels', labels, len(images))
 
 
 def _check_maps(maps: Any, images: Array) -> Any:

@@ -1,6 +1,6 @@
 """Guided backpropagation, by rewriting the jaxpr of a function.
 
-Every ReLU that is a maximum with 0 is replaced where it stands by one whose
+Every ReLU that is a maximum with 0 is replaced in place by one whose
 backward pass drops negative gradients as well; everything around it, loops,
 branches and calls, stays as it is.
 """

@@ -49,14 +49,14 @@ def find_methods(
   Args:
     network: The network.
     images: Images as it takes them, or their shape and dtype.
-    methods: Those asked for, of `METHODS`; None: all that are possible.
+    methods: Requested ones of `METHODS`; None: all that are possible.
 
   Returns:
-    The methods, and of those left out the reasons; nothing that was asked for
-    is left out.
+    The methods, and the reasons of those left out; no requested one is left
+    out.
 
   Raises:
-    ValueError: if one asked for is unknown, or not possible, and why.
+    ValueError: if a requested one is unknown, or not possible, and why.
 
   Example:
     >>> import jax.numpy as jnp

@@ -12,10 +12,10 @@ from advjax.types import Array, ArrayLike, LogitsFn
 
 
 def saliency(logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
-  """The gradient of a class's logit: which pixels speak for it and against it.
+  """The gradient of a class's logit: evidence for and against the class.
 
   `g_i = d logits_fn(x_i)[y_i] / d x_i`. It is the logit, not the probability:
-  a softmax would mix in what speaks for the other classes. `positive_map` and
+  a softmax would mix in the evidence for other classes. `positive_map` and
   `negative_map` make the two pictures of it.
 
   Simonyan et al. 2013, arXiv 1312.6034.
@@ -44,7 +44,7 @@ def saliency(logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
 
 
 def positive_map(gradient: Array) -> Array:
-  """What speaks for the class: `max_c max(g_c, 0)` over the channels.
+  """Evidence for the class: `max_c max(g_c, 0)` over the channels.
 
   Args:
     gradient: `[B, H, W, C]`, from any method that returns such.
@@ -60,7 +60,7 @@ def positive_map(gradient: Array) -> Array:
 
 
 def negative_map(gradient: Array) -> Array:
-  """What speaks against the class: `max_c max(-g_c, 0)` over the channels.
+  """Evidence against the class: `max_c max(-g_c, 0)` over the channels.
 
   Args:
     gradient: `[B, H, W, C]`, from any method that returns such.

@@ -116,9 +116,8 @@ def from_linen(module: nn.Module) -> Model:
     >>> from advjax.models.cnn import MLP
     >>> model = from_linen(MLP(10))
     >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))
-    >>> model.apply(params, state, jnp.zeros((2, 4, 4, 1)), train=False)[
-    ...   0
-    ... ].shape
+    >>> images = jnp.zeros((2, 4, 4, 1))
+    >>> model.apply(params, state, images, train=False)[0].shape
     (2, 10)
   """
   stages = tuple((name,) for name in getattr(module, 'stages', ()))

@@ -205,7 +205,7 @@ class Network:
   """
 
   def __init__(self, model: Any, *, renumber: bool = False):
-    """With `renumber`, Keras' numbers in names (`conv2d_7`) begin anew."""
+    """With `renumber`, Keras' numbers in names (`conv2d_7`) restart."""
     keras = import_keras()
     if not isinstance(model, keras.Model):
       raise ValueError(f'model = {model!r}; allowed: a keras.Model')
