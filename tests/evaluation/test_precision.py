@@ -67,7 +67,7 @@ def precisions(function, *arguments):
 
 @pytest.mark.parametrize('precision', ['highest', 'default'])
 def test_trained_networks_take_that_of_their_config(precision):
-  training = runs.training(
+  training = runs.run(
     data=runs.dataset(),
     model={'name': 'small_resnet', 'widths': (4,)},
     evaluation__matmul_precision=precision,
@@ -99,4 +99,4 @@ def test_trained_networks_take_that_of_their_config(precision):
 
 def test_a_precision_that_is_none_is_an_error():
   with pytest.raises(ValueError, match=r"evaluation.matmul_precision 'tf32'"):
-    runs.training(data=runs.dataset(), evaluation__matmul_precision='tf32')
+    runs.run(data=runs.dataset(), evaluation__matmul_precision='tf32')

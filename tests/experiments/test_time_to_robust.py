@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 import pytest
-from advjax.reporting.trained import member_report
 
 from advjax import data
 from advjax.evaluation.members import parse_attacks
+from advjax.jobs.train import _training
 from advjax.training.loop import Diverged, train
 from advjax.training.setup import create_run
 from experiments.benchmarks.time_to_robust import __main__ as program
@@ -23,7 +23,7 @@ def trainings():
   """The same run with two seeds: one program."""
   test = runs.dataset()
   return [
-    runs.training(
+    runs.run(
       data=test,
       seed=seed,
       objective={'name': 'fgsm_at', 'clean_metrics': False},
@@ -45,7 +45,7 @@ def test_the_network_is_that_of_training(trainings, tmp_path):
   runs.assert_same(found.params, expected.params)
   runs.assert_same(found.model_state, expected.model_state)
   # The report does without what the objective did not measure.
-  report = member_report([trainings[0]], [expected], [0])
+  report = _training([trainings[0]], [expected], [0]).to_json()
   assert {'loss', 'adversarial_accuracy'} <= set(report['test'])
   assert 'accuracy' not in report['test'] | report['epochs'][-1]
 
@@ -67,7 +67,7 @@ def test_rows_say_what_was_done(trainings, rows):
 
 
 def test_it_is_attacked_in_float32():
-  training = runs.training(
+  training = runs.run(
     data=runs.dataset(),
     model={'name': 'small_resnet', 'widths': (4,), 'dtype': 'bfloat16'},
   )
@@ -113,7 +113,7 @@ def test_wrong_images_stay_wrong(monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_is_an_error():
-  training = runs.training(
+  training = runs.run(
     objective={'name': 'fgsm_at', 'clean_metrics': False},
     hparams__learning_rate=1e38,
   )
