@@ -18,7 +18,8 @@ import jax
 from absl import flags
 
 from advjax import cli, data
-from advjax.training import checkpoint, workdir
+from advjax.jobs import workdir
+from advjax.training import checkpoint
 from tests import stand_ins
 
 
