@@ -218,7 +218,10 @@ def _download(network: Network, architecture: str) -> None:
       "model.weights = 'imagenet': Keras cannot download them; allowed "
       f'without network: the name of a weight file ({error})'
     ) from error
-  network.body.set_weights(trained.get_weights())
+  for variable, other in zip(
+    network.body.weights, trained.weights, strict=True
+  ):
+    variable.assign(other.value)
   _correct_deviations(network)
 
 
