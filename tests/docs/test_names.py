@@ -23,7 +23,6 @@ def anchors(text: str) -> set[str]:
 
 def test_relative_links_resolve(page):
   links = re.findall(r'\]\(([^)\s]+)\)', pages.prose(page))
-  assert links
   for link in links:
     if link.startswith('https://'):
       continue

@@ -1,0 +1,101 @@
+"""The rooms of the package and the arrows between them, read from the source.
+
+docs/architecture.md draws them.
+"""
+
+import ast
+import collections
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / 'advjax'
+# A room imports from rooms before it alone.
+ORDER = (
+  *('types', 'norms', 'losses', 'callables', 'attacks', 'explain'),
+  *('fractions', 'files', 'memory', 'processes', 'results', 'config'),
+  *('devices', 'environment', 'compile_cache', 'variants'),
+  *('data', 'augmentation', 'models', 'training', 'sweeps', 'evaluation'),
+  *('reporting', 'tutorials', 'jobs', 'cli'),
+)
+# Besides: what these do not import, though it comes before them.
+APART = {
+  'explain': {'attacks'},
+  'evaluation': {'training', 'models', 'sweeps'},
+  'reporting': {'training', 'models', 'config', 'devices'},
+}
+
+
+def imported(tree):
+  """Yields the modules of the package that a module imports."""
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module == 'advjax':
+      yield from (f'advjax.{alias.name}' for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      yield node.module
+
+
+@pytest.fixture(scope='module')
+def trees():
+  """Path in the package -> syntax tree."""
+  return {
+    path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text())
+    for path in PACKAGE.rglob('*.py')
+  }
+
+
+def test_every_room_has_its_place(trees):
+  rooms = {path.split('/')[0].removesuffix('.py') for path in trees}
+  assert rooms - {'__init__'} == set(ORDER)
+
+
+def test_arrows_point_one_way(trees):
+  found = collections.defaultdict(set)
+  for path, tree in trees.items():
+    room = path.split('/')[0].removesuffix('.py')
+    for name in imported(tree):
+      package, *parts = name.split('.')
+      if (
+        package == 'advjax' and parts and parts[0] not in (room, '__version__')
+      ):
+        found[room].add(parts[0])
+  del found['__init__']  # The public face: attacks and their evaluation.
+  assert {'norms', 'losses'} <= found['attacks']
+  wrong = [
+    (room, other)
+    for room, others in found.items()
+    for other in others
+    if ORDER.index(other) > ORDER.index(room) or other in APART.get(room, ())
+  ]
+  assert not wrong
+
+
+def test_attacks_need_jax_and_numpy_alone(trees):
+  for path, tree in trees.items():
+    if path.split('/')[0].removesuffix('.py') in ORDER[:6]:
+      tops = {name.split('.')[0] for name in imported(tree)}
+      assert tops <= {'advjax', 'jax', 'numpy', *sys.stdlib_module_names}, path
+
+
+@pytest.mark.parametrize('function', ['pmap', 'shard_map'])
+def test_one_file_maps_over_devices(trees, function):
+  users = {
+    path
+    for path, tree in trees.items()
+    for node in ast.walk(tree)
+    if (isinstance(node, ast.Attribute) and node.attr == function)
+    or (
+      isinstance(node, ast.ImportFrom)
+      and any(alias.name == function for alias in node.names)
+    )
+  }
+  assert users == {'devices.py'}
+
+
+def test_no_private_interface_of_jax(trees):
+  for path, tree in trees.items():
+    assert not any('jax._src' in name for name in imported(tree)), path
