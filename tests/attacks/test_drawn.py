@@ -9,8 +9,8 @@ import pytest
 
 from tests.attacks import cases
 
-# Shape of an image, number of classes. The first three see every attack; the
-# others those of the slow tests.
+# Shape of an image, number of classes. The slow tests see all of them with every
+# attack and norm.
 SHAPES = {
   (1, 1, 1): 2,
   (5,): 1000,
