@@ -9,8 +9,7 @@ import pytest
 
 from tests.attacks import cases
 
-# Shape of an image, number of classes. The slow tests see all of them with every
-# attack and norm.
+# Shape of an image, number of classes; the slow tests see all of them.
 SHAPES = {
   (1, 1, 1): 2,
   (5,): 1000,
