@@ -146,17 +146,13 @@ class State(NamedTuple):
 
 
 class Schedule(NamedTuple):
-  """How step sizes are chosen.
+  """How step sizes are chosen."""
 
-  Attributes:
-    start: `start(problem) -> (delta, step size, memory)`, a random point.
-    move: `move(problem, state, seen, t) -> state`, from the point just seen;
-      the radius of the problem is that of step t + 1.
-    factor: `factor(t) -> [B]`, the radius to which step t keeps, in epsilons.
-  """
-
+  # Of a random point: delta, step size and memory.
   start: Callable[[Problem], tuple[Array, Array, Any]]
+  # From the point just seen; the radius of the problem is that of step t + 1.
   move: Callable[[Problem, State, Point, Array], State]
+  # The radius [B] to which step t keeps, in epsilons.
   factor: Callable[[Array], Array]
 
 

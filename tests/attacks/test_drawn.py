@@ -9,8 +9,7 @@ import pytest
 
 from tests.attacks import cases
 
-# Shape of an image, number of classes. The first three see every attack; the
-# others those of the slow tests.
+# Shape of an image, number of classes; the slow tests see all of them.
 SHAPES = {
   (1, 1, 1): 2,
   (5,): 1000,

@@ -111,17 +111,8 @@ def advance(
 ) -> tuple[State, Array]:
   """Up to `count` steps of the rows that are active and not yet done.
 
-  Args:
-    search: The attack.
-    logits_fn: Images `[B, ...]` to logits `[B, K]`.
-    problem: The rows.
-    state: What the search knows of them.
-    t: int32 `[B]`, the steps that each row has taken.
-    active: bool `[B]`; other rows rest.
-    count: Steps at most; static.
-
-  Returns:
-    The state, and the steps that each row has taken now.
+  `t`, int32 `[B]`, counts the steps that each row has taken; it is returned
+  with the state. Rows that are not `active`, bool `[B]`, rest.
   """
 
   def step(_: Any, carry: tuple[State, Array]) -> tuple[State, Array]:
