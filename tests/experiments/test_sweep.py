@@ -243,7 +243,7 @@ def test_a_member_whose_logits_are_not_finite_leaves_a_row(no_pages, tmp_path):
 def test_a_signal_stops_between_the_attacks_on_two_members(
   tmp_path, monkeypatch
 ):
-  once = main.evaluate_members
+  once = main.evaluate_models
 
   def signalled(*args, **kwargs):
     signal.raise_signal(signal.SIGTERM)
@@ -251,7 +251,7 @@ def test_a_signal_stops_between_the_attacks_on_two_members(
 
   text = 'hparams.epsilon=0.05,0.1'
   with monkeypatch.context() as patch:
-    patch.setattr(main, 'evaluate_members', signalled)
+    patch.setattr(main, 'evaluate_models', signalled)
     with pytest.raises(Interrupted):
       swept(text, tmp_path)
   results = sorted((tmp_path / 'members').glob('*/result.json'))

@@ -40,7 +40,10 @@ def plain(leaf):
 def write_run(workdir, report, found, *_, **__):
   """Without pages and pictures: they are the slow part."""
   (pair,) = (pair for pair in found.images if pair[1] == 'apgd-ce')
-  whole = {'autoattack': found.autoattack[pair], 'flags': found.headline[pair]}
+  whole = {
+    'autoattack': [each.to_json() for each in found.autoattack[pair]],
+    'flags': found.predictions[pair],
+  }
   write_json(workdir / 'report.json', report | jax.tree.map(plain, whole))
   images = {'/'.join(pair): each for pair, each in found.images.items()}
   np.savez(workdir / 'images.npz', **images)
