@@ -38,7 +38,7 @@ class Callee:
     treedef, static = self.structure
     arrays = iter(self.arrays)
     leaves = [next(arrays) if s is None else s.value for s in static]
-    # Built anew for every call: what a stateful module changes in itself stays
+    # Built again for every call: what a stateful module changes in itself stays
     # in this call, at this trace level.
     return jax.tree.unflatten(treedef, leaves)(*args)
 
@@ -118,7 +118,7 @@ def compile_per_callable(
 def _is_opaque(function: Any) -> bool:
   """Whether a callable is one object, no pytree, whose end can be watched."""
   if isinstance(function, types.MethodType):
-    return False  # Made anew at every access: `model.apply` lives for one call.
+    return False  # Made at every access: `model.apply` lives for one call.
   try:
     weakref.ref(function)
   except TypeError:

@@ -7,15 +7,13 @@ one norm per example, over all axes but the first and over all leaves.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.types import Array
-
-Tree = Any
+from advjax.types import Array, Tree
 
 
 class Norm(NamedTuple):
@@ -195,11 +193,11 @@ def _slide_direction(
   # A coordinate that the box holds in place would waste its share of the step.
   if lower is not None:
     gradient = jax.tree.map(
-      lambda g, room: jnp.where((room >= 0) & (g < 0), 0, g), gradient, lower
+      lambda g, slack: jnp.where((slack >= 0) & (g < 0), 0, g), gradient, lower
     )
   if upper is not None:
     gradient = jax.tree.map(
-      lambda g, room: jnp.where((room <= 0) & (g > 0), 0, g), gradient, upper
+      lambda g, slack: jnp.where((slack <= 0) & (g > 0), 0, g), gradient, upper
     )
   sizes = jax.tree.leaves(jax.tree.map(jnp.abs, gradient))
   flat = jnp.concatenate([x.reshape(x.shape[0], -1) for x in sizes], axis=1)
@@ -222,7 +220,7 @@ def _l1_project(
 ) -> Tree:
   """The nearest point of the ball and the box together.
 
-  It is `sign(d) * min(max(|d| - shift, 0), room)`, where room is the distance
+  It is `sign(d) * min(max(|d| - shift, 0), slack)`, where slack is the distance
   to the box on the side of d and shift >= 0 the smallest for which it fits. The
   size falls piecewise linearly in shift: bisection finds the linear piece,
   where one division is exact.
@@ -232,7 +230,7 @@ def _l1_project(
   inf = jax.tree.map(lambda d: jnp.full_like(d, jnp.inf), delta)
   below = inf if lower is None else jax.tree.map(jnp.negative, lower)
   above = inf if upper is None else upper
-  room = jax.tree.map(
+  slack = jax.tree.map(
     lambda d, b, a: jnp.maximum(jnp.where(d > 0, a, b), 0), delta, below, above
   )
 
@@ -240,7 +238,7 @@ def _l1_project(
     return jax.tree.map(
       lambda s, r: jnp.minimum(jnp.maximum(s - expand(shift, s), 0), r),
       size,
-      room,
+      slack,
     )
 
   def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -256,11 +254,11 @@ def _l1_project(
   steps = jnp.finfo(high.dtype).nmant + 8
   low, high = jax.lax.fori_loop(0, steps, halve, (low, high + low))
 
-  at_box = jax.tree.map(lambda s, r: s - expand(high, s) >= r, size, room)
+  at_box = jax.tree.map(lambda s, r: s - expand(high, s) >= r, size, slack)
   free = jax.tree.map(
     lambda s, full: (s > expand(low, s)) & ~full, size, at_box
   )
-  fixed = _sum(jax.tree.map(lambda b, r: jnp.where(b, r, 0), at_box, room))
+  fixed = _sum(jax.tree.map(lambda b, r: jnp.where(b, r, 0), at_box, slack))
   moving = _sum(jax.tree.map(lambda f, s: jnp.where(f, s, 0), free, size))
   count = _sum(jax.tree.map(lambda f, s: f.astype(s.dtype), free, size))
   exact = (moving + fixed - epsilon) / jnp.maximum(count, 1)
@@ -270,16 +268,16 @@ def _l1_project(
   # The last rounding falls to those that are not at the box, for these are to
   # be seen to be there. Where the box alone holds too much, high does not.
   sizes = shrink(shift)
-  at_box = jax.tree.map(lambda s, r: jnp.where(s < r, 0, s), sizes, room)
+  at_box = jax.tree.map(lambda s, r: jnp.where(s < r, 0, s), sizes, slack)
   sizes = shrink(jnp.where(_l1_size(at_box) > epsilon, high, shift))
-  inside = jax.tree.map(lambda s, r: jnp.where(s < r, s, 0), sizes, room)
+  inside = jax.tree.map(lambda s, r: jnp.where(s < r, s, 0), sizes, slack)
   excess = jnp.maximum(_l1_size(sizes) - epsilon, 0)
   left = jnp.maximum(1 - _divide(excess, _l1_size(inside)), 0)
   return jax.tree.map(
     lambda d, s, r: jnp.sign(d) * jnp.where(s < r, s * expand(left, s), s),
     delta,
     sizes,
-    room,
+    slack,
   )
 
 

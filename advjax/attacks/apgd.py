@@ -63,8 +63,8 @@ def apgd(
     images: float `[B, ...]` inside bounds.
     labels: int `[B]` or float `[B, K]`; what loss_fn takes.
     epsilon: radius in units of the images: a scalar or `[B]`; may be traced.
-    num_steps: number of steps, at least 1; static. The model is asked once per
-      step and once for the start.
+    num_steps: number of steps, at least 1; static. The model is evaluated
+      once per step and once for the start.
     key: one key, folded with the row, or `[B]` keys. Restart r folds in r, so
       that n restarts contain 1.
     num_restarts: number of random starts; static.
@@ -138,7 +138,7 @@ class Point(NamedTuple):
 class State(NamedTuple):
   """Where the rows are, and what they have found."""
 
-  delta: Array  # [B, ...], the point to look at next
+  delta: Array  # [B, ...], the point to evaluate next
   step_size: Array  # [B]
   best: Point  # the point of highest loss
   memory: Any  # what the next step sizes depend on besides
@@ -146,17 +146,13 @@ class State(NamedTuple):
 
 
 class Schedule(NamedTuple):
-  """How step sizes are chosen.
+  """How step sizes are chosen."""
 
-  Attributes:
-    start: `start(problem) -> (delta, step size, memory)`, a random point.
-    move: `move(problem, state, seen, t) -> state`, from the point just seen;
-      the radius of the problem is that of step t + 1.
-    factor: `factor(t) -> [B]`, the radius to which step t keeps, in epsilons.
-  """
-
+  # Of a random point: delta, step size and memory.
   start: Callable[[Problem], tuple[Array, Array, Any]]
+  # From the point just seen; the radius of the problem is that of step t + 1.
   move: Callable[[Problem, State, Point, Array], State]
+  # The radius [B] to which step t keeps, in epsilons.
   factor: Callable[[Array], Array]
 
 
@@ -209,7 +205,7 @@ def make_apgd(
     )
     gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
     seen = Point(state.delta, gradient.astype(state.delta.dtype), loss)
-    # What lies in a larger ball is a stage on the way, no result.
+    # Points of a larger ball are intermediate, no results.
     final = schedule.factor(t) == 1
     new = Found(images, fooled & final, jnp.where(final, loss, -jnp.inf))
     state = state._replace(found=loop.better(new, state.found))
@@ -381,12 +377,12 @@ def _top(gradient: Array, nonzero: Array) -> Array:
 
 
 def _nonzero(delta: Array, radius: Array) -> Array:
-  # A projection may leave the dust of its rounding where it means 0.
-  dust = 8 * jnp.finfo(delta.dtype).eps * expand(radius, delta)
-  changed = jnp.abs(delta) > dust
+  # A projection may leave its rounding errors where it means 0.
+  tolerance = 8 * jnp.finfo(delta.dtype).eps * expand(radius, delta)
+  changed = jnp.abs(delta) > tolerance
   return jnp.sum(changed, axis=tuple(range(1, delta.ndim)), dtype=jnp.int32)
 
 
 def _at(table: np.ndarray, t: Array) -> Array:
-  # Rows that are done count on; what they do is not kept.
+  # Rows that are done count on; their result is not kept.
   return jnp.take(jnp.asarray(table), t, mode='clip')

@@ -45,7 +45,7 @@ def deepfool(
     labels: int `[B]`.
     num_steps: largest number of steps, at least 1; static.
     num_candidates: classes of the highest clean logits, the label's own among
-      them, whose boundaries are looked at; at least 2; static. Each but the
+      them, whose boundaries are compared; at least 2; static. Each but the
       label costs a backward pass per step.
     overshoot: share by which r is lengthened; static.
     norm: 'l2' or 'linf', what is to be small.
@@ -98,7 +98,7 @@ def make_deepfool(
   overshoot: float = 0.02,
   norm: Norm = norms.l2,
 ) -> Search:
-  """DeepFool as a search; its last step only looks where the others led."""
+  """DeepFool as a search; its last step only evaluates where the others led."""
 
   def start(problem: Problem) -> _State:
     return _State(

@@ -149,7 +149,7 @@ def make_fab(
   def step(
     logits_fn: LogitsFn, problem: Problem, state: _State, t: Array
   ) -> _State:
-    # On its way a row may be farther away than epsilon: in the box alone.
+    # The iterates may be farther away than epsilon: in the box alone.
     box = problem._replace(epsilon=None)
     labels, targets = problem.labels, problem.targets
     if num_restarts > 1:

@@ -116,8 +116,8 @@ def bim(
   """Basic iterative method: small steps, each projected; the last iterate.
 
   `x_{k+1} = clip(x_0 + project(x_k - x_0 + step_size * direction(g_k)))`, where
-  g_k is the gradient of the loss at x_k, direction the sign (or what climbs
-  fastest in another norm) and project leads into the ball of radius epsilon.
+  g_k is the gradient of the loss at x_k, direction the sign (in another norm
+  that of steepest ascent) and project leads into the ball of radius epsilon.
 
   Kurakin et al. 2016, arXiv 1607.02533.
 

@@ -119,7 +119,7 @@ class Attack:
 
 @dataclasses.dataclass(frozen=True)
 class MinimalAttack:
-  """An attack that looks for the nearest adversarial image.
+  """A minimum-norm attack.
 
   Attributes:
     name: 'deepfool', 'cw' or 'fmn'.
@@ -203,7 +203,7 @@ def parse_attack(
   """Reads an attack written as NAME[-STEPS[-RESTARTS]].
 
   fgsm, bim, mifgsm, pgd, apgd, fab and square stay within a radius; deepfool,
-  cw and fmn look for the nearest adversarial image; autoattack
+  cw and fmn are minimum-norm attacks; autoattack
   and autoattack-plus are AutoAttack, and apgd-ce, apgd-dlr, apgd-t and fab-t
   are parts of it, which take no numbers.
 

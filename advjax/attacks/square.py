@@ -299,7 +299,7 @@ def _bits(words: Array, count: int) -> Array:
   return (words[:, which // 32] >> shift) & 1
 
 
-def place(plan: Plan, t: Array, words: Array) -> Window:
+def _place(plan: Plan, t: Array, words: Array) -> Window:
   """Puts a window anywhere in the image, equally often: `[B, 2]` words."""
   shape = plan.rows.shape[-1], plan.columns.shape[-1]
   stage = jnp.asarray(plan.stage)[t]
@@ -316,7 +316,7 @@ def place(plan: Plan, t: Array, words: Array) -> Window:
   return Window(down, right, inside)
 
 
-def place_bumps(
+def _place_bumps(
   plan: Plan, t: Array, window: Window, turned: Array, dtype: Any
 ) -> Array:
   """The bump of each row's window, 0 outside: `[B, H, W, 1]`.
@@ -354,7 +354,7 @@ def _propose_linf(state: _State, t: Array, words: Array, plan: Plan) -> Array:
   """One end of the ball in the window, per channel."""
   low, high = map(_spread, state.ends)
   best = _spread(state.images)
-  window = place(plan, t, words[:, :2])
+  window = _place(plan, t, words[:, :2])
   up = _bits(words[:, 2:], best.shape[3])[:, None, None, :] > 0
   changed = jnp.where(up, high, low)
   return jnp.where(window.inside, changed, best).reshape(state.images.shape)
@@ -402,8 +402,8 @@ def _propose_bump(
   # In units of epsilon: the squares of tiny ones would underflow.
   radius = expand(jnp.where(epsilon > 0, epsilon, 1), x)
   delta = (best.astype(dtype) - x.astype(dtype)) / radius
-  window = place(plan, t, words[:, :2])
-  source = place(plan, t, words[:, 2:4])
+  window = _place(plan, t, words[:, :2])
+  source = _place(plan, t, words[:, 2:4])
   turned = (words[:, 4] & 1).astype(jnp.int32)
   signs = 2 * _bits(words[:, 5:], channels).astype(dtype) - 1
 
@@ -415,7 +415,7 @@ def _propose_bump(
   if order == 1:
     budget = budget * channels  # The projection takes what is too much.
   old = _unit(jnp.where(window.inside, delta, 0), order, area)
-  new = place_bumps(plan, t, window, turned, dtype) * signs[:, None, None]
+  new = _place_bumps(plan, t, window, turned, dtype) * signs[:, None, None]
   new = _unit(new + old, order, area) * budget
   delta = jnp.where(source.inside, 0, delta)
   delta = jnp.where(window.inside, new, delta)

@@ -21,7 +21,7 @@ SHAPES = {
   (7, 7, 1): 100,
   (6, 6, 3): 4,
 }
-ROWS = 1700
+ROWS = 500
 BOUNDS = [(0.0, 1.0), (-0.1, 0.9)]  # The latter are no floats.
 EPSILONS = np.float32(
   [0, 1e-30, 1e-9, 1e-7, 1e-4, 1 / 255, 8 / 255, 0.1, 0.3, 1, 4, 100]
@@ -29,13 +29,13 @@ EPSILONS = np.float32(
 
 
 @functools.cache
-def model(shape):
+def model(shape, numpy=jnp):
   size = (np.prod(shape), SHAPES[shape])
   weights = np.random.default_rng(0).normal(size=size).astype(np.float32)
 
   def logits_fn(images):
-    flat = images.reshape(len(images), -1).astype(jnp.float32)
-    return jnp.tanh(2 * flat - 1) @ weights
+    flat = images.reshape(len(images), -1).astype(np.float32)
+    return numpy.tanh(2 * flat - 1) @ weights
 
   return logits_fn
 
@@ -55,9 +55,9 @@ def draw(shape, bounds, rng, dtype):
   ).astype(np.float32)
   images = np.where((images == 0) & some, np.float32(-0.0), images)
   if dtype != np.float32:  # Inside after rounding, too.
-    images = np.asarray(jnp.asarray(images * np.float32(0.99), dtype))
+    images = (images * np.float32(0.99)).astype(dtype)
   classes = SHAPES[shape]
-  labels = np.asarray(model(shape)(images).argmax(axis=1), np.int32)
+  labels = model(shape, np)(images).argmax(axis=1)
   labels = np.where(kind.ravel() == 5, rng.integers(classes, size=ROWS), labels)
   targets = (labels + rng.integers(1, classes, size=ROWS)) % classes
   return (
@@ -98,22 +98,17 @@ def run(name, norm, shape, dtype='float32'):
 
 NORMS = {name: cases.NORMS for name in cases.ALL if name != 'bim'}
 NORMS |= {'deepfool': ['linf', 'l2'], 'carlini_wagner': ['l2']}
-# Every attack, and every norm with several.
+# Every family of attacks, and every norm with several.
 FEW = [
-  ('fgsm', 'l2', (5,), 'float32'),
   ('bim_random', 'linf', (4, 3, 2), 'bfloat16'),
-  ('bim_random', 'l2', (4, 3, 2), 'float32'),
-  ('pgd', 'l1', (4, 3, 2), 'float32'),
-  ('mifgsm', 'l1', (5,), 'bfloat16'),
-  ('apgd', 'l1', (4, 3, 2), 'float32'),
-  ('apgd', 'l2', (5,), 'bfloat16'),
-  ('fab', 'linf', (1, 1, 1), 'float32'),
-  ('fab', 'l1', (4, 3, 2), 'bfloat16'),
+  ('pgd', 'l2', (5,), 'float32'),
+  ('mifgsm', 'l1', (4, 3, 2), 'float32'),
+  ('apgd', 'l1', (4, 3, 2), 'bfloat16'),
+  ('fab', 'l2', (1, 1, 1), 'float32'),
   ('square', 'linf', (5,), 'bfloat16'),
-  ('square', 'l2', (4, 3, 2), 'float32'),
-  ('square', 'l1', (1, 1, 1), 'float32'),
+  ('square', 'l1', (4, 3, 2), 'float32'),
   ('deepfool', 'linf', (4, 3, 2), 'bfloat16'),
-  ('carlini_wagner', 'l2', (4, 3, 2), 'bfloat16'),
+  ('carlini_wagner', 'l2', (5,), 'bfloat16'),
   ('fmn', 'l1', (4, 3, 2), 'bfloat16'),
 ]
 SLOW = [

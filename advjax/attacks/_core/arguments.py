@@ -148,7 +148,14 @@ def check(
     got = getattr(images, 'shape', type(images).__name__)
     raise error('images', got, 'one array [B, ...] of at least 2 axes')
   images = jax.tree.map(_as_array, images)
-  batch = check_images(images)
+  leaves = jax.tree.leaves(images)
+  shapes = [x.shape for x in leaves]
+  if not any(is_floating(x) for x in leaves):
+    allowed = 'floating [B, ...], or a pytree with such an array'
+    raise error('images.dtype', [str(x.dtype) for x in leaves], allowed)
+  if any(shape[:1] != shapes[0][:1] or not shape for shape in shapes):
+    raise error('images.shape', shapes, 'the same leading axis, the batch')
+  batch = int(shapes[0][0])
   labels, targets = jax.tree.map(_as_array, (labels, targets))
   for name, value in (('labels', labels), ('targets', targets)):
     for x in jax.tree.leaves(value):
@@ -239,7 +246,7 @@ def is_floating(x: Any) -> bool:
 
 
 def is_concrete(x: Any) -> bool:
-  """Whether the values of an array can be looked at from here."""
+  """Whether the values of an array are known here, on the host."""
   if isinstance(x, jax.core.Tracer):
     return False
   return not isinstance(x, jax.Array) or x.is_fully_addressable
@@ -301,20 +308,6 @@ def static_number(
   return float(value)
 
 
-def check_images(images: Images) -> int:
-  """Returns the batch size."""
-  leaves = jax.tree.leaves(images)
-  if not any(is_floating(x) for x in leaves):
-    got = [str(x.dtype) for x in leaves]
-    raise error(
-      'images.dtype', got, 'floating [B, ...], or a pytree with such an array'
-    )
-  shapes = [x.shape for x in leaves]
-  if any(shape[:1] != shapes[0][:1] or not shape for shape in shapes):
-    raise error('images.shape', shapes, 'the same leading axis, the batch')
-  return int(shapes[0][0])
-
-
 def check_integers(name: str, labels: Any, batch: int) -> None:
   """Checks for one integer class per image."""
   whole = hasattr(labels, 'dtype') and jnp.issubdtype(labels.dtype, jnp.integer)
@@ -361,7 +354,7 @@ def check_key(key: Any, batch: int) -> None:
 def check_mask(mask: Any) -> None:
   """Checks that the values of a mask are in [0, 1]."""
   if not _holds(_inside, mask, 0, 1):
-    raise error('mask', _range(mask), 'values in [0, 1]')
+    raise error('mask', _range(mask, mask), 'values in [0, 1]')
 
 
 def _check_bounds(bounds: Bounds, problem: Problem) -> tuple[Tree, Tree]:
@@ -374,10 +367,10 @@ def _check_bounds(bounds: Bounds, problem: Problem) -> tuple[Tree, Tree]:
 
   def check_leaf(images: Any, lower: Any, upper: Any) -> None:
     if not _holds(_ordered, lower, upper):
-      raise error('bounds', _box(lower, upper), 'lower <= upper')
+      raise error('bounds', _range(lower, upper), 'lower <= upper')
     if not _holds(_inside, images, lower, upper):
-      allowed = f'finite and inside bounds, {_box(lower, upper)}'
-      raise error('images', _range(images), allowed)
+      allowed = f'finite and inside bounds, {_range(lower, upper)}'
+      raise error('images', _range(images, images), allowed)
 
   jax.tree.map(check_leaf, problem.originals, lower, upper)
   return lower, upper
@@ -428,12 +421,8 @@ def _as_array(x: Any) -> Any:
   return x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
 
 
-def _range(x: Any) -> str:
-  return f'{jnp.min(x)} to {jnp.max(x)}'
-
-
-def _box(lower: Any, upper: Any) -> str:
-  return f'{np.unique(lower)} to {np.unique(upper)}'
+def _range(lower: Any, upper: Any) -> str:
+  return f'{jnp.min(lower)} to {jnp.max(upper)}'
 
 
 def _ordered(lower: Any, upper: Any) -> Any:
@@ -445,7 +434,7 @@ def _inside(x: Any, lower: Any, upper: Any) -> Any:
 
 
 def _holds(test: Callable[..., Any], *args: Any) -> bool:
-  """Whether a test of values holds; True where they cannot be looked at."""
+  """Whether a test of values holds; True where they are not known."""
   if not all(is_concrete(x) for x in args):
     return True
   on_cpu = all(

@@ -53,7 +53,7 @@ def nearest(
   logits, pullback = jax.vjp(logits_fn, point)
   label = _pick(logits, labels)
 
-  def look(best: Any, other: Array) -> tuple[Any, None]:
+  def compare(best: Any, other: Array) -> tuple[Any, None]:
     classes = other + (other >= labels)  # The label is left out.
     (gradient,) = pullback(_one_hot(classes, logits) - _one_hot(labels, logits))
     value = _pick(logits, classes) - label
@@ -67,7 +67,7 @@ def nearest(
   nothing = _hyperplane(jnp.zeros_like(point), jnp.zeros_like(label))
   best = nothing, jnp.full_like(nothing.gap, jnp.inf)
   others = jnp.arange(logits.shape[1] - 1)
-  (plane, _), _ = jax.lax.scan(look, best, others)
+  (plane, _), _ = jax.lax.scan(compare, best, others)
   return plane, jax.lax.stop_gradient(logits)
 
 
@@ -91,17 +91,8 @@ def shortest_step(
   linf: all coordinates move by the same amount, until the box stops them. l2:
   each moves in proportion to its weight. l1: one after the other moves as far
   as the box lets it, that of the largest weight first. Where the box does not
-  reach the plane, d leads to the point of the box that is nearest to it.
-
-  Args:
-    norm: 'linf', 'l2' or 'l1'.
-    weights: float `[B, D]`, finite; all 0: no plane, and d is 0.
-    gap: float `[B]`, negative on the other side of the plane; NaN: no plane.
-    lower: `[B, D]`, at most 0, -inf where there is no bound.
-    upper: `[B, D]`, at least 0.
-
-  Returns:
-    The step, `[B, D]`, finite and inside the box.
+  reach the plane, d leads to the point of the box that is nearest to it. All
+  weights 0 or a gap of NaN mean no plane: d is 0. d is finite, `[B, D]`.
   """
   size, largest = _scaled(weights)
   gap = jnp.where(jnp.isnan(gap), 0, gap)

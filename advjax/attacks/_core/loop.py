@@ -1,7 +1,7 @@
 """The loop behind the iterated attacks: steps, restarts and the best found.
 
 A search keeps all that it knows of a row of the batch in that row of its state.
-So rows of different age can share a batch, one that is done makes room for
+So rows of different age can share a batch, one that is done is replaced by
 another, and what a row finds depends on nothing but itself.
 """
 
@@ -111,17 +111,8 @@ def advance(
 ) -> tuple[State, Array]:
   """Up to `count` steps of the rows that are active and not yet done.
 
-  Args:
-    search: The attack.
-    logits_fn: Images `[B, ...]` to logits `[B, K]`.
-    problem: The rows.
-    state: What the search knows of them.
-    t: int32 `[B]`, the steps that each row has taken.
-    active: bool `[B]`; other rows rest.
-    count: Steps at most; static.
-
-  Returns:
-    The state, and the steps that each row has taken now.
+  `t`, int32 `[B]`, counts the steps that each row has taken; it is returned
+  with the state. Rows that are not `active`, bool `[B]`, rest.
   """
 
   def step(_: Any, carry: tuple[State, Array]) -> tuple[State, Array]:
