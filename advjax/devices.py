@@ -72,12 +72,11 @@ def select_devices(
   for device in devices:
     by_process.setdefault(device.process_index, []).append(device)
   counts = [len(own) for own in by_process.values()]
-  several = len(counts) > 1
   if num_devices is not None and min(counts) < num_devices:
     raise ValueError(
       f'devices = {num_devices} were asked for, but there are only '
       f'{min(counts)} of platform {devices[0].platform!r}'
-      f'{" in a process" if several else ""}'
+      f'{" in a process" if len(counts) > 1 else ""}'
     )
   if len(set(counts)) > 1:
     raise ValueError(
@@ -173,15 +172,6 @@ class Batching:
     batch_size: Examples per device and call; None: 64, AutoAttack its own.
     devices: The devices, those of other processes too; none: all local ones.
     key: Example i draws from `fold_in(key, i)`; None: `jax.random.key(0)`.
-
-  Raises:
-    ValueError: if batch_size is below 1.
-
-  Example:
-    >>> Batching(0)
-    Traceback (most recent call last):
-    ...
-    ValueError: batch_size = 0; allowed: an integer >= 1
   """
 
   batch_size: int | None = None
@@ -246,13 +236,13 @@ def map_examples(
     indices = order.reshape(len(devices), size)[own]
     batch = tuple(array[indices] for array in examples)
     found = program(batch, indices, batching.key, shared)
+    parts.append(jax.tree.map(lambda x: gather(x, devices), found))
 
-    def merge(values: Array, num_real: int = count - start) -> np.ndarray:
-      merged = gather(values, devices)
-      return merged.reshape(-1, *merged.shape[2:])[:num_real]
+  def merge(*values: np.ndarray) -> np.ndarray:
+    flat = [each.reshape(-1, *each.shape[2:]) for each in values]
+    return np.concatenate(flat)[:count]
 
-    parts.append(jax.tree.map(merge, found))
-  return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
+  return jax.tree.map(merge, *parts)
 
 
 @functools.lru_cache(maxsize=64)
@@ -285,17 +275,9 @@ def compile_sharded(
   """Compiles per-device code ahead of time, so that its memory is known.
 
   By shard_map: pmap cannot be compiled ahead where there are several processes.
-
-  Args:
-    function: Per-device code; results are pytrees of arrays.
-    devices: The devices of this process.
-    arguments: Pytrees of shapes (`jax.ShapeDtypeStruct`).
-    split_args: Places of those that have a leading axis over the devices, as
-      all results have; the others are the same on every device.
-    donate_args: Places of those whose memory is reused.
-
-  Returns:
-    The `jax.stages.Compiled`.
+  Arguments are pytrees of shapes (`jax.ShapeDtypeStruct`); those in the places
+  `split_args` have a leading axis over the devices, as all results have, the
+  others are the same on every device.
   """
   mesh = Mesh(np.array(devices), (AXIS,))
   specs = tuple(

@@ -212,7 +212,7 @@ def test_a_trial_that_diverges_leaves_a_row(
 def test_a_signal_stops_between_the_attacks_on_two_trials(
   no_pages, tmp_path, monkeypatch
 ):
-  once = job.evaluate_members
+  once = job.evaluate_models
 
   def signalled(*args, **kwargs):
     signal.raise_signal(signal.SIGTERM)
@@ -220,7 +220,7 @@ def test_a_signal_stops_between_the_attacks_on_two_trials(
 
   text = 'hparams.epsilon=0.05,0.1'
   with monkeypatch.context() as patch:
-    patch.setattr(job, 'evaluate_members', signalled)
+    patch.setattr(job, 'evaluate_models', signalled)
     with pytest.raises(Interrupted):
       swept(text, tmp_path)
   results = sorted((tmp_path / 'members').glob('*/result.json'))

@@ -39,16 +39,12 @@ _SHARE_OF_MEMORY = 0.7
 class Items(NamedTuple):
   """What is to be tried, in this order.
 
-  Attributes:
-    examples: int32 `[M]`, rows of the images.
-    targets: int32 `[M]`, or None.
-    numbers: uint32 `[M]`: an item draws from
-      `fold_in(fold_in(key, example), number)`.
+  An item draws from `fold_in(fold_in(key, example), number)`.
   """
 
-  examples: np.ndarray
-  targets: np.ndarray | None
-  numbers: np.ndarray
+  examples: np.ndarray  # int32 [M], rows of the images
+  targets: np.ndarray | None  # int32 [M]
+  numbers: np.ndarray  # uint32 [M]
 
 
 class Shared(NamedTuple):
@@ -61,21 +57,13 @@ class Shared(NamedTuple):
 
 
 class Outcome(NamedTuple):
-  """What the items found.
+  """What the items found."""
 
-  Attributes:
-    fooled: bool `[N]`, per example.
-    images: `[N, ...]`: adversarial examples, the originals elsewhere.
-    num_steps: Steps taken, over all items.
-    seconds: Without compiling.
-    compile_seconds: Of all programs that were not compiled before.
-  """
-
-  fooled: np.ndarray
-  images: np.ndarray
-  num_steps: int
-  seconds: float
-  compile_seconds: float
+  fooled: np.ndarray  # bool [N], per example
+  images: np.ndarray  # [N, ...]: adversarial, the originals elsewhere
+  num_steps: int  # over all items
+  seconds: float  # without compiling
+  compile_seconds: float  # of programs that were not compiled before
 
 
 class _Batch(NamedTuple):
