@@ -236,7 +236,7 @@ def test_bad_input_ends_all_with_one_message(results):
   ended, text = codes(results, 'bad')
   assert ended == [2, 2]
   assert text.count('error:') == 1
-  assert "workdir = 'run' is a file; give a folder" in text
+  assert "workdir = 'run' is a file; allowed: a folder" in text
   assert 'Traceback' not in text
 
 
