@@ -169,16 +169,9 @@ def test_an_error_in_one_process_ends_all(results):
 
 
 def test_bad_input_ends_all_with_one_message(results):
-<<<<<<< HEAD
   codes, text = ends(results, 'bad input')
   assert codes == [2, 2]
   assert text.count('error: seed = -1; allowed: an integer >= 0') == 1
-=======
-  ended, text = codes(results, 'bad')
-  assert ended == [2, 2]
-  assert text.count('error:') == 1
-  assert "workdir = 'run' is a file; allowed: a folder" in text
->>>>>>> house-training
   assert 'Traceback' not in text
 
 
