@@ -17,7 +17,7 @@ from advjax.evaluation import robust_accuracy
 from advjax.evaluation.logits import compute_logits
 from advjax.evaluation.robustness import attack_and_predict
 from advjax.losses import cross_entropy
-from advjax.training.setup import eval_logits_fn
+from advjax.models.logits import eval_logits_fn
 from tests import compiles
 from tests.evaluation.noisy_images import (
   ATTACK,
