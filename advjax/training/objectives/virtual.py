@@ -155,9 +155,9 @@ def virtual_adversarial_regularization(
     def spread(moves: Array) -> Array:
       return (weight * distance_fn(reference, attacked(images + moves))).sum()
 
-    direction = unit(_normal(key, images))
-    for _ in range(num_steps):  # Power iteration.
-      direction = unit(jax.grad(spread)(difference * direction))
+    direction = _power_iteration(
+      spread, unit, unit(_normal(key, images)), difference, num_steps
+    )
     perturbed = images + hparams['step_size'] * direction
 
     logits, new_state = apply(params, model_state, images, train=True)
@@ -179,6 +179,18 @@ def virtual_adversarial_regularization(
     return (weight * loss).sum(), (new_state, metrics)
 
   return objective
+
+
+def _power_iteration(
+  spread: Callable[[Array], Array],
+  unit: Callable[[Array], Array],
+  direction: Array,
+  difference: Array | float,
+  num_steps: int,
+) -> Array:
+  for _ in range(num_steps):
+    direction = unit(jax.grad(spread)(difference * direction))
+  return direction
 
 
 def _normal(keys: Array, images: Array) -> Array:
