@@ -1,14 +1,10 @@
 """A persistent cache of compiled programs, which later runs reuse.
 
-JAX's own cache, in one folder per kind of machine: XLA compiles for the CPU and
-its number of cores, which JAX's keys do not tell apart, and machines may share
-a home. What is added here:
-
-- The least recently used entries are removed at the start. JAX's own
-  `jax_compilation_cache_max_size` reads the whole folder at every write: 80 ms
-  each at 1000 entries, of which one run writes 300.
-- JAX's writes are not atomic, and it never replaces an entry that it cannot
-  read; one that a killed process left half-written is removed.
+JAX's own cache, in one folder per kind of machine, since XLA compiles for the
+CPU and its cores, which JAX's keys do not tell apart. Added here: the least
+recently used entries are removed at the start (JAX's own limit reads the whole
+folder at every write), and so are entries that a killed process left
+half-written, which JAX never replaces.
 """
 
 import contextlib
@@ -58,12 +54,8 @@ def default_folder() -> pathlib.Path:
 def turn_on(*, speaks: bool = True) -> None:
   """Turns JAX's persistent compilation cache on, unless the user configured it.
 
-  `JAX_COMPILATION_CACHE_DIR` names another folder, or none if it is empty;
-  `JAX_ENABLE_COMPILATION_CACHE=false` turns the cache off. A folder that cannot
-  be written is a warning, once, and so is a full disk.
-
-  Args:
-    speaks: Whether to warn; one of several processes does.
+  A folder that cannot be written is a warning where `speaks`, and so is a full
+  disk.
   """
   settings = jax.config.values
   if (
@@ -89,15 +81,7 @@ def turn_on(*, speaks: bool = True) -> None:
 
 
 def remove_oldest(folder: pathlib.Path, max_bytes: int) -> None:
-  """Removes the least recently used programs until the others fit.
-
-  Args:
-    folder: Their folder.
-    max_bytes: The size of what may stay.
-
-  Raises:
-    OSError: if the folder cannot be read.
-  """
+  """Removes the least recently used programs until the others fit."""
   total, found = 0, []
   for path in folder.glob('*-cache'):
     with contextlib.suppress(FileNotFoundError):  # Removed by another process.

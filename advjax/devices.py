@@ -27,24 +27,8 @@ def select_devices(
 ) -> list[jax.Device]:
   """Returns the devices to run on; the ones requested must exist.
 
-  On the CPU, `num_devices` virtual devices are made if JAX has not started
-  yet, by default one per core, up to 8: XLA runs the body of a loop on one
-  thread, so two devices on two cores train nearly twice as fast as one.
-
-  Args:
-    platform: 'cpu', 'gpu' or 'tpu'; None takes the best there is.
-    num_devices: Number of devices of each process; None takes all.
-
-  Returns:
-    The devices, those of all processes, in the same order in each.
-
-  Raises:
-    ValueError: if the platform is unknown or absent, or has too few devices,
-      or if the processes have different numbers of them.
-
-  Example:
-    >>> len(select_devices('cpu', 1))
-    1
+  On the CPU, `num_devices` virtual devices are made if JAX has not started yet,
+  by default one per core, up to 8: XLA runs the body of a loop on one thread.
   """
   from advjax.config import choose  # `import advjax` does without configs.
 
@@ -127,31 +111,10 @@ def parallelize(
 ) -> functools.partial:
   """Maps `function(rank, state, ...)` over devices with pmap.
 
-  All arguments but the rank are the same on every device, and so are the
-  results, of which the first device's copy is returned; with `split_args`
-  every device has arguments and results of its own.
-
-  In several processes each calls it, with the same arguments.
-
-  Args:
-    function: Per-device code with collectives over `AXIS`.
-    devices: The devices, those of other processes too.
-    num_args: Number of arguments after the rank.
-    split_args: Places of those, counted from 0, that have a leading axis over
-      the devices. If there are any, so have the results.
-    donate: Whether the first argument after the rank, the state, is donated.
-
-  Returns:
-    The pmapped function with its first argument, the ranks, filled in.
-
-  Example:
-    >>> double = parallelize(
-    ...   lambda rank, x: jax.lax.psum(2 * x, AXIS),
-    ...   jax.devices()[:1],
-    ...   num_args=1,
-    ... )
-    >>> float(double(np.float32(3)))
-    6.0
+  Arguments after the rank, and results, are the same on every device, unless
+  `split_args` names places of arguments with a leading axis over the devices:
+  then results have one too. `donate` donates the state. In several processes
+  each calls it, with the same arguments.
   """
   mapped = jax.pmap(
     function,
@@ -166,16 +129,13 @@ def parallelize(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batching:
-  """How examples are spread over devices, and the key they draw from.
+  """How examples are spread over devices, and the key they draw from."""
 
-  Attributes:
-    batch_size: Examples per device and call; None: 64, AutoAttack its own.
-    devices: The devices, those of other processes too; none: all local ones.
-    key: Example i draws from `fold_in(key, i)`; None: `jax.random.key(0)`.
-  """
-
+  # Examples per device and call; None: 64, AutoAttack its own.
   batch_size: int | None = None
+  # Those of other processes too; none: all local ones.
   devices: Sequence[jax.Device] = ()
+  # Example i draws from `fold_in(key, i)`; None: `jax.random.key(0)`.
   key: Any = None
 
   def __post_init__(self) -> None:
@@ -196,31 +156,12 @@ def map_examples(
   batching: Batching,
   fill: bool = False,
 ) -> Any:
-  """Maps a function over examples, in batches over devices.
+  """Maps `function(*examples, keys, *shared)` over examples, in batches.
 
-  Batches have one shape: the last one is padded, by repeating examples, and
-  cut. What an example draws depends on its index alone, not on the batch size,
-  the devices or the processes, each of which maps over its own devices.
-
-  Args:
-    function: `function(*examples, keys, *shared) -> results`, pure, of arrays
-      `[B, ...]`, keys `[B]` and shared pytrees; results are a pytree of
-      `[B, ...]`. Compiled once for the same function object and shapes.
-    examples: Arrays `[N, ...]`, on the host.
-    *shared: Pytrees of arrays that all examples share.
-    batching: Batch size, devices and key.
-    fill: Whether batches always have the full batch size, so that calls with
-      different numbers of examples share one program; else their size is such
-      that padding is least.
-
-  Returns:
-    The results of all examples, `[N, ...]`, on the host, in all processes.
-
-  Example:
-    >>> add = lambda x, keys, y: x + y
-    >>> batching = Batching(2, jax.devices()[:1])
-    >>> map_examples(add, [np.arange(3.0)], 1.0, batching=batching).tolist()
-    [1.0, 2.0, 3.0]
+  Batches have one shape, padded by repeating examples. What an example draws
+  depends on its index alone. Results, a pytree of `[B, ...]`, are returned as
+  `[N, ...]` on the host, in all processes. With `fill` batches always have the
+  full size, so that calls with other numbers of examples share one program.
   """
   devices, count = batching.devices, len(examples[0])
   size = batching.batch_size or _DEFAULT_BATCH_SIZE
@@ -274,10 +215,9 @@ def compile_sharded(
 ) -> Any:
   """Compiles per-device code ahead of time, so that its memory is known.
 
-  By shard_map: pmap cannot be compiled ahead where there are several processes.
-  Arguments are pytrees of shapes (`jax.ShapeDtypeStruct`); those in the places
-  `split_args` have a leading axis over the devices, as all results have, the
-  others are the same on every device.
+  By shard_map: pmap cannot be compiled ahead in several processes. Arguments
+  are pytrees of shapes; those of `split_args`, and all results, have a leading
+  axis over the devices.
   """
   mesh = Mesh(np.array(devices), (AXIS,))
   specs = tuple(

@@ -16,18 +16,7 @@ _PACKAGES = ('advjax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
 
 def environment(devices: Sequence[jax.Device]) -> dict[str, Any]:
-  """Returns where results were computed: versions, devices and the date.
-
-  Args:
-    devices: The devices used.
-
-  Returns:
-    JSON values.
-
-  Example:
-    >>> environment(jax.devices()[:1])['num_devices']
-    1
-  """
+  """Returns where results were computed: versions, devices and the date."""
   versions = {}
   for package in _PACKAGES:
     try:

@@ -22,26 +22,7 @@ def user_cache_folder() -> pathlib.Path:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
-  """Writes a file that appears whole or not at all.
-
-  Args:
-    path: The file. What it holds already stays until the new one is whole.
-
-  Yields:
-    A file to write bytes to.
-
-  Raises:
-    OSError: if it cannot be written, the disk being full, say; it names the
-      file.
-
-  Example:
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   path = pathlib.Path(folder) / 'a'
-    ...   with replacing(path) as file:
-    ...     _ = file.write(b'some')
-    ...   path.read_bytes()
-    b'some'
-  """
+  """Yields a file to write bytes to, which appears whole or not at all."""
   try:
     descriptor, name = tempfile.mkstemp(
       dir=path.parent, prefix=f'.{path.name}.'
@@ -60,19 +41,7 @@ def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes JSON atomically: a reader sees the old file or the whole new one.
-
-  Args:
-    path: The file.
-    value: What to write.
-
-  Example:
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   path = pathlib.Path(folder) / 'a.json'
-    ...   write_json(path, {'b': 1})
-    ...   json.loads(path.read_text())
-    {'b': 1}
-  """
+  """Writes JSON atomically: a reader sees the old file or the whole new one."""
   text = json.dumps(value, indent=1) + '\n'
   with replacing(path) as file:
     file.write(text.encode())
@@ -80,23 +49,10 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def lock_folder(folder: pathlib.Path) -> Iterator[None]:
-  """Keeps other programs from training in a folder.
+  """Keeps other programs from training in a folder, or raises a ValueError.
 
-  The kernel releases the lock however the process ends; the file `.lock`
-  stays. On a file system without locks there is only a warning.
-
-  Args:
-    folder: A folder that exists.
-
-  Raises:
-    ValueError: if another program holds the lock; nothing is changed then.
-    OSError: if the lock file cannot be created.
-
-  Example:
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   with lock_folder(pathlib.Path(folder)):
-    ...     os.listdir(folder)
-    ['.lock']
+  The kernel releases the lock however the process ends; the file `.lock` stays.
+  On a file system without locks there is only a warning.
   """
   import filelock  # Not a dependency of the attacks.
 

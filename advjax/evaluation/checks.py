@@ -24,10 +24,7 @@ def check_images(
 def check_pictures(
   images: Any, channels: tuple[int, ...] | None = None
 ) -> np.ndarray:
-  """Returns `[N, H, W, C]` in [0, 1] as an array, or raises a ValueError.
-
-  H and W are 8 or more, and C is one of `channels`, where they are given.
-  """
+  """Returns `[N, H, W, C]` in [0, 1], H and W >= 8, or raises a ValueError."""
   images = np.asarray(images)
   shape = images.shape
   unusual = channels and shape[-1:] and shape[-1] not in channels

@@ -48,11 +48,10 @@ def zoom(images: np.ndarray, factor: float) -> np.ndarray:
 def streak(
   images: np.ndarray, length: float, sigma: float, angles: np.ndarray
 ) -> np.ndarray:
-  """Smears `[n, H, W, C]` along a line, one angle (in radians) per image.
+  """Smears `[n, H, W, C]` as ImageMagick's motion blur, one angle per image.
 
-  `sum_t w_t x(p + round(t u))`, with u in the direction of the angle, t = 0 to
-  2 ceil(length) and w_t proportional to exp(-t^2 / (2 sigma^2)); beyond the
-  border the border pixel is repeated. As ImageMagick's motion blur.
+  `sum_t w_t x(p + round(t u))`, u in the direction of the angle (radians), t =
+  0 to 2 ceil(length), w_t proportional to exp(-t^2 / (2 sigma^2)).
   """
   steps = np.arange(2 * int(np.ceil(length)) + 1)
   weights = np.exp(-(steps**2) / (2 * sigma**2))
@@ -78,10 +77,8 @@ def plasma(
 ) -> np.ndarray:
   """Random terrains from 0 to 1 by midpoint displacement: `[n, H, W]`.
 
-  Fournier, Fussell and Carpenter 1982. On a torus whose side is a power of 2:
-  the middle of every square is the mean of its corners and noise, the middle of
-  every edge the mean of its four neighbours and noise; from one level to the
-  next the noise gets smaller by decay^2.
+  Fournier, Fussell and Carpenter 1982, on a torus whose side is a power of 2;
+  from one level to the next the noise gets smaller by decay^2.
   """
   side = 1 << (max(height, width) - 1).bit_length()
   noise = np.stack([own.uniform(-1, 1, (side, side)) for own in random])
@@ -176,10 +173,8 @@ def glass_blur(
 ) -> np.ndarray:
   """Blurs, copies near pixels over one another, and blurs: frosted glass.
 
-  Pixel by pixel, from the last to the first: (y, x) becomes what (y + a, x + b)
-  is by then, a and b drawn from -d to d - 1. The paper speaks of a shuffle, but
-  its code, which made CIFAR-10-C, copies: an exchange would be much stronger,
-  for it carries pixels on and on.
+  The paper speaks of a shuffle, but its code, which made CIFAR-10-C, copies; an
+  exchange would be much stronger.
   """
   sigma, reach, rounds = (
     (0.05, 1, 1),
@@ -237,11 +232,7 @@ _ICE = np.array([0.85, 0.95, 1.0])
 
 
 def snow(images: np.ndarray, severity: int, random: Generators) -> np.ndarray:
-  """`m x + (1 - m) max(x, 1.5 grey(x) + 0.5) + flakes + turned flakes`.
-
-  Flakes are what of enlarged Gaussian noise is above a threshold, smeared along
-  the way that they fall.
-  """
+  """`m x + (1 - m) max(x, 1.5 grey(x) + 0.5) + flakes + turned flakes`."""
   mean, scale, size, threshold, length, sigma, mix = (
     (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
     (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
@@ -264,10 +255,7 @@ def snow(images: np.ndarray, severity: int, random: Generators) -> np.ndarray:
 
 
 def frost(images: np.ndarray, severity: int, random: Generators) -> np.ndarray:
-  """`a x + b ice`, where ice is a texture of ridges, not a photograph.
-
-  The ridges are where a random terrain crosses its middle height.
-  """
+  """`a x + b ice`; ice has ridges where a terrain crosses its middle height."""
   light, amount = (
     (1, 0.2),
     (1, 0.3),
@@ -325,9 +313,8 @@ def elastic_transform(
 ) -> np.ndarray:
   """`x(A(p + d(p)))`: a random affine map A of randomly displaced pixels.
 
-  A leads three drawn points, each within a square around a corner, to these
-  corners; d is uniform noise, smoothed by a Gaussian. Severity 1 has A alone,
-  and the higher ones less of it: they do not always change more of an image.
+  Severity 1 has A alone, and the higher ones less of it: they do not always
+  change more of an image.
   """
   shares = (
     (0, 0, 0.08),

@@ -19,25 +19,7 @@ _UNIT = (0.0, 1.0)  # The pixel range of 8-bit images and of corruptions.
 def per_class_accuracy(
   predictions: np.ndarray, labels: np.ndarray, num_classes: int
 ) -> np.ndarray:
-  """The accuracy on the images of each class.
-
-  `a_k = sum_i [y_i = k] [f(x_i) = k] / sum_i [y_i = k]`
-
-  Args:
-    predictions: int `[N]`.
-    labels: int `[N]` in [0, num_classes).
-    num_classes: K.
-
-  Returns:
-    float64 `[K]`; NaN for a class without images.
-
-  Raises:
-    ValueError: if the shapes differ, or a label is out of range.
-
-  Example:
-    >>> per_class_accuracy(np.array([0, 1, 1]), np.array([0, 0, 1]), 3)
-    array([0.5, 1. , nan])
-  """
+  """The accuracy on the images of each class, `[K]`; NaN where there is none."""
   predictions, labels = np.asarray(predictions), np.asarray(labels)
   if labels.ndim != 1 or predictions.shape != labels.shape:
     raise ValueError(
@@ -55,25 +37,7 @@ def per_class_accuracy(
 
 
 def round_to_8_bits(images: np.ndarray) -> np.ndarray:
-  """Rounds images as an 8-bit file (a PNG) would hold them.
-
-  `round(255 clip(x, 0, 1)) / 255`, halves to the even number. A perturbation of
-  less than 1 / 510 is lost to images that were multiples of 1 / 255; others may
-  grow by as much, beyond the ball of the attack.
-
-  Args:
-    images: floating `[N, ...]`; pixels go from 0 to 1.
-
-  Returns:
-    float32 `[N, ...]`, multiples of 1 / 255.
-
-  Raises:
-    ValueError: if images are not floating, or not finite.
-
-  Example:
-    >>> (255 * round_to_8_bits(np.array([[0.5, 0.501, 1.2]]))).tolist()
-    [[128.0, 128.0, 255.0]]
-  """
+  """Rounds images as an 8-bit file would: `round(255 clip(x, 0, 1)) / 255`."""
   images = np.asarray(images)
   if images.dtype.kind in 'biuc':
     raise ValueError(
@@ -99,31 +63,11 @@ def measure_diagnostics(
   corruptions: bool = True,
   top_k: int = 1,
 ) -> Fields:
-  """Measures what helps to judge the accuracies of an evaluation.
+  """Returns model -> fields of `ModelResult` besides its attack accuracies.
 
-  Corruptions and rounding are those of 8-bit images, and left out where the
-  pixel range is not [0, 1]; corruptions too where images are smaller than 8 x 8
-  or have other than 1 or 3 channels.
-
-  Args:
-    models: Logits functions by name.
-    evaluation: From `evaluate_models`, on these images.
-    images: float32 `[N, ...]` in the pixel range.
-    labels: int `[N]`.
-    num_classes: The number of classes.
-    bounds: The pixel range.
-    batching: Batch size, devices and key; example i gets `fold_in(key, i)`.
-    seen: Model -> kinds of corruption that its training has seen.
-    corruptions: Whether to measure corruptions and pasted objects at all.
-    top_k: With k above 1 top-k accuracies under shifts are added.
-
-  Returns:
-    Model -> fields of `ModelResult`: `per_class`, `traces`, those of
-    `measure_shifts`, and where they apply `rounded`, `minimal` and
-    `autoattack`.
-
-  Raises:
-    ValueError: as `attack_and_predict`.
+  Rounding needs a pixel range of [0, 1]; so do corruptions, which need images
+  of 8 x 8 or more with 1 or 3 channels too. `seen` are the corruptions that the
+  training of each model has seen.
   """
   is_unit = bounds is not None and tuple(bounds) == _UNIT
   shifts = ['noise']

@@ -1,8 +1,4 @@
-"""Explanation maps of trained networks, on clean and on attacked images.
-
-Which images are shown, their maps, and how similar the maps of adversarial
-examples are to those of clean images, beside random noise of the same size.
-"""
+"""Explanation maps of trained networks, on clean and on adversarial images."""
 
 import dataclasses
 import functools
@@ -40,25 +36,9 @@ _TOP = 5
 def choose_classes(
   dataset: Dataset, names: Sequence[str] | None = None
 ) -> list[int]:
-  """Finds classes by name, WordNet number (wnid) or first of several names.
+  """Returns the labels of classes given by name, first name or WordNet id.
 
-  Args:
-    dataset: The data set.
-    names: As in `class_names` ('beer bottle'; of 'cockroach, roach' the first
-      is enough) or in `class_ids` ('n02233338'); None: cockroach, broom,
-      syringe, oboe and beer bottle, as far as they are there, else the first
-      five classes.
-
-  Returns:
-    Labels, in the order of the names.
-
-  Raises:
-    ValueError: if a class is not there or named twice.
-
-  Example:
-    >>> from advjax import data
-    >>> choose_classes(data.load({'name': 'digits'}), ['7', '3'])
-    [7, 3]
+  By default those of `_SHOWN` that are there, else the first five.
   """
   known: dict[str, int] = {}
   firsts = [name.split(',')[0].strip() for name in dataset.class_names]
@@ -116,24 +96,15 @@ def choose_sample(
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """An image that one network is explained on.
+  """An image that one network is explained on."""
 
-  Attributes:
-    kind: 'right', 'wrong' or 'fooled'.
-    position: Its place among the images of the sample.
-    row: Its place in the test split.
-    label: Its class.
-    images: Version ('clean', 'adversarial') -> `[H, W, C]`.
-    probabilities: Version -> those of all classes, `[K]`.
-    maps: (version, class) -> method -> map.
-  """
-
-  kind: str
-  position: int
-  row: int
+  kind: str  # one of KINDS
+  position: int  # among the images of the sample
+  row: int  # in the test split
   label: int
-  images: dict[str, np.ndarray]
-  probabilities: dict[str, np.ndarray]
+  images: dict[str, np.ndarray]  # 'clean', 'adversarial' -> [H, W, C]
+  probabilities: dict[str, np.ndarray]  # version -> [K]
+  # (version, class) -> method -> map.
   maps: dict[tuple[str, int], dict[str, np.ndarray]]
 
   def predicted(self, version: str) -> int:
@@ -168,23 +139,15 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Explained:
-  """The explanations of one network.
-
-  Attributes:
-    cases: The images to show.
-    similarity: From `compare_maps`; empty if it is right on no image.
-    correct: Whether it is right on the measured images, bool `[N]`.
-    robust: Whether it is right on their adversarial examples.
-    maximizing: Images that maximise the logits of the classes, `[K, H, W, C]`.
-    probabilities: Probability of the class on each of these, `[K]`.
-  """
+  """The explanations of one network."""
 
   cases: list[Case]
+  # From `compare_maps`; empty if it is correct on no image.
   similarity: dict[str, dict[str, Similarity]]
-  correct: np.ndarray
-  robust: np.ndarray
-  maximizing: np.ndarray
-  probabilities: np.ndarray
+  correct: np.ndarray  # on the measured images, bool [N]
+  robust: np.ndarray  # on their adversarial examples, bool [N]
+  maximizing: np.ndarray  # the logits of the classes, [K, H, W, C]
+  probabilities: np.ndarray  # of the class on each of these, [K]
 
 
 def explain_network(
@@ -198,10 +161,7 @@ def explain_network(
   preferred: Sequence[int],
   batching: Batching,
 ) -> Explained:
-  """Attacks one network, chooses images, and computes all maps.
-
-  Images at `preferred` positions of the sample are shown first.
-  """
+  """Attacks a network, chooses images (`preferred` first) and computes maps."""
   kind = 'salt_and_pepper' if attack.norm == 'linf' else 'gaussian'
   noise = Noise(kind, attack.norm, attack.bounds)
   adversarial, noisy = (
@@ -307,18 +267,9 @@ def choose_cases(
 ) -> dict[str, list[int]]:
   """Chooses images of each kind, in turns from the classes of interest.
 
-  Right: the class is predicted for the clean and for the adversarial image.
-  Wrong: another one is predicted for the clean image. Fooled: another one for
-  the adversarial image alone. Within a class and a kind, preferred images
-  come first, then those of the highest probability on the clean image.
-
-  `clean` and `adversarial` are probabilities `[N, K]`.
-
-  Example:
-    >>> clean = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
-    >>> labels = np.array([0, 0, 0])
-    >>> choose_cases(labels, clean, clean[::-1], [0], 2)
-    {'right': [0, 2], 'wrong': [1], 'fooled': []}
+  Right: correct clean and attacked; wrong: incorrect clean; fooled: incorrect
+  under attack alone. Within a class preferred images come first, then those of
+  the highest probability on the clean image. Probabilities are `[N, K]`.
   """
   before = clean.argmax(-1) == labels
   after = adversarial.argmax(-1) == labels
@@ -383,12 +334,7 @@ def compute_maps(
 
 
 def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-  """`<a, b> / (|a| |b|)` of the maps of each row; 0 where one is all 0.
-
-  Example:
-    >>> cosines(np.array([[1.0, 0.0]]), np.array([[3.0, 4.0]]))
-    array([0.6])
-  """
+  """`<a, b> / (|a| |b|)` of the maps of each row; 0 where one is all 0."""
   a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (first, second))
   sizes = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
   return (a * b).sum(1) / np.where(sizes > 0, sizes, 1)
@@ -412,11 +358,7 @@ def compare_maps(
   predicted: Mapping[str, np.ndarray],
   fooled: np.ndarray,
 ) -> dict[str, dict[str, Similarity]]:
-  """Compares the maps of clean images with those of others, `[N, ...]` each.
-
-  All images are classified correctly clean; `predicted` are the maps of the
-  adversarial examples for the classes predicted there.
-  """
+  """Compares maps `[N, ...]` of correct clean images with those of others."""
   everything = np.ones(len(fooled), bool)
   result = {}
   for method, maps in clean.items():

@@ -1,10 +1,6 @@
 """FGSM where it is exact: on a network of two classes with linear logits.
 
-`f(x) = w . x + b` is the first class's logit less the second's. With y = +1 for
-the first class and -1 for the second, the cross-entropy is softplus(-y f(x)),
-and the worst image within epsilon of x in linf is `x - epsilon * y * sign(w)`,
-whose loss is softplus(epsilon * |w|_1 - y f(x)) (Goodfellow et al. 2014, arXiv
-1412.6572, section 5).
+Goodfellow et al. 2014, arXiv 1412.6572, section 5.
 """
 
 from collections.abc import Sequence
@@ -43,19 +39,7 @@ def linear_function(
 def closed_form(
   weights: np.ndarray, images: np.ndarray, labels: np.ndarray, epsilon: float
 ) -> np.ndarray:
-  """The worst perturbation of a linear network, without any gradient.
-
-  x - epsilon * y * sign(w), with y = +1 for label 0, which w speaks for, and
-  y = -1 for label 1
-
-  Goodfellow et al. 2014, arXiv 1412.6572, section 5.
-
-  The perturbed images are not clipped, and in the dtype of the images.
-
-  Example:
-    >>> closed_form(np.array([3.0, -4.0]), np.zeros((1, 2)), np.array([0]), 0.5)
-    array([[-0.5,  0.5]])
-  """
+  """`x - epsilon * y * sign(w)`, not clipped; y = +1 for label 0, -1 for 1."""
   y = (1 - 2 * labels).astype(images.dtype)
   y = y.reshape(-1, *[1] * weights.ndim)
   delta = -epsilon * y * np.sign(weights).astype(images.dtype)
@@ -63,20 +47,12 @@ def closed_form(
 
 
 class Measured(NamedTuple):
-  """A linear network, and FGSM on it beside the closed form.
-
-  Attributes:
-    function: The network.
-    perturbed: By FGSM, not clipped, `[N, H, W, C]`.
-    predictions: For the clean images, int `[N]`.
-    perturbed_predictions: For the perturbed ones, int `[N]`.
-    entry: The numbers.
-  """
+  """A linear network, and FGSM on it beside the closed form."""
 
   function: LinearFunction
-  perturbed: np.ndarray
-  predictions: np.ndarray
-  perturbed_predictions: np.ndarray
+  perturbed: np.ndarray  # by FGSM, not clipped, [N, H, W, C]
+  predictions: np.ndarray  # int [N], clean
+  perturbed_predictions: np.ndarray  # int [N]
   entry: dict[str, Any]
 
 
@@ -90,19 +66,8 @@ def measure(
 ) -> Measured:
   """Attacks a linear network by FGSM, and compares with the closed form.
 
-  Where a network is so sure of an image that the gradient of its loss is 0 in
-  float32, FGSM does not move a pixel that has a weight. Such images are
-  counted, and left out of the difference between the two.
-
-  Example:
-    >>> logits_fn = lambda x: jnp.concatenate([3 * x - 0.2, -x], -1)
-    >>> images, labels = np.array([[0.0], [0.5]], np.float32), np.array([1, 0])
-    >>> found = measure(logits_fn, images, labels, 0.25, jax.devices()[:1])
-    >>> found.perturbed
-    array([[0.25],
-           [0.25]], dtype=float32)
-    >>> found.entry['clean_error'], found.entry['fgsm_error']
-    (0.0, 0.5)
+  Images whose gradient is 0 in float32, which FGSM does not move, are counted,
+  and left out of the difference between the two.
   """
   function = linear_function(logits_fn, images.shape[1:])
   weights = function.weights

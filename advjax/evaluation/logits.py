@@ -30,19 +30,8 @@ def matmul_precision() -> str | None:
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
   """Makes an evaluation compute float32 products in float32.
 
-  By default JAX rounds their factors, to TF32 on GPUs and to bfloat16 on TPUs,
-  which can change what an attack finds. A precision that the caller has set,
-  by `jax.default_matmul_precision` or JAX's config, stays.
-
-  Args:
-    function: Runs networks.
-
-  Returns:
-    The same at the precision 'highest'.
-
-  Example:
-    >>> full_precision(matmul_precision)()
-    'highest'
+  By default JAX rounds their factors, to TF32 on GPUs and to bfloat16 on TPUs.
+  A precision that the caller has set stays.
   """
 
   @functools.wraps(function)
@@ -133,25 +122,9 @@ def compute_logits(
 
 
 def in_top_k(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-  """Whether the logit of the label is among the k largest; for k = 1, correct.
+  """Whether the label's logit is among the k largest, bool `[...]`.
 
-  `[y_i in {the k classes of largest f(x_i)}]`; of equal logits the first
-  classes count as the largest, as in argmax.
-
-  Args:
-    logits: `[..., K]`.
-    labels: int `[...]` in [0, K).
-    k: At least 1 and fewer than the classes.
-
-  Returns:
-    bool `[...]`.
-
-  Raises:
-    ValueError: if k is out of range.
-
-  Example:
-    >>> in_top_k(np.array([[3.0, 1.0, 2.0]]), np.array([2]), 2).tolist()
-    [True]
+  Of equal logits the first classes count as the largest, as in argmax.
   """
   if k == 1:
     return logits.argmax(-1) == labels

@@ -38,35 +38,24 @@ Logits = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """Logits of every model on every model's adversarial examples.
-
-  Attributes:
-    clean_logits: Model -> logits on the clean images, `[N, K]`.
-    logits: (source model, attack) -> target model -> logits on its adversarial
-      examples at the evaluation epsilon, `[N, K]`.
-    curve_logits: The same at all epsilons of the curve, `[E, M, K]`, of the
-      first M images: at most 1,000, but for AutoAttack.
-    images: (source, attack) -> adversarial examples at the evaluation epsilon.
-    max_sizes: (source, attack) -> the largest perturbation at it.
-    distances: (source, attack) -> of minimum-norm attacks the distance `[M]` of
-      the adversarial examples, infinite where none was found; 0 for images that
-      are misclassified clean.
-    autoattack: (source, attack) -> AutoAttack's summary at each epsilon of the
-      curve and at the evaluation epsilon; empty for other attacks.
-    attacks: Name -> attack.
-    epsilon: The evaluation epsilon.
-    epsilons: Those of the curves.
-  """
+  """Logits of every model on every model's adversarial examples."""
 
   clean_logits: Logits
   attacks: dict[str, AnyAttack]
   epsilon: float
   epsilons: tuple[float, ...]
+  # On adversarial examples at the evaluation epsilon, [N, K].
   logits: dict[Pair, Logits] = dataclasses.field(default_factory=dict)
+  # At all epsilons, of the first M images (at most 1,000, but for AutoAttack):
+  # [E, M, K].
   curve_logits: dict[Pair, Logits] = dataclasses.field(default_factory=dict)
+  # At the evaluation epsilon, as `max_sizes` of the perturbations.
   images: dict[Pair, np.ndarray] = dataclasses.field(default_factory=dict)
   max_sizes: dict[Pair, float] = dataclasses.field(default_factory=dict)
+  # Of minimum-norm attacks, [M]: infinite where none is found, 0 where the
+  # clean image is misclassified.
   distances: dict[Pair, np.ndarray] = dataclasses.field(default_factory=dict)
+  # At each epsilon of the curve and the evaluation epsilon.
   autoattack: dict[Pair, list[AutoAttackSummary]] = dataclasses.field(
     default_factory=dict
   )
@@ -95,25 +84,7 @@ def parse_attacks(
   bounds: tuple[float, float] | None = (0.0, 1.0),
   step_size: float | None = None,
 ) -> dict[str, AnyAttack]:
-  """Reads a list of attacks and gives each a short, unique name.
-
-  Args:
-    texts: As `parse_attack` takes them; several in one, between commas, are
-      what a flag such as --config.evaluation.attacks=fgsm,bim-20 gives.
-    norm: 'linf', 'l2' or 'l1'.
-    bounds: The pixel range, or None for no clip.
-    step_size: An absolute step size for all of them; None: their defaults.
-
-  Returns:
-    The attacks by name: 'pgd', or 'pgd-40' where there are several of a kind.
-
-  Raises:
-    ValueError: if the list is empty, or an attack is unknown or named twice.
-
-  Example:
-    >>> list(parse_attacks(['fgsm', 'pgd-40', 'pgd-50-10']))
-    ['fgsm', 'pgd-40', 'pgd-50-10']
-  """
+  """Reads attacks, several of a text between commas, and names each apart."""
   texts = [part for text in texts for part in text.split(',')]
   parsed = {
     text: parse_attack(text, norm=norm, bounds=bounds, step_size=step_size)
@@ -144,35 +115,8 @@ def evaluate_models(
 ) -> Evaluation:
   """Attacks every model, and evaluates all models on all adversarial examples.
 
-  Args:
-    models: Logits functions by name.
-    attacks: From `parse_attacks`.
-    images: float32 `[N, ...]` in the pixel range.
-    labels: int `[N]`.
-    epsilon: The evaluation epsilon, on all images.
-    epsilons: Those of the curves, on the first 1,000 images.
-    batching: Batch size, devices and key; example i gets `fold_in(key, i)`.
-    folder: Where AutoAttack saves its state, to resume from.
-    progress: Whether AutoAttack draws progress bars.
-
-  Returns:
-    All logits, and the adversarial examples.
-
-  Raises:
-    ValueError: as `attack_and_predict`.
-
-  Example:
-    >>> result = evaluate_models(
-    ...   {'one': lambda x: 10 * x},
-    ...   parse_attacks(['fgsm']),
-    ...   np.eye(3, dtype=np.float32),
-    ...   np.arange(3),
-    ...   epsilon=0.1,
-    ...   epsilons=(0.9,),
-    ...   batching=Batching(),
-    ... )
-    >>> result.curve_logits['one', 'fgsm']['one'].shape
-    (1, 3, 3)
+  The evaluation epsilon is on all images, those of the curves on the first
+  1,000. AutoAttack saves its state in `folder`, and resumes from it.
   """
   result = Evaluation(
     {name: compute_logits(fn, images, batching) for name, fn in models.items()},
@@ -253,18 +197,7 @@ def model_result(
   *,
   top_k: int = 1,
 ) -> ModelResult:
-  """Returns the clean and robust accuracy of a model.
-
-  Args:
-    evaluations: From `evaluate_models`, one per seed.
-    labels: int `[N]`, those of its images.
-    name: The model.
-    top_k: With k above 1 top-k accuracies are added.
-
-  Returns:
-    Accuracies as fractions with 95 % intervals over the images; over several
-    seeds means with the sample standard deviation.
-  """
+  """Returns the accuracies of a model from its evaluations, one per seed."""
   first = evaluations[0]
   clean = [each.clean_logits[name] for each in evaluations]
   attacks = {}
@@ -327,17 +260,7 @@ def _accuracies(
 def accuracy_of(
   logits: Sequence[np.ndarray], labels: np.ndarray, k: int = 1
 ) -> Estimate:
-  """Returns the top-k accuracy, over seeds.
-
-  Args:
-    logits: For each seed `[N, K]`, of the first N labels.
-    labels: int.
-    k: 1 or more.
-
-  Example:
-    >>> accuracy_of([np.eye(2)], np.array([0, 0])).value
-    0.5
-  """
+  """Returns the top-k accuracy; `logits` are `[N, K]` of each seed."""
   labels = labels[: len(logits[0])]
   return Estimate.of_correct([in_top_k(each, labels, k) for each in logits])
 
@@ -350,16 +273,10 @@ def save_examples(
 ) -> None:
   """Saves clean images, adversarial examples and predictions, lossless, as npz.
 
-  Arrays, for N images (at most 1,000), M models and P pairs of a source model
-  and an attack: `images` float32 `[N, ...]`, `labels` int32 `[N]`, `members`
-  `[M]`, `clean_predictions` int32 `[M, N]`, `source`, `attack` and `epsilon`
-  `[P]`, `perturbed` float32 `[P, N, ...]`, `predictions` int32 `[P, M, N]`.
-
-  Args:
-    path: The file, or one that is open for writing bytes.
-    evaluation: From `evaluate_models`.
-    images: The clean images given to it.
-    labels: Their labels.
+  For N images (at most 1,000), M models and P pairs of a source model and an
+  attack: `images` `[N, ...]`, `labels` `[N]`, `members` `[M]`,
+  `clean_predictions` `[M, N]`, `source`, `attack` and `epsilon` `[P]`,
+  `perturbed` `[P, N, ...]`, `predictions` `[P, M, N]`.
   """
   count = min(len(images), _MAX_CURVE_IMAGES)
   pairs, names = list(evaluation.logits), list(evaluation.clean)

@@ -19,37 +19,17 @@ NOISES = ('uniform', 'gaussian', 'salt_and_pepper')
 class Noise:
   """Random perturbations within a ball, in the form of an attack.
 
-  Every image has its own key, and no noise depends on the network or the label.
-  It is clipped to the pixel range, and so may be smaller than epsilon:
+  They are clipped to the pixel range, and so may be smaller than epsilon:
 
   - 'uniform': a point drawn uniformly from the ball.
-  - 'gaussian': for 'linf', epsilon / 2 times a standard normal value per pixel,
-    clipped to the ball; for 'l2' and 'l1', a Gaussian direction of length
-    epsilon, `epsilon g / |g|`.
-  - 'salt_and_pepper': for 'linf', +epsilon or -epsilon at every pixel, which is
-    as near to black and white as this ball allows; for 'l2' and 'l1', values
-    of pixels in random order, each set to the upper or the lower end of the
-    pixel range, until the next one would leave the ball; that one moves as
-    far as it may.
-
-  Attributes:
-    name: One of `NOISES`.
-    norm: 'linf', 'l2' or 'l1'.
-    bounds: The pixel range, or None for no clip; 'salt_and_pepper' needs one
-      for 'l2' and 'l1'.
-
-  Raises:
-    ValueError: if these are not allowed.
-
-  Example:
-    >>> noise = jax.jit(Noise('salt_and_pepper', 'l1'), static_argnums=0)
-    >>> images, keys = jnp.full((1, 4), 0.5), jax.random.key(0)
-    >>> noisy = noise(lambda x: x, images, jnp.array([0]), 0.75, keys)
-    >>> jnp.sort(jnp.abs(noisy - images))
-    Array([[0.  , 0.  , 0.25, 0.5 ]], dtype=float32)
+  - 'gaussian': linf: epsilon / 2 times a normal value per pixel, clipped to the
+    ball; l2, l1: a Gaussian direction of length epsilon.
+  - 'salt_and_pepper': linf: +epsilon or -epsilon at every pixel; l2, l1: values
+    in random order are set to an end of the pixel range, the last as far as the
+    ball allows.
   """
 
-  name: str
+  name: str  # one of NOISES
   norm: str = 'linf'
   bounds: tuple[float, float] | None = (0.0, 1.0)
 
@@ -75,10 +55,7 @@ class Noise:
     epsilon: Array | float,
     keys: Array,
   ) -> Array:
-    """Adds the noise to `[B, ...]`, within epsilon and the pixel range.
-
-    The arguments are those of an attack; logits_fn and labels change nothing.
-    """
+    """Adds the noise to `[B, ...]`; logits_fn and labels change nothing."""
     arguments.check_given(epsilon=epsilon)
     problem = arguments.check(
       logits_fn,
@@ -98,14 +75,7 @@ class Noise:
 
 
 def noises(norm: str, bounds: tuple[float, float] | None) -> dict[str, Noise]:
-  """Returns all noises of a norm, by name.
-
-  'salt_and_pepper' in 'l2' and 'l1' needs bounds.
-
-  Example:
-    >>> list(noises('l2', None))
-    ['uniform', 'gaussian']
-  """
+  """Returns all noises that are possible in a norm, by name."""
   ends = bounds is not None or norm == 'linf'
   return {
     name: Noise(name, norm, bounds)

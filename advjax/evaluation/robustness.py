@@ -24,20 +24,12 @@ AttackFn = Any
 
 
 class Attacked(NamedTuple):
-  """Adversarial examples of one source model, and the logits of target models.
+  """Adversarial examples of a source model, and logits of target models."""
 
-  Attributes:
-    logits: Target model -> its logits on the adversarial examples, `[E, N, K]`
-      over epsilons and images.
-    sizes: Size of each perturbation in the given norm, float32 `[E, N]`.
-    images: The adversarial examples at one of the epsilons, `[N, ...]`.
-    autoattack: Of AutoAttack, its summary at each epsilon; empty otherwise.
-  """
-
-  logits: dict[str, np.ndarray]
-  sizes: np.ndarray
-  images: np.ndarray
-  autoattack: tuple[AutoAttackSummary, ...] = ()
+  logits: dict[str, np.ndarray]  # target model -> [E, N, K]
+  sizes: np.ndarray  # of the perturbations, float32 [E, N]
+  images: np.ndarray  # at one of the epsilons, [N, ...]
+  autoattack: tuple[AutoAttackSummary, ...] = ()  # at each epsilon
 
   @property
   def predictions(self) -> dict[str, np.ndarray]:

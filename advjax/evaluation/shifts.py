@@ -48,24 +48,7 @@ def can_corrupt(image_shape: Sequence[int]) -> bool:
 def parse_shifts(
   texts: Sequence[str], image_shape: Sequence[int]
 ) -> tuple[str, ...]:
-  """Reads `evaluation.shifts`, before anything is computed.
-
-  Args:
-    texts: Any of `SHIFTS`; several in one, between commas, are what a flag such
-      as --config.evaluation.shifts=noise,corruptions gives.
-    image_shape: `[H, W, C]`.
-
-  Returns:
-    The names.
-
-  Raises:
-    ValueError: for a name that is unknown or there twice, and where images
-      cannot be corrupted.
-
-  Example:
-    >>> parse_shifts(['noise,corruptions'], (28, 28, 1))
-    ('noise', 'corruptions')
-  """
+  """Reads `evaluation.shifts`, several in a text between commas."""
   names = tuple(part for text in texts for part in text.split(','))
   for name in names:
     choose('shift in evaluation.shifts', name, SHIFTS)
@@ -81,15 +64,7 @@ def parse_shifts(
 
 
 def seen_corruptions(config: Mapping[str, Any]) -> list[str]:
-  """Returns the kinds of corruption that a training run has seen, weak or not.
-
-  In the order of `KINDS`; last 'pasted_objects', of CutMix.
-
-  Example:
-    >>> off = dict.fromkeys(_SEEN_BY, 0.0)
-    >>> seen_corruptions({'augmentation': {**off, 'poisson': 0.1}})
-    ['shot_noise']
-  """
+  """Returns the kinds of corruption that training has seen, weak or not."""
   augmentation = config['augmentation']
   seen = {kind for field, kind in _SEEN_BY.items() if augmentation[field]}
   return [kind for kind in (*KINDS, 'pasted_objects') if kind in seen]
@@ -108,28 +83,11 @@ def measure_shifts(
   batching: Batching,
   top_k: int = 1,
 ) -> Fields:
-  """Measures the accuracy under natural shifts.
+  """Returns model -> fields of `ModelResult`: accuracy under natural shifts.
 
-  Corruptions and pasted objects are the same in every evaluation, as those of a
-  published set.
-
-  Args:
-    names: From `parse_shifts`.
-    networks: Model -> its network of each seed.
-    images: float32 `[N, ...]` in the pixel range.
-    labels: int `[N]`.
-    epsilon: Size of the noise, in the units of the pixels.
-    norm: Of the noise.
-    bounds: The pixel range.
-    seen: Model -> kinds of corruption that its training has seen.
-    batching: Batch size, devices and the key of the noise.
-    top_k: With k above 1 top-k accuracies are added.
-
-  Returns:
-    Model -> fields of `ModelResult`: `seen_corruptions` and, as named, `noise`,
-    `pasted_objects` and the `corruption` fields: accuracy of each kind at each
-    severity, the mean, and the mean over the kinds that no model has seen in
-    training.
+  Corruptions and pasted objects are the same in every evaluation; the noise is
+  drawn from the key. `seen` are the corruptions that the training of each model
+  has seen.
   """
   found: Fields = {
     # Noise is a corruption too, and training may have shown it.

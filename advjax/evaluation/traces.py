@@ -39,43 +39,12 @@ def trace(
   epsilon: float,
   batching: Batching | None = None,
 ) -> Trace:
-  """Records an attack's loss and accuracy at every step.
+  """Records an attack's mean loss and accuracy at every step.
 
-  `L_t = mean_i loss(f(x_i^t), y_i)`, where x_i^0 is the image (for pgd the
-  first random start) and x_i^t what t steps of the attack make of it, on the
-  first 1,000 images. The points are those of the attack itself: fgsm, bim and
-  mifgsm return the last of them, pgd returns the best. Of apgd, whose steps in
-  l1 lead through larger balls, x_i^t is the best point so far (the image, until
-  there is one in the ball); it returns the last.
-
-  Args:
-    logits_fn: Images `[B, ...]` to logits `[B, K]`.
-    attack: A gradient attack on the cross-entropy, one of `TRACED` by name. Of
-      several restarts, the first is recorded.
-    images: `[N, ...]`, floating, in the pixel range.
-    labels: int `[N]`.
-    epsilon: Radius, in the units of the pixels.
-    batching: Batch size, devices and key, as in `attack_and_predict`.
-
-  Returns:
-    Mean loss and accuracy at the start and after every step, and the shares of
-    images whose gradient, at the image itself, is 0 everywhere, and is NaN or
-    infinite anywhere.
-
-  Raises:
-    ValueError: if attack, images, labels or epsilon are not as described.
-
-  Example:
-    >>> from advjax.attacks.specs import parse_attack
-    >>> found = trace(
-    ...   lambda x: 10 * x,
-    ...   parse_attack('bim-2', step_size=0.25),
-    ...   np.array([[0.75, 0.25], [0.5, 0.75]], np.float32),
-    ...   np.array([0, 1]),
-    ...   0.5,
-    ... )
-    >>> found.accuracy, found.zero_gradients
-    ([1.0, 0.5, 0.0], 0.0)
+  On the first 1,000 images and from the first start, at the points of the
+  attack itself: fgsm, bim and mifgsm return the last of them, pgd the best. Of
+  apgd, whose steps in l1 lead through larger balls, the points are the best so
+  far.
   """
   if attack.name not in TRACED:
     raise ValueError(f'attack {attack.name!r}; allowed: {", ".join(TRACED)}')

@@ -74,10 +74,7 @@ def check_key(key: Any, batch: int) -> None:
 
 
 def example_keys(key: Any, batch: int) -> Array:
-  """One threefry key per example, `[B]`: one key is folded with the row.
-
-  What `rbg` draws under vmap depends on the batch; threefry's draws do not.
-  """
+  """One threefry key per example, `[B]`: one key is folded with the row."""
   words = key
   if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
     words = jax.random.key_data(key)

@@ -96,19 +96,7 @@ def guide(function: Callable[[Array], Array], x: Array) -> Callable:
 
 
 def has_relu(function: Callable[[Array], Array], x: Array) -> bool:
-  """Whether `guided_backprop` would find a ReLU in a function of one array.
-
-  Args:
-    function: Any JAX function of one array.
-    x: An example of what it is called with, or its shape and dtype.
-
-  Returns:
-    Whether there is one.
-
-  Example:
-    >>> has_relu(jnp.tanh, jnp.ones(())), has_relu(jax.nn.relu, jnp.ones(()))
-    (False, True)
-  """
+  """Whether `guided_backprop` would find a ReLU in a function of one array."""
   guiding = _Guiding()
   guiding.jaxpr(jax.make_jaxpr(function)(x).jaxpr, [False])
   return guiding.count > 0

@@ -15,24 +15,15 @@ class CNN(nn.Module):
   """NSL's network: convolutions with ReLU, pooled between, then dense layers.
 
   The defaults have 93,322 parameters on 28 x 28 x 1 images and 10 classes.
-
-  Attributes:
-    num_classes: Logits.
-    conv_filters: Channels of each convolution (VALID, stride 1).
-    kernel_size: Height and width of every kernel.
-    pool_size: Window and stride of the pools between the convolutions.
-    num_fc_units: Units of the dense layers before the logits.
-    batch_norm: Whether a BatchNorm precedes each convolution's ReLU.
-    axis_name: Mapped axis over which BatchNorm averages its statistics.
-    axis_index_groups: Groups of its indices that are averaged over together.
   """
 
   num_classes: int
-  conv_filters: Sequence[int] = (32, 64, 64)
+  conv_filters: Sequence[int] = (32, 64, 64)  # VALID, stride 1
   kernel_size: Sequence[int] = (3, 3)
-  pool_size: Sequence[int] = (2, 2)
+  pool_size: Sequence[int] = (2, 2)  # window and stride, between convolutions
   num_fc_units: Sequence[int] = (64,)
-  batch_norm: bool = False
+  batch_norm: bool = False  # before each convolution's ReLU
+  # The mapped axis over which BatchNorm averages, in groups of its indices.
   axis_name: str | None = None
   axis_index_groups: Sequence[Sequence[int]] | None = None
 
@@ -62,9 +53,6 @@ class MatlabCNN(nn.Module):
   """The network of MATLAB's example: two padded convolutions, one pool.
 
   144,266 parameters on 28 x 28 x 1 images and 10 classes.
-
-  Attributes:
-    num_classes: Logits.
   """
 
   num_classes: int
@@ -78,17 +66,11 @@ class MatlabCNN(nn.Module):
 
 
 class MLP(nn.Module):
-  """Dense layers with ReLU.
-
-  Attributes:
-    num_classes: Logits.
-    hidden_units: Units of each hidden layer; none is logistic regression.
-    zero_init: Whether the last layer starts at 0, not at random.
-  """
+  """Dense layers with ReLU; without hidden units, logistic regression."""
 
   num_classes: int
   hidden_units: Sequence[int] = (256, 128)
-  zero_init: bool = False
+  zero_init: bool = False  # of the last layer
 
   @nn.compact
   def __call__(self, images: Array, *, train: bool = False) -> Array:

@@ -33,21 +33,7 @@ _FALL = 0.7
 
 
 def import_keras() -> Any:
-  """Returns the module `keras`, which is an optional dependency.
-
-  Sets KERAS_BACKEND=jax where nothing has chosen a backend yet.
-
-  Returns:
-    The module.
-
-  Raises:
-    ValueError: if Keras is not installed, runs on another backend, or has
-      channels first.
-
-  Example:
-    >>> import_keras().backend.backend()
-    'jax'
-  """
+  """Returns the module `keras`, which is optional, on the JAX backend."""
   if 'keras' not in sys.modules:
     os.environ.setdefault('KERAS_BACKEND', 'jax')
   try:
@@ -129,8 +115,7 @@ def adapt(
 ) -> Model:
   """Adapts a family of networks that differ by their input size alone.
 
-  `network` is one of them, for what all have in common; `network_of` takes the
-  shape of one image, `preprocess` images in [0, 1].
+  `network_of` takes the shape of one image, `preprocess` images in [0, 1].
   """
   stages = network.stages
 
@@ -191,18 +176,7 @@ def adapt(
 
 
 class Network:
-  """A Keras model taken apart: variables by layer, stages, feature maps.
-
-  Attributes:
-    model: The model; a Sequential one as a functional one.
-    params: Its trainable variables.
-    state: Its other variables.
-    stages: `Model.stages`; () where the order of the layers is unknown.
-    ranks: The number of the stage of each of its operations.
-    head: Global average pooling and a dense layer, where just these follow
-      the feature maps; or ().
-    body: From images to feature maps; None without a head.
-  """
+  """A Keras model taken apart: variables by layer, stages, feature maps."""
 
   def __init__(self, model: Any, *, renumber: bool = False):
     """With `renumber`, Keras' numbers in names (`conv2d_7`) restart."""
@@ -218,11 +192,12 @@ class Network:
     operations = getattr(model, 'operations', [])
     if operations:
       _check_logits(model.layers[-1])
-    self.model = model
+    self.model = model  # A Sequential one as a functional one.
     self.params, self.state = _by_layer(model, renumber)
+    # `Model.stages`, and the stage of each operation.
     self.stages, self.ranks = _stages(self.params, operations)
     self.head = _head(model) if operations else ()
-    self.body: Any = None
+    self.body: Any = None  # From images to feature maps, with a head alone.
     if self.head:
       self.body = keras.Model(_one(model.inputs), _inputs(self.head[0])[0])
     self._splits: dict[int, tuple[Any, Any]] = {}
@@ -254,10 +229,7 @@ class Network:
 
   @contextlib.contextmanager
   def variables_set(self, params: PyTree, model_state: PyTree) -> Iterator[Any]:
-    """Lets the model compute with arrays in place of its variables.
-
-    In the scope that it yields, `get_current_value(variable)` is the new array.
-    """
+    """Computes with arrays in place of variables; yields Keras' scope."""
     keras = import_keras()
     mapping: list[Any] = []
     jax.tree.map(
@@ -288,11 +260,7 @@ class Network:
           layer.mean, layer.variance = mean, variance
 
   def draw(self, key: Array) -> tuple[PyTree, PyTree]:
-    """Draws params and state with the initializers that the layers have.
-
-    Each layer is made and built once more, with the key, which may be traced,
-    in place of its initializers' seeds; the model itself is not touched.
-    """
+    """Draws params and state with the initializers of layers made once more."""
     values: dict[int, Array] = {}
     with jax.numpy_rank_promotion('allow'):
       for index, layer in enumerate(layers_of(self.model)):
@@ -312,10 +280,7 @@ class Network:
   def current_values(
     self, params: PyTree, model_state: PyTree, without: Sequence[str] = ()
   ) -> tuple[PyTree, PyTree]:
-    """The values of the variables, but seeds and some layers as they are given.
-
-    All are NumPy arrays.
-    """
+    """The variables as NumPy arrays; seeds and layers `without` as given."""
 
     def current(path: Any, variable: Any, given: Any) -> np.ndarray:
       known = variable.dtype != 'uint32' and path[1].key not in without
@@ -448,10 +413,7 @@ def _one(tensors: list[Any]) -> Any:
 def _stages(
   params: Variables, operations: Sequence[Any]
 ) -> tuple[tuple[tuple[str, ...], ...], tuple[int, ...]]:
-  """The layers of each stage, and the number of each operation's stage.
-
-  () and () where sizes are unknown or a layer is called twice.
-  """
+  """The layers of each stage, and each operation's stage; () where unknown."""
   # What counts is the largest map still to come: a squeeze-and-excitation
   # block pools to one pixel and continues as before. 0: no maps are to come.
   sizes: list[int] = []

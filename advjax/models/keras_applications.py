@@ -36,15 +36,7 @@ _DEVIATIONS = (0.229, 0.224, 0.225)
 
 
 def architectures() -> dict[str, Callable[..., Any]]:
-  """Returns the networks of the installed Keras.
-
-  Returns:
-    Their functions in `keras.applications` by name.
-
-  Example:
-    >>> 'MobileNetV2' in architectures()
-    True
-  """
+  """Returns the functions of `keras.applications` by name."""
   members = vars(import_keras().applications)
   return {
     name: member
@@ -61,33 +53,11 @@ def create(
 ) -> Model:
   """Builds a network of `keras.applications` with a new head.
 
-  The head is global average pooling and a dense layer. Images are in [0, 1]:
-  the network's own `preprocess_input` of 255 images runs inside `apply`. See
-  `advjax.models.from_keras` for params, stages and BatchNorm. The network is
-  built for the images that it sees first; the smallest sides are 32 pixels, 71
-  for Xception and 75 for InceptionV3 and InceptionResNetV2.
-
-  Args:
-    num_classes: Logits.
-    architecture: 'MobileNetV2', 'NASNetLarge', 'EfficientNetB4', ...: a name
-      of `architectures()`.
-    weights: 'random'; 'imagenet', which Keras downloads when training starts;
-      or a file of the same architecture, checked now and read when training
-      starts: `.weights.h5`, `.keras`, or an `.h5` that Keras offers for it
-      without top. If its head is for other classes, a random one stays.
-    dtype: 'float32' or 'bfloat16'; params and logits are float32.
-
-  Returns:
-    The model.
-
-  Raises:
-    ValueError: for a name that is unknown or a file that does not fit.
-
-  Example:
-    >>> create(10, 'MobileNetV4')  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    ValueError: unknown architecture 'MobileNetV4'; allowed: ...
+  The head is global average pooling and a dense layer; `preprocess_input` of
+  255 images runs inside `apply`. `weights` are 'random', 'imagenet', which
+  Keras downloads when training starts, or a file of the same architecture,
+  checked now and read when training starts; a head for other classes is left
+  random.
   """
   choose('architecture', architecture, architectures())
   policy = _POLICIES[choose('dtype', dtype, _POLICIES)]
@@ -150,10 +120,7 @@ def build(
 
 
 def _without_values(make: Callable[[], Any]) -> Any:
-  """Makes a model whose variables are zeros, since others take their places.
-
-  Drawing them would compile a program for each shape.
-  """
+  """Makes a model of zeros: to draw them would compile for each shape."""
   keras = import_keras()
   # Not in the trace that asks for it: what is made here stays.
   with (

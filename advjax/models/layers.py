@@ -1,12 +1,9 @@
 """Convolution and max-pooling that are fast on every platform.
 
-On GPU and TPU they are XLA's own. On the CPU, XLA's convolution is slow
-inside loops and its gradient is slow everywhere, and so is the gradient of
-`reduce_window`; there, a convolution is patches times a matrix, and a pool the
-maximum of blocks or of strided slices. `jax.lax.platform_dependent` picks at
-lowering time, so that one traced program serves every platform. All forms are
-made of differentiable operations: gradients of any order, forward mode, vmap,
-scan and pmap work.
+On GPU and TPU they are XLA's own. On the CPU, whose gradients of both are slow,
+a convolution is patches times a matrix, and a pool the maximum of blocks or of
+strided slices. `jax.lax.platform_dependent` picks at lowering time. All forms
+are made of differentiable operations: gradients of any order work.
 """
 
 import functools
@@ -42,27 +39,7 @@ def conv_general_dilated(
 ) -> Array:
   """`jax.lax.conv_general_dilated` for `nn.Conv(conv_general_dilated=...)`.
 
-  With dilation, or in other than two dimensions, it is JAX's own convolution
-  on every platform.
-
-  Args:
-    lhs: Images `[B, H, W, I]`.
-    rhs: Kernel `[KH, KW, I / groups, O]`.
-    window_strides: Two integers.
-    padding: 'VALID', 'SAME' or pairs of integers.
-    lhs_dilation: Dilation of the images, as in `jax.lax`.
-    rhs_dilation: Dilation of the kernel, as in `jax.lax`.
-    dimension_numbers: Layout, as in `jax.lax`.
-    feature_group_count: Groups of channels, as in `jax.lax`.
-    precision: Precision of the products.
-
-  Returns:
-    `[B, H', W', O]`.
-
-  Example:
-    >>> images, kernel = jnp.ones((1, 5, 5, 2)), jnp.ones((3, 3, 2, 4))
-    >>> conv_general_dilated(images, kernel, (1, 1), 'VALID').shape
-    (1, 3, 3, 4)
+  With dilation, or in other than two dimensions, it is JAX's own convolution.
   """
 
   def plain(lhs: Array, rhs: Array) -> Array:
@@ -211,23 +188,7 @@ def max_pool(
   strides: Sequence[int] = (1, 1),
   padding: Padding = 'VALID',
 ) -> Array:
-  """The maximum of each window, as `nn.max_pool`.
-
-  Args:
-    images: `[B, H, W, C]`.
-    window: Height and width of the window.
-    strides: Two integers.
-    padding: 'VALID', 'SAME' or pairs of integers.
-
-  Returns:
-    `[B, H', W', C]`; the gradient goes to the first maximum of a window.
-
-  Example:
-    >>> images = jnp.arange(16.0).reshape(1, 4, 4, 1)
-    >>> max_pool(images, (2, 2), (2, 2))[0, :, :, 0]
-    Array([[ 5.,  7.],
-           [13., 15.]], dtype=float32)
-  """
+  """The maximum of each window, as `nn.max_pool`; of equal ones the first."""
   pads = _explicit_pads(images.shape, window, strides, padding)
 
   def plain(images: Array) -> Array:
@@ -257,22 +218,10 @@ def max_pool(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def max_pool_by_blocks(images: Array, window: tuple[int, int]) -> Array:
-  """The maximum of adjacent blocks, which fill the images.
+  """The maximum of adjacent blocks, which fill the images; a fast derivative.
 
-  Its derivative is a selection by a mask. That of `jnp.max` shares among
-  equal maxima; that of strided slices pads and adds, and makes a training step
-  a tenth and an attack a fifth slower.
-
-  Args:
-    images: `[B, H, W, C]`.
-    window: Height and width of a block, divisors of the images'.
-
-  Returns:
-    `[B, H / KH, W / KW, C]`; the gradient goes to the first maximum.
-
-  Example:
-    >>> max_pool_by_blocks(jnp.arange(8.0).reshape(1, 4, 2, 1), (4, 1)).ravel()
-    Array([6., 7.], dtype=float32)
+  That of `jnp.max` shares among equal maxima; that of strided slices pads and
+  adds, and makes a training step a tenth and an attack a fifth slower.
   """
   blocks = _blocks(images, window)
   # Not `max(axis=(2, 4))`: from some size on, XLA's takes NaN for the smallest.
@@ -332,21 +281,8 @@ def _max_pool_by_slices(
 def conv_then_max_pool(window: Sequence[int]) -> Callable[..., Array]:
   """A convolution and the maximum of each window, for `nn.Conv` to call.
 
-  `nn.Conv` then adds its bias to one number instead of one per place in the
-  window, and a ReLU can follow: neither changes which number is the largest.
-  Outputs that no window reads (an odd size has some) are not computed.
-
-  Args:
-    window: Height and width of the windows, which do not overlap.
-
-  Returns:
-    What `nn.Conv(conv_general_dilated=...)` takes, for two dimensions without
-    dilation.
-
-  Example:
-    >>> images, kernel = jnp.ones((1, 7, 7, 2)), jnp.ones((3, 3, 2, 4))
-    >>> conv_then_max_pool((2, 2))(images, kernel, (1, 1), 'VALID').shape
-    (1, 2, 2, 4)
+  `nn.Conv` then adds its bias to one number per window. Outputs that no window
+  reads (an odd size has some) are not computed.
   """
 
   def convolve(

@@ -18,28 +18,8 @@ def eval_logits_fn(
 ) -> LogitsFn:
   """Returns a network in evaluation mode as a function to logits.
 
-  Args:
-    model: The network.
-    params: Its parameters; traced, so that other ones compile nothing again.
-    model_state: Its BatchNorm statistics.
-    matmul_precision: Of float32 products on accelerators, in the network and
-      in its gradients: a name of `jax.default_matmul_precision`; None leaves it
-      to the caller's configuration, by default TF32 on GPUs and bfloat16 on
-      TPUs.
-
-  Returns:
-    A function from images `[B, H, W, C]` to logits `[B, K]`.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> from advjax.models import create_model
-    >>> model = create_model({'name': 'logistic_regression'}, 10)
-    >>> images = jnp.zeros((2, 28, 28, 1))
-    >>> logits_fn = eval_logits_fn(
-    ...   model, *model.init(jax.random.key(0), images)
-    ... )
-    >>> logits_fn(images).shape
-    (2, 10)
+  `params` are traced. A `matmul_precision` of None leaves that of float32
+  products to the caller's configuration.
   """
   return Partial(
     _eval_logits, model.apply, matmul_precision, params, model_state

@@ -1,8 +1,7 @@
 """Residual networks for small and for large images.
 
-They have the published networks' parameters, to the last one. The images are
-in [0, 1] and are centred inside the network, `(images - 0.5) / 0.25`, so that
-attacks see pixels.
+The images are in [0, 1] and are centred inside the network, so that attacks see
+pixels.
 """
 
 import functools
@@ -49,10 +48,7 @@ def _convolve(
   name: str,
   groups: int = 1,
 ) -> Array:
-  """A convolution without bias, padded as PyTorch does: the same on all sides.
-
-  'SAME' would pad an even image at stride 2 on one side only.
-  """
+  """A convolution padded alike on all sides, as PyTorch's; 'SAME' would not."""
   pad = size // 2
   return nn.Conv(
     channels,
@@ -120,11 +116,7 @@ class BasicBlock(Block):
 
 
 class Bottleneck(Block):
-  """1 x 1, 3 x 3 and 1 x 1 convolution; 3 x 3 in groups is ResNeXt's.
-
-  The stride is that of the 3 x 3 convolution, as in torchvision (the paper
-  has it in the first). ResNeXt: Xie et al. 2016, arXiv 1611.05431.
-  """
+  """1 x 1, 3 x 3 and 1 x 1 convolution; the middle one has stride and groups."""
 
   groups: int = 1
   group_width: int = 64  # Channels of a group, where width is 64.
@@ -145,11 +137,7 @@ class Bottleneck(Block):
 
 
 class PreActivationBlock(Block):
-  """Norm and ReLU before each of two 3 x 3 convolutions.
-
-  Where the shape changes, the shortcut is a 1 x 1 convolution, `conv_0`, of
-  what the first ReLU returns. He et al. 2016, arXiv 1603.05027.
-  """
+  """Norm and ReLU before each convolution (He et al. 2016, 1603.05027)."""
 
   @nn.compact
   def __call__(self, images: Array, train: bool) -> Array:
@@ -168,11 +156,8 @@ class PreActivationBlock(Block):
 class PoolingBlock(Block):
   """A convolution and max-pooling, or two convolutions around a shortcut.
 
-  With a stride, a 3 x 3 convolution `conv_1`, a max-pool of the stride's size,
-  norm and ReLU; with stride 1, images + ReLU(norm(conv(...))) of two 3 x 3
-  convolutions. The blocks of Page's ResNet-9 (2018, "How to train your
-  ResNet"), with the pool before the norm, which then sees a quarter of the
-  numbers. The stride must divide the images' height and width.
+  The blocks of Page's ResNet-9, with the pool before the norm. The stride must
+  divide the images' height and width.
   """
 
   @nn.compact
@@ -249,11 +234,7 @@ class Architecture(NamedTuple):
 
 
 class ResNet(nn.Module):
-  """A stem, stages of residual blocks, global average pooling, a dense layer.
-
-  `stages`, `feature_maps`, `logits` and `class_weights` are what `from_linen`
-  looks for.
-  """
+  """A stem, stages of blocks, global average pooling and a dense layer."""
 
   num_classes: int
   architecture: Architecture
@@ -360,53 +341,10 @@ def residual_network(
 ) -> ResNet:
   """Builds a residual network as it was published, without its weights.
 
-  Parameters with the 'cifar' stem and 10 classes, and with the 'imagenet' stem
-  and 1,000 classes:
-
-  | name             |            |            | as in                        |
-  |------------------|------------|------------|------------------------------|
-  | resnet9          |  6,573,130 |  7,088,680 | Page 2018, see below         |
-  | resnet18         | 11,173,962 | 11,689,512 | He et al. 2015, 1512.03385   |
-  | resnet34         | 21,282,122 | 21,797,672 |                              |
-  | resnet50         | 23,520,842 | 25,557,032 |                              |
-  | preact_resnet18  | 11,171,146 | 11,686,696 | He et al. 2016, 1603.05027   |
-  | wide_resnet28_10 | 36,479,194 | 37,115,704 | Zagoruyko and Komodakis      |
-  | wide_resnet34_10 | 46,160,474 | 46,796,984 | 2016, 1605.07146             |
-  | resnext29        | 34,426,698 | 35,449,128 | Xie et al. 2016, 1611.05431: |
-  | resnext50        | 22,992,714 | 25,028,904 | 8 x 64d and 32 x 4d          |
-
   resnet18, 34, 50 and resnext50 have torchvision's layers. preact_resnet18 has
   no norm and ReLU after its last block, as in the code for CIFAR that most
-  papers on robustness use; the wide networks have both. resnet9, made for short
-  training, pools its last maps by the mean, as all do here, not by the maximum,
-  and has a bias in its dense layer. No network has dropout.
-
-  Args:
-    name: A key of `RESIDUAL_NETWORKS`.
-    num_classes: Logits.
-    stem: 'cifar': 3 x 3, for images of 32 or 64 pixels; 'strided': 3 x 3 with
-      stride 2; 'imagenet': 7 x 7 with stride 2 and a 3 x 3 max-pool with
-      stride 2, for images of about 224 pixels.
-    normalization: 'batch', or 'group' (16 channels in a group): no state, and
-      training is evaluation.
-    dtype: Of the computation, 'float32' or 'bfloat16'; parameters, statistics
-      and logits are float32.
-    axis_name: Mapped axis over which BatchNorm averages its statistics.
-    axis_index_groups: Groups of its indices that are averaged over together.
-
-  Returns:
-    A module that takes images `[B, H, W, C]` in [0, 1].
-
-  Raises:
-    ValueError: if name, stem, normalization or dtype is unknown.
-
-  Example:
-    >>> import jax
-    >>> network = residual_network('resnet18', 10)
-    >>> images = jnp.zeros((1, 32, 32, 3))
-    >>> shapes = jax.eval_shape(network.init, jax.random.key(0), images)
-    >>> sum(leaf.size for leaf in jax.tree.leaves(shapes['params']))
-    11173962
+  papers on robustness use; the wide networks have both. resnet9 pools its last
+  maps by the mean, and has a bias in its dense layer. No network has dropout.
   """
   return _build(
     RESIDUAL_NETWORKS[choose('residual network', name, RESIDUAL_NETWORKS)],
@@ -426,31 +364,7 @@ def small_resnet(
   axis_name: str | None = None,
   axis_index_groups: Sequence[Sequence[int]] | None = None,
 ) -> ResNet:
-  """Builds a ResNet for CPUs: a basic block per stage, few parameters.
-
-  With the default widths it has 225,204 parameters for 20 classes, and an
-  image of 64 x 64 pixels takes 20 million multiplications and ends in maps of
-  8 x 8; one of 32 x 32 takes 5 million and ends in 4 x 4.
-
-  Args:
-    num_classes: Logits.
-    widths: Channels of the stages. All but the last halve the maps.
-    stem: As in `residual_network`.
-    normalization: As in `residual_network`.
-    dtype: As in `residual_network`.
-    axis_name: As in `residual_network`.
-    axis_index_groups: As in `residual_network`.
-
-  Returns:
-    A module that takes images `[B, H, W, C]` in [0, 1].
-
-  Raises:
-    ValueError: if widths is empty, or stem, normalization or dtype is unknown.
-
-  Example:
-    >>> small_resnet(20, widths=(16, 32)).stages
-    ('stem', 'stage_1', 'stage_2', 'head')
-  """
+  """Builds a ResNet for CPUs: a basic block per stage, 225,204 parameters."""
   if not widths:
     raise ValueError('model.widths = (); allowed: one integer >= 1 or more')
   return _build(

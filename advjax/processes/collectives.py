@@ -13,34 +13,12 @@ T = TypeVar('T')
 
 
 def is_main() -> bool:
-  """Whether this is process 0, which alone reads and writes a run's folder.
-
-  Returns:
-    True in a single process.
-
-  Example:
-    >>> is_main()
-    True
-  """
+  """Whether this is process 0, which alone reads and writes a run's folder."""
   return jax.process_index() == 0
 
 
 def from_main(make: Callable[[], T]) -> T:
-  """Calls a function in process 0, and returns its result in all processes.
-
-  Args:
-    make: Without arguments; returns what pickle takes, arrays as NumPy's.
-
-  Returns:
-    Its result.
-
-  Raises:
-    ValueError, OSError: what it raised, in all processes.
-
-  Example:
-    >>> from_main(lambda: 3)
-    3
-  """
+  """Returns the result of process 0 in all; so ValueError and OSError."""
   if jax.process_count() == 1:
     return make()
   result: T | None = None
@@ -81,36 +59,13 @@ def _all_gather(values: np.ndarray) -> np.ndarray:
 
 
 def agree(chunk: int, signum: int | None) -> tuple[int, int | None]:
-  """Makes all processes take as many steps, and stop at the same one.
-
-  Args:
-    chunk: The greatest number of steps to take.
-    signum: The signal that has been received, if any.
-
-  Returns:
-    The steps of process 0, and the signal of the first process that has one.
-
-  Example:
-    >>> agree(8, None)
-    (8, None)
-  """
+  """Returns the steps of process 0, and the first signal that a process has."""
   chunks, signals = _all_gather(np.array([chunk, signum or 0], np.int32)).T
   return int(chunks[0]), next((int(each) for each in signals if each), None)
 
 
 def own_ranks(devices: Sequence[jax.Device]) -> np.ndarray:
-  """Returns the indices of this process's devices among all those of a run.
-
-  Args:
-    devices: All devices, in the same order in all processes.
-
-  Returns:
-    Indices, int `[D]`.
-
-  Example:
-    >>> own_ranks(jax.devices()[:1]).tolist()
-    [0]
-  """
+  """Returns the indices of this process's devices among all those of a run."""
   index = jax.process_index()
   return np.flatnonzero([each.process_index == index for each in devices])
 
@@ -118,20 +73,7 @@ def own_ranks(devices: Sequence[jax.Device]) -> np.ndarray:
 def gather(
   values: Array | np.ndarray, devices: Sequence[jax.Device]
 ) -> np.ndarray:
-  """Collects the values of all devices in all processes.
-
-  Args:
-    values: One row for each device of this process, `[L, ...]`.
-    devices: All devices, in the same order in all processes.
-
-  Returns:
-    One row for each device, `[D, ...]`. There is no communication where all
-    devices are this process's.
-
-  Example:
-    >>> gather(np.ones((1, 3)), jax.devices()[:1]).shape
-    (1, 3)
-  """
+  """From `[L, ...]`, a row per device of this process, to `[D, ...]` of all."""
   values = np.asarray(values)
   if len(values) == len(devices):
     return values
@@ -143,33 +85,10 @@ def gather(
 
 
 def merge_rows(values: np.ndarray, owners: np.ndarray) -> np.ndarray:
-  """Takes each row from the process that has computed it.
-
-  Args:
-    values: `[N, ...]`, of the same shape in all processes.
-    owners: int `[N]`: the process whose row counts.
-
-  Returns:
-    `[N, ...]`, the same in all processes.
-
-  Example:
-    >>> merge_rows(np.array([3.0, 4.0]), np.array([0, 0])).tolist()
-    [3.0, 4.0]
-  """
+  """Takes each row `[N, ...]` from its owner, the process that computed it."""
   return _all_gather(values)[owners, np.arange(len(values))]
 
 
 def sum_over_processes(value: int) -> int:
-  """Sums a number over all processes.
-
-  Args:
-    value: This process's.
-
-  Returns:
-    The sum, in all processes.
-
-  Example:
-    >>> sum_over_processes(3)
-    3
-  """
+  """Sums a number over all processes."""
   return int(_all_gather(np.array(value)).sum())

@@ -49,20 +49,7 @@ def join(place: Place, gpus: Sequence[int] | None = None) -> None:
   """Joins the processes of a run; to be called before any device is touched.
 
   A process that waits in vain for the others ends with code 75 after 110 s, or
-  as many as ADVJAX_JOIN_SECONDS says, for machines that start minutes apart.
-
-  Args:
-    place: Of this process; nothing is done for a single one.
-    gpus: The indices of its GPUs among those that it sees.
-
-  Raises:
-    ValueError: if the environment variables are inconsistent.
-
-  Example:
-    >>> from advjax.processes.topology import find_place
-    >>> join(find_place({}))
-    >>> jax.process_count()
-    1
+  as many as ADVJAX_JOIN_SECONDS says. `gpus` are indices of visible ones.
   """
   if place.num_processes == 1:
     return
@@ -116,10 +103,7 @@ def join(place: Place, gpus: Sequence[int] | None = None) -> None:
 
 
 def _exit_on_abort(code: int, message: str) -> None:
-  """Has this process end with a code and a message where JAX aborts it.
-
-  Python's own handlers run in the main thread, which never comes to it.
-  """
+  """Has JAX's abort end this process so; Python's handlers never come to it."""
   global _abort_handler
 
   def end(signum: int) -> None:
@@ -135,22 +119,7 @@ def _exit_on_abort(code: int, message: str) -> None:
 
 
 def explain_loss(place: Place, error: BaseException) -> str | None:
-  """Explains an error that a lost process has caused.
-
-  Args:
-    place: Of this process.
-    error: Any error.
-
-  Returns:
-    The message; None for any other error.
-
-  Example:
-    >>> from advjax.processes.topology import find_place
-    >>> place = find_place({'ADVJAX_PROCESS': '0/2'})
-    >>> explain_loss(place, ValueError('Gloo'))[:46]
-    'error: process 0 of 2 has lost another process'
-    >>> explain_loss(place, ValueError('norm'))
-  """
+  """Returns the message of an error that a lost process caused, else None."""
   # Gloo's are ValueErrors, others JAX's own.
   kinds = (ValueError, jax.errors.JaxRuntimeError)
   if not isinstance(error, kinds) or not _LOST.search(str(error)):
@@ -166,11 +135,6 @@ def leave(place: Place, code: int, message: str) -> NoReturn:
   """Ends this process, and so all others; where all fail alike, one says it.
 
   Python's own way to exit would wait for the others, which wait for this one.
-
-  Args:
-    place: Of this process.
-    code: The exit code.
-    message: What to say.
   """
   _exit_on_abort(code, message)
   together = threading.Event()
@@ -201,14 +165,7 @@ def finish() -> None:
 
 
 def end_with_launcher() -> None:
-  """Stops this process, by SIGTERM, once the launcher that started it is gone.
-
-  Else the processes of a launcher that was killed would run beside those of the
-  next start. Does nothing in a process without a launcher.
-
-  Example:
-    >>> end_with_launcher()
-  """
+  """Stops this process, by SIGTERM, once its launcher, if any, is gone."""
   launcher = os.environ.get(LAUNCHER)
   if launcher:
     threading.Thread(target=_watch, args=[int(launcher)], daemon=True).start()

@@ -37,23 +37,10 @@ def launch(
   *,
   grace_seconds: float = _GRACE_SECONDS,
 ) -> int:
-  """Runs a command in several processes, and waits for all of them.
+  """Runs a command in several processes; returns the first exit code not 0.
 
-  Where one fails, the others run to their end, as the shares of a sweep do;
-  those of one run notice it, and end with code 75.
-
-  Args:
-    num_processes: How many.
-    command: Program and arguments.
-    grace_seconds: After which all are killed once one has ended with code 75.
-
-  Returns:
-    The exit code of the first that failed (128 + the number of the signal
-    that killed it), or 0.
-
-  Example:
-    >>> launch(2, [sys.executable, '-c', 'raise SystemExit(3)'])
-    3
+  Where one fails, the others run to their end; those that have lost it end with
+  code 75, `grace_seconds` after which all are killed.
   """
   received: list[int] = []
   previous = {

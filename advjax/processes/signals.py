@@ -31,15 +31,7 @@ class StopRequest:
 
 
 def stop_signals() -> list[signal.Signals]:
-  """Returns the signals that ask a run to stop, on this system.
-
-  Returns:
-    SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2; without SIGHUP under nohup.
-
-  Example:
-    >>> signal.SIGTERM in stop_signals()
-    True
-  """
+  """Returns the signals that ask a run to stop; without SIGHUP under nohup."""
   return [
     signum
     for signum in _SIGNALS
@@ -49,19 +41,9 @@ def stop_signals() -> list[signal.Signals]:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-  """Notes the signals of `stop_signals` instead of dying of them.
+  """Notes the first signal of `stop_signals`; a second one acts as usual.
 
-  A second signal acts as usual, for those in a hurry. Outside the main
-  thread, where Python takes no handlers, nothing changes.
-
-  Yields:
-    The request, whose `signum` is set once a signal has come.
-
-  Example:
-    >>> with stop_on_signals() as stop:
-    ...   signal.raise_signal(signal.SIGTERM)
-    ...   stop.signum == signal.SIGTERM
-    True
+  Outside the main thread, where Python takes no handlers, nothing changes.
   """
   request = StopRequest()
   if threading.current_thread() is not threading.main_thread():

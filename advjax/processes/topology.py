@@ -1,8 +1,4 @@
-"""Which process of how many this is, as launchers leave it in the environment.
-
-The processes of a run are started by launch.sh, SLURM, Open MPI, or on every
-host of a TPU pod. Nothing here joins them or touches a device.
-"""
+"""Which process of how many this is, as launchers say in the environment."""
 
 import functools
 import glob
@@ -33,23 +29,14 @@ _GOOGLE = '0x1ae0'  # As vendor of a PCI device.
 
 
 class Place(NamedTuple):
-  """The rank of a process among those of one run.
-
-  Attributes:
-    process_id: Its number, from 0.
-    num_processes: How many there are.
-    local_id: Its number among those of its machine.
-    num_local: How many its machine has.
-    launcher: What started them, in words.
-    method: What JAX calls this kind of cluster; 'deactivate' for none, None for
-      JAX to detect it.
-  """
+  """The rank of a process among those of one run."""
 
   process_id: int
   num_processes: int
-  local_id: int
+  local_id: int  # among those of its machine
   num_local: int
-  launcher: str
+  launcher: str  # in words
+  # What JAX calls this cluster; 'deactivate' for none, None to detect it.
   method: str | None
 
   @property
@@ -62,21 +49,7 @@ _SINGLE = Place(0, 1, 0, 1, 'nothing', 'deactivate')
 
 
 def find_place(variables: Mapping[str, str] | None = None) -> Place:
-  """Finds out by what, and as which of how many, this process was started.
-
-  Args:
-    variables: The environment; default: that of this process.
-
-  Returns:
-    The place.
-
-  Raises:
-    ValueError: if the environment variables are inconsistent.
-
-  Example:
-    >>> find_place({'ADVJAX_PROCESS': '1/2'}).num_processes
-    2
-  """
+  """Finds out by what, and as which of how many, this process was started."""
   found = os.environ if variables is None else variables
   if PROCESS in found:
     # One process per machine, unless told otherwise.
@@ -131,25 +104,11 @@ def _tasks_of_node(text: str, node: int) -> int:
 def gpus_of(
   place: Place, variables: Mapping[str, str] | None = None
 ) -> list[int] | None:
-  """Returns the NVIDIA GPUs that a process takes among those that it sees.
+  """Returns the visible NVIDIA GPUs that a process takes; None without any.
 
-  The processes of a machine share its GPUs evenly. Where the launcher has
-  bound each to its own, there are fewer of them than processes, or the number
-  of GPUs per task is known: then each takes all that it sees.
-
-  Args:
-    place: Of the process.
-    variables: The environment; default: that of this process.
-
-  Returns:
-    Indices among the visible GPUs, or None where there are none.
-
-  Raises:
-    ValueError: if they cannot be shared evenly.
-
-  Example:
-    >>> gpus_of(Place(1, 2, 1, 2, '', ''), {'CUDA_VISIBLE_DEVICES': '0,1,2,3'})
-    [2, 3]
+  The processes of a machine share its GPUs evenly. Where the launcher has bound
+  each to its own, there are fewer of them than processes, or the number of GPUs
+  per task is known: then each takes all that it sees.
   """
   found = os.environ if variables is None else variables
   if found.get('JAX_PLATFORMS', '').startswith(('cpu', 'tpu')):
@@ -205,10 +164,7 @@ def _has_tpu() -> bool:
 def _tpu_worker(
   variables: Mapping[str, str], fetch: Callable[[str], str | None]
 ) -> tuple[int, int] | None:
-  """Which of how many hosts of a pod, as `jax.distributed` counts them.
-
-  GKE sets variables; elsewhere `fetch` returns an attribute of the machine.
-  """
+  """Which of how many hosts of a pod, by GKE's variables or by `fetch`."""
 
   def attribute(name: str) -> str | None:
     return None if 'TPU_SKIP_MDS_QUERY' in variables else fetch(name)

@@ -219,10 +219,7 @@ def example_keys(key: Any, batch: int) -> Array:
 
 
 def threefry(key: Any) -> Array:
-  """Typed threefry keys from keys of any kind, typed or raw.
-
-  What `rbg` draws under vmap depends on the batch; threefry's draws do not.
-  """
+  """Typed threefry keys of any: what `rbg` draws depends on the batch."""
   words: Array = key
   if jnp.issubdtype(words.dtype, jax.dtypes.prng_key):
     words = jax.random.key_data(words)

@@ -143,11 +143,7 @@ def run_items(
 def _next_size(
   batch: _Batch, num_waiting: int, num_steps: int, largest: int
 ) -> int:
-  """Slots per device for the next round; 0 when all is done.
-
-  Sizes are eighths of the largest, so that there are few programs whatever the
-  number of items.
-  """
+  """Slots per device for the next round, in eighths of the largest; 0: done."""
   num_devices, size = batch.items.shape
   live = batch.items >= 0
   wanted = -(-(int(live.sum()) + num_waiting) // num_devices)
@@ -332,11 +328,6 @@ def _round(
 
 
 def steps_per_round(num_steps: int) -> int:
-  """Steps of a round: few, so that rows that start together end with one.
-
-  Example:
-    >>> [steps_per_round(n) for n in (1, 101, 100, 5000)]
-    [1, 6, 5, 250]
-  """
+  """Steps of a round: few, so that rows that start together end with one."""
   candidates = range(max(1, num_steps // 50), num_steps // 16 + 2)
   return max(candidates, key=lambda count: (-(-num_steps % count), count))

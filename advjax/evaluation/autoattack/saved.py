@@ -28,22 +28,13 @@ _TOLERANCE = 1e-3
 
 
 class AttackRecord(NamedTuple):
-  """The result of one attack of AutoAttack, and its cost.
+  """The result of one attack of AutoAttack, and its cost."""
 
-  Attributes:
-    robust: bool `[N]`: still robust after it.
-    num_fooled: Images that it fooled, of those robust before it.
-    num_forward: Forward passes, counted per image.
-    num_backward: Backward passes, counted per image.
-    seconds: Without compiling.
-    compile_seconds: Of its programs.
-  """
-
-  robust: np.ndarray
-  num_fooled: int
-  num_forward: int
+  robust: np.ndarray  # bool [N]: still robust after it
+  num_fooled: int  # of the images robust before it
+  num_forward: int  # passes, counted per image
   num_backward: int
-  seconds: float
+  seconds: float  # without compiling
   compile_seconds: float
 
 
@@ -84,9 +75,8 @@ def identity(
 ) -> dict[str, Any]:
   """Returns JSON values that identify a run: only an equal run resumes it.
 
-  The network is identified by logits of some images and, with `gradients`, by
-  sizes of gradients and their products with the cosines of 1, 2, 3, ...:
-  networks that mask gradients may have equal logits.
+  The network is identified by logits of some images and, since networks that
+  mask gradients may have equal logits, by projections of gradients.
   """
 
   def digest(*arrays: Any) -> str:
@@ -164,11 +154,7 @@ def load(
   names: Sequence[str],
   nothing: Progress,
 ) -> Progress | None:
-  """Returns the state in a file, None if there is no file.
-
-  Raises:
-    ValueError: if the file holds anything else.
-  """
+  """Returns the state in a file, None without a file, or raises ValueError."""
   if not path.exists():
     return None
   try:

@@ -40,11 +40,7 @@ def eot_samples(version: str) -> int | None:
 
 
 def attack_names(version: str, attacks: Sequence[str] | None) -> list[str]:
-  """Returns the attacks of a version, or the given ones, checked.
-
-  Raises:
-    ValueError: if the version or an attack is unknown, or one is named twice.
-  """
+  """Returns the attacks of a version, or the given ones, checked."""
   if version not in VERSIONS:
     raise ValueError(f'version = {version!r}; allowed: {", ".join(VERSIONS)}')
   if attacks is None:
@@ -66,9 +62,8 @@ def make_component(
 ) -> Component:
   """Makes one attack with the parameters of the reference implementation.
 
-  For l1 the standard version is that of the second paper (arXiv 2103.01208):
-  five restarts of APGD-CE and five targets of APGD-T. Below 4 classes the
-  margin loss replaces DLR.
+  For l1 the standard version is that of arXiv 2103.01208: five restarts of
+  APGD-CE and five targets of APGD-T.
   """
   dlr = losses.dlr if num_classes >= _CLASSES_OF_DLR else losses.margin
   samples = eot_samples(version)
