@@ -47,26 +47,17 @@ _FORM = 'NAME[-STEPS[-RESTARTS]] such as fgsm, bim-20, mifgsm-10, pgd-50-10'
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-  """An `advjax.types.Attack` of a given radius, its static choices made.
-
-  Attributes:
-    name: 'fgsm', 'bim', 'mifgsm', 'pgd', 'apgd', 'fab' or 'square'.
-    num_steps: Steps, or queries of square.
-    num_restarts: Random starts (pgd, apgd, fab and square).
-    step_ratio: Step size as a share of epsilon, unless `step_size` is given;
-      None where the attack finds its own.
-    step_size: An absolute step size, or None.
-    norm: 'linf', 'l2' or 'l1'.
-    bounds: The pixel range.
-  """
+  """An `advjax.types.Attack` of a given radius, its static choices made."""
 
   name: str
-  num_steps: int
-  num_restarts: int
+  num_steps: int  # or queries of square
+  num_restarts: int  # of pgd, apgd, fab and square
+  # A share of epsilon, unless `step_size` is given, which is absolute; None
+  # where the attack finds its own.
   step_ratio: float | None
   step_size: float | None
   norm: str
-  bounds: Box
+  bounds: Box  # the pixel range
 
   def __call__(
     self,
@@ -76,15 +67,7 @@ class Attack:
     epsilon: Array | float,
     key: Array,
   ) -> Array:
-    """Adversarial images `[B, ...]` in the ball of epsilon.
-
-    Args:
-      logits_fn: Images `[B, ...]` to logits `[B, K]`.
-      images: float `[B, ...]` in the pixel range.
-      labels: int `[B]`.
-      epsilon: Radius.
-      key: A key, or one per example; fgsm, bim and mifgsm do not draw.
-    """
+    """Adversarial images `[B, ...]`; fgsm, bim and mifgsm do not draw."""
     choices: dict[str, Any] = {'norm': self.norm, 'bounds': self.bounds}
     if self.name in ('bim', 'mifgsm', 'pgd'):
       choices['step_size'] = self.step_at(epsilon)
@@ -119,14 +102,7 @@ class Attack:
 
 @dataclasses.dataclass(frozen=True)
 class MinimalAttack:
-  """A minimum-norm attack.
-
-  Attributes:
-    name: 'deepfool', 'cw' or 'fmn'.
-    num_steps: Steps (of each search, for cw).
-    norm: What it makes small.
-    bounds: The pixel range.
-  """
+  """A minimum-norm attack."""
 
   name: str
   num_steps: int
@@ -136,13 +112,7 @@ class MinimalAttack:
   def __call__(
     self, logits_fn: LogitsFn, images: Array, labels: Array
   ) -> Array:
-    """The nearest adversarial images found, the originals where none was.
-
-    Args:
-      logits_fn: Images `[B, ...]` to logits `[B, K]`.
-      images: float `[B, ...]` in the pixel range.
-      labels: int `[B]`.
-    """
+    """The nearest adversarial images found, the originals where none was."""
     choices: dict[str, Any] = {} if self.name == 'cw' else {'norm': self.norm}
     attack = _MINIMAL[self.name][0]
     perturbed: Array = attack(
@@ -166,21 +136,11 @@ class MinimalAttack:
 
 @dataclasses.dataclass(frozen=True)
 class FullAttack:
-  """AutoAttack, or one of its attacks with all targets.
+  """AutoAttack, or one of its attacks; it runs on the host, on all images."""
 
-  It works on the host, on all images: `advjax.autoattack` runs it.
-
-  Attributes:
-    name: As users write it.
-    version: 'standard' or 'plus'.
-    attacks: Which attacks of it; None: all.
-    norm: 'linf', 'l2' or 'l1'.
-    bounds: The pixel range.
-  """
-
-  name: str
+  name: str  # as users write it
   version: str
-  attacks: tuple[str, ...] | None
+  attacks: tuple[str, ...] | None  # None: all of the version
   norm: str
   bounds: Box
 

@@ -19,7 +19,7 @@ _UNIT = (0.0, 1.0)  # The pixel range of 8-bit images and of corruptions.
 def per_class_accuracy(
   predictions: np.ndarray, labels: np.ndarray, num_classes: int
 ) -> np.ndarray:
-  """The accuracy on the images of each class, `[K]`; NaN where there is none."""
+  """The accuracy on the images of each class, `[K]`; NaN if there is none."""
   predictions, labels = np.asarray(predictions), np.asarray(labels)
   if labels.ndim != 1 or predictions.shape != labels.shape:
     raise ValueError(

@@ -25,7 +25,7 @@ _he_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 class Style(NamedTuple):
-  """What all layers of a network have in common, as in `residual_network`."""
+  """What all layers of a network have in common."""
 
   normalization: str = 'batch'
   dtype: str = 'float32'
@@ -116,7 +116,7 @@ class BasicBlock(Block):
 
 
 class Bottleneck(Block):
-  """1 x 1, 3 x 3 and 1 x 1 convolution; the middle one has stride and groups."""
+  """1 x 1, 3 x 3 and 1 x 1 convolution; the 3 x 3 has the stride and groups."""
 
   groups: int = 1
   group_width: int = 64  # Channels of a group, where width is 64.
