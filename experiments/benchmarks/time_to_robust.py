@@ -29,7 +29,7 @@ import jax
 import numpy as np
 from absl import flags
 from advjax.evaluation.attacked import attack_and_predict
-from advjax.evaluation.models import parse_attacks
+from advjax.evaluation.members import parse_attacks
 from advjax.training.workdir import prepare_workdir
 from ml_collections import config_dict, config_flags
 

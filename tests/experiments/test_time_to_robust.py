@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from advjax.evaluation.models import parse_attacks
+from advjax.evaluation.members import parse_attacks
 from advjax.training.run import Diverged
 
 from advjax import data
