@@ -358,7 +358,10 @@ def compare_maps(
   predicted: Mapping[str, np.ndarray],
   fooled: np.ndarray,
 ) -> dict[str, dict[str, Similarity]]:
-  """Compares maps `[N, ...]` of correct clean images with those of others."""
+  """Compares maps `[N, ...]` of correct clean images with those of others.
+
+  `predicted` are those of adversarial examples for the class predicted there.
+  """
   everything = np.ones(len(fooled), bool)
   result = {}
   for method, maps in clean.items():

@@ -84,7 +84,7 @@ def parse_attacks(
   bounds: tuple[float, float] | None = (0.0, 1.0),
   step_size: float | None = None,
 ) -> dict[str, AnyAttack]:
-  """Reads attacks, several of a text between commas, and names each apart."""
+  """Reads attacks, also comma-separated, and gives each a unique name."""
   texts = [part for text in texts for part in text.split(',')]
   parsed = {
     text: parse_attack(text, norm=norm, bounds=bounds, step_size=step_size)

@@ -260,7 +260,11 @@ class Network:
           layer.mean, layer.variance = mean, variance
 
   def draw(self, key: Array) -> tuple[PyTree, PyTree]:
-    """Draws params and state with the initializers of layers made once more."""
+    """Draws params and state with the initializers that the layers have.
+
+    Each layer is built once more, with the key in place of its initializers'
+    seeds; the model itself is not touched.
+    """
     values: dict[int, Array] = {}
     with jax.numpy_rank_promotion('allow'):
       for index, layer in enumerate(layers_of(self.model)):

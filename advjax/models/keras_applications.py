@@ -120,7 +120,7 @@ def build(
 
 
 def _without_values(make: Callable[[], Any]) -> Any:
-  """Makes a model of zeros: to draw them would compile for each shape."""
+  """Makes a model of zeros: drawing weights would compile for each shape."""
   keras = import_keras()
   # Not in the trace that asks for it: what is made here stays.
   with (

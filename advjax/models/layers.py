@@ -218,10 +218,11 @@ def max_pool(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def max_pool_by_blocks(images: Array, window: tuple[int, int]) -> Array:
-  """The maximum of adjacent blocks, which fill the images; a fast derivative.
+  """The maximum of adjacent blocks, which fill the images.
 
-  That of `jnp.max` shares among equal maxima; that of strided slices pads and
-  adds, and makes a training step a tenth and an attack a fifth slower.
+  Its derivative is a selection by a mask. That of `jnp.max` shares among equal
+  maxima; that of strided slices pads and adds, and makes a training step a
+  tenth and an attack a fifth slower.
   """
   blocks = _blocks(images, window)
   # Not `max(axis=(2, 4))`: from some size on, XLA's takes NaN for the smallest.

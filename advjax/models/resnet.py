@@ -16,7 +16,8 @@ from jax import Array
 from advjax.config import choose
 from advjax.models import layers
 
-# Kernel and stride of the first convolution.
+# Kernel and stride of the first convolution: for images of 32 or 64 pixels, of
+# 64, and of about 224.
 _STEMS = {'cifar': (3, 1), 'strided': (3, 2), 'imagenet': (7, 2)}
 
 # Fan-out, which the images' gradient sees (He et al. 2015), as in the papers'
@@ -118,7 +119,7 @@ class BasicBlock(Block):
 class Bottleneck(Block):
   """1 x 1, 3 x 3 and 1 x 1 convolution; the 3 x 3 has the stride and groups."""
 
-  groups: int = 1
+  groups: int = 1  # More: ResNeXt (Xie et al. 2016, arXiv 1611.05431).
   group_width: int = 64  # Channels of a group, where width is 64.
 
   @nn.compact
@@ -307,6 +308,9 @@ def _wide(depth: int) -> Architecture:
   )
 
 
+# Page 2018, "How to train your ResNet"; He et al. 2015 and 2016, arXiv
+# 1512.03385 and 1603.05027; Zagoruyko and Komodakis 2016, arXiv 1605.07146; Xie
+# et al. 2016, arXiv 1611.05431.
 RESIDUAL_NETWORKS = {
   'resnet9': Architecture(PoolingBlock, (2, 1, 2), (128, 256, 512), (2, 2, 2)),
   'resnet18': Architecture(BasicBlock, (2, 2, 2, 2)),

@@ -18,7 +18,7 @@ def is_main() -> bool:
 
 
 def from_main(make: Callable[[], T]) -> T:
-  """Returns the result of process 0 in all; so ValueError and OSError."""
+  """Calls a function in process 0; returns its result, or raises, in all."""
   if jax.process_count() == 1:
     return make()
   result: T | None = None
@@ -59,7 +59,9 @@ def _all_gather(values: np.ndarray) -> np.ndarray:
 
 
 def agree(chunk: int, signum: int | None) -> tuple[int, int | None]:
-  """Returns the steps of process 0, and the first signal that a process has."""
+  """Returns the chunk of process 0, and the first signal that any has received.
+
+  """
   chunks, signals = _all_gather(np.array([chunk, signum or 0], np.int32)).T
   return int(chunks[0]), next((int(each) for each in signals if each), None)
 
@@ -73,7 +75,7 @@ def own_ranks(devices: Sequence[jax.Device]) -> np.ndarray:
 def gather(
   values: Array | np.ndarray, devices: Sequence[jax.Device]
 ) -> np.ndarray:
-  """From `[L, ...]`, a row per device of this process, to `[D, ...]` of all."""
+  """Collects rows `[L, ...]` of this process's devices as `[D, ...]` of all."""
   values = np.asarray(values)
   if len(values) == len(devices):
     return values

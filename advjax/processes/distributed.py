@@ -103,7 +103,10 @@ def join(place: Place, gpus: Sequence[int] | None = None) -> None:
 
 
 def _exit_on_abort(code: int, message: str) -> None:
-  """Has JAX's abort end this process so; Python's handlers never come to it."""
+  """Ends this process with a code and a message if JAX aborts it.
+
+  Python's own handlers run in the main thread, which never comes to it.
+  """
   global _abort_handler
 
   def end(signum: int) -> None:

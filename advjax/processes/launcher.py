@@ -37,10 +37,10 @@ def launch(
   *,
   grace_seconds: float = _GRACE_SECONDS,
 ) -> int:
-  """Runs a command in several processes; returns the first exit code not 0.
+  """Runs a command in several processes; returns the first nonzero exit code.
 
   Where one fails, the others run to their end; those that have lost it end with
-  code 75, `grace_seconds` after which all are killed.
+  code 75, and `grace_seconds` after that all are killed.
   """
   received: list[int] = []
   previous = {
