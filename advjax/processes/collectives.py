@@ -59,9 +59,7 @@ def _all_gather(values: np.ndarray) -> np.ndarray:
 
 
 def agree(chunk: int, signum: int | None) -> tuple[int, int | None]:
-  """Returns the chunk of process 0, and the first signal that any has received.
-
-  """
+  """Returns the chunk of process 0, and the first signal that any received."""
   chunks, signals = _all_gather(np.array([chunk, signum or 0], np.int32)).T
   return int(chunks[0]), next((int(each) for each in signals if each), None)
 
