@@ -94,7 +94,10 @@ def measure_diagnostics(
       for attack in evaluation.attacks
     }
     fields['per_class'] = {
-      kind: _or_none(per_class_accuracy(predictions, labels, num_classes))
+      kind: [
+        None if np.isnan(accuracy) else float(accuracy)
+        for accuracy in per_class_accuracy(predictions, labels, num_classes)
+      ]
       for kind, predictions in (('clean', evaluation.clean[name]), *own.items())
     }
     fields['traces'] = {
@@ -105,12 +108,11 @@ def measure_diagnostics(
       if isinstance(attack, Attack) and attack.name in TRACED
     }
     if is_unit:
-      fields['rounded'] = {
-        attack: _rounded_accuracy(
-          logits_fn, evaluation.images[name, attack], labels, batching
-        )
-        for attack in evaluation.attacks
-      }
+      fields['rounded'] = {}
+      for attack in evaluation.attacks:
+        rounded = round_to_8_bits(evaluation.images[name, attack])
+        logits = compute_logits(logits_fn, rounded, batching, check=False)
+        fields['rounded'][attack] = float((logits.argmax(-1) == labels).mean())
     minimal = {
       attack: _distance(evaluation, name, attack, labels)
       for source, attack in evaluation.distances
@@ -124,21 +126,6 @@ def measure_diagnostics(
     ]
     fields |= {'minimal': minimal or None, 'autoattack': summaries or None}
   return found
-
-
-def _or_none(values: np.ndarray) -> list[float | None]:
-  return [None if np.isnan(value) else float(value) for value in values]
-
-
-def _rounded_accuracy(
-  logits_fn: LogitsFn,
-  images: np.ndarray,
-  labels: np.ndarray,
-  batching: Batching,
-) -> float:
-  rounded = round_to_8_bits(images)
-  logits = compute_logits(logits_fn, rounded, batching, check=False)
-  return float((logits.argmax(-1) == labels).mean())
 
 
 def _distance(

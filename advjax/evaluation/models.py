@@ -124,70 +124,48 @@ def evaluate_models(
     epsilon,
     tuple(epsilons),
   )
-  for attack_name in attacks:
+  for attack_name, attack in attacks.items():
+    minimal = isinstance(attack, MinimalAttack)
+    # AutoAttack always takes all images.
+    full = isinstance(attack, FullAttack)
+    large = len(images) > _MAX_CURVE_IMAGES and not full
+    count = _MAX_CURVE_IMAGES if large else len(images)
+    radii = list(epsilons)
+    # Where images are few, the evaluation epsilon is one of the curve's.
+    if not large and epsilon not in radii:
+      radii.append(epsilon)
+    place = radii.index(epsilon) if epsilon in radii else 0
+    if minimal:
+      radii.append(np.inf)
     for source in models:
-      _evaluate_pair(
-        result,
-        (source, attack_name),
+      pair = source, attack_name
+      run = functools.partial(
+        attack_and_predict,
+        models[source],
         models,
-        images,
-        labels,
-        batching,
-        folder and folder / f'{source}_{attack_name}',
-        progress,
+        attack,
+        batching=batching,
+        norm=attack.norm,
+        save_as=folder and folder / f'{source}_{attack_name}',
+        progress=progress,
       )
+      curve = final = run(images[:count], labels[:count], radii, kept=place)
+      at = place
+      if large:
+        final, at = run(images, labels, [epsilon]), 0
+      result.curve_logits[pair] = {
+        name: values[: len(epsilons)] for name, values in curve.logits.items()
+      }
+      result.logits[pair] = {
+        name: values[at] for name, values in final.logits.items()
+      }
+      result.images[pair] = final.images
+      result.max_sizes[pair] = float(final.sizes[at].max())
+      result.autoattack[pair] = list(curve.autoattack)
+      if minimal:
+        wrong = curve.predictions[source][-1] != labels[:count]
+        result.distances[pair] = np.where(wrong, curve.sizes[-1], np.inf)
   return result
-
-
-def _evaluate_pair(
-  result: Evaluation,
-  pair: Pair,
-  models: Mapping[str, LogitsFn],
-  images: np.ndarray,
-  labels: np.ndarray,
-  batching: Batching,
-  save_as: pathlib.Path | None,
-  progress: bool,
-) -> None:
-  """Fills in one attack on one source model."""
-  source, attack = pair[0], result.attacks[pair[1]]
-  epsilon, radii = result.epsilon, list(result.epsilons)
-  minimal = isinstance(attack, MinimalAttack)
-  # AutoAttack always takes all images.
-  large = len(images) > _MAX_CURVE_IMAGES and not isinstance(attack, FullAttack)
-  # Where images are few, the evaluation epsilon is one of the curve's.
-  if not large and epsilon not in radii:
-    radii.append(epsilon)
-  place = radii.index(epsilon) if epsilon in radii else 0
-  if minimal:
-    radii.append(np.inf)
-  run = functools.partial(
-    attack_and_predict,
-    models[source],
-    models,
-    attack,
-    batching=batching,
-    norm=attack.norm,
-    save_as=save_as,
-    progress=progress,
-  )
-  count = _MAX_CURVE_IMAGES if large else len(images)
-  curve = final = run(images[:count], labels[:count], radii, kept=place)
-  if large:
-    final, place = run(images, labels, [epsilon]), 0
-  result.curve_logits[pair] = {
-    name: values[: len(result.epsilons)]
-    for name, values in curve.logits.items()
-  }
-  result.logits[pair] = {
-    name: values[place] for name, values in final.logits.items()
-  }
-  result.images[pair] = final.images
-  result.max_sizes[pair] = float(final.sizes[place].max())
-  result.autoattack[pair] = list(curve.autoattack)
-  if minimal:
-    wrong = curve.predictions[source][-1] != labels[:count]
-    result.distances[pair] = np.where(wrong, curve.sizes[-1], np.inf)
 
 
 def model_result(
