@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import jax
 from absl import flags
-from advjax.reporting.report import environment
 
 from advjax.config import check_range, choose
+from advjax.environment import environment
 from advjax.files import write_json
 from experiments.benchmarks import peers
 
@@ -28,8 +28,8 @@ flags.disclaim_key_flags()
 OURS = 'advjax'
 
 Row = Mapping[str, Any]
-Run = Callable[[], float]
-Side = Callable[[], Run]
+TimedRun = Callable[[], float]
+Side = Callable[[], TimedRun]
 # The title of a column, its key in a row or a function of the row, its format.
 Column = tuple[str, str | Callable[[Row], Any], str]
 
@@ -65,7 +65,7 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float]:
 
 def in_turns(sides: Mapping[str, Side], rounds: int) -> Times:
   """Prepares all sides, runs each once, and takes rounds of all in turns."""
-  runs: dict[str, Run] = {}
+  runs: dict[str, TimedRun] = {}
   times = Times({}, {}, {})
   for name, prepare in sides.items():
     with _noted(name, times):
@@ -79,7 +79,7 @@ def in_turns(sides: Mapping[str, Side], rounds: int) -> Times:
   return times
 
 
-def ready(run: Run) -> Side:
+def ready(run: TimedRun) -> Side:
   """Returns the side of a run that needs no preparation."""
   return lambda: run
 

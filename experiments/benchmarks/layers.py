@@ -23,7 +23,7 @@ from advjax import cli
 from advjax.config import check_range
 from advjax.models import create_model, from_linen
 from experiments.benchmarks import harness
-from experiments.benchmarks.harness import OURS, Run, Side, timed
+from experiments.benchmarks.harness import OURS, Side, TimedRun, timed
 
 ApplyFn = Callable[[Any, Array], Array]
 
@@ -111,7 +111,7 @@ def measure(steps: int, batch_size: int, rounds: int) -> list[dict[str, Any]]:
   def apply(layers: str, params: Any, images: Array) -> Array:
     return models[layers].apply(params, {}, images, train=False)[0]
 
-  def run_of(loop: Callable[..., Any], data: Any, divisor: int) -> Run:
+  def run_of(loop: Callable[..., Any], data: Any, divisor: int) -> TimedRun:
     return lambda: timed(lambda: loop(params, *data))[1] / divisor
 
   rows = []

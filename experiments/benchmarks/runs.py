@@ -1,28 +1,27 @@
 """Our training as benchmarks run it: the compiled steps of `train`, timed."""
 
 import copy
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from advjax.training.at_once import make_train_runs
-from advjax.training.placement import device_inputs, place
-from advjax.training.run import Diverged
-from advjax.training.state import evaluation_params
 from flax import traverse_util
 from ml_collections import config_dict
 
 from advjax import data
 from advjax.config import default_config
-from advjax.devices import parallelize
+from advjax.devices import replicate
 from advjax.models import create_model
 from advjax.models.logits import eval_logits_fn
-from advjax.training.setup import Run, create_run
+from advjax.training.loop import Diverged
+from advjax.training.setup import Run, create_run, device_inputs
+from advjax.training.vmapped import many_inputs, map_train_many, place
 from advjax.types import LogitsFn
 from advjax.variants import set_variant
-from experiments.benchmarks.harness import Run, timed
+from experiments.benchmarks.harness import TimedRun, timed
 
 # NSL's tutorial, and Madry et al. 2017 with their seven steps on CIFAR-10.
 EPSILON = 0.1
@@ -65,9 +64,9 @@ def by_name(tree: Any) -> dict[str, np.ndarray]:
   return {name: np.asarray(value) for name, value in flat.items()}
 
 
-def put(training: Run, state: Any) -> Any:
-  """Copies a state to the devices; the program takes it for its own."""
-  return place([training]).put([state])
+def start_state(training: Run) -> Any:
+  """Returns the state before the first step, on the devices."""
+  return replicate(training.init_state(), training.devices)
 
 
 def step_arguments(
@@ -75,11 +74,12 @@ def step_arguments(
 ) -> tuple[Any, ...]:
   """Returns what the pmapped `training.train_steps.func` takes.
 
-  The state is the one before the first step, unless another one is given.
+  The state is the one before the first step, unless another one is given; the
+  program takes it for its own.
   """
   if state is None:
-    state = put(training, training.init_state())
-  inputs = device_inputs([training])
+    state = start_state(training)
+  inputs = device_inputs(training)
   return *training.train_steps.args, state, *inputs, np.int32(num_steps)
 
 
@@ -98,7 +98,7 @@ def next_steps(training: Run) -> Callable[[int], float]:
   return take
 
 
-def seconds_per_step(training: Run, num_steps: int) -> Run:
+def seconds_per_step(training: Run, num_steps: int) -> TimedRun:
   """Returns what takes steps of a run, fewer than an epoch has.
 
   Images are permuted where a call begins, which in training is once per
@@ -183,13 +183,13 @@ def train_timed(training: Run) -> Trained:
   """Trains a network with nothing but steps between first and last."""
   plan, config = training.plan, training.config
   start = time.perf_counter()
-  inputs = jax.block_until_ready(device_inputs([training]))
+  inputs = jax.block_until_ready(device_inputs(training))
   uploaded = time.perf_counter()
-  state = put(training, training.init_state())
+  state = start_state(training)
   # Also loads the program, and draws memory.
   jax.block_until_ready(training.train_steps(state, *inputs, np.int32(1)))
   compiled = time.perf_counter()
-  state = jax.block_until_ready(put(training, training.init_state()))
+  state = jax.block_until_ready(start_state(training))
   losses = []
   count = np.int32(plan.steps_per_epoch)
   start_steps = time.perf_counter()
@@ -201,9 +201,9 @@ def train_timed(training: Run) -> Trained:
   bad = np.flatnonzero(~np.isfinite(np.concatenate(losses)))
   if bad.size:
     raise Diverged(f'seed {config.seed}: no finite loss at step {bad[0] + 1}')
-  num_steps = config.num_epochs * plan.steps_per_epoch
+  num_steps = training.num_steps
   return Trained(
-    params=jax.tree.map(np.asarray, evaluation_params(state)),
+    params=jax.tree.map(np.asarray, state.evaluation_params),
     model_state=jax.tree.map(np.asarray, state.model_state),
     costs={
       'compile_seconds': compiled - uploaded,
@@ -256,18 +256,22 @@ def sweep_configs(count: int) -> list[config_dict.ConfigDict]:
 
 
 def _round(
-  program: Callable[..., Any], trainings: Sequence[Run], steps: int
+  program: Callable[..., Any],
+  prepare: Callable[[], tuple[Any, ...]],
+  counts: Callable[[int], Any],
+  steps: int,
 ) -> Round:
   """Compiles a program on its first use, and takes the steps."""
   start = time.perf_counter()
-  placement, inputs = place(trainings), device_inputs(trainings)
-  state = placement.put([training.init_state() for training in trainings])
-  state, _ = program(state, *inputs, placement.num_steps(0, ()))
-  jax.block_until_ready(state)
+  state, *inputs = prepare()
+  state, _ = jax.block_until_ready(program(state, *inputs, counts(0)))
   middle = time.perf_counter()
-  counts = placement.num_steps(steps, range(len(trainings)))
-  jax.block_until_ready(program(state, *inputs, counts))
+  jax.block_until_ready(program(state, *inputs, counts(steps)))
   return Round(middle - start, time.perf_counter() - middle)
+
+
+def _start(training: Run) -> tuple[Any, ...]:
+  return start_state(training), *device_inputs(training)
 
 
 def train_way(way: str, trainings: Sequence[Run], steps: int) -> Round:
@@ -279,13 +283,18 @@ def train_way(way: str, trainings: Sequence[Run], steps: int) -> Round:
     for training in trainings:
       if way == 'separate':
         jax.clear_caches()
-      rounds.append(_round(training.train_steps, [training], steps))
+      prepare = functools.partial(_start, training)
+      rounds.append(_round(training.train_steps, prepare, np.int32, steps))
     return Round(*map(sum, zip(*rounds, strict=True)))
-  mapped: Any = first.train_steps.func
-  program = parallelize(
-    make_train_runs(mapped.__wrapped__, batched=way.startswith('vmap')),
-    first.devices,
-    num_args=4,
-    split_args=(0, 2, 3) if first.plan.num_teams > 1 else (),
+  placement = place(trainings)
+  return _round(
+    map_train_many(
+      first.device_steps, tuple(first.devices), way.startswith('vmap')
+    ),
+    lambda: (
+      placement.put([training.init_state() for training in trainings]),
+      *many_inputs(trainings),
+    ),
+    lambda count: placement.num_steps(count, range(len(trainings))),
+    steps,
   )
-  return _round(program, trainings, steps)

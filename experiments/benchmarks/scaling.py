@@ -17,16 +17,16 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from advjax.reporting.charts import own_color
 from matplotlib.figure import Figure
 
 import advjax
 from advjax import cli, data
 from advjax.attacks.specs import parse_attack
 from advjax.config import check_range
+from advjax.reporting.plots import model_colors
 from advjax.training.setup import create_run
 from experiments.benchmarks import harness, roofline, runs, sweep
-from experiments.benchmarks.harness import Run, Side, spread, timed
+from experiments.benchmarks.harness import Side, TimedRun, spread, timed
 
 FILE = 'scaling.json'
 # By axis: the title, the label of x.
@@ -65,7 +65,7 @@ def _in_turns(
 def _step_side(
   objective: str, size: int, dataset: data.Dataset, devices: Devices
 ) -> Side:
-  def prepare() -> Run:
+  def prepare() -> TimedRun:
     training = runs.tutorial(objective, size, dataset, devices)
     images = min(_IMAGES_IN_A_ROUND, len(training.rows))
     return runs.seconds_per_step(training, max(1, images // size - 1))
@@ -143,7 +143,7 @@ def by_images(
   images = np.asarray(data.to_float(dataset.test.images))
   options: dict[str, Any] = {'key': jax.random.key(0), 'devices': devices}
 
-  def side(name: str, count: int) -> Run:
+  def side(name: str, count: int) -> TimedRun:
     rows = np.arange(count) % len(images)
     batch = images[rows], dataset.test.labels[rows]
 
@@ -173,11 +173,10 @@ def draw(results: Mapping[str, Rows]) -> Figure:
   for ax, (axis, rows) in zip(panels, results.items(), strict=True):
     title, label = PANELS[axis]
     names = dict.fromkeys(row['series'] for row in rows)
-    for index, series in enumerate(names):
+    for series, color in model_colors(names).items():
       own = [row for row in rows if row['series'] == series]
       x = [row[axis] for row in own]
       seconds = [row['seconds'] for row in own]
-      color = own_color(index)
       ax.plot(x, seconds, 'o-', ms=3, c=color, label=series)
       low, high = zip(*(row['quartiles'] for row in own), strict=True)
       ax.fill_between(x, low, high, color=color, alpha=0.2, lw=0)

@@ -25,12 +25,12 @@ from typing import Any
 
 import jax
 from absl import flags
-from advjax.reporting.report import environment
-from advjax.training.sweep import choose_teams
 
 from advjax import cli, data
 from advjax.config import check_range, default_config
+from advjax.environment import environment
 from advjax.training.setup import create_run
+from advjax.training.vmapped import choose_groups
 from experiments.benchmarks import harness, runs
 
 WAYS = (
@@ -54,10 +54,10 @@ def measure(
 ) -> dict[str, list[runs.Round]]:
   """Returns the rounds of each way to train so many runs."""
   configs = runs.sweep_configs(count)
-  groups, _ = choose_teams(count, len(devices), configs[0].batch_size)
+  groups, _ = choose_groups(count, len(devices), configs[0].batch_size)
   in_groups, whole = (
-    [create_run(c, dataset, devices, num_teams=teams) for c in configs]
-    for teams in (groups, 1)
+    [create_run(c, dataset, devices, num_groups=number) for c in configs]
+    for number in (groups, 1)
   )
   taken: dict[str, list[runs.Round]] = {way: [] for way in ways}
   for _ in range(rounds):

@@ -28,16 +28,19 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from advjax.evaluation.attacked import attack_and_predict
-from advjax.evaluation.members import parse_attacks
-from advjax.training.workdir import prepare_workdir
 from ml_collections import config_dict, config_flags
 
 from advjax import cli, data
 from advjax.attacks.specs import AnyAttack
 from advjax.config import check_range, seed_configs
-from advjax.evaluation.logits import predict
+from advjax.devices import Batching
+from advjax.environment import command_line
+from advjax.evaluation.logits import compute_logits
+from advjax.evaluation.models import parse_attacks
+from advjax.evaluation.robustness import attack_and_predict
 from advjax.fractions import parse_number
+from advjax.jobs.workdir import prepare_workdir
+from advjax.training.setup import Run, create_run
 from advjax.types import LogitsFn
 from experiments.benchmarks import harness, runs
 from experiments.benchmarks.roofline import step_work
@@ -58,8 +61,8 @@ def attack(
 ) -> dict[str, float]:
   """Measures accuracy, clean and under each attack."""
   images, labels = np.asarray(data.to_float(test.images)), test.labels
-  options: dict[str, Any] = {'batch_size': batch_size, 'devices': devices}
-  correct = predict(network, images, **options) == labels
+  batching = Batching(batch_size, devices)
+  correct = compute_logits(network, images, batching).argmax(-1) == labels
   row = {'clean': float(correct.mean())}
   for name, attacked in attacks.items():
     start = time.perf_counter()

@@ -26,7 +26,7 @@ from absl import flags
 from advjax import cli, data
 from advjax.config import check_range
 from experiments.benchmarks import harness, roofline, runs
-from experiments.benchmarks.harness import OURS, Row, Run, Side, spread
+from experiments.benchmarks.harness import OURS, Row, Side, TimedRun, spread
 from experiments.benchmarks.peers import RunJob
 from experiments.benchmarks.roofline import Rates, Work
 
@@ -59,7 +59,7 @@ VARIANTS: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
 
 def their_steps(
   run_job: RunJob, job: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
-) -> Run:
+) -> TimedRun:
   """Prepares a side, and returns what takes steps there."""
   run_job({**job, 'task': 'prepare'}, arrays)
   return lambda: float(run_job({**job, 'task': 'steps'}, {})['seconds'])

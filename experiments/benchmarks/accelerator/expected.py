@@ -22,6 +22,7 @@ from advjax import cli, data
 from advjax.callables import Callee
 from advjax.models import create_model
 from advjax.models.logits import eval_logits_fn
+from advjax.training.setup import create_run
 from experiments.benchmarks import harness
 from experiments.benchmarks.accelerator import parts
 from experiments.benchmarks.roofline import (

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from advjax.reporting.values import accuracy_interval
-
+from advjax.results import accuracy_interval
 from experiments.benchmarks.harness import Column, cell, markdown, table
 
 Entry = Mapping[str, Any]

@@ -23,22 +23,22 @@ from xml.etree import ElementTree
 import jax
 import jax.numpy as jnp
 import numpy as np
-from advjax.reporting.report import environment
 from ml_collections import config_dict
 
 import advjax
 from advjax import compile_cache, data
 from advjax.callables import Callee
 from advjax.config import default_config
-from advjax.devices import select_devices
+from advjax.devices import replicate, select_devices
+from advjax.environment import environment
 from advjax.evaluation.models import parse_attacks
 from advjax.losses import cross_entropy
 from advjax.models import create_model
 from advjax.models.logits import eval_logits_fn
-from advjax.training.setup import create_run
+from advjax.training.setup import Run, create_run
 from experiments.benchmarks import harness, peers, roofline, runs
 from experiments.benchmarks.accelerator import child
-from experiments.benchmarks.harness import OURS, Run, timed
+from experiments.benchmarks.harness import OURS, TimedRun, timed
 from experiments.benchmarks.roofline import Rates, Work
 from experiments.benchmarks.time_to_robust import attack as attack_network
 
@@ -321,7 +321,7 @@ def _numerics(
 
 def _update(training: Run, start: Any) -> np.ndarray:
   """The change of the parameters in one training step from a given state."""
-  given = runs.step_arguments(training, 1, runs.put(training, start))
+  given = runs.step_arguments(training, 1, replicate(start, training.devices))
   state, _ = training.train_steps.func(*given)
   changes = jax.tree.map(
     lambda new, old: (np.asarray(new, np.float64) - old).ravel(),
@@ -674,7 +674,7 @@ def _beside_torch(context: Context, name: str, *, compiled: bool) -> Results:
     }
     peaks: list[float] = []
 
-    def their_steps() -> Run:
+    def their_steps() -> TimedRun:
       task = {'task': 'steps', 'name': prepare('bfloat16')}
 
       def run() -> float:
@@ -684,7 +684,7 @@ def _beside_torch(context: Context, name: str, *, compiled: bool) -> Results:
 
       return run
 
-    def their_attack(precision: str) -> Run:
+    def their_attack(precision: str) -> TimedRun:
       attack = {
         'task': 'attack',
         'name': prepare(precision),
@@ -695,7 +695,7 @@ def _beside_torch(context: Context, name: str, *, compiled: bool) -> Results:
       }
       return lambda: float(run_job(attack, shown)['seconds'][-1])
 
-    def our_attack(precision: str) -> Run:
+    def our_attack(precision: str) -> TimedRun:
       return _pgd(
         context, model, batch, variables, precision, num_attack_steps
       )[0].run

@@ -11,13 +11,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from advjax.evaluation.attacked import attack_and_predict
 from ml_collections import config_dict
 
 from advjax import data
 from advjax.attacks.specs import parse_attack
 from advjax.config import member_config
-from advjax.evaluation.logits import predict
+from advjax.devices import Batching
+from advjax.evaluation.logits import compute_logits
+from advjax.evaluation.robustness import attack_and_predict
 from advjax.training.setup import create_run
 from advjax.types import LogitsFn
 from experiments.benchmarks import harness, runs
@@ -87,10 +88,10 @@ def evaluate_ours(
 ) -> dict[str, np.ndarray]:
   """Returns which images are classified correctly, as NSL's side names them."""
   images = np.asarray(data.to_float(test.images))
-  options: dict[str, Any] = {'batch_size': 256, 'devices': devices}
+  batching = Batching(256, devices)
   correct = {}
   for source, network in networks.items():
-    predictions = predict(network, images, **options)
+    predictions = compute_logits(network, images, batching).argmax(-1)
     correct[f'{source}/clean'] = predictions == test.labels
     found = attack_and_predict(
       network,
