@@ -12,7 +12,7 @@ from ml_collections import config_dict
 
 from advjax import data
 from advjax.attacks.specs import replace_bounds
-from advjax.config import check_range
+from advjax.config import check_range, config_to_json
 from advjax.devices import Batching
 from advjax.environment import command_line, environment
 from advjax.evaluation.diagnostics import measure_diagnostics
@@ -22,12 +22,12 @@ from advjax.evaluation.models import (
   parse_attacks,
 )
 from advjax.evaluation.shifts import seen_corruptions
+from advjax.jobs.workdir import prepare_workdir
 from advjax.processes.collectives import from_main, is_main
 from advjax.reporting.sanity import large_epsilon, sanity_findings
 from advjax.reporting.write import write_run
 from advjax.results import DatasetSummary, Report
 from advjax.training.trained import Trained, load_trained
-from advjax.training.workdir import config_to_json, prepare_workdir
 
 logger = logging.getLogger('advjax')
 

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from advjax.attacks.specs import replace_bounds
-from advjax.config import check_range
+from advjax.config import check_range, config_to_json
 from advjax.devices import Batching
 from advjax.environment import command_line, environment
 from advjax.evaluation.explanations import (
@@ -20,6 +20,7 @@ from advjax.evaluation.explanations import (
 )
 from advjax.evaluation.models import parse_attacks
 from advjax.explain import find_methods
+from advjax.jobs.workdir import prepare_workdir
 from advjax.models.adapters import network_of
 from advjax.reporting.explained import write_explained
 from advjax.reporting.formatting import attack_label, format_epsilon
@@ -31,7 +32,6 @@ from advjax.results import (
   ExplainReport,
 )
 from advjax.training.trained import load_trained
-from advjax.training.workdir import config_to_json, prepare_workdir
 
 logger = logging.getLogger('advjax')
 

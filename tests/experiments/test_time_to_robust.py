@@ -3,11 +3,10 @@
 import jax
 import numpy as np
 import pytest
-from advjax.evaluation.members import parse_attacks
-from advjax.training.run import Diverged
 
 from advjax import data
-from advjax.training.loop import train
+from advjax.evaluation.models import parse_attacks
+from advjax.training.loop import Diverged, train
 from experiments.benchmarks import runs
 from experiments.benchmarks import time_to_robust as program
 from tests.test_configs import FOLDER, load
@@ -22,9 +21,7 @@ def trainings():
   """The same run with two seeds: one program."""
   test = tiny.dataset()
   return [
-    tiny.training(
-      data=test, seed=seed, objective=OBJECTIVE, evaluation__epsilon=0.1
-    )
+    tiny.run(data=test, seed=seed, objective=OBJECTIVE, evaluation__epsilon=0.1)
     for seed in (0, 1)
   ]
 
@@ -56,7 +53,7 @@ def test_rows_say_what_was_done(rows):
 
 
 def test_it_is_attacked_in_float32():
-  training = tiny.training(
+  training = tiny.run(
     model={'name': 'small_resnet', 'widths': (4,), 'dtype': 'bfloat16'}
   )
   params, state = training.init_state()[1:3]
@@ -87,7 +84,7 @@ def test_wrong_images_stay_wrong(monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_is_an_error():
-  training = tiny.training(objective=OBJECTIVE, hparams__learning_rate=1e38)
+  training = tiny.run(objective=OBJECTIVE, hparams__learning_rate=1e38)
   with pytest.raises(Diverged, match='seed 0: no finite loss at step'):
     runs.train_timed(training)
 

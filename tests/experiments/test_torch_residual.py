@@ -11,8 +11,9 @@ from flax import traverse_util
 
 from advjax.config import default_config
 from advjax.data import Dataset, Split, to_float
+from advjax.devices import replicate
 from advjax.models import create_model
-from advjax.training.setup import create_training
+from advjax.training.setup import create_run
 from experiments.benchmarks import peers, runs
 
 PEER = peers.PEERS['torch_residual']
@@ -101,10 +102,10 @@ def our_step(arrays, batch, attack_batch_norm):
   config.batch_size, config.num_validation = 4, 0
   split = Split(batch['images'], batch['labels'].astype(np.int32))
   dataset = Dataset('noise', split, split, 10, tuple('0123456789'))
-  training = create_training(config, dataset, jax.devices()[:1])
+  training = create_run(config, dataset, jax.devices()[:1])
   params, model_state = variables(arrays)
   start = training.init_state()._replace(params=params, model_state=model_state)
-  given = runs.step_arguments(training, 1, runs.put(training, start))
+  given = runs.step_arguments(training, 1, replicate(start, training.devices))
   after, _ = training.train_steps.func(*given)
   return runs.by_name({'params': after.params, **after.model_state})
 
