@@ -7,7 +7,7 @@ import runpy
 import jax
 import numpy as np
 import pytest
-from advjax.evaluation.members import parse_attacks
+from advjax.evaluation.models import parse_attacks
 
 from advjax.config import member_config
 from advjax.devices import replicate

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from advjax.evaluation.members import parse_attacks
+from advjax.evaluation.models import parse_attacks
 from hypothesis import given
 from hypothesis import strategies as st
 

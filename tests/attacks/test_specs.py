@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from advjax.evaluation.members import parse_attacks
+from advjax.evaluation.models import parse_attacks
 
 import advjax
 from advjax.attacks import parse_attack
