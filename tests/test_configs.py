@@ -7,10 +7,10 @@ import runpy
 import jax
 import numpy as np
 import pytest
-from advjax.evaluation.models import parse_attacks
 
 from advjax.config import member_config
 from advjax.devices import replicate
+from advjax.evaluation.models import parse_attacks
 from advjax.training.setup import create_run, device_inputs
 from tests import stand_ins
 

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from advjax.evaluation.models import parse_attacks
 from hypothesis import given
 from hypothesis import strategies as st
 
 from advjax import data
 from advjax.config import config_to_json, default_config
+from advjax.evaluation.models import parse_attacks
 from advjax.sweeps import (
   READ_UNDER,
   collect_sweep,

@@ -155,13 +155,13 @@ def measure(
 
 def table(result: Row) -> str:
   """Returns the rows of a result as a table in Markdown."""
-  columns: list[harness.Column] = [
+  return harness.table(
+    result['rows'],
     ('attack', 'attack', ''),
     ('batch', 'batch_size', 'd'),
     *harness.SIDE_COLUMNS,
     ('loss reached', 'loss', '.4f'),
-  ]
-  return harness.table(columns, result['rows'])
+  )
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ from advjax.config import check_range
 from advjax.devices import select_devices
 from advjax.models import layers
 from experiments.benchmarks import harness
-from experiments.benchmarks.harness import OURS, Row, spread, timed
+from experiments.benchmarks.harness import OURS, Row, TimedRun, spread, timed
 from experiments.benchmarks.peers import PeerError, RunJob
 
 FILE = 'autoattack_benchmark.json'
@@ -53,18 +53,12 @@ _convolve_and_pool = layers.conv_then_max_pool((2, 2))
 
 
 class Reference(NamedTuple):
-  """A network, images, and which are robust under attacks of a reference.
-
-  Attributes:
-    kernels: By name.
-    images: float32 `[N, 28, 28, 1]` in [0, 1].
-    labels: int32 `[N]`.
-    robust: norm -> attack -> bool `[seeds, N]`; 'autoattack' is all four.
-  """
+  """A network, images, and which are robust under attacks of a reference."""
 
   kernels: Mapping[str, np.ndarray]
-  images: np.ndarray
-  labels: np.ndarray
+  images: np.ndarray  # float32 `[N, 28, 28, 1]` in [0, 1].
+  labels: np.ndarray  # int32 `[N]`.
+  # norm -> attack -> bool `[seeds, N]`; 'autoattack' is all four.
   robust: Mapping[str, Mapping[str, np.ndarray]]
 
   def arrays(self) -> dict[str, np.ndarray]:
@@ -180,12 +174,15 @@ def _compare(
 ) -> dict[str, Any]:
   robust: dict[str, np.ndarray] = {}
 
-  def run(name: str) -> float:
-    robust[name], seconds = sides[name](norm, attack)
-    return seconds
+  def prepare(name: str) -> TimedRun:
+    def run() -> float:
+      robust[name], seconds = sides[name](norm, attack)
+      return seconds
+
+    return run
 
   times = harness.in_turns(
-    {n: harness.ready(functools.partial(run, n)) for n in sides}, rounds
+    {name: functools.partial(prepare, name) for name in sides}, rounds
   )
   if times.failures:
     raise PeerError(times.failures[THEIRS])
@@ -203,7 +200,8 @@ def _compare(
 
 def table(result: Row) -> str:
   """Returns the rows of a result as a table in Markdown."""
-  columns: list[harness.Column] = [
+  return harness.table(
+    result['rows'],
     ('norm', 'norm', ''),
     ('attack', 'attack', ''),
     ('robust images: ours', lambda row: row['robust'][OURS], 'd'),
@@ -213,8 +211,7 @@ def table(result: Row) -> str:
     ('theirs', 'theirs', '.2f'),
     ('times as fast', 'times_as_fast', '.2f'),
     ('s to compile', 'compile_seconds', '.1f'),
-  ]
-  return harness.table(columns, result['rows'])
+  )
 
 
 def stay_on(threads: int) -> None:

@@ -49,9 +49,7 @@ def apply(
   return autoattack.logits(params, images), model_state
 
 
-ARCHITECTURES['autoattack_digits'] = lambda num_classes, axis: Model(
-  init, apply
-)
+ARCHITECTURES['autoattack_digits'] = lambda num_classes: Model(init, apply)
 
 
 def train_network(

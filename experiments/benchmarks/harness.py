@@ -47,7 +47,7 @@ class Times(NamedTuple):
 
   Attributes:
     seconds: By side, of every round.
-    first: By side, of the first run, which may compile; it counts in no round.
+    first: By side, of the first run, which may compile and is in no round.
     failures: By side, why it has no seconds.
   """
 
@@ -79,11 +79,6 @@ def in_turns(sides: Mapping[str, Side], rounds: int) -> Times:
   return times
 
 
-def ready(run: TimedRun) -> Side:
-  """Returns the side of a run that needs no preparation."""
-  return lambda: run
-
-
 @contextlib.contextmanager
 def _noted(name: str, times: Times) -> Iterator[None]:
   """Notes why a peer failed, instead of its seconds."""
@@ -109,16 +104,10 @@ def times_as_fast(times: Times, name: str) -> float:
 
 
 def compare(times: Times, num_images: int, **fields: Any) -> list[dict]:
-  """Returns a row per side, those that failed last.
+  """Returns a row per side, those that failed last, all with `fields`.
 
-  Args:
-    times: Of sides of which ours is named OURS.
-    num_images: Images that a run is about.
-    **fields: What all rows have in common.
-
-  Returns:
-    Rows with `name`, `milliseconds`, `quartiles`, `images_per_second`,
-    `times_as_fast` and `rounds`, or with `name` and `error`.
+  Rows have `name`, `milliseconds`, `quartiles`, `images_per_second` for
+  num_images a run, `times_as_fast` and `rounds`, or `name` and `error`.
   """
   rows: list[dict[str, Any]] = []
   for name, seconds in times.seconds.items():
@@ -161,7 +150,7 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
   )
 
 
-def table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], *columns: Column) -> str:
   """Returns rows as a table in Markdown, failures of sides below it."""
 
   def value(row: Row, key: str | Callable[[Row], Any]) -> Any:
@@ -218,11 +207,15 @@ def define_flags(*, rounds: int | None = None, use: Sequence[str] = ()) -> None:
 def define_venv_flag(name: str) -> None:
   """Defines the flag that names a peer's venv."""
   peer = peers.PEERS[name]
-  flags.DEFINE_string(
-    f'{name}_venv',
-    None,
-    f"Venv of {peer.name}; default: {peer.folder} in the user's cache folder.",
-  )
+  default = f"{peer.folder} in the user's cache folder"
+  text = f'Venv of {peer.name}; default: {default}.'
+  flags.DEFINE_string(f'{name}_venv', None, text)
+
+
+def define_data_dir() -> None:
+  """Defines the flag that says where MNIST is."""
+  text = 'Sets of TensorFlow Datasets, with mnist.'
+  flags.DEFINE_string('data_dir', None, text)
 
 
 def chosen(flag: str, allowed: Iterable[str]) -> list[str]:
@@ -267,14 +260,9 @@ def save(
 def start_peers(
   names: Sequence[str], devices: Sequence[jax.Device]
 ) -> Iterator[dict[str, peers.RunJob]]:
-  """Makes the venvs of peers where they are not there, and starts each side.
+  """Starts the sides of peers, in venvs that are made where they are missing.
 
-  Args:
-    names: Of `peers.PEERS`.
-    devices: Ours, which must be CPUs as theirs are.
-
-  Yields:
-    By name, what runs a job there.
+  Yields what runs a job, by name. Our devices must be CPUs, as theirs are.
   """
   if devices[0].platform != 'cpu' and names:
     raise ValueError(
@@ -282,16 +270,11 @@ def start_peers(
       'the CPU here; give --platform=cpu, or leave the peers out'
     )
   flag = flags.FLAGS
-  pythons = {
-    name: peers.prepare(
-      peers.PEERS[name], getattr(flag, f'{name}_venv'), flag.python
-    )
-    for name in names
-  }
+  run_jobs: dict[str, peers.RunJob] = {}
   with contextlib.ExitStack() as stack:
-    yield {
-      name: stack.enter_context(
-        peers.started(peers.PEERS[name], python, flag.timeout)
-      )
-      for name, python in pythons.items()
-    }
+    for name in names:
+      peer, venv = peers.PEERS[name], getattr(flag, f'{name}_venv')
+      python = peers.prepare(peer, venv, flag.python)
+      side = peers.started(peer, python, flag.timeout)
+      run_jobs[name] = stack.enter_context(side)
+    yield run_jobs

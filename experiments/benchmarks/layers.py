@@ -137,13 +137,12 @@ def measure(steps: int, batch_size: int, rounds: int) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
   """Returns the rows as a table; a busy machine disturbs the best least."""
-  best: harness.Column = (
-    'best ms',
-    lambda row: 1e3 * min(row['rounds']),
-    '.2f',
+  return harness.table(
+    rows,
+    ('', 'case', ''),
+    *harness.SIDE_COLUMNS,
+    ('best ms', lambda row: 1e3 * min(row['rounds']), '.2f'),
   )
-  columns = [('', 'case', ''), *harness.SIDE_COLUMNS, best]
-  return harness.table(columns, rows)
 
 
 def main() -> None:

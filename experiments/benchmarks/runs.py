@@ -114,18 +114,11 @@ def seconds_per_step(training: Run, num_steps: int) -> TimedRun:
 
 
 class Program(NamedTuple):
-  """A compiled program.
-
-  Attributes:
-    call: Runs it once, and returns its results.
-    compile_seconds: Tracing included.
-    temporary_mib: Memory that it needs besides its arguments.
-    argument_mib: Memory of its arguments.
-  """
+  """A compiled program."""
 
   call: Callable[..., Any]
-  compile_seconds: float
-  temporary_mib: float
+  compile_seconds: float  # Tracing included.
+  temporary_mib: float  # Memory that it needs besides its arguments.
   argument_mib: float
 
   def run(self) -> float:
@@ -147,15 +140,12 @@ def compile_program(function: Any, *arguments: Any) -> Program:
 
 
 class Trained(NamedTuple):
-  """A network that was trained with nothing but steps, and its costs.
+  """A network that was trained with nothing but steps, on the host.
 
-  Attributes:
-    params: Its parameters, on the host.
-    model_state: Its BatchNorm statistics, on the host.
-    costs: `compile_seconds` (next to nothing where another run has compiled
-      the same program), `upload_seconds`, `train_seconds`, `step_milliseconds`,
-      `images_per_second` and `peak_mib` (of the first device up to here, None
-      where it does not say).
+  Its costs are `compile_seconds` (next to nothing where another run has
+  compiled the same program), `upload_seconds`, `train_seconds`,
+  `step_milliseconds`, `images_per_second` and `peak_mib` (of the first device
+  up to here, None where it does not say).
   """
 
   params: Any

@@ -199,13 +199,13 @@ def table(result: harness.Row) -> str:
     for axis in PANELS
     for row in result.get(axis, ())
   ]
-  columns: list[harness.Column] = [
+  return harness.table(
+    rows,
     ('axis', 'axis', ''),
     ('', 'series', ''),
     ('given', 'given', 'd'),
     ('s', 'seconds', '.4f'),
-  ]
-  return harness.table(columns, rows)
+  )
 
 
 def main() -> None:

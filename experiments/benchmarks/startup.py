@@ -89,13 +89,13 @@ def table(result: harness.Row) -> str:
     seconds = harness.spread([start['seconds'] for start in starts])
     spent = harness.spread([start['processor_seconds'] for start in starts])
     rows.append({'cache': name, 'seconds': seconds, 'spent': spent})
-  columns: list[harness.Column] = [
+  return harness.table(
+    rows,
     ('cache', 'cache', ''),
     ('s', lambda row: row['seconds'].median, '.2f'),
     ('quartiles', lambda row: row['seconds'][1:], '.2f'),
     ('processor s', lambda row: row['spent'].median, '.2f'),
-  ]
-  return harness.table(columns, rows)
+  )
 
 
 def main() -> None:

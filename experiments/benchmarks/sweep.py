@@ -100,15 +100,15 @@ def rows_of(
 
 def table(rows: Sequence[harness.Row]) -> str:
   """Returns the rows as a table in Markdown."""
-  columns: list[harness.Column] = [
+  return harness.table(
+    rows,
     ('runs', 'members', 'd'),
     ('way', 'way', ''),
     ('s', 'seconds', '.2f'),
     ('s to compile', 'compile_seconds', '.2f'),
     ('ms per step', 'step_milliseconds', '.2f'),
     ('to in turn', 'ratio', '.2f'),
-  ]
-  return harness.table(columns, rows)
+  )
 
 
 def main() -> None:

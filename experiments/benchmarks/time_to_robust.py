@@ -155,7 +155,7 @@ def table(
         line[str(key)] = 'n/a' if None in values else summary(values)
       shown.append(line)
   reached = (f'{100 * target:g} % reached', 'reached', '')
-  return harness.table([('seed', 'seed', ''), *columns, reached], shown)
+  return harness.table(shown, ('seed', 'seed', ''), *columns, reached)
 
 
 def read_seeds(

@@ -163,12 +163,12 @@ def measure(
 
 def table(result: Row) -> str:
   """Returns the rows of a result as a table in Markdown."""
-  columns: list[harness.Column] = [
+  return harness.table(
+    result['rows'],
     ('objective', 'objective', ''),
     ('batch', 'batch_size', 'd'),
     *harness.SIDE_COLUMNS,
-  ]
-  return harness.table(columns, result['rows'])
+  )
 
 
 def main() -> None:
@@ -200,9 +200,7 @@ def main() -> None:
 
 if __name__ == '__main__':
   harness.define_flags(rounds=7, use=list(VARIANTS))
-  flags.DEFINE_string(
-    'data_dir', None, 'Sets of TensorFlow Datasets, with mnist.'
-  )
+  harness.define_data_dir()
   flags.DEFINE_list('objectives', list(runs.OBJECTIVES), 'Which.')
   flags.DEFINE_list('batch_sizes', ['32', '128'], 'Which.')
   flags.DEFINE_list('peers', list(VARIANTS), 'Libraries to compare with.')

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from advjax.evaluation.models import parse_attacks
 
 import advjax
 from advjax.attacks import parse_attack
 from advjax.attacks.specs import FullAttack, MinimalAttack
+from advjax.evaluation.models import parse_attacks
 from tests.attacks import cases
 
 

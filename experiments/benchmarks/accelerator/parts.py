@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
@@ -81,6 +81,15 @@ class Sizes(NamedTuple):
   rounds: int = 5
   steps: int = 20
 
+  @property
+  def pgd_trainings(self) -> tuple[tuple[Mapping[str, Any], int, int], ...]:
+    """Network, attack steps and batch size of two trainings."""
+    residual, wide = self.attack_steps
+    return (
+      (self.residual, residual, self.residual_batch_size),
+      (self.wide, wide, self.wide_batch_size),
+    )
+
 
 FULL = Sizes()
 # Of a machine without an accelerator: that everything runs, and nothing else.
@@ -111,27 +120,16 @@ TINY = Sizes(
 
 
 class Context(NamedTuple):
-  """What a part is given.
+  """What a part is given."""
 
-  Attributes:
-    platform: The one that was asked for; None: any accelerator.
-    kind: What was found: 'cpu', 'gpu' or 'tpu'; None before.
-    sizes: How much to measure.
-    path: The npz with images of 32 x 32 pixels in three channels.
-    folder: For files that parts share.
-    rates: Of the device, measured by the first part; None before.
-    torch_python: An interpreter with PyTorch.
-    deadline: When the part is ended, of `time.monotonic`.
-  """
-
-  platform: str | None
-  kind: str | None
+  platform: str | None  # The one that was asked for; None: any accelerator.
+  kind: str | None  # What was found: 'cpu', 'gpu' or 'tpu'; None before.
   sizes: Sizes
-  path: str
-  folder: pathlib.Path
-  rates: Mapping[str, float] | None
+  path: str  # The npz with images of 32 x 32 pixels in three channels.
+  folder: pathlib.Path  # For files that parts share.
+  rates: Mapping[str, float] | None  # From the first part; None before.
   torch_python: pathlib.Path
-  deadline: float
+  deadline: float  # Of `time.monotonic`.
 
   @property
   def device(self) -> jax.Device:
@@ -210,13 +208,10 @@ def machine(context: Context) -> Results:
 
 
 def _driver() -> str | None:
+  command = ['nvidia-smi', '--query-gpu=driver_version']
+  command.append('--format=csv,noheader')
   try:
-    found = subprocess.run(
-      ['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'],
-      capture_output=True,
-      text=True,
-      timeout=20,
-    )
+    found = subprocess.run(command, capture_output=True, text=True, timeout=20)
   except (OSError, subprocess.TimeoutExpired):
     return None
   return found.stdout.split('\n')[0].strip() or None
@@ -275,13 +270,7 @@ def numerics(context: Context) -> Results:
 
 
 class _Numerics(NamedTuple):
-  """What one device computes, on the host.
-
-  Attributes:
-    arrays: Logits, losses, gradients by the images, and the update.
-    adversarial: Images, by attack.
-    accuracy: Clean and under each attack.
-  """
+  """What one device computes, on the host, by array and by attack."""
 
   arrays: dict[str, np.ndarray]
   adversarial: dict[str, np.ndarray]
@@ -335,19 +324,24 @@ def _differences(
   found: _Numerics, reference: _Numerics, images: np.ndarray
 ) -> dict[str, Any]:
   """Largest relative differences, shares of other signs, and accuracies."""
-  signs, differences = {}, {}
+  signs = {}
   for name, x in found.adversarial.items():
     other = np.sign(reference.adversarial[name] - images)
     signs[name] = float((np.sign(x - images) != other).mean())
-  for name, x in found.arrays.items():
-    expected = reference.arrays[name]
-    distance = np.abs(x - expected).max() / np.abs(expected).max()
-    differences[name] = float(distance)
+  differences = {
+    name: _difference(x, reference.arrays[name])
+    for name, x in found.arrays.items()
+  }
+  accuracy = found.accuracy
   return {
     'differences': differences,
     'other_signs': signs,
-    'accuracy': found.accuracy,
+    'accuracy': accuracy,
   }
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+  return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
 # ------------------------------------------------------------------- CIFAR-10
@@ -478,10 +472,8 @@ def steps_nsl(context: Context) -> Results:
   """NSL's objective on NSL's network, float32, on random images."""
   rng = np.random.default_rng(0)
   count = (context.sizes.steps + 1) * max(context.sizes.nsl_batch_sizes)
-  split = data.Split(
-    rng.integers(0, 256, (count, 28, 28, 1), np.uint8),
-    rng.integers(0, 10, count).astype(np.int32),
-  )
+  images = rng.integers(0, 256, (count, 28, 28, 1), np.uint8)
+  split = data.Split(images, rng.integers(0, 10, count).astype(np.int32))
   dataset = data.Dataset('random', split, split, 10, tuple('0123456789'))
   rows = []
   for batch_size in context.sizes.nsl_batch_sizes:
@@ -499,11 +491,8 @@ def pgd_config(
   """PGD training without augmentation and without a pass on clean images."""
   config = default_config()
   config.model = {**model, 'dtype': dtype}
-  config.objective = {
-    'name': 'pgd_at',
-    'num_steps': num_steps,
-    'clean_metrics': False,
-  }
+  objective = {'name': 'pgd_at', 'num_steps': num_steps}
+  config.objective = {**objective, 'clean_metrics': False}
   config.hparams.update(
     learning_rate=0.1, epsilon=EPSILON, step_size=2.5 * EPSILON / num_steps
   )
@@ -512,26 +501,21 @@ def pgd_config(
   return config
 
 
-def _pgd_steps(
-  context: Context, model: Mapping[str, Any], num_steps: int, batch_size: int
-) -> Results:
-  config = pgd_config(model, 'bfloat16', num_steps, batch_size)
-  name = f'{model["name"]}, PGD-{num_steps}'
-  yield {'rows': [_steps(context, name, config, context.dataset())]}
-
-
 def steps_resnet18(context: Context) -> Results:
   """PGD training of PreAct ResNet-18 in bfloat16."""
-  sizes, num_steps = context.sizes, context.sizes.attack_steps[0]
-  return _pgd_steps(
-    context, sizes.residual, num_steps, sizes.residual_batch_size
-  )
+  return _pgd_steps(context, 0)
 
 
 def steps_wide_resnet(context: Context) -> Results:
   """PGD training of WRN-28-10 in bfloat16."""
-  sizes, num_steps = context.sizes, context.sizes.attack_steps[1]
-  return _pgd_steps(context, sizes.wide, num_steps, sizes.wide_batch_size)
+  return _pgd_steps(context, 1)
+
+
+def _pgd_steps(context: Context, index: int) -> Results:
+  model, num_steps, batch_size = context.sizes.pgd_trainings[index]
+  config = pgd_config(model, 'bfloat16', num_steps, batch_size)
+  name = f'{model["name"]}, PGD-{num_steps}'
+  yield {'rows': [_steps(context, name, config, context.dataset())]}
 
 
 # -------------------------------------------------------------------- attacks
@@ -545,6 +529,17 @@ _PRECISIONS = {
 }
 
 
+def pgd(num_steps: int) -> Callable[..., Any]:
+  """Returns PGD (Madry et al. 2017): a random start, the last iterate."""
+
+  def attacked(network: Callee, images: Any, labels: Any, key: Any) -> Any:
+    step_size = EPSILON / 4
+    options: dict[str, Any] = {'num_steps': num_steps, 'key': key}
+    return advjax.bim(network, images, labels, EPSILON, step_size, **options)
+
+  return attacked
+
+
 def _pgd(
   context: Context,
   model: Mapping[str, Any],
@@ -553,24 +548,19 @@ def _pgd(
   precision: str,
   num_steps: int,
 ) -> tuple[runs.Program, Work]:
-  """Compiles PGD (Madry et al. 2017): a random start, the last iterate."""
+  """Compiles PGD; the program, and its work."""
   dtype, matmul, _ = _PRECISIONS[precision]
   network = eval_logits_fn(
     create_model({**model, 'dtype': dtype}, 10), *variables, matmul
   )
 
-  def attacked(network: Callee, images: Any, labels: Any, key: Any) -> Any:
-    step_size = EPSILON / 4
-    options: dict[str, Any] = {'num_steps': num_steps, 'key': key}
-    return advjax.bim(network, images, labels, EPSILON, step_size, **options)
-
+  attacked = pgd(num_steps)
   arguments = jax.device_put(
     (Callee.of(network), *batch, jax.random.key(0)), context.device
   )
   program = runs.compile_program(jax.jit(attacked), *arguments)
-  work = roofline.work_of(attacked, *arguments)
   call = functools.partial(program.call, *arguments)
-  return program._replace(call=call), work
+  return program._replace(call=call), roofline.work_of(attacked, *arguments)
 
 
 def _test_batch(
@@ -613,17 +603,14 @@ def attacks(context: Context) -> Results:
 _TORCH_IMAGES = 10_000
 
 
-def torch(context: Context) -> Results:
-  """The same training step and the same PGD in PyTorch, in turns."""
-  yield from _beside_torch(context, 'PyTorch', compiled=False)
-
-
 def torch_compiled(context: Context) -> Results:
   """The same with torch.compile."""
-  yield from _beside_torch(context, 'PyTorch, compiled', compiled=True)
+  return torch(context, compiled=True)
 
 
-def _beside_torch(context: Context, name: str, *, compiled: bool) -> Results:
+def torch(context: Context, *, compiled: bool = False) -> Results:
+  """The same training step and the same PGD in PyTorch, in turns."""
+  name = 'PyTorch, compiled' if compiled else 'PyTorch'
   sizes = context.sizes
   model = {'name': 'preact_resnet18'}
   num_steps, num_attack_steps = sizes.attack_steps
@@ -637,19 +624,17 @@ def _beside_torch(context: Context, name: str, *, compiled: bool) -> Results:
     'train_images': dataset.train.images[:_TORCH_IMAGES],
     'train_labels': dataset.train.labels[:_TORCH_IMAGES],
   }
+  hparams, optimizer = config.hparams, config.optimizer
   job = {
     'device': 'cpu' if context.device.platform == 'cpu' else 'cuda',
     'channels_last': True,
     'compile': compiled,
     'epsilon': EPSILON,
-    'step_size': config.hparams.step_size,
     'attack_steps': num_steps,
     'attack_batch_norm': 'eval',
     'random_start': True,
-    'learning_rate': config.hparams.learning_rate,
-    'momentum': config.optimizer.momentum,
-    'nesterov': config.optimizer.nesterov,
-    'weight_decay': config.optimizer.weight_decay,
+    **{name: hparams[name] for name in ('learning_rate', 'step_size')},
+    **{n: optimizer[n] for n in ('momentum', 'nesterov', 'weight_decay')},
     'batch_size': config.batch_size,
   }
   batch = _test_batch(context, dataset)
@@ -667,11 +652,9 @@ def _beside_torch(context: Context, name: str, *, compiled: bool) -> Results:
     theirs = run_job({'task': 'logits', 'name': exact}, {'images': batch[0]})
     float32 = create_model(model, dataset.num_classes)
     ours = np.asarray(jax.jit(eval_logits_fn(float32, *variables))(batch[0]))
-    difference = np.abs(theirs['logits'] - ours).max() / np.abs(ours).max()
-    yield {
-      'versions': str(theirs['versions']),
-      'logits_difference': float(difference),
-    }
+    difference = _difference(theirs['logits'], ours)
+    versions = str(theirs['versions'])
+    yield {'versions': versions, 'logits_difference': difference}
     peaks: list[float] = []
 
     def their_steps() -> TimedRun:
@@ -715,14 +698,9 @@ def _beside_torch(context: Context, name: str, *, compiled: bool) -> Results:
     found = beside(
       lambda: runs.seconds_per_step(training, sizes.steps), their_steps
     )
-    rows = [
-      {
-        'name': f'{model["name"]}, PGD-{num_steps} training, bfloat16',
-        'batch_size': config.batch_size,
-        'peak_mib': max(peaks),
-        **found,
-      }
-    ]
+    case = f'{model["name"]}, PGD-{num_steps} training, bfloat16'
+    row = {'name': case, 'batch_size': config.batch_size, **found}
+    rows = [row | {'peak_mib': max(peaks)}]
     yield {'rows': rows}
     for precision in ('bfloat16', 'float32, default precision'):
       found = beside(
@@ -778,20 +756,15 @@ def tutorial(context: Context) -> Results:
   )
   seconds = time.perf_counter() - start
   report = json.loads((workdir / 'report.json').read_text())
-  yield {
-    'seconds_to_report': seconds,
-    'members': {
-      name: {
-        'clean': member['clean_accuracy'],
-        'train_seconds': member['train_seconds'],
-        **{
-          attack: entry['white_box']
-          for attack, entry in member['robust_accuracy'].items()
-        },
-      }
-      for name, member in report['members'].items()
-    },
-  }
+  members = {}
+  for name, member in report['members'].items():
+    members[name] = {
+      'clean': member['clean_accuracy'],
+      'train_seconds': member['train_seconds'],
+    }
+    for attack, entry in member['robust_accuracy'].items():
+      members[name][attack] = entry['white_box']
+  yield {'seconds_to_report': seconds, 'members': members}
 
 
 def tests(context: Context) -> Results:
