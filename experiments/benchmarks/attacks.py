@@ -125,14 +125,8 @@ def measure(
     return run
 
   def theirs(variant: str, run_job: RunJob, options: Row) -> TimedRun:
-    job = {
-      'name': f'{variant}/{name}',
-      'attack': attack,
-      'num_steps': num_steps,
-      'epsilon': EPSILON,
-      'step_size': STEP_SIZE,
-      **options,
-    }
+    job = {'name': f'{variant}/{name}', 'attack': attack, **options}
+    job |= {'num_steps': num_steps, 'epsilon': EPSILON, 'step_size': STEP_SIZE}
     run, perturbed[variant] = their_attack(run_job, job, arrays)
     return run
 
@@ -140,10 +134,8 @@ def measure(
   for peer, run_job in run_jobs.items():
     for variant, options in VARIANTS[peer].items():
       sides[variant] = functools.partial(theirs, variant, run_job, options)
-  times = harness.in_turns(sides, rounds)
-  rows = harness.compare(
-    times, len(labels), attack=name, batch_size=len(labels)
-  )
+  times, size = harness.in_turns(sides, rounds), len(labels)
+  rows = harness.compare(times, size, attack=name, batch_size=size)
   for row in rows:
     if 'error' not in row:
       found = perturbed[row['name']]

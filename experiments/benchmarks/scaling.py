@@ -45,9 +45,9 @@ Devices = Sequence[jax.Device]
 
 
 def _row(axis: str, value: int, series: str, seconds: Sequence[float]) -> dict:
-  median, low, high = spread(seconds)
+  median, *ends = spread(seconds)
   row = {'series': series, axis: value, 'seconds': median}
-  return row | {'quartiles': [low, high]}
+  return row | {'quartiles': ends}
 
 
 def _in_turns(
@@ -79,8 +79,8 @@ def by_batch_size(
   """Seconds of a training step of each objective, and of its floor."""
   rates = roofline.measure_rates(devices)
   sides = {
-    (objective, size): _step_side(objective, size, dataset, devices)
-    for objective in runs.OBJECTIVES
+    (name, size): _step_side(name, size, dataset, devices)
+    for name in runs.OBJECTIVES
     for size in sizes
   }
   rows = _in_turns('batch_size', sides, rounds)
@@ -99,10 +99,8 @@ def by_devices(
 ) -> Rows:
   """Seconds of a training step of each objective by number of devices."""
   sides = {
-    (objective, count): _step_side(
-      objective, batch_size, dataset, devices[:count]
-    )
-    for objective in runs.OBJECTIVES
+    (name, count): _step_side(name, batch_size, dataset, devices[:count])
+    for name in runs.OBJECTIVES
     for count in counts
   }
   return _in_turns('devices', sides, rounds)
@@ -122,8 +120,8 @@ def by_members(
     for way, found in taken.items():
       series = 'in turn' if way == 'in turn' else 'at once'
       seconds = [each.stepping / _SWEEP_STEPS for each in found]
-      compiling = spread([each.compiling for each in found]).median
       row = _row('members', count, series, seconds)
+      compiling = spread([each.compiling for each in found]).median
       rows.append(row | {'compile_seconds': compiling})
   return rows
 
@@ -148,13 +146,12 @@ def by_images(
     batch = images[rows], dataset.test.labels[rows]
 
     def run() -> Any:
+      given = network, *batch
       if name == 'autoattack':
-        found = advjax.autoattack(network, *batch, runs.EPSILON, **options)
-        return found.robust
+        return advjax.autoattack(*given, runs.EPSILON, **options).robust
       attack = {name: parse_attack(name)}
-      return advjax.robust_accuracy(
-        network, *batch, attack, runs.EPSILON, **options
-      ).worst_case
+      found = advjax.robust_accuracy(*given, attack, runs.EPSILON, **options)
+      return found.worst_case
 
     return lambda: timed(run)[1]
 

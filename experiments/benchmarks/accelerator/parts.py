@@ -29,7 +29,7 @@ import advjax
 from advjax import compile_cache, data
 from advjax.callables import Callee
 from advjax.config import default_config
-from advjax.devices import replicate, select_devices
+from advjax.devices import Batching, replicate, select_devices
 from advjax.environment import environment
 from advjax.evaluation.models import parse_attacks
 from advjax.losses import cross_entropy
@@ -374,14 +374,9 @@ def _train_cifar(
   yield row, trained
   test = data.Split(*(x[: context.sizes.pgd_images] for x in dataset.test))
   (parsed,) = parse_attacks([attack], step_size=2 / 255).values()
-  found = attack_network(
-    runs.float32_network(training, trained),
-    {attack: parsed},
-    test,
-    EPSILON,
-    batch_size=config.evaluation.batch_size,
-    devices=[context.device],
-  )
+  network = runs.float32_network(training, trained)
+  batching = Batching(config.evaluation.batch_size, [context.device])
+  found = attack_network(network, {attack: parsed}, test, EPSILON, batching)
   yield row | found | {'num_images': len(test.labels)}, trained
 
 
