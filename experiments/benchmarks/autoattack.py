@@ -111,15 +111,12 @@ def our_attack(
 ) -> tuple[np.ndarray, float]:
   """Attacks all images; returns which are robust, and seconds."""
   kernels = {k: jnp.asarray(kernel) for k, kernel in reference.kernels.items()}
+  batch = reference.images, reference.labels
+  options: dict[str, Any] = {'norm': norm, 'attacks': [attack]}
+  options['key'] = jax.random.key(0)
   result, seconds = timed(
     lambda: advjax.autoattack(
-      Partial(logits, kernels),
-      reference.images,
-      reference.labels,
-      EPSILONS[norm],
-      key=jax.random.key(0),
-      norm=norm,
-      attacks=[attack],
+      Partial(logits, kernels), *batch, EPSILONS[norm], **options
     )
   )
   return np.asarray(result.robust), seconds
@@ -129,16 +126,9 @@ def their_attack(
   reference: Reference, run_job: RunJob, norm: str, attack: str, seed: int = 0
 ) -> tuple[np.ndarray, float]:
   """Attacks all images with torchattacks; which are robust, and seconds."""
-  job = {
-    'task': 'flags',
-    'attack': attack,
-    'norm': norm,
-    'epsilon': EPSILONS[norm],
-    'seed': seed,
-    # The standard version's, which torchattacks has to be told.
-    'num_steps': 100,
-    'num_queries': 5000,
-  }
+  job = {'task': 'flags', 'attack': attack, 'norm': norm, 'seed': seed}
+  # The standard version's, which torchattacks has to be told.
+  job |= {'epsilon': EPSILONS[norm], 'num_steps': 100, 'num_queries': 5000}
   found = run_job(job, reference.arrays())
   return found['robust'], float(found['seconds'])
 
@@ -153,13 +143,11 @@ def measure(
   rows: list[dict[str, Any]] = []
   for norm in norms:
     own = [_compare(sides, norm, attack, rounds) for attack in attacks]
-    total: dict[str, Any] = {'norm': norm, 'attack': 'all'}
+    total: dict[str, Any] = {'norm': norm, 'attack': 'all', 'robust': {}}
     for key in ('ours', 'theirs', 'compile_seconds'):
       total[key] = sum(row[key] for row in own)
-    total['robust'] = {
-      side: np.all([row['robust'][side] for row in own], axis=0)
-      for side in sides
-    }
+    for side in sides:
+      total['robust'][side] = np.all([r['robust'][side] for r in own], axis=0)
     rows += [*own, total]
   for row in rows:
     ours, theirs = row['robust'][OURS], row['robust'][THEIRS]
@@ -254,7 +242,5 @@ if __name__ == '__main__':
   flags.DEFINE_list('norms', list(EPSILONS), 'linf, l2.')
   flags.DEFINE_list('attacks', list(ATTACKS), 'Which attacks.')
   flags.DEFINE_integer('threads', 1, 'CPU cores, of both sides.')
-  flags.DEFINE_integer(
-    'num_images', None, 'Take so many images only, for a trial.'
-  )
+  flags.DEFINE_integer('num_images', None, 'Images, for a trial.')
   cli.run(main)

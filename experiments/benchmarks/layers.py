@@ -115,14 +115,10 @@ def measure(steps: int, batch_size: int, rounds: int) -> list[dict[str, Any]]:
     return lambda: timed(lambda: loop(params, *data))[1] / divisor
 
   rows = []
+  train = images, labels
   for case, make_loop, data, divisor in (
-    (
-      'standard, per step',
-      lambda f: train_loop(f, 0.0),
-      (images, labels),
-      steps,
-    ),
-    ('NSL, per step', lambda f: train_loop(f, 0.2), (images, labels), steps),
+    ('standard, per step', lambda f: train_loop(f, 0.0), train, steps),
+    ('NSL, per step', lambda f: train_loop(f, 0.2), train, steps),
     ('BIM-20', bim, batch, 1),
   ):
     sides: dict[str, Side] = {}

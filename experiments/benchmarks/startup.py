@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
 
 import jax
 from absl import flags
@@ -84,10 +83,12 @@ def measure(rounds: int) -> dict[str, list[dict[str, float]]]:
 
 def table(result: harness.Row) -> str:
   """Returns medians and quartiles as a table, a row per kind of cache."""
-  rows: list[dict[str, Any]] = []
+  rows = []
   for name, starts in result['rounds'].items():
-    seconds = harness.spread([start['seconds'] for start in starts])
-    spent = harness.spread([start['processor_seconds'] for start in starts])
+    seconds, spent = (
+      harness.spread([start[key] for start in starts])
+      for key in ('seconds', 'processor_seconds')
+    )
     rows.append({'cache': name, 'seconds': seconds, 'spent': spent})
   return harness.table(
     rows,

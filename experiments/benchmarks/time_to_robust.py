@@ -124,10 +124,7 @@ def table(
     }
     for row in rows
   ]
-  summaries: dict[str, Any] = {
-    'mean': statistics.fmean,
-    'std': statistics.stdev,
-  }
+  summaries: Any = {'mean': statistics.fmean, 'std': statistics.stdev}
   if len(rows) > 1:
     for name, summary in summaries.items():
       line: dict[str, Any] = {'seed': name}

@@ -545,13 +545,11 @@ def _pgd(
 ) -> tuple[runs.Program, Work]:
   """Compiles PGD; the program, and its work."""
   dtype, matmul, _ = _PRECISIONS[precision]
-  network = eval_logits_fn(
-    create_model({**model, 'dtype': dtype}, 10), *variables, matmul
-  )
-
+  made = create_model({**model, 'dtype': dtype}, 10)
+  network = Callee.of(eval_logits_fn(made, *variables, matmul))
   attacked = pgd(num_steps)
   arguments = jax.device_put(
-    (Callee.of(network), *batch, jax.random.key(0)), context.device
+    (network, *batch, jax.random.key(0)), context.device
   )
   program = runs.compile_program(jax.jit(attacked), *arguments)
   call = functools.partial(program.call, *arguments)
@@ -579,17 +577,15 @@ def attacks(context: Context) -> Results:
     )
     program.run()
     seconds = statistics.median(program.run() for _ in range(3))
-    rows.append(
-      {
-        'name': f'PGD-{sizes.pgd_steps}, {precision}',
-        'batch_size': len(batch[1]),
-        'seconds': seconds,
-        'images_per_second': len(batch[1]) / seconds,
-        **context.shares(work, seconds, bound),
-        'compile_seconds': program.compile_seconds,
-        'program_mib': program.temporary_mib + program.argument_mib,
-      }
-    )
+    row = {'name': f'PGD-{sizes.pgd_steps}, {precision}', 'seconds': seconds}
+    row |= {
+      'batch_size': len(batch[1]),
+      'images_per_second': len(batch[1]) / seconds,
+      **context.shares(work, seconds, bound),
+      'compile_seconds': program.compile_seconds,
+      'program_mib': program.temporary_mib + program.argument_mib,
+    }
+    rows.append(row)
     yield {'rows': rows}
 
 
@@ -721,17 +717,11 @@ def sweeps(context: Context) -> Results:
       for config in runs.sweep_configs(count)
     ]
     num_steps = trainings[0].plan.steps_per_epoch
-    found = runs.train_way(
-      way if count > 1 else 'in turn', trainings, num_steps
-    )
-    rows.append(
-      {
-        'members': count,
-        'compile_seconds': found.compiling,
-        'step_milliseconds': 1e3 * found.stepping / num_steps,
-        'seconds_per_member': found.stepping / count,
-      }
-    )
+    own = way if count > 1 else 'in turn'
+    compiling, seconds = runs.train_way(own, trainings, num_steps)
+    row = {'members': count, 'compile_seconds': compiling}
+    row['step_milliseconds'] = 1e3 * seconds / num_steps
+    rows.append(row | {'seconds_per_member': seconds / count})
     yield {'rows': rows, 'num_steps': num_steps}
 
 
