@@ -33,17 +33,6 @@ def test_every_case_is_one_of_ours_and_travels_as_json():
     assert json.loads(json.dumps(job)) == job
 
 
-def test_cases_cover_every_field_of_nsl():
-  fields = {field for case in CASES for field in case.config}
-  assert fields == {
-    *('feature_mask', 'adv_step_size', 'adv_grad_norm', 'clip_value_min'),
-    *('clip_value_max', 'pgd_iterations', 'pgd_epsilon', 'random_init'),
-  }
-  assert any(case.weighted for case in CASES)
-  assert {case.network for case in CASES} == {'cnn', 'cnn_bn', 'cnn_features'}
-  assert len({item['decay_type'] for item in nsl_cases.decays()}) == 3
-
-
 def test_names_of_nsl_are_translated():
   config = {
     **{'adv_grad_norm': 'infinity', 'adv_step_size': 0.1, 'random_init': True},

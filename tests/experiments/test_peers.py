@@ -169,29 +169,10 @@ def test_attacks_are_cut_over_devices_and_checked():
   np.testing.assert_allclose(found.reshape(2, 2), moved, atol=1e-6)
   assert run() > 0
 
-  def run_job(job, arrays):
-    if job['task'] == 'prepare_attack':
-      return {'perturbed': arrays['images']}
-    return {'seconds': np.asarray(0.5)}
-
-  run, found = attacks.their_attack(run_job, {}, {'images': images})
-  assert run() == 0.5 and found is images
   attacks.check_perturbed(images, images, 0.1, 'peer')
   for wrong in (0.11, -0.11):
     with pytest.raises(RuntimeError, match=r'peer moved a pixel by 0\.1'):
       attacks.check_perturbed(images, images + wrong, 0.1, 'peer')
-
-
-@pytest.mark.slow
-def test_foolbox_reaches_the_same_loss():
-  with peers.started(PEERS['foolbox_jax'], PYTHON) as run_job:
-    jobs = {'foolbox_jax': run_job}
-    rows = attacks.measure('fgsm', 8, jax.devices(), jobs, rounds=1)
-  assert len(rows) == 3
-  for row in rows:
-    assert row['loss'] == pytest.approx(rows[0]['loss'], rel=1e-4)
-  lines = attacks.table({'rows': rows}).splitlines()
-  assert lines[2].startswith('| fgsm | 8 | advjax |') and len(lines) == 5
 
 
 # ------------------------------------------------------------------ AutoAttack

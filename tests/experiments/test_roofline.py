@@ -35,12 +35,14 @@ def test_convolutions_and_their_gradients(name):
     )
 
   def by_images(kernel, cotangent):
-    transposed = jax.linear_transpose(lambda x: convolve(x, kernel), images)
-    return transposed(cotangent)
+    return jax.linear_transpose(lambda x: convolve(x, kernel), images)(
+      cotangent
+    )
 
   def by_kernel(images, cotangent):
-    transposed = jax.linear_transpose(lambda x: convolve(images, x), kernel)
-    return transposed(cotangent)
+    return jax.linear_transpose(lambda x: convolve(images, x), kernel)(
+      cotangent
+    )
 
   out = jax.eval_shape(convolve, images, kernel)
   for function, first, second in (

@@ -86,20 +86,14 @@ def test_the_table_has_mean_and_deviation(rows):
   assert mean[peak] == 'n/a'
 
 
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
+def test_only_whole_trainings_are_timed():
+  for changes, message in (
     ({'members': ('base',)}, 'the config has members'),
     ({'init_from': 'runs/one'}, "init_from = 'runs/one'; allowed: ''"),
     ({'unfreezing__name': 'plateau'}, "unfreezing.name = 'plateau'"),
-  ],
-)
-def test_only_whole_trainings_are_timed(changes, message):
-  with pytest.raises(ValueError, match=message):
-    runs.check_trainable(tiny.config(**changes))
-
-
-def test_seeds_are_those_of_the_flag():
+  ):
+    with pytest.raises(ValueError, match=message):
+      runs.check_trainable(tiny.config(**changes))
   found = program.read_seeds(tiny.config(), [0, 7])
   assert [each.seed for each in found] == [0, 7]
   with pytest.raises(ValueError, match=r'seeds = \(3,\); allowed: \(\)'):
