@@ -74,13 +74,10 @@ class Reference(NamedTuple):
 def logits(kernels: Mapping[str, Array], images: Array) -> Array:
   """Three VALID convolutions with ReLU, two pools between; two dense layers."""
   hidden = images
-  for name in KERNELS[:2]:
-    hidden = jax.nn.relu(
-      _convolve_and_pool(hidden, kernels[name], (1, 1), 'VALID')
-    )
-  hidden = jax.nn.relu(
-    layers.conv_general_dilated(hidden, kernels[KERNELS[2]], (1, 1), 'VALID')
-  )
+  for name in KERNELS[:3]:
+    last = name == KERNELS[2]
+    layer = layers.conv_general_dilated if last else _convolve_and_pool
+    hidden = jax.nn.relu(layer(hidden, kernels[name], (1, 1), 'VALID'))
   hidden = hidden.reshape(len(hidden), -1)
   return jax.nn.relu(hidden @ kernels[KERNELS[3]]) @ kernels[KERNELS[4]]
 

@@ -43,17 +43,11 @@ class Spread(NamedTuple):
 
 
 class Times(NamedTuple):
-  """What sides took.
+  """What sides took, by side."""
 
-  Attributes:
-    seconds: By side, of every round.
-    first: By side, of the first run, which may compile and is in no round.
-    failures: By side, why it has no seconds.
-  """
-
-  seconds: dict[str, list[float]]
-  first: dict[str, float]
-  failures: dict[str, str]
+  seconds: dict[str, list[float]]  # Of every round.
+  first: dict[str, float]  # Of the first run, which may compile.
+  failures: dict[str, str]  # Why a side has no seconds.
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float]:

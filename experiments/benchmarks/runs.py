@@ -31,16 +31,16 @@ ATTACK_STEPS = 7
 OBJECTIVES = {'standard': 'standard', 'nsl': 'nsl', 'pgd': 'pgd_at'}
 
 
+def _variant(name: str) -> config_dict.ConfigDict:
+  steps = {'epsilon': EPSILON, 'nsl_step_size': NSL_STEP_SIZE}
+  return set_variant(default_config(), name, **steps)
+
+
 def tutorial_config(
   objective: str, batch_size: int = 32
 ) -> config_dict.ConfigDict:
   """Returns the config of NSL's network with one of OBJECTIVES."""
-  config = set_variant(
-    default_config(),
-    OBJECTIVES[objective],
-    epsilon=EPSILON,
-    nsl_step_size=NSL_STEP_SIZE,
-  )
+  config = _variant(OBJECTIVES[objective])
   config.batch_size = batch_size
   config.num_validation = 0
   config.report_checkpoint = 'last'
@@ -54,8 +54,7 @@ def tutorial(
   devices: Sequence[jax.Device],
 ) -> Run:
   """Returns a run of NSL's network with one of OBJECTIVES."""
-  config = tutorial_config(objective, batch_size)
-  return create_run(config, dataset, devices)
+  return create_run(tutorial_config(objective, batch_size), dataset, devices)
 
 
 def by_name(tree: Any) -> dict[str, np.ndarray]:
@@ -233,9 +232,7 @@ class Round(NamedTuple):
 
 def sweep_configs(count: int) -> list[config_dict.ConfigDict]:
   """Returns configs of `digits.py:nsl` that differ in traced numbers alone."""
-  base = set_variant(
-    default_config(), 'nsl', epsilon=EPSILON, nsl_step_size=NSL_STEP_SIZE
-  )
+  base = _variant('nsl')
   base.report_checkpoint = 'last'
   configs = [copy.deepcopy(base) for _ in range(count)]
   for index, config in enumerate(configs):

@@ -659,32 +659,23 @@ def torch(context: Context, *, compiled: bool = False) -> Results:
       return run
 
     def their_attack(precision: str) -> TimedRun:
-      attack = {
-        'task': 'attack',
-        'name': prepare(precision),
-        'epsilon': EPSILON,
-        'step_size': EPSILON / 4,
-        'num_steps': num_attack_steps,
-        'rounds': 1,
-      }
+      task = {'task': 'attack', 'name': prepare(precision), 'rounds': 1}
+      lengths = {'epsilon': EPSILON, 'step_size': EPSILON / 4}
+      attack = {**task, **lengths, 'num_steps': num_attack_steps}
       return lambda: float(run_job(attack, shown)['seconds'][-1])
 
     def our_attack(precision: str) -> TimedRun:
-      return _pgd(
-        context, model, batch, variables, precision, num_attack_steps
-      )[0].run
+      given = context, model, batch, variables
+      return _pgd(*given, precision, num_attack_steps)[0].run
 
     def beside(ours: harness.Side, theirs: harness.Side) -> dict[str, Any]:
       times = harness.in_turns({OURS: ours, name: theirs}, sizes.rounds)
       if times.failures:
         raise peers.PeerError(times.failures[name])
       own, other = harness.compare(times, 1)
-      return {
-        'milliseconds': own['milliseconds'],
-        'torch': name,
-        'torch_milliseconds': other['milliseconds'],
-        'times_as_fast': other['times_as_fast'],
-      }
+      found = {'torch': name, 'milliseconds': own['milliseconds']}
+      found['torch_milliseconds'] = other['milliseconds']
+      return found | {'times_as_fast': other['times_as_fast']}
 
     found = beside(
       lambda: runs.seconds_per_step(training, sizes.steps), their_steps
@@ -808,14 +799,12 @@ def context_of(settings: Mapping[str, Any], folder: pathlib.Path) -> Context:
   if settings['keep_compiled']:
     compile_cache.turn_on()
   return Context(
-    settings['platform'],
-    settings['kind'],
-    TINY if settings['platform'] == 'cpu' else FULL,
-    settings['data'],
-    folder,
-    settings['rates'],
-    pathlib.Path(settings['torch_python']),
-    time.monotonic() + settings['seconds'],
+    **{name: settings[name] for name in ('platform', 'kind', 'rates')},
+    sizes=TINY if settings['platform'] == 'cpu' else FULL,
+    path=settings['data'],
+    folder=folder,
+    torch_python=pathlib.Path(settings['torch_python']),
+    deadline=time.monotonic() + settings['seconds'],
   )
 
 
