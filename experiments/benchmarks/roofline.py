@@ -63,9 +63,8 @@ def _fastest(
     for key, shape in zip(keys, shapes, strict=True)
   ]
   mapped = jax.pmap(function, devices=devices)
-  placed = jax.block_until_ready(
-    jax.pmap(lambda *x: x, devices=devices)(*arrays)
-  )
+  place = jax.pmap(lambda *x: x, devices=devices)
+  placed = jax.block_until_ready(place(*arrays))
   jax.block_until_ready(mapped(*placed))
   return min(timed(lambda: mapped(*placed))[1] for _ in range(5))
 

@@ -73,37 +73,32 @@ def _step_side(
   return prepare
 
 
+def by_steps(
+  axis: str,
+  cases: Mapping[int, tuple[int, Devices]],
+  dataset: data.Dataset,
+  rounds: int,
+) -> Rows:
+  """Seconds of a training step of each objective, by batch size and devices."""
+  sides = {
+    (name, value): _step_side(name, size, dataset, devices)
+    for name in runs.OBJECTIVES
+    for value, (size, devices) in cases.items()
+  }
+  return _in_turns(axis, sides, rounds)
+
+
 def by_batch_size(
   sizes: Sequence[int], dataset: data.Dataset, devices: Devices, rounds: int
 ) -> Rows:
   """Seconds of a training step of each objective, and of its floor."""
   rates = roofline.measure_rates(devices)
-  sides = {
-    (name, size): _step_side(name, size, dataset, devices)
-    for name in runs.OBJECTIVES
-    for size in sizes
-  }
-  rows = _in_turns('batch_size', sides, rounds)
+  cases = {size: (size, devices) for size in sizes}
+  rows = by_steps('batch_size', cases, dataset, rounds)
   for row in rows:
     work = roofline.least_work(row['series'], row['batch_size'])
     row['floor_seconds'] = work.seconds(rates)
   return rows
-
-
-def by_devices(
-  counts: Sequence[int],
-  batch_size: int,
-  dataset: data.Dataset,
-  devices: Devices,
-  rounds: int,
-) -> Rows:
-  """Seconds of a training step of each objective by number of devices."""
-  sides = {
-    (name, count): _step_side(name, batch_size, dataset, devices[:count])
-    for name in runs.OBJECTIVES
-    for count in counts
-  }
-  return _in_turns('devices', sides, rounds)
 
 
 def by_members(
@@ -214,16 +209,18 @@ def main() -> None:
   check_range('batch_size', flag.batch_size, 1, most, integer=True)
   members, images = harness.integers('members'), harness.integers('images')
   devices = cli.devices_from_flags()
-  counts = [n for n in (1, 2, 4, 8, 16) if n <= len(devices)]
+  by_count = {
+    count: (flag.batch_size, devices[:count])
+    for count in (1, 2, 4, 8, 16)
+    if count <= len(devices)
+  }
   workdir, rounds = harness.make_workdir(), flag.rounds
   # More virtual devices than cores are for the second axis alone.
   cores = len(os.sched_getaffinity(0))
   own = devices[: cores if devices[0].platform == 'cpu' else 1]
   measures: dict[str, Callable[[], Rows]] = {
     'batch_size': lambda: by_batch_size(sizes, dataset, own, rounds),
-    'devices': lambda: by_devices(
-      counts, flag.batch_size, dataset, devices, rounds
-    ),
+    'devices': lambda: by_steps('devices', by_count, dataset, rounds),
     'members': lambda: by_members(members, dataset, own, rounds),
     'images': lambda: by_images(images, dataset, own, rounds),
   }

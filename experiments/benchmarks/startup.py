@@ -34,7 +34,7 @@ _SIGN = 'training starts'
 def time_start(cache: pathlib.Path) -> dict[str, float]:
   """Starts the main job, and ends it where its training starts."""
   said = ''
-  spent = _processor_seconds()
+  before = resource.getrusage(resource.RUSAGE_CHILDREN)
   # The user's settings of JAX's cache would win.
   own = {k: value for k, value in os.environ.items() if 'CACHE' not in k}
   with tempfile.TemporaryDirectory() as workdir:
@@ -59,14 +59,9 @@ def time_start(cache: pathlib.Path) -> dict[str, float]:
           break
       else:
         raise ValueError(f'the main job ended before training: {said}')
-  spent = _processor_seconds() - spent
-  return {'seconds': seconds, 'processor_seconds': spent}
-
-
-def _processor_seconds() -> float:
-  """Returns what all ended children took, user and system."""
-  usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-  return usage.ru_utime + usage.ru_stime
+  after = resource.getrusage(resource.RUSAGE_CHILDREN)
+  user, system = (after[i] - before[i] for i in (0, 1))
+  return {'seconds': seconds, 'processor_seconds': user + system}
 
 
 def measure(rounds: int) -> dict[str, list[dict[str, float]]]:

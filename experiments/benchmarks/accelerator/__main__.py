@@ -255,11 +255,8 @@ def main() -> None:
   if flag.devices not in (None, 1):
     raise ValueError(f'--devices={flag.devices}; allowed: 1, it measures one')
   workdir = harness.make_workdir()
-  header = {
-    'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
-    'command': command_line(),
-    'minutes': flag.minutes,
-  }
+  date = datetime.datetime.now(datetime.UTC).date().isoformat()
+  header = {'date': date, 'command': command_line(), 'minutes': flag.minutes}
   settings = {
     'module': 'experiments.benchmarks.accelerator.parts',
     'data': str(path.resolve()),
@@ -286,10 +283,8 @@ if __name__ == '__main__':
   flags.DEFINE_float('minutes', 10.0, 'Time for all parts together.')
   flags.DEFINE_string('data', None, 'CIFAR-10 as npz.', required=True)
   flags.DEFINE_list('parts', list(PARTS), 'Which, in any order.')
-  flags.DEFINE_string(
-    'torch_python', sys.executable, 'An interpreter with PyTorch.'
-  )
-  flags.DEFINE_bool(
-    'keep_compiled', True, "Whether compiled programs go to the user's cache."
-  )
+  text = 'An interpreter with PyTorch.'
+  flags.DEFINE_string('torch_python', sys.executable, text)
+  text = "Whether compiled programs go to the user's cache."
+  flags.DEFINE_bool('keep_compiled', True, text)
   cli.run(main)

@@ -4,6 +4,7 @@ A part yields dicts as soon as it knows something; those of one part are merged.
 Each runs in a process of its own (`child.py`).
 """
 
+import contextlib
 import functools
 import importlib.metadata
 import json
@@ -179,10 +180,9 @@ def machine(context: Context) -> Results:
   memory = (device.memory_stats() or {}).get('bytes_limit')
   here = environment([device])
   versions = {n: here[n] for n in ('jax', 'jaxlib', 'flax', 'optax', 'numpy')}
-  try:
+  versions['torch'] = None
+  with contextlib.suppress(importlib.metadata.PackageNotFoundError):
     versions['torch'] = importlib.metadata.version('torch')
-  except importlib.metadata.PackageNotFoundError:
-    versions['torch'] = None
   yield {
     'platform': device.platform,
     'device': device.device_kind,
@@ -193,16 +193,14 @@ def machine(context: Context) -> Results:
     'python': here['python'],
     'versions': versions,
   }
-  rates = {
-    name: roofline.matmul_rate(
-      [device], [sizes.matmul] * 3, dtype, precision, repeats=20
-    )
-    for name, dtype, precision in (
-      ('bfloat16', jnp.bfloat16, 'default'),
-      ('float32', jnp.float32, 'highest'),
-      ('float32_default', jnp.float32, 'default'),
-    )
-  }
+  rates = {}
+  for name, dtype, precision in (
+    ('bfloat16', jnp.bfloat16, 'default'),
+    ('float32', jnp.float32, 'highest'),
+    ('float32_default', jnp.float32, 'default'),
+  ):
+    how = [sizes.matmul] * 3, dtype, precision
+    rates[name] = roofline.matmul_rate([device], *how, repeats=20)
   rates['bytes'] = roofline.copy_rate([device], sizes.copy_mib, repeats=20)
   yield {'rates': rates}
 
@@ -412,16 +410,14 @@ def cifar10_autoattack(context: Context) -> Results:
   model = create_model(fields, dataset.num_classes)
   network = eval_logits_fn(model, params, model_state)
   found: dict[str, Any] = {'num_images': len(images), 'attacks': {}}
+  labels = dataset.test.labels[:count]
+  options: dict[str, Any] = {'key': jax.random.key(0)}
+  options['devices'] = [context.device]
+  options['path'] = context.folder / 'autoattack.npz'
   for index, name in enumerate(_AUTOATTACK):
+    so_far = _AUTOATTACK[: index + 1]  # Those before are read from the file.
     result = advjax.autoattack(
-      network,
-      images,
-      dataset.test.labels[:count],
-      EPSILON,
-      key=jax.random.key(0),
-      attacks=_AUTOATTACK[: index + 1],  # Those before are read from the file.
-      devices=[context.device],
-      path=context.folder / 'autoattack.npz',
+      network, images, labels, EPSILON, attacks=so_far, **options
     )
     record = result.per_attack[name]
     found['clean'] = float(result.clean.mean())

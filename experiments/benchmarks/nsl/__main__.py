@@ -48,11 +48,8 @@ def compare(
   dataset: data.Dataset, run_job: RunJob, only: str
 ) -> dict[str, Any]:
   """Compares all options in both dtypes."""
-  cases = [
-    case
-    for case in nsl_cases.adversarial_cases() + nsl_cases.virtual_cases()
-    if only in case.name
-  ]
+  every = nsl_cases.adversarial_cases() + nsl_cases.virtual_cases()
+  cases = [case for case in every if only in case.name]
   decays = [item for item in nsl_cases.decays() if only in item['name']]
   if not cases and not decays:
     raise ValueError(f'--cases={only}: no option has this in its name')
@@ -147,13 +144,10 @@ def main() -> None:
     config.num_epochs = config.monitor.every_epochs = flag.num_epochs
     rows = training.run_training(config, dataset, seeds, run_job, devices)
     print(training.tables(rows, config.evaluation.epsilon))
-    result = {
-      'rows': rows,
-      'ours_over_nsl': training.summarize(rows),
-      'num_train': len(dataset.train.labels),
-      'num_test': len(dataset.test.labels),
-      'num_epochs': flag.num_epochs,
-    }
+    result = {'rows': rows, 'ours_over_nsl': training.summarize(rows)}
+    result['num_train'] = len(dataset.train.labels)
+    result['num_test'] = len(dataset.test.labels)
+    result['num_epochs'] = flag.num_epochs
     harness.save(workdir / 'nsl_training.json', result, devices)
   if failed:
     sys.exit(1)
