@@ -5,8 +5,6 @@ import pathlib
 import sys
 import time
 
-from advjax.processes.signals import stop_on_signals
-from experiments.benchmarks.accelerator import __main__ as program
 from experiments.benchmarks.accelerator import child
 
 RATES = {
@@ -55,15 +53,16 @@ def hangs(settings, folder):
   time.sleep(120)
 
 
-def part(seconds=1.0):
-  return program.Part('a part', seconds, {}, 1.0)
-
-
 def run_until_stopped(workdir, scratch):
   """Runs a part that hangs, after the first."""
+  # Parts start faster without these.
+  from advjax.processes.signals import stop_on_signals
+  from experiments.benchmarks.accelerator import __main__ as program
+
+  machine, hangs = (program.Part('', each, {}, 1.0) for each in (20, 99))
   with stop_on_signals() as stop:
     program.run_parts(
-      {'machine': part(20), 'hangs': part(99)},
+      {'machine': machine, 'hangs': hangs},
       program.Run(workdir, scratch, SETTINGS, time.monotonic() + 200, stop),
       HEADER,
     )

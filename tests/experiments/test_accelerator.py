@@ -17,9 +17,13 @@ from experiments.benchmarks.accelerator import __main__ as program
 from experiments.benchmarks.accelerator import expected, parts
 from experiments.benchmarks.accelerator.page import BODIES, page
 from experiments.benchmarks.roofline import Work, least_work
-from tests.experiments.accelerator_parts import HEADER, RATES, SETTINGS, part
+from tests.experiments.accelerator_parts import HEADER, RATES, SETTINGS
 
 ROOT = pathlib.Path(__file__).parents[2]
+
+
+def part(seconds=1.0):
+  return program.Part('a part', seconds, {}, 1.0)
 
 
 def read(workdir):
