@@ -184,20 +184,11 @@ def test_images_of_another_shape_are_refused(context, tmp_path):
 
 @pytest.mark.slow
 def test_the_roofline_needs_no_accelerator(monkeypatch):
-  small = {'name': 'small_resnet', 'widths': (4,)}
-  sizes = parts.FULL._replace(
-    nsl_batch_sizes=(128,),
-    residual=small,
-    wide=small,
-    cifar_changes={'model': small},
-    pgd_steps=2,
-    pgd_batch_size=4,
-  )
-  monkeypatch.setattr(parts, 'FULL', sizes)
+  monkeypatch.setattr(parts, 'FULL', parts.TINY)
   rows = list(expected.workloads(jax.devices()[0]))
   rates = ['bfloat16', 'tf32', *['bfloat16'] * 3, 'float32']
   assert [rate for _, _, rate, _ in rows] == rates
-  assert rows[1][3] == least_work('nsl', 128)
+  assert rows[1][3] == least_work('nsl', 32)
   halved, whole = rows[-2][3], rows[-1][3]
   assert halved.flops == whole.flops and halved.bytes < whole.bytes
 
