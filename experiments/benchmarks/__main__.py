@@ -42,69 +42,52 @@ _CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 
 
 class Part(NamedTuple):
-  """One of the benchmarks.
-
-  Attributes:
-    title: Of its table.
-    module: What runs it.
-    file: The JSON that it writes to its workdir.
-    table: Makes Markdown of that.
-    arguments: Of the command, beside --workdir.
-    flags: Which of this program's flags it takes too.
-    has_peers: Whether other libraries, on the CPU, are in it.
-  """
+  """One of the benchmarks."""
 
   title: str
   module: str
-  file: str
+  file: str  # The JSON that it writes to its workdir.
   table: Callable[[Mapping[str, Any]], str]
-  arguments: tuple[str, ...] = ()
-  flags: tuple[str, ...] = ()
-  has_peers: bool = False
+  arguments: tuple[str, ...] = ()  # Of the command, beside --workdir.
+  flags: tuple[str, ...] = ()  # Which of this program's flags it takes too.
+  has_peers: bool = False  # Whether other libraries, on the CPU, are in it.
 
 
 def tutorial_table(result: Mapping[str, Any]) -> str:
   """Returns what training took in the main job."""
   rows = [{'name': n, **member} for n, member in result['members'].items()]
-  columns: list[harness.Column] = [
+  return harness.table(
+    rows,
     ('network', 'name', ''),
     ('s of training', 'train_seconds', '.1f'),
     ('ms per step', 'step_milliseconds', '.2f'),
-  ]
-  return harness.table(columns, rows)
+  )
+
+
+def _part(title: str, module: Any, **others: Any) -> Part:
+  """A part that is a module here, with its own FILE and table."""
+  return Part(title, module.__name__, module.FILE, module.table, **others)
 
 
 PARTS = {
-  'training': Part(
+  'training': _part(
     'Training steps',
-    'experiments.benchmarks.training',
-    training.FILE,
-    training.table,
+    training,
     flags=('data_dir', 'nsl_venv', 'torch_venv'),
     has_peers=True,
   ),
-  'attacks': Part(
-    'Attacks',
-    'experiments.benchmarks.attacks',
-    attacks.FILE,
-    attacks.table,
-    flags=('torch_venv', 'foolbox_jax_venv'),
-    has_peers=True,
+  'attacks': _part(
+    'Attacks', attacks, flags=('torch_venv', 'foolbox_jax_venv'), has_peers=True
   ),
-  'autoattack': Part(
+  'autoattack': _part(
     'AutoAttack',
-    'experiments.benchmarks.autoattack',
-    autoattack.FILE,
-    autoattack.table,
+    autoattack,
     arguments=('--norms=linf',),
     flags=('torch_venv',),
     has_peers=True,
   ),
-  'startup': Part(
-    'From the start of Python to the first step of the main job',
-    'experiments.benchmarks.startup',
-    startup.FILE,
-    startup.table,
+  'startup': _part(
+    'From the start of Python to the first step of the main job', startup
   ),
   'tutorial': Part(
     "NSL's tutorial on the embedded digits, from start to report",
@@ -119,9 +102,7 @@ PARTS = {
     objectives.FILE,
     objectives.table,
   ),
-  'scaling': Part(
-    'Scaling', 'experiments.benchmarks.scaling', scaling.FILE, scaling.table
-  ),
+  'scaling': _part('Scaling', scaling),
 }
 
 
@@ -196,9 +177,7 @@ def main() -> None:
 if __name__ == '__main__':
   harness.define_flags()
   flags.DEFINE_list('parts', list(PARTS), 'Which to run.')
-  flags.DEFINE_string(
-    'data_dir', None, 'Sets of TensorFlow Datasets, with mnist.'
-  )
+  harness.define_data_dir()
   for peer in ('nsl', 'torch', 'foolbox_jax'):
     harness.define_venv_flag(peer)
   cli.run(main)

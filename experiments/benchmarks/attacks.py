@@ -26,7 +26,7 @@ from advjax.config import check_range
 from advjax.models import create_model
 from advjax.models.logits import eval_logits_fn
 from experiments.benchmarks import harness, runs
-from experiments.benchmarks.harness import OURS, Row, Run, Side, timed
+from experiments.benchmarks.harness import OURS, Row, Side, TimedRun, timed
 from experiments.benchmarks.peers import RunJob
 
 FILE = 'attacks.json'
@@ -67,7 +67,7 @@ def our_attack(
   images: np.ndarray,
   labels: np.ndarray,
   devices: Sequence[jax.Device],
-) -> tuple[Run, np.ndarray]:
+) -> tuple[TimedRun, np.ndarray]:
   """Returns our run, one program cut over the devices, and what it finds."""
 
   def attacked(network: Any, images: Any, labels: Any, key: Any) -> Any:
@@ -93,7 +93,7 @@ def our_attack(
 
 def their_attack(
   run_job: RunJob, job: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
-) -> tuple[Run, np.ndarray]:
+) -> tuple[TimedRun, np.ndarray]:
   """Returns a peer's run, and what it finds."""
   found = run_job({**job, 'task': 'prepare_attack'}, arrays)['perturbed']
   return lambda: float(run_job({**job, 'task': 'attack'}, {})['seconds']), found
@@ -118,21 +118,15 @@ def measure(
   logits_fn = jax.jit(network)
   perturbed: dict[str, np.ndarray] = {}
 
-  def ours() -> Run:
+  def ours() -> TimedRun:
     run, perturbed[OURS] = our_attack(
       attack, num_steps, network, images, labels, devices
     )
     return run
 
-  def theirs(variant: str, run_job: RunJob, options: Row) -> Run:
-    job = {
-      'name': f'{variant}/{name}',
-      'attack': attack,
-      'num_steps': num_steps,
-      'epsilon': EPSILON,
-      'step_size': STEP_SIZE,
-      **options,
-    }
+  def theirs(variant: str, run_job: RunJob, options: Row) -> TimedRun:
+    job = {'name': f'{variant}/{name}', 'attack': attack, **options}
+    job |= {'num_steps': num_steps, 'epsilon': EPSILON, 'step_size': STEP_SIZE}
     run, perturbed[variant] = their_attack(run_job, job, arrays)
     return run
 
@@ -140,10 +134,8 @@ def measure(
   for peer, run_job in run_jobs.items():
     for variant, options in VARIANTS[peer].items():
       sides[variant] = functools.partial(theirs, variant, run_job, options)
-  times = harness.in_turns(sides, rounds)
-  rows = harness.compare(
-    times, len(labels), attack=name, batch_size=len(labels)
-  )
+  times, size = harness.in_turns(sides, rounds), len(labels)
+  rows = harness.compare(times, size, attack=name, batch_size=size)
   for row in rows:
     if 'error' not in row:
       found = perturbed[row['name']]
@@ -155,13 +147,13 @@ def measure(
 
 def table(result: Row) -> str:
   """Returns the rows of a result as a table in Markdown."""
-  columns: list[harness.Column] = [
+  return harness.table(
+    result['rows'],
     ('attack', 'attack', ''),
     ('batch', 'batch_size', 'd'),
     *harness.SIDE_COLUMNS,
     ('loss reached', 'loss', '.4f'),
-  ]
-  return harness.table(columns, result['rows'])
+  )
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ from advjax.config import check_range
 from advjax.devices import select_devices
 from advjax.models import layers
 from experiments.benchmarks import harness
-from experiments.benchmarks.harness import OURS, Row, spread, timed
+from experiments.benchmarks.harness import OURS, Row, TimedRun, spread, timed
 from experiments.benchmarks.peers import PeerError, RunJob
 
 FILE = 'autoattack_benchmark.json'
@@ -53,18 +53,12 @@ _convolve_and_pool = layers.conv_then_max_pool((2, 2))
 
 
 class Reference(NamedTuple):
-  """A network, images, and which are robust under attacks of a reference.
-
-  Attributes:
-    kernels: By name.
-    images: float32 `[N, 28, 28, 1]` in [0, 1].
-    labels: int32 `[N]`.
-    robust: norm -> attack -> bool `[seeds, N]`; 'autoattack' is all four.
-  """
+  """A network, images, and which are robust under attacks of a reference."""
 
   kernels: Mapping[str, np.ndarray]
-  images: np.ndarray
-  labels: np.ndarray
+  images: np.ndarray  # float32 `[N, 28, 28, 1]` in [0, 1].
+  labels: np.ndarray  # int32 `[N]`.
+  # norm -> attack -> bool `[seeds, N]`; 'autoattack' is all four.
   robust: Mapping[str, Mapping[str, np.ndarray]]
 
   def arrays(self) -> dict[str, np.ndarray]:
@@ -80,13 +74,10 @@ class Reference(NamedTuple):
 def logits(kernels: Mapping[str, Array], images: Array) -> Array:
   """Three VALID convolutions with ReLU, two pools between; two dense layers."""
   hidden = images
-  for name in KERNELS[:2]:
-    hidden = jax.nn.relu(
-      _convolve_and_pool(hidden, kernels[name], (1, 1), 'VALID')
-    )
-  hidden = jax.nn.relu(
-    layers.conv_general_dilated(hidden, kernels[KERNELS[2]], (1, 1), 'VALID')
-  )
+  for name in KERNELS[:3]:
+    last = name == KERNELS[2]
+    layer = layers.conv_general_dilated if last else _convolve_and_pool
+    hidden = jax.nn.relu(layer(hidden, kernels[name], (1, 1), 'VALID'))
   hidden = hidden.reshape(len(hidden), -1)
   return jax.nn.relu(hidden @ kernels[KERNELS[3]]) @ kernels[KERNELS[4]]
 
@@ -117,15 +108,12 @@ def our_attack(
 ) -> tuple[np.ndarray, float]:
   """Attacks all images; returns which are robust, and seconds."""
   kernels = {k: jnp.asarray(kernel) for k, kernel in reference.kernels.items()}
+  batch = reference.images, reference.labels
+  options: dict[str, Any] = {'norm': norm, 'attacks': [attack]}
+  options['key'] = jax.random.key(0)
   result, seconds = timed(
     lambda: advjax.autoattack(
-      Partial(logits, kernels),
-      reference.images,
-      reference.labels,
-      EPSILONS[norm],
-      key=jax.random.key(0),
-      norm=norm,
-      attacks=[attack],
+      Partial(logits, kernels), *batch, EPSILONS[norm], **options
     )
   )
   return np.asarray(result.robust), seconds
@@ -135,16 +123,9 @@ def their_attack(
   reference: Reference, run_job: RunJob, norm: str, attack: str, seed: int = 0
 ) -> tuple[np.ndarray, float]:
   """Attacks all images with torchattacks; which are robust, and seconds."""
-  job = {
-    'task': 'flags',
-    'attack': attack,
-    'norm': norm,
-    'epsilon': EPSILONS[norm],
-    'seed': seed,
-    # The standard version's, which torchattacks has to be told.
-    'num_steps': 100,
-    'num_queries': 5000,
-  }
+  job = {'task': 'flags', 'attack': attack, 'norm': norm, 'seed': seed}
+  # The standard version's, which torchattacks has to be told.
+  job |= {'epsilon': EPSILONS[norm], 'num_steps': 100, 'num_queries': 5000}
   found = run_job(job, reference.arrays())
   return found['robust'], float(found['seconds'])
 
@@ -159,13 +140,11 @@ def measure(
   rows: list[dict[str, Any]] = []
   for norm in norms:
     own = [_compare(sides, norm, attack, rounds) for attack in attacks]
-    total: dict[str, Any] = {'norm': norm, 'attack': 'all'}
+    total: dict[str, Any] = {'norm': norm, 'attack': 'all', 'robust': {}}
     for key in ('ours', 'theirs', 'compile_seconds'):
       total[key] = sum(row[key] for row in own)
-    total['robust'] = {
-      side: np.all([row['robust'][side] for row in own], axis=0)
-      for side in sides
-    }
+    for side in sides:
+      total['robust'][side] = np.all([r['robust'][side] for r in own], axis=0)
     rows += [*own, total]
   for row in rows:
     ours, theirs = row['robust'][OURS], row['robust'][THEIRS]
@@ -180,12 +159,15 @@ def _compare(
 ) -> dict[str, Any]:
   robust: dict[str, np.ndarray] = {}
 
-  def run(name: str) -> float:
-    robust[name], seconds = sides[name](norm, attack)
-    return seconds
+  def prepare(name: str) -> TimedRun:
+    def run() -> float:
+      robust[name], seconds = sides[name](norm, attack)
+      return seconds
+
+    return run
 
   times = harness.in_turns(
-    {n: harness.ready(functools.partial(run, n)) for n in sides}, rounds
+    {name: functools.partial(prepare, name) for name in sides}, rounds
   )
   if times.failures:
     raise PeerError(times.failures[THEIRS])
@@ -203,7 +185,8 @@ def _compare(
 
 def table(result: Row) -> str:
   """Returns the rows of a result as a table in Markdown."""
-  columns: list[harness.Column] = [
+  return harness.table(
+    result['rows'],
     ('norm', 'norm', ''),
     ('attack', 'attack', ''),
     ('robust images: ours', lambda row: row['robust'][OURS], 'd'),
@@ -213,8 +196,7 @@ def table(result: Row) -> str:
     ('theirs', 'theirs', '.2f'),
     ('times as fast', 'times_as_fast', '.2f'),
     ('s to compile', 'compile_seconds', '.1f'),
-  ]
-  return harness.table(columns, result['rows'])
+  )
 
 
 def stay_on(threads: int) -> None:
@@ -257,7 +239,5 @@ if __name__ == '__main__':
   flags.DEFINE_list('norms', list(EPSILONS), 'linf, l2.')
   flags.DEFINE_list('attacks', list(ATTACKS), 'Which attacks.')
   flags.DEFINE_integer('threads', 1, 'CPU cores, of both sides.')
-  flags.DEFINE_integer(
-    'num_images', None, 'Take so many images only, for a trial.'
-  )
+  flags.DEFINE_integer('num_images', None, 'Images, for a trial.')
   cli.run(main)

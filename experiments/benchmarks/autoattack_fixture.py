@@ -49,9 +49,7 @@ def apply(
   return autoattack.logits(params, images), model_state
 
 
-ARCHITECTURES['autoattack_digits'] = lambda num_classes, axis: Model(
-  init, apply
-)
+ARCHITECTURES['autoattack_digits'] = lambda num_classes: Model(init, apply)
 
 
 def train_network(
@@ -74,11 +72,9 @@ def reference_flags(
   for attack in autoattack.ATTACKS:
     found = []
     for seed in range(num_seeds):
-      correct, seconds = autoattack.their_attack(
-        reference, run_job, norm, attack, seed
-      )
+      case = norm, attack, seed
+      correct, seconds = autoattack.their_attack(reference, run_job, *case)
       found.append(correct)
-      case = f'{norm}, {attack}, seed {seed}'
       count = f'{correct.sum()} of {len(correct)}'
       logger.info('%s: %s are robust, %.0f s', case, count, seconds)
     robust[f'robust_{norm}_{attack.replace("-", "_")}'] = np.stack(found)

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import jax
 from absl import flags
-from advjax.reporting.report import environment
 
 from advjax.config import check_range, choose
+from advjax.environment import environment
 from advjax.files import write_json
 from experiments.benchmarks import peers
 
@@ -28,8 +28,8 @@ flags.disclaim_key_flags()
 OURS = 'advjax'
 
 Row = Mapping[str, Any]
-Run = Callable[[], float]
-Side = Callable[[], Run]
+TimedRun = Callable[[], float]
+Side = Callable[[], TimedRun]
 # The title of a column, its key in a row or a function of the row, its format.
 Column = tuple[str, str | Callable[[Row], Any], str]
 
@@ -43,17 +43,11 @@ class Spread(NamedTuple):
 
 
 class Times(NamedTuple):
-  """What sides took.
+  """What sides took, by side."""
 
-  Attributes:
-    seconds: By side, of every round.
-    first: By side, of the first run, which may compile; it counts in no round.
-    failures: By side, why it has no seconds.
-  """
-
-  seconds: dict[str, list[float]]
-  first: dict[str, float]
-  failures: dict[str, str]
+  seconds: dict[str, list[float]]  # Of every round.
+  first: dict[str, float]  # Of the first run, which may compile.
+  failures: dict[str, str]  # Why a side has no seconds.
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float]:
@@ -65,7 +59,7 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float]:
 
 def in_turns(sides: Mapping[str, Side], rounds: int) -> Times:
   """Prepares all sides, runs each once, and takes rounds of all in turns."""
-  runs: dict[str, Run] = {}
+  runs: dict[str, TimedRun] = {}
   times = Times({}, {}, {})
   for name, prepare in sides.items():
     with _noted(name, times):
@@ -77,11 +71,6 @@ def in_turns(sides: Mapping[str, Side], rounds: int) -> Times:
       with _noted(name, times):
         times.seconds[name].append(runs[name]())
   return times
-
-
-def ready(run: Run) -> Side:
-  """Returns the side of a run that needs no preparation."""
-  return lambda: run
 
 
 @contextlib.contextmanager
@@ -109,16 +98,10 @@ def times_as_fast(times: Times, name: str) -> float:
 
 
 def compare(times: Times, num_images: int, **fields: Any) -> list[dict]:
-  """Returns a row per side, those that failed last.
+  """Returns a row per side, those that failed last, all with `fields`.
 
-  Args:
-    times: Of sides of which ours is named OURS.
-    num_images: Images that a run is about.
-    **fields: What all rows have in common.
-
-  Returns:
-    Rows with `name`, `milliseconds`, `quartiles`, `images_per_second`,
-    `times_as_fast` and `rounds`, or with `name` and `error`.
+  Rows have `name`, `milliseconds`, `quartiles`, `images_per_second` for
+  num_images a run, `times_as_fast` and `rounds`, or `name` and `error`.
   """
   rows: list[dict[str, Any]] = []
   for name, seconds in times.seconds.items():
@@ -161,7 +144,7 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
   )
 
 
-def table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], *columns: Column) -> str:
   """Returns rows as a table in Markdown, failures of sides below it."""
 
   def value(row: Row, key: str | Callable[[Row], Any]) -> Any:
@@ -218,11 +201,15 @@ def define_flags(*, rounds: int | None = None, use: Sequence[str] = ()) -> None:
 def define_venv_flag(name: str) -> None:
   """Defines the flag that names a peer's venv."""
   peer = peers.PEERS[name]
-  flags.DEFINE_string(
-    f'{name}_venv',
-    None,
-    f"Venv of {peer.name}; default: {peer.folder} in the user's cache folder.",
-  )
+  default = f"{peer.folder} in the user's cache folder"
+  text = f'Venv of {peer.name}; default: {default}.'
+  flags.DEFINE_string(f'{name}_venv', None, text)
+
+
+def define_data_dir() -> None:
+  """Defines the flag that says where MNIST is."""
+  text = 'Sets of TensorFlow Datasets, with mnist.'
+  flags.DEFINE_string('data_dir', None, text)
 
 
 def chosen(flag: str, allowed: Iterable[str]) -> list[str]:
@@ -267,14 +254,9 @@ def save(
 def start_peers(
   names: Sequence[str], devices: Sequence[jax.Device]
 ) -> Iterator[dict[str, peers.RunJob]]:
-  """Makes the venvs of peers where they are not there, and starts each side.
+  """Starts the sides of peers, in venvs that are made where they are missing.
 
-  Args:
-    names: Of `peers.PEERS`.
-    devices: Ours, which must be CPUs as theirs are.
-
-  Yields:
-    By name, what runs a job there.
+  Yields what runs a job, by name. Our devices must be CPUs, as theirs are.
   """
   if devices[0].platform != 'cpu' and names:
     raise ValueError(
@@ -282,16 +264,11 @@ def start_peers(
       'the CPU here; give --platform=cpu, or leave the peers out'
     )
   flag = flags.FLAGS
-  pythons = {
-    name: peers.prepare(
-      peers.PEERS[name], getattr(flag, f'{name}_venv'), flag.python
-    )
-    for name in names
-  }
+  run_jobs: dict[str, peers.RunJob] = {}
   with contextlib.ExitStack() as stack:
-    yield {
-      name: stack.enter_context(
-        peers.started(peers.PEERS[name], python, flag.timeout)
-      )
-      for name, python in pythons.items()
-    }
+    for name in names:
+      peer, venv = peers.PEERS[name], getattr(flag, f'{name}_venv')
+      python = peers.prepare(peer, venv, flag.python)
+      side = peers.started(peer, python, flag.timeout)
+      run_jobs[name] = stack.enter_context(side)
+    yield run_jobs

@@ -23,7 +23,7 @@ from advjax import cli
 from advjax.config import check_range
 from advjax.models import create_model, from_linen
 from experiments.benchmarks import harness
-from experiments.benchmarks.harness import OURS, Run, Side, timed
+from experiments.benchmarks.harness import OURS, Side, TimedRun, timed
 
 ApplyFn = Callable[[Any, Array], Array]
 
@@ -111,18 +111,14 @@ def measure(steps: int, batch_size: int, rounds: int) -> list[dict[str, Any]]:
   def apply(layers: str, params: Any, images: Array) -> Array:
     return models[layers].apply(params, {}, images, train=False)[0]
 
-  def run_of(loop: Callable[..., Any], data: Any, divisor: int) -> Run:
+  def run_of(loop: Callable[..., Any], data: Any, divisor: int) -> TimedRun:
     return lambda: timed(lambda: loop(params, *data))[1] / divisor
 
   rows = []
+  train = images, labels
   for case, make_loop, data, divisor in (
-    (
-      'standard, per step',
-      lambda f: train_loop(f, 0.0),
-      (images, labels),
-      steps,
-    ),
-    ('NSL, per step', lambda f: train_loop(f, 0.2), (images, labels), steps),
+    ('standard, per step', lambda f: train_loop(f, 0.0), train, steps),
+    ('NSL, per step', lambda f: train_loop(f, 0.2), train, steps),
     ('BIM-20', bim, batch, 1),
   ):
     sides: dict[str, Side] = {}
@@ -137,13 +133,12 @@ def measure(steps: int, batch_size: int, rounds: int) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
   """Returns the rows as a table; a busy machine disturbs the best least."""
-  best: harness.Column = (
-    'best ms',
-    lambda row: 1e3 * min(row['rounds']),
-    '.2f',
+  return harness.table(
+    rows,
+    ('', 'case', ''),
+    *harness.SIDE_COLUMNS,
+    ('best ms', lambda row: 1e3 * min(row['rounds']), '.2f'),
   )
-  columns = [('', 'case', ''), *harness.SIDE_COLUMNS, best]
-  return harness.table(columns, rows)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from advjax import data
 from advjax.attacks.specs import Attack, parse_attack
 from advjax.callables import Callee
 from advjax.config import default_config
-from advjax.models import create_model, from_linen
+from advjax.models import create_model
 from advjax.models.create import ARCHITECTURES
 from advjax.models.logits import eval_logits_fn
 from advjax.training.setup import create_run
@@ -40,9 +40,7 @@ OBJECTIVES: dict[str, dict[str, float]] = {
 }
 # By side, the network.
 NETWORKS = {OURS: 'cnn', PLAIN: 'flax_cnn'}
-ARCHITECTURES['flax_cnn'] = lambda num_classes, axis: from_linen(
-  PlainCNN(num_classes)
-)
+ARCHITECTURES['flax_cnn'] = PlainCNN
 
 
 def train_program(
@@ -107,9 +105,11 @@ def _compare(
   rounds: int,
 ) -> dict[str, Any]:
   """Times programs with both kinds of layers in turns."""
-  times = harness.in_turns(
-    {name: harness.ready(each.run) for name, each in programs.items()}, rounds
-  )
+  sides = {
+    name: functools.partial(getattr, each, 'run')
+    for name, each in programs.items()
+  }
+  times = harness.in_turns(sides, rounds)
   row: dict[str, Any] = {'kind': kind}
   for compared in harness.compare(times, images):
     program = programs[compared['name']]
@@ -137,23 +137,23 @@ def measure(
   """Measures objectives and attacks with our layers and with Flax's."""
   dataset = data.load({'name': 'digits'})
   rows: dict[str, dict[str, Any]] = {}
-  for name in objectives:
-    compiled = {
-      layers: train_program(network, name, dataset, devices, batch_size, steps)
-      for layers, network in NETWORKS.items()
-    }
-    programs = {layers: program for layers, (program, _) in compiled.items()}
-    count = compiled[OURS][1]
-    images = count * batch_size
-    rows[name] = _compare('objective', programs, count, images, rounds)
-    print(table({'rows': {name: rows[name]}}), flush=True)
-  for name in attacks:
-    programs = {
-      layers: attack_program(network, name, dataset, attack_batch_size)
-      for layers, network in NETWORKS.items()
-    }
-    rows[name] = _compare('attack', programs, 1, attack_batch_size, rounds)
-    print(table({'rows': {name: rows[name]}}), flush=True)
+  for name in (*objectives, *attacks):
+    if name in objectives:
+      compiled = {
+        layers: train_program(net, name, dataset, devices, batch_size, steps)
+        for layers, net in NETWORKS.items()
+      }
+      count = compiled[OURS][1]
+      programs = {layers: program for layers, (program, _) in compiled.items()}
+      row = _compare('objective', programs, count, count * batch_size, rounds)
+    else:
+      programs = {
+        layers: attack_program(net, name, dataset, attack_batch_size)
+        for layers, net in NETWORKS.items()
+      }
+      row = _compare('attack', programs, 1, attack_batch_size, rounds)
+    rows[name] = row
+    print(table({'rows': {name: row}}), flush=True)
   return {
     'rows': rows,
     'batch_size': batch_size,
@@ -165,16 +165,15 @@ def measure(
 
 def table(result: Row) -> str:
   """Returns all rows as a table, ours in full."""
-  columns: list[harness.Column] = [
+  return harness.table(
+    [
+      {'name': name, 'ratio': row['ratio'], **row[OURS]}
+      for name, row in result['rows'].items()
+    ],
     ('', 'name', ''),
     ('ms per step', 'milliseconds_per_step', '.2f'),
     ('images/s', 'images_per_second', '.0f'),
     ("Flax's layers: times as long", 'ratio', '.2f'),
     ('s to compile', 'compile_seconds', '.1f'),
     ('MiB beside arguments', 'temporary_mib', '.1f'),
-  ]
-  rows = [
-    {'name': name, 'ratio': row['ratio'], **row[OURS]}
-    for name, row in result['rows'].items()
-  ]
-  return harness.table(columns, rows)
+  )

@@ -42,19 +42,12 @@ _LAYER = re.compile(r'(Conv|Dense|BatchNorm)_\d+')
 
 
 class Operation(NamedTuple):
-  """An operation of the optimized program.
+  """An operation of the optimized program."""
 
-  Attributes:
-    shape: Of its result.
-    layer: Of the network, or ''.
-    backward: Whether it belongs to a gradient.
-    last: The JAX operation that it comes from, or the last of them.
-  """
-
-  shape: str
-  layer: str
-  backward: bool
-  last: str
+  shape: str  # Of its result.
+  layer: str  # Of the network, or ''.
+  backward: bool  # Whether it belongs to a gradient.
+  last: str  # The JAX operation that it comes from, or the last of them.
 
   @property
   def kind(self) -> str:
@@ -120,16 +113,17 @@ def tables(
     own = {'name': name, 'where': where, 'milliseconds': milliseconds}
     rows.append({**each._asdict(), **own})
     kinds[each.kind] += milliseconds
-  columns: list[harness.Column] = [
+  slowest = harness.table(
+    rows[:top],
     ('operation', 'name', ''),
     ('result', 'shape', ''),
     ('where', 'where', ''),
     ('computes', 'last', ''),
     ('ms per step', 'milliseconds', '.3f'),
-  ]
+  )
   sums = sorted(kinds.items(), key=lambda item: -item[1])
   text = harness.markdown(['kind', 'ms'], [[k, f'{ms:.2f}'] for k, ms in sums])
-  return f'{harness.table(columns, rows[:top])}\n\n{text}'
+  return f'{slowest}\n\n{text}'
 
 
 def main() -> None:

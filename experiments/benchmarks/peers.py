@@ -34,25 +34,15 @@ class PeerError(RuntimeError):
 
 
 class Peer(NamedTuple):
-  """A library to compare with.
-
-  Attributes:
-    name: For messages.
-    folder: Of its venv in the user's cache folder, if no other is named.
-    module: What its side of the comparison imports.
-    packages: What pip installs.
-    pythons: Versions of Python that all of it has wheels for, best first.
-    main: Its side, a program that calls `sides/serve.py`.
-    bare_packages: What pip installs besides, without what it asks for.
-  """
+  """A library to compare with."""
 
   name: str
-  folder: str
-  module: str
-  packages: tuple[str, ...]
-  pythons: tuple[str, ...]
-  main: pathlib.Path
-  bare_packages: tuple[str, ...] = ()
+  folder: str  # Of its venv in the user's cache folder, if no other is named.
+  module: str  # What its side of the comparison imports.
+  packages: tuple[str, ...]  # What pip installs.
+  pythons: tuple[str, ...]  # Versions that have wheels for it, best first.
+  main: pathlib.Path  # Its side, a program that calls `sides/serve.py`.
+  bare_packages: tuple[str, ...] = ()  # Installed without what they ask for.
 
 
 _PYTHONS = ('3.14', '3.13', '3.12', '3.11')
@@ -113,20 +103,11 @@ def outside_environment() -> dict[str, str]:
 def find_python(peer: Peer, python: str | None) -> str:
   """Returns an interpreter that a peer's packages install for.
 
-  Args:
-    peer: The peer.
-    python: One that is asked for; None: this one, or the first of the peer's
-      that there is.
-
-  Returns:
-    Its path.
-
-  Raises:
-    ValueError: if there is none.
+  It is the one that is asked for; else this one, or the first of the peer's
+  that there is.
   """
-  candidates = [python] if python else [sys.executable]
-  if not python:
-    candidates += [f'python{version}' for version in peer.pythons]
+  own = [sys.executable, *(f'python{version}' for version in peer.pythons)]
+  candidates = [python] if python else own
   found = []
   for name in candidates:
     path = shutil.which(name)
@@ -148,19 +129,9 @@ def find_python(peer: Peer, python: str | None) -> str:
 def prepare(peer: Peer, folder: str | None, python: str | None) -> pathlib.Path:
   """Returns the Python of a peer's venv, which is made if it is not there.
 
-  Args:
-    peer: The peer.
-    folder: Where its venv is or goes; None: `peer.folder` in the user's cache
-      folder.
-    python: See `find_python`.
-
-  Returns:
-    The path of the venv's interpreter.
-
-  Raises:
-    ValueError: if the folder holds something else, if there is no Python
-      that will do, or if the packages cannot be installed. A venv that was
-      not there before is removed then.
+  The folder is by default `peer.folder` in the user's cache folder; `python` is
+  that of `find_python`. Where the folder holds something else, or packages
+  cannot be installed, ValueError; a venv that was not there before is removed.
   """
   default = user_cache_folder() / peer.folder
   venv = pathlib.Path(folder).absolute() if folder else default
@@ -207,15 +178,9 @@ def started(
 ) -> Iterator[RunJob]:
   """Starts a peer's side, which keeps what it has prepared from job to job.
 
-  Args:
-    peer: The peer.
-    interpreter: From `prepare`.
-    timeout: Seconds that a job may take.
-
-  Yields:
-    `(job, arrays) -> arrays`: does a job there and returns its results. It
-    raises PeerError where the job fails, with the end of what the side says,
-    or takes too long; no later job can be done then.
+  Yields `(job, arrays) -> arrays`, which does a job there. It raises PeerError
+  where the job fails, with the end of what the side says, or takes more than
+  `timeout` seconds; no later job can be done then.
   """
   with (
     tempfile.TemporaryDirectory() as name,

@@ -63,9 +63,8 @@ def _fastest(
     for key, shape in zip(keys, shapes, strict=True)
   ]
   mapped = jax.pmap(function, devices=devices)
-  placed = jax.block_until_ready(
-    jax.pmap(lambda *x: x, devices=devices)(*arrays)
-  )
+  place = jax.pmap(lambda *x: x, devices=devices)
+  placed = jax.block_until_ready(place(*arrays))
   jax.block_until_ready(mapped(*placed))
   return min(timed(lambda: mapped(*placed))[1] for _ in range(5))
 
@@ -126,12 +125,7 @@ def work_of(function: Callable[..., Any], *arguments: Any) -> Work:
   counts, so that layers written in several ways for several platforms count as
   convolutions. Products that are computed twice or not used count too.
 
-  Args:
-    function: A pure function.
-    *arguments: Arrays, or their shapes and dtypes.
-
-  Returns:
-    Operations and bytes.
+  The function is pure; its arguments are arrays, or their shapes and dtypes.
   """
   return _work(jax.make_jaxpr(function)(*arguments).jaxpr)
 
@@ -154,18 +148,18 @@ def step_work(training: Run) -> Work:
 def _work(jaxpr: core.Jaxpr) -> Work:
   flops = moved = 0.0
   for eqn in jaxpr.eqns:
-    if eqn.primitive.name == 'conv_general_dilated':
+    name, times = eqn.primitive.name, 1
+    if name == 'conv_general_dilated':
       found = [_product(eqn, _convolution(eqn))]
-    elif eqn.primitive.name == 'dot_general':
+    elif name == 'dot_general':
       found = [_product(eqn, _matmul(eqn))]
     else:
       found = [_work(inner) for inner in _inner(eqn)]
-      if eqn.primitive.name == 'cond':
-        found = [min(found, key=lambda work: work.flops)]
-    times = 1
-    if eqn.primitive.name == 'scan':
+    if name == 'cond':
+      found = [min(found, key=lambda work: work.flops)]
+    elif name == 'scan':
       times = eqn.params['length']
-    elif eqn.primitive.name == 'shard_map':
+    elif name == 'shard_map':
       times = eqn.params['mesh'].size
     flops += times * sum(work.flops for work in found)
     moved += times * sum(work.bytes for work in found)
@@ -248,15 +242,8 @@ def least_work(
 
   Bytes are those of float32 where nothing is fused and nothing is read twice:
   every activation is written once and read once per pass, every parameter and
-  every moment of Adam is read and written once.
-
-  Args:
-    objective: One of `runs.OBJECTIVES`.
-    batch_size: Images.
-    attack_steps: Of PGD.
-
-  Returns:
-    Operations and bytes.
+  every moment of Adam is read and written once. The objective is one of
+  `runs.OBJECTIVES`.
   """
   forward, first = FORWARD_FLOPS, 2 * math.prod(LAYERS[0])
   flops, passes = {

@@ -1,28 +1,27 @@
 """Our training as benchmarks run it: the compiled steps of `train`, timed."""
 
 import copy
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from advjax.training.at_once import make_train_runs
-from advjax.training.placement import device_inputs, place
-from advjax.training.run import Diverged
-from advjax.training.state import evaluation_params
 from flax import traverse_util
 from ml_collections import config_dict
 
 from advjax import data
 from advjax.config import default_config
-from advjax.devices import parallelize
+from advjax.devices import replicate
 from advjax.models import create_model
 from advjax.models.logits import eval_logits_fn
-from advjax.training.setup import Run, create_run
+from advjax.training.loop import Diverged
+from advjax.training.setup import Run, create_run, device_inputs
+from advjax.training.vmapped import many_inputs, map_train_many, place
 from advjax.types import LogitsFn
 from advjax.variants import set_variant
-from experiments.benchmarks.harness import Run, timed
+from experiments.benchmarks.harness import TimedRun, timed
 
 # NSL's tutorial, and Madry et al. 2017 with their seven steps on CIFAR-10.
 EPSILON = 0.1
@@ -32,16 +31,16 @@ ATTACK_STEPS = 7
 OBJECTIVES = {'standard': 'standard', 'nsl': 'nsl', 'pgd': 'pgd_at'}
 
 
+def _variant(name: str) -> config_dict.ConfigDict:
+  steps = {'epsilon': EPSILON, 'nsl_step_size': NSL_STEP_SIZE}
+  return set_variant(default_config(), name, **steps)
+
+
 def tutorial_config(
   objective: str, batch_size: int = 32
 ) -> config_dict.ConfigDict:
   """Returns the config of NSL's network with one of OBJECTIVES."""
-  config = set_variant(
-    default_config(),
-    OBJECTIVES[objective],
-    epsilon=EPSILON,
-    nsl_step_size=NSL_STEP_SIZE,
-  )
+  config = _variant(OBJECTIVES[objective])
   config.batch_size = batch_size
   config.num_validation = 0
   config.report_checkpoint = 'last'
@@ -55,8 +54,7 @@ def tutorial(
   devices: Sequence[jax.Device],
 ) -> Run:
   """Returns a run of NSL's network with one of OBJECTIVES."""
-  config = tutorial_config(objective, batch_size)
-  return create_run(config, dataset, devices)
+  return create_run(tutorial_config(objective, batch_size), dataset, devices)
 
 
 def by_name(tree: Any) -> dict[str, np.ndarray]:
@@ -65,9 +63,9 @@ def by_name(tree: Any) -> dict[str, np.ndarray]:
   return {name: np.asarray(value) for name, value in flat.items()}
 
 
-def put(training: Run, state: Any) -> Any:
-  """Copies a state to the devices; the program takes it for its own."""
-  return place([training]).put([state])
+def start_state(training: Run) -> Any:
+  """Returns the state before the first step, on the devices."""
+  return replicate(training.init_state(), training.devices)
 
 
 def step_arguments(
@@ -75,11 +73,12 @@ def step_arguments(
 ) -> tuple[Any, ...]:
   """Returns what the pmapped `training.train_steps.func` takes.
 
-  The state is the one before the first step, unless another one is given.
+  The state is the one before the first step, unless another one is given; the
+  program takes it for its own.
   """
   if state is None:
-    state = put(training, training.init_state())
-  inputs = device_inputs([training])
+    state = start_state(training)
+  inputs = device_inputs(training)
   return *training.train_steps.args, state, *inputs, np.int32(num_steps)
 
 
@@ -98,7 +97,7 @@ def next_steps(training: Run) -> Callable[[int], float]:
   return take
 
 
-def seconds_per_step(training: Run, num_steps: int) -> Run:
+def seconds_per_step(training: Run, num_steps: int) -> TimedRun:
   """Returns what takes steps of a run, fewer than an epoch has.
 
   Images are permuted where a call begins, which in training is once per
@@ -114,18 +113,11 @@ def seconds_per_step(training: Run, num_steps: int) -> Run:
 
 
 class Program(NamedTuple):
-  """A compiled program.
-
-  Attributes:
-    call: Runs it once, and returns its results.
-    compile_seconds: Tracing included.
-    temporary_mib: Memory that it needs besides its arguments.
-    argument_mib: Memory of its arguments.
-  """
+  """A compiled program."""
 
   call: Callable[..., Any]
-  compile_seconds: float
-  temporary_mib: float
+  compile_seconds: float  # Tracing included.
+  temporary_mib: float  # Memory that it needs besides its arguments.
   argument_mib: float
 
   def run(self) -> float:
@@ -147,15 +139,12 @@ def compile_program(function: Any, *arguments: Any) -> Program:
 
 
 class Trained(NamedTuple):
-  """A network that was trained with nothing but steps, and its costs.
+  """A network that was trained with nothing but steps, on the host.
 
-  Attributes:
-    params: Its parameters, on the host.
-    model_state: Its BatchNorm statistics, on the host.
-    costs: `compile_seconds` (next to nothing where another run has compiled
-      the same program), `upload_seconds`, `train_seconds`, `step_milliseconds`,
-      `images_per_second` and `peak_mib` (of the first device up to here, None
-      where it does not say).
+  Its costs are `compile_seconds` (next to nothing where another run has
+  compiled the same program), `upload_seconds`, `train_seconds`,
+  `step_milliseconds`, `images_per_second` and `peak_mib` (of the first device
+  up to here, None where it does not say).
   """
 
   params: Any
@@ -183,13 +172,13 @@ def train_timed(training: Run) -> Trained:
   """Trains a network with nothing but steps between first and last."""
   plan, config = training.plan, training.config
   start = time.perf_counter()
-  inputs = jax.block_until_ready(device_inputs([training]))
+  inputs = jax.block_until_ready(device_inputs(training))
   uploaded = time.perf_counter()
-  state = put(training, training.init_state())
+  state = start_state(training)
   # Also loads the program, and draws memory.
   jax.block_until_ready(training.train_steps(state, *inputs, np.int32(1)))
   compiled = time.perf_counter()
-  state = jax.block_until_ready(put(training, training.init_state()))
+  state = jax.block_until_ready(start_state(training))
   losses = []
   count = np.int32(plan.steps_per_epoch)
   start_steps = time.perf_counter()
@@ -201,9 +190,9 @@ def train_timed(training: Run) -> Trained:
   bad = np.flatnonzero(~np.isfinite(np.concatenate(losses)))
   if bad.size:
     raise Diverged(f'seed {config.seed}: no finite loss at step {bad[0] + 1}')
-  num_steps = config.num_epochs * plan.steps_per_epoch
+  num_steps = training.num_steps
   return Trained(
-    params=jax.tree.map(np.asarray, evaluation_params(state)),
+    params=jax.tree.map(np.asarray, state.evaluation_params),
     model_state=jax.tree.map(np.asarray, state.model_state),
     costs={
       'compile_seconds': compiled - uploaded,
@@ -243,9 +232,7 @@ class Round(NamedTuple):
 
 def sweep_configs(count: int) -> list[config_dict.ConfigDict]:
   """Returns configs of `digits.py:nsl` that differ in traced numbers alone."""
-  base = set_variant(
-    default_config(), 'nsl', epsilon=EPSILON, nsl_step_size=NSL_STEP_SIZE
-  )
+  base = _variant('nsl')
   base.report_checkpoint = 'last'
   configs = [copy.deepcopy(base) for _ in range(count)]
   for index, config in enumerate(configs):
@@ -256,18 +243,22 @@ def sweep_configs(count: int) -> list[config_dict.ConfigDict]:
 
 
 def _round(
-  program: Callable[..., Any], trainings: Sequence[Run], steps: int
+  program: Callable[..., Any],
+  prepare: Callable[[], tuple[Any, ...]],
+  counts: Callable[[int], Any],
+  steps: int,
 ) -> Round:
   """Compiles a program on its first use, and takes the steps."""
   start = time.perf_counter()
-  placement, inputs = place(trainings), device_inputs(trainings)
-  state = placement.put([training.init_state() for training in trainings])
-  state, _ = program(state, *inputs, placement.num_steps(0, ()))
-  jax.block_until_ready(state)
+  state, *inputs = prepare()
+  state, _ = jax.block_until_ready(program(state, *inputs, counts(0)))
   middle = time.perf_counter()
-  counts = placement.num_steps(steps, range(len(trainings)))
-  jax.block_until_ready(program(state, *inputs, counts))
+  jax.block_until_ready(program(state, *inputs, counts(steps)))
   return Round(middle - start, time.perf_counter() - middle)
+
+
+def _start(training: Run) -> tuple[Any, ...]:
+  return start_state(training), *device_inputs(training)
 
 
 def train_way(way: str, trainings: Sequence[Run], steps: int) -> Round:
@@ -279,13 +270,18 @@ def train_way(way: str, trainings: Sequence[Run], steps: int) -> Round:
     for training in trainings:
       if way == 'separate':
         jax.clear_caches()
-      rounds.append(_round(training.train_steps, [training], steps))
+      prepare = functools.partial(_start, training)
+      rounds.append(_round(training.train_steps, prepare, np.int32, steps))
     return Round(*map(sum, zip(*rounds, strict=True)))
-  mapped: Any = first.train_steps.func
-  program = parallelize(
-    make_train_runs(mapped.__wrapped__, batched=way.startswith('vmap')),
-    first.devices,
-    num_args=4,
-    split_args=(0, 2, 3) if first.plan.num_teams > 1 else (),
+  placement = place(trainings)
+  return _round(
+    map_train_many(
+      first.device_steps, tuple(first.devices), way.startswith('vmap')
+    ),
+    lambda: (
+      placement.put([training.init_state() for training in trainings]),
+      *many_inputs(trainings),
+    ),
+    lambda count: placement.num_steps(count, range(len(trainings))),
+    steps,
   )
-  return _round(program, trainings, steps)

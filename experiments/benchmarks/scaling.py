@@ -17,16 +17,16 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from advjax.reporting.charts import own_color
 from matplotlib.figure import Figure
 
 import advjax
 from advjax import cli, data
 from advjax.attacks.specs import parse_attack
 from advjax.config import check_range
+from advjax.reporting.plots import model_colors
 from advjax.training.setup import create_run
 from experiments.benchmarks import harness, roofline, runs, sweep
-from experiments.benchmarks.harness import Run, Side, spread, timed
+from experiments.benchmarks.harness import Side, TimedRun, spread, timed
 
 FILE = 'scaling.json'
 # By axis: the title, the label of x.
@@ -45,9 +45,9 @@ Devices = Sequence[jax.Device]
 
 
 def _row(axis: str, value: int, series: str, seconds: Sequence[float]) -> dict:
-  median, low, high = spread(seconds)
+  median, *ends = spread(seconds)
   row = {'series': series, axis: value, 'seconds': median}
-  return row | {'quartiles': [low, high]}
+  return row | {'quartiles': ends}
 
 
 def _in_turns(
@@ -65,7 +65,7 @@ def _in_turns(
 def _step_side(
   objective: str, size: int, dataset: data.Dataset, devices: Devices
 ) -> Side:
-  def prepare() -> Run:
+  def prepare() -> TimedRun:
     training = runs.tutorial(objective, size, dataset, devices)
     images = min(_IMAGES_IN_A_ROUND, len(training.rows))
     return runs.seconds_per_step(training, max(1, images // size - 1))
@@ -73,39 +73,32 @@ def _step_side(
   return prepare
 
 
+def by_steps(
+  axis: str,
+  cases: Mapping[int, tuple[int, Devices]],
+  dataset: data.Dataset,
+  rounds: int,
+) -> Rows:
+  """Seconds of a training step of each objective, by batch size and devices."""
+  sides = {
+    (name, value): _step_side(name, size, dataset, devices)
+    for name in runs.OBJECTIVES
+    for value, (size, devices) in cases.items()
+  }
+  return _in_turns(axis, sides, rounds)
+
+
 def by_batch_size(
   sizes: Sequence[int], dataset: data.Dataset, devices: Devices, rounds: int
 ) -> Rows:
   """Seconds of a training step of each objective, and of its floor."""
   rates = roofline.measure_rates(devices)
-  sides = {
-    (objective, size): _step_side(objective, size, dataset, devices)
-    for objective in runs.OBJECTIVES
-    for size in sizes
-  }
-  rows = _in_turns('batch_size', sides, rounds)
+  cases = {size: (size, devices) for size in sizes}
+  rows = by_steps('batch_size', cases, dataset, rounds)
   for row in rows:
     work = roofline.least_work(row['series'], row['batch_size'])
     row['floor_seconds'] = work.seconds(rates)
   return rows
-
-
-def by_devices(
-  counts: Sequence[int],
-  batch_size: int,
-  dataset: data.Dataset,
-  devices: Devices,
-  rounds: int,
-) -> Rows:
-  """Seconds of a training step of each objective by number of devices."""
-  sides = {
-    (objective, count): _step_side(
-      objective, batch_size, dataset, devices[:count]
-    )
-    for objective in runs.OBJECTIVES
-    for count in counts
-  }
-  return _in_turns('devices', sides, rounds)
 
 
 def by_members(
@@ -122,8 +115,8 @@ def by_members(
     for way, found in taken.items():
       series = 'in turn' if way == 'in turn' else 'at once'
       seconds = [each.stepping / _SWEEP_STEPS for each in found]
-      compiling = spread([each.compiling for each in found]).median
       row = _row('members', count, series, seconds)
+      compiling = spread([each.compiling for each in found]).median
       rows.append(row | {'compile_seconds': compiling})
   return rows
 
@@ -143,18 +136,17 @@ def by_images(
   images = np.asarray(data.to_float(dataset.test.images))
   options: dict[str, Any] = {'key': jax.random.key(0), 'devices': devices}
 
-  def side(name: str, count: int) -> Run:
+  def side(name: str, count: int) -> TimedRun:
     rows = np.arange(count) % len(images)
     batch = images[rows], dataset.test.labels[rows]
 
     def run() -> Any:
+      given = network, *batch
       if name == 'autoattack':
-        found = advjax.autoattack(network, *batch, runs.EPSILON, **options)
-        return found.robust
+        return advjax.autoattack(*given, runs.EPSILON, **options).robust
       attack = {name: parse_attack(name)}
-      return advjax.robust_accuracy(
-        network, *batch, attack, runs.EPSILON, **options
-      ).worst_case
+      found = advjax.robust_accuracy(*given, attack, runs.EPSILON, **options)
+      return found.worst_case
 
     return lambda: timed(run)[1]
 
@@ -173,11 +165,10 @@ def draw(results: Mapping[str, Rows]) -> Figure:
   for ax, (axis, rows) in zip(panels, results.items(), strict=True):
     title, label = PANELS[axis]
     names = dict.fromkeys(row['series'] for row in rows)
-    for index, series in enumerate(names):
+    for series, color in model_colors(names).items():
       own = [row for row in rows if row['series'] == series]
       x = [row[axis] for row in own]
       seconds = [row['seconds'] for row in own]
-      color = own_color(index)
       ax.plot(x, seconds, 'o-', ms=3, c=color, label=series)
       low, high = zip(*(row['quartiles'] for row in own), strict=True)
       ax.fill_between(x, low, high, color=color, alpha=0.2, lw=0)
@@ -200,13 +191,13 @@ def table(result: harness.Row) -> str:
     for axis in PANELS
     for row in result.get(axis, ())
   ]
-  columns: list[harness.Column] = [
+  return harness.table(
+    rows,
     ('axis', 'axis', ''),
     ('', 'series', ''),
     ('given', 'given', 'd'),
     ('s', 'seconds', '.4f'),
-  ]
-  return harness.table(columns, rows)
+  )
 
 
 def main() -> None:
@@ -218,16 +209,18 @@ def main() -> None:
   check_range('batch_size', flag.batch_size, 1, most, integer=True)
   members, images = harness.integers('members'), harness.integers('images')
   devices = cli.devices_from_flags()
-  counts = [n for n in (1, 2, 4, 8, 16) if n <= len(devices)]
+  by_count = {
+    count: (flag.batch_size, devices[:count])
+    for count in (1, 2, 4, 8, 16)
+    if count <= len(devices)
+  }
   workdir, rounds = harness.make_workdir(), flag.rounds
   # More virtual devices than cores are for the second axis alone.
   cores = len(os.sched_getaffinity(0))
   own = devices[: cores if devices[0].platform == 'cpu' else 1]
   measures: dict[str, Callable[[], Rows]] = {
     'batch_size': lambda: by_batch_size(sizes, dataset, own, rounds),
-    'devices': lambda: by_devices(
-      counts, flag.batch_size, dataset, devices, rounds
-    ),
+    'devices': lambda: by_steps('devices', by_count, dataset, rounds),
     'members': lambda: by_members(members, dataset, own, rounds),
     'images': lambda: by_images(images, dataset, own, rounds),
   }

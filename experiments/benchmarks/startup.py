@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
 
 import jax
 from absl import flags
@@ -35,7 +34,7 @@ _SIGN = 'training starts'
 def time_start(cache: pathlib.Path) -> dict[str, float]:
   """Starts the main job, and ends it where its training starts."""
   said = ''
-  spent = _processor_seconds()
+  before = resource.getrusage(resource.RUSAGE_CHILDREN)
   # The user's settings of JAX's cache would win.
   own = {k: value for k, value in os.environ.items() if 'CACHE' not in k}
   with tempfile.TemporaryDirectory() as workdir:
@@ -60,14 +59,9 @@ def time_start(cache: pathlib.Path) -> dict[str, float]:
           break
       else:
         raise ValueError(f'the main job ended before training: {said}')
-  spent = _processor_seconds() - spent
-  return {'seconds': seconds, 'processor_seconds': spent}
-
-
-def _processor_seconds() -> float:
-  """Returns what all ended children took, user and system."""
-  usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-  return usage.ru_utime + usage.ru_stime
+  after = resource.getrusage(resource.RUSAGE_CHILDREN)
+  user, system = (after[i] - before[i] for i in (0, 1))
+  return {'seconds': seconds, 'processor_seconds': user + system}
 
 
 def measure(rounds: int) -> dict[str, list[dict[str, float]]]:
@@ -84,18 +78,20 @@ def measure(rounds: int) -> dict[str, list[dict[str, float]]]:
 
 def table(result: harness.Row) -> str:
   """Returns medians and quartiles as a table, a row per kind of cache."""
-  rows: list[dict[str, Any]] = []
+  rows = []
   for name, starts in result['rounds'].items():
-    seconds = harness.spread([start['seconds'] for start in starts])
-    spent = harness.spread([start['processor_seconds'] for start in starts])
+    seconds, spent = (
+      harness.spread([start[key] for start in starts])
+      for key in ('seconds', 'processor_seconds')
+    )
     rows.append({'cache': name, 'seconds': seconds, 'spent': spent})
-  columns: list[harness.Column] = [
+  return harness.table(
+    rows,
     ('cache', 'cache', ''),
     ('s', lambda row: row['seconds'].median, '.2f'),
     ('quartiles', lambda row: row['seconds'][1:], '.2f'),
     ('processor s', lambda row: row['spent'].median, '.2f'),
-  ]
-  return harness.table(columns, rows)
+  )
 
 
 def main() -> None:

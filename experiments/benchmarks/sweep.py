@@ -25,22 +25,24 @@ from typing import Any
 
 import jax
 from absl import flags
-from advjax.reporting.report import environment
-from advjax.training.sweep import choose_teams
 
 from advjax import cli, data
 from advjax.config import check_range, default_config
+from advjax.environment import environment
 from advjax.training.setup import create_run
+from advjax.training.vmapped import choose_groups
 from experiments.benchmarks import harness, runs
 
-WAYS = (
-  'in turn',
-  'map',
-  'vmap',
-  'map, one group',
-  'vmap, one group',
-  'separate',
-)
+_GROUPS = ('map', 'vmap')
+WAYS = ('in turn', *_GROUPS, 'map, one group', 'vmap, one group', 'separate')
+_COLUMNS: list[harness.Column] = [
+  ('runs', 'members', 'd'),
+  ('way', 'way', ''),
+  ('s', 'seconds', '.2f'),
+  ('s to compile', 'compile_seconds', '.2f'),
+  ('ms per step', 'step_milliseconds', '.2f'),
+  ('to in turn', 'ratio', '.2f'),
+]
 
 
 def measure(
@@ -54,15 +56,15 @@ def measure(
 ) -> dict[str, list[runs.Round]]:
   """Returns the rounds of each way to train so many runs."""
   configs = runs.sweep_configs(count)
-  groups, _ = choose_teams(count, len(devices), configs[0].batch_size)
+  groups, _ = choose_groups(count, len(devices), configs[0].batch_size)
   in_groups, whole = (
-    [create_run(c, dataset, devices, num_teams=teams) for c in configs]
-    for teams in (groups, 1)
+    [create_run(c, dataset, devices, num_groups=number) for c in configs]
+    for number in (groups, 1)
   )
   taken: dict[str, list[runs.Round]] = {way: [] for way in ways}
   for _ in range(rounds):
     for way in ways:
-      trainings = in_groups if way in ('map', 'vmap') else whole
+      trainings = in_groups if way in _GROUPS else whole
       taken[way].append(runs.train_way(way, trainings, steps))
   return taken
 
@@ -98,19 +100,6 @@ def rows_of(
   return rows
 
 
-def table(rows: Sequence[harness.Row]) -> str:
-  """Returns the rows as a table in Markdown."""
-  columns: list[harness.Column] = [
-    ('runs', 'members', 'd'),
-    ('way', 'way', ''),
-    ('s', 'seconds', '.2f'),
-    ('s to compile', 'compile_seconds', '.2f'),
-    ('ms per step', 'step_milliseconds', '.2f'),
-    ('to in turn', 'ratio', '.2f'),
-  ]
-  return harness.table(columns, rows)
-
-
 def main() -> None:
   flag = flags.FLAGS
   for field in ('steps', 'rounds', 'separate'):
@@ -125,7 +114,7 @@ def main() -> None:
       count, ways, dataset, devices, steps=flag.steps, rounds=flag.rounds
     )
     rows += rows_of(count, flag.steps, taken)
-    print(f'{table(rows)}\n', flush=True)
+    print(f'{harness.table(rows, *_COLUMNS)}\n', flush=True)
   print(harness.environment_line(environment(devices)))
 
 

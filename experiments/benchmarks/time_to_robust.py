@@ -25,19 +25,21 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
-from advjax.evaluation.attacked import attack_and_predict
-from advjax.evaluation.members import parse_attacks
-from advjax.training.workdir import prepare_workdir
 from ml_collections import config_dict, config_flags
 
 from advjax import cli, data
 from advjax.attacks.specs import AnyAttack
 from advjax.config import check_range, seed_configs
-from advjax.evaluation.logits import predict
+from advjax.devices import Batching
+from advjax.environment import command_line
+from advjax.evaluation.logits import compute_logits
+from advjax.evaluation.models import parse_attacks
+from advjax.evaluation.robustness import attack_and_predict
 from advjax.fractions import parse_number
+from advjax.jobs.workdir import prepare_workdir
+from advjax.training.setup import Run, create_run
 from advjax.types import LogitsFn
 from experiments.benchmarks import harness, runs
 from experiments.benchmarks.roofline import step_work
@@ -52,24 +54,16 @@ def attack(
   attacks: Mapping[str, AnyAttack],
   test: data.Split,
   epsilon: float,
-  *,
-  batch_size: int,
-  devices: Sequence[jax.Device],
+  batching: Batching,
 ) -> dict[str, float]:
   """Measures accuracy, clean and under each attack."""
   images, labels = np.asarray(data.to_float(test.images)), test.labels
-  options: dict[str, Any] = {'batch_size': batch_size, 'devices': devices}
-  correct = predict(network, images, **options) == labels
+  correct = compute_logits(network, images, batching).argmax(-1) == labels
   row = {'clean': float(correct.mean())}
   for name, attacked in attacks.items():
     start = time.perf_counter()
     found = attack_and_predict(
-      network,
-      {'itself': network},
-      attacked,
-      images,
-      labels,
-      [epsilon],
+      *(network, {'itself': network}, attacked, images, labels, [epsilon]),
       batching,
       norm=attacked.norm,
     )
@@ -97,26 +91,15 @@ def measure(
   flops = step_work(trainings[0]).flops
   rows: list[dict[str, Any]] = []
   for training, trained in zip(trainings, found, strict=True):
-    evaluation, costs = training.config.evaluation, trained.costs
-    accuracies = attack(
-      runs.float32_network(training, trained),
-      attacks,
-      test,
-      evaluation.epsilon,
-      batch_size=evaluation.batch_size,
-      devices=training.devices,
-    )
-    rows.append(
-      {
-        'seed': training.config.seed,
-        **costs,
-        'flops_per_step': flops,
-        'teraflops_per_second': flops / costs['step_milliseconds'] / 1e9,
-        **accuracies,
-      }
-    )
+    seed, evaluation = training.config.seed, training.config.evaluation
+    network = runs.float32_network(training, trained)
+    batching = Batching(evaluation.batch_size, training.devices)
+    accuracies = attack(network, attacks, test, evaluation.epsilon, batching)
+    row = {'seed': seed, **trained.costs, 'flops_per_step': flops}
+    rate = flops / row['step_milliseconds'] / 1e9
+    rows.append({**row, 'teraflops_per_second': rate, **accuracies})
     shown = {name: accuracies[name] for name in ('clean', *attacks)}
-    logger.info('seed %d: %s', training.config.seed, shown)
+    logger.info('seed %d: %s', seed, shown)
   return rows
 
 
@@ -141,18 +124,16 @@ def table(
     }
     for row in rows
   ]
+  summaries: Any = {'mean': statistics.fmean, 'std': statistics.stdev}
   if len(rows) > 1:
-    for name, summary in (
-      ('mean', statistics.fmean),
-      ('std', statistics.stdev),
-    ):
+    for name, summary in summaries.items():
       line: dict[str, Any] = {'seed': name}
       for _, key, _ in columns:
         values = [row[str(key)] for row in rows]
         line[str(key)] = 'n/a' if None in values else summary(values)
       shown.append(line)
   reached = (f'{100 * target:g} % reached', 'reached', '')
-  return harness.table([('seed', 'seed', ''), *columns, reached], shown)
+  return harness.table(shown, ('seed', 'seed', ''), *columns, reached)
 
 
 def read_seeds(

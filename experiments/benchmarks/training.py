@@ -25,10 +25,10 @@ from absl import flags
 
 from advjax import cli, data
 from advjax.config import check_range
+from advjax.training.setup import Run
 from experiments.benchmarks import harness, roofline, runs
-from experiments.benchmarks.harness import OURS, Row, Run, Side, spread
+from experiments.benchmarks.harness import OURS, Row, Side, TimedRun, spread
 from experiments.benchmarks.peers import RunJob
-from experiments.benchmarks.roofline import Rates, Work
 
 logger = logging.getLogger('advjax')
 
@@ -59,29 +59,23 @@ VARIANTS: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
 
 def their_steps(
   run_job: RunJob, job: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
-) -> Run:
+) -> TimedRun:
   """Prepares a side, and returns what takes steps there."""
   run_job({**job, 'task': 'prepare'}, arrays)
   return lambda: float(run_job({**job, 'task': 'steps'}, {})['seconds'])
 
 
-def sides_of(
+def _sides(
+  training: Run,
   objective: str,
-  batch_size: int,
-  dataset: data.Dataset,
-  devices: Sequence[jax.Device],
   run_jobs: Mapping[str, RunJob],
-  *,
   steps: int,
   compiled: bool,
 ) -> dict[str, Side]:
-  """Returns ours and the peers' variants of an objective."""
-  training = runs.tutorial(objective, batch_size, dataset, devices)
-  arrays = {
-    **runs.by_name(training.init_state().params),
-    'train_images': training.train_split.images,
-    'train_labels': training.train_split.labels,
-  }
+  """Ours and the peers' variants of an objective."""
+  train, batch_size = training.train_split, training.config.batch_size
+  arrays = runs.by_name(training.init_state().params)
+  arrays |= {'train_images': train.images, 'train_labels': train.labels}
   job: dict[str, Any] = {
     'objective': objective,
     'batch_size': batch_size,
@@ -109,20 +103,6 @@ def sides_of(
   return sides
 
 
-def floor_row(work: Work, rates: Rates, batch_size: int, ours: float) -> dict:
-  """Returns the row of the floor, beside our seconds."""
-  seconds = work.seconds(rates)
-  return {
-    'name': FLOOR,
-    'milliseconds': 1e3 * seconds,
-    'images_per_second': batch_size / seconds,
-    'times_as_fast': seconds / ours,
-    'flops': work.flops,
-    'bytes': work.bytes,
-    'bound': work.bound(rates),
-  }
-
-
 def measure(
   dataset: data.Dataset,
   devices: Sequence[jax.Device],
@@ -138,15 +118,8 @@ def measure(
   found = {}
   for objective in objectives:
     for size in batch_sizes:
-      sides = sides_of(
-        objective,
-        size,
-        dataset,
-        devices,
-        run_jobs,
-        steps=steps,
-        compiled=compiled,
-      )
+      training = runs.tutorial(objective, size, dataset, devices)
+      sides = _sides(training, objective, run_jobs, steps, compiled)
       found[objective, size] = harness.in_turns(sides, rounds)
       logger.info('%s, batches of %d: measured', objective, size)
   # At the end, when no other side is busy any more with its start.
@@ -154,21 +127,28 @@ def measure(
   rows: list[dict[str, Any]] = []
   for (objective, size), times in found.items():
     case = {'objective': objective, 'batch_size': size}
-    ours = spread(times.seconds[OURS]).median
-    work = roofline.least_work(objective, size)
     rows += harness.compare(times, size, **case)
-    rows.append(case | floor_row(work, rates, size, ours))
+    work = roofline.least_work(objective, size)
+    least = work.seconds(rates)
+    floor = {
+      'name': FLOOR,
+      'milliseconds': 1e3 * least,
+      'images_per_second': size / least,
+      'times_as_fast': least / spread(times.seconds[OURS]).median,
+      'bound': work.bound(rates),
+    }
+    rows.append(case | floor | work._asdict())
   return {'rows': rows, 'rates': rates._asdict(), 'steps': steps}
 
 
 def table(result: Row) -> str:
   """Returns the rows of a result as a table in Markdown."""
-  columns: list[harness.Column] = [
+  return harness.table(
+    result['rows'],
     ('objective', 'objective', ''),
     ('batch', 'batch_size', 'd'),
     *harness.SIDE_COLUMNS,
-  ]
-  return harness.table(columns, result['rows'])
+  )
 
 
 def main() -> None:
@@ -185,11 +165,7 @@ def main() -> None:
   workdir = harness.make_workdir()
   with harness.start_peers(peers, devices) as run_jobs:
     result = measure(
-      dataset,
-      devices,
-      run_jobs,
-      objectives,
-      batch_sizes,
+      *(dataset, devices, run_jobs, objectives, batch_sizes),
       steps=flag.steps,
       rounds=flag.rounds,
       compiled=flag.compiled,
@@ -200,9 +176,7 @@ def main() -> None:
 
 if __name__ == '__main__':
   harness.define_flags(rounds=7, use=list(VARIANTS))
-  flags.DEFINE_string(
-    'data_dir', None, 'Sets of TensorFlow Datasets, with mnist.'
-  )
+  harness.define_data_dir()
   flags.DEFINE_list('objectives', list(runs.OBJECTIVES), 'Which.')
   flags.DEFINE_list('batch_sizes', ['32', '128'], 'Which.')
   flags.DEFINE_list('peers', list(VARIANTS), 'Libraries to compare with.')

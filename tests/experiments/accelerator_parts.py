@@ -1,6 +1,8 @@
 """Parts that measure nothing, in the place of those of the benchmark."""
 
 import os
+import pathlib
+import sys
 import time
 
 from experiments.benchmarks.accelerator import child
@@ -10,6 +12,11 @@ RATES = {
   'float32': 1e13,
   'float32_default': 5e13,
   'bytes': 1e12,
+}
+HEADER = {'date': '2026-11-30', 'command': 'a command', 'minutes': 1}
+SETTINGS = {
+  **{'module': 'tests.experiments.accelerator_parts', 'platform': 'gpu'},
+  **{'kind': None, 'rates': None},
 }
 BEFORE = {'rows': [{'name': 'before', 'step_milliseconds': 2.5}]}
 
@@ -46,5 +53,23 @@ def hangs(settings, folder):
   time.sleep(120)
 
 
+def run_until_stopped(workdir, scratch):
+  """Runs a part that hangs, after the first."""
+  # Parts start faster without these.
+  from advjax.processes.signals import stop_on_signals
+  from experiments.benchmarks.accelerator import __main__ as program
+
+  machine, hangs = (program.Part('', each, {}, 1.0) for each in (20, 99))
+  with stop_on_signals() as stop:
+    program.run_parts(
+      {'machine': machine, 'hangs': hangs},
+      program.Run(workdir, scratch, SETTINGS, time.monotonic() + 200, stop),
+      HEADER,
+    )
+
+
 if __name__ == '__main__':
-  child.run(lambda name, *given: globals()[name](*given))
+  if sys.argv[1] == 'run':
+    run_until_stopped(*map(pathlib.Path, sys.argv[2:]))
+  else:
+    child.run(lambda name, *given: globals()[name](*given))

@@ -17,20 +17,13 @@ from experiments.benchmarks.accelerator import __main__ as program
 from experiments.benchmarks.accelerator import expected, parts
 from experiments.benchmarks.accelerator.page import BODIES, page
 from experiments.benchmarks.roofline import Work, least_work
-from tests.experiments import accelerator_parts
+from tests.experiments.accelerator_parts import HEADER, RATES, SETTINGS
 
 ROOT = pathlib.Path(__file__).parents[2]
-HEADER = {'date': '2026-11-30', 'command': 'a command', 'minutes': 1}
-SETTINGS = {
-  'module': 'tests.experiments.accelerator_parts',
-  'platform': 'gpu',
-  'kind': None,
-  'rates': None,
-}
 
 
-def part(seconds=1.0, **others):
-  return program.Part('a part', seconds, {}, 1.0, **others)
+def part(seconds=1.0):
+  return program.Part('a part', seconds, {}, 1.0)
 
 
 def read(workdir):
@@ -69,7 +62,7 @@ def test_parts_that_fail_or_do_not_fit_keep_nobody_from_going_on(
   assert [entry['status'] for entry in found.values()] == [
     *('done', 'failed', 'failed', 'left out', 'stopped', 'done')
   ]
-  assert found['machine']['rates'] == accelerator_parts.RATES
+  assert found['machine']['rates'] == RATES
   assert found['steps_nsl']['rows'][0]['step_milliseconds'] == 1.5
   # What was known before stays, and the reason is said.
   assert found['fails']['rows'][0]['name'] == found['hangs']['rows'][0]['name']
@@ -85,27 +78,11 @@ def test_no_accelerator_is_an_error(run):
 
 
 def test_estimates_follow_the_rates():
-  each = program.Part('a part', 10, {'bfloat16': 4e14}, 1.0)
+  each = part(10)._replace(flops={'bfloat16': 4e14})
   slow = each.estimate({'bfloat16': 1e14}, tiny=False)
   fast = each.estimate({'bfloat16': 4e14}, tiny=False)
   assert slow - 10 == pytest.approx(4 * (fast - 10)) and fast > 10
   assert each.estimate(None, tiny=True) == 1.0
-
-
-SCRIPT = """
-import pathlib, sys, tempfile, time
-from advjax.processes.signals import stop_on_signals
-from experiments.benchmarks.accelerator import __main__ as program
-from tests.experiments import test_accelerator as here
-workdir, scratch = map(pathlib.Path, sys.argv[1:])
-chosen = {'machine': 20, 'hangs': 99}
-with stop_on_signals() as stop:
-  program.run_parts(
-    {name: here.part(seconds) for name, seconds in chosen.items()},
-    program.Run(workdir, scratch, here.SETTINGS, time.monotonic() + 200, stop),
-    here.HEADER,
-  )
-"""
 
 
 @pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGTERM])
@@ -113,7 +90,7 @@ def test_a_kill_leaves_what_is_done(tmp_path, signum):
   scratch = tmp_path / 'scratch'
   scratch.mkdir()
   killed = subprocess.Popen(
-    [sys.executable, '-P', '-c', SCRIPT, tmp_path, scratch],
+    [sys.executable, '-P', '-m', SETTINGS['module'], 'run', tmp_path, scratch],
     env=os.environ | {'PYTHONPATH': str(ROOT)},
   )
   until = time.monotonic() + 60
@@ -147,24 +124,29 @@ def test_every_part_is_there():
     program.choose_parts(['atacks'])
 
 
+def write_images(path, shape):
+  """Random images as npz: 64 to train and 16 to test."""
+  rng = np.random.default_rng(0)
+  arrays = {}
+  for split, count in (('train', 64), ('test', 16)):
+    images = rng.integers(0, 256, (count, *shape), np.uint8)
+    arrays[f'{split}_images'] = images
+    arrays[f'{split}_labels'] = np.arange(count) % 10
+  np.savez(path, **arrays)
+
+
 @pytest.fixture(scope='module')
 def context(tmp_path_factory):
   """A tiny run on random images."""
   folder = tmp_path_factory.mktemp('accelerator')
-  rng = np.random.default_rng(0)
-  arrays = {}
-  for split, count in (('train', 64), ('test', 16)):
-    shape = (count, 32, 32, 3)
-    arrays[f'{split}_images'] = rng.integers(0, 256, shape, np.uint8)
-    arrays[f'{split}_labels'] = np.arange(count) % 10
-  np.savez(folder / 'cifar10.npz', **arrays)
+  write_images(folder / 'cifar10.npz', (32, 32, 3))
   return parts.Context(
     'cpu',
     'cpu',
     parts.TINY._replace(matmul=64, check_images=8),
     str(folder / 'cifar10.npz'),
     folder,
-    accelerator_parts.RATES,
+    RATES,
     pathlib.Path(sys.executable),
     time.monotonic() + 600,
   )
@@ -178,25 +160,6 @@ def merged(results):
   return found
 
 
-@pytest.mark.slow
-def test_numerics_of_a_cpu_are_its_own(context, monkeypatch):
-  """The second CPU device, in the place of an accelerator."""
-  second = jax.devices()[1:]
-  monkeypatch.setattr(parts, 'select_devices', lambda *asked: second)
-  found = merged(parts.numerics(context))
-  reference, highest, default, float64 = found['rows']
-  for row in (highest, default):
-    assert set(row['differences']) == {'logits', 'loss', 'gradient', 'update'}
-    assert max(row['differences'].values()) < 1e-6
-    assert max(row['other_signs'].values()) == 0
-    assert row['accuracy'] == reference['accuracy']
-  assert all(0 < each < 1e-4 for each in float64['differences'].values())
-  assert float64['other_signs']['fgsm'] < 0.01
-  accuracy = reference['accuracy']
-  assert accuracy['clean'] > 0.4 and accuracy['bim-20'] <= accuracy['fgsm']
-  assert '| CPU, float64 |' in BODIES['numerics'](found)
-
-
 def test_work_is_set_against_the_rates(context):
   found = merged(parts.machine(context))
   assert found['platform'] == 'cpu'
@@ -204,13 +167,8 @@ def test_work_is_set_against_the_rates(context):
   assert 'TFLOP/s' in BODIES['machine'](found)
   # At 1e12 bytes and 2e14 operations in a second the bytes take half of it.
   shares = context.shares(Work(flops=2e13, bytes=5e11), 1.0)
-  assert shares == pytest.approx(
-    {
-      'teraflops_per_second': 20,
-      'share_of_matmul': 0.1,
-      'share_of_roofline': 0.5,
-    }
-  )
+  of_rates = {'share_of_matmul': 0.1, 'share_of_roofline': 0.5}
+  assert shares == pytest.approx({'teraflops_per_second': 20, **of_rates})
   row = {'name': 'a step', 'step_milliseconds': 1000.0, **shares}
   line = BODIES['steps_nsl']({'rows': [row]}).splitlines()[2]
   assert line.startswith('| a step | | 1000.00 | | 20.0 | 10.0 % | 50.0 % |')
@@ -218,10 +176,7 @@ def test_work_is_set_against_the_rates(context):
 
 def test_images_of_another_shape_are_refused(context, tmp_path):
   path = tmp_path / 'mine.npz'
-  images = np.zeros((4, 28, 28, 1), np.uint8)
-  arrays = {'train_images': images, 'test_images': images}
-  labels = {'train_labels': np.arange(4), 'test_labels': np.arange(4)}
-  np.savez(path, **arrays, **labels)
+  write_images(path, (28, 28, 1))
   wrong = r'--data: .*mine.npz .*allowed: \(32, 32, 3\)'
   with pytest.raises(ValueError, match=wrong):
     context._replace(path=str(path)).dataset()
@@ -229,20 +184,11 @@ def test_images_of_another_shape_are_refused(context, tmp_path):
 
 @pytest.mark.slow
 def test_the_roofline_needs_no_accelerator(monkeypatch):
-  small = {'name': 'small_resnet', 'widths': (4,)}
-  sizes = parts.FULL._replace(
-    nsl_batch_sizes=(128,),
-    residual=small,
-    wide=small,
-    cifar_changes={'model': small},
-    pgd_steps=2,
-    pgd_batch_size=4,
-  )
-  monkeypatch.setattr(parts, 'FULL', sizes)
+  monkeypatch.setattr(parts, 'FULL', parts.TINY)
   rows = list(expected.workloads(jax.devices()[0]))
   rates = ['bfloat16', 'tf32', *['bfloat16'] * 3, 'float32']
   assert [rate for _, _, rate, _ in rows] == rates
-  assert rows[1][3] == least_work('nsl', 128)
+  assert rows[1][3] == least_work('nsl', 32)
   halved, whole = rows[-2][3], rows[-1][3]
   assert halved.flops == whole.flops and halved.bytes < whole.bytes
 
@@ -261,5 +207,11 @@ def test_the_whole_benchmark_on_a_cpu(context, tmp_path):
   found = read(tmp_path)
   without_torch = {n: e for n, e in found.items() if not n.startswith('torch')}
   assert {entry['status'] for entry in without_torch.values()} == {'done'}
+  reference, highest, default, float64 = found['numerics']['rows']
+  for row in (highest, default):  # The CPU in the place of an accelerator.
+    assert set(row['differences']) == {'logits', 'loss', 'gradient', 'update'}
+    assert max(row['differences'].values()) < 1e-6
+    assert row['accuracy'] == reference['accuracy']
+  assert all(0 < each < 1e-4 for each in float64['differences'].values())
   names = sorted(path.name for path in tmp_path.iterdir())
   assert names == ['accelerator.json', 'accelerator.md']

@@ -7,16 +7,14 @@ import jax
 import pytest
 from absl import flags
 
+from advjax.models import create_model
 from advjax.training.objectives import read_hparams
 from experiments.benchmarks import __main__ as program
 from experiments.benchmarks import (
   harness,
-  layers,
   objectives,
   operations,
   peers,
-  scaling,
-  startup,
   sweep,
 )
 from experiments.benchmarks.runs import Round
@@ -57,10 +55,8 @@ def test_sides_take_turns_and_ratios_are_of_the_same_round():
     *('advjax prepares', 'advjax', 'other prepares', 'other'),
     *('broken prepares', 'broken'),
   ]
-  assert calls[6:] == [
-    *('advjax', 'other', 'broken', 'advjax', 'other', 'broken'),
-    *('advjax', 'other'),
-  ]
+  turn = ['advjax', 'other']
+  assert calls[6:] == [*turn, 'broken', *turn, 'broken', *turn]
   assert times.first == {'advjax': 9, 'other': 8, 'broken': 1}
   rows = harness.compare(times, 32, case='nsl')
   assert [row['name'] for row in rows] == ['advjax', 'other', 'broken']
@@ -69,14 +65,15 @@ def test_sides_take_turns_and_ratios_are_of_the_same_round():
   assert ours['images_per_second'] == 16 and ours['rounds'] == [1, 2, 4]
   assert other['times_as_fast'] == 2
   assert broken == {'case': 'nsl', 'name': 'broken', 'error': 'it went wrong'}
-  columns = [
+  text = harness.table(
+    rows,
     ('', 'name', ''),
     ('ms', 'milliseconds', '.1f'),
     ('quartiles', 'quartiles', ',.0f'),
     ('share', lambda row: row['times_as_fast'] / 10, '.0%'),
     ('none', 'none', 'd'),
-  ]
-  assert harness.table(columns, rows).splitlines() == [
+  )
+  assert text.splitlines() == [
     '| | ms | quartiles | share | none |',
     '| --- | --- | --- | --- | --- |',
     '| advjax | 2000.0 | 1,500 to 3,000 | 10 % | |',
@@ -84,13 +81,6 @@ def test_sides_take_turns_and_ratios_are_of_the_same_round():
     '',
     'broken: it went wrong',
   ]
-
-
-def test_summaries_of_rounds_and_seeds():
-  assert harness.spread([2.0]) == (2, 2, 2)
-  assert harness.spread([5.0, 1.0, 3.0, 2.0, 4.0]) == (3, 2, 4)
-  assert harness.mean_and_std([0.5, 0.7]) == '0.6000 ± 0.1414'
-  assert harness.mean_and_std([0.5], '.1f') == '0.5'
 
 
 @pytest.mark.parametrize('texts', [[], ['0'], ['2', '2'], ['1.5'], ['99']])
@@ -107,37 +97,37 @@ def test_integers_of_a_flag_are_checked(monkeypatch, texts):
 # ----------------------------------------------------------- all parts in turn
 
 ROW = {
-  'objective': 'nsl',
-  'batch_size': 32,
-  'name': 'advjax',
-  'milliseconds': 1.0,
-  'quartiles': [1.0, 2.0],
-  'images_per_second': 32000.0,
-  'times_as_fast': 1.0,
+  **{'objective': 'nsl', 'batch_size': 32, 'name': 'advjax'},
+  **{'milliseconds': 1.0, 'quartiles': [1.0, 2.0]},
+  **{'images_per_second': 32000.0, 'times_as_fast': 1.0},
 }
 OURS = {
-  'milliseconds_per_step': 2.0,
-  'images_per_second': 10.0,
-  'compile_seconds': 1.0,
-  'temporary_mib': 3.0,
+  **{'milliseconds_per_step': 2.0, 'images_per_second': 10.0},
+  **{'compile_seconds': 1.0, 'temporary_mib': 3.0},
 }
-START = {'seconds': 2.0, 'processor_seconds': 1.5}
+# What a part leaves, and the line of it on the page.
 LEFT = {
-  'training': {'rows': [ROW]},
-  'objectives': {'rows': {'nsl': {'advjax': OURS, 'ratio': 1.5}}},
-  'startup': {'rounds': {'filled': [START]}},
-  'tutorial': {
-    'members': {'base': {'train_seconds': 3.0, 'step_milliseconds': 2.5}}
-  },
-  'scaling': {'images': [{'series': 'pgd', 'images': 64, 'seconds': 0.5}]},
+  'training': (
+    {'rows': [ROW]},
+    '| nsl | 32 | advjax | 1.00 | 1.00 to 2.00 | 32000 | 1.00 |',
+  ),
+  'objectives': (
+    {'rows': {'nsl': {'advjax': OURS, 'ratio': 1.5}}},
+    '| nsl | 2.00 | 10 | 1.50 | 1.0 | 3.0 |',
+  ),
+  'startup': (
+    {'rounds': {'filled': [{'seconds': 2.0, 'processor_seconds': 1.5}]}},
+    '| filled | 2.00 | 2.00 to 2.00 | 1.50 |',
+  ),
+  'tutorial': (
+    {'members': {'base': {'train_seconds': 3.0, 'step_milliseconds': 2.5}}},
+    '| base | 3.0 | 2.50 |',
+  ),
+  'scaling': (
+    {'images': [{'series': 'pgd', 'images': 64, 'seconds': 0.5}]},
+    '| images | pgd | 64 | 0.5000 |',
+  ),
 }
-LINES = [
-  '| nsl | 32 | advjax | 1.00 | 1.00 to 2.00 | 32000 | 1.00 |',
-  '| nsl | 2.00 | 10 | 1.50 | 1.0 | 3.0 |',
-  '| filled | 2.00 | 2.00 to 2.00 | 1.50 |',
-  '| base | 3.0 | 2.50 |',
-  '| images | pgd | 64 | 0.5000 |',
-]
 VENVS = ('nsl_venv', 'torch_venv', 'foolbox_jax_venv')
 GIVEN = dict.fromkeys(('platform', 'devices', 'data_dir', *VENVS))
 
@@ -153,7 +143,7 @@ def test_parts_run_in_turn_and_all_tables_are_on_the_page(
     name = workdir.rpartition('/')[2]
     path = tmp_path / name / program.PARTS[name].file
     path.parent.mkdir()
-    path.write_text(json.dumps(LEFT[name] | {'environment': {'jax': '1'}}))
+    path.write_text(json.dumps(LEFT[name][0] | {'environment': {'jax': '1'}}))
     return subprocess.CompletedProcess(command, int(name == 'scaling'))
 
   monkeypatch.setattr(program.subprocess, 'run', run)
@@ -171,35 +161,29 @@ def test_parts_run_in_turn_and_all_tables_are_on_the_page(
   (tmp_path / 'scaling' / 'seconds.json').write_text('{"seconds": 1}')
   lines = program.page(tmp_path).splitlines()
   assert lines.count('jax 1; 0 s') == 4 and 'jax 1; 1 s' in lines
-  assert set(LINES) <= set(lines)
-  assert all(part.file for part in program.PARTS.values())
+  assert {line for _, line in LEFT.values()} <= set(lines)
 
 
 # ----------------------------------------------------- benchmarks of our own
 
 
-def test_every_objective_has_numbers_for_its_hparams():
+def test_objectives_and_attacks_are_measured_with_both_kinds_of_layers(
+  monkeypatch,
+):
   for name, hparams in objectives.OBJECTIVES.items():
     wanted = hparams | {'learning_rate': 0.1}
     assert read_hparams(wanted, name) == wanted
   with pytest.raises(ValueError, match="'deepfool' is not measured here"):
     objectives.check_attack('deepfool')
-
-
-def test_objectives_and_attacks_are_measured_with_both_kinds_of_layers(
-  monkeypatch,
-):
-  small = {'advjax': 'logistic_regression', 'plain': 'logistic_regression'}
+  # The same weights fit both.
+  given = jax.random.key(0), jax.ShapeDtypeStruct((1, 28, 28, 1), 'float32')
+  models = [create_model({'name': n}, 10) for n in objectives.NETWORKS.values()]
+  ours, plain = (jax.eval_shape(model.init, *given) for model in models)
+  assert ours == plain
+  small = dict.fromkeys(objectives.NETWORKS, 'logistic_regression')
   monkeypatch.setattr(objectives, 'NETWORKS', small)
-  found = objectives.measure(
-    ['standard'],
-    ['fgsm'],
-    jax.devices()[:1],
-    batch_size=2,
-    attack_batch_size=2,
-    steps=1,
-    rounds=1,
-  )
+  sizes = {'batch_size': 2, 'attack_batch_size': 2, 'steps': 1, 'rounds': 1}
+  found = objectives.measure(['standard'], ['fgsm'], jax.devices()[:1], **sizes)
   trained, attacked = found['rows']['standard'], found['rows']['fgsm']
   for layer in ('advjax', 'plain'):
     per_second = trained[layer]['images_per_second']
@@ -212,17 +196,6 @@ def test_objectives_and_attacks_are_measured_with_both_kinds_of_layers(
   assert len(objectives.table(found).splitlines()) == 4
 
 
-def test_the_same_weights_fit_flax_layers():
-  # That a bare loop over them runs is what the program is for.
-  models = [layers.create_model({'name': 'cnn'}, 10)]
-  models.append(layers.from_linen(layers.PlainCNN()))
-  images = jax.ShapeDtypeStruct((1, 28, 28, 1), 'float32')
-  shapes = [
-    jax.eval_shape(model.init, jax.random.key(0), images) for model in models
-  ]
-  assert shapes[0] == shapes[1]
-
-
 def test_ways_to_train_a_sweep():
   taken = {'in turn': [Round(1.0, 2.0)], 'map': [Round(2.0, 1.0)] * 3}
   first, second = sweep.rows_of(4, 5, taken)
@@ -231,22 +204,6 @@ def test_ways_to_train_a_sweep():
   assert sweep.ways_of(1, 2, 4) == ['in turn']
   assert sweep.ways_of(8, 1, 4) == ['in turn', 'map', 'vmap']
   assert sweep.ways_of(4, 2, 4) == list(sweep.WAYS)
-
-
-def test_charts_of_scaling_show_what_was_measured():
-  rows = [
-    {'series': 'nsl', 'devices': n, 'seconds': n, 'quartiles': [n, 2 * n]}
-    for n in (1, 2)
-  ]
-  (panel,) = scaling.draw({'devices': rows}).axes
-  assert panel.get_xlabel() == 'devices'
-  assert list(panel.lines[0].get_ydata()) == [1, 2]
-
-
-def test_a_job_that_ends_before_training_is_an_error(tmp_path, monkeypatch):
-  monkeypatch.setattr(startup.sys, 'executable', '/bin/false')
-  with pytest.raises(ValueError, match='the main job ended before training'):
-    startup.time_start(tmp_path)
 
 
 HLO = """
@@ -260,16 +217,15 @@ metadata={op_name="jit(f)/jvp(CNN)/Conv_1/pad" stack_frame_id=3}
 
 def test_operations_of_a_program_are_added_up_by_kind():
   found = operations.read_operations(HLO)
-  assert set(found) == {'dot.1', 'pad_fusion'}
-  assert found['dot.1'] == ('f32[9,32]', 'Conv_0', True, 'dot_general')
-  assert found['pad_fusion'].layer == 'Conv_1'
-  assert not found['pad_fusion'].backward
+  assert found == {
+    'dot.1': ('f32[9,32]', 'Conv_0', True, 'dot_general'),
+    'pad_fusion': ('f32[8]', 'Conv_1', False, 'pad'),
+  }
   # Two steps, each operation twice in each; one event was disturbed.
   events = [('dot.1', 1e6)] * 3 + [('dot.1', 9e6), ('pad_fusion', 4e6)]
   taken = operations.milliseconds_per_step([*events, ('run', 1e9)], found, 2)
   assert taken == {'dot.1': 2.0, 'pad_fusion': 2.0}
   lines = operations.tables(taken, found, top=1).splitlines()
-  assert lines[2] == (
-    '| dot.1 | f32[9,32] | backward Conv_0 | dot_general | 2.000 |'
-  )
+  operation = '| dot.1 | f32[9,32] | backward Conv_0 | dot_general | 2.000 |'
+  assert lines[2] == operation
   assert '| matrix products | 2.00 |' in lines

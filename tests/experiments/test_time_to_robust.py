@@ -3,11 +3,10 @@
 import jax
 import numpy as np
 import pytest
-from advjax.evaluation.members import parse_attacks
-from advjax.training.run import Diverged
 
 from advjax import data
-from advjax.training.loop import train
+from advjax.evaluation.models import parse_attacks
+from advjax.training.loop import Diverged, train
 from experiments.benchmarks import runs
 from experiments.benchmarks import time_to_robust as program
 from tests.test_configs import FOLDER, load
@@ -22,9 +21,7 @@ def trainings():
   """The same run with two seeds: one program."""
   test = tiny.dataset()
   return [
-    tiny.training(
-      data=test, seed=seed, objective=OBJECTIVE, evaluation__epsilon=0.1
-    )
+    tiny.run(data=test, seed=seed, objective=OBJECTIVE, evaluation__epsilon=0.1)
     for seed in (0, 1)
   ]
 
@@ -56,7 +53,7 @@ def test_rows_say_what_was_done(rows):
 
 
 def test_it_is_attacked_in_float32():
-  training = tiny.training(
+  training = tiny.run(
     model={'name': 'small_resnet', 'widths': (4,), 'dtype': 'bfloat16'}
   )
   params, state = training.init_state()[1:3]
@@ -65,29 +62,8 @@ def test_it_is_attacked_in_float32():
   assert 'bf16[' not in str(jax.make_jaxpr(network)(images))
 
 
-def test_wrong_images_stay_wrong(monkeypatch):
-  """An attack may lead a misclassified image back to its class."""
-  labels = np.array([0, 1, 1])
-  images = np.array([[0.2, 0.1], [0.2, 0.1], [0.1, 0.9]], np.float32)
-
-  class Found:
-    predictions = {'itself': np.array([[1, 1, 1]])}  # noqa: RUF012
-
-  monkeypatch.setattr(program, 'attack_and_predict', lambda *a, **b: Found)
-  found = program.attack(
-    lambda images: 10 * images,
-    {'pgd': ATTACKS['pgd']},
-    data.Split(images, labels),
-    0.1,
-    batch_size=3,
-    devices=jax.devices()[:1],
-  )
-  assert found.pop('pgd_seconds') >= 0
-  assert found == pytest.approx({'clean': 2 / 3, 'pgd': 1 / 3})
-
-
 def test_a_loss_that_is_not_finite_is_an_error():
-  training = tiny.training(objective=OBJECTIVE, hparams__learning_rate=1e38)
+  training = tiny.run(objective=OBJECTIVE, hparams__learning_rate=1e38)
   with pytest.raises(Diverged, match='seed 0: no finite loss at step'):
     runs.train_timed(training)
 
@@ -110,20 +86,14 @@ def test_the_table_has_mean_and_deviation(rows):
   assert mean[peak] == 'n/a'
 
 
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
+def test_only_whole_trainings_are_timed():
+  for changes, message in (
     ({'members': ('base',)}, 'the config has members'),
     ({'init_from': 'runs/one'}, "init_from = 'runs/one'; allowed: ''"),
     ({'unfreezing__name': 'plateau'}, "unfreezing.name = 'plateau'"),
-  ],
-)
-def test_only_whole_trainings_are_timed(changes, message):
-  with pytest.raises(ValueError, match=message):
-    runs.check_trainable(tiny.config(**changes))
-
-
-def test_seeds_are_those_of_the_flag():
+  ):
+    with pytest.raises(ValueError, match=message):
+      runs.check_trainable(tiny.config(**changes))
   found = program.read_seeds(tiny.config(), [0, 7])
   assert [each.seed for each in found] == [0, 7]
   with pytest.raises(ValueError, match=r'seeds = \(3,\); allowed: \(\)'):
@@ -132,17 +102,15 @@ def test_seeds_are_those_of_the_flag():
 
 def test_the_config_is_the_recipe():
   path = FOLDER / 'cifar10_fast.py'
-  config = load(path)
+  config, wong = load(path), load(path, 'fgsm_at')
   model = config.model
   assert (model.name, model.dtype) == ('preact_resnet18', 'bfloat16')
   assert load(path, 'resnet9').model.name == 'resnet9'
-  for each in (config, load(path, 'resnet9')):
-    assert each.hparams.step_size == 8 / 255
-    assert each.hparams.noise_size == 16 / 255
-  wong = load(path, 'fgsm_at')
+  sizes = config.hparams.step_size, config.hparams.noise_size
+  assert sizes == (8 / 255, 16 / 255)
   assert wong.objective.name == 'fgsm_at'
-  assert wong.hparams.step_size == pytest.approx(10 / 255)
-  assert wong.hparams.epsilon == 8 / 255
+  sizes = wong.hparams.step_size, wong.hparams.epsilon
+  assert sizes == pytest.approx((10 / 255, 8 / 255))
   for each in (config, wong):
     # Nothing is chosen by test images, nor by any others.
     assert (each.num_validation, each.report_checkpoint) == (0, 'last')

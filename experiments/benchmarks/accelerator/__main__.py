@@ -54,20 +54,12 @@ _TYPICAL_SHARES = {'bfloat16': 0.25, 'float32': 0.5}
 
 
 class Part(NamedTuple):
-  """One of the parts.
-
-  Attributes:
-    title: What it measures.
-    seconds: For starting and compiling on an accelerator.
-    flops: Operations by the rate that bounds them.
-    tiny_seconds: What it takes on two CPU cores at its tiny size.
-    env: Settings of its process.
-  """
+  """One of the parts."""
 
   title: str
-  seconds: float
-  flops: Mapping[str, float]
-  tiny_seconds: float
+  seconds: float  # For starting and compiling on an accelerator.
+  flops: Mapping[str, float]  # Operations by the rate that bounds them.
+  tiny_seconds: float  # At its tiny size, on two CPU cores.
   env: Mapping[str, str] = {}
 
   def estimate(self, rates: Mapping[str, float] | None, *, tiny: bool) -> float:
@@ -86,17 +78,15 @@ _HALF = {'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.4'}
 
 # Operations, with 1e9 in a forward pass of an image through PreAct ResNet-18
 # and 1e10 through WRN-28-10: see docs/performance.md.
+_CIFAR10 = 'CIFAR-10, linf 8/255'
+_OF_CIFAR10 = {'bfloat16': 3.6e15, 'float32': 1e15}
+_OF_SEEDS = {'bfloat16': 7.2e15, 'float32': 4e13}
 PARTS = {
   'machine': Part('The machine and its rates', 25, {}, 10),
   'numerics': Part('Numerics against the CPU', 60, {}, 30),
-  'cifar10': Part(
-    'CIFAR-10, linf 8/255: training and PGD-50-10',
-    70,
-    {'bfloat16': 3.6e15, 'float32': 1e15},
-    20,
-  ),
+  'cifar10': Part(f'{_CIFAR10}: training and PGD-50-10', 70, _OF_CIFAR10, 20),
   'cifar10_autoattack': Part(
-    'CIFAR-10, linf 8/255: AutoAttack', 70, {'float32': 2.3e15}, 20
+    f'{_CIFAR10}: AutoAttack', 70, {'float32': 2.3e15}, 20
   ),
   'steps_nsl': Part('Training steps: NSL', 30, {'bfloat16': 1e13}, 15),
   'steps_resnet18': Part(
@@ -114,56 +104,43 @@ PARTS = {
   'tutorial': Part("NSL's tutorial from start to report", 50, {}, 40),
   'tests': Part('Tests that are marked for accelerators', 100, {}, 20),
   'cifar10_seeds': Part(
-    'CIFAR-10, linf 8/255: two more seeds, PGD-10',
-    60,
-    {'bfloat16': 7.2e15, 'float32': 4e13},
-    15,
+    f'{_CIFAR10}: two more seeds, PGD-10', 60, _OF_SEEDS, 15
   ),
 }
 
 
 class Run(NamedTuple):
-  """What all parts have in common.
+  """What all parts have in common."""
 
-  Attributes:
-    workdir: The folder of the results.
-    scratch: A folder for all else.
-    settings: Of a part's process, as JSON.
-    deadline: Of `time.monotonic`.
-    stop: Whether a signal has come.
-  """
-
-  workdir: pathlib.Path
+  workdir: pathlib.Path  # Of the results; all else is in `scratch`.
   scratch: pathlib.Path
-  settings: dict[str, Any]
-  deadline: float
+  settings: dict[str, Any]  # Of a part's process, as JSON.
+  deadline: float  # Of `time.monotonic`.
   stop: StopRequest
 
 
 def run_part(name: str, part: Part, limit: float, run: Run) -> dict[str, Any]:
-  """Runs a part in a process of its own, and ends it at a limit.
+  """Runs a part in a process of its own, and ends it after `limit` seconds.
 
-  Args:
-    name: A function of the module `parts`.
-    part: The part.
-    limit: Seconds that it may take.
-    run: What all have in common.
-
-  Returns:
-    Its results so far, `status` ('done', 'failed' or 'stopped'), `seconds`,
-    and `reason` unless it is done.
+  Returns its results so far, `status` ('done', 'failed' or 'stopped'),
+  `seconds`, and `reason` unless it is done.
   """
   settings = run.settings | {'seconds': limit}
   write_json(run.scratch / 'settings.json', settings)
   start = time.monotonic()
   paths = [str(_ROOT), os.environ.get('PYTHONPATH')]
+  # JAX has the CPU beside the platform that the user has named.
+  named = os.environ.get('JAX_PLATFORMS', '')
+  platforms = {'JAX_PLATFORMS': f'{named},cpu'}
+  if not named or 'cpu' in named.split(','):
+    platforms = {}
   child = subprocess.Popen(
     [sys.executable, '-P', '-m', run.settings['module'], name, run.scratch],
     env={
       **os.environ,
       'PYTHONPATH': os.pathsep.join(filter(None, paths)),
       LAUNCHER: str(os.getpid()),
-      **_platforms(),
+      **platforms,
       **part.env,
     },
     stdout=sys.stderr,
@@ -209,16 +186,8 @@ def run_parts(
 ) -> dict[str, Any]:
   """Runs parts while there is time, and writes what is known after each.
 
-  Args:
-    parts: By name, the first of which measures the rates.
-    run: What they have in common.
-    header: What the file says besides.
-
-  Returns:
-    What accelerator.json holds.
-
-  Raises:
-    ValueError: if the first part fails: there is no accelerator, say.
+  Returns what accelerator.json holds, the header besides. The first part
+  measures the rates; if it fails (there is no accelerator, say), ValueError.
   """
   tiny = run.settings['platform'] == 'cpu'
   results: dict[str, Any] = {
@@ -255,14 +224,6 @@ def run_parts(
   return report
 
 
-def _platforms() -> dict[str, str]:
-  """Lets JAX have the CPU beside the platform that the user has named."""
-  named = os.environ.get('JAX_PLATFORMS', '')
-  if not named or 'cpu' in named.split(','):
-    return {}
-  return {'JAX_PLATFORMS': f'{named},cpu'}
-
-
 def write(workdir: pathlib.Path, report: Mapping[str, Any]) -> None:
   """Writes both files, each of which appears whole or not at all."""
   write_json(workdir / 'accelerator.json', report)
@@ -294,20 +255,16 @@ def main() -> None:
   if flag.devices not in (None, 1):
     raise ValueError(f'--devices={flag.devices}; allowed: 1, it measures one')
   workdir = harness.make_workdir()
-  header = {
-    'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
-    'command': command_line(),
-    'minutes': flag.minutes,
-  }
+  date = datetime.datetime.now(datetime.UTC).date().isoformat()
+  header = {'date': date, 'command': command_line(), 'minutes': flag.minutes}
   settings = {
     'module': 'experiments.benchmarks.accelerator.parts',
-    'platform': flag.platform,
     'data': str(path.resolve()),
-    'torch_python': flag.torch_python,
-    'keep_compiled': flag.keep_compiled,
-    'kind': None,
+    'kind': None,  # The first part says what these are.
     'rates': None,
   }
+  for name in ('platform', 'torch_python', 'keep_compiled'):
+    settings[name] = getattr(flag, name)
   deadline = time.monotonic() + 60 * flag.minutes
   with tempfile.TemporaryDirectory() as scratch, stop_on_signals() as stop:
     run = Run(workdir, pathlib.Path(scratch), settings, deadline, stop)
@@ -326,10 +283,8 @@ if __name__ == '__main__':
   flags.DEFINE_float('minutes', 10.0, 'Time for all parts together.')
   flags.DEFINE_string('data', None, 'CIFAR-10 as npz.', required=True)
   flags.DEFINE_list('parts', list(PARTS), 'Which, in any order.')
-  flags.DEFINE_string(
-    'torch_python', sys.executable, 'An interpreter with PyTorch.'
-  )
-  flags.DEFINE_bool(
-    'keep_compiled', True, "Whether compiled programs go to the user's cache."
-  )
+  text = 'An interpreter with PyTorch.'
+  flags.DEFINE_string('torch_python', sys.executable, text)
+  text = "Whether compiled programs go to the user's cache."
+  flags.DEFINE_bool('keep_compiled', True, text)
   cli.run(main)

@@ -17,11 +17,11 @@ import numpy as np
 from absl import flags
 from ml_collections import config_dict
 
-import advjax
 from advjax import cli, data
 from advjax.callables import Callee
 from advjax.models import create_model
 from advjax.models.logits import eval_logits_fn
+from advjax.training.setup import create_run
 from experiments.benchmarks import harness
 from experiments.benchmarks.accelerator import parts
 from experiments.benchmarks.roofline import (
@@ -49,34 +49,20 @@ def workloads(device: jax.Device) -> Iterator[tuple[str, int, str, Work]]:
   for batch_size in sizes.nsl_batch_sizes:
     work = least_work('nsl', batch_size)
     yield 'NSL CNN: a step', batch_size, 'tf32', work
-  for fields, steps, batch_size in (
-    (sizes.residual, sizes.attack_steps[0], sizes.residual_batch_size),
-    (sizes.wide, sizes.attack_steps[1], sizes.wide_batch_size),
-  ):
+  for fields, steps, batch_size in sizes.pgd_trainings:
     config = parts.pgd_config(fields, 'bfloat16', steps, batch_size)
     name = f'{fields["name"]}: a step with PGD-{steps}'
     yield name, batch_size, 'bfloat16', step(config)
   for dtype in ('bfloat16', 'float32'):
     model = create_model({**sizes.residual, 'dtype': dtype}, 10)
     images = jnp.zeros((sizes.pgd_batch_size, 32, 32, 3))
+    labels = jnp.zeros(len(images), jnp.int32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images[:1])
-    yield (
-      f'{sizes.residual["name"]}: PGD-{sizes.pgd_steps} in {dtype}',
-      sizes.pgd_batch_size,
-      dtype,
-      work_of(
-        lambda variables, images, model=model: advjax.bim(
-          Callee.of(eval_logits_fn(model, *variables)),
-          images,
-          jnp.zeros(len(images), jnp.int32),
-          parts.EPSILON,
-          parts.EPSILON / 4,
-          num_steps=sizes.pgd_steps,
-        ),
-        variables,
-        images,
-      ),
-    )
+    network = Callee.of(eval_logits_fn(model, *variables))
+    attack = parts.pgd(sizes.pgd_steps)
+    work = work_of(attack, network, images, labels, jax.random.key(0))
+    name = f'{sizes.residual["name"]}: PGD-{sizes.pgd_steps} in {dtype}'
+    yield name, len(images), dtype, work
 
 
 def main() -> None:
@@ -85,29 +71,28 @@ def main() -> None:
   for name, images, bound, work in workloads(cli.devices_from_flags()[0]):
     rates = Rates(getattr(flag, bound), flag.bandwidth)
     seconds = work.seconds(rates)
-    rows.append(
-      {
-        'name': name,
-        'images': images,
-        'gigaflops': work.flops / 1e9,
-        'gigabytes': work.bytes / 1e9,
-        'intensity': work.flops / work.bytes,
-        'bound': work.bound(rates),
-        'milliseconds': 1e3 * seconds,
-        'images_per_second': images / seconds,
-      }
+    row = {'name': name, 'images': images, 'bound': work.bound(rates)}
+    row |= {
+      'gigaflops': work.flops / 1e9,
+      'gigabytes': work.bytes / 1e9,
+      'intensity': work.flops / work.bytes,
+      'milliseconds': 1e3 * seconds,
+      'images_per_second': images / seconds,
+    }
+    rows.append(row)
+  print(
+    harness.table(
+      rows,
+      ('', 'name', ''),
+      ('images', 'images', 'd'),
+      ('GFLOP', 'gigaflops', ',.0f'),
+      ('GB', 'gigabytes', ',.2f'),
+      ('FLOP per byte', 'intensity', ',.0f'),
+      ('bound by', 'bound', ''),
+      ('ms at least', 'milliseconds', ',.3f'),
+      ('images/s at most', 'images_per_second', ',.0f'),
     )
-  columns: list[harness.Column] = [
-    ('', 'name', ''),
-    ('images', 'images', 'd'),
-    ('GFLOP', 'gigaflops', ',.0f'),
-    ('GB', 'gigabytes', ',.2f'),
-    ('FLOP per byte', 'intensity', ',.0f'),
-    ('bound by', 'bound', ''),
-    ('ms at least', 'milliseconds', ',.3f'),
-    ('images/s at most', 'images_per_second', ',.0f'),
-  ]
-  print(harness.table(columns, rows))
+  )
 
 
 if __name__ == '__main__':

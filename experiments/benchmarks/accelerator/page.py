@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from advjax.reporting.values import accuracy_interval
-
+from advjax.results import accuracy_interval
 from experiments.benchmarks.harness import Column, cell, markdown, table
 
 Entry = Mapping[str, Any]
+_ARRAYS = ('logits', 'loss', 'gradient', 'update')
 _ATTACKS = ('fgsm', 'bim-20', 'apgd-50')
 
 _NAME: Column = ('', 'name', '')
@@ -37,7 +37,7 @@ def _accuracy(key: str) -> Callable[[Entry], str | None]:
 
 
 def _rows(*columns: Column) -> Callable[[Entry], str]:
-  return lambda entry: table(columns, entry['rows'])
+  return lambda entry: table(entry['rows'], *columns)
 
 
 _steps = _rows(
@@ -68,18 +68,18 @@ _sweeps = _rows(
 
 
 def _torch(entry: Entry) -> str:
-  columns: list[Column] = [
+  text = table(
+    entry.get('rows', ()),
     *(_NAME, _BATCH),
     ('advjax, ms', 'milliseconds', '.2f'),
     ('', 'torch', ''),
     ('ms', 'torch_milliseconds', '.2f'),
     ('its peak MiB', 'peak_mib', ',.0f'),
     ('advjax is times as fast', 'times_as_fast', '.2f'),
-  ]
+  )
   return (
     f'{entry["versions"]}; logits of the two differ by '
-    f'{entry["logits_difference"]:.1e} of the largest in float32.\n\n'
-    + table(columns, entry.get('rows', ()))
+    f'{entry["logits_difference"]:.1e} of the largest in float32.\n\n{text}'
   )
 
 
@@ -104,20 +104,23 @@ def _machine(entry: Entry) -> str:
 
 
 def _numerics(entry: Entry) -> str:
-  def of(group: str, name: str) -> Callable[[Entry], float | None]:
-    return lambda row: row.get(group, {}).get(name)
+  def column(group: str, name: str, title: str, form: str) -> Column:
+    return title, lambda row: row.get(group, {}).get(name), form
 
-  columns: list[Column] = [_NAME]
-  for name in ('logits', 'loss', 'gradient', 'update'):
-    columns.append((name, of('differences', name), '.1e'))
-  for name in _ATTACKS:
-    columns.append((f'{name}: other sign', of('other_signs', name), '.3%'))
-  for name in ('clean', *_ATTACKS):
-    columns.append((f'{name}: accuracy', of('accuracy', name), '.1%'))
+  text = table(
+    entry['rows'],
+    _NAME,
+    *(column('differences', n, n, '.1e') for n in _ARRAYS),
+    *(column('other_signs', n, f'{n}: other sign', '.3%') for n in _ATTACKS),
+    *(
+      column('accuracy', n, f'{n}: accuracy', '.1%')
+      for n in ('clean', *_ATTACKS)
+    ),
+  )
   return (
     f'{entry["num_images"]} digits, linf {entry["epsilon"]}. Differences from '
     'the CPU in float32: the largest over the largest number; the share of '
-    f'pixels that are moved the other way.\n\n{table(columns, entry["rows"])}'
+    f'pixels that are moved the other way.\n\n{text}'
   )
 
 
@@ -128,27 +131,24 @@ def _autoattack(entry: Entry) -> str:
   ]
   seconds = sum(row['seconds'] for row in rows)
   per_thousand = 1000 * seconds / entry['num_images']
-  columns: list[Column] = [
-    _NAME,
-    ('robust accuracy', _accuracy('robust'), ''),
-    ('s', 'seconds', '.1f'),
-    _COMPILE,
-  ]
+  robust: Column = ('robust accuracy', _accuracy('robust'), '')
+  text = table(rows, _NAME, robust, ('s', 'seconds', '.1f'), _COMPILE)
   return (
     f'{entry["num_images"]} images, float32 at the highest precision; '
     f'{seconds:.1f} s without compiling, {per_thousand:.0f} s per 1,000 '
-    f'images.\n\n{table(columns, rows)}'
+    f'images.\n\n{text}'
   )
 
 
 def _tutorial(entry: Entry) -> str:
   rows = [{'name': n, **row} for n, row in entry['members'].items()]
   names = dict.fromkeys(k for row in entry['members'].values() for k in row)
-  columns = [_NAME] + [
+  columns: list[Column] = [
     (key.replace('_', ' '), key, '.1f' if key.endswith('seconds') else '.1%')
     for key in names
   ]
-  return f'{entry["seconds_to_report"]:.1f} s in all.\n\n{table(columns, rows)}'
+  text = table(rows, _NAME, *columns)
+  return f'{entry["seconds_to_report"]:.1f} s in all.\n\n{text}'
 
 
 def _tests(entry: Entry) -> str:

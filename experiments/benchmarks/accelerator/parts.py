@@ -4,6 +4,7 @@ A part yields dicts as soon as it knows something; those of one part are merged.
 Each runs in a process of its own (`child.py`).
 """
 
+import contextlib
 import functools
 import importlib.metadata
 import json
@@ -16,29 +17,29 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from advjax.reporting.report import environment
 from ml_collections import config_dict
 
 import advjax
 from advjax import compile_cache, data
 from advjax.callables import Callee
 from advjax.config import default_config
-from advjax.devices import select_devices
+from advjax.devices import Batching, replicate, select_devices
+from advjax.environment import environment
 from advjax.evaluation.models import parse_attacks
 from advjax.losses import cross_entropy
 from advjax.models import create_model
 from advjax.models.logits import eval_logits_fn
-from advjax.training.setup import create_run
+from advjax.training.setup import Run, create_run
 from experiments.benchmarks import harness, peers, roofline, runs
 from experiments.benchmarks.accelerator import child
-from experiments.benchmarks.harness import OURS, Run, timed
+from experiments.benchmarks.harness import OURS, TimedRun, timed
 from experiments.benchmarks.roofline import Rates, Work
 from experiments.benchmarks.time_to_robust import attack as attack_network
 
@@ -81,6 +82,15 @@ class Sizes(NamedTuple):
   rounds: int = 5
   steps: int = 20
 
+  @property
+  def pgd_trainings(self) -> tuple[tuple[Mapping[str, Any], int, int], ...]:
+    """Network, attack steps and batch size of two trainings."""
+    residual, wide = self.attack_steps
+    return (
+      (self.residual, residual, self.residual_batch_size),
+      (self.wide, wide, self.wide_batch_size),
+    )
+
 
 FULL = Sizes()
 # Of a machine without an accelerator: that everything runs, and nothing else.
@@ -111,27 +121,16 @@ TINY = Sizes(
 
 
 class Context(NamedTuple):
-  """What a part is given.
+  """What a part is given."""
 
-  Attributes:
-    platform: The one that was asked for; None: any accelerator.
-    kind: What was found: 'cpu', 'gpu' or 'tpu'; None before.
-    sizes: How much to measure.
-    path: The npz with images of 32 x 32 pixels in three channels.
-    folder: For files that parts share.
-    rates: Of the device, measured by the first part; None before.
-    torch_python: An interpreter with PyTorch.
-    deadline: When the part is ended, of `time.monotonic`.
-  """
-
-  platform: str | None
-  kind: str | None
+  platform: str | None  # The one that was asked for; None: any accelerator.
+  kind: str | None  # What was found: 'cpu', 'gpu' or 'tpu'; None before.
   sizes: Sizes
-  path: str
-  folder: pathlib.Path
-  rates: Mapping[str, float] | None
+  path: str  # The npz with images of 32 x 32 pixels in three channels.
+  folder: pathlib.Path  # For files that parts share.
+  rates: Mapping[str, float] | None  # From the first part; None before.
   torch_python: pathlib.Path
-  deadline: float
+  deadline: float  # Of `time.monotonic`.
 
   @property
   def device(self) -> jax.Device:
@@ -181,10 +180,9 @@ def machine(context: Context) -> Results:
   memory = (device.memory_stats() or {}).get('bytes_limit')
   here = environment([device])
   versions = {n: here[n] for n in ('jax', 'jaxlib', 'flax', 'optax', 'numpy')}
-  try:
+  versions['torch'] = None
+  with contextlib.suppress(importlib.metadata.PackageNotFoundError):
     versions['torch'] = importlib.metadata.version('torch')
-  except importlib.metadata.PackageNotFoundError:
-    versions['torch'] = None
   yield {
     'platform': device.platform,
     'device': device.device_kind,
@@ -195,28 +193,23 @@ def machine(context: Context) -> Results:
     'python': here['python'],
     'versions': versions,
   }
-  rates = {
-    name: roofline.matmul_rate(
-      [device], [sizes.matmul] * 3, dtype, precision, repeats=20
-    )
-    for name, dtype, precision in (
-      ('bfloat16', jnp.bfloat16, 'default'),
-      ('float32', jnp.float32, 'highest'),
-      ('float32_default', jnp.float32, 'default'),
-    )
-  }
+  rates = {}
+  for name, dtype, precision in (
+    ('bfloat16', jnp.bfloat16, 'default'),
+    ('float32', jnp.float32, 'highest'),
+    ('float32_default', jnp.float32, 'default'),
+  ):
+    how = [sizes.matmul] * 3, dtype, precision
+    rates[name] = roofline.matmul_rate([device], *how, repeats=20)
   rates['bytes'] = roofline.copy_rate([device], sizes.copy_mib, repeats=20)
   yield {'rates': rates}
 
 
 def _driver() -> str | None:
+  command = ['nvidia-smi', '--query-gpu=driver_version']
+  command.append('--format=csv,noheader')
   try:
-    found = subprocess.run(
-      ['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'],
-      capture_output=True,
-      text=True,
-      timeout=20,
-    )
+    found = subprocess.run(command, capture_output=True, text=True, timeout=20)
   except (OSError, subprocess.TimeoutExpired):
     return None
   return found.stdout.split('\n')[0].strip() or None
@@ -275,13 +268,7 @@ def numerics(context: Context) -> Results:
 
 
 class _Numerics(NamedTuple):
-  """What one device computes, on the host.
-
-  Attributes:
-    arrays: Logits, losses, gradients by the images, and the update.
-    adversarial: Images, by attack.
-    accuracy: Clean and under each attack.
-  """
+  """What one device computes, on the host, by array and by attack."""
 
   arrays: dict[str, np.ndarray]
   adversarial: dict[str, np.ndarray]
@@ -321,7 +308,7 @@ def _numerics(
 
 def _update(training: Run, start: Any) -> np.ndarray:
   """The change of the parameters in one training step from a given state."""
-  given = runs.step_arguments(training, 1, runs.put(training, start))
+  given = runs.step_arguments(training, 1, replicate(start, training.devices))
   state, _ = training.train_steps.func(*given)
   changes = jax.tree.map(
     lambda new, old: (np.asarray(new, np.float64) - old).ravel(),
@@ -335,19 +322,24 @@ def _differences(
   found: _Numerics, reference: _Numerics, images: np.ndarray
 ) -> dict[str, Any]:
   """Largest relative differences, shares of other signs, and accuracies."""
-  signs, differences = {}, {}
+  signs = {}
   for name, x in found.adversarial.items():
     other = np.sign(reference.adversarial[name] - images)
     signs[name] = float((np.sign(x - images) != other).mean())
-  for name, x in found.arrays.items():
-    expected = reference.arrays[name]
-    distance = np.abs(x - expected).max() / np.abs(expected).max()
-    differences[name] = float(distance)
+  differences = {
+    name: _difference(x, reference.arrays[name])
+    for name, x in found.arrays.items()
+  }
+  accuracy = found.accuracy
   return {
     'differences': differences,
     'other_signs': signs,
-    'accuracy': found.accuracy,
+    'accuracy': accuracy,
   }
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+  return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
 # ------------------------------------------------------------------- CIFAR-10
@@ -380,14 +372,9 @@ def _train_cifar(
   yield row, trained
   test = data.Split(*(x[: context.sizes.pgd_images] for x in dataset.test))
   (parsed,) = parse_attacks([attack], step_size=2 / 255).values()
-  found = attack_network(
-    runs.float32_network(training, trained),
-    {attack: parsed},
-    test,
-    EPSILON,
-    batch_size=config.evaluation.batch_size,
-    devices=[context.device],
-  )
+  network = runs.float32_network(training, trained)
+  batching = Batching(config.evaluation.batch_size, [context.device])
+  found = attack_network(network, {attack: parsed}, test, EPSILON, batching)
   yield row | found | {'num_images': len(test.labels)}, trained
 
 
@@ -423,16 +410,14 @@ def cifar10_autoattack(context: Context) -> Results:
   model = create_model(fields, dataset.num_classes)
   network = eval_logits_fn(model, params, model_state)
   found: dict[str, Any] = {'num_images': len(images), 'attacks': {}}
+  labels = dataset.test.labels[:count]
+  options: dict[str, Any] = {'key': jax.random.key(0)}
+  options['devices'] = [context.device]
+  options['path'] = context.folder / 'autoattack.npz'
   for index, name in enumerate(_AUTOATTACK):
+    so_far = _AUTOATTACK[: index + 1]  # Those before are read from the file.
     result = advjax.autoattack(
-      network,
-      images,
-      dataset.test.labels[:count],
-      EPSILON,
-      key=jax.random.key(0),
-      attacks=_AUTOATTACK[: index + 1],  # Those before are read from the file.
-      devices=[context.device],
-      path=context.folder / 'autoattack.npz',
+      network, images, labels, EPSILON, attacks=so_far, **options
     )
     record = result.per_attack[name]
     found['clean'] = float(result.clean.mean())
@@ -478,10 +463,8 @@ def steps_nsl(context: Context) -> Results:
   """NSL's objective on NSL's network, float32, on random images."""
   rng = np.random.default_rng(0)
   count = (context.sizes.steps + 1) * max(context.sizes.nsl_batch_sizes)
-  split = data.Split(
-    rng.integers(0, 256, (count, 28, 28, 1), np.uint8),
-    rng.integers(0, 10, count).astype(np.int32),
-  )
+  images = rng.integers(0, 256, (count, 28, 28, 1), np.uint8)
+  split = data.Split(images, rng.integers(0, 10, count).astype(np.int32))
   dataset = data.Dataset('random', split, split, 10, tuple('0123456789'))
   rows = []
   for batch_size in context.sizes.nsl_batch_sizes:
@@ -499,11 +482,8 @@ def pgd_config(
   """PGD training without augmentation and without a pass on clean images."""
   config = default_config()
   config.model = {**model, 'dtype': dtype}
-  config.objective = {
-    'name': 'pgd_at',
-    'num_steps': num_steps,
-    'clean_metrics': False,
-  }
+  objective = {'name': 'pgd_at', 'num_steps': num_steps}
+  config.objective = {**objective, 'clean_metrics': False}
   config.hparams.update(
     learning_rate=0.1, epsilon=EPSILON, step_size=2.5 * EPSILON / num_steps
   )
@@ -512,26 +492,21 @@ def pgd_config(
   return config
 
 
-def _pgd_steps(
-  context: Context, model: Mapping[str, Any], num_steps: int, batch_size: int
-) -> Results:
-  config = pgd_config(model, 'bfloat16', num_steps, batch_size)
-  name = f'{model["name"]}, PGD-{num_steps}'
-  yield {'rows': [_steps(context, name, config, context.dataset())]}
-
-
 def steps_resnet18(context: Context) -> Results:
   """PGD training of PreAct ResNet-18 in bfloat16."""
-  sizes, num_steps = context.sizes, context.sizes.attack_steps[0]
-  return _pgd_steps(
-    context, sizes.residual, num_steps, sizes.residual_batch_size
-  )
+  return _pgd_steps(context, 0)
 
 
 def steps_wide_resnet(context: Context) -> Results:
   """PGD training of WRN-28-10 in bfloat16."""
-  sizes, num_steps = context.sizes, context.sizes.attack_steps[1]
-  return _pgd_steps(context, sizes.wide, num_steps, sizes.wide_batch_size)
+  return _pgd_steps(context, 1)
+
+
+def _pgd_steps(context: Context, index: int) -> Results:
+  model, num_steps, batch_size = context.sizes.pgd_trainings[index]
+  config = pgd_config(model, 'bfloat16', num_steps, batch_size)
+  name = f'{model["name"]}, PGD-{num_steps}'
+  yield {'rows': [_steps(context, name, config, context.dataset())]}
 
 
 # -------------------------------------------------------------------- attacks
@@ -545,6 +520,17 @@ _PRECISIONS = {
 }
 
 
+def pgd(num_steps: int) -> Callable[..., Any]:
+  """Returns PGD (Madry et al. 2017): a random start, the last iterate."""
+
+  def attacked(network: Callee, images: Any, labels: Any, key: Any) -> Any:
+    step_size = EPSILON / 4
+    options: dict[str, Any] = {'num_steps': num_steps, 'key': key}
+    return advjax.bim(network, images, labels, EPSILON, step_size, **options)
+
+  return attacked
+
+
 def _pgd(
   context: Context,
   model: Mapping[str, Any],
@@ -553,24 +539,17 @@ def _pgd(
   precision: str,
   num_steps: int,
 ) -> tuple[runs.Program, Work]:
-  """Compiles PGD (Madry et al. 2017): a random start, the last iterate."""
+  """Compiles PGD; the program, and its work."""
   dtype, matmul, _ = _PRECISIONS[precision]
-  network = eval_logits_fn(
-    create_model({**model, 'dtype': dtype}, 10), *variables, matmul
-  )
-
-  def attacked(network: Callee, images: Any, labels: Any, key: Any) -> Any:
-    step_size = EPSILON / 4
-    options: dict[str, Any] = {'num_steps': num_steps, 'key': key}
-    return advjax.bim(network, images, labels, EPSILON, step_size, **options)
-
+  made = create_model({**model, 'dtype': dtype}, 10)
+  network = Callee.of(eval_logits_fn(made, *variables, matmul))
+  attacked = pgd(num_steps)
   arguments = jax.device_put(
-    (Callee.of(network), *batch, jax.random.key(0)), context.device
+    (network, *batch, jax.random.key(0)), context.device
   )
   program = runs.compile_program(jax.jit(attacked), *arguments)
-  work = roofline.work_of(attacked, *arguments)
   call = functools.partial(program.call, *arguments)
-  return program._replace(call=call), work
+  return program._replace(call=call), roofline.work_of(attacked, *arguments)
 
 
 def _test_batch(
@@ -594,17 +573,15 @@ def attacks(context: Context) -> Results:
     )
     program.run()
     seconds = statistics.median(program.run() for _ in range(3))
-    rows.append(
-      {
-        'name': f'PGD-{sizes.pgd_steps}, {precision}',
-        'batch_size': len(batch[1]),
-        'seconds': seconds,
-        'images_per_second': len(batch[1]) / seconds,
-        **context.shares(work, seconds, bound),
-        'compile_seconds': program.compile_seconds,
-        'program_mib': program.temporary_mib + program.argument_mib,
-      }
-    )
+    row = {'name': f'PGD-{sizes.pgd_steps}, {precision}', 'seconds': seconds}
+    row |= {
+      'batch_size': len(batch[1]),
+      'images_per_second': len(batch[1]) / seconds,
+      **context.shares(work, seconds, bound),
+      'compile_seconds': program.compile_seconds,
+      'program_mib': program.temporary_mib + program.argument_mib,
+    }
+    rows.append(row)
     yield {'rows': rows}
 
 
@@ -613,17 +590,14 @@ def attacks(context: Context) -> Results:
 _TORCH_IMAGES = 10_000
 
 
-def torch(context: Context) -> Results:
-  """The same training step and the same PGD in PyTorch, in turns."""
-  yield from _beside_torch(context, 'PyTorch', compiled=False)
-
-
 def torch_compiled(context: Context) -> Results:
   """The same with torch.compile."""
-  yield from _beside_torch(context, 'PyTorch, compiled', compiled=True)
+  return torch(context, compiled=True)
 
 
-def _beside_torch(context: Context, name: str, *, compiled: bool) -> Results:
+def torch(context: Context, *, compiled: bool = False) -> Results:
+  """The same training step and the same PGD in PyTorch, in turns."""
+  name = 'PyTorch, compiled' if compiled else 'PyTorch'
   sizes = context.sizes
   model = {'name': 'preact_resnet18'}
   num_steps, num_attack_steps = sizes.attack_steps
@@ -637,19 +611,17 @@ def _beside_torch(context: Context, name: str, *, compiled: bool) -> Results:
     'train_images': dataset.train.images[:_TORCH_IMAGES],
     'train_labels': dataset.train.labels[:_TORCH_IMAGES],
   }
+  hparams, optimizer = config.hparams, config.optimizer
   job = {
     'device': 'cpu' if context.device.platform == 'cpu' else 'cuda',
     'channels_last': True,
     'compile': compiled,
     'epsilon': EPSILON,
-    'step_size': config.hparams.step_size,
     'attack_steps': num_steps,
     'attack_batch_norm': 'eval',
     'random_start': True,
-    'learning_rate': config.hparams.learning_rate,
-    'momentum': config.optimizer.momentum,
-    'nesterov': config.optimizer.nesterov,
-    'weight_decay': config.optimizer.weight_decay,
+    **{name: hparams[name] for name in ('learning_rate', 'step_size')},
+    **{n: optimizer[n] for n in ('momentum', 'nesterov', 'weight_decay')},
     'batch_size': config.batch_size,
   }
   batch = _test_batch(context, dataset)
@@ -667,14 +639,12 @@ def _beside_torch(context: Context, name: str, *, compiled: bool) -> Results:
     theirs = run_job({'task': 'logits', 'name': exact}, {'images': batch[0]})
     float32 = create_model(model, dataset.num_classes)
     ours = np.asarray(jax.jit(eval_logits_fn(float32, *variables))(batch[0]))
-    difference = np.abs(theirs['logits'] - ours).max() / np.abs(ours).max()
-    yield {
-      'versions': str(theirs['versions']),
-      'logits_difference': float(difference),
-    }
+    difference = _difference(theirs['logits'], ours)
+    versions = str(theirs['versions'])
+    yield {'versions': versions, 'logits_difference': difference}
     peaks: list[float] = []
 
-    def their_steps() -> Run:
+    def their_steps() -> TimedRun:
       task = {'task': 'steps', 'name': prepare('bfloat16')}
 
       def run() -> float:
@@ -684,45 +654,31 @@ def _beside_torch(context: Context, name: str, *, compiled: bool) -> Results:
 
       return run
 
-    def their_attack(precision: str) -> Run:
-      attack = {
-        'task': 'attack',
-        'name': prepare(precision),
-        'epsilon': EPSILON,
-        'step_size': EPSILON / 4,
-        'num_steps': num_attack_steps,
-        'rounds': 1,
-      }
+    def their_attack(precision: str) -> TimedRun:
+      task = {'task': 'attack', 'name': prepare(precision), 'rounds': 1}
+      lengths = {'epsilon': EPSILON, 'step_size': EPSILON / 4}
+      attack = {**task, **lengths, 'num_steps': num_attack_steps}
       return lambda: float(run_job(attack, shown)['seconds'][-1])
 
-    def our_attack(precision: str) -> Run:
-      return _pgd(
-        context, model, batch, variables, precision, num_attack_steps
-      )[0].run
+    def our_attack(precision: str) -> TimedRun:
+      given = context, model, batch, variables
+      return _pgd(*given, precision, num_attack_steps)[0].run
 
     def beside(ours: harness.Side, theirs: harness.Side) -> dict[str, Any]:
       times = harness.in_turns({OURS: ours, name: theirs}, sizes.rounds)
       if times.failures:
         raise peers.PeerError(times.failures[name])
       own, other = harness.compare(times, 1)
-      return {
-        'milliseconds': own['milliseconds'],
-        'torch': name,
-        'torch_milliseconds': other['milliseconds'],
-        'times_as_fast': other['times_as_fast'],
-      }
+      found = {'torch': name, 'milliseconds': own['milliseconds']}
+      found['torch_milliseconds'] = other['milliseconds']
+      return found | {'times_as_fast': other['times_as_fast']}
 
     found = beside(
       lambda: runs.seconds_per_step(training, sizes.steps), their_steps
     )
-    rows = [
-      {
-        'name': f'{model["name"]}, PGD-{num_steps} training, bfloat16',
-        'batch_size': config.batch_size,
-        'peak_mib': max(peaks),
-        **found,
-      }
-    ]
+    case = f'{model["name"]}, PGD-{num_steps} training, bfloat16'
+    row = {'name': case, 'batch_size': config.batch_size, **found}
+    rows = [row | {'peak_mib': max(peaks)}]
     yield {'rows': rows}
     for precision in ('bfloat16', 'float32, default precision'):
       found = beside(
@@ -748,17 +704,11 @@ def sweeps(context: Context) -> Results:
       for config in runs.sweep_configs(count)
     ]
     num_steps = trainings[0].plan.steps_per_epoch
-    found = runs.train_way(
-      way if count > 1 else 'in turn', trainings, num_steps
-    )
-    rows.append(
-      {
-        'members': count,
-        'compile_seconds': found.compiling,
-        'step_milliseconds': 1e3 * found.stepping / num_steps,
-        'seconds_per_member': found.stepping / count,
-      }
-    )
+    own = way if count > 1 else 'in turn'
+    compiling, seconds = runs.train_way(own, trainings, num_steps)
+    row = {'members': count, 'compile_seconds': compiling}
+    row['step_milliseconds'] = 1e3 * seconds / num_steps
+    rows.append(row | {'seconds_per_member': seconds / count})
     yield {'rows': rows, 'num_steps': num_steps}
 
 
@@ -778,20 +728,15 @@ def tutorial(context: Context) -> Results:
   )
   seconds = time.perf_counter() - start
   report = json.loads((workdir / 'report.json').read_text())
-  yield {
-    'seconds_to_report': seconds,
-    'members': {
-      name: {
-        'clean': member['clean_accuracy'],
-        'train_seconds': member['train_seconds'],
-        **{
-          attack: entry['white_box']
-          for attack, entry in member['robust_accuracy'].items()
-        },
-      }
-      for name, member in report['members'].items()
-    },
-  }
+  members = {}
+  for name, member in report['members'].items():
+    members[name] = {
+      'clean': member['clean_accuracy'],
+      'train_seconds': member['train_seconds'],
+    }
+    for attack, entry in member['robust_accuracy'].items():
+      members[name][attack] = entry['white_box']
+  yield {'seconds_to_report': seconds, 'members': members}
 
 
 def tests(context: Context) -> Results:
@@ -850,14 +795,12 @@ def context_of(settings: Mapping[str, Any], folder: pathlib.Path) -> Context:
   if settings['keep_compiled']:
     compile_cache.turn_on()
   return Context(
-    settings['platform'],
-    settings['kind'],
-    TINY if settings['platform'] == 'cpu' else FULL,
-    settings['data'],
-    folder,
-    settings['rates'],
-    pathlib.Path(settings['torch_python']),
-    time.monotonic() + settings['seconds'],
+    **{name: settings[name] for name in ('platform', 'kind', 'rates')},
+    sizes=TINY if settings['platform'] == 'cpu' else FULL,
+    path=settings['data'],
+    folder=folder,
+    torch_python=pathlib.Path(settings['torch_python']),
+    deadline=time.monotonic() + settings['seconds'],
   )
 
 

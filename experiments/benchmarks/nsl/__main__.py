@@ -48,11 +48,8 @@ def compare(
   dataset: data.Dataset, run_job: RunJob, only: str
 ) -> dict[str, Any]:
   """Compares all options in both dtypes."""
-  cases = [
-    case
-    for case in nsl_cases.adversarial_cases() + nsl_cases.virtual_cases()
-    if only in case.name
-  ]
+  every = nsl_cases.adversarial_cases() + nsl_cases.virtual_cases()
+  cases = [case for case in every if only in case.name]
   decays = [item for item in nsl_cases.decays() if only in item['name']]
   if not cases and not decays:
     raise ValueError(f'--cases={only}: no option has this in its name')
@@ -95,12 +92,9 @@ def compare(
 
 def _load() -> data.Dataset:
   flag = flags.FLAGS
-  if flag.npz:
-    dataset = data.load({'name': 'npz', 'path': flag.npz})
-  else:
-    dataset = data.load(
-      {'name': 'tfds', 'builder': 'mnist', 'data_dir': flag.data_dir}
-    )
+  mnist = {'name': 'tfds', 'builder': 'mnist', 'data_dir': flag.data_dir}
+  own = {'name': 'npz', 'path': flag.npz}
+  dataset = data.load(own if flag.npz else mnist)
   shape = dataset.train.images.shape[1:]
   if shape != (28, 28, 1) or dataset.num_classes != 10:
     raise ValueError(
@@ -150,13 +144,10 @@ def main() -> None:
     config.num_epochs = config.monitor.every_epochs = flag.num_epochs
     rows = training.run_training(config, dataset, seeds, run_job, devices)
     print(training.tables(rows, config.evaluation.epsilon))
-    result = {
-      'rows': rows,
-      'ours_over_nsl': training.summarize(rows),
-      'num_train': len(dataset.train.labels),
-      'num_test': len(dataset.test.labels),
-      'num_epochs': flag.num_epochs,
-    }
+    result = {'rows': rows, 'ours_over_nsl': training.summarize(rows)}
+    result['num_train'] = len(dataset.train.labels)
+    result['num_test'] = len(dataset.test.labels)
+    result['num_epochs'] = flag.num_epochs
     harness.save(workdir / 'nsl_training.json', result, devices)
   if failed:
     sys.exit(1)
@@ -164,20 +155,12 @@ def main() -> None:
 
 if __name__ == '__main__':
   harness.define_flags(use=['nsl'])
-  flags.DEFINE_string(
-    'data_dir', None, 'Sets of TensorFlow Datasets, with mnist.'
-  )
-  flags.DEFINE_string(
-    'npz', None, 'An npz data set of 28 x 28 x 1 images, instead of mnist.'
-  )
+  harness.define_data_dir()
+  flags.DEFINE_string('npz', None, 'Images of 28 x 28 x 1, instead of mnist.')
   flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds of the training.')
   flags.DEFINE_integer('num_epochs', 5, 'Epochs of the training.')
-  flags.DEFINE_integer(
-    'num_train', None, 'Train on so many images only, for a trial.'
-  )
-  flags.DEFINE_string(
-    'cases', '', 'Compare only the options whose name contains this.'
-  )
+  flags.DEFINE_integer('num_train', None, 'Training images, for a trial.')
+  flags.DEFINE_string('cases', '', 'Only options whose name contains this.')
   flags.DEFINE_bool('parity_only', False, 'Leave training out.')
   flags.DEFINE_bool('train_only', False, 'Leave parity out.')
   flags.mark_flags_as_mutual_exclusive(['data_dir', 'npz'])

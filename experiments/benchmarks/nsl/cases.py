@@ -27,22 +27,17 @@ _DISTANCES = {
 class Case(NamedTuple):
   """One set of options.
 
-  Attributes:
-    name: For the table.
-    kind: 'adversarial' (the wrapper's losses), 'perturb' (perturb_on_batch)
-      or 'virtual' (virtual_adv_regularizer).
-    network: 'cnn', 'cnn_bn' or 'cnn_features' (the cnn on two half images).
-    config: Fields of NSL's AdvNeighborConfig.
-    weighted: Whether the examples have weights.
-    virtual: Ours of `virtual_adversarial_regularization`, beside the norm.
-    approx_difference: NSL's, of a virtual case.
+  Its kind is 'adversarial' (the wrapper's losses), 'perturb' (perturb_on_batch)
+  or 'virtual' (virtual_adv_regularizer); its network is 'cnn', 'cnn_bn' or
+  'cnn_features' (the cnn on two half images).
   """
 
   name: str
   kind: str
   network: str
-  config: Mapping[str, Any]
-  weighted: bool = False
+  config: Mapping[str, Any]  # Fields of NSL's AdvNeighborConfig.
+  weighted: bool = False  # Whether the examples have weights.
+  # Of `virtual_adversarial_regularization`, beside the norm.
   virtual: Mapping[str, Any] = {}
   approx_difference: float = 1e-6
 
@@ -61,22 +56,18 @@ def adversarial_cases() -> list[Case]:
     mask = {'feature_mask': {'image': 'mask'}}
     box = {'clip_value_min': {'image': 0.0}, 'clip_value_max': {'image': 1.0}}
     ball = {'pgd_epsilon': 1.5 * _STEP_SIZES[norm]}
+    two = {'pgd_iterations': 2}
     variants: dict[str, dict[str, Any]] = {
       'one step': {},
       'small step': {'adv_step_size': _STEP_SIZES[norm] / 4},
       'feature_mask': mask,
       'clip to [0, 1]': box,
       'clip below, per pixel': {'clip_value_min': {'image': 'lower'}},
-      '2 iterations': {'pgd_iterations': 2},
+      '2 iterations': two,
       '3 iterations, clip': {'pgd_iterations': 3, **box},
       '3 iterations, epsilon': {'pgd_iterations': 3, **ball},
-      '2 iterations, epsilon, clip, mask': {
-        'pgd_iterations': 2,
-        **mask,
-        **ball,
-        **box,
-      },
-      'random_init, 2 iterations': {'random_init': True, 'pgd_iterations': 2},
+      '2 iterations, epsilon, clip, mask': {**two, **mask, **ball, **box},
+      'random_init, 2 iterations': {'random_init': True, **two},
       'random_init, epsilon, clip': {'random_init': True, **ball, **box},
     }
     for name, options in variants.items():
@@ -100,7 +91,7 @@ def adversarial_cases() -> list[Case]:
         f'{norm}: BatchNorm, 2 iterations, clip',
         'adversarial',
         'cnn_bn',
-        {**step, 'pgd_iterations': 2, **box},
+        {**step, **two, **box},
       ),
       Case(f'{norm}: perturb_on_batch', 'perturb', 'cnn', step),
       Case(f'{norm}: perturb_on_batch, BatchNorm', 'perturb', 'cnn_bn', step),
@@ -112,7 +103,8 @@ def virtual_cases() -> list[Case]:
   """Returns the cases of virtual_adv_regularizer."""
   cases = []
   for norm in NORMS:
-    step = {'adv_grad_norm': norm, 'adv_step_size': _LARGE[norm]}
+    step: dict[str, Any] = {'adv_grad_norm': norm}
+    step['adv_step_size'] = _LARGE[norm]
     usual = _LARGE[norm]
     variants: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
       distance: ({'distance': distance}, {}, usual) for distance in _DISTANCES
@@ -122,27 +114,14 @@ def virtual_cases() -> list[Case]:
       'l2, 2 approx steps': ({'num_steps': 2}, {}, usual),
       'l2, feature_mask': ({}, {'feature_mask': 'mask'}, usual),
       'l2, default difference 1e-6': ({}, {}, 1e-6),
+      'l2, BatchNorm': ({}, {}, usual),
     }
     for name, (virtual, options, difference) in variants.items():
-      cases.append(
-        Case(
-          f'virtual, {norm}: {name}',
-          'virtual',
-          'cnn',
-          {**step, **options},
-          virtual=virtual,
-          approx_difference=difference,
-        )
-      )
-    cases.append(
-      Case(
-        f'virtual, {norm}: l2, BatchNorm',
-        'virtual',
-        'cnn_bn',
-        step,
-        approx_difference=usual,
-      )
-    )
+      network = 'cnn_bn' if 'BatchNorm' in name else 'cnn'
+      name = f'virtual, {norm}: {name}'
+      case = Case(name, 'virtual', network, {**step, **options})
+      case = case._replace(virtual=virtual, approx_difference=difference)
+      cases.append(case)
   return cases
 
 

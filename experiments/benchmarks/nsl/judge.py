@@ -23,6 +23,8 @@ DECAY_STEPS = (0, 1, 7, 10, 25, 100)
 _LOSSES = ('clean_loss', 'adversarial_loss', 'total_loss')
 _TREES = ('gradient', 'statistics')
 _COLUMNS = ('perturbation', *_LOSSES, *_TREES)
+# The biases before BatchNorm: their gradient is zero but for rounding.
+_ZERO = [f'Conv_{index}/bias' for index in range(3)]
 
 Arrays = Mapping[str, np.ndarray]
 Row = Mapping[str, Any]
@@ -44,17 +46,21 @@ def difference(ours: Any, theirs: Any) -> float:
 def tree_difference(
   ours: Arrays, theirs: Arrays, zero: Sequence[str] = ()
 ) -> float:
-  """Returns the largest difference among arrays of the same names."""
+  """Returns the largest difference among arrays of the same names.
+
+  Arrays that are zero but for rounding are relative to the largest array.
+  """
   if set(ours) != set(theirs):
     raise ValueError(f'names differ: {sorted(set(ours) ^ set(theirs))}')
   largest = max((float(np.abs(x).max()) for x in theirs.values()), default=0.0)
-  distances = [difference(ours[k], theirs[k]) for k in ours if k not in zero]
-  distances += [
-    float(np.abs(ours[k] - theirs[k]).max()) / largest
-    for k in zero
-    if k in ours and largest
-  ]
-  return max(distances, default=0.0)
+  distances = [0.0]
+  for name in ours:
+    if name not in zero:
+      distances.append(difference(ours[name], theirs[name]))
+    elif largest:
+      distance = np.abs(ours[name] - theirs[name]).max()
+      distances.append(float(distance) / largest)
+  return max(distances)
 
 
 def perturbation_difference(
@@ -76,9 +82,7 @@ def gradient_at(flipped: np.ndarray, gradient: np.ndarray) -> float:
   """Returns the largest gradient at flips, over the example's largest."""
   size = np.abs(gradient)
   largest = size.max(axis=tuple(range(1, size.ndim)), keepdims=True)
-  relative = np.divide(
-    size, largest, out=np.zeros_like(size), where=largest > 0
-  )
+  relative = np.where(largest > 0, size / np.where(largest > 0, largest, 1), 0)
   return float(relative[flipped].max(initial=0.0))
 
 
@@ -100,23 +104,17 @@ def _part(arrays: Arrays, prefix: str) -> dict[str, np.ndarray]:
 
 def not_judged(case: Case, dtype: str) -> tuple[str, list[str]]:
   """Returns why some quantities are shown and not judged, and which."""
+  virtual, batch_norm = case.kind == 'virtual', case.network == 'cnn_bn'
   steps = case.config.get('pgd_iterations', 1)
-  if case.network == 'cnn_bn' and case.kind == 'adversarial' and steps > 1:
-    return (
-      "NSL's attack steps move the statistics too, ours never do",
-      ['statistics'],
-    )
-  if case.kind == 'virtual' and case.network == 'cnn_bn':
-    return (
-      'which passes move the statistics is up to the caller of NSL',
-      ['statistics'],
-    )
-  lost = case.approx_difference < 1e-3 and dtype == 'float32'
-  if case.kind == 'virtual' and lost:
-    return (
-      'a difference of 1e-6 is lost in float32: the directions are noise',
-      [name for name in _COLUMNS if name != 'clean_loss'],
-    )
+  if batch_norm and case.kind == 'adversarial' and steps > 1:
+    note = "NSL's attack steps move the statistics too, ours never do"
+    return note, ['statistics']
+  if batch_norm and virtual:
+    note = 'which passes move the statistics is up to the caller of NSL'
+    return note, ['statistics']
+  if virtual and case.approx_difference < 1e-3 and dtype == 'float32':
+    note = 'a difference of 1e-6 is lost in float32: the directions are noise'
+    return note, [name for name in _COLUMNS if name != 'clean_loss']
   return '', []
 
 
@@ -143,23 +141,17 @@ def compare_case(
   Returns:
     A row of the table.
   """
-  theirs = _part(theirs, f'{case.name}/')
+  theirs, exact = (_part(x, f'{case.name}/') for x in (theirs, exact or {}))
   row: dict[str, Any] = {'name': case.name, 'dtype': dtype, 'note': ''}
   if 'error' in theirs:
     return row | {'quantities': {}, 'note': f'NSL: {theirs["error"]}'}
   ours = parity.run(case, arrays)
-  quantities, flips = _compare(case, arrays, ours, theirs, dtype)
-  note, kept_out = not_judged(case, dtype)
-  row |= {
-    'quantities': quantities,
-    'flips': flips,
-    'note': note,
-    'not_judged': kept_out,
-  }
+  row['quantities'], flips = _compare(case, arrays, ours, theirs, dtype)
+  row['note'], row['not_judged'] = not_judged(case, dtype)
+  row['flips'] = flips
   # Random starts differ between the dtypes, flipped images may.
-  theirs = _part(exact or {}, f'{case.name}/')
-  if theirs and 'error' not in theirs and not flips and not case.start:
-    row['to_float64'], _ = _compare(case, arrays, ours, theirs, dtype)
+  if exact and 'error' not in exact and not flips and not case.start:
+    row['to_float64'], _ = _compare(case, arrays, ours, exact, dtype)
   return row
 
 
@@ -178,15 +170,8 @@ def _compare(
 
 
 def _quantities(case: Case, ours: Arrays, theirs: Arrays) -> dict[str, float]:
-  found = {
-    name: difference(ours[name], theirs[name])
-    for name in _LOSSES
-    if name in theirs
-  }
-  # The biases before BatchNorm: their gradient is zero but for rounding.
-  zero = [f'Conv_{index}/bias' for index in range(3)]
-  if case.network != 'cnn_bn':
-    zero = []
+  found = {n: difference(ours[n], theirs[n]) for n in _LOSSES if n in theirs}
+  zero = _ZERO if case.network == 'cnn_bn' else ()
   for name in _TREES:
     own, other = _part(ours, f'{name}/'), _part(theirs, f'{name}/')
     if own and other:
@@ -198,17 +183,14 @@ def _perturbations(
   case: Case, arrays: Arrays, ours: Arrays, theirs: Arrays
 ) -> tuple[float, dict[str, float]]:
   """The largest difference over the features, and their flips if any."""
-  clean = parity.named(parity.batch_of(case, arrays)['image'])
   # The direction of the virtual ones does not jump.
   norm = 'l2' if case.kind == 'virtual' else case.config['adv_grad_norm']
-  worst, flips = 0.0, {'share': 0.0, 'gradient': 0.0}
-  for name in clean:
-    distance, flipped = perturbation_difference(
-      ours[name] - clean[name],
-      theirs[name] - clean[name],
-      case.config['adv_step_size'],
-      norm,
-    )
+  step_size = case.config['adv_step_size']
+  worst, flips = 0.0, dict.fromkeys(_FLIPS, 0.0)
+  clean = parity.named(parity.batch_of(case, arrays)['image'])
+  for name, images in clean.items():
+    own, other = ours[name] - images, theirs[name] - images
+    distance, flipped = perturbation_difference(own, other, step_size, norm)
     worst = max(worst, distance)
     if flipped.any():
       gradient = parity.input_gradient(case, arrays)[name]
@@ -219,57 +201,46 @@ def _perturbations(
 
 def compare_decay(item: Row, theirs: Arrays) -> dict[str, Any]:
   """Compares a decay over time at several steps."""
-  ours = parity.decayed(item, DECAY_STEPS)
-  return {
-    'name': item['name'],
-    'dtype': 'float32',
-    'note': '',
-    'quantities': {'value': difference(ours, theirs[item['name']])},
-  }
+  value = difference(parity.decayed(item, DECAY_STEPS), theirs[item['name']])
+  row = {'name': item['name'], 'dtype': 'float32', 'note': ''}
+  return row | {'quantities': {'value': value}}
 
 
 def compare_draws(theirs: Arrays, count: int) -> list[dict[str, Any]]:
   """Compares how random starts are distributed, since no draw is the same."""
   rows = []
   for norm in NORMS:
-    sides = {
-      'NSL': theirs[f'draws/{norm}'],
-      'advjax': parity.draws(norm, count),
-    }
     order = {'infinity': np.inf, 'l2': 2, 'l1': 1}[norm]
-    for what, numbers in (
-      ('size', lambda x, order=order: np.linalg.norm(x, order, axis=1)),
-      ('magnitude', lambda x: np.abs(x).mean(axis=1)),
+    measures: dict[str, dict[str, Any]] = {'size': {}, 'magnitude': {}}
+    for library, draws in (
+      ('NSL', theirs[f'draws/{norm}'].astype(float)),
+      ('advjax', parity.draws(norm, count).astype(float)),
     ):
-      values = {name: numbers(x.astype(float)) for name, x in sides.items()}
-      spread = sum(v.var(ddof=1) / len(v) for v in values.values())
+      measures['size'][library] = np.linalg.norm(draws, order, axis=1)
+      measures['magnitude'][library] = np.abs(draws).mean(axis=1)
+    for what, values in measures.items():
       means = {name: float(v.mean()) for name, v in values.items()}
-      apart = abs(means['NSL'] - means['advjax']) / np.sqrt(spread)
-      rows.append(
-        {'norm': norm, 'mean': what, **means, 'standard_errors': float(apart)}
-      )
+      spread = sum(v.var(ddof=1) / len(v) for v in values.values())
+      apart = float(abs(means['NSL'] - means['advjax']) / np.sqrt(spread))
+      row = {'norm': norm, 'mean': what, **means, 'standard_errors': apart}
+      rows.append(row)
   return rows
 
 
 # ------------------------------------------------------------- verdicts
 
 
-def judge(row: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def judge(row: Row) -> tuple[list[str], list[str]]:
   """The quantities over the tolerance, and those that are NSL's own rounding.
 
   These are within the tolerance of NSL's results in float64.
   """
-  judged = {
-    name: value
-    for name, value in row['quantities'].items()
-    if name not in row.get('not_judged', ())
-  }
-  to_float64 = row.get('to_float64', {})
   bad: list[str] = []
   rounding: list[str] = []
-  for name in over(judged):
-    explained = to_float64.get(name, np.inf) <= TOLERANCE
-    (rounding if explained else bad).append(name)
+  for name in over(row['quantities']):
+    explained = row.get('to_float64', {}).get(name, np.inf) <= TOLERANCE
+    if name not in row.get('not_judged', ()):
+      (rounding if explained else bad).append(name)
   return bad, rounding
 
 
@@ -281,24 +252,22 @@ def failures(rows: Sequence[Row], draws: Sequence[Row] = ()) -> list[str]:
   """
   lines = []
   for row in rows:
-    bad, _ = judge(row)
     label = f'{row["name"]} ({row["dtype"]})'
+    bad = [f'{name} {row["quantities"][name]:.1e}' for name in judge(row)[0]]
     if bad:
-      named = ', '.join(f'{name} {row["quantities"][name]:.1e}' for name in bad)
-      lines.append(f'over {TOLERANCE:g}: {label}: {named}')
+      lines.append(f'over {TOLERANCE:g}: {label}: {", ".join(bad)}')
     flips = row.get('flips') or {}
     if any(not flips[what] <= most for what, most in _FLIPS.items() if flips):
       lines.append(
         f'flips: {label}: {flips["share"]:.1e} of the pixels, with gradients '
         f'up to {flips["gradient"]:.1e} of the largest'
       )
-  lines += [
+  return lines + [
     f'random start, {draw["norm"]}: the mean {draw["mean"]} is '
     f'{draw["standard_errors"]:.1f} standard errors apart'
     for draw in draws
     if not draw['standard_errors'] <= _STANDARD_ERRORS
   ]
-  return lines
 
 
 def summary(row: Row) -> str:
@@ -310,32 +279,33 @@ def summary(row: Row) -> str:
 
 def table(rows: Sequence[Row], draws: Sequence[Row]) -> str:
   """Returns the parity tables; numbers in brackets are not judged."""
+  cases = [row for row in rows if 'value' not in row['quantities']]
+  decays = [
+    {'name': row['name'], **row['quantities']}
+    for row in rows
+    if 'value' in row['quantities']
+  ]
+  titles = [name.replace('_', ' ') for name in _COLUMNS]
+  header = ['option', *titles, 'flips', 'note']
   text = []
   for dtype in DTYPES:
-    own = [row for row in rows if row['dtype'] == dtype]
-    cells = [_cells(row) for row in own if 'value' not in row['quantities']]
-    header = ['option', *(name.replace('_', ' ') for name in _COLUMNS)]
-    text += [
-      f'\nLargest relative difference, {dtype}.\n',
-      harness.markdown([*header, 'flips', 'note'], cells),
-    ]
-  decays = [row for row in rows if 'value' in row['quantities']]
-  of_decays: list[harness.Column] = [
-    ('option', 'name', ''),
-    ('difference', lambda row: row['quantities']['value'], '.1e'),
-  ]
-  of_draws: list[harness.Column] = [
-    ('norm', 'norm', ''),
-    ('mean', 'mean', ''),
-    ('NSL', 'NSL', '.6f'),
-    ('advjax', 'advjax', '.6f'),
-    ('standard errors apart', 'standard_errors', '.1f'),
-  ]
+    cells = [_cells(row) for row in cases if row['dtype'] == dtype]
+    text.append(f'\nLargest relative difference, {dtype}.\n')
+    text.append(harness.markdown(header, cells))
   text += [
     '\nDecay over time.\n',
-    harness.table(of_decays, decays),
+    harness.table(
+      decays, ('option', 'name', ''), ('difference', 'value', '.1e')
+    ),
     '\nRandom starts in the unit ball: means over the draws.\n',
-    harness.table(of_draws, draws),
+    harness.table(
+      draws,
+      ('norm', 'norm', ''),
+      ('mean', 'mean', ''),
+      ('NSL', 'NSL', '.6f'),
+      ('advjax', 'advjax', '.6f'),
+      ('standard errors apart', 'standard_errors', '.1f'),
+    ),
   ]
   return '\n'.join(text)
 
@@ -351,11 +321,8 @@ def _cells(row: Row) -> list[str]:
     "NSL's float64"
     for name in judge(row)[1]
   ]
-  flips = row.get('flips')
   shown = '0' if row['quantities'] else ''
-  if flips:
-    shown = (
-      f'{flips["share"]:.1e} of the pixels, gradient there at most '
-      f'{flips["gradient"]:.1e}'
-    )
+  if row.get('flips'):
+    share, gradient = row['flips']['share'], row['flips']['gradient']
+    shown = f'{share:.1e} of the pixels, gradient there at most {gradient:.1e}'
   return [*cells, shown, '; '.join(notes)]

@@ -16,12 +16,16 @@ from jax.tree_util import Partial
 import advjax
 from advjax import norms
 from advjax.losses import cross_entropy
-from advjax.models import create_model
+from advjax.models import Model, create_model
 from advjax.training.objectives import create_objective, regularization, virtual
 from advjax.training.optimizers import create_decay
 from experiments.benchmarks.nsl.cases import Case, translate
 
 Arrays = dict[str, np.ndarray]
+
+
+def _cnn(batch_norm: bool) -> Model:
+  return create_model({'name': 'cnn', 'batch_norm': batch_norm}, 10)
 
 
 class Network(NamedTuple):
@@ -54,7 +58,7 @@ def make_arrays(images: np.ndarray, labels: np.ndarray) -> Arrays:
   }
   arrays['mask_left'] = arrays['mask'][:, :14]
   for prefix, batch_norm in (('cnn/', False), ('cnn_bn/', True)):
-    model = create_model({'name': 'cnn', 'batch_norm': batch_norm}, 10)
+    model = _cnn(batch_norm)
     for name, leaf in flat(model.init(jax.random.key(2), images[:1])).items():
       # Nothing that starts at zero or one may hide a difference.
       if name.endswith(('bias', 'mean')):
@@ -74,9 +78,8 @@ def cast(arrays: Mapping[str, np.ndarray], dtype: str) -> Arrays:
 
 
 def _network(case: Case, arrays: Mapping[str, Any]) -> Network:
-  batch_norm = case.network == 'cnn_bn'
-  prefix = 'cnn_bn/' if batch_norm else 'cnn/'
-  model = create_model({'name': 'cnn', 'batch_norm': batch_norm}, 10)
+  prefix = 'cnn_bn/' if case.network == 'cnn_bn' else 'cnn/'
+  model = _cnn(case.network == 'cnn_bn')
   example = jnp.zeros((1, 28, 28, 1))
   params, state = jax.tree_util.tree_map_with_path(
     lambda path, _: arrays[prefix + '/'.join(str(k.key) for k in path[-2:])],
@@ -104,10 +107,6 @@ def batch_of(case: Case, arrays: Mapping[str, Any]) -> dict[str, Any]:
   }
 
 
-def _keys(arrays: Mapping[str, Any]) -> jax.Array:
-  return jax.random.split(jax.random.key(1), len(arrays['label']))
-
-
 def named(images: Any) -> Arrays:
   images = images if isinstance(images, Mapping) else {'image': images}
   return {f'perturbed/{k}': np.asarray(v) for k, v in images.items()}
@@ -119,34 +118,33 @@ def run(case: Case, arrays: Mapping[str, Any], given: Any = None) -> Arrays:
   batch = batch_of(case, arrays)
   options, hparams = translate(case, arrays)
   if case.kind == 'perturb':
-    found = _perturb(network, batch, options, hparams)
-    return named(found)
+    return named(_perturb(network, batch, options, hparams))
   objective = create_objective(options)
+  keys = jax.random.split(jax.random.key(1), len(arrays['label']))
 
   def loss_fn(params: Any, hparams: Any, given: Any) -> Any:
-    seen = []
+    seen: list[Any] = []
+    own_passes = 0
 
-    def spy(params: Any, state: Any, images: Any, *, train: bool) -> Any:
+    def spy(weights: Any, state: Any, images: Any, *, train: bool) -> Any:
+      # Attacks on the virtual loss see stopped weights: the second pass of the
+      # weights themselves is that of the perturbed images.
+      nonlocal own_passes
+      own_passes += weights is params
+      if given is not None and case.kind == 'virtual' and own_passes == 2:
+        images = given
       seen.append(images)
-      return network.apply(params, state, images, train=train)
-
-    def draw(keys: Any, images: Any) -> Any:
-      return jnp.asarray(arrays['draw'])
+      return network.apply(weights, state, images, train=train)
 
     attack: Any = advjax.bim
-    direction: Any = virtual._climb
     if given is not None:
       attack = mock.Mock(return_value=given)
-      if case.kind == 'virtual':
-        moves = (given - batch['image']) / hparams['step_size']
-        direction = mock.Mock(return_value=moves)
     with (
-      mock.patch.object(virtual, '_normal', draw),
-      mock.patch.object(virtual, '_climb', direction),
+      mock.patch.object(virtual, '_normal', lambda *_: arrays['draw']),
       mock.patch.object(regularization, 'bim', attack),
     ):
       loss, (state, metrics) = objective(
-        spy, params, network.state, batch, hparams, _keys(arrays)
+        spy, params, network.state, batch, hparams, keys
       )
     return loss, (state, metrics, seen[-1])
 
@@ -222,14 +220,10 @@ def random_start(case: Case, arrays: Mapping[str, Any]) -> np.ndarray:
 
 def decayed(item: Mapping[str, Any], steps: Any) -> np.ndarray:
   """Our values of a decay at some steps."""
-  decay = create_decay(
-    {
-      'name': item['decay_type'].removesuffix('_decay'),
-      'decay_steps': item['decay_steps'],
-      'decay_rate': item['decay_rate'],
-      'min_value': item['min_value'],
-    }
-  )
+  fields = ('decay_steps', 'decay_rate', 'min_value')
+  config = {field: item[field] for field in fields}
+  config['name'] = item['decay_type'].removesuffix('_decay')
+  decay = create_decay(config)
   return np.asarray([decay(item['value'], step) for step in steps])
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from advjax.evaluation.attacked import attack_and_predict
 from ml_collections import config_dict
 
 from advjax import data
 from advjax.attacks.specs import parse_attack
 from advjax.config import member_config
-from advjax.evaluation.logits import predict
+from advjax.devices import Batching
+from advjax.evaluation.logits import compute_logits
+from advjax.evaluation.robustness import attack_and_predict
 from advjax.training.setup import create_run
 from advjax.types import LogitsFn
 from experiments.benchmarks import harness, runs
@@ -43,10 +44,10 @@ _TIMES = {
 }
 
 
-def nsl_job(
+def _nsl_job(
   config: config_dict.ConfigDict, task: str, member: str = 'adversarial'
 ) -> dict[str, Any]:
-  """Returns a job of NSL's side with the numbers of our config."""
+  """A job of NSL's side with the numbers of our config."""
   ours = member_config(config, 'adversarial')
   return {
     'task': task,
@@ -61,45 +62,39 @@ def nsl_job(
   }
 
 
-def train_ours(
+def _train(
   config: config_dict.ConfigDict,
   dataset: data.Dataset,
   devices: Sequence[jax.Device],
 ) -> tuple[dict[str, float], LogitsFn]:
-  """Trains one member, and returns its times and network."""
+  """The times and the network of one member."""
   jax.clear_caches()  # Each run compiles for itself, as each run of NSL traces.
   training = create_run(config, dataset, devices)
   trained = runs.train_timed(training)
-  seconds = trained.costs['train_seconds']
+  costs = trained.costs
   times = {
-    'seconds': seconds,
-    'seconds_with_compile': seconds + trained.costs['compile_seconds'],
-    'milliseconds_per_step': trained.costs['step_milliseconds'],
+    'seconds': costs['train_seconds'],
+    'seconds_with_compile': costs['train_seconds'] + costs['compile_seconds'],
+    'milliseconds_per_step': costs['step_milliseconds'],
   }
   return times, runs.float32_network(training, trained)
 
 
-def evaluate_ours(
+def _evaluate(
   networks: Mapping[str, LogitsFn],
   test: data.Split,
   epsilon: float,
   devices: Sequence[jax.Device],
 ) -> dict[str, np.ndarray]:
-  """Returns which images are classified correctly, as NSL's side names them."""
+  """Which images are classified correctly, as NSL's side names them."""
   images = np.asarray(data.to_float(test.images))
-  options: dict[str, Any] = {'batch_size': 256, 'devices': devices}
+  batching, fgsm = Batching(256, devices), parse_attack('fgsm')
   correct = {}
   for source, network in networks.items():
-    predictions = predict(network, images, **options)
+    predictions = compute_logits(network, images, batching).argmax(-1)
     correct[f'{source}/clean'] = predictions == test.labels
     found = attack_and_predict(
-      network,
-      networks,
-      parse_attack('fgsm'),
-      images,
-      test.labels,
-      [epsilon],
-      batching,
+      network, networks, fgsm, images, test.labels, [epsilon], batching
     )
     for name, each in found.predictions.items():
       correct[f'{name}/from_{source}'] = each[0] == test.labels
@@ -119,31 +114,24 @@ def run_training(
   rows = []
   for seed in seeds:
     config.seed = seed
-    theirs: dict[str, Any] = {}
     times: dict[str, dict[str, Any]] = {name: {} for name in LIBRARIES}
     networks = {}
+    shown = {'test_images': test.images, 'test_labels': test.labels}
     for member in MEMBERS:
       logger.info('seed %d, %s: NSL', seed, member)
-      theirs[member] = run_job(nsl_job(config, 'train', member), arrays)
-      times['NSL'][member] = {
-        name: float(theirs[member][name]) for name in _TIMES
-      }
+      theirs = run_job(_nsl_job(config, 'train', member), arrays)
+      times['NSL'][member] = {name: float(theirs[name]) for name in _TIMES}
+      for name, value in theirs.items():
+        if name.startswith('weights/'):
+          shown[f'{member}/{name.removeprefix("weights/")}'] = value
       logger.info('seed %d, %s: advjax', seed, member)
-      times['advjax'][member], networks[member] = train_ours(
+      times['advjax'][member], networks[member] = _train(
         member_config(config, member), dataset, devices
       )
-    weights = {
-      f'{member}/{name.removeprefix("weights/")}': value
-      for member, out in theirs.items()
-      for name, value in out.items()
-      if name.startswith('weights/')
-    }
-    shown = {'test_images': test.images, 'test_labels': test.labels}
+    epsilon = config.evaluation.epsilon
     correct = {
-      'NSL': run_job(nsl_job(config, 'evaluate'), {**weights, **shown}),
-      'advjax': evaluate_ours(
-        networks, test, config.evaluation.epsilon, devices
-      ),
+      'NSL': run_job(_nsl_job(config, 'evaluate'), shown),
+      'advjax': _evaluate(networks, test, epsilon, devices),
     }
     for name in LIBRARIES:
       accuracies = {
@@ -157,42 +145,39 @@ def run_training(
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   """Returns our seconds over NSL's by member and time, and their means."""
-  by_key = {(row['library'], row['seed']): row['times'] for row in rows}
-  seeds = sorted({row['seed'] for row in rows})
+  theirs, ours = (
+    [row['times'] for row in rows if row['library'] == name]
+    for name in LIBRARIES
+  )
   ratios: dict[str, Any] = {member: {} for member in MEMBERS}
-  for member in MEMBERS:
+  for member, of_member in ratios.items():
     for name in _TIMES:
       values = [
-        by_key['advjax', seed][member][name] / by_key['NSL', seed][member][name]
-        for seed in seeds
+        own[member][name] / other[member][name]
+        for own, other in zip(ours, theirs, strict=True)
       ]
-      mean = statistics.fmean(values)
-      ratios[member][name] = {'seeds': values, 'mean': mean}
+      of_member[name] = {'seeds': values, 'mean': statistics.fmean(values)}
   return ratios
 
 
 def tables(rows: Sequence[Mapping[str, Any]], epsilon: float) -> str:
   """Returns accuracies and times as two tables in Markdown, and the ratio."""
   ratios = summarize(rows)['adversarial']
-  return '\n\n'.join(
-    [
-      f'Accuracy on the test images; attacks: FGSM {epsilon:g}, clipped to '
-      '[0, 1].',
-      _with_means(rows, lambda row: row['accuracies'], '.4f'),
-      'Training.',
-      _with_means(
-        rows,
-        lambda row: {
-          f'{member}: {title}': row['times'][member][key]
-          for member in MEMBERS
-          for key, title in _TIMES.items()
-        },
-        '.2f',
-      ),
-      'Seconds of training with the adversarial objective, advjax / NSL: '
-      f'{ratios["seconds"]["mean"]:.3f} '
-      f'({ratios["seconds_with_compile"]["mean"]:.3f} with compiling).',
-    ]
+
+  def times(row: Mapping[str, Any]) -> dict[str, float]:
+    return {
+      f'{member}: {title}': row['times'][member][key]
+      for member in MEMBERS
+      for key, title in _TIMES.items()
+    }
+
+  return (
+    f'Accuracy on the test images; attacks: FGSM {epsilon:g}, clipped to '
+    f'[0, 1].\n\n{_with_means(rows, lambda row: row["accuracies"], ".4f")}'
+    f'\n\nTraining.\n\n{_with_means(rows, times, ".2f")}\n\n'
+    'Seconds of training with the adversarial objective, advjax / NSL: '
+    f'{ratios["seconds"]["mean"]:.3f} '
+    f'({ratios["seconds_with_compile"]["mean"]:.3f} with compiling).'
   )
 
 

@@ -1,21 +1,21 @@
 """The side of foolbox on JAX.
 
 It runs in a venv with foolbox and jax, and neither imports nor needs anything
-of this project but `serve.py`.
+of this project but what is in this folder.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import foolbox
+import foolbox_attacks
 import jax
 import jax.numpy as jnp
 import numpy as np
-from serve import serve
+from serve import serve, timed
 
 Arrays = dict[str, Any]
 
@@ -49,16 +49,6 @@ def logits(params: Arrays, images: jax.Array) -> jax.Array:
   return hidden
 
 
-def make_attack(job: dict[str, Any]) -> Any:
-  attacks = foolbox.attacks
-  steps = {'abs_stepsize': job['step_size'], 'steps': job['num_steps']}
-  if job['attack'] == 'fgsm':
-    return attacks.FGSM()
-  if job['attack'] == 'bim':
-    return attacks.LinfBasicIterativeAttack(**steps)
-  return attacks.LinfPGD(**steps)
-
-
 def run_prepare(job: dict[str, Any], arrays: Arrays) -> Arrays:
   """Makes an attack on a batch and returns what it finds."""
   images, labels = (jnp.asarray(arrays.pop(k)) for k in ('images', 'labels'))
@@ -67,7 +57,7 @@ def run_prepare(job: dict[str, Any], arrays: Arrays) -> Arrays:
   if job['jit']:
     logits_fn = jax.jit(logits_fn)
   model = foolbox.JAXModel(logits_fn, bounds=(0, 1))
-  attack = make_attack(job)
+  attack = foolbox_attacks.make(job)
 
   def run() -> jax.Array:
     found = attack.run(model, images, labels, epsilon=job['epsilon'])
@@ -80,9 +70,7 @@ def run_prepare(job: dict[str, Any], arrays: Arrays) -> Arrays:
 def run_attack(job: dict[str, Any], arrays: Arrays) -> Arrays:
   """Runs it; the seconds."""
   del arrays
-  start = time.perf_counter()
-  _PREPARED[job['name']]()
-  return {'seconds': np.asarray(time.perf_counter() - start)}
+  return {'seconds': timed(_PREPARED[job['name']])[1]}
 
 
 def main() -> None:

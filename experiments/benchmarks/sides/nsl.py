@@ -90,17 +90,12 @@ def loss_fn() -> tf.keras.losses.Loss:
 
 
 class FirstBatch(tf.keras.callbacks.Callback):
-  """Notes when the first batch, whose tracing takes seconds, is done.
-
-  Attributes:
-    end: When that was.
-    seconds: From there to the end of training.
-  """
+  """Notes when the first batch, whose tracing takes seconds, is done."""
 
   def __init__(self) -> None:
     super().__init__()
     self._supports_tf_logs = True  # Else every step would wait for its logs.
-    self.end = self.seconds = 0.0
+    self.end = self.seconds = 0.0  # When that was; from there to the end.
 
   def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
     if not self.end:
@@ -153,16 +148,13 @@ def run_train(job: dict[str, Any], arrays: Arrays) -> Arrays:
     data = data.map(to_dictionary)
   first = FirstBatch()
   start = time.perf_counter()
-  history = trained.fit(
-    data, epochs=job['num_epochs'], verbose=0, callbacks=[first]
-  ).history
+  trained.fit(data, epochs=job['num_epochs'], verbose=0, callbacks=[first])
   seconds = time.perf_counter() - start
   num_images = len(arrays['train_labels'])
   num_steps = -(-num_images // job['batch_size']) * job['num_epochs']
   rest = start + seconds - first.end
   return {
     **{f'weights/{name_of(v)}': v.numpy() for v in model.variables},
-    **{f'history/{name}': np.asarray(v) for name, v in history.items()},
     'seconds_with_compile': np.asarray(seconds),
     'seconds': np.asarray(rest * num_steps / max(num_steps - 1, 1)),
     'milliseconds_per_step': np.asarray(1e3 * rest / max(num_steps - 1, 1)),
@@ -213,12 +205,8 @@ def run_prepare(job: dict[str, Any], arrays: Arrays) -> Arrays:
     model = adversarial_wrapper(model, job)
     data = data.map(to_dictionary)
   else:
-    model.compile(
-      'adam',
-      loss=loss_fn(),
-      metrics=['acc'],
-      steps_per_execution=job['steps_per_execution'],
-    )
+    options = {'steps_per_execution': job['steps_per_execution']}
+    model.compile('adam', loss=loss_fn(), metrics=['acc'], **options)
   # What is ready is fetched ahead.
   _PREPARED[job['name']] = model, data.prefetch(tf.data.AUTOTUNE)
   return {}
@@ -235,13 +223,8 @@ def run_steps(job: dict[str, Any], arrays: Arrays) -> Arrays:
   at_once = job['steps_per_execution']
   num_steps = -(-job['num_steps'] // at_once) * at_once
   watch = FirstBatch()
-  model.fit(
-    data,
-    epochs=1,
-    steps_per_epoch=num_steps + at_once,
-    verbose=0,
-    callbacks=[watch],
-  )
+  steps = num_steps + at_once
+  model.fit(data, steps_per_epoch=steps, verbose=0, callbacks=[watch])
   return {'seconds': np.asarray(watch.seconds / num_steps)}
 
 
@@ -274,9 +257,9 @@ def wrap(
   wrapper = nsl.keras.AdversarialRegularization(
     model,
     label_keys=['label'],
-    sample_weight_key='weight' if case.get('weighted') else None,
+    sample_weight_key='weight' if case['weighted'] else None,
     adv_config=nsl.configs.AdvRegConfig(
-      case.get('multiplier', 0.2), neighbor_config(case, arrays)
+      case['multiplier'], neighbor_config(case, arrays)
     ),
   )
   wrapper.compile('adam', loss=loss_fn())
@@ -289,7 +272,7 @@ def run_adversarial(
   """A train-mode call of the wrapper: its two losses and the gradients."""
   features = features_of(case, arrays)
   inputs = {**features, 'label': arrays['label']}
-  if case.get('weighted'):
+  if case['weighted']:
     # As a column of float32: NSL multiplies it by such a column of ones.
     inputs['weight'] = arrays['weight'].astype(np.float32)[:, None]
   wrapper = wrap(model, case, arrays)
@@ -303,20 +286,20 @@ def run_adversarial(
   def start(*args: Any) -> Any:
     return {'image': tf.constant(arrays[case['start']])}
 
-  with mock.patch.object(adversarial_neighbor, 'gen_adv_neighbor', spy):
-    drawn = start if case.get('start') else utils.random_in_norm_ball
-    with (
-      mock.patch.object(utils, 'random_in_norm_ball', drawn),
-      tf.GradientTape() as tape,
-    ):
-      tensors = {name: tf.constant(value) for name, value in inputs.items()}
-      wrapper(tensors, training=True)
-      clean, scaled = wrapper.losses
-      total = clean + scaled
+  drawn = start if case['start'] else utils.random_in_norm_ball
+  with (
+    mock.patch.object(adversarial_neighbor, 'gen_adv_neighbor', spy),
+    mock.patch.object(utils, 'random_in_norm_ball', drawn),
+    tf.GradientTape() as tape,
+  ):
+    tensors = {name: tf.constant(value) for name, value in inputs.items()}
+    wrapper(tensors, training=True)
+    clean, scaled = wrapper.losses
+    total = clean + scaled
   return {
     **{f'perturbed/{name}': made[0][0][name].numpy() for name in features},
     'clean_loss': clean.numpy(),
-    'adversarial_loss': scaled.numpy() / case.get('multiplier', 0.2),
+    'adversarial_loss': scaled.numpy() / case['multiplier'],
     'total_loss': total.numpy(),
     **gradients(tape, total, model),
   }

@@ -1,30 +1,33 @@
 """The side of PyTorch, torchattacks and foolbox.
 
 It runs in a venv with these, and neither imports nor needs anything of this
-project but `serve.py`. No test runs it, since PyTorch is not among this
-project's dependencies.
+project but what is in this folder. No test runs it, since PyTorch is not among
+this project's dependencies.
 """
 
 from __future__ import annotations
 
+import functools
 import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import foolbox
+import foolbox_attacks
 import numpy as np
 import torch
 import torchattacks
-from serve import serve
+from serve import serve, timed
 from torch.nn import functional
+from torch_pgd import pgd
 
 Arrays = dict[str, Any]
-Step = Callable[[torch.Tensor, torch.Tensor], None]
 
 # Prepared steps and attacks, by name.
 _PREPARED: dict[str, Any] = {}
 _NORMS = {'linf': 'Linf', 'l2': 'L2'}
+_TUTORIAL = ('Conv_0', 'Conv_1', 'Conv_2', 'Dense_0', 'Dense_1')
+_DIGITS = ('conv1', 'conv2', 'conv3', 'dense1', 'dense2')
 
 
 def tensors(
@@ -35,61 +38,44 @@ def tensors(
   return images.contiguous(), labels
 
 
-def timed(run: Callable[[], Any]) -> tuple[Any, np.ndarray]:
-  start = time.perf_counter()
-  found = run()
-  return found, np.asarray(time.perf_counter() - start)
+class Network(torch.nn.Module):
+  """Three convolutions with pools between and two dense layers.
+
+  Weights are in Flax's order of axes; biases may be missing.
+  """
+
+  def __init__(
+    self, kernels: Sequence[np.ndarray], biases: Sequence[np.ndarray | None]
+  ) -> None:
+    super().__init__()
+    for index, kernel in enumerate(map(torch.from_numpy, kernels)):
+      # Height, width, in, out to PyTorch's order.
+      weight = kernel.permute(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
+      parameter = torch.nn.Parameter(weight.clone().contiguous())
+      self.register_parameter(f'weight_{index}', parameter)
+    for index, bias in enumerate(biases):
+      given = None if bias is None else torch.from_numpy(bias).clone()
+      parameter = None if given is None else torch.nn.Parameter(given)
+      self.register_parameter(f'bias_{index}', parameter)
+
+  def forward(self, images: torch.Tensor) -> torch.Tensor:
+    hidden = functional.conv2d(images, self.weight_0, self.bias_0)
+    hidden = torch.relu(functional.max_pool2d(hidden, 2))
+    hidden = functional.conv2d(hidden, self.weight_1, self.bias_1)
+    hidden = torch.relu(functional.max_pool2d(hidden, 2))
+    hidden = functional.conv2d(hidden, self.weight_2, self.bias_2)
+    hidden = torch.relu(hidden).permute(0, 2, 3, 1).flatten(1)
+    hidden = functional.linear(hidden, self.weight_3, self.bias_3)
+    return functional.linear(torch.relu(hidden), self.weight_4, self.bias_4)
+
+
+def tutorial(arrays: Arrays) -> Network:
+  """The network of NSL's tutorial, with weights by the names of Flax."""
+  kernels = [arrays[f'{name}/kernel'] for name in _TUTORIAL]
+  return Network(kernels, [arrays[f'{name}/bias'] for name in _TUTORIAL])
 
 
 # ------------------------------------------------------------- training steps
-
-
-class Tutorial(torch.nn.Module):
-  """The network of NSL's tutorial, with weights by the names of Flax."""
-
-  def __init__(self, arrays: Arrays) -> None:
-    super().__init__()
-    nn = torch.nn
-    self.Conv_0 = nn.Conv2d(1, 32, 3)
-    self.Conv_1 = nn.Conv2d(32, 64, 3)
-    self.Conv_2 = nn.Conv2d(64, 64, 3)
-    self.Dense_0 = nn.Linear(576, 64)
-    self.Dense_1 = nn.Linear(64, 10)
-    with torch.no_grad():
-      for name, layer in self.named_children():
-        kernel = torch.from_numpy(arrays[f'{name}/kernel'])
-        # Height, width, in, out to PyTorch's order.
-        kernel = kernel.permute(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
-        layer.weight.copy_(kernel)
-        layer.bias.copy_(torch.from_numpy(arrays[f'{name}/bias']))
-
-  def forward(self, images: torch.Tensor) -> torch.Tensor:
-    hidden = torch.relu(functional.max_pool2d(self.Conv_0(images), 2))
-    hidden = torch.relu(functional.max_pool2d(self.Conv_1(hidden), 2))
-    hidden = torch.relu(self.Conv_2(hidden))
-    hidden = hidden.permute(0, 2, 3, 1).flatten(1)
-    return self.Dense_1(torch.relu(self.Dense_0(hidden)))
-
-
-def pgd(
-  network: Any, job: dict[str, Any]
-) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-  """PGD from a random start, as one would write it out."""
-  epsilon, step_size = job['epsilon'], job['step_size']
-
-  def attack(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    noise = torch.empty_like(images).uniform_(-epsilon, epsilon)
-    attacked = (images + noise).clamp_(0, 1)
-    for _ in range(job['attack_steps']):
-      attacked.requires_grad_()
-      loss = functional.cross_entropy(network(attacked), labels)
-      (gradient,) = torch.autograd.grad(loss, attacked)
-      moved = attacked.detach() + step_size * gradient.sign()
-      attacked = images + (moved - images).clamp_(-epsilon, epsilon)
-      attacked = attacked.clamp_(0, 1)
-    return attacked
-
-  return attack
 
 
 def make_loss(network: Any, job: dict[str, Any]) -> Callable[..., torch.Tensor]:
@@ -106,25 +92,21 @@ def make_loss(network: Any, job: dict[str, Any]) -> Callable[..., torch.Tensor]:
     moved = images.detach() + job['step_size'] * gradient.sign()
     return clean + job['multiplier'] * cross_entropy(network(moved), labels)
 
-  if job['objective'] == 'standard':
-    return standard
-  if job['objective'] == 'nsl':
-    return nsl
+  if job['objective'] != 'pgd':
+    return {'standard': standard, 'nsl': nsl}[job['objective']]
+  epsilon, step_size = job['epsilon'], job['step_size']
+  steps = job['attack_steps']
+  attack = functools.partial(
+    pgd, network, epsilon=epsilon, step_size=step_size, num_steps=steps
+  )
   if job['attack'] == 'torchattacks':
-    attack = torchattacks.PGD(
-      network,
-      eps=job['epsilon'],
-      alpha=job['step_size'],
-      steps=job['attack_steps'],
-    )
-  else:
-    attack = pgd(network, job)
+    attack = torchattacks.PGD(network, epsilon, step_size, steps)
   return lambda images, labels: standard(attack(images, labels), labels)
 
 
 def run_prepare(job: dict[str, Any], arrays: Arrays) -> Arrays:
   """Builds a network from weights, its optimizer, and images in memory."""
-  network: Any = Tutorial(arrays).train()
+  network: Any = tutorial(arrays).train()
   # Keras' and our epsilon.
   optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, eps=1e-7)
   if job['compile']:
@@ -159,42 +141,26 @@ def run_steps(job: dict[str, Any], arrays: Arrays) -> Arrays:
 # ------------------------------------------------- attacks on a batch of images
 
 
-def by_torchattacks(network: Tutorial, job: dict[str, Any]) -> Any:
+def by_torchattacks(network: Network, job: dict[str, Any]) -> Any:
   epsilon, step_size = job['epsilon'], job['step_size']
-  steps = {'alpha': step_size, 'steps': job['num_steps']}
   if job['attack'] == 'fgsm':
-    return torchattacks.FGSM(network, eps=epsilon)
-  if job['attack'] == 'bim':
-    return torchattacks.BIM(network, eps=epsilon, **steps)
-  return torchattacks.PGD(network, eps=epsilon, **steps)
+    return torchattacks.FGSM(network, epsilon)
+  kind = torchattacks.BIM if job['attack'] == 'bim' else torchattacks.PGD
+  return kind(network, epsilon, step_size, job['num_steps'])
 
 
-def by_foolbox(network: Tutorial, job: dict[str, Any]) -> Any:
-  attacks = foolbox.attacks
-  steps = {'abs_stepsize': job['step_size'], 'steps': job['num_steps']}
-  attack: Any
-  if job['attack'] == 'fgsm':
-    attack = attacks.FGSM()
-  elif job['attack'] == 'bim':
-    attack = attacks.LinfBasicIterativeAttack(**steps)
-  else:
-    attack = attacks.LinfPGD(**steps)
+def by_foolbox(network: Network, job: dict[str, Any]) -> Any:
   model = foolbox.PyTorchModel(network, bounds=(0, 1), device='cpu')
-  return lambda images, labels: attack.run(
-    model, images, labels, epsilon=job['epsilon']
+  return functools.partial(
+    foolbox_attacks.make(job).run, model, epsilon=job['epsilon']
   )
 
 
 def run_prepare_attack(job: dict[str, Any], arrays: Arrays) -> Arrays:
   """Makes an attack on a batch and returns what it finds."""
-  network = Tutorial(arrays).eval()
   makers = {'torchattacks': by_torchattacks, 'foolbox': by_foolbox}
-  attack = makers[job['library']](network, job)
-  images, labels = tensors(arrays)
-
-  def run() -> torch.Tensor:
-    return attack(images, labels)
-
+  attack = makers[job['library']](tutorial(arrays).eval(), job)
+  run = functools.partial(attack, *tensors(arrays))
   _PREPARED[job['name']] = run
   return {'perturbed': run().detach().permute(0, 2, 3, 1).numpy()}
 
@@ -206,29 +172,6 @@ def run_attack(job: dict[str, Any], arrays: Arrays) -> Arrays:
 
 
 # --------------------------------------------------- the attacks of AutoAttack
-
-
-class Network(torch.nn.Module):
-  """Three convolutions and two dense layers without biases."""
-
-  def __init__(self, arrays: Arrays) -> None:
-    super().__init__()
-    for name in ('conv1', 'conv2', 'conv3', 'dense1', 'dense2'):
-      kernel = torch.from_numpy(arrays[f'{name}_kernel'])
-      if name.startswith('conv'):  # Height, width, in, out to PyTorch's order.
-        kernel = kernel.permute(3, 2, 0, 1)
-      # Without gradients of their own: FAB would compute them for nothing.
-      parameter = torch.nn.Parameter(kernel.contiguous(), requires_grad=False)
-      self.register_parameter(name, parameter)
-
-  def forward(self, images: torch.Tensor) -> torch.Tensor:
-    hidden = torch.relu(functional.conv2d(images, self.conv1))
-    hidden = functional.max_pool2d(hidden, 2)
-    hidden = torch.relu(functional.conv2d(hidden, self.conv2))
-    hidden = functional.max_pool2d(hidden, 2)
-    hidden = torch.relu(functional.conv2d(hidden, self.conv3))
-    hidden = hidden.permute(0, 2, 3, 1).flatten(1)
-    return torch.relu(hidden @ self.dense1) @ self.dense2
 
 
 def make_attack(network: Network, job: dict[str, Any]) -> Any:
@@ -253,32 +196,23 @@ def make_attack(network: Network, job: dict[str, Any]) -> Any:
   return torchattacks.FAB(network, multi_targeted=True, n_classes=10, **common)
 
 
-def sizes(perturbation: torch.Tensor, norm: str) -> torch.Tensor:
-  flat = perturbation.double().flatten(1)
-  return flat.abs().amax(1) if norm == 'linf' else flat.norm(dim=1)
-
-
 def run_flags(job: dict[str, Any], arrays: Arrays) -> Arrays:
   """One attack on all images: which are robust, and how long it took."""
-  network = Network(arrays).eval()
+  kernels = [arrays[f'{name}_kernel'] for name in _DIGITS]
+  # Without gradients of its own: FAB would compute them for nothing.
+  network = Network(kernels, [None] * len(kernels)).eval()
+  network.requires_grad_(False)
   images, labels = tensors(arrays)
   attack = make_attack(network, job)
-  with torch.no_grad():
-    clean = network(images).argmax(1) == labels
   perturbed, seconds = timed(lambda: attack(images, labels))
-  with torch.no_grad():
-    correct = network(perturbed).argmax(1) == labels
+  clean, correct = (network(x).argmax(1) == labels for x in (images, perturbed))
+  size = (perturbed - images).double().flatten(1)
+  size = size.abs().amax(1) if job['norm'] == 'linf' else size.norm(dim=1)
   # A float32 sum of squares is off by some 1e-6: more is not inside the ball.
-  size = sizes(perturbed - images, job['norm'])
-  flat = perturbed.flatten(1)
   outside = size > job['epsilon'] * (1 + 1e-5)
+  flat = perturbed.flatten(1)
   outside |= (flat.amin(1) < 0) | (flat.amax(1) > 1)
-  return {
-    'robust': (clean & (correct | outside)).numpy(),
-    'clean': clean.numpy(),
-    'outside': outside.numpy(),
-    'seconds': seconds,
-  }
+  return {'robust': (clean & (correct | outside)).numpy(), 'seconds': seconds}
 
 
 def main() -> None:

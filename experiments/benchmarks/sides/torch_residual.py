@@ -2,7 +2,7 @@
 
 It is what one would write by hand for speed on a GPU: images stay on the
 device, nothing in a loop waits for it, attacks compute no gradient of weights.
-It needs PyTorch and NumPy, and nothing of this project but `serve.py`.
+It needs PyTorch and NumPy, and nothing of this project but this folder.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import torch
 from serve import serve
 from torch import nn
 from torch.nn import functional
+from torch_pgd import pgd
 
 Arrays = dict[str, Any]
 Job = dict[str, Any]
 
+_ATTACK = ('epsilon', 'step_size', 'random_start')
 _WIDTHS = (64, 128, 256, 512)
 
 
@@ -116,9 +118,8 @@ class Training:
     self.device = torch.device(job['device'])
     self.mixed = {'bfloat16': True, 'float32': False}[job['dtype']]
     self.train_mode = {'train': True, 'eval': False}[job['attack_batch_norm']]
-    self.layout = (
-      torch.channels_last if job['channels_last'] else torch.contiguous_format
-    )
+    layouts = torch.contiguous_format, torch.channels_last
+    self.layout = layouts[job['channels_last']]
     self.images = self.put(arrays.pop('train_images'))
     self.labels = self.put(arrays.pop('train_labels')).long()
     network: Any = Network(len(arrays['params/head/bias']))
@@ -128,13 +129,9 @@ class Training:
     self.call: Any = (
       torch.compile(network, dynamic=False) if job['compile'] else network
     )
+    options = {n: job[n] for n in ('momentum', 'nesterov', 'weight_decay')}
     self.optimizer = torch.optim.SGD(
-      network.parameters(),
-      lr=job['learning_rate'],
-      momentum=job['momentum'],
-      nesterov=job['nesterov'],
-      weight_decay=job['weight_decay'],
-      fused=True,
+      network.parameters(), job['learning_rate'], fused=True, **options
     )
 
   def put(self, array: np.ndarray) -> torch.Tensor:
@@ -159,32 +156,16 @@ class Training:
         # updates none; evaluation mode uses the running ones all the same.
         module.track_running_stats = not attack
 
-  def perturb(
-    self, images: torch.Tensor, labels: torch.Tensor, job: Job, num_steps: int
-  ) -> torch.Tensor:
-    """PGD in the l-infinity ball: the last iterate."""
-    epsilon = job['epsilon']
-    lower = (images - epsilon).clamp_(0, 1)
-    upper = (images + epsilon).clamp_(0, 1)
-    attacked = images.detach()
-    if job['random_start']:
-      noise = torch.empty_like(images).uniform_(-epsilon, epsilon)
-      attacked = noise.add_(images).clamp_(0, 1)
-    for _ in range(num_steps):
-      attacked.requires_grad_()
-      loss = functional.cross_entropy(self.logits(attacked), labels)
-      (gradient,) = torch.autograd.grad(loss, attacked)
-      # The step, the projection and the clip to pixels.
-      attacked = torch.add(
-        attacked.detach(), gradient.sign_(), alpha=job['step_size']
-      ).clamp_(lower, upper)
-    return attacked
-
   def step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
     """One step of adversarial training on uint8 images."""
-    floats = self.to_float(images)
     self.set_mode(train=self.train_mode, attack=True)
-    attacked = self.perturb(floats, labels, self.job, self.job['attack_steps'])
+    attacked = pgd(
+      self.logits,
+      self.to_float(images),
+      labels,
+      num_steps=self.job['attack_steps'],
+      **{name: self.job[name] for name in _ATTACK},
+    )
     self.set_mode(train=True, attack=False)
     self.optimizer.zero_grad(set_to_none=True)
     functional.cross_entropy(self.logits(attacked), labels).backward()
@@ -256,11 +237,11 @@ def run_attack(job: Job, arrays: Arrays) -> Arrays:
   images = self.to_float(self.put(arrays['images']))
   labels = self.put(arrays['labels']).long()
   self.set_mode(train=False, attack=True)
+  sizes = {name: job[name] for name in ('epsilon', 'step_size', 'num_steps')}
   seconds = []
   for _ in range(job['rounds']):
     start = self.wait()
-    random = {**job, 'random_start': True}
-    attacked = self.perturb(images, labels, random, job['num_steps'])
+    attacked = pgd(self.logits, images, labels, **sizes)
     seconds.append(self.wait() - start)
   adversarial = attacked.permute(0, 2, 3, 1).cpu().numpy()
   return {'seconds': np.asarray(seconds), 'adversarial': adversarial}
