@@ -57,20 +57,8 @@ class Run(NamedTuple):
   """A training run.
 
   Attributes:
-    config: Its config.
-    model: The network.
-    objective: What is minimised.
-    optimizer: Directions of the updates.
-    hparams: The traced numbers.
-    plan: Sizes.
-    train_split: The training images, those held out included.
-    rows: Indices of those to train on, int32 `[N]`.
-    key: Draws the order of the examples and the objective's randomness.
-    monitor_split: Images for the robust accuracy during training: held-out
-      images, or, with `num_validation` 0, training images.
-    test_split: The test images.
-    num_classes: Classes.
-    devices: The devices.
+    rows: Indices of the images of `train_split` to train on, int32 `[N]`.
+    monitor_split: Held-out images, or, with `num_validation` 0, training ones.
     device_steps: The steps as per-device code (`make_train_steps`).
     train_steps: The same, mapped over the devices:
       `(state, data, inputs, num_steps) -> (state, history)`.
@@ -148,29 +136,8 @@ def create_run(
   """Builds a run from its config; nothing is computed yet.
 
   Compiled programs are kept by what they depend on: runs that differ in traced
-  numbers alone (their seed, their hparams) have the same ones.
-
-  Args:
-    config: A training config (`advjax.config.default_config`).
-    dataset: From `advjax.data.load(config.dataset)`.
-    devices: The devices to train on.
-    num_groups: Device groups that the devices are cut into, each for runs of
-      its own, where several are trained at once; divides the number of devices.
-
-  Returns:
-    The run.
-
-  Raises:
-    ValueError: for any field that is wrong, naming it.
-
-  Example:
-    >>> from advjax import data
-    >>> from advjax.config import default_config
-    >>> config = default_config()
-    >>> dataset = data.load(config.dataset)
-    >>> run = create_run(config, dataset, jax.devices()[:1])
-    >>> run.plan.steps_per_epoch
-    45
+  numbers alone have the same ones. `num_groups` divides the number of devices.
+  A ValueError for any field that is wrong, naming it.
   """
   check_config(config)
   group_size = len(devices) // num_groups
@@ -255,11 +222,7 @@ def device_inputs(run: Run) -> tuple[dict[str, Array], RunInputs]:
 
 
 def network_shapes(model: Model, name: str, shape: Sequence[int]) -> Any:
-  """Returns the shapes of a network's parameters and state.
-
-  Raises:
-    ValueError: if it does not take images of that shape, `(H, W, C)`.
-  """
+  """The shapes of a network's parameters and state for images `(H, W, C)`."""
   images = jax.ShapeDtypeStruct((1, *shape), np.float32)
   try:
     return jax.eval_shape(model.init, jax.random.key(0), images)

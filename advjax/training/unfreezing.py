@@ -57,22 +57,7 @@ def check_unfreezing(config: Mapping[str, Any], model: Model) -> None:
 def check_stages(
   stages: Sequence[Sequence[str]], params: Mapping[str, Any]
 ) -> None:
-  """Raises a ValueError unless each part of a network is in one stage.
-
-  Args:
-    stages: `Model.stages`.
-    params: The network's parameters, or their shapes.
-
-  Raises:
-    ValueError: naming the parts that are in none, or in several.
-
-  Example:
-    >>> stages = (('stem',),)
-    >>> check_stages(stages, {'stem': 0, 'head': 0})  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    ValueError: Model.stages = (('stem',),); allowed: each entry of params ...
-  """
+  """Raises a ValueError unless each part of a network is in one stage."""
   names = [name for stage in stages for name in stage]
   wrong = [name for name in params if names.count(name) != 1]
   if wrong:
@@ -85,25 +70,12 @@ def check_stages(
 def num_frozen(
   losses: Sequence[float], config: Mapping[str, Any], num_stages: int
 ) -> int:
-  """Returns how many stages are frozen after some epochs.
+  """Returns how many stages are frozen after epochs of such mean losses.
 
   All but the head, and one fewer each time that the loss has not come below
   (1 - min_improvement) times its lowest value since the last unfreezing for
   `patience` epochs in a row. A function of the losses alone, so that a resumed
   run has the same stages frozen.
-
-  Args:
-    losses: Mean training loss of each epoch so far.
-    config: As `check_unfreezing` takes it.
-    num_stages: Stages of the network.
-
-  Returns:
-    The number of frozen stages, from num_stages - 1 down to 0.
-
-  Example:
-    >>> config = {'name': 'plateau', 'patience': 2, 'min_improvement': 0.01}
-    >>> num_frozen([1.0, 0.5, 0.5, 0.5], config, num_stages=5)
-    3
   """
   if config['name'] == 'none':
     return 0
@@ -128,29 +100,6 @@ def staged_optimizer(
 
   A frozen stage keeps its initial optimizer state. The state has the same
   structure whatever is frozen.
-
-  Args:
-    config: As `create_optimizer` takes it.
-    stages: `Model.stages`.
-    rate_factor: The learning rate of a stage relative to the next one's.
-    num_frozen: Number of frozen stages, the first ones.
-
-  Returns:
-    A transformation of gradients into update directions.
-
-  Example:
-    >>> from advjax.config import default_config
-    >>> import jax.numpy as jnp
-    >>> optimizer = staged_optimizer(
-    ...   {**default_config().optimizer, 'name': 'sgd'},
-    ...   (('stem',), ('body',), ('head',)),
-    ...   rate_factor=0.5,
-    ...   num_frozen=1,
-    ... )
-    >>> params = {name: jnp.ones(()) for name in ('stem', 'body', 'head')}
-    >>> directions, _ = optimizer.update(params, optimizer.init(params), params)
-    >>> {name: float(value) for name, value in directions.items()}
-    {'body': 0.5, 'head': 1.0, 'stem': 0.0}
   """
   optimizer = create_optimizer(config)
   last = len(stages) - 1
