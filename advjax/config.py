@@ -271,6 +271,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     raise ValueError('evaluation.epsilons = (); allowed: one number or more')
   for index, epsilon in enumerate(evaluation['epsilons']):
     check_range(f'evaluation.epsilons[{index}]', epsilon, 0.0)
+  choose('unfreezing', config['unfreezing']['name'], ('none', 'plateau'))
   choose('report_checkpoint', config['report_checkpoint'], ('last', 'best'))
   if config['report_checkpoint'] == 'best' and not config['num_validation']:
     raise ValueError(

@@ -139,13 +139,6 @@ class NoLog:
     """Does nothing."""
 
 
-def open_log(
-  workdir: pathlib.Path, num_bytes: int, step: int
-) -> MetricsLog | NoLog:
-  """Returns a `MetricsLog` in process 0, a `NoLog` in others."""
-  return MetricsLog(workdir, num_bytes, step) if is_main() else NoLog()
-
-
 class Progress:
   """A progress bar on a terminal, else one line per epoch."""
 

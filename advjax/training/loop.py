@@ -21,13 +21,7 @@ from advjax.training.checkpoint import (
   save_checkpoint,
   saved_steps,
 )
-from advjax.training.logs import (
-  MetricsLog,
-  NoLog,
-  Progress,
-  open_log,
-  read_metrics,
-)
+from advjax.training.logs import MetricsLog, NoLog, Progress, read_metrics
 from advjax.training.monitor import has_collapsed
 from advjax.training.setup import Run, device_inputs
 from advjax.training.step import TrainState
@@ -108,7 +102,8 @@ class Recorder:
   @contextlib.contextmanager
   def logging(self, step: int) -> Iterator[None]:
     """Keeps the log open, which goes on after `step`."""
-    self._log = open_log(self._workdir, self.record.log_bytes, step)
+    if is_main():
+      self._log = MetricsLog(self._workdir, self.record.log_bytes, step)
     with contextlib.closing(self._log):
       yield
 
@@ -121,10 +116,10 @@ class Recorder:
   @property
   def num_frozen(self) -> int:
     """Stages of the network that are frozen now."""
-    run = self.run
-    return num_frozen(
-      self.record.epoch_losses, run.config.unfreezing, len(run.model.stages)
-    )
+    config, num_stages = self.run.config.unfreezing, len(self.run.model.stages)
+    if config.name == 'none':
+      return 0
+    return num_frozen(self.record.epoch_losses, config, num_stages)
 
   def add_chunk(
     self, history: Mapping[str, np.ndarray], step: int, seconds: float

@@ -33,11 +33,7 @@ from advjax.training.step import (
   make_train_step,
   make_train_steps,
 )
-from advjax.training.unfreezing import (
-  check_stages,
-  check_unfreezing,
-  staged_optimizer,
-)
+from advjax.training.unfreezing import check_unfreezing, staged_optimizer
 from advjax.types import Array
 
 # What the steps depend on, besides the network and the sizes.
@@ -166,7 +162,9 @@ def create_run(
   placed = tuple(devices)
   frozen = config_dict.FrozenConfigDict(config)
   model = _model(frozen.model, dataset.num_classes, plan.groups)
-  check_unfreezing(frozen.unfreezing, model)
+  params, model_state = network_shapes(model, config.model.name, image_shape)
+  if config.unfreezing.name != 'none':
+    check_unfreezing(config.unfreezing, model.stages, params)
   step_config = config_dict.FrozenConfigDict(
     {field: frozen[field] for field in _STEP_FIELDS}
     | {'num_classes': dataset.num_classes, 'image_shape': image_shape}
@@ -175,17 +173,14 @@ def create_run(
   objective, optimizer, device_steps = steps(0)
   evaluate, monitor = (
     _evaluate(
-      model,
+      model.apply,
       each,
       placed,
-      frozen.evaluation.batch_size,
-      frozen.evaluation.matmul_precision,
+      batch_size=frozen.evaluation.batch_size,
+      matmul_precision=frozen.evaluation.matmul_precision,
     )
     for each in (objective, _monitor_objective(frozen.monitor.num_steps))
   )
-  params, model_state = network_shapes(model, config.model.name, image_shape)
-  if config.unfreezing.name != 'none':
-    check_stages(model.stages, params)
   if config.init_from:
     # Read once for its errors, before anything is written or computed.
     like = TrainState(jnp.zeros(()), params, model_state, (), None)
@@ -207,8 +202,8 @@ def create_run(
     num_classes=dataset.num_classes,
     devices=devices,
     device_steps=device_steps,
-    train_steps=_mapped(device_steps, placed),
-    frozen_steps=lambda count: _mapped(steps(count)[2], placed),
+    train_steps=_mapped(device_steps, placed, num_args=4),
+    frozen_steps=lambda count: _mapped(steps(count)[2], placed, num_args=4),
     evaluate=evaluate,
     monitor=monitor,
   )
@@ -275,30 +270,6 @@ def _steps(
   return objective, optimizer, make_train_steps(step, plan, augment)
 
 
-@functools.lru_cache(maxsize=16)
-def _mapped(
-  device_steps: Callable, devices: tuple[jax.Device, ...]
-) -> functools.partial:
-  return parallelize(device_steps, devices, num_args=4)
-
-
-@functools.lru_cache(maxsize=16)
-def _monitor_objective(num_steps: int) -> Objective:
-  return robust_accuracy_objective(num_steps)
-
-
-@functools.lru_cache(maxsize=32)
-def _evaluate(
-  model: Model,
-  objective: Objective,
-  devices: tuple[jax.Device, ...],
-  batch_size: int,
-  matmul_precision: str,
-) -> Callable:
-  return make_evaluate(
-    model.apply,
-    objective,
-    devices,
-    batch_size=batch_size,
-    matmul_precision=matmul_precision,
-  )
+_mapped = functools.lru_cache(maxsize=16)(parallelize)
+_monitor_objective = functools.lru_cache(maxsize=16)(robust_accuracy_objective)
+_evaluate = functools.lru_cache(maxsize=32)(make_evaluate)

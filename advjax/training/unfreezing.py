@@ -13,51 +13,32 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from advjax.config import check_range, choose
-from advjax.models import Model
+from advjax.config import check_range
 from advjax.training.optimizers import create_optimizer
 
-UNFREEZINGS = ('none', 'plateau')
 
+def check_unfreezing(
+  config: Mapping[str, Any],
+  stages: Sequence[Sequence[str]],
+  params: Mapping[str, Any],
+) -> None:
+  """Checks the config of unfreezing, and that each part is in one stage.
 
-def check_unfreezing(config: Mapping[str, Any], model: Model) -> None:
-  """Checks the config of unfreezing.
-
-  Args:
-    config: `name`, 'none' or 'plateau'; `patience`, epochs without improvement
-      before the next stage is unfrozen; `min_improvement`, the relative
-      decrease of the loss that counts as one; `rate_factor`, the learning rate
-      of a stage relative to the next one's, towards the head.
-    model: The network.
-
-  Raises:
-    ValueError: if a field is wrong, or the network has no stages.
-
-  Example:
-    >>> from advjax.config import default_config
-    >>> config = {**default_config().unfreezing, 'patience': 0}
-    >>> check_unfreezing(config, Model(None, None))
-    Traceback (most recent call last):
-    ...
-    ValueError: unfreezing.patience = 0; allowed: an integer >= 1
+  `patience` is in epochs without improvement before the next stage is unfrozen;
+  `min_improvement` is the relative decrease of the loss that counts as one;
+  `rate_factor` is the learning rate of a stage relative to the next one's,
+  towards the head. `params` are the network's, or their shapes.
   """
-  name = choose('unfreezing', config['name'], UNFREEZINGS)
   check_range('unfreezing.patience', config['patience'], 1, integer=True)
   check_range(
     'unfreezing.min_improvement', config['min_improvement'], 0.0, 0.99
   )
   check_range('unfreezing.rate_factor', config['rate_factor'], 0.0, 1.0)
-  if name != 'none' and not model.stages:
+  if not stages:
     raise ValueError(
-      f"unfreezing.name = {name!r}; allowed: 'none', for this network has no "
-      'stages (ResNets and those of keras.applications have)'
+      f"unfreezing.name = {config['name']!r}; allowed: 'none', for this "
+      'network has no stages (ResNets and those of keras.applications have)'
     )
-
-
-def check_stages(
-  stages: Sequence[Sequence[str]], params: Mapping[str, Any]
-) -> None:
-  """Raises a ValueError unless each part of a network is in one stage."""
   names = [name for stage in stages for name in stage]
   wrong = [name for name in params if names.count(name) != 1]
   if wrong:
@@ -77,8 +58,6 @@ def num_frozen(
   `patience` epochs in a row. A function of the losses alone, so that a resumed
   run has the same stages frozen.
   """
-  if config['name'] == 'none':
-    return 0
   frozen, best, waited = num_stages - 1, float('inf'), 0
   for loss in losses:
     improved = loss < (1 - config['min_improvement']) * best
