@@ -51,14 +51,7 @@ def define_config_flags() -> None:
 
 
 def devices_from_flags() -> list[jax.Device]:
-  """Returns the devices of --platform and --devices, and logs them.
-
-  Returns:
-    The devices.
-
-  Raises:
-    ValueError: if they are not available.
-  """
+  """Returns the devices of --platform and --devices, and logs them."""
   if _PLATFORM.value == 'cpu':
     # Else JAX would reserve the memory of an accelerator too.
     jax.config.update('jax_platforms', 'cpu')
@@ -77,18 +70,7 @@ def devices_from_flags() -> list[jax.Device]:
 
 
 def config_arguments(arguments: Sequence[str]) -> list[str]:
-  """Returns the arguments that set the config.
-
-  Args:
-    arguments: A command line.
-
-  Returns:
-    `--config`, `--config.field` and their values, in order.
-
-  Example:
-    >>> config_arguments(['a.py', '--config', 'b.py', '--config.c=1', '--d=2'])
-    ['--config', 'b.py', '--config.c=1']
-  """
+  """Returns `--config`, `--config.field` and their values, in order."""
   found, value_follows = [], False
   for argument in arguments:
     named = re.match(r'--?(no)?config(\.|=|$)', argument)
@@ -99,10 +81,9 @@ def config_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def _check_config_flags(arguments: Sequence[str]) -> None:
-  """Raises for a wrong config file, variant or field, before absl parses them.
+  """Raises for a wrong config file, variant or field, before absl does.
 
-  ml_collections reports these by a traceback inside a message, or not before
-  the config is used.
+  ml_collections reports these by a traceback, or not before they are used.
   """
   named, name = {}, ''
   for argument in config_arguments(arguments):
@@ -138,19 +119,13 @@ def run(
 ) -> None:
   """Parses the flags, runs `main` and turns errors into exit codes.
 
-  Args:
-    main: The program, without arguments; it reads the flags.
-    argv: The command line; default: `sys.argv`.
-    processes: What several processes that run the same command do: 'together'
-      they make one run, 'apart' each makes its own, 'one' refuses.
-    keep_compiled: Whether to use the persistent cache of compiled programs
-      (`compile_cache`); not for measurements of compilation.
+  Several processes that run the same command make one run 'together', each its
+  own 'apart', or are refused: 'one'. keep_compiled: use the persistent cache of
+  compiled programs; not for measurements of compilation.
 
-  Raises:
-    SystemExit: 2 for bad input, with one message and before anything is
-      computed or written; 1 for a diverged run or a full disk; 128 + signal
-      for a stopped run, after a checkpoint; 75 where another process of the
-      run is lost.
+  Exits with 2 for bad input, with one message and before anything is computed
+  or written; 1 for a diverged run or a full disk; 128 + signal for a stopped
+  run, after a checkpoint; 75 where another process of the run is lost.
   """
   logging.basicConfig(stream=sys.stderr, format='%(message)s', force=True)
   logger.setLevel(logging.INFO)

@@ -16,25 +16,7 @@ from ml_collections import config_dict
 
 
 def choose(kind: str, name: str, allowed: Iterable[str]) -> str:
-  """Returns `name` if it is allowed, else raises a ValueError that suggests.
-
-  Args:
-    kind: What is chosen, for the message: 'objective', 'variant', ...
-    name: The chosen name.
-    allowed: The names there are.
-
-  Returns:
-    `name`.
-
-  Raises:
-    ValueError: if `name` is not allowed.
-
-  Example:
-    >>> choose('norm', 'l3', ['linf', 'l2'])
-    Traceback (most recent call last):
-    ...
-    ValueError: unknown norm 'l3'; allowed: 'l2', 'linf' (did you mean 'l2'?)
-  """
+  """Returns `name` if it is allowed, else raises a ValueError that suggests."""
   allowed = sorted(allowed)
   if name in allowed:
     return name
@@ -52,24 +34,7 @@ def check_range(
   *,
   integer: bool = False,
 ) -> None:
-  """Raises a ValueError unless `low <= value <= high`.
-
-  Args:
-    field: The config field, for the message.
-    value: Its value.
-    low: The smallest allowed value.
-    high: The largest allowed value.
-    integer: Whether only whole numbers are allowed.
-
-  Raises:
-    ValueError: naming the field, its value and what is allowed.
-
-  Example:
-    >>> check_range('batch_size', 0, 1, integer=True)
-    Traceback (most recent call last):
-    ...
-    ValueError: batch_size = 0; allowed: an integer >= 1
-  """
+  """Raises a ValueError unless `low <= value <= high`."""
   is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
   whole = isinstance(value, int) or not integer
   if is_number and whole and low <= value <= high and math.isfinite(value):
@@ -196,18 +161,7 @@ def default_config() -> config_dict.ConfigDict:
 
 
 def shrink_to_smoke(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
-  """Shortens a config to a run of seconds, for the `:smoke` variants.
-
-  Args:
-    config: Any config; changed in place.
-
-  Returns:
-    The same config with one epoch and few attack steps.
-
-  Example:
-    >>> shrink_to_smoke(default_config()).num_epochs
-    1
-  """
+  """Shortens a config to a run of seconds, for the `:smoke` variants."""
   config.num_epochs = 1
   config.monitor.num_images = 16
   config.monitor.num_steps = 2
@@ -217,21 +171,9 @@ def shrink_to_smoke(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
 
 
 def member_names(config: Mapping[str, Any]) -> tuple[str, ...]:
-  """Returns the members of a comparison.
+  """Returns the members of a comparison; one text may name several.
 
-  Args:
-    config: A config with `members`, a tuple of names; a name may hold several,
-      between commas, as the flag --config.members=one,other gives them.
-
-  Returns:
-    Their names.
-
-  Raises:
-    ValueError: if a name is there twice.
-
-  Example:
-    >>> member_names({'members': ('base,robust',)})
-    ('base', 'robust')
+  As the flag --config.members=one,other does.
   """
   names = tuple(name for text in config['members'] for name in text.split(','))
   if len(set(names)) < len(names):
@@ -244,26 +186,9 @@ def member_config(
 ) -> config_dict.ConfigDict:
   """Returns the training config of one member of a comparison.
 
-  Args:
-    config: A config with `members`, a tuple of names, and for each name a
-      section with the fields that this member changes. A section with a
-      `name` of its own (an objective, a model) replaces the common one;
-      others (hparams) are merged into it.
-    name: The member.
-
-  Returns:
-    A config for one training run.
-
-  Raises:
-    ValueError: if there is no such member, or it sets an unknown field, or one
-      that members share: the data and the evaluation.
-
-  Example:
-    >>> config = default_config()
-    >>> config.members = ('robust',)
-    >>> config.robust = {'hparams': {'epsilon': 0.1}}
-    >>> sorted(member_config(config, 'robust').hparams)
-    ['epsilon', 'learning_rate']
+  The section of its name has the fields that it changes, all but those that
+  members share. A section with a `name` of its own (an objective, a model)
+  replaces the common one; others (hparams) are merged into it.
   """
   choose('member', name, member_names(config))
   choose(
@@ -278,19 +203,7 @@ def member_config(
 
 
 def saved_config(saved: Mapping[str, Any]) -> config_dict.ConfigDict:
-  """Returns the config of a run from its config.json.
-
-  Args:
-    saved: The content of the file. Fields that it lacks, since an older
-      version wrote it, have their defaults.
-
-  Returns:
-    A training config.
-
-  Example:
-    >>> saved_config({'seed': 3, 'batch_size': 16}).num_epochs
-    5
-  """
+  """Returns the config of a config.json; fields it lacks get their defaults."""
   return config_dict.ConfigDict(_merge(default_config().to_dict(), saved))
 
 
@@ -308,23 +221,7 @@ def _merge(
 def seed_configs(
   config: config_dict.ConfigDict,
 ) -> dict[int, config_dict.ConfigDict]:
-  """Returns the config of each seed.
-
-  Args:
-    config: A config; its `seeds` are used, or `seed` if there are none.
-
-  Returns:
-    Seed -> a copy of the config with that `seed`.
-
-  Raises:
-    ValueError: if a seed is not an integer >= 0, or is there twice.
-
-  Example:
-    >>> config = default_config()
-    >>> config.seeds = (3, 4)
-    >>> [copy.seed for copy in seed_configs(config).values()]
-    [3, 4]
-  """
+  """Returns a copy of the config for each of its `seeds`, or its `seed`."""
   for index, seed in enumerate(config.seeds):
     check_range(f'seeds[{index}]', seed, 0, integer=True)
   if len(set(config.seeds)) < len(config.seeds):
@@ -337,18 +234,7 @@ def seed_configs(
 
 
 def config_to_json(config: config_dict.ConfigDict) -> dict[str, Any]:
-  """Returns a config as plain JSON values, references resolved.
-
-  Args:
-    config: A config.
-
-  Returns:
-    Nested dictionaries; tuples become lists.
-
-  Example:
-    >>> config_to_json(config_dict.create(epsilons=(0.1, 0.2)))
-    {'epsilons': [0.1, 0.2]}
-  """
+  """Returns a config as plain JSON values, references resolved."""
   return json.loads(config.to_json())
 
 
@@ -357,20 +243,6 @@ def check_config(config: Mapping[str, Any]) -> None:
 
   Models, objectives, data and attacks check their own fields when they are
   created, also before anything is computed.
-
-  Args:
-    config: A training config.
-
-  Raises:
-    ValueError: naming the first bad field, its value and what is allowed.
-
-  Example:
-    >>> config = default_config()
-    >>> config.batch_size = 0
-    >>> check_config(config)
-    Traceback (most recent call last):
-    ...
-    ValueError: batch_size = 0; allowed: an integer >= 1
   """
   monitor, evaluation = config['monitor'], config['evaluation']
   for field, low in (
@@ -399,6 +271,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     raise ValueError('evaluation.epsilons = (); allowed: one number or more')
   for index, epsilon in enumerate(evaluation['epsilons']):
     check_range(f'evaluation.epsilons[{index}]', epsilon, 0.0)
+  choose('unfreezing', config['unfreezing']['name'], ('none', 'plateau'))
   choose('report_checkpoint', config['report_checkpoint'], ('last', 'best'))
   if config['report_checkpoint'] == 'best' and not config['num_validation']:
     raise ValueError(

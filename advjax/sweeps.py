@@ -197,21 +197,11 @@ def _parse_value(field: str, text: str, kind: type) -> Any:
 
 
 def parse_sweep(text: str, config: config_dict.ConfigDict) -> list[Settings]:
-  """Parses a sweep: all combinations of its parts, the last part fastest.
+  """Parses a sweep, as above, to what each trial sets.
 
-  Args:
-    text: Parts between ';'. A part is `FIELD=V1,V2,...`; or
-      `zip(FIELD=V1,V2;FIELD=V1,V2)`, fields that vary together; or
-      `list(FIELD=V,FIELD=V;FIELD=V,FIELD=V)`, trials written out. A value
-      with commas or semicolons in it needs quotes, ' or ".
-    config: What the trials start from; its fields determine the types of the
-      values. A field of `hparams` that it lacks is a number.
-
-  Returns:
-    What each trial sets.
-
-  Raises:
-    ValueError: naming the part that is wrong.
+  A value with commas or semicolons in it needs quotes, ' or ". The fields of
+  the config determine the types of the values; one of `hparams` that it lacks
+  is a number. A ValueError names the part that is wrong.
 
   Example:
     >>> config = default_config()
@@ -388,13 +378,9 @@ def collect_sweep(
 
 
 class Trial(NamedTuple):
-  """One training run of a sweep.
+  """One training run of a sweep; its config has references resolved.
 
-  Attributes:
-    name: What it sets, 'epsilon=0.05,seed=0': unique in the sweep, and a valid
-      name of a folder.
-    fields: Dotted field of the config -> value, in the order of the sweep.
-    config: A whole training config, references resolved.
+  The name, 'epsilon=0.05,seed=0', is unique in the sweep, and a folder's.
   """
 
   name: str
@@ -452,19 +438,7 @@ def create_trials(
 
 
 def shard_trials(trials: Sequence[Trial], shard: str) -> list[Trial]:
-  """Returns the share of the trials of one of several jobs: `trials[i::n]`.
-
-  Args:
-    trials: All trials of a sweep.
-    shard: 'i/n' with 0 <= i < n, such as '0/4', the first of four.
-
-  Raises:
-    ValueError: if `shard` is something else.
-
-  Example:
-    >>> shard_trials(['a', 'b', 'c', 'd', 'e'], '1/2')
-    ['b', 'd']
-  """
+  """Returns `trials[i::n]` for the shard 'i/n': the share of one of n jobs."""
   found = re.fullmatch(r'\s*(\d+)\s*/\s*(\d+)\s*', shard)
   index, count = (int(found[1]), int(found[2])) if found else (0, 0)
   if index >= count:
@@ -476,12 +450,7 @@ def shard_trials(trials: Sequence[Trial], shard: str) -> list[Trial]:
 
 
 def cut_shard(shard: str, process_id: int, num_processes: int) -> str:
-  """Returns the shard of one of several processes: trials[i::n][p::m].
-
-  Example:
-    >>> cut_shard('1/3', 0, 2), cut_shard('1/3', 1, 2)
-    ('1/6', '4/6')
-  """
+  """Returns the shard of one of several processes: trials[i::n][p::m]."""
   index, _, count = shard.partition('/')
   if num_processes == 1 or not (index.isdigit() and count.isdigit()):
     return shard
@@ -493,20 +462,11 @@ def trial_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
   """Returns a name for each trial of a sweep: what it sets.
 
   A name has the last part of each field (the whole name where two would end
-  alike) and a short form of the value, the fields in alphabetical order but
-  for the seed, which comes last. It depends neither on the order of the fields
-  nor on the other trials, so that a larger sweep finds the trials it had; only
-  values whose short forms look alike are written in full.
-
-  Args:
-    rows: What each trial sets; the same fields in all, no two rows alike.
-
-  Returns:
-    The names, unique also where a file system ignores case.
-
-  Example:
-    >>> trial_names([{'seed': 0, 'hparams.epsilon': 0.1}])
-    ['epsilon=0.1,seed=0']
+  alike) and a short form of the value, the fields in alphabetical order but for
+  the seed, which comes last. It depends neither on the order of the fields nor
+  on the other trials, so that a larger sweep finds the trials it had; only
+  values whose short forms look alike are written in full. Names are unique also
+  where a file system ignores case.
   """
   fields = sorted(rows[0], key=lambda field: (field == 'seed', field))
   ends = Counter(field.rpartition('.')[2] for field in fields)
@@ -645,21 +605,7 @@ def _check_different(
 def check_trial(config: config_dict.ConfigDict, fields: Iterable[str]) -> None:
   """Checks all of a trial's config that can be checked without the data.
 
-  Args:
-    config: The config of a trial.
-    fields: The dotted fields that the sweep sets.
-
-  Raises:
-    ValueError: naming the field, its value and what is allowed, also if
-      nothing reads a field that is swept.
-
-  Example:
-    >>> check_trial(
-    ...   default_config(), ['optimizer.momentum']
-    ... )  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    ValueError: optimizer.momentum = 0.9 has no effect: ...
+  Also a ValueError if nothing reads one of `fields`, which the sweep sets.
   """
   check_config(config)
   name = config.objective.name

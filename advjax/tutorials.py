@@ -14,13 +14,6 @@ def nsl_comparison() -> config_dict.ConfigDict:
 
   A base network against one trained with adversarial regularization:
   multiplier 0.2, step size 0.2, norm infinity, batches of 32, Keras' Adam.
-
-  Returns:
-    A config of the members `base` and `adversarial`.
-
-  Example:
-    >>> nsl_comparison().members
-    ('base', 'adversarial')
   """
   config = default_config()
   # Keras' Adam.
@@ -52,18 +45,8 @@ def matlab_comparison(*, parity: bool = False) -> config_dict.ConfigDict:
 
   A plain network against one trained by FGSM (epsilon 0.1, a random start,
   step 1.25 epsilon), with SGD (momentum 0.9, learning rate 0.01) and batches
-  of 100; both attacked by BIM: epsilon 0.1, step 0.01, 20 iterations.
-
-  Args:
-    parity: Whether perturbed images may leave [0, 1], in training and in the
-      attacks, as in MATLAB's code.
-
-  Returns:
-    A config of the members `plain` and `robust`.
-
-  Example:
-    >>> matlab_comparison().robust.hparams.step_size
-    0.125
+  of 100; both attacked by BIM: epsilon 0.1, step 0.01, 20 iterations. With
+  parity, perturbed images may leave [0, 1], as in MATLAB's code.
   """
   config = default_config()
   config.model = {'name': 'matlab_cnn'}
@@ -94,21 +77,6 @@ def check_two_classes_linear(
 
   FGSM is exact on linear networks of two classes (Goodfellow et al. 2014, arXiv
   1412.6572, section 5); their weights are shown as pictures of one channel.
-
-  Args:
-    config: A config with `members` (configs/goodfellow.py).
-    dataset: Its data.
-
-  Raises:
-    ValueError: if a network is not linear, or the data have other than two
-      classes or one channel; naming the field.
-
-  Example:
-    >>> from advjax import data
-    >>> config = default_config()
-    >>> config.dataset.classes = (3, 7)
-    >>> check_two_classes_linear(config, data.load(config.dataset)) is None
-    True
   """
   for name in config.get('members') or ():
     network = member_config(config, name).model.name

@@ -98,34 +98,9 @@ def train_on_set(
 ) -> config_dict.ConfigDict:
   """Returns the config of one network on a set of TensorFlow Datasets.
 
-  5,000 training images are held out to choose the best checkpoint.
-
-  Args:
-    builder: The set's name in TFDS.
-    variant: As `set_variant` takes it.
-    epsilon: linf radius of training, monitoring and evaluation; also NSL's
-      adv_step_size.
-    epsilons: Radii of the curves.
-    num_epochs: Epochs.
-    batch_size: Images per step.
-
-  Returns:
-    The config.
-
-  Raises:
-    ValueError: If there is no such variant.
-
-  Example:
-    >>> config = train_on_set(
-    ...   'mnist',
-    ...   None,
-    ...   epsilon=0.2,
-    ...   epsilons=(0.2,),
-    ...   num_epochs=10,
-    ...   batch_size=64,
-    ... )
-    >>> config.evaluation.epsilon, config.objective.name
-    (0.2, 'pgd_at')
+  5,000 training images are held out to choose the best checkpoint. `epsilon` is
+  the linf radius of training, monitoring and evaluation, and NSL's
+  adv_step_size.
   """
   config = default_config()
   config.dataset.name = 'tfds'

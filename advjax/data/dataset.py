@@ -78,28 +78,9 @@ def to_float(images: Any) -> Any:
 def holdout(
   num_images: int, num_validation: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Chooses validation images among those of a training split.
+  """Chooses validation images: (rows to train on, rows held out), ascending.
 
   The choice is a function of the arguments alone.
-
-  Args:
-    num_images: The size N of the training split.
-    num_validation: How many images to hold out, in [0, N).
-    seed: In [0, 2**32).
-
-  Returns:
-    (rows to train on, int32 [N - num_validation]; rows held out, int32
-    [num_validation]); both ascend.
-
-  Raises:
-    ValueError: If num_validation is negative or leaves nothing to train on.
-
-  Example:
-    >>> train_rows, validation_rows = holdout(10, 3, seed=0)
-    >>> validation_rows
-    array([2, 4, 8], dtype=int32)
-    >>> train_rows
-    array([0, 1, 3, 5, 6, 7, 9], dtype=int32)
   """
   if not 0 <= num_validation < num_images:
     raise ValueError(

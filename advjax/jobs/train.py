@@ -142,7 +142,13 @@ def _run_members(
   check_config(config)
   _check_seeds(configs)
   dataset = data.load(config.dataset)
-  attacks, shifts = _parse(config, dataset)
+  evaluation = config.evaluation
+  most = dataset.num_classes - 1
+  check_range('evaluation.top_k', evaluation.top_k, 1, most, integer=True)
+  shifts = parse_shifts(evaluation.shifts, dataset.test.images.shape[1:])
+  attacks = parse_attacks(
+    evaluation.attacks, norm=evaluation.norm, bounds=evaluation.bounds
+  )
   runs = {
     name: [create_run(each, dataset, devices) for each in members]
     for name, members in configs.items()
@@ -209,20 +215,6 @@ def _check_seeds(
         f'{name}.seed = {seeds[0]}; allowed: a reference to the common seed, '
         f'for the same network would be trained {len(seeds)} times'
       )
-
-
-def _parse(
-  config: config_dict.ConfigDict, dataset: data.Dataset
-) -> tuple[dict[str, AnyAttack], tuple[str, ...]]:
-  """Attacks and shifts, after checks that need the data."""
-  evaluation = config.evaluation
-  most = dataset.num_classes - 1
-  check_range('evaluation.top_k', evaluation.top_k, 1, most, integer=True)
-  shifts = parse_shifts(evaluation.shifts, dataset.test.images.shape[1:])
-  attacks = parse_attacks(
-    evaluation.attacks, norm=evaluation.norm, bounds=evaluation.bounds
-  )
-  return attacks, shifts
 
 
 def _prepare_folders(

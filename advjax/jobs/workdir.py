@@ -15,25 +15,10 @@ from advjax.files import write_json
 def prepare_workdir(
   workdir: str | pathlib.Path, config: config_dict.ConfigDict
 ) -> pathlib.Path:
-  """Creates a job's folder, or finds in it a job of the same config.
+  """Creates a job's folder with its config.json, or finds the same job there.
 
-  Args:
-    workdir: The folder.
-    config: The job's config, written to `config.json` there.
-
-  Returns:
-    The folder as a path.
-
-  Raises:
-    ValueError: if it is a file, cannot be written to, or holds a run of
-      another config; nothing in it is changed then.
-
-  Example:
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   config = config_dict.create(seed=0)
-    ...   (prepare_workdir(folder, config) / 'config.json').exists()
-    True
+  A ValueError if it is a file, cannot be written to, or holds a run of another
+  config; nothing in it is changed then.
   """
   path = pathlib.Path(workdir).expanduser()
   if path.exists() and not path.is_dir():

@@ -82,27 +82,10 @@ def saved_steps(directory: pathlib.Path) -> list[int]:
 def save_checkpoint(
   directory: pathlib.Path, state: TrainState, record: dict[str, Any], keep: int
 ) -> None:
-  """Saves a checkpoint under its step, atomically, and removes old ones.
+  """Saves a checkpoint under its step, atomically, and keeps so many.
 
   Later steps are removed too: they could not be read when the run resumed from
-  one before them. Other processes of the same job need not call it.
-
-  Args:
-    directory: Of this kind of checkpoint, e.g. `WORKDIR/checkpoints/last`.
-    state: The training state.
-    record: Numbers, strings and lists that are saved beside it as JSON.
-    keep: Number of checkpoints to keep, this one and those before it.
-
-  Raises:
-    OSError: if it cannot be written; older checkpoints stay.
-
-  Example:
-    >>> state = TrainState(np.int32(3), {'w': np.ones(2)}, {}, (), None)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   path = pathlib.Path(folder)
-    ...   save_checkpoint(path, state, {'loss': 0.5}, keep=2)
-    ...   restore_checkpoint(path, state).record['loss']
-    0.5
+  one before them. After an OSError older checkpoints stay.
   """
   import orbax.checkpoint as ocp
 
@@ -144,23 +127,10 @@ def _reserve_space(directory: pathlib.Path, state: Any, text: str) -> None:
 def restore_checkpoint(
   directory: pathlib.Path, target: TrainState | None = None
 ) -> Checkpoint | None:
-  """Reads the newest checkpoint that is as it was written.
+  """Reads the newest checkpoint whose digest is right; None if there is none.
 
-  Args:
-    directory: Of this kind of checkpoint.
-    target: A state of the structure that is wanted; None returns the saved
-      one as nested dictionaries.
-
-  Returns:
-    The checkpoint with NumPy arrays, or None where there is none at all.
-
-  Raises:
-    ValueError: if there are checkpoints but none of them can be read, or they
-      hold another structure than the target's.
-
-  Example:
-    >>> restore_checkpoint(pathlib.Path('no-such-folder')) is None
-    True
+  NumPy arrays of the target's structure, or nested dictionaries without one; a
+  ValueError if there are checkpoints but none can be read.
   """
   reasons = []
   for step in saved_steps(directory):
@@ -205,23 +175,10 @@ def _read(
 
 
 def checkpoint_directory(path: str | pathlib.Path) -> pathlib.Path:
-  """Finds the folder of checkpoints that a user means.
+  """Finds the folder of numbered checkpoints that a user means.
 
-  Args:
-    path: A run's workdir, or its `checkpoints`, `checkpoints/last` or
-      `checkpoints/best`. A workdir means its last checkpoint.
-
-  Returns:
-    The folder that holds numbered checkpoints.
-
-  Raises:
-    ValueError: if there are none.
-
-  Example:
-    >>> checkpoint_directory('no-such-run')  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    ValueError: no checkpoint found in 'no-such-run': give a run's workdir, ...
+  `path` is a run's workdir (its last checkpoint), or `checkpoints`,
+  `checkpoints/last` or `checkpoints/best` in it; else a ValueError.
   """
   path = pathlib.Path(path)
   for candidate in (path / 'checkpoints' / 'last', path / 'last', path):
@@ -234,26 +191,10 @@ def checkpoint_directory(path: str | pathlib.Path) -> pathlib.Path:
 
 
 def load_params(path: str | pathlib.Path, like: TrainState) -> TrainState:
-  """Loads parameters and BatchNorm statistics saved under any objective.
+  """Returns `like` with the parameters and statistics of a checkpoint.
 
-  Args:
-    path: As for `checkpoint_directory`.
-    like: A state, of arrays or their shapes, whose network must match.
-
-  Returns:
-    `like` with the parameters (the moving average where the run kept one) and
-    the statistics of the checkpoint.
-
-  Raises:
-    ValueError: if there is no checkpoint, or its network is another one.
-
-  Example:
-    >>> state = TrainState(np.int32(3), {'w': np.ones(2)}, {}, (), None)
-    >>> like = state._replace(params={'w': np.zeros(2)})
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...   save_checkpoint(pathlib.Path(folder), state, {}, keep=1)
-    ...   load_params(folder, like).params['w'].tolist()
-    [1.0, 1.0]
+  `path` as for `checkpoint_directory`; the moving average where the run kept
+  one. `like` has arrays or shapes; a ValueError if its network is another one.
   """
   directory = checkpoint_directory(path)
   found = restore_checkpoint(directory)

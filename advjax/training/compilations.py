@@ -18,17 +18,7 @@ class Compilations:
 
 @contextlib.contextmanager
 def count_compilations() -> Iterator[Compilations]:
-  """Counts the programs that the backend compiles within the block.
-
-  Yields:
-    The count, which grows.
-
-  Example:
-    >>> with count_compilations() as compilations:
-    ...   _ = jax.jit(lambda x: 2 * x + 1)(1.0)
-    >>> compilations.count
-    1
-  """
+  """Counts the programs that the backend compiles within the block."""
   found = Compilations()
 
   def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:

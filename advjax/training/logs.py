@@ -18,12 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Returns the records of a metrics.jsonl; none if it does not exist.
-
-  Example:
-    >>> read_metrics(pathlib.Path('no-such-file'))
-    []
-  """
+  """Returns the records of a metrics.jsonl; none if it does not exist."""
   if not path.exists():
     return []
   return [json.loads(line) for line in path.read_text().splitlines()]
@@ -51,14 +46,8 @@ def _warn_of_lost_records(
 class MetricsLog:
   """Appends records to metrics.jsonl and scalars to TensorBoard events.
 
-  Args:
-    workdir: The run's folder.
-    num_bytes: Length of metrics.jsonl at the checkpoint that the run resumes
-      from; later records are removed, with a warning, and written again.
-    step: The step of that checkpoint.
-
-  Raises:
-    OSError: if the disk is full, for example.
+  `num_bytes` is the length of metrics.jsonl at the checkpoint of `step`: later
+  records are removed, with a warning, and written again.
   """
 
   def __init__(self, workdir: pathlib.Path, num_bytes: int, step: int) -> None:
@@ -91,10 +80,7 @@ class MetricsLog:
     return self._file.tell()
 
   def write(self, record: Mapping[str, Any]) -> None:
-    """Writes a record, and its numbers as TensorBoard scalars.
-
-    An OSError leaves no part of it in metrics.jsonl.
-    """
+    """Writes a record; an OSError leaves no part of it in metrics.jsonl."""
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.summary_pb2 import Summary
 
@@ -151,13 +137,6 @@ class NoLog:
 
   def close(self) -> None:
     """Does nothing."""
-
-
-def open_log(
-  workdir: pathlib.Path, num_bytes: int, step: int
-) -> MetricsLog | NoLog:
-  """Returns a `MetricsLog` in process 0, a `NoLog` in others."""
-  return MetricsLog(workdir, num_bytes, step) if is_main() else NoLog()
 
 
 class Progress:
@@ -219,12 +198,7 @@ class Progress:
 
 
 def describe(metrics: Mapping[str, float]) -> str:
-  """Formats the loss and the accuracies among some metrics.
-
-  Example:
-    >>> describe({'loss': 0.25, 'clean_accuracy': 0.5, 'kl': 1.0})
-    'loss 0.2500, clean accuracy 0.500'
-  """
+  """Formats the loss and the accuracies among some metrics."""
   parts = [f'loss {metrics["loss"]:.4f}'] if 'loss' in metrics else []
   parts += [
     f'{name.replace("_", " ")} {value:.3f}'

@@ -21,13 +21,7 @@ from advjax.training.checkpoint import (
   save_checkpoint,
   saved_steps,
 )
-from advjax.training.logs import (
-  MetricsLog,
-  NoLog,
-  Progress,
-  open_log,
-  read_metrics,
-)
+from advjax.training.logs import MetricsLog, NoLog, Progress, read_metrics
 from advjax.training.monitor import has_collapsed
 from advjax.training.setup import Run, device_inputs
 from advjax.training.step import TrainState
@@ -46,17 +40,11 @@ class Diverged(RuntimeError):
 
 
 class TrainResult(NamedTuple):
-  """A finished run.
+  """A finished run; times are the share of one of several trained at once.
 
-  Attributes:
-    params: The parameters to evaluate (the moving average where there is one).
-    model_state: BatchNorm statistics.
-    records: The content of metrics.jsonl.
-    train_seconds: Time of the steps, without compiling and evaluating; of
-      runs trained at once, each one's share.
-    step_milliseconds: Median time of a step, over the chunks; of runs trained
-      at once, each one's share.
-    warnings: What casts doubt on the run.
+  `params` are those to evaluate, `records` the content of metrics.jsonl;
+  `train_seconds` without compiling and evaluating; the time of a step is the
+  median over the chunks.
   """
 
   params: Any
@@ -71,16 +59,8 @@ class TrainResult(NamedTuple):
 class Record:
   """What a run has to remember besides its state; saved with it as JSON.
 
-  Attributes:
-    epoch_metrics: Every step's metrics of the current epoch.
-    num_logged: How many of these steps metrics.jsonl holds.
-    log_bytes: Length of metrics.jsonl at the checkpoint.
-    train_seconds: Time of the steps so far.
-    chunk_milliseconds: Time per step of each chunk.
-    robust_accuracies: Of the monitoring images.
-    best_step: The step of the best checkpoint, or None.
-    epoch_losses: The mean training loss of each epoch.
-    warnings: What casts doubt on the run.
+  `epoch_metrics` are those of every step of the current epoch, of which
+  metrics.jsonl holds `num_logged`; `log_bytes` is its length at the checkpoint.
   """
 
   epoch_metrics: dict[str, list[float]] = dataclasses.field(
@@ -97,13 +77,7 @@ class Record:
 
 
 class Recorder:
-  """Writes what a run leaves in its folder: logs, checkpoints, warnings.
-
-  Args:
-    run: The run.
-    workdir: Its folder.
-    name: What the log calls it.
-  """
+  """Writes what a run leaves in its folder: logs, checkpoints, warnings."""
 
   num_runs = 1  # Several in `vmapped`.
 
@@ -128,7 +102,8 @@ class Recorder:
   @contextlib.contextmanager
   def logging(self, step: int) -> Iterator[None]:
     """Keeps the log open, which goes on after `step`."""
-    self._log = open_log(self._workdir, self.record.log_bytes, step)
+    if is_main():
+      self._log = MetricsLog(self._workdir, self.record.log_bytes, step)
     with contextlib.closing(self._log):
       yield
 
@@ -141,19 +116,15 @@ class Recorder:
   @property
   def num_frozen(self) -> int:
     """Stages of the network that are frozen now."""
-    run = self.run
-    return num_frozen(
-      self.record.epoch_losses, run.config.unfreezing, len(run.model.stages)
-    )
+    config, num_stages = self.run.config.unfreezing, len(self.run.model.stages)
+    if config.name == 'none':
+      return 0
+    return num_frozen(self.record.epoch_losses, config, num_stages)
 
   def add_chunk(
     self, history: Mapping[str, np.ndarray], step: int, seconds: float
   ) -> dict[str, float]:
-    """Adds a chunk of steps, metrics `[num_steps]`; returns the last metrics.
-
-    Raises:
-      Diverged: if a loss is not finite.
-    """
+    """Adds a chunk's metrics `[num_steps]`; returns the last ones."""
     losses = history['loss']
     bad = np.flatnonzero(~np.isfinite(losses))
     if bad.size:
@@ -239,12 +210,7 @@ class Recorder:
         logger.warning('%s: %s', self.name, warning)
 
   def save(self, state: TrainState) -> None:
-    """Saves the last checkpoint.
-
-    Raises:
-      Diverged: if a parameter is not finite.
-      OSError: if it cannot be written; it names the folder and what stays.
-    """
+    """Saves the last checkpoint; Diverged if a parameter is not finite."""
     self._save(self._last, state, keep=2)
 
   def _save(
@@ -299,24 +265,11 @@ class Recorder:
 def train(
   run: Run, workdir: pathlib.Path, *, name: str = 'model'
 ) -> TrainResult:
-  """Trains, or resumes from the last checkpoint in the workdir.
+  """Trains, or resumes from the last checkpoint in a prepared workdir.
 
-  Args:
-    run: From `create_run`.
-    workdir: A prepared folder (`advjax.jobs.workdir.prepare_workdir`).
-    name: What the log calls the run.
-
-  Returns:
-    The result; of a run that is already finished, without training.
-
-  Raises:
-    Interrupted: on a signal (`stop_signals`), after a checkpoint. Calling
-      again resumes, and ends bit for bit where an uninterrupted run on as many
-      CPU devices ends.
-    Diverged: if the loss turns NaN or infinite; the last good checkpoint
-      stays.
-    ValueError: if no checkpoint in the workdir can be read, or another
-      program is training there.
+  Interrupted on a signal, after a checkpoint: calling again resumes, and ends
+  bit for bit where an uninterrupted run on as many CPU devices ends. Diverged
+  if the loss or a parameter is not finite; the last good checkpoint stays.
   """
   with lock_folders([workdir]):
     recorder = Recorder(run, workdir, name)
@@ -367,19 +320,8 @@ def run_steps(
 ) -> Any:
   """Takes steps, with logs, evaluations and checkpoints where they are due.
 
-  Args:
-    recorder: A `Recorder`, or several runs' in one (`vmapped`).
-    find_steps: Returns `(state, num_steps) -> (state, history)`, compiled for
-      the stages that are frozen now.
-    state: The state on the devices.
-    step: Its step.
-    until: The step to end at.
-
-  Returns:
-    The state after the last step.
-
-  Raises:
-    Interrupted, Diverged: as `train`.
+  `recorder` is a `Recorder`, or several runs' in one (`vmapped`). `find_steps`
+  returns `(state, num_steps) -> (state, history)`, for the stages frozen now.
   """
   run = recorder.run
   plan, config = run.plan, run.config

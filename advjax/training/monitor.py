@@ -31,30 +31,8 @@ def make_evaluate(
 ) -> Callable[..., dict[str, float]]:
   """Builds a function that averages an objective's metrics over a split.
 
-  The network runs in evaluation mode; the last batch is padded and masked.
-
-  Args:
-    apply: A `Model`'s apply.
-    objective: Whose metrics are wanted.
-    devices: The devices, those of other processes too.
-    batch_size: Images per device and call.
-    matmul_precision: A name of `jax.default_matmul_precision`.
-
-  Returns:
-    `evaluate(params, model_state, split, hparams, key) -> metrics`, floats.
-
-  Example:
-    >>> from advjax.training.objectives import standard
-    >>> evaluate = make_evaluate(
-    ...   lambda params, state, images, train: (images @ params, state),
-    ...   standard(),
-    ...   jax.devices()[:1],
-    ...   batch_size=8,
-    ... )
-    >>> split = Split(np.ones((3, 4), np.float32), np.zeros(3, np.int32))
-    >>> metrics = evaluate(jnp.zeros((4, 2)), {}, split, {}, jax.random.key(0))
-    >>> round(metrics['clean_loss'], 4)
-    0.6931
+  `evaluate(params, model_state, split, hparams, key) -> metrics`: the network
+  in evaluation mode, `batch_size` images per device, the last batch padded.
   """
 
   def apply_eval(
@@ -118,31 +96,7 @@ def make_evaluate(
 def robust_accuracy_objective(num_steps: int) -> Objective:
   """Returns PGD accuracy (linf, random start) in the form of an objective.
 
-  The step size is 2.5 epsilon / num_steps, as in Madry et al. 2017
-  (arXiv 1706.06083).
-
-  Args:
-    num_steps: Steps of PGD.
-
-  Returns:
-    An objective that reads `epsilon`, with the metrics robust_accuracy and
-    clean_accuracy; for evaluation alone.
-
-  Example:
-    >>> objective = robust_accuracy_objective(2)
-    >>> def apply(params, state, images, train):
-    ...   return 10 * images, state
-    >>> keys = jax.random.split(jax.random.key(0), 2)
-    >>> batch = {
-    ...   'image': jnp.eye(2),
-    ...   'label': jnp.arange(2),
-    ...   'weight': jnp.ones(2) / 2,
-    ... }
-    >>> _, (_, metrics) = objective(
-    ...   apply, {}, {}, batch, {'epsilon': 0.6}, keys
-    ... )
-    >>> metrics['robust_accuracy'].tolist(), metrics['clean_accuracy'].tolist()
-    ([0.0, 0.0], [1.0, 1.0])
+  The step size is 2.5 epsilon / num_steps (Madry et al. 2017, 1706.06083).
   """
 
   def objective(
@@ -184,21 +138,7 @@ def robust_accuracy_objective(num_steps: int) -> Objective:
 def has_collapsed(robust_accuracies: Sequence[float]) -> bool:
   """Whether the newest robust accuracy shows catastrophic overfitting.
 
-  True if it is below half of the highest one so far, and at least 0.2 lower.
-  FGSM training can overfit like this within an epoch (Wong et al. 2020,
-  arXiv 2001.03994).
-
-  Args:
-    robust_accuracies: One number per evaluation, in order.
-
-  Returns:
-    Whether the last one is a collapse.
-
-  Example:
-    >>> has_collapsed([0.4, 0.6, 0.1])
-    True
-    >>> has_collapsed([0.4, 0.6, 0.5])
-    False
+  FGSM training can overfit within an epoch (Wong et al. 2020, 2001.03994).
   """
   if not robust_accuracies:
     return False

@@ -23,26 +23,10 @@ _DECAY_FIELDS = ('name', 'decay_steps', 'decay_rate', 'min_value')
 def create_optimizer(
   config: Mapping[str, Any],
 ) -> optax.GradientTransformation:
-  """Builds the optimizer that a config names.
+  """Builds the transformation of gradients into update directions.
 
-  Args:
-    config: `name` ('sgd', 'adam' or 'adamw') and `b1`, `b2`, `eps` for the
-      Adams, `momentum` and `nesterov` for SGD, `weight_decay` for all: added
-      to the gradient for sgd and adam (an l2 penalty), to the update for
-      adamw.
-
-  Returns:
-    A transformation of gradients into update directions.
-
-  Raises:
-    ValueError: if the name is unknown or a number is out of range.
-
-  Example:
-    >>> from advjax.config import default_config
-    >>> sgd = create_optimizer({**default_config().optimizer, 'name': 'sgd'})
-    >>> direction, _ = sgd.update(2.0, sgd.init(0.0), 0.0)
-    >>> float(direction)
-    2.0
+  `weight_decay` is added to the gradient for sgd and adam (an l2 penalty), to
+  the update for adamw.
   """
   name = choose('optimizer', config['name'], OPTIMIZERS)
   for field in ('b1', 'b2', 'momentum'):
@@ -64,25 +48,11 @@ def create_optimizer(
 def create_schedule(
   config: Mapping[str, Any], num_steps: int
 ) -> optax.Schedule:
-  """Builds the shape of the learning rate over the steps of a run.
+  """Builds the shape of the learning rate: step -> a factor in [0, 1].
 
-  Args:
-    config: `name`, and `warmup` (for cosine and one_cycle: the share of the
-      steps that rises from 0), `boundaries` and `factor` (for piecewise: the
-      shares of the run after which the rate is multiplied by the factor).
-      one_cycle rises and falls in straight lines.
-    num_steps: Steps of the whole run.
-
-  Returns:
-    A function from the step to a factor in [0, 1].
-
-  Raises:
-    ValueError: if the name is unknown or a number is out of range.
-
-  Example:
-    >>> config = {'name': 'one_cycle', 'warmup': 0.5}
-    >>> float(create_schedule(config, 100)(25))
-    0.5
+  `warmup` is the share of the steps that rises from 0 (cosine, one_cycle, whose
+  lines are straight); `boundaries` are shares of the run after which the rate
+  is multiplied by `factor` (piecewise).
   """
   name = choose('schedule', config['name'], SCHEDULES)
   if name == 'constant':
@@ -125,23 +95,6 @@ def create_decay(config: Mapping[str, Any]) -> Decay:
   constant:     value
 
   Trap: as in NSL, `min_value` also lifts a value that starts below it.
-
-  Args:
-    config: `name`, one of the four, and optionally `decay_steps` (default
-      1000), `decay_rate` (0.96) and `min_value` (0.0).
-
-  Returns:
-    `decay(value, step)`; both may be traced, the value a float.
-
-  Raises:
-    ValueError: naming the field that is unknown or out of range.
-
-  Example:
-    >>> decay = create_decay(
-    ...   {'name': 'inverse_time', 'decay_steps': 10, 'decay_rate': 0.5}
-    ... )
-    >>> float(decay(0.3, 20))
-    0.15
   """
   for field in config:
     choose('field of multiplier_decay', field, _DECAY_FIELDS)

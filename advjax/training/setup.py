@@ -33,11 +33,7 @@ from advjax.training.step import (
   make_train_step,
   make_train_steps,
 )
-from advjax.training.unfreezing import (
-  check_stages,
-  check_unfreezing,
-  staged_optimizer,
-)
+from advjax.training.unfreezing import check_unfreezing, staged_optimizer
 from advjax.types import Array
 
 # What the steps depend on, besides the network and the sizes.
@@ -57,20 +53,8 @@ class Run(NamedTuple):
   """A training run.
 
   Attributes:
-    config: Its config.
-    model: The network.
-    objective: What is minimised.
-    optimizer: Directions of the updates.
-    hparams: The traced numbers.
-    plan: Sizes.
-    train_split: The training images, those held out included.
-    rows: Indices of those to train on, int32 `[N]`.
-    key: Draws the order of the examples and the objective's randomness.
-    monitor_split: Images for the robust accuracy during training: held-out
-      images, or, with `num_validation` 0, training images.
-    test_split: The test images.
-    num_classes: Classes.
-    devices: The devices.
+    rows: Indices of the images of `train_split` to train on, int32 `[N]`.
+    monitor_split: Held-out images, or, with `num_validation` 0, training ones.
     device_steps: The steps as per-device code (`make_train_steps`).
     train_steps: The same, mapped over the devices:
       `(state, data, inputs, num_steps) -> (state, history)`.
@@ -148,29 +132,8 @@ def create_run(
   """Builds a run from its config; nothing is computed yet.
 
   Compiled programs are kept by what they depend on: runs that differ in traced
-  numbers alone (their seed, their hparams) have the same ones.
-
-  Args:
-    config: A training config (`advjax.config.default_config`).
-    dataset: From `advjax.data.load(config.dataset)`.
-    devices: The devices to train on.
-    num_groups: Device groups that the devices are cut into, each for runs of
-      its own, where several are trained at once; divides the number of devices.
-
-  Returns:
-    The run.
-
-  Raises:
-    ValueError: for any field that is wrong, naming it.
-
-  Example:
-    >>> from advjax import data
-    >>> from advjax.config import default_config
-    >>> config = default_config()
-    >>> dataset = data.load(config.dataset)
-    >>> run = create_run(config, dataset, jax.devices()[:1])
-    >>> run.plan.steps_per_epoch
-    45
+  numbers alone have the same ones. `num_groups` divides the number of devices.
+  A ValueError for any field that is wrong, naming it.
   """
   check_config(config)
   group_size = len(devices) // num_groups
@@ -199,7 +162,9 @@ def create_run(
   placed = tuple(devices)
   frozen = config_dict.FrozenConfigDict(config)
   model = _model(frozen.model, dataset.num_classes, plan.groups)
-  check_unfreezing(frozen.unfreezing, model)
+  params, model_state = network_shapes(model, config.model.name, image_shape)
+  if config.unfreezing.name != 'none':
+    check_unfreezing(config.unfreezing, model.stages, params)
   step_config = config_dict.FrozenConfigDict(
     {field: frozen[field] for field in _STEP_FIELDS}
     | {'num_classes': dataset.num_classes, 'image_shape': image_shape}
@@ -208,17 +173,14 @@ def create_run(
   objective, optimizer, device_steps = steps(0)
   evaluate, monitor = (
     _evaluate(
-      model,
+      model.apply,
       each,
       placed,
-      frozen.evaluation.batch_size,
-      frozen.evaluation.matmul_precision,
+      batch_size=frozen.evaluation.batch_size,
+      matmul_precision=frozen.evaluation.matmul_precision,
     )
     for each in (objective, _monitor_objective(frozen.monitor.num_steps))
   )
-  params, model_state = network_shapes(model, config.model.name, image_shape)
-  if config.unfreezing.name != 'none':
-    check_stages(model.stages, params)
   if config.init_from:
     # Read once for its errors, before anything is written or computed.
     like = TrainState(jnp.zeros(()), params, model_state, (), None)
@@ -240,8 +202,8 @@ def create_run(
     num_classes=dataset.num_classes,
     devices=devices,
     device_steps=device_steps,
-    train_steps=_mapped(device_steps, placed),
-    frozen_steps=lambda count: _mapped(steps(count)[2], placed),
+    train_steps=_mapped(device_steps, placed, num_args=4),
+    frozen_steps=lambda count: _mapped(steps(count)[2], placed, num_args=4),
     evaluate=evaluate,
     monitor=monitor,
   )
@@ -255,11 +217,7 @@ def device_inputs(run: Run) -> tuple[dict[str, Array], RunInputs]:
 
 
 def network_shapes(model: Model, name: str, shape: Sequence[int]) -> Any:
-  """Returns the shapes of a network's parameters and state.
-
-  Raises:
-    ValueError: if it does not take images of that shape, `(H, W, C)`.
-  """
+  """The shapes of a network's parameters and state for images `(H, W, C)`."""
   images = jax.ShapeDtypeStruct((1, *shape), np.float32)
   try:
     return jax.eval_shape(model.init, jax.random.key(0), images)
@@ -312,30 +270,6 @@ def _steps(
   return objective, optimizer, make_train_steps(step, plan, augment)
 
 
-@functools.lru_cache(maxsize=16)
-def _mapped(
-  device_steps: Callable, devices: tuple[jax.Device, ...]
-) -> functools.partial:
-  return parallelize(device_steps, devices, num_args=4)
-
-
-@functools.lru_cache(maxsize=16)
-def _monitor_objective(num_steps: int) -> Objective:
-  return robust_accuracy_objective(num_steps)
-
-
-@functools.lru_cache(maxsize=32)
-def _evaluate(
-  model: Model,
-  objective: Objective,
-  devices: tuple[jax.Device, ...],
-  batch_size: int,
-  matmul_precision: str,
-) -> Callable:
-  return make_evaluate(
-    model.apply,
-    objective,
-    devices,
-    batch_size=batch_size,
-    matmul_precision=matmul_precision,
-  )
+_mapped = functools.lru_cache(maxsize=16)(parallelize)
+_monitor_objective = functools.lru_cache(maxsize=16)(robust_accuracy_objective)
+_evaluate = functools.lru_cache(maxsize=32)(make_evaluate)

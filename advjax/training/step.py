@@ -34,15 +34,7 @@ _MICROBATCH_SIZES = range(16, 33)
 
 
 class TrainState(NamedTuple):
-  """Everything that a step changes.
-
-  Attributes:
-    step: Steps done, int32 `[]`.
-    params: The network's parameters.
-    model_state: BatchNorm statistics, or an empty dictionary.
-    opt_state: The optimizer's state.
-    ema_params: The moving average of the parameters; None without one.
-  """
+  """Everything that a step changes; `step` is int32 `[]`."""
 
   step: Array
   params: Any
@@ -64,26 +56,7 @@ def create_state(
   *,
   with_ema: bool = False,
 ) -> TrainState:
-  """Initialises a network and its optimizer.
-
-  Args:
-    model: The network; pretrained weights replace the random ones.
-    optimizer: From `create_optimizer`.
-    images: An example batch `[B, H, W, C]`, float32 in [0, 1].
-    key: Draws the initial weights.
-    with_ema: Whether to keep a moving average of the parameters.
-
-  Returns:
-    The state before the first step.
-
-  Example:
-    >>> from advjax.models import create_model
-    >>> model = create_model({'name': 'logistic_regression'}, 10)
-    >>> images = jnp.zeros((1, 28, 28, 1))
-    >>> state = create_state(model, optax.identity(), images, jax.random.key(0))
-    >>> int(state.step)
-    0
-  """
+  """Initialises a network and its optimizer, on images of that shape."""
   # It runs once: optimising the program would take longer than it saves.
   before = jax.config.values['jax_disable_most_optimizations']
   jax.config.update('jax_disable_most_optimizations', True)
@@ -106,12 +79,8 @@ def create_state(
 class StepPlan(NamedTuple):
   """The static sizes of training.
 
-  Attributes:
-    num_examples: Training images.
-    batch_size: Images per step.
-    num_devices: Devices that share a batch: a device group.
-    num_groups: Device groups on the axis, one after the other; each trains
-      runs of its own, and collectives stay within it.
+  A batch is shared by `num_devices`, a device group; groups follow each other
+  on the axis, train runs of their own, and collectives stay within them.
   """
 
   num_examples: int
@@ -144,10 +113,8 @@ class StepPlan(NamedTuple):
 class RunInputs(NamedTuple):
   """What runs of one compiled program differ in; all of it is traced.
 
-  Attributes:
-    rows: Indices of the training images to train on, int32 `[num_examples]`.
-    hparams: The numbers that the objective reads, and `learning_rate`.
-    key: Draws the order of the examples and the objective's randomness.
+  `rows` are indices of the training images to train on, int32 `[num_examples]`;
+  `key` draws the order of the examples and the objective's randomness.
   """
 
   rows: Array
@@ -234,25 +201,9 @@ def _mean_statistics(
 def reduce_metrics(
   metrics: Metrics, mask: Array, groups: Groups = None
 ) -> Metrics:
-  """Averages per-example metrics over the real examples of all devices.
+  """Averages metrics `[B]` over the real examples of all devices of a group.
 
   psum(sum(mask * metric)) / psum(sum(mask))
-
-  Args:
-    metrics: Numbers per example, `[B]`.
-    mask: 1 for a real example, 0 for padding, `[B]`.
-    groups: Devices that are averaged over together; None: all of them.
-
-  Returns:
-    One number per metric, the same on all devices of a group.
-
-  Example:
-    >>> mean = jax.vmap(reduce_metrics, axis_name='devices')
-    >>> values = mean(
-    ...   {'loss': jnp.array([[1.0, 3.0]])}, jnp.array([[1.0, 0.0]])
-    ... )
-    >>> float(values['loss'][0])
-    1.0
   """
   sums = jax.tree.map(lambda metric: (mask * metric).sum(), metrics)
   sums, count = _psum((sums, mask.sum()), groups)
@@ -271,46 +222,13 @@ def make_train_step(
   num_frozen: int = 0,
   microbatches: bool = False,
 ) -> Callable:
-  """Builds the update of the state by one batch.
+  """Builds the update of the state by one batch, to run under `AXIS`.
 
   params <- params - learning_rate * schedule(step) * direction(gradient)
 
-  where the gradient is that of the mean over the global batch.
-
-  Args:
-    apply: A `Model`'s apply.
-    objective: What to minimise.
-    optimizer: From `create_optimizer`.
-    schedule: From `create_schedule`.
-    ema_decay: Decay of the moving average of the parameters; 0 for none.
-    multiplier_decay: From `create_decay`: how `hparams['multiplier']` falls
-      with the steps; None keeps it.
-    groups: Devices that share a batch, `StepPlan.groups`; None: all of them.
-    num_frozen: Number of frozen stages of the network, the first ones; the
-      optimizer has to keep their parameters.
-    microbatches: Whether a large batch passes the network in microbatches
-      where it can, which is faster on CPUs.
-
-  Returns:
-    `train_step(state, batch, mask, hparams, key) -> (state, metrics)`, to
-    run under the axis `AXIS`; metrics are means over the global batch.
-
-  Example:
-    >>> from advjax.training.objectives import standard
-    >>> step = make_train_step(
-    ...   lambda params, state, images, train: (images @ params, state),
-    ...   standard(),
-    ...   optax.identity(),
-    ...   optax.constant_schedule(1.0),
-    ... )
-    >>> state = TrainState(jnp.int32(0), jnp.zeros((3, 2)), {}, (), None)
-    >>> batch = {'image': jnp.ones((1, 4, 3)), 'label': jnp.zeros((1, 4), int)}
-    >>> mapped = jax.vmap(step, (None, 0, 0, None, None), axis_name=AXIS)
-    >>> state, metrics = mapped(
-    ...   state, batch, jnp.ones((1, 4)), {'learning_rate': 0.1}, None
-    ... )
-    >>> round(float(metrics['loss'][0]), 4), int(state.step[0])
-    (0.6931, 1)
+  `train_step(state, batch, mask, hparams, key) -> (state, metrics)`, where the
+  gradient and the metrics are means over the global batch. The optimizer has to
+  keep the parameters of the first `num_frozen` stages.
   """
   if num_frozen:
     apply = functools.partial(apply, num_frozen=num_frozen)
@@ -412,25 +330,10 @@ def make_train_steps(
 ) -> Callable:
   """Builds the compiled loop: shuffling and many steps in one program.
 
-  The number of steps is traced: one compiled program serves every chunk, so
-  that the host can keep chunks at a few seconds.
-
-  Args:
-    train_step: From `make_train_step`.
-    plan: Sizes.
-    augment: From `create_augmentation`; None leaves the images as they are.
-
-  Returns:
-    `train_steps(rank, state, data, inputs, num_steps) -> (state, history)`
-    for at most the rest of the current epoch. `rank` is this device's position
-    on the axis, `data` holds the whole training split: `image` (uint8 or
-    float32) and `label`; `inputs` are `RunInputs`. `history` has a float32
-    `[steps_per_epoch]` for each metric, of which num_steps entries are set.
-
-  Example:
-    >>> plan = StepPlan(num_examples=1437, batch_size=32, num_devices=2)
-    >>> plan.steps_per_epoch, plan.images_per_device
-    (45, 16)
+  `train_steps(rank, state, data, inputs, num_steps) -> (state, history)`, for
+  at most the rest of the epoch. num_steps is traced, so that one program serves
+  chunks of every length; `history` has a float32 `[steps_per_epoch]` for each
+  metric, of which num_steps entries are set.
   """
 
   # All that is traced is an argument, so that one trace serves the loop and

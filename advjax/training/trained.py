@@ -43,19 +43,10 @@ def load_trained(
   devices: Sequence[jax.Device],
   data_dir: str | None = None,
 ) -> tuple[dict[str, Trained], data.Dataset]:
-  """Loads trained networks, and the data set that all of them share.
+  """Loads trained networks by name, and the data set that they share.
 
-  Args:
-    checkpoints: Each as `checkpoint_directory` takes it.
-    devices: The devices.
-    data_dir: Where the data set is now; None: where it was in training.
-
-  Returns:
-    The networks by name: that of their objective, where these differ, else of
-    their folder; and the data set.
-
-  Raises:
-    ValueError: if one is not there, or was trained on another data set.
+  Names are those of objectives where these differ, else of folders. `data_dir`
+  is where the data set is now; None: where it was in training.
   """
   directories = [
     from_main(functools.partial(checkpoint_directory, path))

@@ -13,66 +13,32 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from advjax.config import check_range, choose
-from advjax.models import Model
+from advjax.config import check_range
 from advjax.training.optimizers import create_optimizer
 
-UNFREEZINGS = ('none', 'plateau')
 
+def check_unfreezing(
+  config: Mapping[str, Any],
+  stages: Sequence[Sequence[str]],
+  params: Mapping[str, Any],
+) -> None:
+  """Checks the config of unfreezing, and that each part is in one stage.
 
-def check_unfreezing(config: Mapping[str, Any], model: Model) -> None:
-  """Checks the config of unfreezing.
-
-  Args:
-    config: `name`, 'none' or 'plateau'; `patience`, epochs without improvement
-      before the next stage is unfrozen; `min_improvement`, the relative
-      decrease of the loss that counts as one; `rate_factor`, the learning rate
-      of a stage relative to the next one's, towards the head.
-    model: The network.
-
-  Raises:
-    ValueError: if a field is wrong, or the network has no stages.
-
-  Example:
-    >>> from advjax.config import default_config
-    >>> config = {**default_config().unfreezing, 'patience': 0}
-    >>> check_unfreezing(config, Model(None, None))
-    Traceback (most recent call last):
-    ...
-    ValueError: unfreezing.patience = 0; allowed: an integer >= 1
+  `patience` is in epochs without improvement before the next stage is unfrozen;
+  `min_improvement` is the relative decrease of the loss that counts as one;
+  `rate_factor` is the learning rate of a stage relative to the next one's,
+  towards the head. `params` are the network's, or their shapes.
   """
-  name = choose('unfreezing', config['name'], UNFREEZINGS)
   check_range('unfreezing.patience', config['patience'], 1, integer=True)
   check_range(
     'unfreezing.min_improvement', config['min_improvement'], 0.0, 0.99
   )
   check_range('unfreezing.rate_factor', config['rate_factor'], 0.0, 1.0)
-  if name != 'none' and not model.stages:
+  if not stages:
     raise ValueError(
-      f"unfreezing.name = {name!r}; allowed: 'none', for this network has no "
-      'stages (ResNets and those of keras.applications have)'
+      f"unfreezing.name = {config['name']!r}; allowed: 'none', for this "
+      'network has no stages (ResNets and those of keras.applications have)'
     )
-
-
-def check_stages(
-  stages: Sequence[Sequence[str]], params: Mapping[str, Any]
-) -> None:
-  """Raises a ValueError unless each part of a network is in one stage.
-
-  Args:
-    stages: `Model.stages`.
-    params: The network's parameters, or their shapes.
-
-  Raises:
-    ValueError: naming the parts that are in none, or in several.
-
-  Example:
-    >>> stages = (('stem',),)
-    >>> check_stages(stages, {'stem': 0, 'head': 0})  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    ValueError: Model.stages = (('stem',),); allowed: each entry of params ...
-  """
   names = [name for stage in stages for name in stage]
   wrong = [name for name in params if names.count(name) != 1]
   if wrong:
@@ -85,28 +51,13 @@ def check_stages(
 def num_frozen(
   losses: Sequence[float], config: Mapping[str, Any], num_stages: int
 ) -> int:
-  """Returns how many stages are frozen after some epochs.
+  """Returns how many stages are frozen after epochs of such mean losses.
 
   All but the head, and one fewer each time that the loss has not come below
   (1 - min_improvement) times its lowest value since the last unfreezing for
   `patience` epochs in a row. A function of the losses alone, so that a resumed
   run has the same stages frozen.
-
-  Args:
-    losses: Mean training loss of each epoch so far.
-    config: As `check_unfreezing` takes it.
-    num_stages: Stages of the network.
-
-  Returns:
-    The number of frozen stages, from num_stages - 1 down to 0.
-
-  Example:
-    >>> config = {'name': 'plateau', 'patience': 2, 'min_improvement': 0.01}
-    >>> num_frozen([1.0, 0.5, 0.5, 0.5], config, num_stages=5)
-    3
   """
-  if config['name'] == 'none':
-    return 0
   frozen, best, waited = num_stages - 1, float('inf'), 0
   for loss in losses:
     improved = loss < (1 - config['min_improvement']) * best
@@ -128,29 +79,6 @@ def staged_optimizer(
 
   A frozen stage keeps its initial optimizer state. The state has the same
   structure whatever is frozen.
-
-  Args:
-    config: As `create_optimizer` takes it.
-    stages: `Model.stages`.
-    rate_factor: The learning rate of a stage relative to the next one's.
-    num_frozen: Number of frozen stages, the first ones.
-
-  Returns:
-    A transformation of gradients into update directions.
-
-  Example:
-    >>> from advjax.config import default_config
-    >>> import jax.numpy as jnp
-    >>> optimizer = staged_optimizer(
-    ...   {**default_config().optimizer, 'name': 'sgd'},
-    ...   (('stem',), ('body',), ('head',)),
-    ...   rate_factor=0.5,
-    ...   num_frozen=1,
-    ... )
-    >>> params = {name: jnp.ones(()) for name in ('stem', 'body', 'head')}
-    >>> directions, _ = optimizer.update(params, optimizer.init(params), params)
-    >>> {name: float(value) for name, value in directions.items()}
-    {'body': 0.5, 'head': 1.0, 'stem': 0.0}
   """
   optimizer = create_optimizer(config)
   last = len(stages) - 1

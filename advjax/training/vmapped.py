@@ -53,25 +53,11 @@ _COPIES_OF_STATE = 4
 def make_train_many(train_steps: Callable, *, batched: bool) -> Callable:
   """Builds the loop over several runs at once, on each device.
 
-  Args:
-    train_steps: From `make_train_steps`.
-    batched: Whether to vmap over the runs (for accelerators) or to train one
-      after the other by `jax.lax.map` (for CPUs, where batched products are
-      slow; each run then rounds as it does alone).
-
-  Returns:
-    `train_many(rank, states, data, inputs, num_steps) -> (states, history)`,
-    where states, inputs, num_steps and history have a leading axis over runs;
-    num_steps is the same number for all runs, or 0 for those that wait.
-
-  Example:
-    >>> double = make_train_many(
-    ...   lambda rank, state, data, inputs, steps: (2 * state, {}),
-    ...   batched=False,
-    ... )
-    >>> states, _ = double(0, jnp.ones(3), None, jnp.ones(3), jnp.ones(3))
-    >>> states.tolist()
-    [2.0, 2.0, 2.0]
+  `train_many(rank, states, data, inputs, num_steps) -> (states, history)`, with
+  a leading axis over runs; num_steps is 0 for those that wait. Batched, it
+  vmaps over the runs (for accelerators); else it trains one after the other
+  (for CPUs, where batched products are slow; each run then rounds as it does
+  alone).
   """
 
   def by_map(
@@ -110,15 +96,10 @@ def map_train_many(
 
 
 class Placement(NamedTuple):
-  """Several runs on several devices.
+  """Several runs on several devices, group after group.
 
   Each device group has a stack of runs of its own, the same on its devices;
   copies of the first run, which take no steps, fill up the last stack.
-
-  Attributes:
-    num_runs: Runs.
-    num_groups: Device groups (`StepPlan`).
-    devices: The devices, group after group.
   """
 
   num_runs: int
@@ -279,28 +260,12 @@ def train_many(
   *,
   names: Sequence[str],
 ) -> list[TrainResult | Diverged]:
-  """Trains several runs of one program at once.
+  """Trains several runs of one program at once, each in its own folder.
 
-  Each run keeps its own folder and has the randomness that it has alone, on as
-  many devices as a device group has: its result is the same, on CPUs bit for
-  bit, on accelerators up to float32 rounding. A run that diverges stops by
-  itself. Runs that lag behind, after a kill for example, catch up first while
-  the others wait.
-
-  Args:
-    runs: Runs on the same data that differ in their seed, hparams and
-      init_from alone.
-    workdirs: A prepared folder for each.
-    names: What the log calls each.
-
-  Returns:
-    For each its result, or the error of a run that diverged; a run's seconds
-    and milliseconds are its share.
-
-  Raises:
-    ValueError: if the runs differ in more, as several do whose stages are
-      unfrozen one by one; and as `train`.
-    Interrupted: as `train`.
+  A run has the randomness that it has alone, on as many devices as a device
+  group has: its result is the same, on CPUs bit for bit, on accelerators up to
+  float32 rounding. A run that diverges stops by itself, and has its error as
+  result. Runs that lag behind, after a kill for example, catch up first.
   """
   for run, name in zip(runs, names, strict=True):
     _check_same_program(runs[0], run, f'{name} and {names[0]}')
@@ -394,8 +359,6 @@ def train_seeds(
   """Trains runs of one program: at once on accelerators, else one by one.
 
   One by one, too, if stages are unfrozen: each run unfreezes by its own losses.
-
-  Args and results are those of `train_many`, errors those of `train`.
   """
   staged = runs[0].config.unfreezing.name != 'none'
   if runs[0].devices[0].platform == 'cpu' or staged:
@@ -415,14 +378,7 @@ def train_seeds(
 
 
 class Chunk(NamedTuple):
-  """Runs that were trained at once.
-
-  Attributes:
-    indices: Which of the runs.
-    runs: The runs.
-    results: For each its result, or why it diverged.
-    how: How they shared the devices, in words.
-  """
+  """Runs that were trained at once, and how they shared the devices."""
 
   indices: list[int]
   runs: list[Run]
@@ -433,15 +389,7 @@ class Chunk(NamedTuple):
 def group_by_program(
   configs: Sequence[config_dict.ConfigDict],
 ) -> list[list[int]]:
-  """Returns the indices of runs that differ in traced numbers alone.
-
-  Example:
-    >>> configs = [default_config() for _ in range(3)]
-    >>> configs[1].batch_size = 64
-    >>> configs[2].seed = 1
-    >>> group_by_program(configs)
-    [[0, 2], [1]]
-  """
+  """Returns the indices of runs that differ in traced numbers alone."""
   groups: dict[str, list[int]] = {}
   for index, config in enumerate(configs):
     key = json.dumps(_common_fields(config))
@@ -454,16 +402,8 @@ def choose_groups(
 ) -> tuple[int, int]:
   """Returns the number of device groups and their size.
 
-  As many as there are runs for, of equal size: a batch that is not cut needs
-  no communication. A group has no more devices than a batch has images.
-
-  Example:
-    >>> (
-    ...   choose_groups(18, 8, 32),
-    ...   choose_groups(3, 8, 32),
-    ...   choose_groups(1, 8, 4),
-    ... )
-    ((8, 1), (2, 4), (1, 4))
+  As many as there are runs for, of equal size: a batch that is not cut needs no
+  communication. A group has no more devices than a batch has images.
   """
   divisors = [n for n in range(1, num_devices + 1) if num_devices % n == 0]
   num_groups = max(n for n in divisors if n <= num_runs)
@@ -489,20 +429,10 @@ def train_group(
   dataset: Dataset,
   devices: Sequence[jax.Device],
 ) -> Iterator[Chunk]:
-  """Trains the runs of a group, as many at once as fit in memory.
+  """Trains the runs of one group, as many at once as fit in memory.
 
   If an accelerator still runs out of memory, half as many resume from the last
   checkpoints.
-
-  Args:
-    configs: Training configs of one group (`group_by_program`).
-    workdirs: A prepared folder for each.
-    names: What the log calls each.
-    dataset: The data.
-    devices: The devices.
-
-  Yields:
-    The chunks, as soon as each is done; errors as `train_many`.
   """
   left = list(range(len(configs)))
   staged = configs[0].unfreezing.name != 'none'
@@ -550,12 +480,7 @@ def train_group(
 
 
 def count_of(number: int, what: str) -> str:
-  """Returns a number with its noun.
-
-  Example:
-    >>> count_of(1, 'run'), count_of(3, 'run')
-    ('1 run', '3 runs')
-  """
+  """Returns a number with its noun: '1 run', '3 runs'."""
   return f'{number} {what}{"" if number == 1 else "s"}'
 
 

@@ -11,7 +11,7 @@ from tests.training import runs
   ('changes', 'message'),
   [
     ({'batch_size': 1}, r'batch_size = 1; allowed: at least the number of dev'),
-    ({'num_validation': 22}, r'num_validation: 22 is outside \[0, 22\)'),
+    ({'num_validation': 22}, r'num_validation = 22; allowed: \[0, 22\)'),
     ({'model': {'name': 'cnm'}}, r"'cnm'.*did you mean 'cnn'"),
     (
       {'model': {'name': 'mlp', 'hidden_unit': (3,)}},

@@ -234,16 +234,20 @@ def test_several_runs_at_once_are_refused(with_stages, tmp_path):
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'name': 'platau'}, "did you mean 'plateau'"),
     ({'patience': 0}, 'unfreezing.patience = 0; allowed: an integer >= 1'),
     ({'min_improvement': 1.0}, 'unfreezing.min_improvement = 1.0; allowed'),
     ({'rate_factor': -1.0}, 'unfreezing.rate_factor = -1.0; allowed'),
   ],
 )
 def test_errors_name_the_field(changes, message):
-  config = {**default_config().unfreezing, **changes}
+  config = {**rule(), **changes}
   with pytest.raises(ValueError, match=message):
-    check_unfreezing(config, staged_model())
+    check_unfreezing(config, STAGES, parameters(0.0))
+
+
+def test_an_unknown_rule_is_named():
+  with pytest.raises(ValueError, match="did you mean 'plateau'"):
+    runs.run(unfreezing={**rule(), 'name': 'platau'})
 
 
 def test_a_network_without_stages_cannot_be_unfrozen():

@@ -50,20 +50,7 @@ OBJECTIVES: dict[str, ObjectiveSpec] = {
 
 
 def create_objective(config: Mapping[str, Any]) -> Objective:
-  """Builds the objective that a config names.
-
-  Args:
-    config: A mapping with `name` and options of that objective's factory.
-
-  Returns:
-    The objective.
-
-  Raises:
-    ValueError: if the name, an option or an option's value is unknown.
-
-  Example:
-    >>> objective = create_objective({'name': 'pgd_at', 'num_steps': 10})
-  """
+  """Builds the objective that a config names, with its factory's options."""
   options = dict(config)
   name = choose('objective', options.pop('name'), OBJECTIVES)
   factory = OBJECTIVES[name].factory
@@ -80,22 +67,9 @@ def create_objective(config: Mapping[str, Any]) -> Objective:
 def read_hparams(
   hparams: Mapping[str, float | None], objective_name: str
 ) -> dict[str, float]:
-  """Checks the traced numbers of a run against what its objective reads.
+  """Returns the numbers of a run, checked against what its objective reads.
 
-  Args:
-    hparams: The numbers by name; None counts as not given.
-    objective_name: A key of `OBJECTIVES`.
-
-  Returns:
-    The numbers given, as floats.
-
-  Raises:
-    ValueError: if a number is missing, is not read by the objective, is
-      negative or is not finite.
-
-  Example:
-    >>> read_hparams({'learning_rate': 0.1}, 'standard')
-    {'learning_rate': 0.1}
+  None counts as not given.
   """
   choose('objective', objective_name, OBJECTIVES)
   spec = OBJECTIVES[objective_name]
