@@ -157,17 +157,7 @@ def _arrays(explained: Mapping[str, Explained]) -> dict[str, Any]:
 
 
 def conclusions(report: ExplainReport) -> list[str]:
-  """Returns what the maps show as sentences, one model after the other.
-
-  A difference between two groups of maps is stated only where their 95 %
-  intervals do not overlap.
-
-  Args:
-    report: The report.
-
-  Returns:
-    Sentences.
-  """
+  """Returns what the maps show as sentences, one model after the other."""
   return [
     sentence
     for name, model in report.members.items()
@@ -234,15 +224,7 @@ def _verdict(groups: Mapping[str, Similarity]) -> str:
 
 
 def similarity_table(report: ExplainReport, measure: str) -> Table:
-  """Returns the similarities of maps, a row per model and method.
-
-  Args:
-    report: The report.
-    measure: 'cosine' or 'rank'.
-
-  Returns:
-    The table.
-  """
+  """Returns the similarities of maps, a row per model and method."""
   rows = []
   for name, model in report.members.items():
     if not model.similarity:
@@ -357,14 +339,7 @@ def _lines(
 
 
 def maps_figure(lines: Sequence[Sequence[Cell | None]]) -> Figure:
-  """Draws images beside their maps, a line for each image and class.
-
-  Args:
-    lines: Cells of images, perturbations and maps.
-
-  Returns:
-    The figure.
-  """
+  """Draws images beside their maps, a line for each image and class."""
   columns = max(map(len, lines))
   return image_grid(lines, min(1.1, MAX_WIDTH / columns - 0.08))
 
@@ -385,20 +360,7 @@ def _map_colors(
 
 
 def signed(method: str, maps: np.ndarray) -> np.ndarray:
-  """Reduces the channels of maps.
-
-  Args:
-    method: 'integrated_gradients' are summed, since their sum is the change of
-      the logit; of others the value of the largest magnitude is taken.
-    maps: `[..., C]`.
-
-  Returns:
-    `[...]`.
-
-  Example:
-    >>> signed('smooth_grad', np.array([1.0, -3.0, 2.0]))
-    array(-3.)
-  """
+  """Reduces the channels of maps."""
   if method == 'integrated_gradients':
     return maps.sum(-1)
   index = np.abs(maps).argmax(-1)[..., None]
@@ -406,19 +368,7 @@ def signed(method: str, maps: np.ndarray) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-  """Draws a map over the gray image.
-
-  Args:
-    image: `[H, W, C]` in [0, 1].
-    values: `[H, W]`; positive ones are red, negative ones blue.
-
-  Returns:
-    `[H, W, 3]` in [0, 1].
-
-  Example:
-    >>> overlay(np.zeros((1, 1, 3)), np.zeros((1, 1))).tolist()
-    [[[0.25, 0.25, 0.25]]]
-  """
+  """Draws a map over the gray image."""
   gray = 0.25 + 0.75 * np.clip(image, 0, 1).mean(-1, keepdims=True)
   strength = np.clip(values / _scale(values), -1, 1)
   colors = colormaps['RdBu_r'](0.5 + 0.42 * np.sign(strength))[..., :3]
@@ -437,16 +387,7 @@ def maximization_figure(
   classes: Sequence[int],
   class_names: Sequence[str],
 ) -> Figure:
-  """Draws images that maximize logits: a line per model, a column per class.
-
-  Args:
-    explained: Model -> its explanations.
-    classes: The classes, K of them.
-    class_names: Names of all classes.
-
-  Returns:
-    The figure.
-  """
+  """Draws images that maximize logits: a line per model, a column per class."""
   lines = [
     [
       Cell(
@@ -463,14 +404,7 @@ def maximization_figure(
 
 
 def similarity_figure(models: Mapping[str, ExplainedModel]) -> Figure:
-  """Draws similarities of maps with 95 % intervals, a panel per model.
-
-  Args:
-    models: Model -> its explanations.
-
-  Returns:
-    The figure.
-  """
+  """Draws similarities of maps with 95 % intervals, a panel per model."""
   present = {m for model in models.values() for m in model.similarity}
   methods = [method for method in METHODS if method in present]
   width = min(MAX_WIDTH, 1.6 + 3.6 * len(models))

@@ -68,13 +68,7 @@ def run_figures(
   records: Mapping[str, Sequence[Mapping[str, Any]]],
   class_names: Sequence[str],
 ) -> dict[str, list[Picture]]:
-  """Draws all figures of a run.
-
-  The arguments are those of `write_run`.
-
-  Returns:
-    Section of the page -> its figures; sections without figures are absent.
-  """
+  """Draws all figures of a run."""
   chance = report.dataset.largest_class_share or 1 / len(class_names)
   seed = report.seeds[0]
   means, alone = '', ''

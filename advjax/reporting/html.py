@@ -44,15 +44,7 @@ def write_page(
   facts: list[str],
   **context: Any,
 ) -> None:
-  """Writes a page; the file appears whole or not at all.
-
-  Args:
-    path: The file to write; its folder must exist.
-    template: Its name in `templates/`.
-    title: The heading.
-    facts: The line below it, such as data set, seeds and date.
-    **context: What the template shows; it must have every name it asks for.
-  """
+  """Writes a page; the file appears whole or not at all."""
   page = _environment().get_template(template)
   text = page.render(title=title, facts=facts, **context)
   with replacing(pathlib.Path(path)) as file:

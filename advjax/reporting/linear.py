@@ -52,31 +52,7 @@ def linear_figure(
   epsilon: float,
   class_names: Sequence[str] = (),
 ) -> Figure:
-  """Draws weights, their sign, clean images and adversarial examples.
-
-  Args:
-    members: The networks by name; each has a row.
-    images: Clean test images, `[N, H, W]` in [0, 1].
-    labels: int `[N]`, 0 or 1.
-    epsilon: Size of the perturbation.
-    class_names: Names of the two classes; their numbers by default.
-
-  Returns:
-    The figure. The first ten images of each class are shown, framed red where
-    the prediction is wrong; error rates are those of all N. Adversarial
-    examples that leave [0, 1] are shown with a wider range of grey.
-
-  Raises:
-    ValueError: If there is no member or a class without images, or if shapes
-      differ.
-
-  Example:
-    >>> images, labels = np.zeros((2, 4, 4)), np.array([0, 1])
-    >>> member = LinearMember(np.eye(4), images, labels, labels)
-    >>> figure = linear_figure({'plain': member}, images, labels, 0.25)
-    >>> len(figure.axes[0].images)
-    4
-  """
+  """Draws weights, their sign, clean images and adversarial examples."""
   if not members:
     raise ValueError('members is empty; allowed: one network or more')
   for name, member in members.items():
@@ -163,17 +139,7 @@ def _mosaic(
 def merge_seeds(
   entries: Sequence[Mapping[str, Any]], num_images: int
 ) -> dict[str, Any]:
-  """Merges the numbers of a member over seeds.
-
-  Args:
-    entries: `Measured.entry` of each seed.
-    num_images: The number of test images.
-
-  Returns:
-    Means, beside them sample standard deviations as `..._std` where there are
-    several seeds, and 95 % intervals over the images as `..._ci`; counts of
-    images are sums, and the largest difference is that of all seeds.
-  """
+  """Merges the numbers of a member over seeds."""
   merged = mean_and_std(entries)
   for name in [name for name in merged if name.endswith('_error')]:
     merged[f'{name}_ci'] = list(accuracy_interval(merged[name], num_images))
@@ -185,14 +151,7 @@ def merge_seeds(
 
 
 def format_table(entries: Mapping[str, Mapping[str, Any]]) -> str:
-  """Writes the numbers of all members for the terminal.
-
-  Args:
-    entries: Member -> its numbers, from `merge_seeds`.
-
-  Returns:
-    A table and, below it, how far FGSM is from the closed form.
-  """
+  """Writes the numbers of all members for the terminal."""
   columns = ('clean', 'FGSM', 'in [0, 1]', '|w|_1', 'epsilon |w|_1')
   rows, lines = [], []
   for name, entry in entries.items():

@@ -67,15 +67,7 @@ _CHARACTER = 0.078  # Inches, of a letter of 9 points, on average.
 
 
 def model_colors(names: Iterable[str]) -> dict[str, str]:
-  """Returns the colour of each model, the same in all figures of a report.
-
-  Args:
-    names: All models of the report, in its order.
-
-  Example:
-    >>> model_colors(['standard', 'robust'])
-    {'standard': '#0072b2', 'robust': '#d55e00'}
-  """
+  """Returns the colour of each model, the same in all figures of a report."""
   colors = {}
   for i, name in enumerate(names):
     turn, place = divmod(i, len(PALETTE))
@@ -104,17 +96,7 @@ class Picture:
 
 
 def encode(name: str, title: str, caption: str, figure: Figure) -> Picture:
-  """Encodes a figure as PNG.
-
-  Args:
-    name: Stem of its file; unusual characters become underscores.
-    title: A few words.
-    caption: What it shows.
-    figure: At most `MAX_WIDTH` inches wide.
-
-  Returns:
-    The picture; the same figure gives the same bytes.
-  """
+  """Encodes a figure as PNG."""
   buffer = io.BytesIO()
   figure.savefig(buffer, format='png', dpi=_DPI, metadata={'Software': None})
   width = float(figure.get_size_inches()[0])
@@ -236,22 +218,7 @@ def bar_figure(
   chance: float | None = None,
   k: int | None = None,
 ) -> Figure:
-  """Draws accuracies with their 95 % intervals as groups of bars.
-
-  Args:
-    groups: The groups, from left to right; they are broken into lines.
-    colors: Model -> its colour; all that the legend names.
-    chance: Where to draw a line at chance level.
-    k: Of the top k.
-
-  Returns:
-    The figure.
-
-  Example:
-    >>> groups = [Group('clean', {'standard': Estimate(0.9, (0.8, 0.95))})]
-    >>> len(bar_figure(groups, model_colors(['standard'])).axes)
-    1
-  """
+  """Draws accuracies with their 95 % intervals as groups of bars."""
   many = len(groups) * len(colors) > 48
   bar = 0.14 if many else 0.34
   lines: list[list[tuple[Group, float]]] = [[]]
@@ -381,21 +348,7 @@ class Panel:
 
 
 def line_figure(panels: Sequence[Panel], columns: int | None = None) -> Figure:
-  """Draws lines over an axis, one panel beside the other.
-
-  Args:
-    panels: What to draw.
-    columns: Panels beside each other; None: up to 4.
-
-  Returns:
-    The figure, its legend above.
-
-  Example:
-    >>> line = Line([0, 8 / 255], [0.9, 0.3], '#0072b2', 'standard')
-    >>> panel = Panel('PGD-10', [line], 'epsilon (linf)', x_axis='epsilon')
-    >>> [each.get_text() for each in line_figure([panel]).axes[0].texts]
-    []
-  """
+  """Draws lines over an axis, one panel beside the other."""
   columns = min(len(panels), columns or 4)
   inches = {1: 5.0, 2: 4.2, 3: 3.4}.get(columns, MAX_WIDTH / columns)
   rows = math.ceil(len(panels) / columns)
@@ -475,21 +428,7 @@ class Matrix:
 def heatmap_figure(
   matrices: Sequence[Matrix], *, low: float = 0.0, high: float = 1.0
 ) -> Figure:
-  """Draws matrices of accuracies as coloured cells with numbers.
-
-  Args:
-    matrices: What to draw, beside each other as far as they fit.
-    low: Accuracy of the darkest colour.
-    high: Accuracy of the brightest colour.
-
-  Returns:
-    The figure; where cells are too small for numbers it has a colour bar.
-
-  Example:
-    >>> matrix = Matrix('PGD', ['a'], ['a'], np.array([[0.5]]))
-    >>> heatmap_figure([matrix]).axes[0].texts[0].get_text()
-    '50.0'
-  """
+  """Draws matrices of accuracies as coloured cells with numbers."""
   num_rows = max(len(matrix.rows) for matrix in matrices)
   num_columns = max(len(matrix.columns) for matrix in matrices)
   letters = max(len(row) for matrix in matrices for row in matrix.rows)
@@ -590,19 +529,7 @@ def scatter_figure(
   path: Sequence[tuple[float, float]] = (),
   chance: float | None = None,
 ) -> Figure:
-  """Draws points with their 95 % intervals.
-
-  Args:
-    points: What to draw.
-    x_label: What x is.
-    y_label: What y is, an accuracy.
-    x_axis: 'accuracy' is in per cent, 'log' and 'number' are scales.
-    path: (x, y) of a line through them, such as a Pareto front.
-    chance: Where to draw a line at chance level.
-
-  Returns:
-    The figure.
-  """
+  """Draws points with their 95 % intervals."""
   with matplotlib.rc_context(STYLE):
     figure = Figure((6.5, 4.6), layout='constrained')
     ax = figure.add_subplot()

@@ -62,15 +62,7 @@ def autoattack_runs(
 def worst_cases(
   report: Report,
 ) -> dict[tuple[str, float], dict[str, tuple[Estimate, str]]]:
-  """Returns the strongest attack on each model, white box.
-
-  Args:
-    report: The report.
-
-  Returns:
-    (norm, epsilon) -> model -> its lowest accuracy, and the attack's name. Of
-    the curves nothing is read.
-  """
+  """Returns the strongest attack on each model, white box."""
   found: dict[tuple[str, float], dict[str, tuple[Estimate, str]]] = {}
   for name, model in report.members.items():
     attacked = [
@@ -96,15 +88,7 @@ def worst_cases(
 
 
 def sentences(report: Report) -> list[str]:
-  """Returns what the numbers of a report mean.
-
-  Args:
-    report: The report.
-
-  Returns:
-    Sentences on clean accuracy, on transfer against white box, on the strongest
-    attacks, and on what limits them. What is suspicious is in `warnings`.
-  """
+  """Returns what the numbers of a report mean."""
   return [
     *_clean(report),
     *itertools.islice(_transfer(report), 1),  # Of the first attack.
@@ -242,16 +226,7 @@ def epochs_of(model: ModelResult) -> Sequence[Mapping[str, float | None]]:
 
 
 def results_table(report: Report) -> Table:
-  """Returns what was measured of each model, a column per model.
-
-  Args:
-    report: The report.
-
-  Returns:
-    Accuracies with intervals: clean, under each attack white box and, unless
-    the report is of `evaluate`, by transfer; under noise and other shifts;
-    distances, losses and times. Rows that no model has are left out.
-  """
+  """Returns what was measured of each model, a column per model."""
   names, models = list(report.members), list(report.members.values())
   top_k = f'  top-{top_k_of(report)}'
   rows: list[Row] = []
@@ -407,15 +382,7 @@ def _keys(parts: Iterable[Mapping[str, Any] | None]) -> list[str]:
 
 
 def generalization_gap(model: ModelResult) -> tuple[float, float] | None:
-  """Returns the accuracy on training images, and on others after training.
-
-  Args:
-    model: The model.
-
-  Returns:
-    The accuracies of the last epoch that has both, or of the last epoch and, if
-    there are no validation images, on the test images; None without training.
-  """
+  """Returns the accuracy on training images, and on others after training."""
   epochs = epochs_of(model)
   if model.training and model.training.num_validation:
     for epoch in reversed(epochs):
@@ -450,15 +417,7 @@ def autoattack_table(report: Report) -> Table | None:
 
 
 def class_accuracies(report: Report) -> dict[str, Sequence[float | None]]:
-  """Returns accuracies by class, clean and under the strongest attack.
-
-  Args:
-    report: The report.
-
-  Returns:
-    '<model>, clean' and '<model>, <attack>' -> accuracy of each class; the
-    strongest attack is that of the lowest mean over the classes.
-  """
+  """Returns accuracies by class, clean and under the strongest attack."""
   columns: dict[str, Sequence[float | None]] = {}
   for name, model in report.members.items():
     classes = model.per_class or {}

@@ -118,12 +118,7 @@ def merge_metrics(
   path: pathlib.Path,
   runs: Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]],
 ) -> None:
-  """Writes the records of all runs into one metrics.jsonl.
-
-  Args:
-    path: The file.
-    runs: For each run the fields that name it, and its records.
-  """
+  """Writes the records of all runs into one metrics.jsonl."""
   lines = [
     json.dumps({**run, **record}) for run, records in runs for record in records
   ]

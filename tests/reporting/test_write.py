@@ -25,16 +25,14 @@ def evaluation(names, shape=(8, 8, 1)):
   labels = rng.integers(0, 3, NUM)
   attacks = {'fgsm': parse_attack('fgsm'), 'fmn': parse_attack('fmn')}
   pairs = [(name, attack) for name in names for attack in attacks]
+  logits = np.eye(3, dtype=np.float32)[labels]
   found = Evaluation(
-    clean={name: labels for name in names},
-    headline={pair: {name: 2 - labels for name in names} for pair in pairs},
-    curves={},
+    clean_logits=dict.fromkeys(names, logits),
+    logits={pair: dict.fromkeys(names, logits[:, ::-1]) for pair in pairs},
     images={pair: np.clip(images + 0.1, 0, 1) for pair in pairs},
-    max_sizes={},
     distances={
       (n, 'fmn'): np.r_[np.linspace(0, 1, NUM - 1), np.inf] for n in names
     },
-    autoattack={},
     attacks=attacks,
     epsilon=reports.EPSILON,
     epsilons=reports.EPSILONS,
