@@ -61,6 +61,7 @@ MARKERS = ('o', 's', '^', 'D', 'v', 'P')
 DASHES: tuple[Any, ...] = ('-', (0, (5, 2)), (0, (1.5, 1.5)), '-.')
 _CHANCE: dict[str, Any] = {'color': INK, 'lw': 0.9, 'ls': (0, (1, 2))}
 _MAX_LABEL = 40  # Characters, of rows and columns.
+_MAX_HEAD = 14  # Characters in a line, of columns.
 _DPI = 150
 _PIXELS = 96  # CSS pixels in an inch.
 _CHARACTER = 0.078  # Inches, of a letter of 9 points, on average.
@@ -110,17 +111,12 @@ def encode(name: str, title: str, caption: str, figure: Figure) -> Picture:
   )
 
 
-def save_pictures(
-  pictures: Iterable[Picture], folder: pathlib.Path
-) -> list[pathlib.Path]:
-  """Writes `<folder>/<name>.png` for every picture and returns the paths."""
+def save_pictures(pictures: Iterable[Picture], folder: pathlib.Path) -> None:
+  """Writes `<folder>/<name>.png` for every picture."""
   folder.mkdir(parents=True, exist_ok=True)
-  paths = []
   for picture in pictures:
-    paths.append(folder / f'{picture.name}.png')
-    with replacing(paths[-1]) as file:
+    with replacing(folder / f'{picture.name}.png') as file:
       file.write(picture.png)
-  return paths
 
 
 def percent_axis(axis: Any) -> None:
@@ -153,8 +149,9 @@ def integer_axis(ax: Axes, first: float, last: float) -> None:
 def log_axis(axis: Any) -> None:
   """Gives a logarithmic axis plain labels: 0.01, 1, 100, 20k."""
   low, high = sorted(axis.get_view_interval())
-  few = high / low < 300
-  axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if few else (1,)))
+  subs = (1, 2, 3, 5, 7) if high / low < 20 else (1, 2, 5)
+  subs = subs if high / low < 300 else (1,)
+  axis.set_major_locator(ticker.LogLocator(subs=subs))
   large = ticker.EngFormatter(sep='')
   axis.set_major_formatter(
     ticker.FuncFormatter(lambda x, _: large(x) if x >= 10_000 else f'{x:g}')
@@ -221,18 +218,20 @@ def bar_figure(
   """Draws accuracies with their 95 % intervals as groups of bars."""
   many = len(groups) * len(colors) > 48
   bar = 0.14 if many else 0.34
-  lines: list[list[tuple[Group, float]]] = [[]]
-  room = width = MAX_WIDTH - 1.0
-  for group in groups:
-    letters = max(map(len, group.label.split('\n')))
-    needed = max(len(colors) * bar + 0.25, letters * _CHARACTER + 0.2)
-    if needed > room and lines[-1]:
-      lines.append([])
-      room = width
-    lines[-1].append((group, needed))
-    room -= needed
-  if len(lines) == 1:
-    width = max(width - room, 3.5)
+  widths = [
+    max(
+      len(colors) * bar + 0.25,
+      max(map(len, group.label.split('\n'))) * _CHARACTER + 0.2,
+    )
+    for group in groups
+  ]
+  width = MAX_WIDTH - 1.0
+  lines = _break(widths, width)
+  # Lines of about the same width.
+  while len(_break(widths, 0.95 * width)) == len(lines):
+    width *= 0.95
+  lines = _break(widths, width)
+  width = max(3.5, *(sum(widths[i] for i in line) for line in lines))
   with matplotlib.rc_context(STYLE | {'axes.grid.axis': 'y'}):
     figure = Figure((width + 1.0, 3.1 * len(lines) + 0.4), layout='constrained')
     for ax, line in zip(
@@ -243,14 +242,14 @@ def bar_figure(
       ax.set_ylim(0, 1.2 if k else 1.12)
       ax.set_ylabel('accuracy')
       start, ticks = 0.0, []
-      for group, needed in line:
-        ticks.append(start + needed / 2)
+      for number in line:
+        ticks.append(start + widths[number] / 2)
         left = ticks[-1] - bar * len(colors) / 2
         for i, (name, color) in enumerate(colors.items()):
           x = left + (i + 0.5) * bar
-          _draw_bar(ax, x, bar, group, name, color, numbers=not many)
-        start += needed
-      ax.set_xticks(ticks, [group.label for group, _ in line])
+          _draw_bar(ax, x, bar, groups[number], name, color, numbers=not many)
+        start += widths[number]
+      ax.set_xticks(ticks, [groups[number].label for number in line])
       ax.tick_params(axis='x', length=0)
     handles = [Patch(color=color) for color in colors.values()]
     labels = list(colors)
@@ -262,6 +261,19 @@ def bar_figure(
       labels.append(f'top-{k} accuracy')
     legend(figure, handles, labels, chance)
   return figure
+
+
+def _break(widths: Sequence[float], limit: float) -> list[list[int]]:
+  """Puts groups into lines of at most so many inches."""
+  lines: list[list[int]] = [[]]
+  room = limit
+  for i, width in enumerate(widths):
+    if width > room and lines[-1]:
+      lines.append([])
+      room = limit
+    lines[-1].append(i)
+    room -= width
+  return lines
 
 
 def _draw_bar(
@@ -347,33 +359,28 @@ class Panel:
   chance: float | None = None  # Accuracy at chance level.
 
 
-def line_figure(panels: Sequence[Panel], columns: int | None = None) -> Figure:
+def line_figure(panels: Sequence[Panel]) -> Figure:
   """Draws lines over an axis, one panel beside the other."""
-  columns = min(len(panels), columns or 4)
+  columns = min(len(panels), 4)
   inches = {1: 5.0, 2: 4.2, 3: 3.4}.get(columns, MAX_WIDTH / columns)
   rows = math.ceil(len(panels) / columns)
   with matplotlib.rc_context(STYLE):
     figure = Figure((inches * columns, 2.8 * rows + 0.3), layout='constrained')
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, panel in zip(axes, panels, strict=False):
-      draw_panel(ax, panel, inches - 0.75)
+      _draw_panel(ax, panel, inches - 0.75)
     for ax in axes[len(panels) :]:
       ax.set_axis_off()
-    add_line_legend(figure, panels)
+    lines = {
+      line.label: line for panel in panels for line in panel.lines if line.label
+    }
+    handles = [Line2D([], [], **line.style()) for line in lines.values()]
+    chance = next((p.chance for p in panels if p.chance is not None), None)
+    legend(figure, handles, list(lines), chance)
   return figure
 
 
-def add_line_legend(figure: Figure, panels: Sequence[Panel]) -> None:
-  """Lists every label of the panels' lines once, above all axes."""
-  lines = {
-    line.label: line for panel in panels for line in panel.lines if line.label
-  }
-  handles = [Line2D([], [], **line.style()) for line in lines.values()]
-  chance = next((p.chance for p in panels if p.chance is not None), None)
-  legend(figure, handles, list(lines), chance)
-
-
-def draw_panel(ax: Axes, panel: Panel, inches: float) -> None:
+def _draw_panel(ax: Axes, panel: Panel, inches: float) -> None:
   """Draws a panel into axes that are so many inches wide."""
   for line in panel.lines:
     y = np.asarray(line.y, np.float64)
@@ -426,7 +433,7 @@ class Matrix:
 
 
 def heatmap_figure(
-  matrices: Sequence[Matrix], *, low: float = 0.0, high: float = 1.0
+  matrices: Sequence[Matrix], low: float = 0.0, high: float = 1.0
 ) -> Figure:
   """Draws matrices of accuracies as coloured cells with numbers."""
   num_rows = max(len(matrix.rows) for matrix in matrices)
@@ -437,13 +444,21 @@ def heatmap_figure(
     text for matrix in matrices for row in matrix.texts or () for text in row
   ]
   wanted = max([0.55, *(0.1 + 0.068 * len(text) for text in texts)])
-  cell = min(wanted, (MAX_WIDTH - margin - 0.6) / num_columns)
+  fitting = (MAX_WIDTH - margin - 0.6) / num_columns
+  columns_of = [[each[:_MAX_LABEL] for each in m.columns] for m in matrices]
+  wrapped = [list(map(_wrap, each)) for each in columns_of]
+  heads = [part for each in wrapped for w in each for part in w.split('\n')]
+  upright = 0.15 + _CHARACTER * max(map(len, heads))
+  turned = upright > fitting
+  if not turned:
+    columns_of, wanted = wrapped, max(wanted, upright)
+  cell = min(wanted, fitting)
   width = max(margin + cell * num_columns, 2.6)
   columns = max(1, min(len(matrices), int(MAX_WIDTH / width)))
   rows = math.ceil(len(matrices) / columns)
-  heads = max(len(each) for matrix in matrices for each in matrix.columns)
-  turned = heads * _CHARACTER + 0.1 > cell
-  above = 0.7 + (min(heads, _MAX_LABEL) * _CHARACTER if turned else 0.2)
+  longest = max(len(each) for names in columns_of for each in names)
+  lines = max(each.count('\n') for names in columns_of for each in names)
+  above = 0.7 + (longest * _CHARACTER if turned else 0.2 + 0.15 * lines)
   line = min(0.3, 12 / num_rows)
   numbers = cell >= 0.62 * wanted and line >= 0.17
   with matplotlib.rc_context(STYLE | {'axes.grid': False}):
@@ -455,7 +470,7 @@ def heatmap_figure(
       layout='constrained',
     )
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, matrix in zip(axes, matrices, strict=False):
+    for ax, matrix, heads in zip(axes, matrices, columns_of, strict=False):
       image = ax.imshow(
         matrix.values,
         cmap=ACCURACY_COLORS,
@@ -466,7 +481,7 @@ def heatmap_figure(
       )
       ax.set_title(matrix.title)
       ax.set(xlabel=matrix.column_label, ylabel=matrix.row_label)
-      for axis, labels in ((ax.xaxis, matrix.columns), (ax.yaxis, matrix.rows)):
+      for axis, labels in ((ax.xaxis, heads), (ax.yaxis, matrix.rows)):
         step = 1 if numbers else math.ceil(len(labels) / 40)
         axis.set_ticks(
           range(0, len(labels), step),
@@ -490,6 +505,17 @@ def heatmap_figure(
       bar = figure.colorbar(image, ax=axes.tolist())
       percent_axis(bar.ax.yaxis)
   return figure
+
+
+def _wrap(label: str) -> str:
+  """Breaks a long label after spaces and underscores."""
+  words = label.replace('_', '_\0').replace(' ', ' \0').split('\0')
+  lines = ['']
+  for word in words:
+    if len(lines[-1] + word.rstrip()) > _MAX_HEAD and lines[-1]:
+      lines.append('')
+    lines[-1] += word
+  return '\n'.join(line.rstrip(' ') for line in lines)
 
 
 def _write_cells(ax: Axes, matrix: Matrix, low: float, high: float) -> None:
@@ -536,12 +562,11 @@ def scatter_figure(
     if path:
       ax.plot(*zip(*path, strict=True), color=INK, lw=1.2, zorder=1)
     for point in points:
-      x_ends, y_ends = (_error_bars(each) for each in (point.x, point.y))
       ax.errorbar(
         point.x.value,
         point.y.value,
-        y_ends,
-        x_ends,
+        _error_bars(point.y),
+        _error_bars(point.x),
         fmt=point.marker,
         color=point.color,
         mfc='white' if point.hollow else point.color,
