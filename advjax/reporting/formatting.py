@@ -1,13 +1,4 @@
-"""Numbers and tables as people read them, in the terminal and on pages.
-
-  format_epsilon(8 / 255)          '8/255'
-  percent(0.986)                   '98.6 %'
-  format_estimate(estimate)        '98.6 ± 0.4 % [96.8, 99.4]'
-  attack_label('pgd', 40)          'PGD-40'
-  Table(columns, rows).text()      a table for the terminal
-
-On a page `macros.table` shows a `Table`.
-"""
+"""Numbers and tables as people read them, in the terminal and on pages."""
 
 import dataclasses
 import math
@@ -80,7 +71,7 @@ def join(parts: Iterable[str]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A line of a table."""
+  """A line of a table; without cells a heading, for indented labels below."""
 
   label: str
   cells: Sequence[str] = ()
@@ -90,7 +81,7 @@ class Row:
 class Table:
   """A table of texts."""
 
-  label: str
+  label: str  # What it shows, for those who cannot see it.
   columns: Sequence[str]
   rows: Sequence[Row]
 

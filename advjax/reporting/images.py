@@ -1,11 +1,5 @@
 """Grids of images: adversarial examples, predictions, perturbations.
 
-  nsl_grid(...)           the first 32 adversarial examples in order
-  prediction_grid(...)    16 random images and the prediction for each
-  perturbation_grid(...)  clean image, perturbation, adversarial example
-  image_grid(rows, inches)  any rows of `Cell`s
-  signed_colors(values, largest)  red above 0, blue below
-
 Images are `[N, H, W, C]` or `[N, H, W]` with one or three channels, floats in
 [0, 1] or uint8; values outside the range, which an attack without bounds
 leaves, are clipped for the figure only. Predictions are green where they are
@@ -30,21 +24,15 @@ _MAX_NAME = 24
 
 
 class Cell(NamedTuple):
-  """An image under a title.
+  """An image under a title."""
 
-  Attributes:
-    pixels: `[H, W]` or `[H, W, 3]`, floats; clipped to [0, 1].
-    title: Above it; may have several lines.
-    correct: Whether the prediction in the title is: None is black.
-  """
-
-  pixels: np.ndarray
-  title: str = ''
-  correct: bool | None = None
+  pixels: np.ndarray  # `[H, W]` or `[H, W, 3]`, floats; clipped to [0, 1].
+  title: str = ''  # May have several lines.
+  correct: bool | None = None  # The prediction in the title; None is black.
 
 
 def image_grid(rows: Sequence[Sequence[Cell | None]], inches: float) -> Figure:
-  """Draws rows of images under their titles."""
+  """Draws rows of images, `inches` wide, under titles; None leaves a gap."""
   placed, bottom = [], 0.0
   for row in rows:
     cells = [(i, cell) for i, cell in enumerate(row) if cell]
@@ -181,15 +169,12 @@ def perturbation_grid(
   num: int = 6,
   class_names: Sequence[str] = (),
 ) -> Figure:
-  """Draws clean image, perturbation and adversarial example, one per column."""
+  """Draws clean image, perturbation and adversarial example, one per column.
+
+  The perturbation is amplified by the factor in its title, so that the largest
+  value has the full colour; of three channels that of the largest magnitude.
+  """
   before, after = to_pixels(clean), to_pixels(adversarial)
-  arrays = labels, predictions_clean, predictions_adversarial
-  _check_lengths(len(before), adversarial, *arrays)
-  if before.shape != after.shape:
-    raise ValueError(
-      f'adversarial of shape {np.shape(adversarial)}; allowed: that of clean, '
-      f'{np.shape(clean)}'
-    )
   delta = (after - before)[:num]
   if delta.ndim == 4:
     index = np.abs(delta).argmax(-1)[..., None]

@@ -30,18 +30,11 @@ _COLUMNS, _ROWS = 5, 2  # Images of each class.
 
 
 class LinearMember(NamedTuple):
-  """A linear network, and its predictions for N test images.
+  """A linear network, and its predictions for N test images."""
 
-  Attributes:
-    weights: `[H, W]`, of the first class's logit less the second's.
-    perturbed: Adversarial examples, `[N, H, W]`.
-    predictions: For the clean images, int `[N]`.
-    perturbed_predictions: For the adversarial examples, int `[N]`.
-  """
-
-  weights: np.ndarray
-  perturbed: np.ndarray
-  predictions: np.ndarray
+  weights: np.ndarray  # `[H, W]`: first class's logit less the second's.
+  perturbed: np.ndarray  # Adversarial examples, `[N, H, W]`.
+  predictions: np.ndarray  # For the clean images, int `[N]`.
   perturbed_predictions: np.ndarray
 
 
@@ -52,11 +45,12 @@ def linear_figure(
   epsilon: float,
   class_names: Sequence[str] = (),
 ) -> Figure:
-  """Draws weights, their sign, clean images and adversarial examples."""
-  if not members:
-    raise ValueError('members is empty; allowed: one network or more')
-  for name, member in members.items():
-    _check_shapes(name, member, images, labels)
+  """Draws weights, their sign, clean images and adversarial examples.
+
+  The first ten images `[H, W]` of each class are shown, framed red where the
+  prediction is wrong; error rates are those of all. Adversarial examples that
+  leave [0, 1] are shown with a wider range of grey.
+  """
   by_class = [np.flatnonzero(labels == label) for label in (0, 1)]
   if not all(map(len, by_class)):
     raise ValueError('labels: allowed are 0 and 1, with an image of each')
@@ -95,24 +89,6 @@ def linear_figure(
       ]
     )
   return image_grid(rows, MAX_WIDTH / 4 - 0.1)
-
-
-def _check_shapes(
-  name: str, member: LinearMember, images: np.ndarray, labels: np.ndarray
-) -> None:
-  count, size = np.shape(labels), np.shape(images)[1:]
-  wanted = {
-    'weights': size,
-    'perturbed': count + size,
-    'predictions': count,
-    'perturbed_predictions': count,
-  }
-  have = {field: np.shape(getattr(member, field)) for field in wanted}
-  if len(size) != 2 or np.shape(images) != count + size or have != wanted:
-    raise ValueError(
-      f'{name}: {have}, images {np.shape(images)} and labels {count}; allowed: '
-      'weights [H, W], images and perturbed [N, H, W], the others [N]'
-    )
 
 
 def _mosaic(

@@ -1,11 +1,5 @@
 """Figures of accuracies and losses: one style, one colour for each model.
 
-  bar_figure(groups, colors)   accuracies with intervals, in groups of bars
-  line_figure(panels)          over epsilon, epochs, steps, or a swept field
-  heatmap_figure(matrices)     transfer matrices, corruptions, grids of a sweep
-  scatter_figure(points)       accuracy over size, robust over clean accuracy
-  encode(name, title, caption, figure) -> Picture, for the page and its file
-
 No function uses pyplot, so none needs a display. Fractions are in [0, 1] and
 drawn in per cent. Figures are at most `MAX_WIDTH` inches wide and shown at
 their size in inches, so that letters have the same size in all of them.
@@ -135,22 +129,11 @@ def accuracy_axis(ax: Axes, chance: float | None = None) -> None:
     ax.axhline(chance, **_CHANCE, zorder=1)
 
 
-def integer_axis(ax: Axes, first: float, last: float) -> None:
-  """Makes the x axis one of whole numbers, such as epochs, also of one."""
-  space = max(0.03 * (last - first), 0.5 if first == last else 0.0)
-  ax.set_xlim(first - space, last + space)
-  locator = ticker.MaxNLocator(5, integer=True, min_n_ticks=1)
-  ax.set_xticks(
-    [tick for tick in locator.tick_values(first, last) if first <= tick <= last]
-  )
-  ax.xaxis.set_major_formatter('{x:,.0f}')
-
-
 def log_axis(axis: Any) -> None:
   """Gives a logarithmic axis plain labels: 0.01, 1, 100, 20k."""
   low, high = sorted(axis.get_view_interval())
-  subs = (1, 2, 3, 5, 7) if high / low < 20 else (1, 2, 5)
-  subs = subs if high / low < 300 else (1,)
+  digits = {20: (1, 2, 3, 5, 7), 300: (1, 2, 5), math.inf: (1,)}
+  subs = next(each for most, each in digits.items() if high / low < most)
   axis.set_major_locator(ticker.LogLocator(subs=subs))
   large = ticker.EngFormatter(sep='')
   axis.set_major_formatter(
@@ -202,9 +185,10 @@ class Group:
   """Bars side by side."""
 
   label: str  # Below them; may have several lines.
-  bars: Mapping[str, Estimate]  # By model; a model may be absent.
+  # By model; it may be absent.
+  bars: Mapping[str, Estimate | None]
   # Accuracies in the top k, as pale bars behind.
-  top_k: Mapping[str, Estimate] = dataclasses.field(default_factory=dict)
+  top_k: Mapping[str, Estimate | None] = dataclasses.field(default_factory=dict)
   transfer: bool = False  # Hatched.
 
 
@@ -228,8 +212,9 @@ def bar_figure(
   width = MAX_WIDTH - 1.0
   lines = _break(widths, width)
   # Lines of about the same width.
-  while len(_break(widths, 0.95 * width)) == len(lines):
-    width *= 0.95
+  for smaller in np.linspace(width, max(widths), 20):
+    if len(_break(widths, smaller)) == len(lines):
+      width = float(smaller)
   lines = _break(widths, width)
   width = max(3.5, *(sum(widths[i] for i in line) for line in lines))
   with matplotlib.rc_context(STYLE | {'axes.grid.axis': 'y'}):
@@ -256,7 +241,7 @@ def bar_figure(
     if any(group.transfer for group in groups):
       handles.append(Patch(facecolor='white', edgecolor=INK, hatch='////'))
       labels.append('transfer')
-    if any(group.top_k for group in groups):
+    if any(any(group.top_k.values()) for group in groups):
       handles.append(Patch(color=INK, alpha=0.3))
       labels.append(f'top-{k} accuracy')
     legend(figure, handles, labels, chance)
@@ -286,26 +271,22 @@ def _draw_bar(
   *,
   numbers: bool,
 ) -> None:
-  place = 0.0
   filled: dict[str, Any] = {'color': color, 'edgecolor': color}
   if group.transfer:
     filled = {'facecolor': 'white', 'edgecolor': color, 'hatch': '////'}
+  pale = {'color': color, 'alpha': 0.3, 'zorder': 0.9}  # Behind.
+  place = 0.0
   for estimate, style, ink in (
-    (group.top_k.get(name), {'color': color, 'alpha': 0.3, 'zorder': 1}, INK),
     (group.bars.get(name), filled, 'black'),
+    (group.top_k.get(name), pale, INK),
   ):
     if estimate is None or not math.isfinite(estimate.value):
       continue
-    ax.bar(x, estimate.value, 0.94 * width, **style)
     low, high = estimate.ci or (estimate.value, estimate.value)
+    ax.bar(x, estimate.value, 0.94 * width, **style)
     ax.vlines(x, low, high, color=ink, lw=1.2)
-  for estimate, ink in (
-    (group.bars.get(name), 'black'),
-    (group.top_k.get(name), INK),
-  ):
-    if numbers and estimate is not None and math.isfinite(estimate.value):
-      high = max(estimate.value, *(estimate.ci or (0.0,)))
-      place = max(high + 0.015, place)
+    if numbers:
+      place = max(estimate.value + 0.015, high + 0.015, place)
       text = f'{100 * estimate.value:.1f}'
       ax.text(x, place, text, ha='center', color=ink, fontsize=SMALL)
       place += 0.07
@@ -401,7 +382,12 @@ def _draw_panel(ax: Axes, panel: Panel, inches: float) -> None:
     ax.set_xscale('log')
     log_axis(ax.xaxis)
   elif panel.x_axis == 'integer':
-    integer_axis(ax, x[0], x[-1])
+    space = max(0.03 * (x[-1] - x[0]), 0.5 if x[0] == x[-1] else 0.0)
+    ax.set_xlim(x[0] - space, x[-1] + space)
+    locator = ticker.MaxNLocator(5, integer=True, min_n_ticks=1)
+    places = locator.tick_values(x[0], x[-1])
+    ax.set_xticks([place for place in places if x[0] <= place <= x[-1]])
+    ax.xaxis.set_major_formatter('{x:,.0f}')
   elif panel.x_axis == 'epsilon':
     space = 0.03 * (x[-1] - x[0]) or 0.1
     ax.set_xlim(x[0] - space, x[-1] + space)
@@ -462,31 +448,19 @@ def heatmap_figure(
   line = min(0.3, 12 / num_rows)
   numbers = cell >= 0.62 * wanted and line >= 0.17
   with matplotlib.rc_context(STYLE | {'axes.grid': False}):
-    figure = Figure(
-      (
-        min(width * columns + (0 if numbers else 0.6), MAX_WIDTH),
-        rows * (above + line * num_rows),
-      ),
-      layout='constrained',
-    )
+    inches = min(width * columns + (0 if numbers else 0.6), MAX_WIDTH)
+    size = inches, rows * (above + line * num_rows)
+    figure = Figure(size, layout='constrained')
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, matrix, heads in zip(axes, matrices, columns_of, strict=False):
-      image = ax.imshow(
-        matrix.values,
-        cmap=ACCURACY_COLORS,
-        vmin=low,
-        vmax=high,
-        aspect='auto',
-        interpolation='nearest',
-      )
+      colors = {'cmap': ACCURACY_COLORS, 'vmin': low, 'vmax': high}
+      image = ax.imshow(matrix.values, **colors, aspect='auto')
       ax.set_title(matrix.title)
       ax.set(xlabel=matrix.column_label, ylabel=matrix.row_label)
       for axis, labels in ((ax.xaxis, heads), (ax.yaxis, matrix.rows)):
         step = 1 if numbers else math.ceil(len(labels) / 40)
-        axis.set_ticks(
-          range(0, len(labels), step),
-          [each[:_MAX_LABEL] for each in labels[::step]],
-        )
+        names = [each[:_MAX_LABEL] for each in labels[::step]]
+        axis.set_ticks(range(0, len(labels), step), names)
         axis.set_tick_params(length=0)
       if turned:
         ax.tick_params(axis='x', rotation=90)
@@ -495,10 +469,8 @@ def heatmap_figure(
         _write_cells(ax, matrix, low, high)
       for row, column in matrix.framed:
         corner = (column - 0.44, row - 0.42)
-        ax.add_patch(Rectangle(corner, 0.88, 0.84, fill=False, ec='black'))
-        ax.add_patch(
-          Rectangle(corner, 0.88, 0.84, fill=False, ec='white', ls=(0, (3, 3)))
-        )
+        for style in ({'ec': 'black'}, {'ec': 'white', 'ls': (0, (3, 3))}):
+          ax.add_patch(Rectangle(corner, 0.88, 0.84, fill=False, **style))
     for ax in axes[len(matrices) :]:
       ax.set_axis_off()
     if not numbers:
@@ -545,6 +517,12 @@ class Point:
   hollow: bool = False
   text: str = ''  # A few letters beside it.
 
+  def style(self) -> dict[str, Any]:
+    """Arguments of `Line2D`."""
+    filling = 'white' if self.hollow else self.color
+    marker = {'marker': self.marker, 'mfc': filling, 'ls': ''}
+    return {'color': self.color, **marker}
+
 
 def scatter_figure(
   points: Sequence[Point],
@@ -562,25 +540,15 @@ def scatter_figure(
     if path:
       ax.plot(*zip(*path, strict=True), color=INK, lw=1.2, zorder=1)
     for point in points:
-      ax.errorbar(
-        point.x.value,
-        point.y.value,
-        _error_bars(point.y),
-        _error_bars(point.x),
-        fmt=point.marker,
-        color=point.color,
-        mfc='white' if point.hollow else point.color,
-        ms=7,
-        lw=1.2,
-      )
+      x, y = point.x.value, point.y.value
+      ends = _error_bars(point.y), _error_bars(point.x)
+      ax.errorbar(x, y, *ends, **point.style(), ms=7, elinewidth=1.2)
       if point.text:
-        ax.annotate(
-          point.text,
-          (point.x.value, point.y.value),
-          xytext=(6, 5),
-          textcoords='offset points',
-          fontsize=SMALL,
-        )
+        place: dict[str, Any] = {
+          'xytext': (6, 5),
+          'textcoords': 'offset points',
+        }
+        ax.annotate(point.text, (x, y), **place, fontsize=SMALL)
     if x_axis == 'log':
       ax.set_xscale('log')
       values = [point.x.value for point in points]
@@ -594,17 +562,7 @@ def scatter_figure(
       accuracy_axis(ax, chance)
     ax.set(xlabel=x_label, ylabel=y_label)
     named = {point.label: point for point in points if point.label}
-    handles = [
-      Line2D(
-        [],
-        [],
-        ls='',
-        marker=point.marker,
-        color=point.color,
-        mfc='white' if point.hollow else point.color,
-      )
-      for point in named.values()
-    ]
+    handles = [Line2D([], [], **point.style()) for point in named.values()]
     legend(figure, handles, list(named), chance)
   return figure
 

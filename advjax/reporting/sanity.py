@@ -148,7 +148,7 @@ class _Attack(NamedTuple):
     }
 
 
-class _Model(NamedTuple):
+class Model(NamedTuple):
   """What the checks read of a model."""
 
   name: str
@@ -161,7 +161,8 @@ class _Model(NamedTuple):
   transfer: dict[str, tuple[str, Estimate]]
 
 
-def _read(report: Report, name: str) -> _Model:
+def read_model(report: Report, name: str) -> Model:
+  """Collects what the checks read."""
   model, num_test = report.members[name], report.dataset.num_test
   attacks = []
   for key, result in model.robust_accuracy.items():
@@ -196,7 +197,7 @@ def _read(report: Report, name: str) -> _Model:
         found = f'transfer from {source}', value
         lowest = transfer.get(key, found)
         transfer[key] = min(found, lowest, key=lambda each: each[1].value)
-  return _Model(
+  return Model(
     name,
     model,
     num_test,
@@ -226,7 +227,7 @@ def _shared(
         yield epsilon, first, second
 
 
-def _single_and_multi(model: _Model) -> Iterator[tuple]:
+def _single_and_multi(model: Model) -> Iterator[tuple]:
   for one, many in itertools.product(model.attacks, model.attacks):
     if one.single_step and many.num_steps > 1:
       for epsilon, weak, strong in _shared(one, many):
@@ -238,7 +239,7 @@ def _at(epsilon: float, norm: str) -> str:
 
 
 def _compare(
-  model: _Model,
+  model: Model,
   epsilon: float,
   norm: str,
   expected_lower: tuple[str, Estimate],
@@ -258,13 +259,13 @@ def _compare(
 class Check:
   """A sanity check."""
 
-  compare: Callable[[_Model], Iterator[Compared]]
+  compare: Callable[[Model], Iterator[Compared]]
   missing: str  # What was not measured if it compares nothing.
   advice: str  # What a suspicious result means, and what to do.
 
   def __call__(self, report: Report, model: str) -> tuple[bool | None, str]:
     """Returns passed, suspicious (False) or not run (None), and the numbers."""
-    found = list(self.compare(_read(report, model)))
+    found = list(self.compare(read_model(report, model)))
     if not found:
       return None, f'{model}: {self.missing}.'
     order = (False, None, True)
@@ -281,7 +282,7 @@ CHECKS: dict[str, Check] = {}
 def _check(name: str, missing: str, advice: str = '') -> Callable[..., Any]:
   """Adds a check to `CHECKS`."""
 
-  def add(compare: Callable[[_Model], Iterator[Compared]]) -> Any:
+  def add(compare: Callable[[Model], Iterator[Compared]]) -> Any:
     CHECKS[name] = Check(compare, missing, advice)
     return compare
 
@@ -294,8 +295,8 @@ def _check(name: str, missing: str, advice: str = '') -> Callable[..., Any]:
   'A larger epsilon allows every smaller perturbation: the attack is too weak. '
   'Check its step size; use more steps or restarts.',
 )
-def _falls_with_epsilon(model: _Model) -> Iterator[Compared]:
-  flat = _flat_curves(model)
+def _falls_with_epsilon(model: Model) -> Iterator[Compared]:
+  flat = flat_curves(model)
   if flat:
     yield None, 0.0, flat
   for attack in model.attacks:
@@ -311,13 +312,8 @@ def _falls_with_epsilon(model: _Model) -> Iterator[Compared]:
       yield is_above(high, low), high.value - low.value, numbers
 
 
-def flat_curves(report: Report, name: str) -> str | None:
+def flat_curves(model: Model) -> str | None:
   """Says that no epsilon lowers the accuracy of a model."""
-  text = _flat_curves(_read(report, name))
-  return text and f'{text[0].upper()}{text[1:]}.'
-
-
-def _flat_curves(model: _Model) -> str | None:
   ends = []
   for attack in model.attacks:
     curve = attack.near()
@@ -345,7 +341,7 @@ def _flat_curves(model: _Model) -> str | None:
   'vanishing gradients, and overestimates robustness elsewhere too. Use a loss '
   'on logit differences, more steps, black-box attacks.',
 )
-def _reaches_chance(model: _Model) -> Iterator[Compared]:
+def _reaches_chance(model: Model) -> Iterator[Compared]:
   found = [
     (value, f'{attack.label} at {_at(epsilon, attack.norm)}')
     for attack in model.attacks
@@ -371,7 +367,7 @@ _NO_PAIR = 'no single-step and multi-step attacks of the same norm and epsilon'
   'The step size or number of steps is wrong, or the first gradient misleads: '
   'use smaller steps and random starts.',
 )
-def _multi_step_is_stronger(model: _Model) -> Iterator[Compared]:
+def _multi_step_is_stronger(model: Model) -> Iterator[Compared]:
   for epsilon, one, weak, many, strong in _single_and_multi(model):
     if not many.black_box:
       pair = (many.label, strong), (one.label, weak)
@@ -384,7 +380,7 @@ def _multi_step_is_stronger(model: _Model) -> Iterator[Compared]:
   'An attack that keeps its best iterate cannot lose by more steps: its step '
   'size is wrong, or it keeps the last iterate.',
 )
-def _effort_helps(model: _Model) -> Iterator[Compared]:
+def _effort_helps(model: Model) -> Iterator[Compared]:
   for less, more in itertools.permutations(model.attacks, 2):
     steps = more.num_steps - less.num_steps
     restarts = more.num_restarts - less.num_restarts
@@ -401,7 +397,7 @@ def _effort_helps(model: _Model) -> Iterator[Compared]:
   'report multi-step attacks only; train with random starts, more steps or '
   'early stopping.',
 )
-def _single_and_multi_step_agree(model: _Model) -> Iterator[Compared]:
+def _single_and_multi_step_agree(model: Model) -> Iterator[Compared]:
   for epsilon, one, weak, many, strong in _single_and_multi(model):
     # A single step far beyond the image fails for another reason.
     if epsilon >= one.large or weak.value <= 0:
@@ -426,7 +422,7 @@ def _single_and_multi_step_agree(model: _Model) -> Iterator[Compared]:
   '(Square). Not finite: look for square roots, logarithms and divisions at 0, '
   'and for overflow in low precision.',
 )
-def _gradients_do_not_vanish(model: _Model) -> Iterator[Compared]:
+def _gradients_do_not_vanish(model: Model) -> Iterator[Compared]:
   for name, trace in (model.result.traces or {}).items():
     zero, not_finite = trace.zero_gradients, trace.not_finite_gradients
     numbers = (
@@ -443,7 +439,7 @@ def _gradients_do_not_vanish(model: _Model) -> Iterator[Compared]:
   'The gradients of the model mislead (gradient masking): use more steps, '
   'random starts, black-box attacks.',
 )
-def _white_box_beats_transfer(model: _Model) -> Iterator[Compared]:
+def _white_box_beats_transfer(model: Model) -> Iterator[Compared]:
   for attack in model.attacks:
     if attack.name in model.transfer:
       own = f'{attack.label}, white box,', attack.accuracy
@@ -457,7 +453,7 @@ def _white_box_beats_transfer(model: _Model) -> Iterator[Compared]:
   'The attack does not work: check its step size, the pixel range and the '
   'gradients. If it is transfer, high accuracy under it is no robustness.',
 )
-def _attacks_beat_noise(model: _Model) -> Iterator[Compared]:
+def _attacks_beat_noise(model: Model) -> Iterator[Compared]:
   for attack in model.attacks:
     attempts = [(attack.label, attack.accuracy)]
     if attack.name in model.transfer:
@@ -486,7 +482,7 @@ def noise_name(kind: str) -> str:
   'The gradients are masked or noisy, and robust accuracy is probably lower: '
   'use more queries and restarts, or attack a smoothed network.',
 )
-def _black_box_is_not_stronger(model: _Model) -> Iterator[Compared]:
+def _black_box_is_not_stronger(model: Model) -> Iterator[Compared]:
   for run in model.result.autoattack or ():
     yield from _square_stage(model, run)
   for square in (each for each in model.attacks if each.black_box):
@@ -503,7 +499,7 @@ def _black_box_is_not_stronger(model: _Model) -> Iterator[Compared]:
       yield is_more_than_few(gap, square.points[epsilon][1]), gap, numbers
 
 
-def _square_stage(model: _Model, run: AutoAttackSummary) -> Iterator[Compared]:
+def _square_stage(model: Model, run: AutoAttackSummary) -> Iterator[Compared]:
   """What Square found after the other attacks of AutoAttack."""
   for before, after in itertools.pairwise(run.attacks):
     if after.name.startswith('square'):
@@ -522,7 +518,7 @@ def _square_stage(model: _Model, run: AutoAttackSummary) -> Iterator[Compared]:
   'Report the lower number. Gradients may be masked: try autoattack-plus. '
   "Random networks need advjax.autoattack(version='rand').",
 )
-def _autoattack_is_strongest(model: _Model) -> Iterator[Compared]:
+def _autoattack_is_strongest(model: Model) -> Iterator[Compared]:
   for run in model.result.autoattack or ():
     for attack in model.attacks:
       other, count = attack.points.get(run.epsilon, (run.accuracy, None))
@@ -534,7 +530,7 @@ def _autoattack_is_strongest(model: _Model) -> Iterator[Compared]:
 
 
 @_check('AutoAttack raises no warnings', 'no AutoAttack')
-def _autoattack_has_no_warnings(model: _Model) -> Iterator[Compared]:
+def _autoattack_has_no_warnings(model: Model) -> Iterator[Compared]:
   runs, said = model.result.autoattack or [], []
   for run in runs:
     square = any(suspicious for suspicious, _, _ in _square_stage(model, run))
@@ -553,7 +549,7 @@ def _autoattack_has_no_warnings(model: _Model) -> Iterator[Compared]:
   'Its perturbations are unbounded: it has too few steps, or the gradients are '
   'masked; the median distance is too large.',
 )
-def _minimum_norm_attacks_succeed(model: _Model) -> Iterator[Compared]:
+def _minimum_norm_attacks_succeed(model: Model) -> Iterator[Compared]:
   for name, each in (model.result.minimal or {}).items():
     if each.found is not None:
       numbers = (
@@ -569,7 +565,7 @@ def _minimum_norm_attacks_succeed(model: _Model) -> Iterator[Compared]:
   'The accuracy is too low for this epsilon: project after every step, and '
   'check the pixel range.',
 )
-def _perturbations_within_epsilon(model: _Model) -> Iterator[Compared]:
+def _perturbations_within_epsilon(model: Model) -> Iterator[Compared]:
   for attack in model.attacks:
     # Sums over all pixels in float32 are not exact to the last bits.
     allowed = attack.epsilon * (1 + 1e-6)
@@ -588,7 +584,7 @@ def _perturbations_within_epsilon(model: _Model) -> Iterator[Compared]:
   'The perturbations are finer than image files: exchange them as float32, and '
   'do not report them as a threat to 8-bit images.',
 )
-def _survives_rounding(model: _Model) -> Iterator[Compared]:
+def _survives_rounding(model: Model) -> Iterator[Compared]:
   for attack in model.attacks:
     rounded = (model.result.rounded or {}).get(attack.name)
     if rounded is not None and attack.kind in _CONTINUE:
@@ -601,7 +597,7 @@ def _survives_rounding(model: _Model) -> Iterator[Compared]:
 
 
 @_check('outputs are logits', 'a single image cannot tell')
-def _outputs_are_logits(model: _Model) -> Iterator[Compared]:
+def _outputs_are_logits(model: Model) -> Iterator[Compared]:
   """Measuring clean accuracy fails on probabilities: never suspicious."""
   if model.num_test > 1:
     numbers = (

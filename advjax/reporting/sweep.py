@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from advjax.files import replacing, write_json
+from advjax.reporting import plots
 from advjax.reporting.formatting import (
   Row,
   Table,
@@ -26,23 +27,6 @@ from advjax.reporting.formatting import (
   points,
 )
 from advjax.reporting.html import dataset_facts, write_page
-from advjax.reporting.plots import (
-  INK,
-  PALETTE,
-  Group,
-  Line,
-  Matrix,
-  Panel,
-  Picture,
-  Point,
-  bar_figure,
-  encode,
-  heatmap_figure,
-  line_figure,
-  model_colors,
-  save_pictures,
-  scatter_figure,
-)
 from advjax.results import Estimate, SweepReport, Trial
 
 SEED = 'seed'
@@ -427,27 +411,23 @@ def _names(names: Sequence[str]) -> str:
 
 def sweep_pictures(
   sweep: SweepReport, found: Sequence[Configuration]
-) -> list[Picture]:
+) -> list[plots.Picture]:
   """Draws accuracy over the swept fields, the Pareto front, attack curves."""
   ranked, axes = rank(found), find_axes(found)
   if not ranked:
     return []
-  draw = _heatmaps if _is_grid(found, axes) else _slices
+  cells = math.prod(len(axis.values) for axis in axes)
+  is_grid = len(axes) >= 2 and len(found) >= _MIN_FILLED * cells
+  draw = _heatmaps if is_grid else _slices
   pictures = list(draw(found, axes))
   if len(ranked) > 1:
     pictures.append(_front_picture(found))
-  return [*pictures, *_attack_curves(sweep, ranked[: len(PALETTE)])]
-
-
-def _is_grid(found: Sequence[Configuration], axes: Sequence[Axis]) -> bool:
-  """Whether two fields form a grid; a random search does not."""
-  cells = math.prod(len(axis.values) for axis in axes)
-  return len(axes) >= 2 and len(found) >= _MIN_FILLED * cells
+  return [*pictures, *_attack_curves(sweep, ranked[: len(plots.PALETTE)])]
 
 
 def _heatmaps(
   found: Sequence[Configuration], axes: Sequence[Axis]
-) -> Iterator[Picture]:
+) -> Iterator[plots.Picture]:
   """Two per combination of the fields beyond the first two."""
   x, y, *others = axes
   panels: dict[str, list[Configuration]] = {}
@@ -479,8 +459,8 @@ def _heatmaps(
       pad = max(0.0, 0.05 - (high - low)) / 2
       matrix = _matrix(inside, x, y, metric, best)
       title = f'{metric.capitalize()} accuracy{f": {label}" if label else ""}'
-      figure = heatmap_figure([matrix], low=low - pad, high=high + pad)
-      yield encode(f'heatmap_{metric}{suffix}', title, caption, figure)
+      figure = plots.heatmap_figure([matrix], low=low - pad, high=high + pad)
+      yield plots.encode(f'heatmap_{metric}{suffix}', title, caption, figure)
 
 
 def _matrix(
@@ -489,7 +469,7 @@ def _matrix(
   y: Axis,
   metric: str,
   best: Configuration,
-) -> Matrix:
+) -> plots.Matrix:
   """A cell per configuration, the second field upwards."""
   rows = y.values[::-1]
   values = np.full((len(rows), len(x.values)), np.nan)
@@ -510,20 +490,20 @@ def _matrix(
     if each is best:
       framed.append(at)
   names = format_values(rows), format_values(x.values)
-  return Matrix('', *names, values, y.label, x.label, framed, texts)
+  return plots.Matrix('', *names, values, y.label, x.label, framed, texts)
 
 
 def _slices(
   found: Sequence[Configuration], axes: Sequence[Axis]
-) -> Iterator[Picture]:
+) -> Iterator[plots.Picture]:
   """Accuracy over each field by itself, where no two fields form a grid."""
-  colors = {'clean': PALETTE[0], 'robust': PALETTE[1]}
+  colors = {'clean': plots.PALETTE[0], 'robust': plots.PALETTE[1]}
   ranked = rank(found)
   for number, axis in enumerate(axes[:_MAX_PANELS], 1):
     if axis.numeric:
       wide = axis.values[0] > 0 and axis.values[-1] >= 20 * axis.values[0]
       dots = [
-        Point(
+        plots.Point(
           Estimate(float(each.values[axis.field])),
           getattr(each, metric),
           color,
@@ -533,7 +513,7 @@ def _slices(
         for metric, color in colors.items()
       ]
       scale: Any = 'log' if wide else 'number'
-      figure = scatter_figure(dots, axis.label, x_axis=scale)
+      figure = plots.scatter_figure(dots, axis.label, x_axis=scale)
       which = 'A point per configuration'
     else:
       groups = []
@@ -542,10 +522,10 @@ def _slices(
       ):
         best = [each for each in ranked if each.values[axis.field] == value][:1]
         bars = {m: getattr(each, m) for each in best for m in colors}
-        groups.append(Group(text, bars))
-      figure = bar_figure(groups, colors)
+        groups.append(plots.Group(text, bars))
+      figure = plots.bar_figure(groups, colors)
       which = 'The configuration of the highest robust accuracy at each value'
-    yield encode(
+    yield plots.encode(
       f'accuracy_over_{number}',
       f'Accuracy over {axis.label}',
       f'{which}, mean over its seeds, 95 % intervals over the test images.',
@@ -553,12 +533,15 @@ def _slices(
     )
 
 
-def _front_picture(found: Sequence[Configuration]) -> Picture:
+def _front_picture(found: Sequence[Configuration]) -> plots.Picture:
   front, rest = pareto_front(found)
   # Intervals of the front alone: those of all points hide it.
   dots = [
-    Point(
-      Estimate(each.clean.value), Estimate(each.robust.value), INK, 'dominated'
+    plots.Point(
+      Estimate(each.clean.value),
+      Estimate(each.robust.value),
+      plots.INK,
+      'dominated',
     )
     for each in rest
   ]
@@ -566,17 +549,19 @@ def _front_picture(found: Sequence[Configuration]) -> Picture:
   for number, each in enumerate(front, 1):
     text = str(number)
     dots.append(
-      Point(each.clean, each.robust, PALETTE[1], 'Pareto front', text=text)
+      plots.Point(
+        each.clean, each.robust, plots.PALETTE[1], 'Pareto front', text=text
+      )
     )
     if path:  # The front falls before the next point.
       path.append((path[-1][0], each.robust.value))
     path.append((each.clean.value, each.robust.value))
-  return encode(
+  return plots.encode(
     'pareto_front',
     'Robust against clean accuracy',
     'A point per configuration, mean over its seeds; on the front with 95 % '
     'intervals over the test images and the numbers of the table below.',
-    scatter_figure(
+    plots.scatter_figure(
       dots, 'clean accuracy', 'robust accuracy', x_axis='accuracy', path=path
     ),
   )
@@ -584,9 +569,9 @@ def _front_picture(found: Sequence[Configuration]) -> Picture:
 
 def _attack_curves(
   sweep: SweepReport, best: Sequence[Configuration]
-) -> Iterator[Picture]:
+) -> Iterator[plots.Picture]:
   """White-box accuracy over epsilon, a panel per attack."""
-  colors = model_colors(each.label for each in best)
+  colors = plots.model_colors(each.label for each in best)
   panels = []
   for attack in sweep.attacks:
     lines = []
@@ -597,19 +582,21 @@ def _attack_curves(
         y = np.array([curve[attack] for curve in curves])
         ends = {'low': y.min(0), 'high': y.max(0)}
         x, color = curves[0]['epsilons'], colors[each.label]
-        lines.append(Line(x, y.mean(0), color, each.label, **ends))
+        lines.append(plots.Line(x, y.mean(0), color, each.label, **ends))
     if lines:
       name, x_label = attack_label(attack), f'epsilon ({sweep.norm})'
-      panel = Panel(name, lines, x_label, x_axis='epsilon', mark=sweep.epsilon)
+      panel = plots.Panel(
+        name, lines, x_label, x_axis='epsilon', mark=sweep.epsilon
+      )
       panels.append(panel)
   if panels:
-    yield encode(
+    yield plots.encode(
       'attack_curves',
       'Accuracy over the epsilon of the attack',
       f'White-box accuracy of the {count_of(len(best), "configuration")} of '
       'the highest robust accuracy. Shades reach from the lowest seed to the '
       'highest; dashed: the evaluation epsilon.',
-      line_figure(panels),
+      plots.line_figure(panels),
     )
 
 
@@ -715,7 +702,7 @@ def write_sweep(workdir: pathlib.Path, sweep: SweepReport) -> str:
   write_rows(workdir, sweep)
   found = configurations(sweep)
   pictures = sweep_pictures(sweep, found)
-  save_pictures(pictures, workdir / 'figures')
+  plots.save_pictures(pictures, workdir / 'figures')
   front = pareto_front(found)[0] if len(found) > 1 else []
   front_rows = [
     Row(

@@ -100,25 +100,6 @@ def test_images_are_framed_by_whether_they_are_correct(images):
     assert (mosaic[9:18] == 1).all()  # No more images of the first class.
 
 
-def test_bad_input_is_named(images):
-  with pytest.raises(ValueError, match='members is empty'):
-    linear_figure({}, images, LABELS, 0.1)
-  with pytest.raises(ValueError, match='labels: allowed are 0 and 1'):
-    ones = np.ones(7, int)
-    linear_figure({'plain': member(images)}, images, ones, 0.1)
-  for field, value in (
-    ('weights', np.zeros((4, 4))),
-    ('perturbed', images[:3]),
-    ('predictions', LABELS[:3]),
-    ('perturbed_predictions', FOOLED[:, None]),
-  ):
-    found = member(images, **{field: value})
-    with pytest.raises(ValueError, match=rf"plain: .*'{field}': .*allowed"):
-      linear_figure({'plain': found}, images, LABELS, 0.1)
-  with pytest.raises(ValueError, match=r'images .*allowed'):
-    linear_figure({'plain': member(images)}, images[:3], LABELS, 0.1)
-
-
 ENTRY = {
   'weights_l1': 148.6,
   'shift': 37.1,
