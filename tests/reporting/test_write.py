@@ -9,7 +9,6 @@ import pytest
 from advjax.attacks.specs import parse_attack
 from advjax.evaluation.models import Evaluation
 from advjax.reporting.figures import run_figures
-from advjax.reporting.html import write_page
 from advjax.reporting.write import merge_metrics, write_run
 from advjax.results import Report
 from tests.reporting import reports
@@ -169,50 +168,6 @@ def test_one_model_without_attacks_or_epochs(tmp_path):
   bare = reports.change(report, robust_accuracy={})
   drawn = run_figures(bare, *evaluation(['base'], (5,)), {}, ['zero'])
   assert list(drawn) == ['results', 'distances']
-
-
-def test_many_models_and_one_epsilon():
-  model = reports.model('base')
-  fgsm = model.robust_accuracy['fgsm']
-  members = {
-    f'model {i}': type(model)(
-      clean_accuracy=model.clean_accuracy,
-      robust_accuracy={
-        'fgsm': type(fgsm)(
-          **{**vars(fgsm), 'curve': [], 'transfer': {}, 'bounds': None}
-        )
-      },
-    )
-    for i in range(10)
-  }
-  report = reports.report(members=members)
-  names, classes = list(members), ['zero', 'one', 'two']
-  drawn = run_figures(report, *evaluation(names, (5,)), {}, classes)
-  assert {name: len(each) for name, each in drawn.items()} == {
-    'results': 1,
-    'epsilon': 1,
-    'distances': 1,
-  }
-
-
-def test_short_pages_have_no_contents(tmp_path):
-  report = reports.report(['base'])
-  path = tmp_path / 'page.html'
-  parts = {key: [] for key in ('warnings', 'sentences', 'findings')}
-  write_page(
-    path,
-    'run.html.j2',
-    title='t',
-    facts=[],
-    report=report,
-    results={'label': 'l', 'columns': [], 'rows': []},
-    headline='',
-    autoattack=None,
-    classes=None,
-    figures={},
-    **parts,
-  )
-  assert not Page(path.read_text()).all('nav')
 
 
 def test_metrics_of_all_runs_are_merged(tmp_path):
