@@ -81,20 +81,18 @@ def configurations(sweep: SweepReport) -> list[Configuration]:
   ]
   names = short_names(fields)
   shown = [i for i, column in enumerate(texts) if len(set(column)) > 1]
-  return [
-    Configuration(
-      ', '.join(
-        f'{names[fields[i]]}={texts[i][number]}'
-        for i in shown or range(len(fields))
-      )
-      or 'the only configuration',
-      dict(zip(fields, key, strict=True)),
-      trials,
-      _mean([t.clean_accuracy for t in trials if t.clean_accuracy]),
-      _mean([t.robust_accuracy for t in trials if t.robust_accuracy]),
-    )
-    for number, (key, trials) in enumerate(groups.items())
-  ]
+  found = []
+  for number, (key, trials) in enumerate(groups.items()):
+    parts = [
+      f'{names[fields[i]]}={texts[i][number]}'
+      for i in shown or range(len(fields))
+    ]
+    label = ', '.join(parts) or 'the only configuration'
+    values = dict(zip(fields, key, strict=True))
+    clean = _mean([t.clean_accuracy for t in trials if t.clean_accuracy])
+    robust = _mean([t.robust_accuracy for t in trials if t.robust_accuracy])
+    found.append(Configuration(label, values, trials, clean, robust))
+  return found
 
 
 def _hashable(value: Any) -> Any:
@@ -392,8 +390,9 @@ def sweep_warnings(sweep: SweepReport) -> list[str]:
     for text in dict.fromkeys(texts):
       by_text.setdefault(text, []).append(trial.member)
   return warnings + [
-    f'{names[0] if len(names) == 1 else f"{len(names)} trials"}'
-    f'{f" ({_names(names)})" if len(names) > 1 else ""}: {text}'
+    f'{names[0]}: {text}'
+    if len(names) == 1
+    else f'{len(names)} trials ({_names(names)}): {text}'
     for text, names in by_text.items()
   ]
 
@@ -432,13 +431,9 @@ def _heatmaps(
   x, y, *others = axes
   panels: dict[str, list[Configuration]] = {}
   for key in itertools.product(*(axis.values for axis in others)):
-    fields = {
-      axis.field: value for axis, value in zip(others, key, strict=True)
-    }
-    label = ', '.join(
-      f'{axis.label}={text}'
-      for axis, text in zip(others, format_values(key), strict=True)
-    )
+    fields = dict(zip((axis.field for axis in others), key, strict=True))
+    texts = zip(others, format_values(key), strict=True)
+    label = ', '.join(f'{axis.label}={text}' for axis, text in texts)
     inside = [c for c in found if fields.items() <= c.values.items()]
     if inside:
       panels[label] = inside
@@ -502,16 +497,10 @@ def _slices(
   for number, axis in enumerate(axes[:_MAX_PANELS], 1):
     if axis.numeric:
       wide = axis.values[0] > 0 and axis.values[-1] >= 20 * axis.values[0]
-      dots = [
-        plots.Point(
-          Estimate(float(each.values[axis.field])),
-          getattr(each, metric),
-          color,
-          metric,
-        )
-        for each in ranked
-        for metric, color in colors.items()
-      ]
+      dots = []
+      for each, (metric, color) in itertools.product(ranked, colors.items()):
+        x = Estimate(float(each.values[axis.field]))
+        dots.append(plots.Point(x, getattr(each, metric), color, metric))
       scale: Any = 'log' if wide else 'number'
       figure = plots.scatter_figure(dots, axis.label, x_axis=scale)
       which = 'A point per configuration'
@@ -711,17 +700,11 @@ def write_sweep(workdir: pathlib.Path, sweep: SweepReport) -> str:
     )
     for number, each in enumerate(front, 1)
   ]
-  groups = [
-    [
-      number,
-      group.members,
-      group.how,
-      ', '.join(map(str, group.chunks)),
-      f'{group.seconds:,.1f}',
-      group.compiles,
-    ]
-    for number, group in enumerate(sweep.groups)
-  ]
+  groups = []
+  for number, group in enumerate(sweep.groups):
+    chunks, seconds = ', '.join(map(str, group.chunks)), f'{group.seconds:,.1f}'
+    cells = number, group.members, group.how, chunks, seconds, group.compiles
+    groups.append(cells)
   heads, *rows = trial_table(sweep)
   write_page(
     workdir / 'report.html',

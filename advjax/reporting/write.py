@@ -118,7 +118,7 @@ def merge_metrics(
   path: pathlib.Path,
   runs: Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]],
 ) -> None:
-  """Writes the records of all runs into one metrics.jsonl."""
+  """Writes the records of all runs, with the fields that name each."""
   lines = [
     json.dumps({**run, **record}) for run, records in runs for record in records
   ]

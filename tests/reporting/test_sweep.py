@@ -165,11 +165,6 @@ def test_figures_of_a_grid_of_names_and_of_a_random_search():
   assert names_of(reports.make_sweep(by_name)) == ['accuracy_over_1', *common]
   fields = [{'a': 0.01 * i, 'b': 0.1 * (7 * i % 11)} for i in range(1, 10)]
   random = [reports.make_trial(f, (0.9, 5 * f['a'])) for f in fields]
-    reports.make_trial(
-      {'a': 0.01 * i, 'b': 0.1 * (7 * i % 11)}, (0.9, 0.05 * i)
-    )
-    for i in range(1, 10)
-  ]
   shown = ['accuracy_over_1', 'accuracy_over_2', *common]
   assert names_of(reports.make_sweep(random)) == shown
 
