@@ -584,27 +584,19 @@ def _examples(
   for name in models:
     says = evaluation.predictions[name, attack][name]
     accuracy = float(np.mean(says[shown] == labels[shown]))
-    figure = prediction_grid(
-      evaluation.images[name, attack], says, labels, seed, names
-    )
+    adversarial = evaluation.images[name, attack]
+    figure = prediction_grid(adversarial, says, labels, seed, names)
     caption = (
       f'{len(shown)} random adversarial examples ({how}, white box), accuracy '
       f'{percent(accuracy)}.'
     )
-    title = f'Predictions of {name}'
-    yield f'predictions_{name}', title, caption, figure
+    yield f'predictions_{name}', f'Predictions of {name}', caption, figure
   for name in models:
-    figure = perturbation_grid(
-      images,
-      evaluation.images[name, attack],
-      labels,
-      evaluation.clean[name],
-      evaluation.predictions[name, attack][name],
-      class_names=names,
-    )
+    both = evaluation.clean[name], evaluation.predictions[name, attack][name]
+    adversarial = evaluation.images[name, attack]
+    figure = perturbation_grid(images, adversarial, labels, *both, names)
     caption = (
       f'Clean image, perturbation ({how}, white box; red adds, blue subtracts, '
       'amplified as its title says) and adversarial example.'
     )
-    title = f'Perturbations of {name}'
-    yield f'perturbations_{name}', title, caption, figure
+    yield f'perturbations_{name}', f'Perturbations of {name}', caption, figure

@@ -166,7 +166,6 @@ def perturbation_grid(
   labels: np.ndarray,
   predictions_clean: np.ndarray,
   predictions_adversarial: np.ndarray,
-  num: int = 6,
   class_names: Sequence[str] = (),
 ) -> Figure:
   """Draws clean image, perturbation and adversarial example, one per column.
@@ -175,7 +174,7 @@ def perturbation_grid(
   value has the full colour; of three channels that of the largest magnitude.
   """
   before, after = to_pixels(clean), to_pixels(adversarial)
-  delta = (after - before)[:num]
+  delta = (after - before)[:6]
   if delta.ndim == 4:
     index = np.abs(delta).argmax(-1)[..., None]
     delta = np.take_along_axis(delta, index, -1)[..., 0]
