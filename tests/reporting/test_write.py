@@ -8,7 +8,6 @@ import pytest
 
 from advjax.attacks.specs import parse_attack
 from advjax.evaluation.models import Evaluation
-from advjax.reporting.figures import run_figures
 from advjax.reporting.write import merge_metrics, write_run
 from advjax.results import Report
 from tests.reporting import reports
@@ -165,9 +164,6 @@ def test_one_model_without_attacks_or_epochs(tmp_path):
   assert {attrs['id'] for attrs in page.all('section')} == {
     *('summary', 'results', 'sanity', 'epsilon', 'distances', 'origin'),
   }
-  bare = reports.change(report, robust_accuracy={})
-  drawn = run_figures(bare, *evaluation(['base'], (5,)), {}, ['zero'])
-  assert list(drawn) == ['results', 'distances']
 
 
 def test_metrics_of_all_runs_are_merged(tmp_path):
