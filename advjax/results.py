@@ -20,27 +20,15 @@ Interval = tuple[float, float]
 
 
 def accuracy_interval(accuracy: float, num_images: int) -> Interval:
-  """Returns the 95 % Wilson score interval of an accuracy.
+  """Returns the 95 % Wilson score interval of an accuracy, low and high.
 
   Unlike accuracy +- 1.96 standard errors it stays within [0, 1] and has a width
   at 0 and 1. (Edwin B. Wilson, 1927, Journal of the American Statistical
-  Association 22.)
-
-  Args:
-    accuracy: The fraction of images classified correctly, in [0, 1]. Several
-      seeds over the same images count as one: give their mean.
-    num_images: The number of images, at least 1.
-
-  Returns:
-    The lower and the upper end.
+  Association 22.) Several seeds over the same images count as one: give their
+  mean.
 
   Raises:
     ValueError: If accuracy is outside [0, 1] or num_images below 1.
-
-  Example:
-    >>> low, high = accuracy_interval(0.9, 100)
-    >>> f'{low:.3f} {high:.3f}'
-    '0.826 0.945'
   """
   if num_images < 1:
     raise ValueError(f'num_images = {num_images}; allowed: an integer >= 1')
@@ -69,15 +57,7 @@ class Estimate:
 
   @classmethod
   def of_correct(cls, correct: Sequence[np.ndarray]) -> Self:
-    """Returns the accuracy of one model, or the mean over its seeds.
-
-    Args:
-      correct: For each seed which images are classified correctly, bool `[N]`.
-
-    Example:
-      >>> Estimate.of_correct([np.array([True, False])]).value
-      0.5
-    """
+    """Returns the accuracy over the seeds: which images are correct, `[N]`."""
     values = [float(each.mean()) for each in correct]
     mean = statistics.fmean(values)
     std = statistics.stdev(values) if len(values) > 1 else None
@@ -87,16 +67,8 @@ class Estimate:
 def mean_and_std(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   """Averages the metrics of several seeds.
 
-  Args:
-    runs: The same metrics of each seed; one seed's stay as they are.
-
-  Returns:
-    Each number's mean, and beside it the sample standard deviation as
-    `..._std`; step and epoch, and what is no number, as in the first.
-
-  Example:
-    >>> mean_and_std([{'epoch': 1, 'loss': 1.0}, {'epoch': 1, 'loss': 3.0}])
-    {'epoch': 1, 'loss': 2.0, 'loss_std': 1.4142135623730951}
+  Each number becomes its mean, and beside it the sample standard deviation as
+  `..._std`; step and epoch, and what is no number, stay as in the first.
   """
   result = dict(runs[0])
   if len(runs) == 1:
@@ -128,7 +100,9 @@ class Result:
         continue
       if isinstance(value, Estimate):
         found |= _estimate_to_json(field.name, value)
-      elif _is_estimates(value):
+      elif isinstance(value, dict) and any(
+        isinstance(each, Estimate) for each in value.values()
+      ):
         parts = [_estimate_to_json(field.name, each) for each in value.values()]
         for key in dict.fromkeys(key for part in parts for key in part):
           found[key] = {
@@ -144,21 +118,10 @@ class Result:
 
   @classmethod
   def from_json(cls, data: Mapping[str, Any]) -> Self:
-    """Reads a result back.
-
-    Args:
-      data: What `to_json` returned. Keys that no field has are ignored.
-
-    Returns:
-      The result.
+    """Reads a result back; keys that no field has are ignored.
 
     Raises:
       ValueError: If a field without a default is absent, naming it.
-
-    Example:
-      >>> finding = Finding(check='c', member='m', passed=True, detail='d')
-      >>> Finding.from_json(finding.to_json()) == finding
-      True
     """
     hints = typing.get_type_hints(cls)
     values = {}
@@ -200,12 +163,6 @@ class Result:
     return cls.from_json(json.loads(path.read_text()))
 
 
-def _is_estimates(value: Any) -> bool:
-  return isinstance(value, dict) and any(
-    isinstance(each, Estimate) for each in value.values()
-  )
-
-
 def _estimate_to_json(name: str, estimate: Estimate) -> dict[str, Any]:
   found: dict[str, Any] = {name: estimate.value}
   if estimate.ci is not None:
@@ -244,8 +201,6 @@ def _from_json(kind: Any, value: Any) -> Any:
   origin, arguments = typing.get_origin(kind), typing.get_args(kind)
   if value is None:
     return None
-  if origin is tuple:
-    return tuple(value)
   if origin is list:
     return [_from_json(arguments[0], each) for each in value]
   if origin is dict:
@@ -260,7 +215,6 @@ class AtEpsilon(Result):
   """Accuracies on adversarial examples of one source model at one epsilon.
 
   Attributes:
-    epsilon: Radius.
     white_box: Accuracy of the source model.
     transfer: Target model -> its accuracy on the same images.
     white_box_top_k: The same, label among the k largest logits; None for k 1.
@@ -279,16 +233,13 @@ class AttackResult(AtEpsilon):
   """An attack on one source model, at the evaluation epsilon and over epsilons.
 
   Attributes:
-    norm: 'linf', 'l2' or 'l1'.
     bounds: Pixel range; None: no clip.
     max_perturbation: Largest perturbation at the evaluation epsilon, by norm.
     curve: Over `evaluation.epsilons`, on the first `curve_num_images` images.
     curve_num_images: How many images the curve is of.
     attack: The attack as flags write it, 'pgd-40'.
     num_steps: Steps, or queries.
-    num_restarts: Restarts.
     step_size: Step size at the evaluation epsilon; None: adaptive.
-    version: Of AutoAttack.
   """
 
   norm: str
@@ -308,15 +259,12 @@ class Training(Result):
   """How a model was trained; over several seeds the means.
 
   Attributes:
-    objective: Name of the objective.
     hparams: Its traced numbers.
     num_validation: Held-out training images.
     train_seconds: Wall-clock time of training.
-    step_milliseconds: Of a training step.
     eval_step_milliseconds: Of a batch of evaluation.
     epochs: Metrics of each epoch, `..._std` over seeds.
     test: The objective's metrics on the test images.
-    warnings: What casts doubt on the run.
   """
 
   objective: str
@@ -335,10 +283,8 @@ class ShiftResult(Result):
   """Accuracy on shifted images that no attack made.
 
   Attributes:
-    accuracy: Of the model.
     top_k_accuracy: Label among the k largest logits; None for k 1.
     epsilon: Size of the noise, None for other shifts.
-    norm: Its norm.
   """
 
   accuracy: Estimate
@@ -353,7 +299,6 @@ class Trace(Result):
 
   Attributes:
     loss: Mean loss at each step; None where it is not finite.
-    accuracy: Accuracy at each step.
     zero_gradients: Share of the images whose gradient is zero.
     not_finite_gradients: Share of those whose gradient is not finite.
   """
@@ -371,7 +316,6 @@ class MinimalDistance(Result):
   Attributes:
     median_epsilon: Median distance; None if it is infinite.
     found: Share of the images with an adversarial example.
-    norm: Of the distance.
   """
 
   median_epsilon: float | None
@@ -397,14 +341,7 @@ class AutoAttackSummary(Result):
   """AutoAttack at one epsilon.
 
   Attributes:
-    epsilon: Radius.
-    norm: 'linf', 'l2' or 'l1'.
-    version: 'standard', 'plus' or 'rand'.
-    num_images: Images attacked.
-    clean_accuracy: Accuracy without an attack.
-    accuracy: Robust accuracy.
     attacks: In the order they ran in.
-    warnings: What casts doubt on the result.
   """
 
   epsilon: float
@@ -422,11 +359,7 @@ class ModelResult(Result):
   """One model; what was not measured is None.
 
   Attributes:
-    training: How it was trained.
-    num_params: Number of its parameters.
-    clean_accuracy: On the test images.
     top_k: k of all top-k accuracies.
-    clean_top_k_accuracy: On the test images.
     robust_accuracy: Attack -> its result with this model as the source.
     seen_corruptions: Kinds of corruption that its training augmentation had.
     noise: Kind -> accuracy under random noise of the evaluation epsilon.
@@ -435,8 +368,6 @@ class ModelResult(Result):
     unseen_corruption_accuracy: Over the kinds that no model of the report has
       seen in training.
     corruptions_top_k: As `corruptions`, in the top k; so the next two.
-    corruption_top_k_accuracy: Mean.
-    unseen_corruption_top_k_accuracy: Mean over unseen kinds.
     pasted_objects: Severity -> accuracy with pasted objects.
     per_class: 'clean' and each attack -> accuracy of each class, None for a
       class without images.
@@ -475,7 +406,6 @@ class DatasetSummary(Result):
   """The data set of a report.
 
   Attributes:
-    name: Its name.
     num_train: Training images, held-out ones included.
     num_test: Test images that were evaluated.
     image_shape: `[H, W, C]`.
@@ -494,8 +424,6 @@ class Finding(Result):
   """The outcome of one sanity check of one model.
 
   Attributes:
-    check: Name of the check.
-    member: Name of the model.
     passed: True, False (suspicious) or None (not run).
     detail: Sentences with the numbers.
   """
@@ -511,14 +439,9 @@ class Report(Result):
   """The content of report.json of train, compare and evaluate.
 
   Attributes:
-    dataset: The data set.
-    seeds: Seeds of the runs.
-    classes: Names of the classes.
     members: Model -> its results; over several seeds the means.
     sanity: Findings of the sanity checks; None before they ran.
     per_seed: Seed -> model -> its accuracies, where there are several seeds.
-    command: The command that made it.
-    environment: Versions, devices and date.
     config: Of the run, or of each model.
   """
 
@@ -538,19 +461,11 @@ class Trial(Result):
   """One run of a sweep: a row of its table.
 
   Attributes:
-    member: Its name.
     group: Number of its group: runs of a group share a compiled program.
     fields: Swept field -> its value.
-    status: 'done' or 'diverged'.
-    reason: Why it diverged.
-    clean_accuracy: On the test images.
     robust_accuracy: Share of the images that are classified correctly clean and
       under every attack.
     attacks: Attack -> white-box accuracy at the evaluation epsilon.
-    loss: Training loss of the last epoch.
-    train_seconds: Wall-clock time of training.
-    step_milliseconds: Of a training step.
-    warnings: What casts doubt on the run.
     devices: Devices that it was trained on.
     command: Trains it alone; None where flags cannot say it.
     folder: Its folder, relative to the sweep's.
@@ -578,11 +493,8 @@ class TrialGroup(Result):
   """Runs of a sweep that shared compiled programs.
 
   Attributes:
-    members: Number of runs.
     how: How they shared the devices.
     chunks: Runs trained at once, one chunk after the other.
-    seconds: Wall-clock time.
-    compiles: XLA compilations.
   """
 
   members: int
@@ -597,21 +509,8 @@ class SweepReport(Result):
   """The content of sweep.json.
 
   Attributes:
-    title: Heading of the page.
-    dataset: The data set.
-    objective: Name of the objective.
-    model: Name of the network.
-    epsilon: Evaluation epsilon.
-    norm: Its norm.
-    attacks: Names of the attacks.
-    fields: Names of the swept fields.
     rows: The runs that are done, in order.
     curves: Run -> 'epsilons' and each attack -> white-box accuracies.
-    num_members: Number of runs.
-    pending: Names of those that are not done.
-    groups: Groups of runs that share compiled programs.
-    command: The command that made it.
-    environment: Versions, devices and date.
     config: What the runs have in common.
   """
 
@@ -638,13 +537,6 @@ class ExplainedAttack(Result):
   """The attack of an explanation; what it does not have is None.
 
   Attributes:
-    attack: The attack as flags write it, 'pgd-40'.
-    num_steps: Steps, or queries.
-    num_restarts: Restarts.
-    step_size: Step size; None: adaptive.
-    version: Of AutoAttack.
-    epsilon: Radius.
-    norm: 'linf', 'l2' or 'l1'.
     label: All of that for people.
   """
 
@@ -667,7 +559,6 @@ class Similarity(Result):
     cosine: Mean cosine; None without images.
     cosine_ci: Its 95 % interval; None below two images.
     rank: Mean Spearman rank correlation.
-    rank_ci: Its 95 % interval.
   """
 
   num_images: int
@@ -682,9 +573,7 @@ class ClassProbability(Result):
   """A class, and its probability where one was predicted.
 
   Attributes:
-    label: Its number.
     id: Its id (a wnid), or ''.
-    name: Its name.
     probability: Of the prediction.
   """
 
@@ -699,10 +588,7 @@ class ExplainedCase(Result):
   """An explained image.
 
   Attributes:
-    name: Of its picture.
     kind: 'right', 'wrong' or 'fooled'.
-    index: Its place in the test split.
-    true_class: Its class.
     predictions: 'clean' and 'adversarial' -> the most probable classes.
   """
 
@@ -718,12 +604,9 @@ class ExplainedModel(Result):
   """The explanations of one model.
 
   Attributes:
-    num_params: Number of its parameters.
     clean_accuracy: On the images that maps are compared on.
     white_box: Accuracy on their adversarial examples.
-    methods: Explanation methods.
     similarity: Method -> group of maps -> similarity.
-    cases: The images shown.
   """
 
   num_params: int
@@ -739,17 +622,9 @@ class ExplainReport(Result):
   """The content of report.json of explain.
 
   Attributes:
-    dataset: The data set.
-    seeds: The seed.
     num_images: Images that maps are compared on.
-    classes: Names of the classes.
-    class_ids: Their ids, if they have any.
-    attack: The attack.
     left_out: Sentences about methods that a model does not allow.
     members: Model -> its explanations.
-    command: The command that made it.
-    environment: Versions, devices and date.
-    config: Of each model.
   """
 
   dataset: DatasetSummary

@@ -88,11 +88,12 @@ def demonstrate(
     'prediction of the network, red where it is wrong.',
     figures.linear_figure(shown, images[..., 0], labels, epsilon, classes),
   )
-  (path,) = save_pictures([picture], workdir / 'figures')
+  save_pictures([picture], workdir / 'figures')
   print(
     f'\nlogistic regression, {first} against {second}: wrong of '
     f'{len(labels):,} test images, FGSM at epsilon {format_epsilon(epsilon)}\n'
-    f'{figures.format_table(entries)}\n\npicture: {path}'
+    f'{figures.format_table(entries)}\n\n'
+    f'picture: {workdir / "figures" / picture.name}.png'
   )
   return report
 

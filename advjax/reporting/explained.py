@@ -13,6 +13,7 @@ from advjax.data import Dataset
 from advjax.evaluation.explanations import KINDS, Case, Explained
 from advjax.explain import METHODS
 from advjax.files import replacing, write_json
+from advjax.reporting import plots
 from advjax.reporting.formatting import Row, Table, format_estimate, percent
 from advjax.reporting.html import dataset_facts, write_page
 from advjax.reporting.images import (
@@ -21,16 +22,6 @@ from advjax.reporting.images import (
   image_grid,
   signed_colors,
   to_pixels,
-)
-from advjax.reporting.plots import (
-  MARKERS,
-  MAX_WIDTH,
-  PALETTE,
-  STYLE,
-  Picture,
-  encode,
-  legend,
-  save_pictures,
 )
 from advjax.results import ExplainedModel, ExplainReport, Similarity
 
@@ -50,13 +41,22 @@ GROUPS = {
   'fooled_predicted': 'the same, predicted class',
   'other': 'another image',
 }
-_HEADS = (
-  'random noise',
-  'still correct',
-  'misclassified',
-  'predicted class',
-  'another image',
-)
+# What the intervals of maps of misclassified images show.
+_VERDICTS = {
+  'inverted': 'maps of the true class are inverted: evidence for it becomes '
+  'evidence against it',
+  'farther': 'maps of the true class are less similar to those of the clean '
+  'image than maps of another image are',
+  'random': 'maps of the true class change more than under random noise of '
+  'the same size; no difference from maps of another image is shown',
+  'distorted': 'maps of the true class change more than under random noise '
+  'of the same size, and less than to maps of another image',
+  'as noise': 'maps of the true class are more similar to those of the clean '
+  'image than maps of another image are; that they change more than under '
+  'random noise of the same size is not shown',
+  'unclear': 'too few images to show a difference from random noise of the '
+  'same size or from another image',
+}
 # Method, what is drawn of it, and its title.
 _PANELS = (
   ('saliency', 'saliency+', 'saliency,\npositive'),
@@ -93,16 +93,16 @@ def write_explained(
     np.savez_compressed(file, **_arrays(explained))
   overview = list(_overview(report, explained, dataset, classes))
   cases = {
-    entry.name: encode(
+    entry.name: plots.encode(
       entry.name,
       f'{entry.true_class.name}, {entry.kind}',
       '',
-      maps_figure(list(_lines(case, dataset))),
+      _maps_figure(list(_lines(case, dataset))),
     )
     for name, each in explained.items()
     for case, entry in zip(each.cases, report.members[name].cases, strict=True)
   }
-  save_pictures([*overview, *cases.values()], workdir / 'figures')
+  plots.save_pictures([*overview, *cases.values()], workdir / 'figures')
   sentences = [*conclusions(report), *report.left_out]
   write_page(
     workdir / 'report.html',
@@ -143,9 +143,7 @@ def _arrays(explained: Mapping[str, Explained]) -> dict[str, Any]:
     'version': [version for _, _, version, _ in found],
     'explained': [label for *_, label in found],
     'images': [case.images[version] for _, case, version, _ in found],
-    'probabilities': [
-      case.probabilities[version] for _, case, version, _ in found
-    ],
+    'probabilities': [case.probabilities[v] for _, case, v, _ in found],
   }
   maps = [case.maps[version, label] for _, case, version, label in found]
   for method in METHODS:
@@ -156,65 +154,37 @@ def _arrays(explained: Mapping[str, Explained]) -> dict[str, Any]:
   return {name: np.asarray(values) for name, values in arrays.items()}
 
 
-def conclusions(report: ExplainReport) -> list[str]:
-  """Returns what the maps show as sentences, one model after the other.
+def conclusions(report: ExplainReport) -> Iterator[str]:
+  """Yields what the maps show, one model after the other.
 
   A difference between two groups of maps is stated only where their 95 %
   intervals do not overlap.
-
-  Args:
-    report: The report.
-
-  Returns:
-    Sentences.
   """
-  return [
-    sentence
-    for name, model in report.members.items()
-    for sentence in _conclusions(name, model, report)
-  ]
-
-
-def _conclusions(
-  name: str, model: ExplainedModel, report: ExplainReport
-) -> Iterator[str]:
-  yield (
-    f'{name}: clean accuracy {format_estimate(model.clean_accuracy)}, accuracy '
-    f'under {report.attack.label} with its own gradients '
-    f'{format_estimate(model.white_box)}, on {report.num_images} test images.'
-  )
-  texts = {
-    'inverted': 'maps of the true class are inverted: evidence for it becomes '
-    'evidence against it',
-    'farther': 'maps of the true class are less similar to those of the clean '
-    'image than maps of another image are',
-    'random': 'maps of the true class change more than under random noise of '
-    'the same size; no difference from maps of another image is shown',
-    'distorted': 'maps of the true class change more than under random noise '
-    'of the same size, and less than to maps of another image',
-    'as noise': 'maps of the true class are more similar to those of the clean '
-    'image than maps of another image are; that they change more than under '
-    'random noise of the same size is not shown',
-    'unclear': 'too few images to show a difference from random noise of the '
-    'same size or from another image',
-  }
-  found: dict[str, list[str]] = {}
-  for method in METHODS:
-    if method not in model.similarity:
-      continue
-    groups = model.similarity[method]
-    cosine = groups['fooled'].cosine
-    value = '' if cosine is None else f' {cosine:.2f}'
-    found.setdefault(_verdict(groups), []).append(NAMES[method] + value)
-  for verdict, text in texts.items():
-    if verdict in found:
-      listed = ', '.join(found[verdict])
-      yield f'{name}, on misclassified images: {text} (cosine: {listed}).'
-  if 'unknown' in found:
+  for name, model in report.members.items():
     yield (
-      f'{name}: too few images are misclassified under the attack to say how '
-      'maps change.'
+      f'{name}: clean accuracy {format_estimate(model.clean_accuracy)}, '
+      f'accuracy under {report.attack.label} with its own gradients '
+      f'{format_estimate(model.white_box)}, on {report.num_images} test images.'
     )
+    found: dict[str, list[str]] = {}
+    for method in _methods(model):
+      groups = model.similarity[method]
+      cosine = groups['fooled'].cosine
+      value = '' if cosine is None else f' {cosine:.2f}'
+      found.setdefault(_verdict(groups), []).append(NAMES[method] + value)
+    for verdict, text in _VERDICTS.items():
+      if verdict in found:
+        listed = ', '.join(found[verdict])
+        yield f'{name}, on misclassified images: {text} (cosine: {listed}).'
+    if 'unknown' in found:
+      yield (
+        f'{name}: too few images are misclassified under the attack to say how '
+        'maps change.'
+      )
+
+
+def _methods(model: ExplainedModel) -> list[str]:
+  return [method for method in METHODS if method in model.similarity]
 
 
 def _verdict(groups: Mapping[str, Similarity]) -> str:
@@ -234,15 +204,7 @@ def _verdict(groups: Mapping[str, Similarity]) -> str:
 
 
 def similarity_table(report: ExplainReport, measure: str) -> Table:
-  """Returns the similarities of maps, a row per model and method.
-
-  Args:
-    report: The report.
-    measure: 'cosine' or 'rank'.
-
-  Returns:
-    The table.
-  """
+  """Returns the similarities of maps, a row per model and method."""
   rows = []
   for name, model in report.members.items():
     if not model.similarity:
@@ -255,9 +217,7 @@ def similarity_table(report: ExplainReport, measure: str) -> Table:
         f'{groups["fooled"].num_images} of them misclassified under attack)'
       )
     )
-    for method in METHODS:
-      if method not in model.similarity:
-        continue
+    for method in _methods(model):
       groups, cells = model.similarity[method], []
       for group in GROUPS:
         mean = getattr(groups[group], measure)
@@ -265,7 +225,7 @@ def similarity_table(report: ExplainReport, measure: str) -> Table:
         text = '-' if mean is None else f'{mean:.2f}'
         cells.append(f'{text} [{ends[0]:.2f}, {ends[1]:.2f}]' if ends else text)
       rows.append(Row(f'  {NAMES[method]}', cells))
-  return Table('Similarity of maps', _HEADS, rows)
+  return Table('Similarity of maps', [*GROUPS.values()], rows)
 
 
 def _overview(
@@ -273,9 +233,9 @@ def _overview(
   explained: Mapping[str, Explained],
   dataset: Dataset,
   classes: Sequence[int],
-) -> Iterator[Picture]:
+) -> Iterator[plots.Picture]:
   if all(model.similarity for model in report.members.values()):
-    yield encode(
+    yield plots.encode(
       'similarity',
       'How the attack and random noise change maps',
       'Cosine similarity between the map of the clean image for its true class '
@@ -284,18 +244,31 @@ def _overview(
       similarity_figure(report.members),
     )
   yield from _same_image(explained, dataset)
-  yield encode(
+  lines = [
+    [
+      Cell(
+        image,
+        f'{name}\n{class_name(label, dataset.class_names)}: '
+        f'{percent(float(share), 0)}',
+      )
+      for image, share, label in zip(
+        to_pixels(each.maximizing), each.probabilities, classes, strict=True
+      )
+    ]
+    for name, each in explained.items()
+  ]
+  yield plots.encode(
     'activation_maximization',
     'Activation maximization',
     'Images that maximize the logit of a class, by gradient ascent from noise '
     'with a total variation penalty, and the probability of the class.',
-    maximization_figure(explained, classes, dataset.class_names),
+    image_grid(lines, min(1.6, plots.MAX_WIDTH / len(classes) - 0.08)),
   )
 
 
 def _same_image(
   explained: Mapping[str, Explained], dataset: Dataset
-) -> Iterator[Picture]:
+) -> Iterator[plots.Picture]:
   """An image that the attack makes the first model misclassify, for all."""
   first, *others = explained
   by_row = {
@@ -316,13 +289,13 @@ def _same_image(
     for name in explained
     for line in _lines(by_row[name][shared[0]], dataset, f'{name}\n')
   ]
-  yield encode(
+  yield plots.encode(
     'same_image',
     f'One image, explained by {len(explained)} models',
     f'Test image {shared[0]}, clean and attacked with the gradients of the '
     'model that is explained. Red is evidence for the class above the image, '
     ' blue against it; green: the true class.',
-    maps_figure(lines),
+    _maps_figure(lines),
   )
 
 
@@ -356,17 +329,9 @@ def _lines(
     ]
 
 
-def maps_figure(lines: Sequence[Sequence[Cell | None]]) -> Figure:
-  """Draws images beside their maps, a line for each image and class.
-
-  Args:
-    lines: Cells of images, perturbations and maps.
-
-  Returns:
-    The figure.
-  """
+def _maps_figure(lines: Sequence[Sequence[Cell | None]]) -> Figure:
   columns = max(map(len, lines))
-  return image_grid(lines, min(1.1, MAX_WIDTH / columns - 0.08))
+  return image_grid(lines, min(1.1, plots.MAX_WIDTH / columns - 0.08))
 
 
 def _map_colors(
@@ -385,19 +350,10 @@ def _map_colors(
 
 
 def signed(method: str, maps: np.ndarray) -> np.ndarray:
-  """Reduces the channels of maps.
+  """Reduces the channels of maps, `[..., C]` to `[...]`.
 
-  Args:
-    method: 'integrated_gradients' are summed, since their sum is the change of
-      the logit; of others the value of the largest magnitude is taken.
-    maps: `[..., C]`.
-
-  Returns:
-    `[...]`.
-
-  Example:
-    >>> signed('smooth_grad', np.array([1.0, -3.0, 2.0]))
-    array(-3.)
+  Integrated gradients are summed, since their sum is the change of the logit;
+  of others the value of the largest magnitude is taken.
   """
   if method == 'integrated_gradients':
     return maps.sum(-1)
@@ -406,19 +362,7 @@ def signed(method: str, maps: np.ndarray) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-  """Draws a map over the gray image.
-
-  Args:
-    image: `[H, W, C]` in [0, 1].
-    values: `[H, W]`; positive ones are red, negative ones blue.
-
-  Returns:
-    `[H, W, 3]` in [0, 1].
-
-  Example:
-    >>> overlay(np.zeros((1, 1, 3)), np.zeros((1, 1))).tolist()
-    [[[0.25, 0.25, 0.25]]]
-  """
+  """Draws a map `[H, W]` over the gray image, as `[H, W, 3]` in [0, 1]."""
   gray = 0.25 + 0.75 * np.clip(image, 0, 1).mean(-1, keepdims=True)
   strength = np.clip(values / _scale(values), -1, 1)
   colors = colormaps['RdBu_r'](0.5 + 0.42 * np.sign(strength))[..., :3]
@@ -432,50 +376,14 @@ def _scale(values: np.ndarray) -> float:
   return size if size > 0 and np.isfinite(size) else 1.0
 
 
-def maximization_figure(
-  explained: Mapping[str, Explained],
-  classes: Sequence[int],
-  class_names: Sequence[str],
-) -> Figure:
-  """Draws images that maximize logits: a line per model, a column per class.
-
-  Args:
-    explained: Model -> its explanations.
-    classes: The classes, K of them.
-    class_names: Names of all classes.
-
-  Returns:
-    The figure.
-  """
-  lines = [
-    [
-      Cell(
-        image,
-        f'{name}\n{class_name(label, class_names)}: {percent(float(share), 0)}',
-      )
-      for image, share, label in zip(
-        to_pixels(each.maximizing), each.probabilities, classes, strict=True
-      )
-    ]
-    for name, each in explained.items()
-  ]
-  return image_grid(lines, min(1.6, MAX_WIDTH / len(classes) - 0.08))
-
-
 def similarity_figure(models: Mapping[str, ExplainedModel]) -> Figure:
-  """Draws similarities of maps with 95 % intervals, a panel per model.
-
-  Args:
-    models: Model -> its explanations.
-
-  Returns:
-    The figure.
-  """
-  present = {m for model in models.values() for m in model.similarity}
-  methods = [method for method in METHODS if method in present]
-  width = min(MAX_WIDTH, 1.6 + 3.6 * len(models))
-  markers = (*MARKERS[:4], 'x')
-  with matplotlib.rc_context(STYLE | {'axes.grid.axis': 'x'}):
+  """Draws similarities of maps with 95 % intervals, a panel per model."""
+  methods = [
+    m for m in METHODS if any(m in e.similarity for e in models.values())
+  ]
+  width = min(plots.MAX_WIDTH, 1.6 + 3.6 * len(models))
+  markers = (*plots.MARKERS[:4], 'x')
+  with matplotlib.rc_context(plots.STYLE | {'axes.grid.axis': 'x'}):
     figure = Figure((width, 1.4 + 0.55 * len(methods)), layout='constrained')
     axes = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     for ax, (name, model) in zip(axes, models.items(), strict=True):
@@ -489,11 +397,10 @@ def similarity_figure(models: Mapping[str, ExplainedModel]) -> Figure:
             x,
             j + 0.14 * (i - 2),
             xerr=[[max(0.0, x - low)], [max(0.0, high - x)]],
-            color=PALETTE[i],
-            marker=markers[i],
-            markersize=5,
-            linewidth=1.6,
-            linestyle='none',
+            color=plots.PALETTE[i],
+            fmt=markers[i],
+            ms=5,
+            lw=1.6,
           )
         handles.append(drawn)
       ax.axvline(0, color='#555555', linewidth=0.8)
@@ -502,5 +409,5 @@ def similarity_figure(models: Mapping[str, ExplainedModel]) -> Figure:
       ax.set_xlabel('cosine similarity')
     axes[0].set_yticks(range(len(methods)), [NAMES[m] for m in methods])
     axes[0].set_ylim(len(methods) - 0.45, -0.55)
-    legend(figure, handles, list(GROUPS.values()))
+    plots.legend(figure, handles, list(GROUPS.values()))
   return figure

@@ -1,7 +1,7 @@
 """Figures of a report of train, compare or evaluate, with their captions."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,29 +9,13 @@ from matplotlib.figure import Figure
 
 from advjax.evaluation.corruptions import KINDS
 from advjax.evaluation.models import Evaluation
+from advjax.reporting import plots
 from advjax.reporting.formatting import attack_label, format_epsilon, percent
 from advjax.reporting.images import (
   nsl_grid,
   perturbation_grid,
   prediction_grid,
   random_indices,
-)
-from advjax.reporting.plots import (
-  DASHES,
-  INK,
-  MARKERS,
-  Group,
-  Line,
-  Matrix,
-  Panel,
-  Picture,
-  Point,
-  bar_figure,
-  encode,
-  heatmap_figure,
-  line_figure,
-  model_colors,
-  scatter_figure,
 )
 from advjax.reporting.sanity import large_epsilon
 from advjax.reporting.text import (
@@ -51,6 +35,17 @@ FAMILIES = {
   'weather': KINDS[7:11],
   'digital': KINDS[11:],
 }
+# Metrics of an epoch, and their names in the legend.
+_ACCURACIES = {
+  'clean_accuracy': 'training, clean',
+  'adversarial_accuracy': 'training, adversarial',
+  'monitor_clean_accuracy': 'monitoring, clean',
+  'monitor_robust_accuracy': 'monitoring, PGD',
+}
+_LOSSES = {
+  'clean_loss': 'clean',
+  'adversarial_loss': 'adversarial, unscaled',
+}
 _MAX_CLASSES = 20
 _MAX_POINTS = 5000
 _FAR_LOSSES = 30  # Ratio of losses from which on their axis is logarithmic.
@@ -67,20 +62,14 @@ def run_figures(
   labels: np.ndarray,
   records: Mapping[str, Sequence[Mapping[str, Any]]],
   class_names: Sequence[str],
-) -> dict[str, list[Picture]]:
-  """Draws all figures of a run.
-
-  The arguments are those of `write_run`.
-
-  Returns:
-    Section of the page -> its figures; sections without figures are absent.
-  """
+) -> dict[str, list[plots.Picture]]:
+  """Draws all figures of a run."""
   chance = report.dataset.largest_class_share or 1 / len(class_names)
   seed = report.seeds[0]
   means, alone = '', ''
   if len(report.seeds) > 1:
     means, alone = ' Means over the seeds.', f' Seed {seed}.'
-  drawn: dict[str, list[Picture]] = {}
+  drawn: dict[str, list[plots.Picture]] = {}
   for section, note, figures in (
     ('results', means, _accuracy(report, chance)),
     ('epsilon', means, _curves(report, chance)),
@@ -99,7 +88,7 @@ def run_figures(
     ),
   ):
     for name, title, caption, figure in figures:
-      picture = encode(name, title, caption + note, figure)
+      picture = plots.encode(name, title, caption + note, figure)
       drawn.setdefault(section, []).append(picture)
   return drawn
 
@@ -114,14 +103,14 @@ def _accuracy(report: Report, chance: float) -> _Drawn:
       _group(f'{label}\nwhite box', own, 'white_box', 'white_box_top_k')
     )
     lowest: dict[str, Estimate] = {}
-    pale: dict[str, Estimate | None] = {}
+    pale = {}
     for result in own.values():
       for target, value in (result.transfer if result else {}).items():
         if value.value <= lowest.get(target, value).value:
           lowest[target] = value
           pale[target] = ((result and result.transfer_top_k) or {}).get(target)
     if lowest and report.sanity is None:
-      groups.append(Group(f'{label}\ntransfer', lowest, _known(pale), True))
+      groups.append(plots.Group(f'{label}\ntransfer', lowest, pale, True))
   caption = 'Accuracy on the test images in per cent, with 95 % intervals.'
   if attacks:
     where = dict.fromkeys(
@@ -138,30 +127,26 @@ def _accuracy(report: Report, chance: float) -> _Drawn:
     )
   if k:
     caption += f' Pale: the label is among the {k} largest logits.'
-  figure = bar_figure(groups, _colors(report), chance=chance, k=k)
+  figure = plots.bar_figure(groups, _colors(report), chance=chance, k=k)
   yield 'accuracy', 'Accuracy, clean and under attack', caption, figure
 
 
 def _colors(report: Report) -> dict[str, str]:
-  return model_colors(report.members)
+  return plots.model_colors(report.members)
 
 
 def _group(
   label: str, parts: Mapping[str, Any], accuracy: str, top_k: str
-) -> Group:
+) -> plots.Group:
   """Takes two fields out of what was measured of each model."""
   bars, pale = (
     {n: getattr(part, field) for n, part in parts.items() if part}
     for field in (accuracy, top_k)
   )
-  return Group(label, _known(bars), _known(pale))
+  return plots.Group(label, bars, pale)
 
 
-def _known(estimates: Mapping[str, Estimate | None]) -> dict[str, Estimate]:
-  return {name: each for name, each in estimates.items() if each}
-
-
-def _clean(report: Report) -> Group:
+def _clean(report: Report) -> plots.Group:
   return _group(
     'clean', report.members, 'clean_accuracy', 'clean_top_k_accuracy'
   )
@@ -195,25 +180,20 @@ def _curves(report: Report, chance: float) -> _Drawn:
     for attack, sample in attacks_of(report).items():
       lines = [_curve(report, attack, *pair) for pair in pairs]
       if any(lines):
+        label = attack_label(attack, sample.num_steps)
+        known, x = [line for line in lines if line], f'epsilon ({sample.norm})'
+        panel = plots.Panel(label, known, x, 'accuracy', 'epsilon')
         panels.append(
-          Panel(
-            attack_label(attack, sample.num_steps),
-            [line for line in lines if line],
-            f'epsilon ({sample.norm})',
-            'accuracy',
-            x_axis='epsilon',
-            mark=sample.epsilon,
-            chance=chance,
-          )
+          dataclasses.replace(panel, mark=sample.epsilon, chance=chance)
         )
     if panels:
       title = f'Accuracy over epsilon, {kind}'
-      yield name, title, f'{caption} {note}', line_figure(panels)
+      yield name, title, f'{caption} {note}', plots.line_figure(panels)
 
 
 def _curve(
   report: Report, attack: str, source: str, target: str
-) -> Line | None:
+) -> plots.Line | None:
   result = report.members[source].robust_accuracy.get(attack)
   if result is None:
     return None
@@ -232,15 +212,15 @@ def _curve(
   y = np.array([(e.value, *(e.ci or (e.value, e.value))) for e in estimates]).T
   names = list(report.members)
   transfer = source != target
-  return Line(
+  return plots.Line(
     x,
     y[0],
     _colors(report)[target],
     f'{target}, examples from {source}' if transfer else target,
     low=y[1],
     high=y[2],
-    dash=DASHES[1 + names.index(source) % 3] if transfer else '-',
-    marker=MARKERS[names.index(target) % len(MARKERS)],
+    dash=plots.DASHES[1 + names.index(source) % 3] if transfer else '-',
+    marker=plots.MARKERS[names.index(target) % len(plots.MARKERS)],
     hollow=transfer,
   )
 
@@ -263,7 +243,7 @@ def _transfer(report: Report) -> _Drawn:
           values[i, names.index(target)] = value.value
       title = attack_label(attack, sample.num_steps)
       framed = [(i, names.index(name)) for i, name in enumerate(found)]
-      matrix = Matrix(
+      matrix = plots.Matrix(
         title, list(found), names, values, 'source', 'target', framed
       )
       matrices.append(matrix)
@@ -273,7 +253,8 @@ def _transfer(report: Report) -> _Drawn:
       'source. Framed: white box. All others: transfer, which is no measure of '
       'robustness.'
     )
-    yield 'transfer', 'Transfer matrices', caption, heatmap_figure(matrices)
+    figure = plots.heatmap_figure(matrices)
+    yield 'transfer', 'Transfer matrices', caption, figure
 
 
 def _classes(report: Report) -> _Drawn:
@@ -292,13 +273,14 @@ def _classes(report: Report) -> _Drawn:
     shown = np.argsort(lowest, kind='stable')[:_MAX_CLASSES]
     caption += f' The {_MAX_CLASSES} lowest of {len(values)} classes.'
   labels = [names[i] for i in shown]
-  figure = heatmap_figure([Matrix('', labels, list(columns), values[shown])])
+  matrix = plots.Matrix('', labels, list(columns), values[shown])
+  figure = plots.heatmap_figure([matrix])
   yield 'class_accuracy', 'Accuracy by class', caption, figure
 
 
 def _traces(report: Report) -> _Drawn:
-  losses: list[Panel] = []
-  accuracies: list[Panel] = []
+  losses: list[plots.Panel] = []
+  accuracies: list[plots.Panel] = []
   for attack, sample in attacks_of(report).items():
     traces = {
       name: model.traces[attack]
@@ -319,10 +301,11 @@ def _traces(report: Report) -> _Drawn:
       for name, trace in traces.items():
         y = np.array(getattr(trace, what), np.float64)
         y = np.where(y > 0, y, np.nan) if y_axis == 'log' else y
-        dash = DASHES[list(report.members).index(name) % len(DASHES)]
+        number = list(report.members).index(name) % len(plots.DASHES)
+        dash = plots.DASHES[number]
         color = _colors(report)[name]
-        lines.append(Line(range(len(y)), y, color, name, dash=dash))
-      panel = Panel(label, lines, 'step', what, 'integer', y_axis)
+        lines.append(plots.Line(range(len(y)), y, color, name, dash=dash))
+      panel = plots.Panel(label, lines, 'step', what, 'integer', y_axis)
       panels.append(panel)
   if losses:
     where = 'White box, evaluation epsilon; step 0 is the starting point.'
@@ -331,10 +314,10 @@ def _traces(report: Report) -> _Drawn:
       'Loss over the steps of the attacks',
       f'{where} If the mean loss still increases at the last step, use more '
       'steps; if it is flat from the start, gradients may be masked.',
-      line_figure(losses),
+      plots.line_figure(losses),
     )
     title = 'Accuracy over the steps of the attacks'
-    yield 'accuracy_per_step', title, where, line_figure(accuracies)
+    yield 'accuracy_per_step', title, where, plots.line_figure(accuracies)
 
 
 def _shifts(report: Report, chance: float) -> _Drawn:
@@ -347,7 +330,7 @@ def _shifts(report: Report, chance: float) -> _Drawn:
       {n: _mean(getattr(m, field), kinds) for n, m in models.items()}
       for field in ('corruptions', 'corruptions_top_k')
     )
-    groups.append(Group(f'{family}{partly}', _known(bars), _known(pale)))
+    groups.append(plots.Group(f'{family}{partly}', bars, pale))
   if seen & set(KINDS):
     fields = 'unseen_corruption_accuracy', 'unseen_corruption_top_k_accuracy'
     groups.append(_group('all unseen\ncorruptions', models, *fields))
@@ -358,7 +341,7 @@ def _shifts(report: Report, chance: float) -> _Drawn:
     parts = {name: each.get(severity) for name, each in pasted.items()}
     label = f'pasted\nseverity {severity}'
     groups.append(_group(label, parts, 'accuracy', 'top_k_accuracy'))
-  groups = [group for group in groups if group.bars]
+  groups = [group for group in groups if any(group.bars.values())]
   if len(groups) > 1:
     caption = (
       'Accuracy in per cent: clean, means over the corruptions of each family '
@@ -366,7 +349,7 @@ def _shifts(report: Report, chance: float) -> _Drawn:
     )
     if seen:
       caption += ' Partly seen: training of a model has seen one of them.'
-    figure = bar_figure(
+    figure = plots.bar_figure(
       groups, _colors(report), chance=chance, k=top_k_of(report)
     )
     yield 'shifts', 'Accuracy under shifts', caption, figure
@@ -375,7 +358,7 @@ def _shifts(report: Report, chance: float) -> _Drawn:
     caption = 'Accuracy in per cent by severity.'
     if seen:
       caption += ' Framed: training of the model has seen the corruption.'
-    figure = heatmap_figure(matrices)
+    figure = plots.heatmap_figure(matrices)
     yield 'corruptions', 'Corruptions by severity', caption, figure
 
 
@@ -389,7 +372,7 @@ def _mean(
   return Estimate(float(np.mean(values)))
 
 
-def _severities(name: str, model: ModelResult) -> Matrix:
+def _severities(name: str, model: ModelResult) -> plots.Matrix:
   corruptions = model.corruptions or {}
   values = np.array(list(corruptions.values()), np.float64)
   values = np.concatenate([values, values.mean(0, keepdims=True)])
@@ -404,7 +387,7 @@ def _severities(name: str, model: ModelResult) -> Matrix:
     if kind in (model.seen_corruptions or ())
   ]
   rows, columns = [*kinds, 'Mean'], [*columns, 'mean']
-  return Matrix(name, rows, columns, values, '', 'severity', framed)
+  return plots.Matrix(name, rows, columns, values, '', 'severity', framed)
 
 
 def _efficiency(report: Report, chance: float) -> _Drawn:
@@ -425,15 +408,15 @@ def _efficiency(report: Report, chance: float) -> _Drawn:
       if value:
         at, color = Estimate(value), _colors(report)[name]
         clean = report.members[name].clean_accuracy
-        points.append(Point(at, clean, color, hollow=True))
+        points.append(plots.Point(at, clean, color, hollow=True))
         if name in worst:
-          points.append(Point(at, worst[name][0], color))
+          points.append(plots.Point(at, worst[name][0], color))
         points[-1] = dataclasses.replace(points[-1], label=name)
     caption = (
       'Hollow: clean accuracy. Filled: white box at the evaluation epsilon, '
       'strongest attack. With 95 % intervals.'
     )
-    figure = scatter_figure(points, x, x_axis='log', chance=chance)
+    figure = plots.scatter_figure(points, x, x_axis='log', chance=chance)
     yield f'efficiency_{x.split()[0]}', title, caption, figure
 
 
@@ -441,7 +424,7 @@ def _losses(
   report: Report, records: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> _Drawn:
   """The loss of every iteration, and means of every epoch."""
-  steps: list[Line] = []
+  steps: list[plots.Line] = []
   for name, color in _colors(report).items():
     batches = [r['losses'] for r in records.get(name, ()) if 'losses' in r]
     loss = np.array([value for each in batches for value in each], np.float64)
@@ -449,28 +432,28 @@ def _losses(
       thin = slice(None, None, -(-len(loss) // _MAX_POINTS))
       mean = _running_mean(loss, max(1, len(loss) // 50))[thin]
       x = np.arange(1, len(loss) + 1)[thin]
-      steps.append(Line(x, loss[thin], color, width=0.7, opacity=0.3))
-      steps.append(Line(x, mean, color, name))
+      steps.append(plots.Line(x, loss[thin], color, width=0.7, opacity=0.3))
+      steps.append(plots.Line(x, mean, color, name))
   if steps:
     smallest = min(np.nanmin(line.y, initial=np.inf) for line in steps)
     scale: Any = 'log' if smallest > 0 else 'number'
-    panel = Panel('', steps, 'iteration', 'batch loss', 'number', scale)
+    panel = plots.Panel('', steps, 'iteration', 'batch loss', 'number', scale)
     caption = 'Thin: loss of every iteration. Thick: running mean.'
-    yield 'training_loss', 'Training loss', caption, line_figure([panel])
+    yield 'training_loss', 'Training loss', caption, plots.line_figure([panel])
   epochs = [
     line
-    for name, model in report.members.items()
-    for line in _epoch_lines(
-      model, _colors(report)[name], ('clean_loss', 'adversarial_loss')
-    )
+    for name, color in _colors(report).items()
+    for line in _epoch_lines(report.members[name], color, _LOSSES)
   ]
   if epochs:
-    legend = [Line([], [], c, name) for name, c in _colors(report).items()]
-    lines = [*legend, *epochs, *_key('clean', 'adversarial, unscaled')]
-    panel = Panel('', lines, 'epoch', 'loss', 'integer', 'number')
+    legend = [
+      plots.Line([], [], c, name) for name, c in _colors(report).items()
+    ]
+    lines = [*legend, *epochs, *_key(*_LOSSES.values())]
+    panel = plots.Panel('', lines, 'epoch', 'loss', 'integer', 'number')
     caption = 'Means over the training images.'
     title = 'Training loss, epoch by epoch'
-    yield 'epoch_loss', title, caption, line_figure([panel])
+    yield 'epoch_loss', title, caption, plots.line_figure([panel])
 
 
 def _accuracies(report: Report, chance: float) -> _Drawn:
@@ -478,13 +461,7 @@ def _accuracies(report: Report, chance: float) -> _Drawn:
   panels, held_out = [], True
   for name, model in report.members.items():
     color = _colors(report)[name]
-    keys = (
-      'clean_accuracy',
-      'adversarial_accuracy',
-      'monitor_clean_accuracy',
-      'monitor_robust_accuracy',
-    )
-    lines = list(_epoch_lines(model, color, keys))
+    lines = list(_epoch_lines(model, color, _ACCURACIES))
     if not lines:
       continue
     title, gap = name, generalization_gap(model)
@@ -492,13 +469,8 @@ def _accuracies(report: Report, chance: float) -> _Drawn:
       title += f': gap {100 * (gap[0] - gap[1]):.1f} points'
     else:
       held_out = False
-    key = _key(
-      'training, clean',
-      'training, adversarial',
-      'monitoring, clean',
-      'monitoring, PGD',
-    )
-    panel = Panel(title, [*lines, *key], 'epoch', 'accuracy', 'integer')
+    lines += _key(*_ACCURACIES.values())
+    panel = plots.Panel(title, lines, 'epoch', 'accuracy', 'integer')
     panels.append(dataclasses.replace(panel, chance=chance))
   if panels:
     caption = (
@@ -513,15 +485,15 @@ def _accuracies(report: Report, chance: float) -> _Drawn:
         'are training images, and show no overfitting.'
       )
     title = 'Training and validation accuracy'
-    yield 'training_curves', title, caption, line_figure(panels)
+    yield 'training_curves', title, caption, plots.line_figure(panels)
 
 
 def _epoch_lines(
-  model: ModelResult, color: str, keys: Sequence[str]
-) -> Iterator[Line]:
+  model: ModelResult, color: str, keys: Iterable[str]
+) -> Iterator[plots.Line]:
   """A line for each metric that was measured, with a dash for each."""
   epochs = epochs_of(model)
-  for key, dash in zip(keys, DASHES, strict=False):
+  for key, dash in zip(keys, plots.DASHES, strict=False):
     y = np.array([epoch.get(key) for epoch in epochs], np.float64)
     if key.startswith('clean_') and not np.isfinite(y).any():
       key = key.removeprefix('clean_')  # Where there is nothing else.
@@ -529,13 +501,13 @@ def _epoch_lines(
     known = np.isfinite(y)
     if known.any():
       x = np.arange(1, len(epochs) + 1)[known]
-      yield Line(x, y[known], color, dash=dash, marker='o')
+      yield plots.Line(x, y[known], color, dash=dash, marker='o')
 
 
-def _key(*labels: str) -> Iterator[Line]:
+def _key(*labels: str) -> Iterator[plots.Line]:
   """Yields lines without points, for the legend alone."""
-  for label, dash in zip(labels, DASHES, strict=False):
-    yield Line([], [], INK, label, dash=dash)
+  for label, dash in zip(labels, plots.DASHES, strict=False):
+    yield plots.Line([], [], plots.INK, label, dash=dash)
 
 
 def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
@@ -553,20 +525,20 @@ def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
 
 def _distances(evaluation: Evaluation, labels: np.ndarray) -> _Drawn:
   """Images without an adversarial example within a distance."""
-  colors = model_colors(evaluation.clean)
-  attacks: dict[str, list[Line]] = {}
+  colors = plots.model_colors(evaluation.clean)
+  attacks: dict[str, list[plots.Line]] = {}
   for (name, attack), distances in evaluation.distances.items():
     count = len(distances)
     wrong = evaluation.clean[name][:count] != labels[:count]
     found = np.sort(np.where(wrong, 0.0, distances))
     found = np.r_[0.0, found[np.isfinite(found)]]
     y = 1 - np.arange(len(found)) / count
-    line = Line(found, y, colors[name], name, steps=True)
+    line = plots.Line(found, y, colors[name], name, steps=True)
     attacks.setdefault(attack, []).append(line)
   panels = []
   for attack, lines in attacks.items():
     x = f'distance ({evaluation.attacks[attack].norm})'
-    panels.append(Panel(attack_label(attack), lines, x, 'accuracy'))
+    panels.append(plots.Panel(attack_label(attack), lines, x, 'accuracy'))
   if not panels:
     return
   caption = (
@@ -575,7 +547,7 @@ def _distances(evaluation: Evaluation, labels: np.ndarray) -> _Drawn:
     'accuracy over epsilon.'
   )
   title = 'Distances of minimum-norm attacks'
-  yield 'distances', title, caption, line_figure(panels)
+  yield 'distances', title, caption, plots.line_figure(panels)
 
 
 def _examples(
@@ -612,27 +584,19 @@ def _examples(
   for name in models:
     says = evaluation.predictions[name, attack][name]
     accuracy = float(np.mean(says[shown] == labels[shown]))
-    figure = prediction_grid(
-      evaluation.images[name, attack], says, labels, seed, names
-    )
+    adversarial = evaluation.images[name, attack]
+    figure = prediction_grid(adversarial, says, labels, seed, names)
     caption = (
       f'{len(shown)} random adversarial examples ({how}, white box), accuracy '
       f'{percent(accuracy)}.'
     )
-    title = f'Predictions of {name}'
-    yield f'predictions_{name}', title, caption, figure
+    yield f'predictions_{name}', f'Predictions of {name}', caption, figure
   for name in models:
-    figure = perturbation_grid(
-      images,
-      evaluation.images[name, attack],
-      labels,
-      evaluation.clean[name],
-      evaluation.predictions[name, attack][name],
-      class_names=names,
-    )
+    both = evaluation.clean[name], evaluation.predictions[name, attack][name]
+    adversarial = evaluation.images[name, attack]
+    figure = perturbation_grid(images, adversarial, labels, *both, names)
     caption = (
       f'Clean image, perturbation ({how}, white box; red adds, blue subtracts, '
       'amplified as its title says) and adversarial example.'
     )
-    title = f'Perturbations of {name}'
-    yield f'perturbations_{name}', title, caption, figure
+    yield f'perturbations_{name}', f'Perturbations of {name}', caption, figure

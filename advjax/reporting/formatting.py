@@ -1,13 +1,4 @@
-"""Numbers and tables as people read them, in the terminal and on pages.
-
-  format_epsilon(8 / 255)          '8/255'
-  percent(0.986)                   '98.6 %'
-  format_estimate(estimate)        '98.6 ± 0.4 % [96.8, 99.4]'
-  attack_label('pgd', 40)          'PGD-40'
-  Table(columns, rows).text()      a table for the terminal
-
-On a page `macros.table` shows a `Table`.
-"""
+"""Numbers and tables as people read them, in the terminal and on pages."""
 
 import dataclasses
 import math
@@ -25,18 +16,7 @@ _MAX_WIDTH = 100  # Characters.
 
 
 def format_epsilon(value: float) -> str:
-  """Writes an epsilon, a step size or another length as it was given.
-
-  Args:
-    value: The number.
-
-  Returns:
-    Three digits, or k/255 where these are not exact and that is.
-
-  Example:
-    >>> [format_epsilon(value) for value in (8 / 255, 0.1, 0.2, 0.0123456)]
-    ['8/255', '0.1', '0.2', '0.0123']
-  """
+  """Writes an epsilon, a step size or another length as it was given."""
   text = f'{value:.3g}'
   k = round(255 * value)
   exact = math.isclose(float(text), value, rel_tol=1e-6)
@@ -46,12 +26,7 @@ def format_epsilon(value: float) -> str:
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-  """Writes a fraction in per cent, one that is absent or not finite as n/a.
-
-  Example:
-    >>> percent(0.98611)
-    '98.6 %'
-  """
+  """Writes a fraction in per cent, one that is absent or not finite as n/a."""
   if value is None or not math.isfinite(value):
     return 'n/a'
   return f'{100 * value:.{digits}f} %'
@@ -64,14 +39,7 @@ def points(difference: float) -> str:
 
 
 def format_estimate(estimate: Estimate | None) -> str:
-  """Writes an accuracy with its deviation over seeds and its interval.
-
-  Example:
-    >>> format_estimate(Estimate(0.986, (0.968, 0.994), 0.004))
-    '98.6 ± 0.4 % [96.8, 99.4]'
-    >>> format_estimate(None)
-    '-'
-  """
+  """Writes an accuracy with its deviation over seeds and its interval."""
   if estimate is None:
     return '-'
   text = percent(estimate.value)
@@ -84,16 +52,7 @@ def format_estimate(estimate: Estimate | None) -> str:
 
 
 def attack_label(key: str, num_steps: int | None = None) -> str:
-  """Returns the name of an attack as papers write it.
-
-  Args:
-    key: Its name in `robust_accuracy`: 'pgd', 'pgd-40-5', 'apgd-ce'.
-    num_steps: Its steps, added where the key has no numbers.
-
-  Example:
-    >>> attack_label('bim', 20), attack_label('apgd-ce'), attack_label('square')
-    ('BIM-20', 'APGD-CE', 'Square')
-  """
+  """Returns the name of an attack as papers write it."""
   stem, _, rest = key.partition('-')
   name = _NAMES.get(stem.lower(), stem.upper())
   kind, _, numbers = rest.partition('-')
@@ -105,24 +64,14 @@ def attack_label(key: str, num_steps: int | None = None) -> str:
 
 
 def join(parts: Iterable[str]) -> str:
-  """Joins parts of a sentence.
-
-  Example:
-    >>> join(['a', 'b', 'c'])
-    'a, b and c'
-  """
+  """Joins parts of a sentence."""
   *first, last = parts
   return f'{", ".join(first)} and {last}' if first else last
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A line of a table.
-
-  Attributes:
-    label: What it shows; indented by two spaces below a heading.
-    cells: One text for each column; empty for a heading.
-  """
+  """A line of a table; without cells a heading, for indented labels below."""
 
   label: str
   cells: Sequence[str] = ()
@@ -130,28 +79,14 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """A table of texts.
+  """A table of texts."""
 
-  Attributes:
-    label: What it shows, for those who cannot see it.
-    columns: Heads of the columns.
-    rows: Its lines.
-  """
-
-  label: str
+  label: str  # What it shows, for those who cannot see it.
   columns: Sequence[str]
   rows: Sequence[Row]
 
   def text(self) -> str:
-    """Returns the table for a terminal, in blocks of at most 100 characters.
-
-    Example:
-      >>> rows = [Row('clean', ['98.6 %'])]
-      >>> print(Table('Accuracy', ['standard'], rows).text())
-             standard
-      ---------------
-      clean    98.6 %
-    """
+    """Returns the table for a terminal, in blocks of at most 100 characters."""
     rows = [Row('', self.columns), *self.rows]
     first = max(len(row.label) for row in rows if row.cells)
     widths = [

@@ -1,22 +1,10 @@
 """Pages: templates filled in by Jinja, one HTML file that opens offline.
 
-  write_page(path, 'run.html.j2', title=..., facts=[...], ...)
-
-A template of a page lies in `templates/`, begins with
-`{% extends 'base.html.j2' %}` and `{% import 'macros.html.j2' as m %}`, and
-fills the block `main` with sections:
-
-  {% call m.section('noise', 'Random noise') %}
-  {{ m.table(noise) }}                a `formatting.Table`
-  {{ m.figure(picture) }}             a `plots.Picture`, with its caption
-  {{ m.note('What the columns are.') }}
-  {% endcall %}
-
-Others are `m.gallery(pictures)`, `m.folded(summary)` (a call block),
-`m.warnings(texts)`, `m.bullets(texts)`, `m.command(text)`, `m.findings(list)`
-and `m.origin(command, environment, config)`. The blocks `style` and `script`
-take CSS and JavaScript of a page. Pages of five sections and more have a table
-of contents. Everything is escaped; filters: `percent`, `epsilon`, `anchor`.
+A template lies in `templates/`, extends `base.html.j2` and fills its block
+`main` with sections by the macros of `macros.html.j2`, which show a
+`formatting.Table`, a `plots.Picture` with its caption, notes, warnings,
+findings, and the origin of a run. Pages of five sections and more have a table
+of contents. Everything is escaped.
 """
 
 import functools
@@ -29,7 +17,7 @@ from typing import Any
 import jinja2
 
 from advjax.files import replacing
-from advjax.reporting.formatting import format_epsilon, percent
+from advjax.reporting.formatting import percent
 from advjax.results import DatasetSummary
 
 _TEMPLATES = pathlib.Path(__file__).parent / 'templates'
@@ -44,15 +32,7 @@ def write_page(
   facts: list[str],
   **context: Any,
 ) -> None:
-  """Writes a page; the file appears whole or not at all.
-
-  Args:
-    path: The file to write; its folder must exist.
-    template: Its name in `templates/`.
-    title: The heading.
-    facts: The line below it, such as data set, seeds and date.
-    **context: What the template shows; it must have every name it asks for.
-  """
+  """Writes a page; the file appears whole or not at all."""
   page = _environment().get_template(template)
   text = page.render(title=title, facts=facts, **context)
   with replacing(pathlib.Path(path)) as file:
@@ -79,8 +59,6 @@ def _environment() -> jinja2.Environment:
   )
   environment.filters |= {
     'percent': percent,
-    'epsilon': format_epsilon,
-    'anchor': lambda text: re.sub(r'[^\w.-]', '_', text),
     'sections': _SECTION.findall,
     'fields': lambda fields: list(_flat(fields)),
   }

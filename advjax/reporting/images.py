@@ -1,11 +1,5 @@
 """Grids of images: adversarial examples, predictions, perturbations.
 
-  nsl_grid(...)           the first 32 adversarial examples in order
-  prediction_grid(...)    16 random images and the prediction for each
-  perturbation_grid(...)  clean image, perturbation, adversarial example
-  image_grid(rows, inches)  any rows of `Cell`s
-  signed_colors(values, largest)  red above 0, blue below
-
 Images are `[N, H, W, C]` or `[N, H, W]` with one or three channels, floats in
 [0, 1] or uint8; values outside the range, which an attack without bounds
 leaves, are clipped for the figure only. Predictions are green where they are
@@ -30,34 +24,15 @@ _MAX_NAME = 24
 
 
 class Cell(NamedTuple):
-  """An image under a title.
+  """An image under a title."""
 
-  Attributes:
-    pixels: `[H, W]` or `[H, W, 3]`, floats; clipped to [0, 1].
-    title: Above it; may have several lines.
-    correct: Whether the prediction in the title is: None is black.
-  """
-
-  pixels: np.ndarray
-  title: str = ''
-  correct: bool | None = None
+  pixels: np.ndarray  # `[H, W]` or `[H, W, 3]`, floats; clipped to [0, 1].
+  title: str = ''  # May have several lines.
+  correct: bool | None = None  # The prediction in the title; None is black.
 
 
 def image_grid(rows: Sequence[Sequence[Cell | None]], inches: float) -> Figure:
-  """Draws rows of images under their titles.
-
-  Args:
-    rows: From above; None leaves a place empty.
-    inches: Width of a column. Titles are broken into lines of that width.
-
-  Returns:
-    The figure.
-
-  Example:
-    >>> figure = image_grid([[Cell(np.zeros([2, 4]), 'zero')]], 2.0)
-    >>> [float(size) for size in figure.get_size_inches()]
-    [2.0, 1.24]
-  """
+  """Draws rows of images, `inches` wide, under titles; None leaves a gap."""
   placed, bottom = [], 0.0
   for row in rows:
     cells = [(i, cell) for i, cell in enumerate(row) if cell]
@@ -191,41 +166,15 @@ def perturbation_grid(
   labels: np.ndarray,
   predictions_clean: np.ndarray,
   predictions_adversarial: np.ndarray,
-  num: int = 6,
   class_names: Sequence[str] = (),
 ) -> Figure:
   """Draws clean image, perturbation and adversarial example, one per column.
 
-  The perturbation is signed: red adds to a pixel, blue takes from it. It is
-  amplified by the factor in its title, the same for all columns, so that the
-  largest value has the full colour. Of three channels the one of the largest
-  magnitude is shown.
-
-  Args:
-    clean: Clean images, `[N, H, W, C]`.
-    adversarial: Adversarial examples, as `clean`.
-    labels: int `[N]`.
-    predictions_clean: For `clean`, int `[N]`.
-    predictions_adversarial: For `adversarial`, int `[N]`.
-    num: How many to show at most.
-    class_names: Names of the classes; their numbers by default.
-
-  Returns:
-    The figure.
-
-  Raises:
-    ValueError: If lengths or shapes differ, there is no image, or it has
-      neither one nor three channels.
+  The perturbation is amplified by the factor in its title, so that the largest
+  value has the full colour; of three channels that of the largest magnitude.
   """
   before, after = to_pixels(clean), to_pixels(adversarial)
-  arrays = labels, predictions_clean, predictions_adversarial
-  _check_lengths(len(before), adversarial, *arrays)
-  if before.shape != after.shape:
-    raise ValueError(
-      f'adversarial of shape {np.shape(adversarial)}; allowed: that of clean, '
-      f'{np.shape(clean)}'
-    )
-  delta = (after - before)[:num]
+  delta = (after - before)[:6]
   if delta.ndim == 4:
     index = np.abs(delta).argmax(-1)[..., None]
     delta = np.take_along_axis(delta, index, -1)[..., 0]
@@ -249,34 +198,14 @@ def perturbation_grid(
 
 
 def signed_colors(values: np.ndarray, largest: float) -> np.ndarray:
-  """Returns signed values as colours: red above 0, blue below, white at 0.
-
-  Args:
-    values: `[H, W]`.
-    largest: The magnitude of the full colour.
-
-  Returns:
-    `[H, W, 3]` in [0, 1].
-
-  Example:
-    >>> red, _, blue = signed_colors(np.array([[1.0]]), 1.0)[0, 0]
-    >>> bool(red > blue)
-    True
-  """
+  """Returns signed values as colours: red above 0, blue below, white at 0."""
   # Leaves out the almost black ends of the colours.
   shares = 0.5 + 0.5 * np.clip(values / largest, -1, 1) / 1.3
   return PERTURBATION_COLORS(shares)[..., :3]
 
 
 def to_pixels(images: np.ndarray) -> np.ndarray:
-  """Returns float images `[N, H, W]` (gray) or `[N, H, W, 3]` in [0, 1].
-
-  Args:
-    images: `[N, H, W]` or `[N, H, W, C]`, floats in [0, 1] or uint8.
-
-  Raises:
-    ValueError: If there is no image, or it has neither one nor three channels.
-  """
+  """Returns float images `[N, H, W]` (gray) or `[N, H, W, 3]` in [0, 1]."""
   array = np.asarray(images)
   if array.ndim == 4 and array.shape[-1] == 1:
     array = array[..., 0]

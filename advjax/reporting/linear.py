@@ -30,18 +30,11 @@ _COLUMNS, _ROWS = 5, 2  # Images of each class.
 
 
 class LinearMember(NamedTuple):
-  """A linear network, and its predictions for N test images.
+  """A linear network, and its predictions for N test images."""
 
-  Attributes:
-    weights: `[H, W]`, of the first class's logit less the second's.
-    perturbed: Adversarial examples, `[N, H, W]`.
-    predictions: For the clean images, int `[N]`.
-    perturbed_predictions: For the adversarial examples, int `[N]`.
-  """
-
-  weights: np.ndarray
-  perturbed: np.ndarray
-  predictions: np.ndarray
+  weights: np.ndarray  # `[H, W]`: first class's logit less the second's.
+  perturbed: np.ndarray  # Adversarial examples, `[N, H, W]`.
+  predictions: np.ndarray  # For the clean images, int `[N]`.
   perturbed_predictions: np.ndarray
 
 
@@ -54,33 +47,10 @@ def linear_figure(
 ) -> Figure:
   """Draws weights, their sign, clean images and adversarial examples.
 
-  Args:
-    members: The networks by name; each has a row.
-    images: Clean test images, `[N, H, W]` in [0, 1].
-    labels: int `[N]`, 0 or 1.
-    epsilon: Size of the perturbation.
-    class_names: Names of the two classes; their numbers by default.
-
-  Returns:
-    The figure. The first ten images of each class are shown, framed red where
-    the prediction is wrong; error rates are those of all N. Adversarial
-    examples that leave [0, 1] are shown with a wider range of grey.
-
-  Raises:
-    ValueError: If there is no member or a class without images, or if shapes
-      differ.
-
-  Example:
-    >>> images, labels = np.zeros((2, 4, 4)), np.array([0, 1])
-    >>> member = LinearMember(np.eye(4), images, labels, labels)
-    >>> figure = linear_figure({'plain': member}, images, labels, 0.25)
-    >>> len(figure.axes[0].images)
-    4
+  The first ten images `[H, W]` of each class are shown, framed red where the
+  prediction is wrong; error rates are those of all. Adversarial examples that
+  leave [0, 1] are shown with a wider range of grey.
   """
-  if not members:
-    raise ValueError('members is empty; allowed: one network or more')
-  for name, member in members.items():
-    _check_shapes(name, member, images, labels)
   by_class = [np.flatnonzero(labels == label) for label in (0, 1)]
   if not all(map(len, by_class)):
     raise ValueError('labels: allowed are 0 and 1, with an image of each')
@@ -121,24 +91,6 @@ def linear_figure(
   return image_grid(rows, MAX_WIDTH / 4 - 0.1)
 
 
-def _check_shapes(
-  name: str, member: LinearMember, images: np.ndarray, labels: np.ndarray
-) -> None:
-  count, size = np.shape(labels), np.shape(images)[1:]
-  wanted = {
-    'weights': size,
-    'perturbed': count + size,
-    'predictions': count,
-    'perturbed_predictions': count,
-  }
-  have = {field: np.shape(getattr(member, field)) for field in wanted}
-  if len(size) != 2 or np.shape(images) != count + size or have != wanted:
-    raise ValueError(
-      f'{name}: {have}, images {np.shape(images)} and labels {count}; allowed: '
-      'weights [H, W], images and perturbed [N, H, W], the others [N]'
-    )
-
-
 def _mosaic(
   images: np.ndarray, correct: np.ndarray, shown: Sequence[np.ndarray]
 ) -> np.ndarray:
@@ -163,17 +115,7 @@ def _mosaic(
 def merge_seeds(
   entries: Sequence[Mapping[str, Any]], num_images: int
 ) -> dict[str, Any]:
-  """Merges the numbers of a member over seeds.
-
-  Args:
-    entries: `Measured.entry` of each seed.
-    num_images: The number of test images.
-
-  Returns:
-    Means, beside them sample standard deviations as `..._std` where there are
-    several seeds, and 95 % intervals over the images as `..._ci`; counts of
-    images are sums, and the largest difference is that of all seeds.
-  """
+  """Merges the numbers of a member over seeds."""
   merged = mean_and_std(entries)
   for name in [name for name in merged if name.endswith('_error')]:
     merged[f'{name}_ci'] = list(accuracy_interval(merged[name], num_images))
@@ -185,14 +127,7 @@ def merge_seeds(
 
 
 def format_table(entries: Mapping[str, Mapping[str, Any]]) -> str:
-  """Writes the numbers of all members for the terminal.
-
-  Args:
-    entries: Member -> its numbers, from `merge_seeds`.
-
-  Returns:
-    A table and, below it, how far FGSM is from the closed form.
-  """
+  """Writes the numbers of all members for the terminal."""
   columns = ('clean', 'FGSM', 'in [0, 1]', '|w|_1', 'epsilon |w|_1')
   rows, lines = [], []
   for name, entry in entries.items():

@@ -1,11 +1,5 @@
 """Figures of accuracies and losses: one style, one colour for each model.
 
-  bar_figure(groups, colors)   accuracies with intervals, in groups of bars
-  line_figure(panels)          over epsilon, epochs, steps, or a swept field
-  heatmap_figure(matrices)     transfer matrices, corruptions, grids of a sweep
-  scatter_figure(points)       accuracy over size, robust over clean accuracy
-  encode(name, title, caption, figure) -> Picture, for the page and its file
-
 No function uses pyplot, so none needs a display. Fractions are in [0, 1] and
 drawn in per cent. Figures are at most `MAX_WIDTH` inches wide and shown at
 their size in inches, so that letters have the same size in all of them.
@@ -61,21 +55,14 @@ MARKERS = ('o', 's', '^', 'D', 'v', 'P')
 DASHES: tuple[Any, ...] = ('-', (0, (5, 2)), (0, (1.5, 1.5)), '-.')
 _CHANCE: dict[str, Any] = {'color': INK, 'lw': 0.9, 'ls': (0, (1, 2))}
 _MAX_LABEL = 40  # Characters, of rows and columns.
+_MAX_HEAD = 14  # Characters in a line, of columns.
 _DPI = 150
 _PIXELS = 96  # CSS pixels in an inch.
 _CHARACTER = 0.078  # Inches, of a letter of 9 points, on average.
 
 
 def model_colors(names: Iterable[str]) -> dict[str, str]:
-  """Returns the colour of each model, the same in all figures of a report.
-
-  Args:
-    names: All models of the report, in its order.
-
-  Example:
-    >>> model_colors(['standard', 'robust'])
-    {'standard': '#0072b2', 'robust': '#d55e00'}
-  """
+  """Returns the colour of each model, the same in all figures of a report."""
   colors = {}
   for i, name in enumerate(names):
     turn, place = divmod(i, len(PALETTE))
@@ -104,17 +91,7 @@ class Picture:
 
 
 def encode(name: str, title: str, caption: str, figure: Figure) -> Picture:
-  """Encodes a figure as PNG.
-
-  Args:
-    name: Stem of its file; unusual characters become underscores.
-    title: A few words.
-    caption: What it shows.
-    figure: At most `MAX_WIDTH` inches wide.
-
-  Returns:
-    The picture; the same figure gives the same bytes.
-  """
+  """Encodes a figure as PNG."""
   buffer = io.BytesIO()
   figure.savefig(buffer, format='png', dpi=_DPI, metadata={'Software': None})
   width = float(figure.get_size_inches()[0])
@@ -128,17 +105,12 @@ def encode(name: str, title: str, caption: str, figure: Figure) -> Picture:
   )
 
 
-def save_pictures(
-  pictures: Iterable[Picture], folder: pathlib.Path
-) -> list[pathlib.Path]:
-  """Writes `<folder>/<name>.png` for every picture and returns the paths."""
+def save_pictures(pictures: Iterable[Picture], folder: pathlib.Path) -> None:
+  """Writes `<folder>/<name>.png` for every picture."""
   folder.mkdir(parents=True, exist_ok=True)
-  paths = []
   for picture in pictures:
-    paths.append(folder / f'{picture.name}.png')
-    with replacing(paths[-1]) as file:
+    with replacing(folder / f'{picture.name}.png') as file:
       file.write(picture.png)
-  return paths
 
 
 def percent_axis(axis: Any) -> None:
@@ -157,22 +129,12 @@ def accuracy_axis(ax: Axes, chance: float | None = None) -> None:
     ax.axhline(chance, **_CHANCE, zorder=1)
 
 
-def integer_axis(ax: Axes, first: float, last: float) -> None:
-  """Makes the x axis one of whole numbers, such as epochs, also of one."""
-  space = max(0.03 * (last - first), 0.5 if first == last else 0.0)
-  ax.set_xlim(first - space, last + space)
-  locator = ticker.MaxNLocator(5, integer=True, min_n_ticks=1)
-  ax.set_xticks(
-    [tick for tick in locator.tick_values(first, last) if first <= tick <= last]
-  )
-  ax.xaxis.set_major_formatter('{x:,.0f}')
-
-
 def log_axis(axis: Any) -> None:
   """Gives a logarithmic axis plain labels: 0.01, 1, 100, 20k."""
   low, high = sorted(axis.get_view_interval())
-  few = high / low < 300
-  axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if few else (1,)))
+  digits = {20: (1, 2, 3, 5, 7), 300: (1, 2, 5), math.inf: (1,)}
+  subs = next(each for most, each in digits.items() if high / low < most)
+  axis.set_major_locator(ticker.LogLocator(subs=subs))
   large = ticker.EngFormatter(sep='')
   axis.set_major_formatter(
     ticker.FuncFormatter(lambda x, _: large(x) if x >= 10_000 else f'{x:g}')
@@ -223,9 +185,10 @@ class Group:
   """Bars side by side."""
 
   label: str  # Below them; may have several lines.
-  bars: Mapping[str, Estimate]  # By model; a model may be absent.
+  # By model; it may be absent.
+  bars: Mapping[str, Estimate | None]
   # Accuracies in the top k, as pale bars behind.
-  top_k: Mapping[str, Estimate] = dataclasses.field(default_factory=dict)
+  top_k: Mapping[str, Estimate | None] = dataclasses.field(default_factory=dict)
   transfer: bool = False  # Hatched.
 
 
@@ -236,36 +199,24 @@ def bar_figure(
   chance: float | None = None,
   k: int | None = None,
 ) -> Figure:
-  """Draws accuracies with their 95 % intervals as groups of bars.
-
-  Args:
-    groups: The groups, from left to right; they are broken into lines.
-    colors: Model -> its colour; all that the legend names.
-    chance: Where to draw a line at chance level.
-    k: Of the top k.
-
-  Returns:
-    The figure.
-
-  Example:
-    >>> groups = [Group('clean', {'standard': Estimate(0.9, (0.8, 0.95))})]
-    >>> len(bar_figure(groups, model_colors(['standard'])).axes)
-    1
-  """
+  """Draws accuracies with their 95 % intervals as groups of bars."""
   many = len(groups) * len(colors) > 48
   bar = 0.14 if many else 0.34
-  lines: list[list[tuple[Group, float]]] = [[]]
-  room = width = MAX_WIDTH - 1.0
-  for group in groups:
-    letters = max(map(len, group.label.split('\n')))
-    needed = max(len(colors) * bar + 0.25, letters * _CHARACTER + 0.2)
-    if needed > room and lines[-1]:
-      lines.append([])
-      room = width
-    lines[-1].append((group, needed))
-    room -= needed
-  if len(lines) == 1:
-    width = max(width - room, 3.5)
+  widths = [
+    max(
+      len(colors) * bar + 0.25,
+      max(map(len, group.label.split('\n'))) * _CHARACTER + 0.2,
+    )
+    for group in groups
+  ]
+  width = MAX_WIDTH - 1.0
+  lines = _break(widths, width)
+  # Lines of about the same width.
+  for smaller in np.linspace(width, max(widths), 20):
+    if len(_break(widths, smaller)) == len(lines):
+      width = float(smaller)
+  lines = _break(widths, width)
+  width = max(3.5, *(sum(widths[i] for i in line) for line in lines))
   with matplotlib.rc_context(STYLE | {'axes.grid.axis': 'y'}):
     figure = Figure((width + 1.0, 3.1 * len(lines) + 0.4), layout='constrained')
     for ax, line in zip(
@@ -276,25 +227,38 @@ def bar_figure(
       ax.set_ylim(0, 1.2 if k else 1.12)
       ax.set_ylabel('accuracy')
       start, ticks = 0.0, []
-      for group, needed in line:
-        ticks.append(start + needed / 2)
+      for number in line:
+        ticks.append(start + widths[number] / 2)
         left = ticks[-1] - bar * len(colors) / 2
         for i, (name, color) in enumerate(colors.items()):
           x = left + (i + 0.5) * bar
-          _draw_bar(ax, x, bar, group, name, color, numbers=not many)
-        start += needed
-      ax.set_xticks(ticks, [group.label for group, _ in line])
+          _draw_bar(ax, x, bar, groups[number], name, color, numbers=not many)
+        start += widths[number]
+      ax.set_xticks(ticks, [groups[number].label for number in line])
       ax.tick_params(axis='x', length=0)
     handles = [Patch(color=color) for color in colors.values()]
     labels = list(colors)
     if any(group.transfer for group in groups):
       handles.append(Patch(facecolor='white', edgecolor=INK, hatch='////'))
       labels.append('transfer')
-    if any(group.top_k for group in groups):
+    if any(any(group.top_k.values()) for group in groups):
       handles.append(Patch(color=INK, alpha=0.3))
       labels.append(f'top-{k} accuracy')
     legend(figure, handles, labels, chance)
   return figure
+
+
+def _break(widths: Sequence[float], limit: float) -> list[list[int]]:
+  """Puts groups into lines of at most so many inches."""
+  lines: list[list[int]] = [[]]
+  room = limit
+  for i, width in enumerate(widths):
+    if width > room and lines[-1]:
+      lines.append([])
+      room = limit
+    lines[-1].append(i)
+    room -= width
+  return lines
 
 
 def _draw_bar(
@@ -307,26 +271,22 @@ def _draw_bar(
   *,
   numbers: bool,
 ) -> None:
-  place = 0.0
   filled: dict[str, Any] = {'color': color, 'edgecolor': color}
   if group.transfer:
     filled = {'facecolor': 'white', 'edgecolor': color, 'hatch': '////'}
+  pale = {'color': color, 'alpha': 0.3, 'zorder': 0.9}  # Behind.
+  place = 0.0
   for estimate, style, ink in (
-    (group.top_k.get(name), {'color': color, 'alpha': 0.3, 'zorder': 1}, INK),
     (group.bars.get(name), filled, 'black'),
+    (group.top_k.get(name), pale, INK),
   ):
     if estimate is None or not math.isfinite(estimate.value):
       continue
-    ax.bar(x, estimate.value, 0.94 * width, **style)
     low, high = estimate.ci or (estimate.value, estimate.value)
+    ax.bar(x, estimate.value, 0.94 * width, **style)
     ax.vlines(x, low, high, color=ink, lw=1.2)
-  for estimate, ink in (
-    (group.bars.get(name), 'black'),
-    (group.top_k.get(name), INK),
-  ):
-    if numbers and estimate is not None and math.isfinite(estimate.value):
-      high = max(estimate.value, *(estimate.ci or (0.0,)))
-      place = max(high + 0.015, place)
+    if numbers:
+      place = max(estimate.value + 0.015, high + 0.015, place)
       text = f'{100 * estimate.value:.1f}'
       ax.text(x, place, text, ha='center', color=ink, fontsize=SMALL)
       place += 0.07
@@ -380,47 +340,28 @@ class Panel:
   chance: float | None = None  # Accuracy at chance level.
 
 
-def line_figure(panels: Sequence[Panel], columns: int | None = None) -> Figure:
-  """Draws lines over an axis, one panel beside the other.
-
-  Args:
-    panels: What to draw.
-    columns: Panels beside each other; None: up to 4.
-
-  Returns:
-    The figure, its legend above.
-
-  Example:
-    >>> line = Line([0, 8 / 255], [0.9, 0.3], '#0072b2', 'standard')
-    >>> panel = Panel('PGD-10', [line], 'epsilon (linf)', x_axis='epsilon')
-    >>> [each.get_text() for each in line_figure([panel]).axes[0].texts]
-    []
-  """
-  columns = min(len(panels), columns or 4)
+def line_figure(panels: Sequence[Panel]) -> Figure:
+  """Draws lines over an axis, one panel beside the other."""
+  columns = min(len(panels), 4)
   inches = {1: 5.0, 2: 4.2, 3: 3.4}.get(columns, MAX_WIDTH / columns)
   rows = math.ceil(len(panels) / columns)
   with matplotlib.rc_context(STYLE):
     figure = Figure((inches * columns, 2.8 * rows + 0.3), layout='constrained')
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, panel in zip(axes, panels, strict=False):
-      draw_panel(ax, panel, inches - 0.75)
+      _draw_panel(ax, panel, inches - 0.75)
     for ax in axes[len(panels) :]:
       ax.set_axis_off()
-    add_line_legend(figure, panels)
+    lines = {
+      line.label: line for panel in panels for line in panel.lines if line.label
+    }
+    handles = [Line2D([], [], **line.style()) for line in lines.values()]
+    chance = next((p.chance for p in panels if p.chance is not None), None)
+    legend(figure, handles, list(lines), chance)
   return figure
 
 
-def add_line_legend(figure: Figure, panels: Sequence[Panel]) -> None:
-  """Lists every label of the panels' lines once, above all axes."""
-  lines = {
-    line.label: line for panel in panels for line in panel.lines if line.label
-  }
-  handles = [Line2D([], [], **line.style()) for line in lines.values()]
-  chance = next((p.chance for p in panels if p.chance is not None), None)
-  legend(figure, handles, list(lines), chance)
-
-
-def draw_panel(ax: Axes, panel: Panel, inches: float) -> None:
+def _draw_panel(ax: Axes, panel: Panel, inches: float) -> None:
   """Draws a panel into axes that are so many inches wide."""
   for line in panel.lines:
     y = np.asarray(line.y, np.float64)
@@ -441,7 +382,12 @@ def draw_panel(ax: Axes, panel: Panel, inches: float) -> None:
     ax.set_xscale('log')
     log_axis(ax.xaxis)
   elif panel.x_axis == 'integer':
-    integer_axis(ax, x[0], x[-1])
+    space = max(0.03 * (x[-1] - x[0]), 0.5 if x[0] == x[-1] else 0.0)
+    ax.set_xlim(x[0] - space, x[-1] + space)
+    locator = ticker.MaxNLocator(5, integer=True, min_n_ticks=1)
+    places = locator.tick_values(x[0], x[-1])
+    ax.set_xticks([place for place in places if x[0] <= place <= x[-1]])
+    ax.xaxis.set_major_formatter('{x:,.0f}')
   elif panel.x_axis == 'epsilon':
     space = 0.03 * (x[-1] - x[0]) or 0.1
     ax.set_xlim(x[0] - space, x[-1] + space)
@@ -473,23 +419,9 @@ class Matrix:
 
 
 def heatmap_figure(
-  matrices: Sequence[Matrix], *, low: float = 0.0, high: float = 1.0
+  matrices: Sequence[Matrix], low: float = 0.0, high: float = 1.0
 ) -> Figure:
-  """Draws matrices of accuracies as coloured cells with numbers.
-
-  Args:
-    matrices: What to draw, beside each other as far as they fit.
-    low: Accuracy of the darkest colour.
-    high: Accuracy of the brightest colour.
-
-  Returns:
-    The figure; where cells are too small for numbers it has a colour bar.
-
-  Example:
-    >>> matrix = Matrix('PGD', ['a'], ['a'], np.array([[0.5]]))
-    >>> heatmap_figure([matrix]).axes[0].texts[0].get_text()
-    '50.0'
-  """
+  """Draws matrices of accuracies as coloured cells with numbers."""
   num_rows = max(len(matrix.rows) for matrix in matrices)
   num_columns = max(len(matrix.columns) for matrix in matrices)
   letters = max(len(row) for matrix in matrices for row in matrix.rows)
@@ -498,41 +430,37 @@ def heatmap_figure(
     text for matrix in matrices for row in matrix.texts or () for text in row
   ]
   wanted = max([0.55, *(0.1 + 0.068 * len(text) for text in texts)])
-  cell = min(wanted, (MAX_WIDTH - margin - 0.6) / num_columns)
+  fitting = (MAX_WIDTH - margin - 0.6) / num_columns
+  columns_of = [[each[:_MAX_LABEL] for each in m.columns] for m in matrices]
+  wrapped = [list(map(_wrap, each)) for each in columns_of]
+  heads = [part for each in wrapped for w in each for part in w.split('\n')]
+  upright = 0.15 + _CHARACTER * max(map(len, heads))
+  turned = upright > fitting
+  if not turned:
+    columns_of, wanted = wrapped, max(wanted, upright)
+  cell = min(wanted, fitting)
   width = max(margin + cell * num_columns, 2.6)
   columns = max(1, min(len(matrices), int(MAX_WIDTH / width)))
   rows = math.ceil(len(matrices) / columns)
-  heads = max(len(each) for matrix in matrices for each in matrix.columns)
-  turned = heads * _CHARACTER + 0.1 > cell
-  above = 0.7 + (min(heads, _MAX_LABEL) * _CHARACTER if turned else 0.2)
+  longest = max(len(each) for names in columns_of for each in names)
+  lines = max(each.count('\n') for names in columns_of for each in names)
+  above = 0.7 + (longest * _CHARACTER if turned else 0.2 + 0.15 * lines)
   line = min(0.3, 12 / num_rows)
   numbers = cell >= 0.62 * wanted and line >= 0.17
   with matplotlib.rc_context(STYLE | {'axes.grid': False}):
-    figure = Figure(
-      (
-        min(width * columns + (0 if numbers else 0.6), MAX_WIDTH),
-        rows * (above + line * num_rows),
-      ),
-      layout='constrained',
-    )
+    inches = min(width * columns + (0 if numbers else 0.6), MAX_WIDTH)
+    size = inches, rows * (above + line * num_rows)
+    figure = Figure(size, layout='constrained')
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, matrix in zip(axes, matrices, strict=False):
-      image = ax.imshow(
-        matrix.values,
-        cmap=ACCURACY_COLORS,
-        vmin=low,
-        vmax=high,
-        aspect='auto',
-        interpolation='nearest',
-      )
+    for ax, matrix, heads in zip(axes, matrices, columns_of, strict=False):
+      colors = {'cmap': ACCURACY_COLORS, 'vmin': low, 'vmax': high}
+      image = ax.imshow(matrix.values, **colors, aspect='auto')
       ax.set_title(matrix.title)
       ax.set(xlabel=matrix.column_label, ylabel=matrix.row_label)
-      for axis, labels in ((ax.xaxis, matrix.columns), (ax.yaxis, matrix.rows)):
+      for axis, labels in ((ax.xaxis, heads), (ax.yaxis, matrix.rows)):
         step = 1 if numbers else math.ceil(len(labels) / 40)
-        axis.set_ticks(
-          range(0, len(labels), step),
-          [each[:_MAX_LABEL] for each in labels[::step]],
-        )
+        names = [each[:_MAX_LABEL] for each in labels[::step]]
+        axis.set_ticks(range(0, len(labels), step), names)
         axis.set_tick_params(length=0)
       if turned:
         ax.tick_params(axis='x', rotation=90)
@@ -541,16 +469,25 @@ def heatmap_figure(
         _write_cells(ax, matrix, low, high)
       for row, column in matrix.framed:
         corner = (column - 0.44, row - 0.42)
-        ax.add_patch(Rectangle(corner, 0.88, 0.84, fill=False, ec='black'))
-        ax.add_patch(
-          Rectangle(corner, 0.88, 0.84, fill=False, ec='white', ls=(0, (3, 3)))
-        )
+        for style in ({'ec': 'black'}, {'ec': 'white', 'ls': (0, (3, 3))}):
+          ax.add_patch(Rectangle(corner, 0.88, 0.84, fill=False, **style))
     for ax in axes[len(matrices) :]:
       ax.set_axis_off()
     if not numbers:
       bar = figure.colorbar(image, ax=axes.tolist())
       percent_axis(bar.ax.yaxis)
   return figure
+
+
+def _wrap(label: str) -> str:
+  """Breaks a long label after spaces and underscores."""
+  words = label.replace('_', '_\0').replace(' ', ' \0').split('\0')
+  lines = ['']
+  for word in words:
+    if len(lines[-1] + word.rstrip()) > _MAX_HEAD and lines[-1]:
+      lines.append('')
+    lines[-1] += word
+  return '\n'.join(line.rstrip(' ') for line in lines)
 
 
 def _write_cells(ax: Axes, matrix: Matrix, low: float, high: float) -> None:
@@ -580,6 +517,12 @@ class Point:
   hollow: bool = False
   text: str = ''  # A few letters beside it.
 
+  def style(self) -> dict[str, Any]:
+    """Arguments of `Line2D`."""
+    filling = 'white' if self.hollow else self.color
+    marker = {'marker': self.marker, 'mfc': filling, 'ls': ''}
+    return {'color': self.color, **marker}
+
 
 def scatter_figure(
   points: Sequence[Point],
@@ -590,45 +533,22 @@ def scatter_figure(
   path: Sequence[tuple[float, float]] = (),
   chance: float | None = None,
 ) -> Figure:
-  """Draws points with their 95 % intervals.
-
-  Args:
-    points: What to draw.
-    x_label: What x is.
-    y_label: What y is, an accuracy.
-    x_axis: 'accuracy' is in per cent, 'log' and 'number' are scales.
-    path: (x, y) of a line through them, such as a Pareto front.
-    chance: Where to draw a line at chance level.
-
-  Returns:
-    The figure.
-  """
+  """Draws points with their 95 % intervals."""
   with matplotlib.rc_context(STYLE):
     figure = Figure((6.5, 4.6), layout='constrained')
     ax = figure.add_subplot()
     if path:
       ax.plot(*zip(*path, strict=True), color=INK, lw=1.2, zorder=1)
     for point in points:
-      x_ends, y_ends = (_error_bars(each) for each in (point.x, point.y))
-      ax.errorbar(
-        point.x.value,
-        point.y.value,
-        y_ends,
-        x_ends,
-        fmt=point.marker,
-        color=point.color,
-        mfc='white' if point.hollow else point.color,
-        ms=7,
-        lw=1.2,
-      )
+      x, y = point.x.value, point.y.value
+      ends = _error_bars(point.y), _error_bars(point.x)
+      ax.errorbar(x, y, *ends, **point.style(), ms=7, elinewidth=1.2)
       if point.text:
-        ax.annotate(
-          point.text,
-          (point.x.value, point.y.value),
-          xytext=(6, 5),
-          textcoords='offset points',
-          fontsize=SMALL,
-        )
+        place: dict[str, Any] = {
+          'xytext': (6, 5),
+          'textcoords': 'offset points',
+        }
+        ax.annotate(point.text, (x, y), **place, fontsize=SMALL)
     if x_axis == 'log':
       ax.set_xscale('log')
       values = [point.x.value for point in points]
@@ -642,17 +562,7 @@ def scatter_figure(
       accuracy_axis(ax, chance)
     ax.set(xlabel=x_label, ylabel=y_label)
     named = {point.label: point for point in points if point.label}
-    handles = [
-      Line2D(
-        [],
-        [],
-        ls='',
-        marker=point.marker,
-        color=point.color,
-        mfc='white' if point.hollow else point.color,
-      )
-      for point in named.values()
-    ]
+    handles = [Line2D([], [], **point.style()) for point in named.values()]
     legend(figure, handles, list(named), chance)
   return figure
 

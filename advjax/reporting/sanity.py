@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from advjax.reporting.formatting import attack_label, format_epsilon, percent
 from advjax.results import (
@@ -39,15 +39,7 @@ _CONTINUE = ('fgsm', 'bim', 'mifgsm', 'pgd', 'apgd')
 
 
 def sanity_findings(report: Report) -> list[Finding]:
-  """Runs all sanity checks on all models of a report.
-
-  Args:
-    report: The report; its `sanity` is not read.
-
-  Returns:
-    One finding per model and check of `CHECKS`: passed, suspicious or, where
-    what it compares was not measured, not run.
-  """
+  """Runs all sanity checks on all models of a report."""
   return [
     Finding(check=name, member=model, passed=passed, detail=detail)
     for model in report.members
@@ -65,19 +57,14 @@ def findings_of(report: Report) -> list[Finding]:
 
 
 def headline(findings: Sequence[Finding]) -> str:
-  """Returns the counts of verdicts.
-
-  Example:
-    >>> finding = Finding(check='c', member='m', passed=None, detail='')
-    >>> headline([finding])
-    '1 not run'
-  """
+  """Returns the counts of verdicts."""
+  found = [each.passed for each in findings]
   verdicts = {False: 'suspicious', True: 'passed', None: 'not run'}
-  counts = {
-    verdict: sum(each.passed is passed for each in findings)
+  return ', '.join(
+    f'{found.count(passed)} {verdict}'
     for passed, verdict in verdicts.items()
-  }
-  return ', '.join(f'{n} {verdict}' for verdict, n in counts.items() if n)
+    if passed in found
+  )
 
 
 def is_above(upper: Estimate, lower: Estimate) -> bool:
@@ -86,18 +73,7 @@ def is_above(upper: Estimate, lower: Estimate) -> bool:
   upper - lower > sqrt((upper - upper.low)^2 + (lower.high - lower)^2)
 
   Then the 95 % interval of the difference excludes 0 (Robert G. Newcombe, 1998,
-  Statistics in Medicine 17, method 10). It takes the two for measured on
-  independent images; on the same ones it is conservative.
-
-  Args:
-    upper: The accuracy in question, with its interval.
-    lower: The other one.
-
-  Example:
-    >>> is_above(Estimate(0.5, (0.45, 0.55)), Estimate(0.4, (0.35, 0.45)))
-    True
-    >>> is_above(Estimate(0.45, (0.4, 0.5)), Estimate(0.4, (0.35, 0.45)))
-    False
+  Statistics in Medicine 17, method 10); on the same images it is conservative.
   """
   low = upper.ci[0] if upper.ci else upper.value
   high = lower.ci[1] if lower.ci else lower.value
@@ -110,14 +86,6 @@ def is_more_than_few(gap: float, num_images: int) -> bool:
 
   More than 0.2 % of them, as in AutoAttack's own check of Square, and more than
   2: which images lie at the very boundary depends on random draws.
-
-  Args:
-    gap: The difference of two accuracies over the same images.
-    num_images: The number of images.
-
-  Example:
-    >>> is_more_than_few(0.02, 100), is_more_than_few(0.03, 100)
-    (False, True)
   """
   return round(gap * num_images) > max(2.0, 0.002 * num_images)
 
@@ -129,24 +97,8 @@ def large_epsilon(
 ) -> float | None:
   """Returns the radius of the smallest ball that contains a gray image always.
 
-  (upper - lower) / 2 times 1 (linf), sqrt(D) (l2) or D (l1), D = H W C
-
-  Within it all images can be made the same, so that robust accuracy is at most
-  chance.
-
-  Args:
-    norm: 'linf', 'l2' or 'l1'.
-    bounds: The pixel range.
-    image_shape: `[H, W, C]`; not needed for linf.
-
-  Returns:
-    The radius; None if there is none or it is not known.
-
-  Example:
-    >>> large_epsilon('linf', (0.0, 1.0))
-    0.5
-    >>> large_epsilon('l2', (0.0, 1.0), (32, 32, 4))
-    32.0
+  (upper - lower) / 2 times 1 (linf), sqrt(D) (l2) or D (l1), D = H W C; None if
+  it is not known. Within it robust accuracy is at most chance.
   """
   if bounds is None:
     return None
@@ -196,7 +148,7 @@ class _Attack(NamedTuple):
     }
 
 
-class _Model(NamedTuple):
+class Model(NamedTuple):
   """What the checks read of a model."""
 
   name: str
@@ -209,7 +161,8 @@ class _Model(NamedTuple):
   transfer: dict[str, tuple[str, Estimate]]
 
 
-def _read(report: Report, name: str) -> _Model:
+def read_model(report: Report, name: str) -> Model:
+  """Collects what the checks read."""
   model, num_test = report.members[name], report.dataset.num_test
   attacks = []
   for key, result in model.robust_accuracy.items():
@@ -244,7 +197,7 @@ def _read(report: Report, name: str) -> _Model:
         found = f'transfer from {source}', value
         lowest = transfer.get(key, found)
         transfer[key] = min(found, lowest, key=lambda each: each[1].value)
-  return _Model(
+  return Model(
     name,
     model,
     num_test,
@@ -274,7 +227,7 @@ def _shared(
         yield epsilon, first, second
 
 
-def _single_and_multi(model: _Model) -> Iterator[tuple]:
+def _single_and_multi(model: Model) -> Iterator[tuple]:
   for one, many in itertools.product(model.attacks, model.attacks):
     if one.single_step and many.num_steps > 1:
       for epsilon, weak, strong in _shared(one, many):
@@ -286,23 +239,64 @@ def _at(epsilon: float, norm: str) -> str:
 
 
 def _compare(
-  model: _Model,
-  where: str,
+  model: Model,
+  epsilon: float,
+  norm: str,
   expected_lower: tuple[str, Estimate],
   other: tuple[str, Estimate],
 ) -> Compared:
   """Suspicious if the first accuracy is above the second one."""
   (label, low), (other_label, high) = expected_lower, other
   numbers = (
-    f'at {where} the accuracy of {model.name} is {percent(low.value)} under '
-    f'{label} and {percent(high.value)} under {other_label}'
+    f'at {_at(epsilon, norm)} the accuracy of {model.name} is '
+    f'{percent(low.value)} under {label} and {percent(high.value)} under '
+    f'{other_label}'
   )
   return is_above(low, high), low.value - high.value, numbers
 
 
-def falls_with_epsilon(model: _Model) -> Iterator[Compared]:
-  """A larger ball contains the smaller one: accuracy may not increase."""
-  flat = _flat_curves(model)
+@dataclasses.dataclass(frozen=True)
+class Check:
+  """A sanity check."""
+
+  compare: Callable[[Model], Iterator[Compared]]
+  missing: str  # What was not measured if it compares nothing.
+  advice: str  # What a suspicious result means, and what to do.
+
+  def __call__(self, report: Report, model: str) -> tuple[bool | None, str]:
+    """Returns passed, suspicious (False) or not run (None), and the numbers."""
+    found = list(self.compare(read_model(report, model)))
+    if not found:
+      return None, f'{model}: {self.missing}.'
+    order = (False, None, True)
+    suspicious, _, numbers = max(found, key=lambda c: (order.index(c[0]), c[1]))
+    detail = f'{numbers[0].upper()}{numbers[1:]}.'
+    if suspicious:
+      return False, f'{detail} {self.advice}'.rstrip()
+    return (None if suspicious is None else True), detail
+
+
+CHECKS: dict[str, Check] = {}
+
+
+def _check(name: str, missing: str, advice: str = '') -> Callable[..., Any]:
+  """Adds a check to `CHECKS`."""
+
+  def add(compare: Callable[[Model], Iterator[Compared]]) -> Any:
+    CHECKS[name] = Check(compare, missing, advice)
+    return compare
+
+  return add
+
+
+@_check(
+  'accuracy falls with epsilon',
+  'no attack, or only a single step at a large epsilon',
+  'A larger epsilon allows every smaller perturbation: the attack is too weak. '
+  'Check its step size; use more steps or restarts.',
+)
+def _falls_with_epsilon(model: Model) -> Iterator[Compared]:
+  flat = flat_curves(model)
   if flat:
     yield None, 0.0, flat
   for attack in model.attacks:
@@ -318,13 +312,8 @@ def falls_with_epsilon(model: _Model) -> Iterator[Compared]:
       yield is_above(high, low), high.value - low.value, numbers
 
 
-def flat_curves(report: Report, name: str) -> str | None:
-  """Returns a sentence if no attack lowers the accuracy of a model."""
-  text = _flat_curves(_read(report, name))
-  return text and f'{text[0].upper()}{text[1:]}.'
-
-
-def _flat_curves(model: _Model) -> str | None:
+def flat_curves(model: Model) -> str | None:
+  """Says that no epsilon lowers the accuracy of a model."""
   ends = []
   for attack in model.attacks:
     curve = attack.near()
@@ -344,8 +333,15 @@ def _flat_curves(model: _Model) -> str | None:
   )
 
 
-def reaches_chance(model: _Model) -> Iterator[Compared]:
-  """Where all images can be made gray, one class at most is correct."""
+@_check(
+  'accuracy reaches chance at large epsilon',
+  'no multi-step attack at an epsilon where all images can be made gray, or '
+  'the pixel range or image size is not known',
+  'More than chance is impossible there: the attack fails, as with masked or '
+  'vanishing gradients, and overestimates robustness elsewhere too. Use a loss '
+  'on logit differences, more steps, black-box attacks.',
+)
+def _reaches_chance(model: Model) -> Iterator[Compared]:
   found = [
     (value, f'{attack.label} at {_at(epsilon, attack.norm)}')
     for attack in model.attacks
@@ -362,38 +358,54 @@ def reaches_chance(model: _Model) -> Iterator[Compared]:
     yield None if model.chance is None else low > model.chance, 0.0, numbers
 
 
-def multi_step_is_stronger(model: _Model) -> Iterator[Compared]:
-  """Multi-step attacks are at least as strong as single-step ones."""
+_NO_PAIR = 'no single-step and multi-step attacks of the same norm and epsilon'
+
+
+@_check(
+  'multi-step at least as strong as single-step',
+  _NO_PAIR,
+  'The step size or number of steps is wrong, or the first gradient misleads: '
+  'use smaller steps and random starts.',
+)
+def _multi_step_is_stronger(model: Model) -> Iterator[Compared]:
   for epsilon, one, weak, many, strong in _single_and_multi(model):
     if not many.black_box:
-      where = _at(epsilon, one.norm)
-      yield _compare(model, where, (many.label, strong), (one.label, weak))
+      pair = (many.label, strong), (one.label, weak)
+      yield _compare(model, epsilon, one.norm, *pair)
 
 
-def effort_helps(model: _Model) -> Iterator[Compared]:
-  """More steps and restarts of the same attack are at least as strong."""
+@_check(
+  'more steps and restarts at least as strong',
+  'no attack with few and with more steps or restarts',
+  'An attack that keeps its best iterate cannot lose by more steps: its step '
+  'size is wrong, or it keeps the last iterate.',
+)
+def _effort_helps(model: Model) -> Iterator[Compared]:
   for less, more in itertools.permutations(model.attacks, 2):
-    steps, restarts = (
-      more.num_steps - less.num_steps,
-      more.num_restarts - less.num_restarts,
-    )
+    steps = more.num_steps - less.num_steps
+    restarts = more.num_restarts - less.num_restarts
     if less.kind == more.kind and min(steps, restarts) >= 0 < steps + restarts:
       for epsilon, weak, strong in _shared(less, more):
-        where = _at(epsilon, less.norm)
-        yield _compare(model, where, (more.label, strong), (less.label, weak))
+        pair = (more.label, strong), (less.label, weak)
+        yield _compare(model, epsilon, less.norm, *pair)
 
 
-def single_and_multi_step_agree(model: _Model) -> Iterator[Compared]:
-  """Single-step accuracy is not far above multi-step accuracy."""
+@_check(
+  'single-step and multi-step agree',
+  _NO_PAIR,
+  'Usual after single-step adversarial training (catastrophic overfitting): '
+  'report multi-step attacks only; train with random starts, more steps or '
+  'early stopping.',
+)
+def _single_and_multi_step_agree(model: Model) -> Iterator[Compared]:
   for epsilon, one, weak, many, strong in _single_and_multi(model):
     # A single step far beyond the image fails for another reason.
     if epsilon >= one.large or weak.value <= 0:
       continue
     ratio = strong.value / weak.value
     masked = weak.value >= _ROBUST and ratio < _MASKED
-    label = f'a single step ({one.label})'
-    where = _at(epsilon, one.norm)
-    _, _, numbers = _compare(model, where, (many.label, strong), (label, weak))
+    pair = (many.label, strong), (f'a single step ({one.label})', weak)
+    _, _, numbers = _compare(model, epsilon, one.norm, *pair)
     if masked:
       mild = 'mild ' if ratio >= _MILD else ''
       numbers = f'{mild}gradient masking: {numbers}'
@@ -402,8 +414,15 @@ def single_and_multi_step_agree(model: _Model) -> Iterator[Compared]:
     yield masked, rank, numbers
 
 
-def gradients_do_not_vanish(model: _Model) -> Iterator[Compared]:
-  """Few gradients are zero, and all are finite."""
+@_check(
+  'gradients do not vanish',
+  'gradients were not examined',
+  'Gradient attacks leave such images unchanged and count them as robust. '
+  'Zero: use a loss on logit differences (DLR, margin) and a black-box attack '
+  '(Square). Not finite: look for square roots, logarithms and divisions at 0, '
+  'and for overflow in low precision.',
+)
+def _gradients_do_not_vanish(model: Model) -> Iterator[Compared]:
   for name, trace in (model.result.traces or {}).items():
     zero, not_finite = trace.zero_gradients, trace.not_finite_gradients
     numbers = (
@@ -414,17 +433,27 @@ def gradients_do_not_vanish(model: _Model) -> Iterator[Compared]:
     yield suspicious, max(zero, not_finite), numbers
 
 
-def white_box_beats_transfer(model: _Model) -> Iterator[Compared]:
-  """No adversarial examples from other models are stronger than its own."""
+@_check(
+  'white box at least as strong as transfer',
+  'transfer was not measured',
+  'The gradients of the model mislead (gradient masking): use more steps, '
+  'random starts, black-box attacks.',
+)
+def _white_box_beats_transfer(model: Model) -> Iterator[Compared]:
   for attack in model.attacks:
     if attack.name in model.transfer:
-      where = _at(attack.epsilon, attack.norm)
       own = f'{attack.label}, white box,', attack.accuracy
-      yield _compare(model, where, own, model.transfer[attack.name])
+      other = model.transfer[attack.name]
+      yield _compare(model, attack.epsilon, attack.norm, own, other)
 
 
-def attacks_beat_noise(model: _Model) -> Iterator[Compared]:
-  """Attacks are stronger than random noise of the same norm and epsilon."""
+@_check(
+  'attacks stronger than random noise',
+  'no noise of the norm and epsilon of an attack',
+  'The attack does not work: check its step size, the pixel range and the '
+  'gradients. If it is transfer, high accuracy under it is no robustness.',
+)
+def _attacks_beat_noise(model: Model) -> Iterator[Compared]:
   for attack in model.attacks:
     attempts = [(attack.label, attack.accuracy)]
     if attack.name in model.transfer:
@@ -435,24 +464,25 @@ def attacks_beat_noise(model: _Model) -> Iterator[Compared]:
         level = with_interval(noise.accuracy, model.num_test)
         found = f'{noise_name(kind)} noise', level
         for number, attempt in enumerate(attempts):
-          where = _at(attack.epsilon, attack.norm)
-          suspicious, gap, numbers = _compare(model, where, attempt, found)
+          suspicious, gap, numbers = _compare(
+            model, attack.epsilon, attack.norm, attempt, found
+          )
           # The attack itself before transfer.
           yield suspicious, gap - number, numbers
 
 
 def noise_name(kind: str) -> str:
-  """Returns a kind of noise in words.
-
-  Example:
-    >>> noise_name('salt_and_pepper')
-    'salt-and-pepper'
-  """
+  """Returns a kind of noise in words: 'salt-and-pepper'."""
   return kind.replace('_', '-').replace('gaussian', 'Gaussian')
 
 
-def black_box_is_not_stronger(model: _Model) -> Iterator[Compared]:
-  """A black-box attack finds little that gradient attacks do not."""
+@_check(
+  'black box not stronger than white box',
+  'no black-box attack (Square) beside a multi-step gradient attack',
+  'The gradients are masked or noisy, and robust accuracy is probably lower: '
+  'use more queries and restarts, or attack a smoothed network.',
+)
+def _black_box_is_not_stronger(model: Model) -> Iterator[Compared]:
   for run in model.result.autoattack or ():
     yield from _square_stage(model, run)
   for square in (each for each in model.attacks if each.black_box):
@@ -464,13 +494,12 @@ def black_box_is_not_stronger(model: _Model) -> Iterator[Compared]:
           other = strongest.get(epsilon, case)
           strongest[epsilon] = min(case, other, key=lambda each: each[0].value)
     for epsilon, (strong, label, weak) in strongest.items():
-      where = _at(epsilon, square.norm)
-      found = _compare(model, where, (label, strong), (square.label, weak))
-      few = not is_more_than_few(found[1], square.points[epsilon][1])
-      yield not few, *found[1:]
+      pair = (label, strong), (square.label, weak)
+      _, gap, numbers = _compare(model, epsilon, square.norm, *pair)
+      yield is_more_than_few(gap, square.points[epsilon][1]), gap, numbers
 
 
-def _square_stage(model: _Model, run: AutoAttackSummary) -> Iterator[Compared]:
+def _square_stage(model: Model, run: AutoAttackSummary) -> Iterator[Compared]:
   """What Square found after the other attacks of AutoAttack."""
   for before, after in itertools.pairwise(run.attacks):
     if after.name.startswith('square'):
@@ -483,25 +512,30 @@ def _square_stage(model: _Model, run: AutoAttackSummary) -> Iterator[Compared]:
       yield is_more_than_few(gap, run.num_images), gap, numbers
 
 
-def autoattack_is_strongest(model: _Model) -> Iterator[Compared]:
-  """No other attack of the same norm, epsilon and images is stronger."""
+@_check(
+  'AutoAttack is the strongest attack',
+  'no AutoAttack with the norm, epsilon and images of another attack',
+  'Report the lower number. Gradients may be masked: try autoattack-plus. '
+  "Random networks need advjax.autoattack(version='rand').",
+)
+def _autoattack_is_strongest(model: Model) -> Iterator[Compared]:
   for run in model.result.autoattack or ():
     for attack in model.attacks:
       other, count = attack.points.get(run.epsilon, (run.accuracy, None))
       same = attack.norm == run.norm and count == run.num_images
       if same and not attack.is_autoattack:
-        where, own = _at(run.epsilon, run.norm), ('AutoAttack', run.accuracy)
-        _, gap, numbers = _compare(model, where, own, (attack.label, other))
+        pair = ('AutoAttack', run.accuracy), (attack.label, other)
+        _, gap, numbers = _compare(model, run.epsilon, run.norm, *pair)
         yield is_more_than_few(gap, run.num_images), gap, numbers
 
 
-def autoattack_has_no_warnings(model: _Model) -> Iterator[Compared]:
-  """AutoAttack warned of nothing."""
+@_check('AutoAttack raises no warnings', 'no AutoAttack')
+def _autoattack_has_no_warnings(model: Model) -> Iterator[Compared]:
   runs, said = model.result.autoattack or [], []
   for run in runs:
     square = any(suspicious for suspicious, _, _ in _square_stage(model, run))
     for text in run.warnings:
-      # `black_box_is_not_stronger` says it, with the same threshold.
+      # `_black_box_is_not_stronger` says it, with the same threshold.
       if not (square and text.startswith('Square')):
         said.append(f'at {_at(run.epsilon, run.norm)}: {text.rstrip(". ")}')
   if runs:
@@ -509,8 +543,13 @@ def autoattack_has_no_warnings(model: _Model) -> Iterator[Compared]:
     yield bool(said), 0.0, f'AutoAttack on {model.name} {texts}'
 
 
-def minimum_norm_attacks_succeed(model: _Model) -> Iterator[Compared]:
-  """Attacks without a bound on the norm succeed on nearly every image."""
+@_check(
+  'minimum-norm attacks succeed',
+  'no minimum-norm attack',
+  'Its perturbations are unbounded: it has too few steps, or the gradients are '
+  'masked; the median distance is too large.',
+)
+def _minimum_norm_attacks_succeed(model: Model) -> Iterator[Compared]:
   for name, each in (model.result.minimal or {}).items():
     if each.found is not None:
       numbers = (
@@ -520,8 +559,13 @@ def minimum_norm_attacks_succeed(model: _Model) -> Iterator[Compared]:
       yield each.found < _FOUND, -each.found, numbers
 
 
-def perturbations_within_epsilon(model: _Model) -> Iterator[Compared]:
-  """No perturbation exceeds epsilon, up to rounding."""
+@_check(
+  'perturbations within epsilon',
+  'no attack',
+  'The accuracy is too low for this epsilon: project after every step, and '
+  'check the pixel range.',
+)
+def _perturbations_within_epsilon(model: Model) -> Iterator[Compared]:
   for attack in model.attacks:
     # Sums over all pixels in float32 are not exact to the last bits.
     allowed = attack.epsilon * (1 + 1e-6)
@@ -534,142 +578,30 @@ def perturbations_within_epsilon(model: _Model) -> Iterator[Compared]:
     yield attack.size > allowed, attack.size - allowed, numbers
 
 
-def survives_rounding(model: _Model) -> Iterator[Compared]:
-  """Adversarial examples remain adversarial in 8 bits."""
+@_check(
+  'adversarial examples survive 8-bit rounding',
+  'rounding was not measured with an attack that continues once it succeeds',
+  'The perturbations are finer than image files: exchange them as float32, and '
+  'do not report them as a threat to 8-bit images.',
+)
+def _survives_rounding(model: Model) -> Iterator[Compared]:
   for attack in model.attacks:
     rounded = (model.result.rounded or {}).get(attack.name)
     if rounded is not None and attack.kind in _CONTINUE:
       after = with_interval(Estimate(rounded), model.num_test)
-      where = _at(attack.epsilon, attack.norm)
-      label = f'{attack.label}, rounded to 8 bits,'
-      before = attack.label, attack.accuracy
-      yield _compare(model, where, (label, after), before)
+      pair = (
+        (f'{attack.label}, rounded to 8 bits,', after),
+        (attack.label, attack.accuracy),
+      )
+      yield _compare(model, attack.epsilon, attack.norm, *pair)
 
 
-def outputs_are_logits(model: _Model) -> Iterator[Compared]:
+@_check('outputs are logits', 'a single image cannot tell')
+def _outputs_are_logits(model: Model) -> Iterator[Compared]:
   """Measuring clean accuracy fails on probabilities: never suspicious."""
-  if model.num_test > 1:  # A single row cannot tell.
+  if model.num_test > 1:
     numbers = (
       f'on {model.num_test:,} clean images the outputs of {model.name} are '
       'finite, and not all rows are >= 0 with a sum within 0.001 of 1'
     )
     yield False, 0.0, numbers
-
-
-@dataclasses.dataclass(frozen=True)
-class Check:
-  """A sanity check."""
-
-  compare: Callable[[_Model], Iterator[Compared]]
-  missing: str  # What was not measured if it compares nothing.
-  advice: str  # What a suspicious result means, and what to do.
-
-  def __call__(self, report: Report, model: str) -> tuple[bool | None, str]:
-    """Returns passed, suspicious (False) or not run (None), and the numbers."""
-    found = list(self.compare(_read(report, model)))
-    if not found:
-      return None, f'{model}: {self.missing}.'
-    suspicious, _, numbers = max(found, key=_suspicion)
-    detail = f'{numbers[0].upper()}{numbers[1:]}.'
-    if suspicious:
-      return False, f'{detail} {self.advice}'.rstrip()
-    return (None if suspicious is None else True), detail
-
-
-def _suspicion(compared: Compared) -> tuple[int, float]:
-  suspicious, rank, _ = compared
-  return {True: 2, None: 1, False: 0}[suspicious], rank
-
-
-_NO_PAIR = 'no single-step and multi-step attacks of the same norm and epsilon'
-CHECKS = {
-  'accuracy falls with epsilon': Check(
-    falls_with_epsilon,
-    'no attack, or only a single step at a large epsilon',
-    'A larger epsilon allows every smaller perturbation: the attack is too '
-    'weak. Check its step size; use more steps or restarts.',
-  ),
-  'accuracy reaches chance at large epsilon': Check(
-    reaches_chance,
-    'no multi-step attack at an epsilon where all images can be made gray, or '
-    'the pixel range or image size is not known',
-    'More than chance is impossible there: the attack fails, as with masked '
-    'or vanishing gradients, and overestimates robustness elsewhere too. Use '
-    'a loss on logit differences, more steps, black-box attacks.',
-  ),
-  'multi-step at least as strong as single-step': Check(
-    multi_step_is_stronger,
-    _NO_PAIR,
-    'The step size or number of steps is wrong, or the first gradient '
-    'misleads: use smaller steps and random starts.',
-  ),
-  'more steps and restarts at least as strong': Check(
-    effort_helps,
-    'no attack with few and with more steps or restarts',
-    'An attack that keeps its best iterate cannot lose by more steps: its step '
-    'size is wrong, or it keeps the last iterate.',
-  ),
-  'single-step and multi-step agree': Check(
-    single_and_multi_step_agree,
-    _NO_PAIR,
-    'Usual after single-step adversarial training (catastrophic overfitting): '
-    'report multi-step attacks only; train with random starts, more steps or '
-    'early stopping.',
-  ),
-  'gradients do not vanish': Check(
-    gradients_do_not_vanish,
-    'gradients were not examined',
-    'Gradient attacks leave such images unchanged and count them as robust. '
-    'Zero: use a loss on logit differences (DLR, margin) and a black-box '
-    'attack (Square). Not finite: look for square roots, logarithms and '
-    'divisions at 0, and for overflow in low precision.',
-  ),
-  'white box at least as strong as transfer': Check(
-    white_box_beats_transfer,
-    'transfer was not measured',
-    'The gradients of the model mislead (gradient masking): use more steps, '
-    'random starts, black-box attacks.',
-  ),
-  'attacks stronger than random noise': Check(
-    attacks_beat_noise,
-    'no noise of the norm and epsilon of an attack',
-    'The attack does not work: check its step size, the pixel range and the '
-    'gradients. If it is transfer, high accuracy under it is no robustness.',
-  ),
-  'black box not stronger than white box': Check(
-    black_box_is_not_stronger,
-    'no black-box attack (Square) beside a multi-step gradient attack',
-    'The gradients are masked or noisy, and robust accuracy is probably lower: '
-    'use more queries and restarts, or attack a smoothed network.',
-  ),
-  'AutoAttack is the strongest attack': Check(
-    autoattack_is_strongest,
-    'no AutoAttack with the norm, epsilon and images of another attack',
-    'Report the lower number. Gradients may be masked: try autoattack-plus. '
-    "Random networks need advjax.autoattack(version='rand').",
-  ),
-  'AutoAttack raises no warnings': Check(
-    autoattack_has_no_warnings, 'no AutoAttack', ''
-  ),
-  'minimum-norm attacks succeed': Check(
-    minimum_norm_attacks_succeed,
-    'no minimum-norm attack',
-    'Its perturbations are unbounded: it has too few steps, or the gradients '
-    'are masked; the median distance is too large.',
-  ),
-  'perturbations within epsilon': Check(
-    perturbations_within_epsilon,
-    'no attack',
-    'The accuracy is too low for this epsilon: project after every step, and '
-    'check the pixel range.',
-  ),
-  'adversarial examples survive 8-bit rounding': Check(
-    survives_rounding,
-    'rounding was not measured with an attack that continues once it succeeds',
-    'The perturbations are finer than image files: exchange them as float32, '
-    'and do not report them as a threat to 8-bit images.',
-  ),
-  'outputs are logits': Check(
-    outputs_are_logits, 'a single image cannot tell', ''
-  ),
-}

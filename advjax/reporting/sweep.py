@@ -7,14 +7,16 @@ import csv
 import io
 import itertools
 import json
+import math
 import pathlib
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from advjax.files import replacing, write_json
+from advjax.reporting import plots
 from advjax.reporting.formatting import (
   Row,
   Table,
@@ -25,51 +27,25 @@ from advjax.reporting.formatting import (
   points,
 )
 from advjax.reporting.html import dataset_facts, write_page
-from advjax.reporting.plots import (
-  INK,
-  PALETTE,
-  Group,
-  Line,
-  Matrix,
-  Panel,
-  Picture,
-  Point,
-  bar_figure,
-  encode,
-  heatmap_figure,
-  line_figure,
-  model_colors,
-  save_pictures,
-  scatter_figure,
-)
 from advjax.results import Estimate, SweepReport, Trial
 
 SEED = 'seed'
 _MAX_NAMES = 3
-_MASKED = (
-  0.5  # FGSM accuracy above which a fall under other attacks is masking.
-)
+# FGSM accuracy above which a fall under other attacks is gradient masking.
+_MASKED = 0.5
 _MAX_PANELS = 6
 _MIN_FILLED = 0.4  # Of the cells of a grid.
 _MAX_LINES = 20  # Of the terminal's table.
 
 
 class Configuration(NamedTuple):
-  """Trials that differ in their seed alone.
+  """Trials that differ in their seed alone."""
 
-  Attributes:
-    label: Its values on the swept fields, 'epsilon=0.1, multiplier=0.2'.
-    values: Field -> value, the seed left out.
-    trials: In the order of the sweep.
-    clean: Clean accuracy, mean over the trials that have one; None without.
-    robust: Robust accuracy, the same.
-  """
-
-  label: str
-  values: dict[str, Any]
+  label: str  # Its values on the swept fields, 'epsilon=0.1, multiplier=0.2'.
+  values: dict[str, Any]  # Field -> value, the seed left out.
   trials: list[Trial]
-  clean: Estimate | None
-  robust: Estimate | None
+  clean: Estimate  # Mean over the trials that have an accuracy, else NaN.
+  robust: Estimate
 
   @property
   def num_diverged(self) -> int:
@@ -78,18 +54,11 @@ class Configuration(NamedTuple):
 
 
 class Axis(NamedTuple):
-  """A swept field with several values.
-
-  Attributes:
-    field: Its dotted name.
-    label: Its short name, and those of fields that change with it.
-    values: Numbers sorted, others in the order of the sweep.
-    numeric: Whether all of them are numbers.
-  """
+  """A swept field with several values."""
 
   field: str
-  label: str
-  values: list[Any]
+  label: str  # Its short name, and those of fields that change with it.
+  values: list[Any]  # Numbers sorted, others in the order of the sweep.
   numeric: bool
 
 
@@ -101,14 +70,7 @@ class Cell(NamedTuple):
 
 
 def configurations(sweep: SweepReport) -> list[Configuration]:
-  """Groups the trials of a sweep that differ in their seed alone.
-
-  Args:
-    sweep: The sweep.
-
-  Returns:
-    The configurations in the order of their first trials.
-  """
+  """Groups the trials of a sweep that differ in their seed alone."""
   fields = [field for field in sweep.fields if field != SEED]
   groups: dict[tuple[Any, ...], list[Trial]] = {}
   for trial in sweep.rows:
@@ -119,46 +81,39 @@ def configurations(sweep: SweepReport) -> list[Configuration]:
   ]
   names = short_names(fields)
   shown = [i for i, column in enumerate(texts) if len(set(column)) > 1]
-  return [
-    Configuration(
-      ', '.join(
-        f'{names[fields[i]]}={texts[i][number]}'
-        for i in shown or range(len(fields))
-      )
-      or 'the only configuration',
-      dict(zip(fields, key, strict=True)),
-      trials,
-      _mean([t.clean_accuracy for t in trials if t.clean_accuracy]),
-      _mean([t.robust_accuracy for t in trials if t.robust_accuracy]),
-    )
-    for number, (key, trials) in enumerate(groups.items())
-  ]
+  found = []
+  for number, (key, trials) in enumerate(groups.items()):
+    parts = [
+      f'{names[fields[i]]}={texts[i][number]}'
+      for i in shown or range(len(fields))
+    ]
+    label = ', '.join(parts) or 'the only configuration'
+    values = dict(zip(fields, key, strict=True))
+    clean = _mean([t.clean_accuracy for t in trials if t.clean_accuracy])
+    robust = _mean([t.robust_accuracy for t in trials if t.robust_accuracy])
+    found.append(Configuration(label, values, trials, clean, robust))
+  return found
 
 
 def _hashable(value: Any) -> Any:
   return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
-def _mean(estimates: Sequence[Estimate]) -> Estimate | None:
+def _mean(estimates: Sequence[Estimate]) -> Estimate:
   """Mean over seeds; all are measured on the same images, so the CIs too."""
   if not estimates:
-    return None
+    return Estimate(math.nan)
   values = [each.value for each in estimates]
-  ends = np.mean([each.ci or (np.nan, np.nan) for each in estimates], axis=0)
+  low, high = np.mean([each.ci or (np.nan,) * 2 for each in estimates], axis=0)
   return Estimate(
     statistics.fmean(values),
-    (float(ends[0]), float(ends[1])),
+    (float(low), float(high)),
     statistics.stdev(values) if len(values) > 1 else None,
   )
 
 
 def short_names(fields: Sequence[str]) -> dict[str, str]:
-  """Returns the last part of each field, all of it where that is ambiguous.
-
-  Example:
-    >>> short_names(['hparams.epsilon', 'objective.name'])
-    {'hparams.epsilon': 'epsilon', 'objective.name': 'objective.name'}
-  """
+  """Returns the last part of each field, all of it where that is ambiguous."""
   ends = [field.rpartition('.')[2] for field in fields]
   return {
     field: end if ends.count(end) == 1 and end != 'name' else field
@@ -167,12 +122,7 @@ def short_names(fields: Sequence[str]) -> dict[str, str]:
 
 
 def format_values(values: Sequence[Any]) -> list[str]:
-  """Writes values with three digits or as k/255, with more where needed.
-
-  Example:
-    >>> format_values([8 / 255, 0.1]), format_values([0.1, 0.1001])
-    (['8/255', '0.1'], ['0.1', '0.1001'])
-  """
+  """Writes values with three digits or as k/255, with more where needed."""
   texts = [
     format_epsilon(each) if isinstance(each, float) else str(each)
     for each in values
@@ -183,18 +133,7 @@ def format_values(values: Sequence[Any]) -> list[str]:
 
 
 def find_axes(found: Sequence[Configuration]) -> list[Axis]:
-  """Returns the fields that span a sweep, numeric ones first.
-
-  A field whose values correspond one to one to those of an earlier field (and,
-  of numbers, monotonically) is no axis of its own: the label of the earlier one
-  names it.
-
-  Args:
-    found: From `configurations`.
-
-  Returns:
-    The axes; any two configurations differ in at least one of them.
-  """
+  """Returns the fields that span a sweep, numeric ones first."""
   fields = list(found[0].values) if found else []
   names = short_names(fields)
   columns = {field: [c.values[field] for c in found] for field in fields}
@@ -238,11 +177,12 @@ def _correspond(first: Sequence[Any], second: Sequence[Any]) -> bool:
 
 def rank(found: Sequence[Configuration]) -> list[Configuration]:
   """Sorts by robust, then clean accuracy; without both they are left out."""
-  scored = [each for each in found if each.robust and each.clean]
-  return sorted(
-    scored,
-    key=lambda c: (c.robust and -c.robust.value, c.clean and -c.clean.value),
-  )
+  scored = [
+    each
+    for each in found
+    if math.isfinite(each.robust.value) and math.isfinite(each.clean.value)
+  ]
+  return sorted(scored, key=lambda c: (-c.robust.value, -c.clean.value))
 
 
 def best_trial(found: Sequence[Configuration]) -> Trial | None:
@@ -255,46 +195,37 @@ def best_trial(found: Sequence[Configuration]) -> Trial | None:
 def is_above(first: Configuration, second: Configuration) -> bool:
   """Whether robust accuracy is higher by more than chance in images and seeds.
 
-  Both are asked: the 95 % intervals over the test images do not overlap, nor do
-  the ranges over the seeds.
+  Neither the 95 % intervals over the test images overlap, nor the ranges over
+  the seeds.
   """
   one, two = (
     [t.robust_accuracy.value for t in each.trials if t.robust_accuracy]
     for each in (first, second)
   )
-  assert first.robust and first.robust.ci and second.robust and second.robust.ci
+  assert first.robust.ci and second.robust.ci
   return first.robust.ci[0] > second.robust.ci[1] and min(one) > max(two)
 
 
 def pareto_front(
   found: Sequence[Configuration],
 ) -> tuple[list[Configuration], list[Configuration]]:
-  """Splits configurations into the Pareto front and the dominated ones.
+  """Splits into the Pareto front, by clean accuracy, and the dominated ones.
 
   One dominates another if neither its clean nor its robust accuracy is lower
-  and one of them is higher.
-
-  Args:
-    found: From `configurations`; those without both accuracies are left out.
-
-  Returns:
-    The front by clean accuracy, ascending, and the rest.
+  and one of them is higher. Without both accuracies they are left out.
   """
-  scored = [
-    ((each.clean.value, each.robust.value), each)
-    for each in found
-    if each.clean and each.robust
-  ]
-  front: list[tuple[tuple[float, float], Configuration]] = []
-  rest: list[tuple[tuple[float, float], Configuration]] = []
-  for point, each in scored:
+  front: list[Configuration] = []
+  rest: list[Configuration] = []
+  ranked = rank(found)  # On the front clean accuracy then increases.
+  for each in ranked:
+    point = each.clean.value, each.robust.value
+    others = ((other.clean.value, other.robust.value) for other in ranked)
     dominated = any(
       other != point and other[0] >= point[0] and other[1] >= point[1]
-      for other, _ in scored
+      for other in others
     )
-    (rest if dominated else front).append((point, each))
-  front.sort(key=lambda pair: pair[0])
-  return [each for _, each in front], [each for _, each in rest]
+    (rest if dominated else front).append(each)
+  return front, rest
 
 
 def write_rows(workdir: pathlib.Path, sweep: SweepReport) -> None:
@@ -310,23 +241,19 @@ def write_rows(workdir: pathlib.Path, sweep: SweepReport) -> None:
   """
   rows = [_flat(trial) for trial in sweep.rows]
   columns = list(dict.fromkeys(name for row in rows for name in row))
+  rows = [{name: row.get(name) for name in columns} for row in rows]
   table = io.StringIO()
   writer = csv.writer(table, lineterminator='\n')
   writer.writerow(columns)
-  lines = []
   for row in rows:
-    values = [row.get(name) for name in columns]
-    lines.append(json.dumps(dict(zip(columns, values, strict=True))) + '\n')
     writer.writerow(
       json.dumps(value) if isinstance(value, bool | list | dict) else value
-      for value in values
+      for value in row.values()
     )
-  for name, text in (
-    ('results.jsonl', ''.join(lines)),
-    ('results.csv', table.getvalue()),
-  ):
-    with replacing(workdir / name) as file:
-      file.write(text.encode())
+  with replacing(workdir / 'results.jsonl') as file:
+    file.write(''.join(f'{json.dumps(row)}\n' for row in rows).encode())
+  with replacing(workdir / 'results.csv') as file:
+    file.write(table.getvalue().encode())
 
 
 def _flat(trial: Trial) -> dict[str, Any]:
@@ -349,29 +276,16 @@ def _flat(trial: Trial) -> dict[str, Any]:
 def explain_sweep(
   sweep: SweepReport, found: Sequence[Configuration]
 ) -> list[str]:
-  """Returns the conclusions of a sweep and their uncertainty as sentences.
-
-  Args:
-    sweep: The sweep.
-    found: From `configurations`.
-
-  Returns:
-    The best configuration, whether it is above the others by more than chance,
-    the Pareto front, then caveats.
-  """
+  """Returns the conclusions of a sweep, and their uncertainty, as sentences."""
   ranked = rank(found)
   if not ranked:
     return ['No trial has a robust accuracy yet.']
-  return [
-    *_best(ranked),
-    *_comparison(ranked),
-    *_tradeoff(found, ranked[0]),
-    *_caveats(sweep, found, ranked),
-  ]
+  return [*_conclusions(ranked), *_caveats(sweep, found, ranked)]
 
 
-def _best(ranked: Sequence[Configuration]) -> Iterator[str]:
-  best = ranked[0]
+def _conclusions(ranked: Sequence[Configuration]) -> Iterator[str]:
+  """The best, whether it is so by more than chance, and the Pareto front."""
+  best, *others = ranked
   scored = len(best.trials) - best.num_diverged
   seeds = f' (mean ± std over {scored} seeds)' if scored > 1 else ''
   yield (
@@ -384,45 +298,31 @@ def _best(ranked: Sequence[Configuration]) -> Iterator[str]:
       f'{best.num_diverged} of its {len(best.trials)} seeds diverged; these '
       'numbers leave them out.'
     )
-
-
-def _comparison(ranked: Sequence[Configuration]) -> Iterator[str]:
-  if len(ranked) < 2:
+  if not others:
     return
-  best, second = ranked[:2]
-  assert best.robust and second.robust
-  close = [each for each in ranked[1:] if not is_above(best, each)]
-  difference = best.robust.value - second.robust.value
+  close = [each.label for each in others if not is_above(best, each)]
   if close:
     yield (
       f'It is not distinguishable from {len(close)} of the other '
-      f'{len(ranked) - 1} ({_names([each.label for each in close])}): 95 % '
-      'intervals over the test images or ranges over seeds overlap.'
+      f'{len(others)} ({_names(close)}): 95 % intervals over the test images '
+      'or ranges over seeds overlap.'
     )
   else:
+    difference = points(best.robust.value - others[0].robust.value)
     yield (
-      f'It is {points(difference)} above the second, {second.label} '
-      f'({percent(second.robust.value)}), more than chance in the test images '
-      'or in the seeds explains.'
+      f'It is {difference} above the second, {others[0].label} '
+      f'({percent(others[0].robust.value)}), more than chance in the test '
+      'images or in the seeds explains.'
     )
-
-
-def _tradeoff(
-  found: Sequence[Configuration], best: Configuration
-) -> Iterator[str]:
-  front, rest = pareto_front(found)
-  if len(front) + len(rest) < 2:
-    return
+  front, _ = pareto_front(ranked)
   top = front[-1]
-  assert top.clean and top.robust and best.clean
   if top.clean.value == best.clean.value:
     yield 'It has the highest clean accuracy too.'
   else:
     yield (
-      f'{len(front)} of {len(front) + len(rest)} configurations are Pareto '
-      f'optimal. Highest clean accuracy: {top.label} with '
-      f'{percent(top.clean.value)} and a robust accuracy of '
-      f'{percent(top.robust.value)}.'
+      f'{len(front)} of {len(ranked)} configurations are Pareto optimal. '
+      f'Highest clean accuracy: {top.label} with {percent(top.clean.value)} '
+      f'and a robust accuracy of {percent(top.robust.value)}.'
     )
 
 
@@ -490,19 +390,15 @@ def sweep_warnings(sweep: SweepReport) -> list[str]:
     for text in dict.fromkeys(texts):
       by_text.setdefault(text, []).append(trial.member)
   return warnings + [
-    f'{names[0] if len(names) == 1 else f"{len(names)} trials"}'
-    f'{f" ({_names(names)})" if len(names) > 1 else ""}: {text}'
+    f'{names[0]}: {text}'
+    if len(names) == 1
+    else f'{len(names)} trials ({_names(names)}): {text}'
     for text, names in by_text.items()
   ]
 
 
 def count_of(number: int, noun: str) -> str:
-  """Writes a number with its noun.
-
-  Example:
-    >>> count_of(1, 'run'), count_of(3, 'run')
-    ('1 run', '3 runs')
-  """
+  """Writes a number with its noun."""
   return f'{number} {noun}{"" if number == 1 else "s"}'
 
 
@@ -514,88 +410,52 @@ def _names(names: Sequence[str]) -> str:
 
 def sweep_pictures(
   sweep: SweepReport, found: Sequence[Configuration]
-) -> list[Picture]:
-  """Draws the figures of a sweep.
-
-  Args:
-    sweep: The sweep.
-    found: From `configurations`.
-
-  Returns:
-    Accuracy over the swept fields (heatmaps of two fields, else lines, bars or
-    points), the Pareto front, and accuracy over the epsilon of the attacks.
-  """
-  ranked = rank(found)
+) -> list[plots.Picture]:
+  """Draws accuracy over the swept fields, the Pareto front, attack curves."""
+  ranked, axes = rank(found), find_axes(found)
   if not ranked:
     return []
-  axes = find_axes(found)
-  pictures: list[Picture] = []
-  if _is_grid(found, axes):
-    pictures += _heatmaps(found, axes, ranked[0])
-  elif axes:
-    pictures += _slices(ranked, axes)
+  cells = math.prod(len(axis.values) for axis in axes)
+  is_grid = len(axes) >= 2 and len(found) >= _MIN_FILLED * cells
+  draw = _heatmaps if is_grid else _slices
+  pictures = list(draw(found, axes))
   if len(ranked) > 1:
     pictures.append(_front_picture(found))
-  curves = _attack_curves(sweep, ranked[: len(PALETTE)])
-  return pictures + ([curves] if curves else [])
-
-
-def _is_grid(found: Sequence[Configuration], axes: Sequence[Axis]) -> bool:
-  """Whether two fields form a grid; a random search does not."""
-  if len(axes) < 2:
-    return False
-  others = 1
-  for axis in axes[2:]:
-    others *= len(axis.values)
-  cells = len(axes[0].values) * len(axes[1].values) * others
-  return len(found) >= _MIN_FILLED * cells
+  return [*pictures, *_attack_curves(sweep, ranked[: len(plots.PALETTE)])]
 
 
 def _heatmaps(
-  found: Sequence[Configuration], axes: Sequence[Axis], best: Configuration
-) -> Iterator[Picture]:
+  found: Sequence[Configuration], axes: Sequence[Axis]
+) -> Iterator[plots.Picture]:
   """Two per combination of the fields beyond the first two."""
   x, y, *others = axes
-  panels = []
+  panels: dict[str, list[Configuration]] = {}
   for key in itertools.product(*(axis.values for axis in others)):
-    inside = [
-      each
-      for each in found
-      if all(
-        each.values[a.field] == v for a, v in zip(others, key, strict=True)
-      )
-    ]
-    label = ', '.join(
-      f'{axis.label}={text}'
-      for axis, text in zip(others, format_values(key), strict=True)
-    )
+    fields = dict(zip((axis.field for axis in others), key, strict=True))
+    texts = zip(others, format_values(key), strict=True)
+    label = ', '.join(f'{axis.label}={text}' for axis, text in texts)
+    inside = [c for c in found if fields.items() <= c.values.items()]
     if inside:
-      panels.append((label, inside))
+      panels[label] = inside
   left_out = len(panels) - _MAX_PANELS
-  for number, (label, inside) in enumerate(panels[:_MAX_PANELS], 1):
+  best = rank(found)[0]
+  for number, (label, inside) in enumerate([*panels.items()][:_MAX_PANELS], 1):
     suffix = f'_{number}' if others else ''
+    caption = (
+      'Mean over the seeds ± standard deviation, in per cent. '
+      if any(len(each.trials) > 1 for each in inside)
+      else 'In per cent. '
+    ) + 'A frame marks the highest robust accuracy of the sweep.'
+    if number == 1 and left_out > 0:
+      caption += f' {left_out} more combinations are in the table alone.'
     for metric in ('robust', 'clean'):
-      values = [e.value for c in found if (e := getattr(c, metric))]
-      pad = max(0.0, 0.05 - (max(values) - min(values))) / 2
-      figure = heatmap_figure(
-        [_matrix(inside, x, y, metric, best)],
-        low=min(values) - pad,
-        high=max(values) + pad,
-      )
-      where = f': {label}' if label else ''
-      caption = (
-        'Mean over the seeds ± standard deviation, in per cent. '
-        if any(len(each.trials) > 1 for each in inside)
-        else 'In per cent. '
-      ) + 'A frame marks the highest robust accuracy of the sweep.'
-      if number == 1 and left_out > 0:
-        caption += f' {left_out} more combinations are in the table alone.'
-      yield encode(
-        f'heatmap_{metric}{suffix}',
-        f'{metric.capitalize()} accuracy{where}',
-        caption,
-        figure,
-      )
+      every = np.array([getattr(each, metric).value for each in found])
+      low, high = float(np.nanmin(every)), float(np.nanmax(every))
+      pad = max(0.0, 0.05 - (high - low)) / 2
+      matrix = _matrix(inside, x, y, metric, best)
+      title = f'{metric.capitalize()} accuracy{f": {label}" if label else ""}'
+      figure = plots.heatmap_figure([matrix], low=low - pad, high=high + pad)
+      yield plots.encode(f'heatmap_{metric}{suffix}', title, caption, figure)
 
 
 def _matrix(
@@ -604,7 +464,7 @@ def _matrix(
   y: Axis,
   metric: str,
   best: Configuration,
-) -> Matrix:
+) -> plots.Matrix:
   """A cell per configuration, the second field upwards."""
   rows = y.values[::-1]
   values = np.full((len(rows), len(x.values)), np.nan)
@@ -614,7 +474,7 @@ def _matrix(
     at = rows.index(each.values[y.field]), x.values.index(each.values[x.field])
     estimate = getattr(each, metric)
     text = 'diverged'
-    if estimate:
+    if math.isfinite(estimate.value):
       values[at] = estimate.value
       text = f'{100 * estimate.value:.1f}'
       if estimate.std is not None:
@@ -624,34 +484,25 @@ def _matrix(
     texts[at[0]][at[1]] = text
     if each is best:
       framed.append(at)
-  return Matrix(
-    '',
-    format_values(rows),
-    format_values(x.values),
-    values,
-    row_label=y.label,
-    column_label=x.label,
-    framed=framed,
-    texts=texts,
-  )
+  names = format_values(rows), format_values(x.values)
+  return plots.Matrix('', *names, values, y.label, x.label, framed, texts)
 
 
 def _slices(
-  ranked: Sequence[Configuration], axes: Sequence[Axis]
-) -> Iterator[Picture]:
+  found: Sequence[Configuration], axes: Sequence[Axis]
+) -> Iterator[plots.Picture]:
   """Accuracy over each field by itself, where no two fields form a grid."""
-  colors = {'clean': PALETTE[0], 'robust': PALETTE[1]}
+  colors = {'clean': plots.PALETTE[0], 'robust': plots.PALETTE[1]}
+  ranked = rank(found)
   for number, axis in enumerate(axes[:_MAX_PANELS], 1):
     if axis.numeric:
       wide = axis.values[0] > 0 and axis.values[-1] >= 20 * axis.values[0]
-      dots = [
-        Point(Estimate(float(each.values[axis.field])), estimate, color, metric)
-        for each in ranked
-        for metric, color in colors.items()
-        if (estimate := getattr(each, metric))
-      ]
+      dots = []
+      for each, (metric, color) in itertools.product(ranked, colors.items()):
+        x = Estimate(float(each.values[axis.field]))
+        dots.append(plots.Point(x, getattr(each, metric), color, metric))
       scale: Any = 'log' if wide else 'number'
-      figure = scatter_figure(dots, axis.label, x_axis=scale)
+      figure = plots.scatter_figure(dots, axis.label, x_axis=scale)
       which = 'A point per configuration'
     else:
       groups = []
@@ -659,16 +510,11 @@ def _slices(
         axis.values, format_values(axis.values), strict=True
       ):
         best = [each for each in ranked if each.values[axis.field] == value][:1]
-        bars = {
-          metric: estimate
-          for each in best
-          for metric in colors
-          if (estimate := getattr(each, metric))
-        }
-        groups.append(Group(text, bars))
-      figure = bar_figure(groups, colors)
+        bars = {m: getattr(each, m) for each in best for m in colors}
+        groups.append(plots.Group(text, bars))
+      figure = plots.bar_figure(groups, colors)
       which = 'The configuration of the highest robust accuracy at each value'
-    yield encode(
+    yield plots.encode(
       f'accuracy_over_{number}',
       f'Accuracy over {axis.label}',
       f'{which}, mean over its seeds, 95 % intervals over the test images.',
@@ -676,34 +522,35 @@ def _slices(
     )
 
 
-def _front_picture(found: Sequence[Configuration]) -> Picture:
+def _front_picture(found: Sequence[Configuration]) -> plots.Picture:
   front, rest = pareto_front(found)
-  marked = [(each, INK, 'dominated', '') for each in rest] + [
-    (each, PALETTE[1], 'Pareto front', str(number))
-    for number, each in enumerate(front, 1)
-  ]
+  # Intervals of the front alone: those of all points hide it.
   dots = [
-    # Intervals of the front alone: those of all points hide it.
-    Point(each.clean, each.robust, color, label, text=text)
-    if text
-    else Point(
-      Estimate(each.clean.value), Estimate(each.robust.value), color, label
+    plots.Point(
+      Estimate(each.clean.value),
+      Estimate(each.robust.value),
+      plots.INK,
+      'dominated',
     )
-    for each, color, label, text in marked
-    if each.clean and each.robust
+    for each in rest
   ]
   path: list[tuple[float, float]] = []
-  for each in front:
-    assert each.clean and each.robust
+  for number, each in enumerate(front, 1):
+    text = str(number)
+    dots.append(
+      plots.Point(
+        each.clean, each.robust, plots.PALETTE[1], 'Pareto front', text=text
+      )
+    )
     if path:  # The front falls before the next point.
       path.append((path[-1][0], each.robust.value))
     path.append((each.clean.value, each.robust.value))
-  return encode(
+  return plots.encode(
     'pareto_front',
     'Robust against clean accuracy',
     'A point per configuration, mean over its seeds; on the front with 95 % '
     'intervals over the test images and the numbers of the table below.',
-    scatter_figure(
+    plots.scatter_figure(
       dots, 'clean accuracy', 'robust accuracy', x_axis='accuracy', path=path
     ),
   )
@@ -711,96 +558,66 @@ def _front_picture(found: Sequence[Configuration]) -> Picture:
 
 def _attack_curves(
   sweep: SweepReport, best: Sequence[Configuration]
-) -> Picture | None:
+) -> Iterator[plots.Picture]:
   """White-box accuracy over epsilon, a panel per attack."""
-  colors = model_colors(each.label for each in best)
+  colors = plots.model_colors(each.label for each in best)
   panels = []
   for attack in sweep.attacks:
     lines = []
     for each in best:
-      curves = [
-        curve
-        for trial in each.trials
-        if attack in (curve := sweep.curves.get(trial.member, {}))
-      ]
+      curves = [sweep.curves.get(trial.member, {}) for trial in each.trials]
+      curves = [curve for curve in curves if attack in curve]
       if curves:
-        values = np.array([curve[attack] for curve in curves])
-        lines.append(
-          Line(
-            curves[0]['epsilons'],
-            values.mean(0),
-            colors[each.label],
-            each.label,
-            low=values.min(0),
-            high=values.max(0),
-          )
-        )
+        y = np.array([curve[attack] for curve in curves])
+        ends = {'low': y.min(0), 'high': y.max(0)}
+        x, color = curves[0]['epsilons'], colors[each.label]
+        lines.append(plots.Line(x, y.mean(0), color, each.label, **ends))
     if lines:
-      panels.append(
-        Panel(
-          attack_label(attack),
-          lines,
-          f'epsilon ({sweep.norm})',
-          x_axis='epsilon',
-          mark=sweep.epsilon,
-        )
+      name, x_label = attack_label(attack), f'epsilon ({sweep.norm})'
+      panel = plots.Panel(
+        name, lines, x_label, x_axis='epsilon', mark=sweep.epsilon
       )
-  if not panels:
-    return None
-  return encode(
-    'attack_curves',
-    'Accuracy over the epsilon of the attack',
-    f'White-box accuracy of the {count_of(len(best), "configuration")} of the '
-    'highest robust accuracy. Shades reach from the lowest seed to the '
-    'highest; dashed: the evaluation epsilon.',
-    line_figure(panels),
-  )
+      panels.append(panel)
+  if panels:
+    yield plots.encode(
+      'attack_curves',
+      'Accuracy over the epsilon of the attack',
+      f'White-box accuracy of the {count_of(len(best), "configuration")} of '
+      'the highest robust accuracy. Shades reach from the lowest seed to the '
+      'highest; dashed: the evaluation epsilon.',
+      plots.line_figure(panels),
+    )
 
 
 def trial_table(sweep: SweepReport) -> list[list[Cell]]:
-  """Returns the table of trials, its heads first, without empty columns.
-
-  Args:
-    sweep: The sweep.
-
-  Returns:
-    Rows of cells in the order of the sweep.
-  """
+  """Returns the table of trials, its heads first, without empty columns."""
   rows, names = sweep.rows, short_names(sweep.fields)
-  columns = {'#': [Cell(str(i), i) for i in range(1, len(rows) + 1)]}
+  columns: dict[str, list[Cell]] = {}
+
+  def add(head: str, values: Iterable[Any], write: Any = str) -> None:
+    columns[head] = [Cell() if v is None else Cell(write(v), v) for v in values]
+
+  add('#', range(1, len(rows) + 1))
   for field in sweep.fields:
     values = [_hashable(trial.fields.get(field)) for trial in rows]
     columns[names[field]] = list(map(Cell, format_values(values), values))
-  for head, estimates in (
-    ('clean', [trial.clean_accuracy for trial in rows]),
-    ('robust', [trial.robust_accuracy for trial in rows]),
-  ):
+  for head in ('clean', 'robust'):
+    estimates = [getattr(trial, f'{head}_accuracy') for trial in rows]
     columns[head] = [
       Cell(format_estimate(e), e.value) if e else Cell() for e in estimates
     ]
-  numbers: dict[str, tuple[Callable[[Any], str], list[Any]]] = {
-    attack_label(attack): (
-      percent,
-      [(trial.attacks or {}).get(attack) for trial in rows],
-    )
-    for attack in sweep.attacks
-  } | {
-    'loss': ('{:.4f}'.format, [trial.loss for trial in rows]),
-    'training s': ('{:,.1f}'.format, [trial.train_seconds for trial in rows]),
-    'step ms': ('{:,.2f}'.format, [trial.step_milliseconds for trial in rows]),
-    'group': (str, [trial.group for trial in rows]),
-  }
-  for head, (write, found) in numbers.items():
-    columns[head] = [Cell() if x is None else Cell(write(x), x) for x in found]
-  texts = {
-    'status': [': '.join(filter(None, (t.status, t.reason))) for t in rows],
-    'warnings': ['; '.join(trial.warnings) for trial in rows],
-    'trial': [trial.member for trial in rows],
-    'folder': [trial.folder for trial in rows],
-  }
-  columns |= {
-    head: [Cell(t, t) for t in found] for head, found in texts.items()
-  }
+  for attack in sweep.attacks:
+    accuracies = [(trial.attacks or {}).get(attack) for trial in rows]
+    add(attack_label(attack), accuracies, percent)
+  add('loss', [t.loss for t in rows], '{:.4f}'.format)
+  add('training s', [t.train_seconds for t in rows], '{:,.1f}'.format)
+  add('step ms', [t.step_milliseconds for t in rows], '{:,.2f}'.format)
+  add('group', [t.group for t in rows])
+  statuses = [': '.join(filter(None, (t.status, t.reason))) for t in rows]
+  add('status', statuses)
+  add('warnings', ['; '.join(trial.warnings) for trial in rows])
+  add('trial', [trial.member for trial in rows])
+  add('folder', [trial.folder for trial in rows])
   filled = {h: c for h, c in columns.items() if any(cell.text for cell in c)}
   return [
     [Cell(head) for head in filled],
@@ -811,27 +628,22 @@ def trial_table(sweep: SweepReport) -> list[list[Cell]]:
 def _terminal(sweep: SweepReport, found: Sequence[Configuration]) -> str:
   """The trials by robust accuracy, the best one, and the conclusions."""
   heads, *rows = trial_table(sweep)
-  fields = [i for i in range(1, 1 + len(sweep.fields))]
   shown = {'clean', 'robust', 'training s', *map(attack_label, sweep.attacks)}
   columns = [i for i, head in enumerate(heads) if head.text in shown]
   order = sorted(
     range(len(rows)),
     key=lambda i: -(e.value if (e := sweep.rows[i].robust_accuracy) else -1),
   )
+  table = []
+  for at in order[:_MAX_LINES]:
+    texts = [cell.text for cell in rows[at]]
+    fields = range(1, 1 + len(sweep.fields))
+    label = ', '.join(f'{heads[i].text}={texts[i]}' for i in fields)
+    table.append(Row(label, [texts[i].partition(' [')[0] for i in columns]))
   lines = []
   if rows:
     lines.append(
-      Table(
-        'Trials',
-        [heads[i].text for i in columns],
-        [
-          Row(
-            ', '.join(f'{heads[i].text}={rows[at][i].text}' for i in fields),
-            [rows[at][i].text.partition(' [')[0] for i in columns],
-          )
-          for at in order[:_MAX_LINES]
-        ],
-      ).text()
+      Table('Trials', [heads[i].text for i in columns], table).text()
     )
   if len(rows) > _MAX_LINES:
     more = count_of(len(rows) - _MAX_LINES, 'more trial')
@@ -853,11 +665,8 @@ def _facts(sweep: SweepReport) -> list[str]:
     *dataset_facts(sweep.dataset),
     done + (f', {diverged} diverged' if diverged else ''),
     *(
-      f'{name} {value}'
-      for name, value in (
-        ('objective', sweep.objective),
-        ('model', sweep.model),
-      )
+      f'{name} {getattr(sweep, name)}'
+      for name in ('objective', 'model')
       if f'{name}.name' not in sweep.fields
     ),
     f'swept: {", ".join(short_names(sweep.fields).values())}',
@@ -882,8 +691,20 @@ def write_sweep(workdir: pathlib.Path, sweep: SweepReport) -> str:
   write_rows(workdir, sweep)
   found = configurations(sweep)
   pictures = sweep_pictures(sweep, found)
-  save_pictures(pictures, workdir / 'figures')
+  plots.save_pictures(pictures, workdir / 'figures')
   front = pareto_front(found)[0] if len(found) > 1 else []
+  front_rows = [
+    Row(
+      f'{number}: {each.label}',
+      [format_estimate(each.clean), format_estimate(each.robust)],
+    )
+    for number, each in enumerate(front, 1)
+  ]
+  groups = []
+  for number, group in enumerate(sweep.groups):
+    chunks, seconds = ', '.join(map(str, group.chunks)), f'{group.seconds:,.1f}'
+    cells = number, group.members, group.how, chunks, seconds, group.compiles
+    groups.append(cells)
   heads, *rows = trial_table(sweep)
   write_page(
     workdir / 'report.html',
@@ -895,29 +716,9 @@ def write_sweep(workdir: pathlib.Path, sweep: SweepReport) -> str:
     sentences=explain_sweep(sweep, found),
     best=best_trial(found),
     pictures=pictures,
-    front=Table(
-      'Pareto front',
-      ['clean', 'robust'],
-      [
-        Row(
-          f'{number}: {each.label}',
-          [format_estimate(each.clean), format_estimate(each.robust)],
-        )
-        for number, each in enumerate(front, 1)
-      ],
-    ),
+    front=Table('Pareto front', ['clean', 'robust'], front_rows),
     heads=heads,
     rows=list(zip(sweep.rows, rows, strict=True)),
-    groups=[
-      (
-        str(number),
-        str(group.members),
-        group.how,
-        ', '.join(map(str, group.chunks)),
-        f'{group.seconds:,.1f}',
-        str(group.compiles),
-      )
-      for number, group in enumerate(sweep.groups)
-    ],
+    groups=groups,
   )
   return _terminal(sweep, found)

@@ -6,7 +6,7 @@ one is said only where their 95 % intervals do not overlap.
 
 import itertools
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from advjax.reporting.formatting import (
@@ -23,6 +23,7 @@ from advjax.reporting.sanity import (
   findings_of,
   flat_curves,
   noise_name,
+  read_model,
   with_interval,
 )
 from advjax.results import (
@@ -62,57 +63,40 @@ def autoattack_runs(
 def worst_cases(
   report: Report,
 ) -> dict[tuple[str, float], dict[str, tuple[Estimate, str]]]:
-  """Returns the strongest attack on each model, white box.
-
-  Args:
-    report: The report.
-
-  Returns:
-    (norm, epsilon) -> model -> its lowest accuracy, and the attack's name. Of
-    the curves nothing is read.
-  """
+  """Returns the strongest attack on each model, white box."""
   found: dict[tuple[str, float], dict[str, tuple[Estimate, str]]] = {}
   for name, model in report.members.items():
-    attacked = [
-      (
-        each.norm,
-        each.epsilon,
-        each.white_box,
-        attack_label(key, each.num_steps),
-      )
+    attacked: list[tuple[Any, Estimate, str]] = [
+      (each, each.white_box, attack_label(key, each.num_steps))
       for key, each in model.robust_accuracy.items()
     ]
-    attacked += [
-      (run.norm, run.epsilon, run.accuracy, 'AutoAttack')
-      for run in model.autoattack or ()
-    ]
-    for norm, epsilon, accuracy, label in attacked:
+    for run in model.autoattack or ():
+      attacked.append((run, run.accuracy, 'AutoAttack'))
+    for each, accuracy, label in attacked:
       case = with_interval(accuracy, report.dataset.num_test), label
-      cases = found.setdefault((norm, epsilon), {})
-      cases[name] = min(
-        case, cases.get(name, case), key=lambda each: each[0].value
-      )
+      cases = found.setdefault((each.norm, each.epsilon), {})
+      cases[name] = min(case, cases.get(name, case), key=lambda c: c[0].value)
   return found
 
 
 def sentences(report: Report) -> list[str]:
-  """Returns what the numbers of a report mean.
-
-  Args:
-    report: The report.
-
-  Returns:
-    Sentences on clean accuracy, on transfer against white box, on the strongest
-    attacks, and on what limits them. What is suspicious is in `warnings`.
-  """
+  """Returns what the numbers of a report mean."""
   return [
     *_clean(report),
     *itertools.islice(_transfer(report), 1),  # Of the first attack.
     *_robustness(report),
-    *filter(None, (flat_curves(report, name) for name in report.members)),
+    *_flat(report),
     *_collapse(report),
     *_width(report),
   ]
+
+
+def _flat(report: Report) -> Iterator[str]:
+  """Models whose accuracy no epsilon lowers."""
+  for name in report.members:
+    text = flat_curves(read_model(report, name))
+    if text:
+      yield f'{text[0].upper()}{text[1:]}.'
 
 
 def warnings(report: Report) -> list[str]:
@@ -242,18 +226,9 @@ def epochs_of(model: ModelResult) -> Sequence[Mapping[str, float | None]]:
 
 
 def results_table(report: Report) -> Table:
-  """Returns what was measured of each model, a column per model.
-
-  Args:
-    report: The report.
-
-  Returns:
-    Accuracies with intervals: clean, under each attack white box and, unless
-    the report is of `evaluate`, by transfer; under noise and other shifts;
-    distances, losses and times. Rows that no model has are left out.
-  """
+  """Returns what was measured of each model, a column per model."""
   names, models = list(report.members), list(report.members.values())
-  top_k = f'  top-{top_k_of(report)}'
+  top_k, fine = f'  top-{top_k_of(report)}', lambda x: percent(x, 2)
   rows: list[Row] = []
 
   def add(
@@ -276,7 +251,16 @@ def results_table(report: Report) -> Table:
     ],
     percent,
   )
-  _add_losses(add, models)
+  tests = [m.training.test if m.training else {} for m in models]
+  losses = [('test loss', 'loss')]
+  for term in ('adversarial', 'virtual_adversarial'):
+    if any(f'scaled_{term}_loss' in test for test in tests):
+      label = f'  {term.replace("_", " ")}'
+      losses += [('  clean', 'clean_loss'), (label, f'{term}_loss')]
+      losses.append((f'{label} x multiplier', f'scaled_{term}_loss'))
+  for label, key in losses:
+    values = [(test.get(key), test.get(f'{key}_std')) for test in tests]
+    add(label, [v if v[0] is not None else None for v in values], _loss)
   runs = autoattack_runs(report)
   for attack, sample in attacks_of(report).items():
     if runs and attack.startswith('autoattack') and report.sanity is not None:
@@ -294,7 +278,7 @@ def results_table(report: Report) -> Table:
     for what in ('zero', 'not_finite'):
       shares = [t and getattr(t, f'{what}_gradients') for t in traces]
       if any(shares):
-        add(f'  gradients {what.replace("_", " ")}', shares, _fine_percent)
+        add(f'  gradients {what.replace("_", " ")}', shares, fine)
     for source, r in zip(names, results, strict=True):
       if r and r.transfer and report.sanity is None:
         add(f'  transfer from {source}', [r.transfer.get(t) for t in names])
@@ -368,31 +352,9 @@ def _attack_heading(attack: str, sample: AttackResult) -> str:
   return ', '.join(parts)
 
 
-def _add_losses(
-  add: Callable[..., None], models: Sequence[ModelResult]
-) -> None:
-  """The test loss, and its terms where an objective has two."""
-  tests = [m.training.test if m.training else {} for m in models]
-
-  def loss(label: str, key: str) -> None:
-    values = [(t.get(key), t.get(f'{key}_std')) for t in tests]
-    add(label, [v if v[0] is not None else None for v in values], _loss)
-
-  loss('test loss', 'loss')
-  for term in ('adversarial', 'virtual_adversarial'):
-    if any(f'scaled_{term}_loss' in test for test in tests):
-      loss('  clean', 'clean_loss')
-      loss(f'  {term.replace("_", " ")}', f'{term}_loss')
-      loss(f'  {term.replace("_", " ")} x multiplier', f'scaled_{term}_loss')
-
-
 def _loss(value_and_std: tuple[float, float | None]) -> str:
   value, std = value_and_std
   return f'{value:.4f}' if std is None else f'{value:.4f} ± {std:.4f}'
-
-
-def _fine_percent(value: float) -> str:
-  return percent(value, 2)
 
 
 def _median(minimal: MinimalDistance) -> str:
@@ -407,29 +369,18 @@ def _keys(parts: Iterable[Mapping[str, Any] | None]) -> list[str]:
 
 
 def generalization_gap(model: ModelResult) -> tuple[float, float] | None:
-  """Returns the accuracy on training images, and on others after training.
-
-  Args:
-    model: The model.
-
-  Returns:
-    The accuracies of the last epoch that has both, or of the last epoch and, if
-    there are no validation images, on the test images; None without training.
-  """
-  epochs = epochs_of(model)
+  """Returns the accuracy on training images, and on others after training."""
+  found = [
+    (epoch.get('clean_accuracy', epoch.get('accuracy')), epoch)
+    for epoch in reversed(epochs_of(model))
+  ]
   if model.training and model.training.num_validation:
-    for epoch in reversed(epochs):
-      accuracy = training_accuracy(epoch)
+    for accuracy, epoch in found:
       other = epoch.get('monitor_clean_accuracy')
       if accuracy is not None and other is not None:
         return accuracy, other
-  accuracy = training_accuracy(epochs[-1]) if epochs else None
+  accuracy = found[0][0] if found else None
   return None if accuracy is None else (accuracy, model.clean_accuracy.value)
-
-
-def training_accuracy(epoch: Mapping[str, float | None]) -> float | None:
-  """Returns the clean accuracy on training images, under either name."""
-  return epoch.get('clean_accuracy', epoch.get('accuracy'))
 
 
 def autoattack_table(report: Report) -> Table | None:
@@ -450,15 +401,7 @@ def autoattack_table(report: Report) -> Table | None:
 
 
 def class_accuracies(report: Report) -> dict[str, Sequence[float | None]]:
-  """Returns accuracies by class, clean and under the strongest attack.
-
-  Args:
-    report: The report.
-
-  Returns:
-    '<model>, clean' and '<model>, <attack>' -> accuracy of each class; the
-    strongest attack is that of the lowest mean over the classes.
-  """
+  """Returns accuracies by class, clean and under the strongest attack."""
   columns: dict[str, Sequence[float | None]] = {}
   for name, model in report.members.items():
     classes = model.per_class or {}

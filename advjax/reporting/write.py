@@ -55,11 +55,16 @@ def write_run(
   findings = sanity.findings_of(report)
   sentences, warnings = text.sentences(report), text.warnings(report)
   table = text.results_table(report)
+  seeds = ', '.join(map(str, report.seeds))
   html.write_page(
     workdir / 'report.html',
     'run.html.j2',
     title=title,
-    facts=_facts(report),
+    facts=[
+      *html.dataset_facts(report.dataset),
+      f'seed{"" if len(report.seeds) == 1 else "s"} {seeds}',
+      *([report.environment['date']] if 'date' in report.environment else []),
+    ],
     report=report,
     warnings=warnings,
     sentences=sentences,
@@ -81,17 +86,6 @@ def write_run(
       *(f'warning: {warning}' for warning in warnings),
     ]
   )
-
-
-def _facts(report: Report) -> list[str]:
-  from advjax.reporting.html import dataset_facts
-
-  seeds = ', '.join(map(str, report.seeds))
-  facts = dataset_facts(report.dataset)
-  facts.append(f'seed{"s" if len(report.seeds) > 1 else ""} {seeds}')
-  if 'date' in report.environment:
-    facts.append(str(report.environment['date']))
-  return facts
 
 
 def _first_batch(
@@ -118,12 +112,7 @@ def merge_metrics(
   path: pathlib.Path,
   runs: Sequence[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]],
 ) -> None:
-  """Writes the records of all runs into one metrics.jsonl.
-
-  Args:
-    path: The file.
-    runs: For each run the fields that name it, and its records.
-  """
+  """Writes the records of all runs, with the fields that name each."""
   lines = [
     json.dumps({**run, **record}) for run, records in runs for record in records
   ]

@@ -105,14 +105,6 @@ def test_evidence_is_red_and_evidence_against_is_blue():
   assert gray.tolist() == [0.625] * 3
 
 
-def test_a_method_that_one_model_lacks():
-  first = model(saliency=similarity(0.5))
-  second = model(saliency=similarity(0.5), cam=similarity(-0.5))
-  figure = reporting.similarity_figure({'a': first, 'b': second})
-  labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-  assert labels == ['saliency', 'CAM']
-
-
 def test_files(tmp_path):
   split = Split(np.zeros((1, 4, 4, 3), np.uint8), np.zeros(1, np.int32))
   dataset = Dataset('birds', split, split, 2, NAMES, ('n01', 'n02'))

@@ -6,9 +6,7 @@ import pytest
 from advjax.reporting.images import (
   CORRECT,
   WRONG,
-  Cell,
   class_name,
-  image_grid,
   nsl_grid,
   perturbation_grid,
   prediction_grid,
@@ -98,15 +96,6 @@ def test_long_titles_are_broken_and_rows_do_not_overlap():
   assert class_name(0, names).endswith('…') and class_name(12, names) == '12'
 
 
-def test_pixels_are_floats_in_the_unit_interval():
-  gray = to_pixels(np.full((1, 2, 2, 1), 255, np.uint8))
-  assert gray.shape == (1, 2, 2) and (gray == 1).all()
-  assert to_pixels(np.full((1, 2, 2), np.nan)).max() == 0
-  cells = [Cell(np.full((2, 2), value)) for value in (1.5, -1)]
-  pixels, _ = shown(image_grid([[None, cells[0]], [cells[1], None]], 1.0))
-  assert [image.max() for image in pixels] == [1, 0]
-
-
 @pytest.mark.parametrize(
   'shape', [(0, 4, 4, 1), (2, 4, 4, 2), (2, 4), (2, 4, 4, 4)]
 )
@@ -119,5 +108,3 @@ def test_lengths_that_differ_are_an_error():
   images = make_images(1)
   with pytest.raises(ValueError, match=r'lengths .*39'):
     nsl_grid(images, LABELS, LABELS[:39], LABELS)
-  with pytest.raises(ValueError, match='adversarial of shape'):
-    perturbation_grid(images, images[:, :3], LABELS, LABELS, LABELS)

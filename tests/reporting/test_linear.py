@@ -44,20 +44,6 @@ def panels(figure, row=0):
   return [np.asarray(each.get_array()) for each in ax.images[part]], titles
 
 
-def test_weights_and_signs_are_red_above_and_blue_below_zero(images):
-  found = member(images)
-  figure = linear_figure({'plain': found}, images, LABELS, 0.25)
-  (weights, signs, *_), _ = panels(figure)
-  for pixels in (weights, signs):
-    redness = pixels[..., 0] - pixels[..., 2]
-    np.testing.assert_array_equal(
-      np.sign(np.round(redness, 2)), np.sign(found.weights)
-    )
-    assert pixels[0, 1].min() > 0.9
-  # A sign has its full colour whatever the size of its weight.
-  assert len(np.unique(signs.reshape(-1, 3), axis=0)) == 3
-
-
 def test_titles_have_errors_and_the_shift(images):
   members = {
     'plain': member(images),
@@ -100,25 +86,6 @@ def test_images_are_framed_by_whether_they_are_correct(images):
     assert (mosaic[9:18] == 1).all()  # No more images of the first class.
 
 
-def test_bad_input_is_named(images):
-  with pytest.raises(ValueError, match='members is empty'):
-    linear_figure({}, images, LABELS, 0.1)
-  with pytest.raises(ValueError, match='labels: allowed are 0 and 1'):
-    ones = np.ones(7, int)
-    linear_figure({'plain': member(images)}, images, ones, 0.1)
-  for field, value in (
-    ('weights', np.zeros((4, 4))),
-    ('perturbed', images[:3]),
-    ('predictions', LABELS[:3]),
-    ('perturbed_predictions', FOOLED[:, None]),
-  ):
-    found = member(images, **{field: value})
-    with pytest.raises(ValueError, match=rf"plain: .*'{field}': .*allowed"):
-      linear_figure({'plain': found}, images, LABELS, 0.1)
-  with pytest.raises(ValueError, match=r'images .*allowed'):
-    linear_figure({'plain': member(images)}, images[:3], LABELS, 0.1)
-
-
 ENTRY = {
   'weights_l1': 148.6,
   'shift': 37.1,
@@ -135,20 +102,6 @@ OTHER = ENTRY | {
   'num_compared': 2000,
   'num_vanished': 0,
 }
-
-
-def test_seeds_are_averaged_and_counts_added():
-  alone = merge_seeds([ENTRY], 2000)
-  intervals = {f'{kind}_error_ci' for kind in ('clean', 'fgsm', 'fgsm_in_box')}
-  assert set(alone) == set(ENTRY) | intervals
-  assert {name: alone[name] for name in ENTRY} == ENTRY
-  merged = merge_seeds([ENTRY, OTHER], 2000)
-  assert merged['clean_error'] == pytest.approx(0.02)
-  assert merged['clean_error_std'] == pytest.approx(0.01 / 2**0.5)
-  assert merged['clean_error_ci'][0] < 0.02 < merged['clean_error_ci'][1]
-  assert merged['largest_difference'] == 1.2e-7
-  assert 'largest_difference_std' not in merged
-  assert (merged['num_compared'], merged['num_vanished']) == (3990, 10)
 
 
 def test_the_table_has_errors_and_the_distance_to_the_closed_form():

@@ -146,27 +146,8 @@ def names_of(sweep):
   ]
 
 
-def test_figures_of_a_grid_a_line_names_and_a_random_search():
+def test_figures_of_a_grid_of_names_and_of_a_random_search():
   common = ['pareto_front', 'attack_curves']
-  heatmaps = ['heatmap_robust', 'heatmap_clean']
-  assert names_of(reports.grid(num_seeds=1)) == heatmaps + common
-  assert names_of(two([(0.2,), (0.5,)])) == ['accuracy_over_1', *common]
-  by_name = [
-    reports.make_trial({'optimizer.name': name}, (0.9, value))
-    for name, value in (('adam', 0.3), ('sgd', 0.5))
-  ]
-  assert names_of(reports.make_sweep(by_name)) == ['accuracy_over_1', *common]
-  random = [
-    {'hparams.epsilon': 0.01 * i, 'hparams.multiplier': 0.1 * (7 * i % 11)}
-    for i in range(1, 10)
-  ]
-  sweep = reports.make_sweep(
-    [reports.make_trial(f, reports.smooth(f)) for f in random]
-  )
-  assert names_of(sweep) == ['accuracy_over_1', 'accuracy_over_2', *common]
-
-
-def test_figures_for_every_combination_of_further_fields():
   found = reports.product(
     hparams__epsilon=(0.05, 0.1),
     hparams__multiplier=(0.1, 0.2),
@@ -175,12 +156,17 @@ def test_figures_for_every_combination_of_further_fields():
   sweep = reports.make_sweep(
     [reports.make_trial(f, reports.smooth(f)) for f in found]
   )
-  assert [name for name in names_of(sweep) if 'heatmap' in name] == [
-    'heatmap_robust_1',
-    'heatmap_clean_1',
-    'heatmap_robust_2',
-    'heatmap_clean_2',
+  heatmaps = [f'heatmap_{m}_{i}' for i in (1, 2) for m in ('robust', 'clean')]
+  assert names_of(sweep) == heatmaps + common
+  by_name = [
+    reports.make_trial({'optimizer.name': name}, (0.9, value))
+    for name, value in (('adam', 0.3), ('sgd', 0.5))
   ]
+  assert names_of(reports.make_sweep(by_name)) == ['accuracy_over_1', *common]
+  fields = [{'a': 0.01 * i, 'b': 0.1 * (7 * i % 11)} for i in range(1, 10)]
+  random = [reports.make_trial(f, (0.9, 5 * f['a'])) for f in fields]
+  shown = ['accuracy_over_1', 'accuracy_over_2', *common]
+  assert names_of(reports.make_sweep(random)) == shown
 
 
 def test_files(tmp_path):

@@ -5,7 +5,6 @@ import dataclasses
 from advjax.reporting.text import (
   autoattack_table,
   class_table,
-  generalization_gap,
   results_table,
   sentences,
   warnings,
@@ -89,15 +88,6 @@ def test_unclipped_attacks_say_so():
   found = change_attack(report(), 'fgsm', bounds=None)
   headings = [each.label for each in results_table(found).rows]
   assert any('not clipped to the pixel range' in each for each in headings)
-
-
-def test_gaps_are_to_validation_images_if_there_are_any():
-  model = compared().members['base']
-  accuracy, other = generalization_gap(model)
-  assert (accuracy, other) == (0.96, 0.91)
-  model = compared(num_validation=0).members['base']
-  assert generalization_gap(model) == (0.96, 0.984)
-  assert generalization_gap(report().members['base']) is None
 
 
 def test_the_strongest_attack_counts():

@@ -8,8 +8,6 @@ import pytest
 
 from advjax.attacks.specs import parse_attack
 from advjax.evaluation.models import Evaluation
-from advjax.reporting.figures import run_figures
-from advjax.reporting.html import write_page
 from advjax.reporting.write import merge_metrics, write_run
 from advjax.results import Report
 from tests.reporting import reports
@@ -25,16 +23,14 @@ def evaluation(names, shape=(8, 8, 1)):
   labels = rng.integers(0, 3, NUM)
   attacks = {'fgsm': parse_attack('fgsm'), 'fmn': parse_attack('fmn')}
   pairs = [(name, attack) for name in names for attack in attacks]
+  logits = np.eye(3, dtype=np.float32)[labels]
   found = Evaluation(
-    clean={name: labels for name in names},
-    headline={pair: {name: 2 - labels for name in names} for pair in pairs},
-    curves={},
+    clean_logits=dict.fromkeys(names, logits),
+    logits={pair: dict.fromkeys(names, logits[:, ::-1]) for pair in pairs},
     images={pair: np.clip(images + 0.1, 0, 1) for pair in pairs},
-    max_sizes={},
     distances={
       (n, 'fmn'): np.r_[np.linspace(0, 1, NUM - 1), np.inf] for n in names
     },
-    autoattack={},
     attacks=attacks,
     epsilon=reports.EPSILON,
     epsilons=reports.EPSILONS,
@@ -168,53 +164,6 @@ def test_one_model_without_attacks_or_epochs(tmp_path):
   assert {attrs['id'] for attrs in page.all('section')} == {
     *('summary', 'results', 'sanity', 'epsilon', 'distances', 'origin'),
   }
-  bare = reports.change(report, robust_accuracy={})
-  drawn = run_figures(bare, *evaluation(['base'], (5,)), {}, ['zero'])
-  assert list(drawn) == ['results', 'distances']
-
-
-def test_many_models_and_one_epsilon():
-  model = reports.model('base')
-  fgsm = model.robust_accuracy['fgsm']
-  members = {
-    f'model {i}': type(model)(
-      clean_accuracy=model.clean_accuracy,
-      robust_accuracy={
-        'fgsm': type(fgsm)(
-          **{**vars(fgsm), 'curve': [], 'transfer': {}, 'bounds': None}
-        )
-      },
-    )
-    for i in range(10)
-  }
-  report = reports.report(members=members)
-  names, classes = list(members), ['zero', 'one', 'two']
-  drawn = run_figures(report, *evaluation(names, (5,)), {}, classes)
-  assert {name: len(each) for name, each in drawn.items()} == {
-    'results': 1,
-    'epsilon': 1,
-    'distances': 1,
-  }
-
-
-def test_short_pages_have_no_contents(tmp_path):
-  report = reports.report(['base'])
-  path = tmp_path / 'page.html'
-  parts = {key: [] for key in ('warnings', 'sentences', 'findings')}
-  write_page(
-    path,
-    'run.html.j2',
-    title='t',
-    facts=[],
-    report=report,
-    results={'label': 'l', 'columns': [], 'rows': []},
-    headline='',
-    autoattack=None,
-    classes=None,
-    figures={},
-    **parts,
-  )
-  assert not Page(path.read_text()).all('nav')
 
 
 def test_metrics_of_all_runs_are_merged(tmp_path):
