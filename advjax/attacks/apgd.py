@@ -203,6 +203,7 @@ def make_apgd(
     (_, (loss, fooled)), gradient = jax.value_and_grad(evaluate, has_aux=True)(
       images, problem.keys, t + 1
     )
+    gradient = jax.lax.stop_gradient(gradient)
     gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
     seen = Point(state.delta, gradient.astype(state.delta.dtype), loss)
     # Points of a larger ball are intermediate, no results.

@@ -447,7 +447,8 @@ def make_ascent(
       best = loop.better(Found(images, fooled, score), best)
 
     gradient = jax.tree.map(
-      lambda g: jnp.where(jnp.isfinite(g), g, 0).astype(wide(g)), gradient
+      lambda g: jnp.where(jnp.isfinite(g), g, 0).astype(wide(g)),
+      jax.lax.stop_gradient(gradient),
     )
     if problem.mask is not None:
       gradient = jax.tree.map(jnp.multiply, gradient, problem.mask)

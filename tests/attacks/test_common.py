@@ -105,6 +105,24 @@ def test_gradient_of_the_surroundings_does_not_see_the_attack():
   assert not np.asarray(gradient[1]).any()
 
 
+@pytest.mark.parametrize('closed', [False, True])
+@pytest.mark.parametrize('name', cases.ALL)
+def test_every_attack_is_traced_in_a_gradient(name, closed):
+  """Nothing in an attack is differentiated: some of it could not be."""
+  _, images, labels, keys, epsilon = ARGUMENTS
+  kwargs = {'key': keys} if name in cases.KEYED else {}
+
+  def loss(weights):
+    network = jax.tree_util.Partial(cases.apply, weights)
+    if closed:
+      network = functools.partial(cases.apply, weights)
+    if name in cases.MINIMUM:
+      return cases.MINIMUM[name](network, images, labels).sum()
+    return cases.BALL[name](network, images, labels, epsilon, **kwargs).sum()
+
+  assert jax.eval_shape(jax.grad(loss), ARGUMENTS[0]).shape == (30, 3)
+
+
 def halves():
   return jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), ARGUMENTS[1:])
 

@@ -247,7 +247,7 @@ def test_a_sweep_over_hparams_is_a_vmap_and_compiles_once(case):
     ),
     (
       {'name': 'virtual_adversarial_regularization', 'mask': (0.0, 2.0)},
-      r'mask must hold values in \[0, 1\].*0.0 to 2.0',
+      r'mask = 0.0 to 2.0; allowed: values in \[0, 1\]',
     ),
   ],
 )

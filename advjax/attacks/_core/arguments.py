@@ -105,7 +105,7 @@ class Problem(NamedTuple):
 
   def perturb(self, delta: Tree, norm: Norm) -> Tree:
     """originals + delta in the originals' dtype, still in the box and ball."""
-    originals = self.originals
+    originals, delta = self.originals, jax.lax.stop_gradient(delta)
 
     def add(x: Array, d: Array, low: Array, high: Array) -> Array:
       y = jnp.clip(x.astype(d.dtype) + d, low, high).astype(x.dtype)
