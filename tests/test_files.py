@@ -49,7 +49,7 @@ def test_a_folder_in_use_is_refused_until_its_holder_is_killed(tmp_path):
 
 def test_training_needs_the_lock(tmp_path):
   with lock_folder(tmp_path), pytest.raises(ValueError, match='another'):
-    train(runs.training(num_epochs=1), tmp_path)
+    train(runs.run(num_epochs=1), tmp_path)
   assert os.listdir(tmp_path) == ['.lock']
 
 

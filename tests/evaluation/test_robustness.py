@@ -353,7 +353,7 @@ def test_the_highest_unless_the_caller_has_set_one(name):
 
 
 def test_trained_networks_take_that_of_their_config():
-  training = runs.training(
+  training = runs.run(
     data=runs.dataset(),
     model={'name': 'small_resnet', 'widths': (4,)},
     evaluation__matmul_precision='default',
