@@ -69,7 +69,7 @@ def lock_folder(folder: pathlib.Path) -> Iterator[None]:
       if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
         raise
       logger.warning(
-        "'%s' cannot be locked (%s): let no other program train there",
+        "'%s' cannot be locked (%s): do not train there with another program",
         folder,
         error.strerror,
       )

@@ -101,7 +101,7 @@ def _donors(labels: np.ndarray, draws: np.ndarray) -> np.ndarray:
   first = np.searchsorted(ordered, labels, 'left')
   count = np.searchsorted(ordered, labels, 'right') - first
   place = (draws * (len(labels) - count)).astype(int)
-  # Rows of one label stand together in this order: they are stepped over.
+  # Rows of one label are contiguous in this order, and are skipped.
   return order[np.where(place < first, place, place + count)]
 
 
