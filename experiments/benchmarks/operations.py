@@ -1,13 +1,12 @@
-"""Say where the time of a training step goes, operation by operation.
+"""Profile a training step by operation.
 
   python -m experiments.benchmarks.operations --objective=nsl --batch_size=32
 
 from the project's folder, with the Python of .venv. One CPU device, NSL's
-network, the compiled loop that `train` runs, under JAX's profiler: for each
-operation of the optimized HLO what it computes, its shape, and milliseconds per
-step; of its events the fastest fifth counts, which other programs disturb
-least. Operations of one kind are then added up, beside the step as a whole and
-its floor.
+network, the compiled loop of `train`, under JAX's profiler: for each operation
+of the optimized HLO its kind, its shape, and milliseconds per step, from the
+fastest fifth of its events, which are least affected by other programs. A
+second table has the sum per kind, the total step and its roofline.
 """
 
 import collections
