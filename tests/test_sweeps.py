@@ -155,7 +155,7 @@ def test_values_in_quotes(quote):
     ('epsilon=1', 'did you mean hparams.epsilon or monitor.epsilon?'),
     ('optimizer=adam', 'optimizer is a section; .*: optimizer.b1, optimizer'),
     ('dataset.name=a', 'dataset.name cannot be swept: all trials are train'),
-    ('evaluation.norm=l2', 'evaluation.norm cannot be swept: all trials meet'),
+    ('evaluation.norm=l2', 'evaluation.norm cannot be swept: all trials are'),
     ('seeds=0,1', "seeds cannot be swept: sweep over 'seed' instead"),
     # Forms.
     ('zip(seed=0,1;batch_size=8)', 'seed has 2, batch_size has 1 values; all'),
@@ -170,7 +170,7 @@ def test_values_in_quotes(quote):
     # Twice the same.
     ('seed=0;batch_size=8;seed=1', "part 3 .* 'seed=1': the sweep sets seed t"),
     ('hparams.epsilon=0.1,1/10', 'hparams.epsilon = 0.1 is duplicated'),
-    ('zip(seed=0,0;batch_size=8,8)', 'seed = 0, batch_size = 8 is there twic'),
+    ('zip(seed=0,0;batch_size=8,8)', 'seed = 0, batch_size = 8 is dupli'),
   ],
 )
 def test_what_is_wrong_is_named(text, message):

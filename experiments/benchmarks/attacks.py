@@ -152,7 +152,7 @@ def table(result: Row) -> str:
     ('attack', 'attack', ''),
     ('batch', 'batch_size', 'd'),
     *harness.SIDE_COLUMNS,
-    ('loss reached', 'loss', '.4f'),
+    ('final loss', 'loss', '.4f'),
   )
 
 

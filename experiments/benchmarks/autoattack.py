@@ -194,7 +194,7 @@ def table(result: Row) -> str:
     ('only under ours', 'only_ours_robust', 'd'),
     ('s: ours', 'ours', '.2f'),
     ('theirs', 'theirs', '.2f'),
-    ('times as fast', 'times_as_fast', '.2f'),
+    ('speed-up', 'times_as_fast', '.2f'),
     ('s to compile', 'compile_seconds', '.1f'),
   )
 

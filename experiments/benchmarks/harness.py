@@ -165,7 +165,7 @@ SIDE_COLUMNS: list[Column] = [
   ('ms', 'milliseconds', '.2f'),
   ('quartiles', 'quartiles', '.2f'),
   ('images/s', 'images_per_second', '.0f'),
-  ('ours is times as fast', 'times_as_fast', '.2f'),
+  ('speed-up of advjax', 'times_as_fast', '.2f'),
 ]
 
 

@@ -31,11 +31,11 @@ _OPERATION = re.compile(
 KINDS = {
   'dot_general': 'matrix products',
   'transpose': 'matrix products',
-  'concatenate': 'patches',
-  'slice': 'patches',
-  'select_n': 'gradients of pools, ReLUs and patches',
-  'pad': 'gradients of pools, ReLUs and patches',
-  'psum': 'messages',
+  'concatenate': 'patches (im2col)',
+  'slice': 'patches (im2col)',
+  'select_n': 'gradients of pooling, ReLUs and patches',
+  'pad': 'gradients of pooling, ReLUs and patches',
+  'psum': 'collectives',
 }
 _LAYER = re.compile(r'(Conv|Dense|BatchNorm)_\d+')
 
@@ -50,8 +50,8 @@ class Operation(NamedTuple):
 
   @property
   def kind(self) -> str:
-    """One of the values of KINDS, or 'the rest'."""
-    return KINDS.get(self.last, 'the rest')
+    """One of the values of KINDS, or 'others'."""
+    return KINDS.get(self.last, 'others')
 
 
 def read_operations(hlo: str) -> dict[str, Operation]:
@@ -148,7 +148,7 @@ def main() -> None:
   least = work.seconds(roofline.measure_rates(devices))
   print(
     f'\na step: {1e3 * whole:.2f} ms, its operations: '
-    f'{sum(taken.values()):.2f} ms, the floor: {1e3 * least:.2f} ms'
+    f'{sum(taken.values()):.2f} ms, the roofline: {1e3 * least:.2f} ms'
   )
 
 

@@ -195,7 +195,7 @@ def table(result: harness.Row) -> str:
     rows,
     ('axis', 'axis', ''),
     ('', 'series', ''),
-    ('given', 'given', 'd'),
+    ('value', 'given', 'd'),
     ('s', 'seconds', '.4f'),
   )
 

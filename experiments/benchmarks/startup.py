@@ -89,7 +89,7 @@ def table(result: harness.Row) -> str:
     ('cache', 'cache', ''),
     ('s', lambda row: row['seconds'].median, '.2f'),
     ('quartiles', lambda row: row['seconds'][1:], '.2f'),
-    ('processor s', lambda row: row['spent'].median, '.2f'),
+    ('CPU s', lambda row: row['spent'].median, '.2f'),
   )
 
 

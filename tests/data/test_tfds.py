@@ -126,7 +126,7 @@ def test_versions_and_configs_by_name(tmp_path):
   ):
     dataset = tfds.load(name, str(tmp_path), test_split='train')
     assert (dataset.name, len(dataset.train.labels)) == ('pets', count)
-  there = r'pets/large:2\.0\.0, pets/small:1\.0\.9, pets/small:1\.0\.10\. Two'
+  there = r'pets/large:2\.0\.0, pets/small:1\.0\.9, pets/small:1\.0\.10\. Set'
   for name in ('pets/huge', 'pets:4.*.*', 'pets/small:2.0.0'):
     with pytest.raises(ValueError, match=f'prepared there: {there}'):
       tfds.load(name, str(tmp_path))

@@ -99,7 +99,7 @@ PARTS = {
   'torch_compiled': Part(
     'Beside PyTorch with torch.compile', 150, {'bfloat16': 2e15}, 120, _HALF
   ),
-  'sweeps': Part('Runs at once', 70, {'float32': 1e14}, 15),
+  'sweeps': Part('Simultaneous runs', 70, {'float32': 1e14}, 15),
   'tutorial': Part("NSL's tutorial from start to report", 50, {}, 40),
   'tests': Part('Tests that are marked for accelerators', 100, {}, 20),
   'cifar10_seeds': Part(

@@ -89,8 +89,8 @@ def main() -> None:
       ('GB', 'gigabytes', ',.2f'),
       ('FLOP per byte', 'intensity', ',.0f'),
       ('bound by', 'bound', ''),
-      ('ms at least', 'milliseconds', ',.3f'),
-      ('images/s at most', 'images_per_second', ',.0f'),
+      ('minimum ms', 'milliseconds', ',.3f'),
+      ('maximum images/s', 'images_per_second', ',.0f'),
     )
   )
 
