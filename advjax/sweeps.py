@@ -236,7 +236,7 @@ def parse_sweep(text: str, config: config_dict.ConfigDict) -> list[Settings]:
 
 
 def _split(text: str, separator: str) -> list[str]:
-  """What is between separators outside of parentheses and quotes."""
+  """Splits at separators outside of parentheses and quotes."""
   pieces, depth, quote, before = [''], 0, '', ''
   for character in text:
     if quote:
@@ -263,7 +263,7 @@ def _split(text: str, separator: str) -> list[str]:
 
 
 def _parse_part(part: str, config: config_dict.ConfigDict) -> list[Settings]:
-  """What a part sets, one choice after the other; no two of them alike."""
+  """The choices of a part, all different."""
   if not part:
     raise ValueError('it is empty; allowed: FIELD=VALUE,VALUE,...')
   form = re.fullmatch(r'(\w*)\s*\((.*)\)', part, re.DOTALL)

@@ -85,7 +85,7 @@ def write(
   info: Mapping[str, Any],
   name: str,
 ) -> Entry:
-  """Writes an entry as a whole or not at all, or waits for who writes it.
+  """Writes an entry atomically, or waits for the process that writes it.
 
   Draws from `samples` (uint8 [H, W, C] and labels, `num_samples` at most) only
   if the entry is not there; they raise no OSError. `info` is kept with them as

@@ -39,7 +39,7 @@ def paste_objects(
     images: floating `[N, H, W, C]` in [0, 1], H and W of 8 or more.
     labels: integers `[N]`, of two classes or more.
     severity: 1 to 5.
-    seed: Of all random draws; a whole number >= 0.
+    seed: Of all random draws; an integer >= 0.
 
   Returns:
     float32 `[N, H, W, C]` in [0, 1].

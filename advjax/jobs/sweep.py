@@ -49,7 +49,7 @@ class _Job(NamedTuple):
     return self.workdir / 'members' / trial.name
 
   def result(self, trial: Trial) -> dict[str, Any] | None:
-    """What is kept of a trial, or None if it is not done."""
+    """The saved result of a trial, or None if it is pending."""
     path = self.folder(trial) / 'result.json'
     return json.loads(path.read_text()) if path.exists() else None
 

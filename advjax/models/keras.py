@@ -410,7 +410,7 @@ def _outputs(operation: Any) -> list[Any]:
 
 
 def _one(tensors: list[Any]) -> Any:
-  """Of one tensor itself: Keras warns of an array where a list is known."""
+  """Unwraps one tensor: Keras warns of an array in place of a list."""
   return tensors[0] if len(tensors) == 1 else tensors
 
 

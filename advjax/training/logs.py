@@ -1,4 +1,4 @@
-"""What a run logs: metrics.jsonl, TensorBoard events and its progress."""
+"""The logs of a run: metrics.jsonl, TensorBoard events and its progress."""
 
 import json
 import logging

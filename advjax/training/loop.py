@@ -57,7 +57,7 @@ class TrainResult(NamedTuple):
 
 @dataclasses.dataclass
 class Record:
-  """What a run has to remember besides its state; saved with it as JSON.
+  """The record of a run besides its state; saved with it as JSON.
 
   `epoch_metrics` are those of every step of the current epoch, of which
   metrics.jsonl holds `num_logged`; `log_bytes` is its length at the checkpoint.
