@@ -13,16 +13,16 @@ unset VIRTUAL_ENV PYTHONHOME PYTHONPATH PIP_TARGET PIP_PREFIX
 usage() {
   cat << 'END'
 Usage:
-  ./launch.sh [--flag=value ...]             the main job, on the embedded data
-  ./launch.sh test                           all checks: ruff, mypy, the tests
-  ./launch.sh test PYTEST_ARGUMENT ...       some of the tests
+  ./launch.sh [--flag=value ...]             the default experiment
+  ./launch.sh test                           all checks: ruff, mypy, pytest
+  ./launch.sh test PYTEST_ARGUMENT ...       selected tests
   ./launch.sh EXPERIMENT --config=configs/FILE.py[:variant] --workdir=DIR \
-    [--config.field=value ...]               any other job
+    [--config.field=value ...]               any other experiment
   ./launch.sh EXPERIMENT --help              the flags of an experiment
-  ./launch.sh --processes=N ...              any of these in N processes
+  ./launch.sh --processes=N ...              an experiment in N processes
 
-The main job is compare with configs/nsl_digits.py; its results go to
-runs/nsl_digits in the project.
+The default experiment is compare with configs/nsl_digits.py, on embedded data;
+its workdir is runs/nsl_digits in the project.
 
 Experiments:
 END
@@ -34,10 +34,10 @@ END
   done
   cat << 'END'
 
-Paths are relative to the folder you call from; a --config that is not there is
-looked for in the project. The first call makes .venv in the project, with the
-build of jax that fits the machine (CUDA, TPU or CPU). PYTHON=/path/to/python3
-chooses the interpreter (3.11 or newer), JAX_PLATFORMS=cpu the build for CPUs.
+Paths are relative to the current folder; a --config that does not exist there is
+searched in the project. The first call creates .venv in the project, with the
+build of jax for this machine (CUDA, TPU or CPU). PYTHON=/path/to/python3 selects
+the interpreter (3.11 or newer), JAX_PLATFORMS=cpu the build for CPUs.
 END
 }
 
@@ -59,7 +59,7 @@ unknown_experiment() { # NAME: names the known ones, and the most alike.
       [[ ${name:0:length} != "${1:0:length}" ]] || best=$name
     done
   done
-  fail 2 "unknown experiment '$1'; known are: $(experiments | paste -s -d ' ' -)\
+  fail 2 "unknown experiment '$1'; allowed: $(experiments | paste -s -d ' ' -)\
 ${best:+; did you mean $best?}"
 }
 
@@ -222,7 +222,7 @@ for argument; do
 done
 set -- "${arguments[@]+"${arguments[@]}"}"
 [[ $processes =~ ^[1-9][0-9]{0,3}$ ]] ||
-  fail 2 "--processes=$processes: allowed is an integer >= 1"
+  fail 2 "--processes = $processes; allowed: an integer >= 1"
 
 case ${1:-} in
   -h | --help) usage && exit ;;

@@ -28,13 +28,12 @@ logger = logging.getLogger('advjax')
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _PLATFORM = flags.DEFINE_enum(
-  'platform', None, ['cpu', 'gpu', 'tpu'], 'Where to run; an error if absent.'
+  'platform', None, ['cpu', 'gpu', 'tpu'], 'Where to run; must be available.'
 )
 _DEVICES = flags.DEFINE_integer(
   'devices',
   None,
-  'How many devices, of each process where there are several; default: all. On '
-  'the CPU, virtual ones.',
+  'Number of devices per process; default: all. On the CPU, virtual devices.',
 )
 
 
@@ -43,7 +42,7 @@ def define_config_flags() -> None:
   config_flags.DEFINE_config_file(
     'config', None, 'configs/FILE.py[:variant]', lock_config=True
   )
-  flags.DEFINE_string('workdir', None, 'Folder that the run writes to.')
+  flags.DEFINE_string('workdir', None, 'Folder for the output files.')
   flags.DEFINE_bool('print_model', False, 'Print the layers of each network.')
   flags.mark_flag_as_required('workdir')
   # The empty path would be the folder that one happens to be in.
@@ -94,7 +93,7 @@ def _check_config_flags(arguments: Sequence[str]) -> None:
     named[name] = value
   path, _, variant = named.pop('config', '').partition(':')
   if not path:
-    raise ValueError('--config=configs/FILE.py[:variant] is missing')
+    raise ValueError('--config is missing; allowed: configs/FILE.py[:variant]')
   if not pathlib.Path(path).is_file():
     raise ValueError(f"--config: there is no file '{path}'")
   get_config = runpy.run_path(path).get('get_config')
@@ -167,8 +166,8 @@ def _start_process(place: Place, processes: str) -> bool:
   """Prepares one of several processes; returns whether it joined the others."""
   if processes == 'one':
     raise ValueError(
-      f'this experiment runs in one process; {place.launcher} started '
-      f'{place.num_processes}'
+      f'number of processes = {place.num_processes}, started by '
+      f'{place.launcher}; allowed: 1 for this experiment'
     )
   gpus = gpus_of(place) if _PLATFORM.value in (None, 'gpu') else None
   if processes == 'together':

@@ -72,7 +72,7 @@ def turn_on(*, speaks: bool = True) -> None:
     remove_oldest(folder, MAX_BYTES)
   except OSError as error:
     if speaks:
-      logger.warning('compiled programs are not kept: %s', error)
+      logger.warning('compiled programs are not cached: %s', error)
     return
   _handle_errors(folder, speaks)
   jax.config.update('jax_compilation_cache_dir', str(folder))

@@ -1,4 +1,4 @@
-"""Configs: the common fields, those of members and seeds, and checks.
+"""Configs: the common fields, those of models and seeds, and checks.
 
 A config is inert: numbers, strings and tuples in a `ml_collections.ConfigDict`.
 The loaders, models, objectives and optimizers build objects from their part of
@@ -44,7 +44,7 @@ def check_range(
   raise ValueError(f'{field} = {value!r}; allowed: {kind} {span}')
 
 
-# What the members of a comparison have in common.
+# What the models of a comparison have in common.
 _SHARED = frozenset({'dataset', 'evaluation', 'seeds'})
 # Those of jax.default_matmul_precision that all platforms have.
 MATMUL_PRECISIONS = ('default', 'high', 'highest')
@@ -63,7 +63,7 @@ def default_config() -> config_dict.ConfigDict:
   """
   config = config_dict.ConfigDict()
   config.seed = 0
-  # Several seeds: every member is trained once with each, instead of `seed`.
+  # Several seeds: every model is trained once with each, instead of `seed`.
   config.seeds = ()
   # Which of these fields a data set has: docs/datasets.md.
   config.dataset = config_dict.create(
@@ -171,9 +171,9 @@ def shrink_to_smoke(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
 
 
 def member_names(config: Mapping[str, Any]) -> tuple[str, ...]:
-  """Returns the members of a comparison; one text may name several.
+  """Returns the names of the compared models.
 
-  As the flag --config.members=one,other does.
+  A string may hold several, as in the flag --config.members=one,other.
   """
   names = tuple(name for text in config['members'] for name in text.split(','))
   if len(set(names)) < len(names):
@@ -184,10 +184,10 @@ def member_names(config: Mapping[str, Any]) -> tuple[str, ...]:
 def member_config(
   config: config_dict.ConfigDict, name: str
 ) -> config_dict.ConfigDict:
-  """Returns the training config of one member of a comparison.
+  """Returns the training config of one model of a comparison.
 
-  The section of its name has the fields that it changes, all but those that
-  members share. A section with a `name` of its own (an objective, a model)
+  The section of its name overrides fields, except those that all models
+  share. A section with a `name` of its own (an objective, a model)
   replaces the common one; others (hparams) are merged into it.
   """
   choose('member', name, member_names(config))
@@ -275,8 +275,9 @@ def check_config(config: Mapping[str, Any]) -> None:
   choose('report_checkpoint', config['report_checkpoint'], ('last', 'best'))
   if config['report_checkpoint'] == 'best' and not config['num_validation']:
     raise ValueError(
-      "report_checkpoint = 'best' needs num_validation > 0: the best "
-      'checkpoint is chosen on images held out of the training split'
+      "report_checkpoint = 'best' with num_validation = 0; allowed: 'last', or "
+      'num_validation > 0, since the best checkpoint is chosen on held-out '
+      'images'
     )
 
 
@@ -288,5 +289,5 @@ def _check_bounds(bounds: Sequence[float] | None) -> None:
   if len(numbers) != 2 or len(bounds) != 2 or bounds[0] > 0 or bounds[1] < 1:
     raise ValueError(
       f'evaluation.bounds = {bounds}; allowed: two numbers, at most 0 and at '
-      'least 1, for the images are in [0, 1]'
+      'least 1, since the images are in [0, 1]'
     )

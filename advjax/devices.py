@@ -49,8 +49,8 @@ def select_devices(
     devices = jax.devices(platform)
   except RuntimeError as error:
     raise ValueError(
-      f'platform = {platform!r} was asked for, but JAX finds no such device '
-      f'here; it has: {jax.default_backend()} (jax {jax.__version__})'
+      f'platform = {platform!r}; allowed: {jax.default_backend()!r}, the '
+      f'devices that JAX {jax.__version__} finds'
     ) from error
   by_process: dict[int, list[jax.Device]] = {}
   for device in devices:
@@ -58,14 +58,14 @@ def select_devices(
   counts = [len(own) for own in by_process.values()]
   if num_devices is not None and min(counts) < num_devices:
     raise ValueError(
-      f'devices = {num_devices} were asked for, but there are only '
-      f'{min(counts)} of platform {devices[0].platform!r}'
-      f'{" in a process" if len(counts) > 1 else ""}'
+      f'devices = {num_devices}; allowed: at most {min(counts)}, the number of '
+      f'{devices[0].platform!r} devices'
+      f'{" of a process" if len(counts) > 1 else ""}'
     )
   if len(set(counts)) > 1:
     raise ValueError(
-      f'the processes have {counts} devices; allowed: as many in each (on the '
-      'CPU by --devices=N, of GPUs by CUDA_VISIBLE_DEVICES)'
+      f'devices per process = {counts}; allowed: equal numbers (on the CPU set '
+      'by --devices=N, on GPUs by CUDA_VISIBLE_DEVICES)'
     )
   return [device for own in by_process.values() for device in own[:num_devices]]
 

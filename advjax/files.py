@@ -22,7 +22,7 @@ def user_cache_folder() -> pathlib.Path:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
-  """Yields a file to write bytes to, which appears whole or not at all."""
+  """Yields a file to write bytes to, which is written atomically."""
   try:
     descriptor, name = tempfile.mkstemp(
       dir=path.parent, prefix=f'.{path.name}.'
@@ -41,7 +41,7 @@ def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes JSON atomically: a reader sees the old file or the whole new one."""
+  """Writes JSON atomically: a reader sees the old file or the new one."""
   text = json.dumps(value, indent=1) + '\n'
   with replacing(path) as file:
     file.write(text.encode())
@@ -69,7 +69,7 @@ def lock_folder(folder: pathlib.Path) -> Iterator[None]:
       if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
         raise
       logger.warning(
-        "'%s' cannot be locked (%s): let no other program train there",
+        "'%s' cannot be locked (%s): do not train there with another program",
         folder,
         error.strerror,
       )

@@ -282,7 +282,7 @@ def _l1_project(
 
 
 def _l1_sample(keys: Array, like: Tree) -> Tree:
-  # Likewise: the first D of the D + 1 coordinates of a Laplace direction.
+  # Uniform: the first D of D + 1 coordinates of a Laplace direction.
   draws = _draw(jax.random.laplace, keys, like, extra=1)
   return _fill(like, _divide(draws, _l1_size(draws)))
 

@@ -47,13 +47,13 @@ Settings = dict[str, Any]
 # Sections and fields that trials have in common, and why.
 _SHARED = {
   'dataset': 'all trials are trained and tested on the same data',
-  'evaluation': 'all trials meet the same attacks',
-  'seeds': "sweep over 'seed' instead, a trial for each",
+  'evaluation': 'all trials are evaluated with the same attacks',
+  'seeds': "sweep over 'seed' instead, one trial per seed",
   'log_every_steps': 'it does not change the training',
   'checkpoint_every_epochs': 'it does not change the training',
 }
 # Fields that are read only under some values of another field. Under the
-# others, trials that differ in them would be trained alike.
+# others, trials that differ in them would be duplicates.
 READ_UNDER: dict[str, tuple[str, tuple[str, ...]]] = {
   'multiplier_decay.decay_steps': ('multiplier_decay.name', DECAYS[1:]),
   'multiplier_decay.decay_rate': ('multiplier_decay.name', DECAYS[1:]),
@@ -76,8 +76,8 @@ _ALLOWED = {
   float: 'a finite number such as 0.031 or 8/255',
   int: 'an integer',
   bool: 'true or false',
-  str: 'a text',
-  tuple: 'a tuple of numbers, truth values or texts',
+  str: 'a string',
+  tuple: 'a tuple of numbers, booleans or strings',
 }
 # File systems take 255 bytes, and a suffix or two has to fit in as well.
 _MAX_NAME_LENGTH = 200
@@ -139,8 +139,8 @@ def _field_kind(config: config_dict.ConfigDict, field: str) -> type:
     choose('field', field, beside or kinds)
   if kinds[field] not in _ALLOWED:
     raise ValueError(
-      f'{field} is {config[field]!r} in the config, so that the type of its '
-      'values is not known; give it a value there first'
+      f'{field} is {config[field]!r} in the config, so the type of its values '
+      'is unknown; set a value in the config first'
     )
   return kinds[field]
 
@@ -236,7 +236,7 @@ def parse_sweep(text: str, config: config_dict.ConfigDict) -> list[Settings]:
 
 
 def _split(text: str, separator: str) -> list[str]:
-  """What is between separators outside of parentheses and quotes."""
+  """Splits at separators outside of parentheses and quotes."""
   pieces, depth, quote, before = [''], 0, '', ''
   for character in text:
     if quote:
@@ -263,7 +263,7 @@ def _split(text: str, separator: str) -> list[str]:
 
 
 def _parse_part(part: str, config: config_dict.ConfigDict) -> list[Settings]:
-  """What a part sets, one choice after the other; no two of them alike."""
+  """The choices of a part, all different."""
   if not part:
     raise ValueError('it is empty; allowed: FIELD=VALUE,VALUE,...')
   form = re.fullmatch(r'(\w*)\s*\((.*)\)', part, re.DOTALL)
@@ -294,7 +294,7 @@ def _parse_part(part: str, config: config_dict.ConfigDict) -> list[Settings]:
   for index, choice in enumerate(choices):
     if choice in choices[:index]:
       raise ValueError(
-        f'{_show(choice)} is there twice; allowed: each trial once'
+        f'{_show(choice)} is duplicated; allowed: each trial once'
       )
   return choices
 
@@ -419,7 +419,7 @@ def create_trials(
   _check_different(
     [f'{number} ({_show(row)})' for number, row in enumerate(rows, 1)],
     [repr(list(row.values())) for row in rows],
-    'set the same',
+    'have the same values',
   )
   trials = []
   for name, row in zip(trial_names(rows), rows, strict=True):
@@ -432,7 +432,7 @@ def create_trials(
   _check_different(
     [repr(trial.name) for trial in trials],
     [_training_key(trial.config) for trial in trials],
-    'are trained alike: what they differ in makes no difference in float32',
+    'are equivalent: their values are equal in float32',
   )
   return trials
 
@@ -544,8 +544,9 @@ def _configure(
   for field, value in row.items():
     if changed[field] != value:
       raise ValueError(
-        f'{field} = {value!r} became {changed[field]!r}: in the config it is '
-        'one with another field that is swept; sweep over one of them'
+        f'{field} = {value!r} became {changed[field]!r}: in the config it '
+        'refers to the same value as another swept field; sweep over one of '
+        'them'
       )
   resolved = changed.copy_and_resolve_references()
   check_trial(resolved, row)
@@ -554,8 +555,8 @@ def _configure(
     first = field.partition('.')[0]
     if first in _SHARED and value != base[field]:
       raise ValueError(
-        f'{field} = {value!r} follows a field that is swept, but trials have '
-        f'it in common: {_SHARED[first]}'
+        f'{field} = {value!r} is derived from a swept field, but is common to '
+        f'all trials: {_SHARED[first]}'
       )
   return resolved
 
@@ -563,7 +564,7 @@ def _configure(
 def _part_at_fault(
   config: config_dict.ConfigDict, row: Mapping[str, Any], message: str
 ) -> str:
-  """The setting without which a trial would be right; '' if no single one."""
+  """The value without which a trial would be valid; '' if no single one."""
   # Of several, one that the error names.
   named = [f for f in row if re.search(rf'(?<![\w.]){re.escape(f)}\b', message)]
   for field in [*named, *row]:

@@ -18,7 +18,7 @@ Images = Any
 Labels = Any
 
 # (lower, upper), each None, a number, an array that broadcasts to the images,
-# or a pytree prefix of these; None stands for no box at all.
+# or a pytree prefix of these; None: no bounds.
 Bounds = Any
 
 

@@ -1,4 +1,4 @@
-"""Seconds of training to 45 % under PGD-50-10 at 8/255 on CIFAR-10.
+"""Fast training to 45 % robust accuracy, PGD-50-10 at 8/255, on CIFAR-10.
 
   ./launch.sh train --config=configs/cifar10_fast.py \\
     --workdir=runs/cifar10_fast --config.dataset.data_dir=DIR
@@ -7,27 +7,29 @@ trains once and reports; `experiments/benchmarks/time_to_robust.py` measures the
 seconds over seeds. Not measured yet, for want of a GPU: docs/cifar10_fast.md.
 
 The recipe is that of Wong et al. 2020 (arXiv 2001.03994: PreAct ResNet-18, 15
-epochs in mixed precision, 46 % in 6 minutes) with what came after it. The
-attack is one step of 8/255 from noise of 16/255, unprojected (N-FGSM, de Jorge
-et al. 2022, arXiv 2202.01181): it costs what FGSM with a random start costs,
-and is the guard against catastrophic overfitting. PGD accuracy on 500 training
-images, every five epochs, is the alarm. Both passes see this batch's BatchNorm
-statistics, as in both papers' code. Clean accuracy is not measured in training:
-that would be a sixth pass beside the attack's two and the update's three.
+epochs in mixed precision, 46 % in 6 minutes) with later improvements. The
+attack is one step of 8/255 from noise of 16/255, without projection (N-FGSM, de
+Jorge et al. 2022, arXiv 2202.01181): it costs as much as FGSM with a random
+start and prevents catastrophic overfitting, which monitoring PGD accuracy on
+500 training images every five epochs would detect. Both passes use batch
+statistics in BatchNorm, as in the code of both papers. Clean accuracy is not
+measured in training: that would add a forward pass to the five passes of the
+attack (two) and the update (three).
 
 Networks: a forward pass of PreAct ResNet-18 takes 0.56 billion multiplications
-per image, and training with this attack five times as much. 15 epochs are
-3.6e15 floating-point operations, without products with padding, which
-60 TFLOP/s do in 60 s. `resnet9` takes 0.38 billion, in eight convolutions
-instead of twenty: 2.5e15. It is no default: whether it gets to 45 % in these
-epochs is open.
+per image, and training with this attack five times as many. 15 epochs are
+3.6e15 floating-point operations, without products with padding, or 60 s at
+60 TFLOP/s. `resnet9` takes 0.38 billion, in eight convolutions instead of
+twenty: 2.5e15. It is not the default: whether it reaches 45 % in 15 epochs is
+open.
 
-Batches of 256, of which a GPU has more to do at once than of the papers' 128;
-the peak of the rate, 0.2 there, grows by between sqrt(2) and 2. bfloat16 but
-for parameters, statistics and logits. All 50,000 images train, and the last
-checkpoint counts: nothing is chosen by any image.
+The batch size is 256 instead of 128 in the papers, for better utilisation of a
+GPU; the peak learning rate, 0.2 in the papers, is increased by a factor between
+sqrt(2) and 2. Parameters, statistics and logits are float32, everything else
+bfloat16. All 50,000 images are used for training, and the last checkpoint is
+evaluated: there is no model selection.
 
-Variants: `resnet9`; `fgsm_at` (Wong et al.'s own attack: a step of 10/255 from
+Variants: `resnet9`; `fgsm_at` (the attack of Wong et al.: a step of 10/255 from
 a random start, projected); `smoke` (2,000 images, a tiny network).
 """
 

@@ -1,12 +1,11 @@
-"""One network on scikit-learn's digits, under an objective of your choice.
+"""One network on scikit-learn's digits, with a selectable training objective.
 
   ./launch.sh train --config=configs/digits.py:trades --workdir=runs/trades
 
 Variants: `standard`, `nsl`, `virtual`, `fgsm_at`, `pgd_at` (the default),
 `trades`; each also as, say, `trades-smoke` (one epoch); `smoke` is
 `pgd_at-smoke`. All train the NSL network for 20 epochs, about half a minute on
-2 CPU cores for pgd_at, with 137 training images held out to choose the best
-checkpoint by.
+2 CPU cores for pgd_at; 137 held-out training images select the best checkpoint.
 """
 
 from ml_collections import config_dict

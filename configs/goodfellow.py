@@ -1,18 +1,18 @@
 """Goodfellow's demonstration: logistic regression on the digits 3 and 7.
 
 Reproduces figure 2 of Goodfellow et al. 2014 (arXiv 1412.6572), where FGSM is
-no approximation: the network is linear, so the worst perturbation of size
-epsilon = 0.25 is epsilon times the sign of the weights. Beside it stands the
-network of the paper's section 5, trained on exactly these perturbations.
+exact: the model is linear, so the worst-case perturbation within epsilon = 0.25
+is epsilon times the sign of the weights. It is compared with the adversarially
+trained model of the paper's section 5.
 
   ./launch.sh goodfellow --config=configs/goodfellow.py:digits \\
     --workdir=runs/goodfellow_digits
 
-Without a variant the data are MNIST's (12,396 threes and sevens to train on,
-2,038 to test on), from TensorFlow Datasets: less than a minute on 2 CPU cores.
-The paper has an error of 1.6 % that FGSM raises to 99 %; here they are 1.5 %
+The default data are MNIST's threes and sevens (12,396 training images, 2,038
+test images), from TensorFlow Datasets: less than a minute on 2 CPU cores. The
+paper has a test error of 1.6 % clean and 99 % under FGSM; here they are 1.5 %
 and 100 %, and 7.3 % and 17.4 % after adversarial training. Variants: `digits`
-(scikit-learn's, embedded: 289 images to train on, 73 to test on), `smoke`
+(scikit-learn's, embedded: 289 training images, 73 test images), `smoke`
 (digits, one epoch).
 """
 
@@ -45,7 +45,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
   config.members = ('plain', 'adversarial')
   config.plain = {'objective': {'name': 'standard'}}
   config.adversarial = {
-    # One step from the image itself, without a box: the closed form.
+    # One step from the clean image, without clipping: the closed form.
     'objective': {
       'name': 'fgsm_at',
       'random_start': False,

@@ -1,16 +1,16 @@
 """MATLAB's FGSM-training example on scikit-learn's digits.
 
-Reproduces its comparison (a plain network against one trained by FGSM with
-a random start, step 1.25 epsilon, both attacked by white-box BIM: epsilon
-0.1, step 0.01, 20 iterations) with its network and its settings (SGD with
-momentum 0.9, learning rate 0.01, batch 100, 30 epochs) on 1,797 embedded
-images instead of its 10,000 synthetic ones.
+Reproduces its comparison (standard training against FGSM training with a random
+start, step size 1.25 epsilon; white-box BIM with epsilon 0.1, step size 0.01,
+20 steps) with its network and hyperparameters (SGD with momentum 0.9, learning
+rate 0.01, batch size 100, 30 epochs) on 1,797 embedded images instead of its
+10,000 synthetic ones.
 
   ./launch.sh compare --config=configs/matlab_digits.py \\
     --workdir=runs/matlab_digits
 
-Variants: `parity` (nothing is clipped to [0, 1], neither in training nor in
-the attacks, as in MATLAB's code), `smoke` (one epoch).
+Variants: `parity` (no clipping to [0, 1], neither in training nor in the
+attacks, as in MATLAB's code), `smoke` (one epoch).
 """
 
 from ml_collections import config_dict

@@ -1,19 +1,19 @@
 """MATLAB's FGSM-training example on MNIST.
 
-Reproduces its comparison (a plain network against one trained by FGSM with a
-random start, step 1.25 epsilon, both attacked by white-box BIM: epsilon 0.1,
-step 0.01, 20 iterations) with its network, its settings and as many images as
-it has: 30 epochs on 5,000 images and 5,000 to test on, the first ones of MNIST
-instead of MATLAB's synthetic digits.
+Reproduces its comparison (standard training against FGSM training with a random
+start, step size 1.25 epsilon; white-box BIM with epsilon 0.1, step size 0.01,
+20 steps) with its network, hyperparameters and numbers of images: 30 epochs on
+5,000 training images, 5,000 test images, the first ones of MNIST instead of
+MATLAB's synthetic digits.
 
   ./launch.sh compare --config=configs/matlab_mnist.py \\
     --workdir=runs/matlab_mnist --config.dataset.data_dir=DIR
 
-DIR holds sets of TensorFlow Datasets (docs/datasets.md). The numbers, beside
-MATLAB's: docs/results.md.
+DIR holds data sets of TensorFlow Datasets (docs/datasets.md). Results, compared
+with MATLAB's: docs/results.md.
 
-Variants: `all` (60,000 images, 5 epochs, tested on 10,000), `parity` (nothing
-is clipped to [0, 1], neither in training nor in the attacks, as in MATLAB's
+Variants: `all` (60,000 training images, 5 epochs, 10,000 test images), `parity`
+(no clipping to [0, 1], neither in training nor in the attacks, as in MATLAB's
 code), `smoke` (one epoch on 1,000 images).
 """
 

@@ -1,20 +1,20 @@
-"""One network on MNIST, under an objective of your choice.
+"""One network on MNIST, with a selectable training objective.
 
-60,000 grey images of 28 x 28 handwritten digits in 10 classes to train on, and
-10,000 to test on (LeCun et al. 1998).
+60,000 training and 10,000 test images of handwritten digits, 28 x 28 pixels in
+grey, 10 classes (LeCun et al. 1998).
 
   ./launch.sh train --config=configs/mnist.py:pgd_at \\
     --workdir=runs/mnist --config.dataset.data_dir=DIR
 
-DIR holds sets of TensorFlow Datasets; without the flag it is $TFDS_DATA_DIR, or
-else ~/tensorflow_datasets. A set that is not there is downloaded, if it can be
+DIR holds data sets of TensorFlow Datasets; default: $TFDS_DATA_DIR, or else
+~/tensorflow_datasets. A missing data set is downloaded if possible
 (docs/datasets.md).
 
 Variants: `standard`, `nsl`, `virtual`, `fgsm_at`, `pgd_at` (the default),
 `trades`; each also as, say, `trades-smoke` (one epoch on 2,000 images); `smoke`
-is `pgd_at-smoke`. All train the NSL network for 10 epochs of 860 steps of 64
-images; 5,000 training images are held out to choose the best checkpoint by. A
-training step of pgd_at and trades holds seven attack steps.
+is `pgd_at-smoke`. All train the NSL network for 10 epochs of 860 steps with
+batch size 64; 5,000 held-out training images select the best checkpoint. A
+training step of pgd_at and trades contains seven attack steps.
 """
 
 from ml_collections import config_dict

@@ -1,8 +1,8 @@
 """NSL's adversarial-regularization tutorial on scikit-learn's digits.
 
-Reproduces the tutorial's comparison (a base network against one trained with
+Reproduces the tutorial's comparison (a base model against one trained with
 adversarial regularization, multiplier 0.2, step size 0.2, norm infinity) on
-1,797 embedded images instead of MNIST, so that it runs anywhere.
+1,797 embedded images instead of MNIST, without a download.
 
   ./launch.sh compare --config=configs/nsl_digits.py --workdir=runs/nsl_digits
 

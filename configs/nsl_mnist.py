@@ -1,19 +1,19 @@
-"""NSL's adversarial-regularization tutorial on MNIST, as the tutorial has it.
+"""NSL's adversarial-regularization tutorial on MNIST, as in the tutorial.
 
-All 60,000 training images, 1,875 steps of batch 32 an epoch, 5 epochs, the
-last checkpoint; the perturbations to test on are clipped to [0, 1].
+All 60,000 training images, 1,875 steps per epoch with batch size 32, 5 epochs,
+the last checkpoint; adversarial test images are clipped to [0, 1].
 
   ./launch.sh compare --config=configs/nsl_mnist.py --workdir=runs/nsl_mnist \\
     --config.seeds=0,1,2 --config.dataset.data_dir=DIR
 
-DIR holds sets of TensorFlow Datasets (docs/datasets.md). The numbers, beside
-those of the tutorials: docs/results.md.
+DIR holds data sets of TensorFlow Datasets (docs/datasets.md). Results, compared
+with those of the tutorials: docs/results.md.
 
 Variants: `l2` and `l1` (NSL's other norms, in training and in the attacks,
 whose epsilon is then the step size, as in the tutorial's code; the attacks of
-`l1` move the top 5 % of the pixels, where NSL's moves one), `recap` (the
-tutorial's last snippet: step size 0.05 and NSL's default norm, l2), `best` (the
-same network and as many epochs, made robust: `adversarial` is trained by PGD),
+`l1` perturb the top 5 % of the pixels, NSL's only one), `recap` (the tutorial's
+last snippet: step size 0.05 and NSL's default norm, l2), `best` (the same
+network and number of epochs, with PGD adversarial training for `adversarial`),
 `smoke` (one epoch on 2,000 images).
 """
 
@@ -49,7 +49,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
       'l1': (0.2, 1.0, 2.0, 5.0, 10.0),
     }[norm]
   if variant == 'best':
-    # What PGD-40 does not break, BIM-20 does not either.
+    # Images that are robust to PGD-40 are robust to BIM-20 too.
     config.evaluation.attacks = ('fgsm', 'pgd-40')
     config.evaluation.epsilons = (0.1, 0.2, 0.3)
     config.adversarial = {

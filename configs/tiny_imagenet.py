@@ -1,28 +1,29 @@
-"""Base against adversarially regularized networks on Tiny ImageNet.
+"""Standard training against adversarial regularization on Tiny ImageNet.
 
   ./launch.sh compare --config=configs/tiny_imagenet.py \\
     --config.dataset.path=tiny-imagenet-200.zip --workdir=runs/tiny_imagenet
 
-The path is a folder or a zip as the data set comes (docs/datasets.md); any
-other set of colour images goes as well. `small_resnet`, the default, is trained
-from scratch in minutes on two CPU cores and 4,000 images. The numbers, the
-pictures and the cost: docs/tiny_imagenet.md.
+The path is the folder or the zip as distributed (docs/datasets.md); any other
+data set of colour images works too. `small_resnet`, the default, is trained
+from scratch in minutes on two CPU cores and 4,000 images. Results, figures and
+cost: docs/tiny_imagenet.md.
 
-The two networks differ in the objective alone: `base` is trained plainly,
-`adversarial` by adversarial regularization with FGSM of 4/255. Both see flipped
-and shifted images in other colours, and are asked about noises, blurs, weather
-and pasted objects, of which the report marks what training has shown them.
+The two models differ only in the objective: `base` has standard training,
+`adversarial` adversarial regularization with FGSM at 4/255. Both are trained
+with flips, crops and colour jitter, and evaluated under noise, blur, weather
+and pasted objects; the report marks corruptions seen in training.
 
 Variants: the name of a family, `resnet18`, `resnet34`, `resnet50`,
 `preact_resnet18`, `wide_resnet28_10`, `wide_resnet34_10`, `resnext29`,
 `resnext50`, `small_resnet`, and of keras.applications `mobilenet_v2`,
 `densenet121`, `nasnet_mobile`, `nasnet_large`, `efficientnet_b2`,
-`efficientnet_b4` and `efficientnet_b6`, which start from ImageNet's weights
-(`--config.model.weights=FILE` for one's own) and are fine-tuned from the head
-backwards, a stage whenever the training loss stops falling; `augmentation`
-(the two networks with all augmentation and with none); `families` (one network
-of each family, all adversarially regularized: accuracy per parameter; choose
-some with `--config.members=small_resnet,resnet18`); `smoke`.
+`efficientnet_b4` and `efficientnet_b6`, which start from ImageNet weights
+(`--config.model.weights=FILE` for others) and are fine-tuned with gradual
+unfreezing, from the head towards the input, one stage whenever the training
+loss plateaus; `augmentation` (the two models with all augmentations and with
+none); `families` (one network of each family, all adversarially regularized:
+accuracy per parameter; select some with
+`--config.members=small_resnet,resnet18`); `smoke`.
 """
 
 from typing import Any
@@ -63,7 +64,7 @@ FAMILIES: dict[str, tuple[dict[str, Any], int, float]] = {
   'efficientnet_b4': (_keras('EfficientNetB4'), 32, 0.005),
   'efficientnet_b6': (_keras('EfficientNetB6'), 32, 0.005),
 }
-# What every network sees, and what the variant `augmentation` adds.
+# The augmentation of every network, and what the variant `augmentation` adds.
 _AUGMENTATION = {
   'horizontal_flip': 0.5,
   'crop_padding': 8,
@@ -80,7 +81,7 @@ _MORE_AUGMENTATION = {
 
 
 def _objectives() -> dict[str, dict[str, Any]]:
-  """Returns the two networks by name: what each minimises."""
+  """Returns the objectives of the two networks by name."""
   return {
     'base': {'objective': {'name': 'standard'}},
     'adversarial': {
@@ -108,7 +109,7 @@ def _family(name: str) -> dict[str, Any]:
     'hparams': {'learning_rate': learning_rate},
   }
   if model['name'] == 'keras':
-    # Steady, for it is a plateau of the loss that unfreezes a stage.
+    # Constant, since a plateau of the loss unfreezes a stage.
     fields['schedule'] = {'name': 'constant'}
     fields['unfreezing'] = {
       **default_config().unfreezing.to_dict(),

@@ -1,9 +1,9 @@
-"""Measure training steps and attacks, against plain nn.Conv in the same run.
+"""Measure training steps and attacks, compared with plain nn.Conv.
 
   ./launch.sh benchmark --workdir=runs/benchmark
 
-Every number is the median over rounds in which both kinds of layers take turns,
-so that a noisy machine disturbs them alike; compare ratios, not times. Other
+Every number is the median over rounds in which both kinds of layers alternate,
+so that a noisy machine affects both equally; compare ratios, not times. Other
 libraries are compared by `python -m experiments.benchmarks`.
 """
 
@@ -35,11 +35,11 @@ def main() -> None:
 
 if __name__ == '__main__':
   harness.define_flags(rounds=7)
-  flags.DEFINE_integer('batch_size', 32, 'Images of a train step.')
-  flags.DEFINE_integer('attack_batch_size', 128, 'Images of an attack.')
-  flags.DEFINE_integer('steps', 20, 'Train steps in a round.')
-  flags.DEFINE_list('objectives', list(objectives.OBJECTIVES), 'Which.')
+  flags.DEFINE_integer('batch_size', 32, 'Images per training step.')
+  flags.DEFINE_integer('attack_batch_size', 128, 'Images per attack.')
+  flags.DEFINE_integer('steps', 20, 'Training steps per round.')
+  flags.DEFINE_list('objectives', list(objectives.OBJECTIVES), 'Objectives.')
   flags.DEFINE_list(
-    'attacks', ['fgsm', 'bim-20', 'mifgsm-10', 'pgd-40'], 'Which.'
+    'attacks', ['fgsm', 'bim-20', 'mifgsm-10', 'pgd-40'], 'Attacks.'
   )
   cli.run(main)

@@ -20,8 +20,8 @@ def define_flags() -> None:
   flags.DEFINE_list(
     'checkpoint',
     None,
-    "A run's workdir (its last checkpoint), or a folder checkpoints/best in "
-    'it; several between commas.',
+    "A run's workdir (its last checkpoint), or its folder checkpoints/best; "
+    'several separated by commas.',
     required=True,
   )
   flags.DEFINE_list(
@@ -41,25 +41,23 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     'batch_size',
     None,
-    'Images per device; default: 64, of AutoAttack as memory allows.',
+    'Images per device; default: 64, for AutoAttack as memory allows.',
   )
-  flags.DEFINE_integer('seed', 0, 'Seeds attacks and noise.')
+  flags.DEFINE_integer('seed', 0, 'Seed of attacks and noise.')
   flags.DEFINE_integer(
     'num_images', None, 'Number of test images, the first ones; default: all.'
   )
   flags.DEFINE_string(
     'data_dir',
     None,
-    'Where the data set is now; default: as in training.',
+    'Folder of the data set; default: as in training.',
   )
   flags.DEFINE_bool(
     'corruptions',
     True,
     'Whether to measure 15 corruptions and pasted objects at 5 severities.',
   )
-  flags.DEFINE_string(
-    'workdir', None, 'Folder that the report is written to.', required=True
-  )
+  flags.DEFINE_string('workdir', None, 'Folder for the report.', required=True)
   flags.register_validator('workdir', lambda path: path != '', 'is empty')
 
 

@@ -1,4 +1,4 @@
-"""Show why trained networks see what they see, on clean and attacked images.
+"""Explain trained networks by saliency maps of clean and adversarial images.
 
   ./launch.sh explain --checkpoint=runs/nsl_digits/base \\
     --attack=fgsm --epsilon=0.1 --classes=3,8 --workdir=runs/base_explained
@@ -19,8 +19,8 @@ def define_flags() -> None:
   flags.DEFINE_list(
     'checkpoint',
     None,
-    "A run's workdir (its last checkpoint), or a folder checkpoints/best in "
-    'it; several between commas.',
+    "A run's workdir (its last checkpoint), or its folder checkpoints/best; "
+    'several separated by commas.',
     required=True,
   )
   flags.DEFINE_string('attack', 'fgsm', 'NAME[-STEPS[-RESTARTS]], as evaluate.')
@@ -30,10 +30,10 @@ def define_flags() -> None:
     'classes',
     None,
     'Names or ids of the classes to show; default: cockroach, broom, syringe, '
-    'oboe, beer bottle where they are there, else the first five.',
+    'oboe, beer bottle if the data set has them, else the first five.',
   )
   flags.DEFINE_integer(
-    'num_images', 100, 'Random test images that maps are compared on.'
+    'num_images', 100, 'Random test images for the comparison of maps.'
   )
   flags.DEFINE_integer(
     'num_cases', 3, 'Images to show of each kind: right, wrong, fooled.'
@@ -42,17 +42,15 @@ def define_flags() -> None:
     'methods',
     None,
     'saliency, guided_backprop, integrated_gradients, smooth_grad, grad_cam, '
-    'cam; default: all that a network allows.',
+    'cam; default: all that a network supports.',
   )
-  flags.DEFINE_integer('seed', 0, 'Seeds images, attacks and noise.')
+  flags.DEFINE_integer('seed', 0, 'Seed of images, attacks and noise.')
   flags.DEFINE_string(
     'data_dir',
     None,
-    'Where the data set is now; default: as in training.',
+    'Folder of the data set; default: as in training.',
   )
-  flags.DEFINE_string(
-    'workdir', None, 'Folder that the report is written to.', required=True
-  )
+  flags.DEFINE_string('workdir', None, 'Folder for the report.', required=True)
   flags.register_validator('workdir', lambda path: path != '', 'is empty')
 
 

@@ -1,7 +1,7 @@
 """Show FGSM where it is exact: on logistic regression, 3 against 7.
 
-Trains the members of a config as `compare` does, then looks at their weights,
-as section 5 and figure 2 of Goodfellow et al. 2014 (arXiv 1412.6572) do:
+Trains the models of a config like `compare`, then shows their weights, as in
+section 5 and figure 2 of Goodfellow et al. 2014 (arXiv 1412.6572):
 `figures/goodfellow.png`, a table, and `goodfellow` in report.json.
 
   ./launch.sh goodfellow --config=configs/goodfellow.py:digits \\
@@ -41,7 +41,7 @@ def demonstrate(
   *,
   print_model: bool = False,
 ) -> dict[str, Any]:
-  """Trains and compares the config's members, then shows their weights.
+  """Trains and compares the models of a config, then shows their weights.
 
   Args:
     config: A config with `members` (configs/goodfellow.py).
@@ -51,7 +51,7 @@ def demonstrate(
 
   Returns:
     The content of report.json; `goodfellow` has the epsilon, the names of the
-    classes and, for each member, what `merge_seeds` returns.
+    classes and, for each model, what `merge_seeds` returns.
 
   Raises:
     ValueError: for anything wrong in the config, before anything is written.
@@ -81,19 +81,19 @@ def demonstrate(
   write_json(workdir / 'report.json', report)
   picture = encode(
     'goodfellow',
-    'The weights, their sign, and what it does',
-    f'Each network is linear, so that FGSM is the sign of its weights for '
-    f'every image: added to {second}, taken from {first}. No other '
-    'perturbation of this size does more harm. Below each image is the '
-    'prediction of the network, red where it is wrong.',
+    'Weights, their sign and adversarial examples',
+    f'Each model is linear, so that FGSM is the sign of its weights for '
+    f'every image: added to {second}, subtracted from {first}. No other '
+    'perturbation within epsilon increases the loss more. Below each image is '
+    'the prediction of the model, red where it is wrong.',
     figures.linear_figure(shown, images[..., 0], labels, epsilon, classes),
   )
   save_pictures([picture], workdir / 'figures')
   print(
-    f'\nlogistic regression, {first} against {second}: wrong of '
+    f'\nlogistic regression, {first} against {second}: error on '
     f'{len(labels):,} test images, FGSM at epsilon {format_epsilon(epsilon)}\n'
     f'{figures.format_table(entries)}\n\n'
-    f'picture: {workdir / "figures" / picture.name}.png'
+    f'figure: {workdir / "figures" / picture.name}.png'
   )
   return report
 
@@ -105,7 +105,7 @@ def read_networks(
   dataset: data.Dataset,
   devices: Sequence[jax.Device],
 ) -> Iterator[LogitsFn]:
-  """Yields a member's network of each seed, as `compare` saved them."""
+  """Yields the networks of a model, one per seed, as saved by `compare`."""
   for seed, seed_config in seed_configs(config).items():
     member = member_config(seed_config, name)
     training = create_run(member, dataset, devices)

@@ -1,4 +1,4 @@
-"""Train a grid of configurations in few programs, attack and chart each."""
+"""Train a grid of configurations in few programs, attack and plot each."""
 
 import runpy
 import sys
@@ -54,7 +54,7 @@ if __name__ == '__main__':
   flags.DEFINE_string(
     'shard',
     '0/1',
-    'i/n: train the i-th share of n; of it, several processes '
-    'take a share each.',
+    'i/n: train the i-th of n shards, divided further among the processes of '
+    'the command.',
   )
   cli.run(main, processes='apart', keep_compiled=True)

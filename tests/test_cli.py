@@ -195,7 +195,10 @@ def test_an_experiment_of_one_process_refuses_several(
   with pytest.raises(SystemExit) as end:
     cli.run(pytest.fail, ['program'])
   assert end.value.code == 2
-  message = 'error: this experiment runs in one process; launch.sh started 2'
+  message = (
+    'error: number of processes = 2, started by launch.sh; allowed: 1 for this '
+    'experiment'
+  )
   assert caplog.messages == [message] * said
 
 

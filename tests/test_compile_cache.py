@@ -61,7 +61,7 @@ def test_settings_of_the_user_take_precedence(results, root):
 @pytest.mark.parametrize(
   ('name', 'message'),
   [
-    ('unwritable', 'compiled programs are not kept: '),
+    ('unwritable', 'compiled programs are not cached: '),
     ('full', 'Error writing persistent compilation cache entry'),
   ],
 )

@@ -136,7 +136,7 @@ def test_check_range(value, integer, fine):
     ('evaluation.epsilons', (), r'evaluation.epsilons = \(\); allowed'),
     ('evaluation.top_k', 0, r'evaluation.top_k = 0; allowed: an integer >= 1'),
     ('report_checkpoint', 'bset', r"'bset'.*did you mean 'best'"),
-    ('report_checkpoint', 'best', r'best.* needs num_validation > 0'),
+    ('report_checkpoint', 'best', r"best.*; allowed: 'last', or num_val"),
   ],
 )
 def test_check_config(field, value, message):

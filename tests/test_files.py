@@ -79,8 +79,8 @@ def test_a_file_system_without_locks_is_a_warning(
     pass
   (message,) = caplog.messages
   assert message == (
-    f"'{tmp_path}' cannot be locked (No locks available): let no other program "
-    'train there'
+    f"'{tmp_path}' cannot be locked (No locks available): do not train there "
+    'with another program'
   )
 
 

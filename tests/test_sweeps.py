@@ -155,7 +155,7 @@ def test_values_in_quotes(quote):
     ('epsilon=1', 'did you mean hparams.epsilon or monitor.epsilon?'),
     ('optimizer=adam', 'optimizer is a section; .*: optimizer.b1, optimizer'),
     ('dataset.name=a', 'dataset.name cannot be swept: all trials are train'),
-    ('evaluation.norm=l2', 'evaluation.norm cannot be swept: all trials meet'),
+    ('evaluation.norm=l2', 'evaluation.norm cannot be swept: all trials are'),
     ('seeds=0,1', "seeds cannot be swept: sweep over 'seed' instead"),
     # Forms.
     ('zip(seed=0,1;batch_size=8)', 'seed has 2, batch_size has 1 values; all'),
@@ -169,8 +169,8 @@ def test_values_in_quotes(quote):
     ("init_from='a'b,c", "init_from = 'a'b; allowed: quotes around the whole"),
     # Twice the same.
     ('seed=0;batch_size=8;seed=1', "part 3 .* 'seed=1': the sweep sets seed t"),
-    ('hparams.epsilon=0.1,1/10', 'hparams.epsilon = 0.1 is there twice'),
-    ('zip(seed=0,0;batch_size=8,8)', 'seed = 0, batch_size = 8 is there twic'),
+    ('hparams.epsilon=0.1,1/10', 'hparams.epsilon = 0.1 is duplicated'),
+    ('zip(seed=0,0;batch_size=8,8)', 'seed = 0, batch_size = 8 is dupli'),
   ],
 )
 def test_what_is_wrong_is_named(text, message):
@@ -402,7 +402,7 @@ def test_processes_take_shares_of_a_shard(count, num_processes, num_trials):
     # In float64 they differ.
     (
       'hparams.epsilon=0.1,0.1000000001',
-      "'epsilon=0.1' and 'epsilon=0.1000000001' of the sweep are trained alike",
+      "'epsilon=0.1' and 'epsilon=0.1000000001' of the sweep are equivalent",
     ),
   ],
 )
@@ -432,7 +432,7 @@ def test_wrong_members_are_named(text, message):
     ([{'ema_decay': None}], 'ema_decay = None; allowed: a finite number'),
     ([{'hparams.epsilon': float('inf')}], 'inf; allowed: .* such as 0.03'),
     ([{'hparams.epsilon': 'x'}], "hparams.epsilon: not a number: 'x'"),
-    ([{'model.name': 3}], 'model.name = 3; allowed: a text'),
+    ([{'model.name': 3}], 'model.name = 3; allowed: a string'),
     ([{'optimizer.nesterov': 1}], 'optimizer.nesterov = 1; allowed: true or'),
     ([{'schedule.boundaries': 0.5}], 'boundaries = 0.5; allowed: a tuple'),
     ([{'schedule.boundaries': ((1,),)}], r'\(\(1,\),\); allowed: a tuple'),
@@ -441,7 +441,7 @@ def test_wrong_members_are_named(text, message):
     ([{'seeds': (0, 1)}], "sweep over 'seed' instead"),
     (
       [{'seed': 1}, {'seed': 0}, {'seed': 1}],
-      r'trials 1 \(seed = 1\) and 3 \(seed = 1\) of the sweep set the same',
+      r'trials 1 \(seed = 1\) and 3 \(seed = 1\) of the sweep have the same',
     ),
   ],
 )

@@ -136,7 +136,7 @@ class Point(NamedTuple):
 
 
 class State(NamedTuple):
-  """Where the rows are, and what they have found."""
+  """The state of the ascent of each row."""
 
   delta: Array  # [B, ...], the point to evaluate next
   step_size: Array  # [B]

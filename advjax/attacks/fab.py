@@ -117,7 +117,7 @@ def fab(
 
 
 class _State(NamedTuple):
-  """Where a row is, and the nearest misclassified image it has seen."""
+  """The iterate of a row, and its nearest misclassified image so far."""
 
   delta: Array  # [B, ...], from the original to the point to linearise at
   images: Array  # [B, ...]

@@ -382,7 +382,7 @@ _compiled = compile_per_callable(
 
 
 class _State(NamedTuple):
-  """Where the ascent is, and the best iterate before."""
+  """The iterate of the ascent, and the best one so far."""
 
   delta: Tree
   velocity: Tree | None

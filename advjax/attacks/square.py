@@ -188,7 +188,7 @@ def make_square(
 
 
 class Plan(NamedTuple):
-  """What is known of the windows before the first query."""
+  """The windows precomputed before the first query."""
 
   stage: np.ndarray  # int [num_queries], how often the windows have shrunk
   sides: np.ndarray  # int [stages, 2], height and width

@@ -117,7 +117,7 @@ def _fold(keys: Array, number: int) -> Array:
 def _create_transform(
   config: Mapping[str, Any],
 ) -> Callable[[Array, Array], Array]:
-  """What happens to one image, given its key."""
+  """Augments one image, given its key."""
   chain = {}
   # Keys by the place among all: others, on or off, do not change the draws.
   for number, (field, (function, _)) in enumerate(_TRANSFORMS.items()):

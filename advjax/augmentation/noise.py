@@ -41,7 +41,7 @@ def poisson_noise(key: Array, image: Array, strength: float) -> Array:
   Args:
     key: A key.
     image: `[H, W, C]`, float32 in [0, 1].
-    strength: The photons that a white value stands for; fewer are noisier.
+    strength: The photon count of a white value; fewer photons are noisier.
 
   Returns:
     An image of the same shape and range.

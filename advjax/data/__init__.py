@@ -72,7 +72,7 @@ def load(config: Mapping[str, Any]) -> Dataset:
       raise ValueError(
         f'dataset.{field} = {value!r}; allowed: with the data sets '
         f'{", ".join(others)}, not with {name}; --config.dataset.{field}= '
-        'empties it'
+        'resets it'
       )
     choose(f'field of data set {name!r}', field, [*parameters[name], 'classes'])
   for field, parameter in parameters[name].items():

@@ -70,7 +70,7 @@ def read(path: pathlib.Path) -> Entry | None:
       info = json.loads(str(file['info']))
     images = np.memmap(path / 'images.bin', np.uint8, 'r', shape=tuple(shape))
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-    logger.warning('%s is damaged (%s) and is decoded again', path, error)
+    logger.warning('%s is damaged (%s): decoding again', path, error)
     shutil.rmtree(path, ignore_errors=True)
     return None
   labels.flags.writeable = False
@@ -85,7 +85,7 @@ def write(
   info: Mapping[str, Any],
   name: str,
 ) -> Entry:
-  """Writes an entry as a whole or not at all, or waits for who writes it.
+  """Writes an entry atomically, or waits for the process that writes it.
 
   Draws from `samples` (uint8 [H, W, C] and labels, `num_samples` at most) only
   if the entry is not there; they raise no OSError. `info` is kept with them as
@@ -114,7 +114,7 @@ def write(
       entry = read(path)
   except OSError as error:
     raise ValueError(
-      f'{folder}: decoded images cannot be kept there '
+      f'{folder}: decoded images cannot be written '
       f'({error.strerror or error}); free some space, or choose another folder '
       'by config.dataset.cache_dir'
     ) from error

@@ -49,7 +49,7 @@ def decode_image(encoded: bytes, channels: int) -> np.ndarray:
 
 
 def image_size(encoded: bytes) -> tuple[int, int]:
-  """Returns (height, width) after the rotation that EXIF asks for."""
+  """Returns (height, width) after the EXIF rotation."""
   from PIL import ImageOps
 
   with _opened(encoded) as image:

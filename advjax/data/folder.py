@@ -409,7 +409,7 @@ def _lines(files: Files, name: str) -> list[str]:
   try:
     lines = files.read(name).decode('utf-8-sig').splitlines()
   except UnicodeDecodeError as error:
-    raise ValueError(f'{name} is no text: {error}') from error
+    raise ValueError(f'{name} is not UTF-8 text: {error}') from error
   return [line.strip() for line in lines if line.strip()]
 
 

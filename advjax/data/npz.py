@@ -77,7 +77,7 @@ def _read(path: str) -> dict[str, np.ndarray]:
       except unreadable as error:
         raise ValueError(
           f'{path}: {field} cannot be read ({error}); allowed: a plain array, '
-          'which needs no unpickling, in a whole file'
+          'not pickled and not truncated'
         ) from error
     return arrays
 

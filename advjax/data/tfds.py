@@ -167,9 +167,9 @@ def _find_or_prepare(builder: str, data_dir: pathlib.Path) -> pathlib.Path:
     f'there: {there or "none"}'
   )
   ways_out = (
-    'Two ways out: point config.dataset.data_dir at a folder that has it; or '
-    'let TFDS download and prepare it, which takes the network and, once, '
-    f'TensorFlow ({_INSTALL}). Arrays of your own need neither: '
+    'Set config.dataset.data_dir to a folder that contains it; or let TFDS '
+    'download and prepare it, which needs network access and, once, '
+    f'TensorFlow ({_INSTALL}). Your own arrays need neither: '
     "dataset.name='npz'"
   )
   # Other versions or configs that are there are more likely meant.

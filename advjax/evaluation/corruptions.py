@@ -463,7 +463,7 @@ def corrupt(
       or more.
     kind: One of `KINDS`.
     severity: 1 to 5.
-    seed: Of all random draws; a whole number >= 0.
+    seed: Of all random draws; an integer >= 0.
 
   Returns:
     float32 `[N, H, W, C]` in [0, 1].

@@ -35,7 +35,7 @@ class Noise:
 
   def __post_init__(self) -> None:
     if self.name not in NOISES:
-      raise ValueError(f'noise {self.name!r}; allowed: {", ".join(NOISES)}')
+      raise ValueError(f'noise = {self.name!r}; allowed: {", ".join(NOISES)}')
     if self.norm not in norms.NORMS:
       raise ValueError(
         f'norm = {self.norm!r}; allowed: {", ".join(norms.NORMS)}'
@@ -43,8 +43,8 @@ class Noise:
     salt = self.name == 'salt_and_pepper'
     if self.bounds is None and salt and self.norm != 'linf':
       raise ValueError(
-        'bounds = None; allowed: a pixel range, for salt_and_pepper in '
-        f'{self.norm} goes to its ends'
+        'bounds = None; allowed: a pixel range, whose ends salt_and_pepper in '
+        f'{self.norm} uses'
       )
 
   def __call__(
@@ -117,7 +117,7 @@ def _salt_and_pepper(problem: Problem, norm: Norm) -> Array:
     target = target[order]
     costs = jnp.abs(target) ** power
     left = radius.astype(costs.dtype) ** power - (jnp.cumsum(costs) - costs)
-    # What can be paid for in full goes to the very end of the pixel range.
+    # Values whose cost fits in the remaining norm go to the end of the range.
     part = jnp.sign(target) * jnp.maximum(left, 0) ** (1 / power)
     moved = jnp.where(left >= costs, target, part)
     return jnp.zeros_like(moved).at[order].set(moved).reshape(lower.shape)

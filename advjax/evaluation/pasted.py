@@ -39,7 +39,7 @@ def paste_objects(
     images: floating `[N, H, W, C]` in [0, 1], H and W of 8 or more.
     labels: integers `[N]`, of two classes or more.
     severity: 1 to 5.
-    seed: Of all random draws; a whole number >= 0.
+    seed: Of all random draws; an integer >= 0.
 
   Returns:
     float32 `[N, H, W, C]` in [0, 1].
@@ -101,7 +101,7 @@ def _donors(labels: np.ndarray, draws: np.ndarray) -> np.ndarray:
   first = np.searchsorted(ordered, labels, 'left')
   count = np.searchsorted(ordered, labels, 'right') - first
   place = (draws * (len(labels) - count)).astype(int)
-  # Rows of one label stand together in this order: they are stepped over.
+  # Rows of one label are contiguous in this order, and are skipped.
   return order[np.where(place < first, place, place + count)]
 
 

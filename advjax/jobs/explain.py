@@ -151,7 +151,7 @@ def explain(
       label=f'{label} at {format_epsilon(epsilon)} ({parsed.norm})',
     ),
     left_out=[
-      f'Left out: {reason}.'
+      f'Skipped: {reason}.'
       for _, reasons in allowed.values()
       for reason in reasons.values()
     ],

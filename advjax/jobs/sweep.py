@@ -49,7 +49,7 @@ class _Job(NamedTuple):
     return self.workdir / 'members' / trial.name
 
   def result(self, trial: Trial) -> dict[str, Any] | None:
-    """What is kept of a trial, or None if it is not done."""
+    """The saved result of a trial, or None if it is pending."""
     path = self.folder(trial) / 'result.json'
     return json.loads(path.read_text()) if path.exists() else None
 
@@ -72,8 +72,8 @@ def sweep(
     settings: What each trial sets (`parse_sweep`, `collect_sweep`).
     workdir: The folder to write to; trials train in folders below it.
     devices: The devices; None: all.
-    shard: 'i/n' trains the i-th share of n; the jobs of the other shares may
-      run at the same time and write to the same folder.
+    shard: 'i/n' trains the i-th of n shards; the jobs of the other shards may
+      run concurrently and write to the same folder.
     train_command: The command that trains the config alone.
 
   Returns:
@@ -289,7 +289,7 @@ def _report(job: _Job) -> results.SweepReport:
     )
   model, objective = config.model.name, config.objective.name
   return results.SweepReport(
-    title=f'{model} trained by {objective}, {len(job.trials)} ways',
+    title=f'{model} trained by {objective}, {len(job.trials)} trials',
     dataset=results.DatasetSummary(
       name=job.dataset.name,
       num_train=len(job.dataset.train.labels),

@@ -95,11 +95,11 @@ def compare(
   *,
   print_model: bool = False,
 ) -> results.Report:
-  """Trains the config's members, attacks each of them, and reports.
+  """Trains the models of a config, attacks each of them, and reports.
 
   Args:
     config: A config with `members` (see `advjax.config.member_config`).
-    workdir: The folder to write to; members train in folders below it.
+    workdir: The folder to write to; each model has a folder below it.
     devices: The devices; None: all.
     print_model: Whether to print each network's layers first.
 
@@ -137,7 +137,7 @@ def _run_members(
   title: str,
   print_model: bool,
 ) -> results.Report:
-  """Trains members, each with its config of every seed, and reports."""
+  """Trains models, each with its config of every seed, and reports."""
   devices = devices or jax.devices()
   check_config(config)
   _check_seeds(configs)
@@ -207,13 +207,13 @@ def _run_members(
 def _check_seeds(
   configs: Mapping[str, Sequence[config_dict.ConfigDict]],
 ) -> None:
-  """Raises a ValueError if a member would be the same with several seeds."""
+  """Raises a ValueError if a model would be the same with several seeds."""
   for name, members in configs.items():
     seeds = [member.seed for member in members]
     if len(set(seeds)) < len(seeds):
       raise ValueError(
         f'{name}.seed = {seeds[0]}; allowed: a reference to the common seed, '
-        f'for the same network would be trained {len(seeds)} times'
+        f'else the same network would be trained {len(seeds)} times'
       )
 
 
@@ -222,7 +222,7 @@ def _prepare_folders(
   members: Sequence[config_dict.ConfigDict],
   seeds: Sequence[int],
 ) -> list[pathlib.Path]:
-  """A member's folder, or one below it for each of several seeds."""
+  """The folder of a model, or one below it for each of several seeds."""
   if not seeds:
     return [prepare_workdir(folder, members[0])]
   return [
@@ -336,7 +336,7 @@ def _report(
 def _training(
   runs: Sequence[Run], trained: Sequence[TrainResult], seeds: Sequence[int]
 ) -> results.Training:
-  """How a member was trained: means over its seeds."""
+  """How a model was trained: means over its seeds."""
   config = runs[0].config
   tests, seconds = zip(
     *[_test(run, result) for run, result in zip(runs, trained, strict=True)],

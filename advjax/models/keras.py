@@ -275,7 +275,7 @@ class Network:
       if id(variable) not in values:
         raise ValueError(
           f'variable {variable.path!r} belongs to no layer; allowed: variables '
-          'of layers, which know how to draw them'
+          'of layers, which have initializers'
         )
       return values[id(variable)]
 
@@ -322,8 +322,8 @@ def _draw_layer(layer: Any, key: Array) -> dict[int, Array]:
   built = [variable.shape for variable in twin.variables]
   if built != shapes or _set_seeds(twin, seed):
     raise ValueError(
-      f'layer {layer.name!r} makes its weights in another way than in '
-      '`build`, with initializers of its own; allowed: such layers'
+      f'layer {layer.name!r} does not create its weights in `build` with its '
+      'own initializers; allowed: layers that do'
     )
   values = {}
   for index, (variable, drawn) in enumerate(
@@ -376,7 +376,7 @@ def _by_layer(model: Any, renumber: bool) -> tuple[Variables, Variables]:
     own = [v for v in layer.variables if id(v) not in seen]
     seen |= {id(variable) for variable in own}
     if own and (name in params or name in state):
-      raise ValueError(f'two layers are named {name!r}; allowed: one')
+      raise ValueError(f'two layers are named {name!r}; allowed: unique names')
     for key, variable in _names(own, layer).items():
       part = params if id(variable) in trainable else state
       part.setdefault(name, {})[key] = variable
@@ -410,7 +410,7 @@ def _outputs(operation: Any) -> list[Any]:
 
 
 def _one(tensors: list[Any]) -> Any:
-  """Of one tensor itself: Keras warns of an array where a list is known."""
+  """Unwraps one tensor: Keras warns of an array in place of a list."""
   return tensors[0] if len(tensors) == 1 else tensors
 
 

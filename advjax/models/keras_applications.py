@@ -79,7 +79,9 @@ def create(
       head = network.stages[-1]
     if head:
       logger.info(
-        '%s has no weights that fit %s: random', weights, ', '.join(head)
+        '%s has no weights of the shapes of %s: initialised at random',
+        weights,
+        ', '.join(head),
       )
     return network.current_values(params, model_state, without=head)
 
@@ -122,7 +124,7 @@ def build(
 def _without_values(make: Callable[[], Any]) -> Any:
   """Makes a model of zeros: drawing weights would compile for each shape."""
   keras = import_keras()
-  # Not in the trace that asks for it: what is made here stays.
+  # Outside of any current trace: the model is kept.
   with (
     jax.ensure_compile_time_eval(),
     keras.StatelessScope(initialize_variables=False),

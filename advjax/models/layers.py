@@ -142,7 +142,7 @@ def _matmul_jvp(
   # The gradient of a kernel [K, N] is a product over the many rows of both
   # factors. Its narrow factor should come first: for 3,200 rows, K = 288 and
   # N = 64, `(gradient.T @ patches).T` is faster than `patches.T @ gradient`,
-  # which is what XLA makes of either unless a barrier stands before the last
+  # which is what XLA makes of either unless a barrier precedes the last
   # transpose. The rule is a formula of differentiable operations, so that
   # derivatives of any order and direction work.
   (patches, kernel), (patches_dot, kernel_dot) = primals, tangents

@@ -39,7 +39,7 @@ _CHECKPOINT_SECONDS = 90
 _LOST = re.compile(
   r'Gloo|NCCL|[Cc]onnection (closed|reset)|UNAVAILABLE|[Cc]oordination service'
 )
-_AGAIN = 'Run the same command again: it resumes from the last whole checkpoint'
+_AGAIN = 'Run the same command again: it resumes from the last full checkpoint'
 
 # C has only a pointer to it.
 _abort_handler: Callable | None = None
@@ -84,7 +84,7 @@ def join(place: Place, gpus: Sequence[int] | None = None) -> None:
   _exit_on_abort(
     EXIT_LOST,
     f'error: {place.name} has waited {seconds} s ({JOIN_SECONDS}) for the '
-    'others; see what they say, and whether their machines reach each other',
+    'others; see their messages, and whether their machines reach each other',
   )
   jax.distributed.initialize(
     num_processes=place.num_processes,

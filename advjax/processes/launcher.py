@@ -109,7 +109,7 @@ def _wait(
     sys.stderr.write(
       f'launch.sh: process {index} of {len(children)} was killed by '
       f'{signal.Signals(-code).name}. Run the same command again: it resumes '
-      'from the last whole checkpoint\n'
+      'from the last full checkpoint\n'
     )
   return 128 - code
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-# A scheduler warns by SIGTERM; by SIGUSR1 or SIGUSR2 where it is asked to:
+# A scheduler warns by SIGTERM; by SIGUSR1 or SIGUSR2 if configured so:
 # SLURM's --signal, Grid Engine's -notify, LSF's -wa. A terminal that is closed
 # sends SIGHUP.
 _SIGNALS = [
@@ -25,13 +25,13 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-  """Whether a signal has asked the run to stop, and which."""
+  """The signal that requested the run to stop, if any."""
 
   signum: int | None = None
 
 
 def stop_signals() -> list[signal.Signals]:
-  """Returns the signals that ask a run to stop; without SIGHUP under nohup."""
+  """Returns the signals that stop a run; without SIGHUP under nohup."""
   return [
     signum
     for signum in _SIGNALS

@@ -371,7 +371,7 @@ def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _scale(values: np.ndarray) -> float:
-  """What has the full colour: outliers would leave all else white."""
+  """The value of full colour, robust to outliers."""
   size = float(np.percentile(np.abs(values), 99)) or float(np.abs(values).max())
   return size if size > 0 and np.isfinite(size) else 1.0
 

@@ -32,7 +32,7 @@ def write_page(
   facts: list[str],
   **context: Any,
 ) -> None:
-  """Writes a page; the file appears whole or not at all."""
+  """Writes a page; the file is written atomically."""
   page = _environment().get_template(template)
   text = page.render(title=title, facts=facts, **context)
   with replacing(pathlib.Path(path)) as file:

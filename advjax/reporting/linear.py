@@ -115,7 +115,7 @@ def _mosaic(
 def merge_seeds(
   entries: Sequence[Mapping[str, Any]], num_images: int
 ) -> dict[str, Any]:
-  """Merges the numbers of a member over seeds."""
+  """Merges the numbers of a model over seeds."""
   merged = mean_and_std(entries)
   for name in [name for name in merged if name.endswith('_error')]:
     merged[f'{name}_ci'] = list(accuracy_interval(merged[name], num_images))
@@ -127,7 +127,7 @@ def merge_seeds(
 
 
 def format_table(entries: Mapping[str, Mapping[str, Any]]) -> str:
-  """Writes the numbers of all members for the terminal."""
+  """Writes the numbers of all models for the terminal."""
   columns = ('clean', 'FGSM', 'in [0, 1]', '|w|_1', 'epsilon |w|_1')
   rows, lines = [], []
   for name, entry in entries.items():

@@ -149,7 +149,7 @@ class _Attack(NamedTuple):
 
 
 class Model(NamedTuple):
-  """What the checks read of a model."""
+  """The results of a model that the checks read."""
 
   name: str
   result: ModelResult
@@ -500,7 +500,7 @@ def _black_box_is_not_stronger(model: Model) -> Iterator[Compared]:
 
 
 def _square_stage(model: Model, run: AutoAttackSummary) -> Iterator[Compared]:
-  """What Square found after the other attacks of AutoAttack."""
+  """The images fooled by Square after the rest of AutoAttack."""
   for before, after in itertools.pairwise(run.attacks):
     if after.name.startswith('square'):
       gap = before.accuracy - after.accuracy

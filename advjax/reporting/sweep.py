@@ -356,7 +356,7 @@ def _caveats(
     yield (
       f'Gradient masking in {count_of(len(masked), "trial")}: {name} has '
       f'{percent(fgsm)} accuracy under FGSM and {percent(robust)} in the worst '
-      'case. FGSM alone would call it robust.'
+      'case. It appears robust to FGSM alone.'
     )
   seeds = {len(each.trials) for each in ranked}
   if len(ranked) > 1 and max(seeds) == 1:

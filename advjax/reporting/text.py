@@ -1,4 +1,4 @@
-"""What a report says in words and in its main table, for terminal and page.
+"""The sentences and the main table of a report, for terminal and page.
 
 Every sentence follows from numbers. That one model is more robust than another
 one is said only where their 95 % intervals do not overlap.
@@ -197,7 +197,7 @@ def _collapse(report: Report) -> Iterator[str]:
 
 
 def _width(report: Report) -> Iterator[str]:
-  """How far chance alone moves the numbers."""
+  """The sampling error over the test images."""
   ends = [
     estimate.ci
     for model in report.members.values()

@@ -140,8 +140,8 @@ def restore_checkpoint(
       reason = str(error).strip() or repr(error)
       reasons.append(f'step {step}: {textwrap.shorten(reason, 300)}')
       logger.warning(
-        'The checkpoint of step %d in %s cannot be read, the one before it '
-        'is tried: %s',
+        'The checkpoint of step %d in %s cannot be read, trying the previous '
+        'one: %s',
         step,
         directory,
         reasons[-1],
@@ -170,7 +170,9 @@ def _read(
   state = jax.tree.map(np.asarray, found.state)
   record = found.record['record']
   if _digest(state, record) != found.record['digest']:
-    raise ValueError('its digest differs: it has changed since it was written')
+    raise ValueError(
+      'its checksum differs: it has changed since it was written'
+    )
   return Checkpoint(state, record)
 
 

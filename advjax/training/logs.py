@@ -1,4 +1,4 @@
-"""What a run logs: metrics.jsonl, TensorBoard events and its progress."""
+"""The logs of a run: metrics.jsonl, TensorBoard events and its progress."""
 
 import json
 import logging
@@ -35,8 +35,8 @@ def _warn_of_lost_records(
     steps = re.findall(rb'"step": (\d+).*\n', file.read())
   if steps:
     logger.warning(
-      '%s: the run was killed after its last checkpoint, of step %d: the '
-      'steps up to %d at least are repeated',
+      '%s: the run was killed after its last checkpoint, of step %d: steps '
+      'up to at least %d are repeated',
       path.parent,
       step,
       int(steps[-1]),

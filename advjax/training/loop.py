@@ -57,7 +57,7 @@ class TrainResult(NamedTuple):
 
 @dataclasses.dataclass
 class Record:
-  """What a run has to remember besides its state; saved with it as JSON.
+  """The record of a run besides its state; saved with it as JSON.
 
   `epoch_metrics` are those of every step of the current epoch, of which
   metrics.jsonl holds `num_logged`; `log_bytes` is its length at the checkpoint.
@@ -101,7 +101,7 @@ class Recorder:
 
   @contextlib.contextmanager
   def logging(self, step: int) -> Iterator[None]:
-    """Keeps the log open, which goes on after `step`."""
+    """Keeps the log open, which continues after `step`."""
     if is_main():
       self._log = MetricsLog(self._workdir, self.record.log_bytes, step)
     with contextlib.closing(self._log):
@@ -203,7 +203,7 @@ class Recorder:
       warning = (
         f'PGD accuracy fell from {max(accuracies):.3f} to {accuracy:.3f} by '
         f'epoch {epoch}: catastrophic overfitting. The checkpoint of step '
-        f"{self.record.best_step}, before the fall, is in 'checkpoints/best'"
+        f"{self.record.best_step}, before the drop, is in 'checkpoints/best'"
       )
       self.record.warnings.append(warning)
       if is_main():

@@ -1,4 +1,4 @@
-"""Metrics over a whole split, and the robust accuracy during training."""
+"""Metrics over a split, and the robust accuracy during training."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

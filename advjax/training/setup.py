@@ -89,7 +89,7 @@ class Run(NamedTuple):
 
   @property
   def inputs(self) -> RunInputs:
-    """What tells this run from others of the same compiled program."""
+    """The inputs that distinguish this run from others of its program."""
     return RunInputs(
       rows=jnp.asarray(self.rows),
       hparams={name: jnp.float32(v) for name, v in self.hparams.items()},

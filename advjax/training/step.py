@@ -111,7 +111,7 @@ class StepPlan(NamedTuple):
 
 
 class RunInputs(NamedTuple):
-  """What runs of one compiled program differ in; all of it is traced.
+  """The traced inputs in which runs of one compiled program differ.
 
   `rows` are indices of the training images to train on, int32 `[num_examples]`;
   `key` draws the order of the examples and the objective's randomness.

@@ -342,10 +342,10 @@ def _check_same_program(first: Run, other: Run, names: str) -> None:
   if other.device_steps is not first.device_steps and not differing:
     differing.append('the devices')
   if other is not first and first.config.unfreezing.name != 'none':
-    differing.append('when their stages are unfrozen')
+    differing.append('the epochs at which stages are unfrozen')
   if differing:
     raise ValueError(
-      f'{names} cannot be trained at once: they differ in '
+      f'{names} cannot be trained together: they differ in '
       f'{", ".join(differing)}; allowed: {", ".join(OWN_FIELDS)}'
     )
 
@@ -456,7 +456,7 @@ def train_group(
     logger.info(
       '%s%s: %s',
       count_of(len(indices), 'run'),
-      f' of {len(left)} left, for lack of memory' if num_chunks > 1 else '',
+      f' of {len(left)} left (limited memory)' if num_chunks > 1 else '',
       how,
     )
     try:
@@ -470,7 +470,7 @@ def train_group(
         raise
       limit = math.ceil(len(indices) / 2)
       logger.warning(
-        'out of memory with %d runs at once: resuming with %d',
+        'out of memory with %d simultaneous runs: resuming with %d',
         len(indices),
         limit,
       )
@@ -491,7 +491,7 @@ def _describe(
   each = count_of(len(devices) // num_groups, 'device')
   if num_runs == 1:
     return each
-  way = 'one after the other' if devices[0].platform == 'cpu' else 'vmapped'
+  way = 'sequential' if devices[0].platform == 'cpu' else 'vmapped'
   if num_groups == 1:
     return f'{way} on {each}, in one program'
-  return f'{way} in {num_groups} groups of {each}, in one program'
+  return f'{way} on {num_groups} groups of {each}, in one program'

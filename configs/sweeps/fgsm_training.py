@@ -1,22 +1,21 @@
 """FGSM training on digits: epsilon x the ratio of the step to epsilon.
 
-Shows where training on a single random-start step collapses: Wong et al. 2020
-(arXiv 2001.03994), like MATLAB's example, take a step of 1.25 epsilon, and
-find that longer ones give networks that resist FGSM and nothing else. Four
-radii, four ratios (below 1 the step stays inside the ball from its centre, at
-2 it reaches across) and two seeds.
+Shows when FGSM training with a random start overfits catastrophically: Wong et
+al. 2020 (arXiv 2001.03994), like MATLAB's example, use a step size of 1.25
+epsilon, and find that with larger ones networks are robust to FGSM only. Four
+radii, four ratios (below 1 a step from the centre stays inside the ball, at 2
+it spans the diameter) and two seeds.
 
   ./launch.sh sweep --config=configs/sweeps/fgsm_training.py \\
     --workdir=runs/sweep_fgsm
 
-Variants: `smoke` (one epoch, 2 x 2 trials). The field `step_ratio` is this
-file's own: hparams.step_size is step_ratio times hparams.epsilon and follows
-both. All 32 trials differ in traced numbers alone: one compiled program
-trains them, and the cost is about that of 32 runs of
-`configs/digits.py:fgsm_at`.
+Variants: `smoke` (one epoch, 2 x 2 trials). The field `step_ratio` is defined
+in this file: hparams.step_size is derived as step_ratio times hparams.epsilon.
+All 32 trials differ in traced scalars alone: one compiled program trains them,
+and the cost is about that of 32 runs of `configs/digits.py:fgsm_at`.
 
-The last checkpoint is evaluated, since a collapse is what the sweep is to
-show. The same on another set: add, say, --config.dataset.name=tfds
+The last checkpoint is evaluated, so that catastrophic overfitting is visible.
+For another data set add, say, --config.dataset.name=tfds
 --config.dataset.builder=mnist.
 """
 

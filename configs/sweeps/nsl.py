@@ -1,22 +1,21 @@
 """NSL's adversarial regularization on digits: step size x multiplier.
 
-Shows how far a single step has to go, and how much it has to weigh, before the
-network resists more than that step: clean accuracy and accuracy under FGSM
-and PGD of the same norm, for four step sizes, three multipliers and two
-seeds.
+Shows which step sizes and multipliers give robustness to multi-step attacks
+too: clean accuracy and accuracy under FGSM and PGD of the same norm, for four
+step sizes, three multipliers and two seeds.
 
   ./launch.sh sweep --config=configs/sweeps/nsl.py --workdir=runs/sweep_nsl
 
-Variants, the norm of the step: `infinity` (the default; a step moves all 784
-pixels), `l2` (a step of 0.1 at every pixel has length 2.8) and `l1` (NSL moves
-the one pixel of the largest gradient by the whole step; the attacks move the
-top 5 % of the pixels); each also as, say, `l2-smoke` (one epoch, 2 x 2
-trials); `smoke` is `infinity-smoke`. All 24 trials differ in traced numbers
-alone: one compiled program trains them, and the cost is about that of 24 runs
-of `configs/digits.py:nsl`.
+Variants, the norm of the step: `infinity` (the default; a step changes all 784
+pixels), `l2` (a step of 0.1 at every pixel has norm 2.8) and `l1` (NSL changes
+only the pixel of the largest gradient; the attacks change the top 5 % of the
+pixels); each also as, say, `l2-smoke` (one epoch, 2 x 2 trials); `smoke` is
+`infinity-smoke`. All 24 trials differ in traced scalars alone: one compiled
+program trains them, and the cost is about that of 24 runs of
+`configs/digits.py:nsl`.
 
-The last checkpoint is evaluated, since a collapse is part of what a sweep is
-to show. The same on another set: add, say, --config.dataset.name=tfds
+The last checkpoint is evaluated, so that catastrophic overfitting is visible.
+For another data set add, say, --config.dataset.name=tfds
 --config.dataset.builder=mnist.
 """
 
@@ -35,7 +34,7 @@ _STEP_SIZES = {
 }
 _MULTIPLIERS = (0.1, 0.2, 0.5)
 _SEEDS = (0, 1)
-# Radii to report at, the headline one in the middle.
+# Radii to report at, the evaluation epsilon in the middle.
 _EPSILONS = {
   'infinity': (0.05, 0.1, 0.2),
   'l2': (0.75, 1.5, 3.0),

@@ -1,15 +1,15 @@
-"""Run all benchmarks, one after the other, and print every ratio.
+"""Run all benchmarks sequentially and print all speed-ups.
 
   python -m experiments.benchmarks --workdir=runs/performance --data_dir=DIR
 
-from the project's folder, with the Python of .venv, on a machine that has
-nothing else to do: about an hour on two CPU cores. DIR holds sets of TensorFlow
-Datasets, with mnist. Each part is a program of its own, which can be run alone
-with flags of its own; it writes its numbers to the workdir, and --parts runs
-some of them again. Where the devices are no CPUs, the parts that compare with
-other libraries are omitted, for these run on the CPU here.
+from the project's folder, with the Python of .venv, on an otherwise idle
+machine: about an hour on two CPU cores. DIR holds data sets of TensorFlow
+Datasets, including mnist. Each part is a separate program that can be run
+alone, with its own flags, and writes its results to the workdir; --parts reruns
+some of them. On accelerators, the comparisons with other libraries are skipped,
+since these run on the CPU.
 
-The last thing printed is performance.md: machine, versions, and all tables.
+It finally prints performance.md: machine, versions, and all tables.
 """
 
 import datetime

@@ -2,12 +2,12 @@
 
   python -m experiments.benchmarks.attacks --workdir=runs/attack_times
 
-from the project's folder, with the Python of .venv. Every library runs in a
-venv of its own, which the first call makes (some minutes), in a process that
-stays. NSL's network with the same random weights, the same digits, FGSM, BIM
-and PGD in linf, all CPU cores; ours in one program that is cut over them. All
-take turns, round after round; the loss that each reached on that network tells
-that they did the same.
+from the project's folder, with the Python of .venv. Every library runs in its
+own venv, created by the first call (some minutes), in one process that persists
+over rounds. NSL's network with the same random weights, the same digits, FGSM,
+BIM and PGD in linf, all CPU cores; advjax in one program sharded over them. All
+libraries alternate, round by round; the final losses show that the attacks are
+equivalent.
 """
 
 import functools
@@ -152,7 +152,7 @@ def table(result: Row) -> str:
     ('attack', 'attack', ''),
     ('batch', 'batch_size', 'd'),
     *harness.SIDE_COLUMNS,
-    ('loss reached', 'loss', '.4f'),
+    ('final loss', 'loss', '.4f'),
   )
 
 

@@ -3,14 +3,14 @@
   python -m experiments.benchmarks.autoattack --workdir=runs/autoattack
 
 from the project's folder, with the Python of .venv. torchattacks runs on
-PyTorch in a venv of its own, which the first call makes (some minutes;
---torch_venv names another place, say one with PyTorch's CPU build).
+PyTorch in its own venv, created by the first call (some minutes; --torch_venv
+names another one, say with PyTorch's CPU build).
 
-The four attacks of AutoAttack's standard version run each on its own on all
-images of a file (see `load`), of the tests' own one by default; ours, then
-theirs, round after round, on --threads CPU cores, which both sides share. Times
-are medians over the rounds, without the compilation in our first call, which
-has a column of its own. The table is printed, and all numbers written to
+The four attacks of AutoAttack's standard version run individually on all images
+of a file (see `load`), by default that of the tests; advjax and torchattacks
+alternate, round by round, on the same --threads CPU cores. Times are medians
+over the rounds, without the compilation in the first call of advjax, which has
+its own column. The table is printed, and all results are written to
 autoattack_benchmark.json.
 """
 
@@ -194,7 +194,7 @@ def table(result: Row) -> str:
     ('only under ours', 'only_ours_robust', 'd'),
     ('s: ours', 'ours', '.2f'),
     ('theirs', 'theirs', '.2f'),
-    ('times as fast', 'times_as_fast', '.2f'),
+    ('speed-up', 'times_as_fast', '.2f'),
     ('s to compile', 'compile_seconds', '.1f'),
   )
 

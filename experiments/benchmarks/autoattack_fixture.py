@@ -1,14 +1,14 @@
-"""Train a tiny network and note what the reference's attacks leave of it.
+"""Train a tiny network and save its robust images under the reference attacks.
 
   python -m experiments.benchmarks.autoattack_fixture --output=FILE.npz
 
 from the project's folder, with the Python of .venv. The network is trained on
 the embedded digits by PGD; the reference is torchattacks, which runs on PyTorch
-in a venv of its own, made by the first call (--torch_venv names another). Each
-of the four attacks of AutoAttack's standard version runs on its own on all
-images, with several seeds, since its flags differ from seed to seed by an image
-or two. The file, of the form that `autoattack.load` reads, is what the
-project's tests compare its own AutoAttack with.
+in its own venv, created by the first call (--torch_venv names another). Each of
+the four attacks of AutoAttack's standard version runs individually on all
+images, with several seeds, since the set of robust images varies by one or two
+over seeds. The file, in the format of `autoattack.load`, is the reference for
+the project's tests of AutoAttack.
 """
 
 import logging

@@ -1,10 +1,10 @@
-"""The harness of all comparisons: sides take turns, tables hold the medians.
+"""The harness of all comparisons: sides alternate, tables have medians.
 
 A side prepares itself and returns a run, which does the work once and returns
-its seconds. All sides of a case are run round after round, so that a busy
-machine slows all of them alike; ratios are taken within a round. A peer that
-fails, or exceeds its time limit, is named below the table, and the others go
-on.
+its seconds. All sides of a case alternate, round by round, so that a busy
+machine slows all of them equally; ratios are taken within a round. A library
+that fails, or exceeds its time limit, is named below the table, and the others
+continue.
 """
 
 import contextlib
@@ -165,7 +165,7 @@ SIDE_COLUMNS: list[Column] = [
   ('ms', 'milliseconds', '.2f'),
   ('quartiles', 'quartiles', '.2f'),
   ('images/s', 'images_per_second', '.0f'),
-  ('ours is times as fast', 'times_as_fast', '.2f'),
+  ('speed-up of advjax', 'times_as_fast', '.2f'),
 ]
 
 

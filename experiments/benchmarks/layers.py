@@ -4,8 +4,8 @@
 
 Milliseconds per step of Adam at batch 32 inside `lax.scan`, plain and with
 NSL's adversarial regularization, and milliseconds of a 20-step BIM at batch
-128. Nothing of advjax but the layers is used, so that a change here is a change
-of theirs; `./launch.sh benchmark` measures the real training loop and attacks.
+128. Only the layers of advjax are used, so that differences are due to them;
+`./launch.sh benchmark` measures the real training loop and attacks.
 """
 
 import functools

@@ -1,13 +1,12 @@
-"""Say where the time of a training step goes, operation by operation.
+"""Profile a training step by operation.
 
   python -m experiments.benchmarks.operations --objective=nsl --batch_size=32
 
 from the project's folder, with the Python of .venv. One CPU device, NSL's
-network, the compiled loop that `train` runs, under JAX's profiler: for each
-operation of the optimized HLO what it computes, its shape, and milliseconds per
-step; of its events the fastest fifth counts, which other programs disturb
-least. Operations of one kind are then added up, beside the step as a whole and
-its floor.
+network, the compiled loop of `train`, under JAX's profiler: for each operation
+of the optimized HLO its kind, its shape, and milliseconds per step, from the
+fastest fifth of its events, which are least affected by other programs. A
+second table has the sum per kind, the total step and its roofline.
 """
 
 import collections
@@ -32,11 +31,11 @@ _OPERATION = re.compile(
 KINDS = {
   'dot_general': 'matrix products',
   'transpose': 'matrix products',
-  'concatenate': 'patches',
-  'slice': 'patches',
-  'select_n': 'gradients of pools, ReLUs and patches',
-  'pad': 'gradients of pools, ReLUs and patches',
-  'psum': 'messages',
+  'concatenate': 'patches (im2col)',
+  'slice': 'patches (im2col)',
+  'select_n': 'gradients of pooling, ReLUs and patches',
+  'pad': 'gradients of pooling, ReLUs and patches',
+  'psum': 'collectives',
 }
 _LAYER = re.compile(r'(Conv|Dense|BatchNorm)_\d+')
 
@@ -51,8 +50,8 @@ class Operation(NamedTuple):
 
   @property
   def kind(self) -> str:
-    """One of the values of KINDS, or 'the rest'."""
-    return KINDS.get(self.last, 'the rest')
+    """One of the values of KINDS, or 'others'."""
+    return KINDS.get(self.last, 'others')
 
 
 def read_operations(hlo: str) -> dict[str, Operation]:
@@ -149,7 +148,7 @@ def main() -> None:
   least = work.seconds(roofline.measure_rates(devices))
   print(
     f'\na step: {1e3 * whole:.2f} ms, its operations: '
-    f'{sum(taken.values()):.2f} ms, the floor: {1e3 * least:.2f} ms'
+    f'{sum(taken.values()):.2f} ms, the roofline: {1e3 * least:.2f} ms'
   )
 
 

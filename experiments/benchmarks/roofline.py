@@ -1,12 +1,12 @@
-"""The roofline: the least time of a program on a device.
+"""The roofline: the minimum time of a program on a device.
 
   time >= max(operations / matmul rate, bytes / memory bandwidth)
 
-Operations are those of convolutions and matrix products, two to a
-multiplication with its addition. Williams et al. 2009,
-doi:10.1145/1498765.1498785. `work_of` counts a program from its jaxpr,
-`least_work` is the closed form of what a training step of NSL's network cannot
-do without, and `measure_rates` measures the devices.
+Operations are those of convolutions and matrix products, two per multiply-add.
+Williams et al. 2009, doi:10.1145/1498765.1498785. `work_of` counts the
+operations of a program from its jaxpr, `least_work` is the closed form of the
+necessary operations of a training step of NSL's network, and `measure_rates`
+measures the devices.
 """
 
 import math

@@ -1,12 +1,12 @@
-"""Measure cost against batch size, devices, runs at once and images; draw it.
+"""Measure and plot time over batch size, devices, simultaneous runs and images.
 
   python -m experiments.benchmarks.scaling --workdir=runs/scaling
 
 from the project's folder, with the Python of .venv. The embedded digits and
-NSL's network. On a CPU there are as many virtual devices as --devices says;
-more of them than cores show what they cost, not what they gain. What is
-compared takes turns; medians, and quartiles as a band. It writes scaling.json
-and scaling.png.
+NSL's network. On a CPU there are --devices virtual devices; with more devices
+than cores, the overhead is measured, not the speed-up. Variants alternate; the
+plots show medians, and quartiles as a band. It writes scaling.json and
+scaling.png.
 """
 
 import functools
@@ -195,7 +195,7 @@ def table(result: harness.Row) -> str:
     rows,
     ('axis', 'axis', ''),
     ('', 'series', ''),
-    ('given', 'given', 'd'),
+    ('value', 'given', 'd'),
     ('s', 'seconds', '.4f'),
   )
 

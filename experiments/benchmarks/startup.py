@@ -1,12 +1,11 @@
-"""Measure how long the main job takes from Python's start to its first step.
+"""Measure the start-up time of the default experiment, up to its first step.
 
   python -m experiments.benchmarks.startup --workdir=runs/startup
 
-Runs the command of `./launch.sh` in fresh processes, in turns with an empty
-cache of compiled programs and with the one that the run before has filled, and
-ends each where it says that training starts. Medians of the seconds, and of
-the processor's seconds, which a busy machine disturbs less; startup.json in the
-workdir holds every round.
+Runs the command of `./launch.sh` in fresh processes, alternating between an
+empty compilation cache and one filled by the previous run, and ends each when
+training starts. It prints medians of wall time and of CPU time, which a busy
+machine affects less; startup.json in the workdir contains every round.
 """
 
 import logging
@@ -32,7 +31,7 @@ _SIGN = 'training starts'
 
 
 def time_start(cache: pathlib.Path) -> dict[str, float]:
-  """Starts the main job, and ends it where its training starts."""
+  """Starts the default experiment, and ends it when its training starts."""
   said = ''
   before = resource.getrusage(resource.RUSAGE_CHILDREN)
   # The user's settings of JAX's cache would win.
@@ -58,7 +57,7 @@ def time_start(cache: pathlib.Path) -> dict[str, float]:
           job.kill()
           break
       else:
-        raise ValueError(f'the main job ended before training: {said}')
+        raise ValueError(f'compare ended before training: {said}')
   after = resource.getrusage(resource.RUSAGE_CHILDREN)
   user, system = (after[i] - before[i] for i in (0, 1))
   return {'seconds': seconds, 'processor_seconds': user + system}
@@ -90,7 +89,7 @@ def table(result: harness.Row) -> str:
     ('cache', 'cache', ''),
     ('s', lambda row: row['seconds'].median, '.2f'),
     ('quartiles', lambda row: row['seconds'][1:], '.2f'),
-    ('processor s', lambda row: row['spent'].median, '.2f'),
+    ('CPU s', lambda row: row['spent'].median, '.2f'),
   )
 
 

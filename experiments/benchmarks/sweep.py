@@ -1,22 +1,21 @@
-"""Measure runs of a sweep trained at once against one after the other.
+"""Measure simultaneous against sequential training of the runs of a sweep.
 
   python -m experiments.benchmarks.sweep --members=1,4,16,64
 
 The network and objective of `configs/digits.py:nsl`, one step size, multiplier
-and seed per run; the same number of steps each way, compile time included, and
-apart from it the milliseconds per step of one run. The ways:
+and seed per run; the same number of steps for each method, in seconds including
+compilation, and in milliseconds per step of one run without it. The methods:
 
-  in turn      one run after the other, each on all devices, with the program
-               that they share
-  map          all at once: run after run inside one program, each on a group
-               of devices of its own
-  vmap         all at once: every step of all runs together, in groups
-  ..., one group   the same, but every batch is cut over all devices
-  separate     one run after the other, each compiled for itself, as N
-               commands do; measured up to --separate runs
+  in turn      sequential, each run on all devices, one shared program
+  map          simultaneous: `lax.map` over the runs in one program, on device
+               groups
+  vmap         simultaneous: every step vmapped over the runs, on device groups
+  ..., one group   the same, but every batch is sharded over all devices
+  separate     sequential, each run compiled separately, as by N commands;
+               measured up to --separate runs
 
-What a sweep does: `map` on CPUs, `vmap` elsewhere. Ways take turns, and the
-medians over rounds are in the table.
+A sweep uses `map` on CPUs, `vmap` elsewhere. Methods alternate; the table has
+medians over rounds.
 """
 
 import statistics

@@ -1,22 +1,22 @@
-"""Measure the seconds of training that a robust network takes, over seeds.
+"""Measure the training time to a given robust accuracy, over seeds.
 
   .venv/bin/python -m experiments.benchmarks.time_to_robust \\
     --config=configs/cifar10_fast.py --workdir=runs/time_to_robust \\
     --platform=gpu --devices=1
 
-from the project's folder. The clock runs from the first step to the last.
-Compiling, a step to warm up, the upload of the images and attacking are timed
-separately: nothing is saved, monitored or logged in between. The last state
-counts, no other is evaluated.
+from the project's folder. Training is timed from the first step to the last.
+Compilation, one warm-up step, the transfer of the images and the attacks are
+timed separately; there is no checkpointing, monitoring or logging in the timed
+region. Only the final state is evaluated.
 
-Every trained network is computed in float32 when it is attacked, whatever it
-was trained in: rounding must not be what resists. --attacks are those of
-`evaluate`; pgd-50-10 is 50 steps of --step_size up the cross-entropy from 10
-random starts, of which a misclassified image is kept, else the one of highest
-loss. An image counts that is classified correctly, clean and attacked. The
-first of the attacks is what --target is about.
+Every network is attacked in float32, whatever the dtype of its training, so
+that robustness is not due to rounding. --attacks are those of `evaluate`;
+pgd-50-10 maximises the cross-entropy in 50 steps of --step_size from 10 random
+starts, and returns a misclassified image if there is any, else the one of
+highest loss. An image counts as robust if both the clean and the adversarial
+image are classified correctly. --target refers to the first of the attacks.
 
-The table is printed, and all numbers written to time_to_robust.json.
+The table is printed, and all results are written to time_to_robust.json.
 """
 
 import logging

@@ -1,17 +1,17 @@
-"""Compare training steps with Keras, NSL and PyTorch, and with the floor.
+"""Compare training steps with Keras, NSL and PyTorch, and with the roofline.
 
   python -m experiments.benchmarks.training --workdir=runs/training_steps \\
     --data_dir=DIR
 
-from the project's folder, with the Python of .venv; DIR holds sets of
-TensorFlow Datasets, with mnist. Every library runs in a venv of its own, which
-the first call makes (some minutes), in a process that stays; same network, same
-first weights, same MNIST images, same batch size, same number of CPU cores. All
-take turns, round after round: ours runs the compiled loop that `train` runs,
-Keras and NSL model.fit after its first batch, PyTorch a plain loop over images
-in memory. The table has medians and quartiles, and the floor: operations over
-the measured rate of matrix products, or bytes over that of copies, whichever
-takes longer.
+from the project's folder, with the Python of .venv; DIR holds data sets of
+TensorFlow Datasets, including mnist. Every library runs in its own venv,
+created by the first call (some minutes), in one process that persists over
+rounds; network, initial weights, MNIST images, batch size and number of CPU
+cores are the same. All libraries alternate, round by round: advjax runs the
+compiled loop of `train`, Keras and NSL model.fit after its first batch, PyTorch
+a plain loop over images in memory. The table has medians and quartiles, and the
+floor, the roofline bound: operations over the measured rate of matrix products,
+or bytes over that of copies, whichever takes longer.
 """
 
 import functools

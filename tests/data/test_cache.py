@@ -152,7 +152,9 @@ def test_no_space_or_no_folder_is_an_error_that_leaves_nothing(tmp_path):
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
   try:
-    with pytest.raises(ValueError, match=r'cannot be kept.*cache_dir') as error:
+    with pytest.raises(
+      ValueError, match=r'cannot be written.*cache_dir'
+    ) as error:
       write(tmp_path)
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -160,7 +162,7 @@ def test_no_space_or_no_folder_is_an_error_that_leaves_nothing(tmp_path):
   assert names(tmp_path) == set()
   file = tmp_path / 'file'
   file.touch()
-  with pytest.raises(ValueError, match=f'{file}.*cannot be kept.*cache_dir'):
+  with pytest.raises(ValueError, match=f'{file}.*cannot be written.*cache_dir'):
     write(file)
 
 

@@ -110,7 +110,7 @@ IDS, WORDS, LABELS = 'wnids.txt', 'words.txt', 'val/val_annotations.txt'
     ({IDS: b'n01\nn02'}, '-', r"same classes; .*'n03'"),
     ({IDS: b'n01\nn01'}, '-', 'two or more different ids'),
     ({IDS: b''}, '-', 'two or more different ids'),
-    ({IDS: b'\xff\xfe'}, '-', r'wnids\.txt is no text'),
+    ({IDS: b'\xff\xfe'}, '-', r'wnids\.txt is not UTF-8 text'),
     ({WORDS: b'n01\ta\nn02\tb'}, '-', r"words\.txt has no.*'n03'"),
     ({WORDS: b'n01\ta\nn02\tb\nn03\t,'}, '-', r"words.*'n03'"),
     ({LABELS: ANNOTATIONS + b'val_3.JPEG\tn99\t1'}, '-', 'line 4: .*n99'),

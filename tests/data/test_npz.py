@@ -101,7 +101,7 @@ def test_refuses(path, field, value, message):
 
 @pytest.mark.parametrize('field', ['train_images', 'class_names'])
 def test_refuses_pickled_objects(path, field):
-  with pytest.raises(ValueError, match=f'{field} .*unpickling'):
+  with pytest.raises(ValueError, match=f'{field} .*not pickled'):
     load(path, **{field: np.array([1, 'two', None] * 2, object)})
 
 

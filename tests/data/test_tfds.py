@@ -126,7 +126,7 @@ def test_versions_and_configs_by_name(tmp_path):
   ):
     dataset = tfds.load(name, str(tmp_path), test_split='train')
     assert (dataset.name, len(dataset.train.labels)) == ('pets', count)
-  there = r'pets/large:2\.0\.0, pets/small:1\.0\.9, pets/small:1\.0\.10\. Two'
+  there = r'pets/large:2\.0\.0, pets/small:1\.0\.9, pets/small:1\.0\.10\. Set'
   for name in ('pets/huge', 'pets:4.*.*', 'pets/small:2.0.0'):
     with pytest.raises(ValueError, match=f'prepared there: {there}'):
       tfds.load(name, str(tmp_path))
@@ -254,7 +254,7 @@ def test_a_set_that_cannot_be_prepared(tmp_path, with_tensorflow, monkeypatch):
   offline = tmp_path / 'offline'
   offline.mkdir()
   for builder, message in (
-    ('advjax_made_up', r'\(no route to host\)\. Two ways out: point'),
+    ('advjax_made_up', r'\(no route to host\)\. Set config'),
     ('no_such_set', 'TFDS knows no set of this name'),
   ):
     check_refused(offline, message, builder)
@@ -267,8 +267,8 @@ def test_a_set_that_cannot_be_prepared(tmp_path, with_tensorflow, monkeypatch):
 
 def test_a_missing_set_names_two_ways_out(sets, without_tensorflow):
   message = (
-    r"'mnist': no such set .*prepared there: pets:1\.0\.0\. Two ways "
-    r'out: point config\.dataset\.data_dir at .*pip install tensorflow-cpu'
+    r"'mnist': no such set .*prepared there: pets:1\.0\.0\. Set "
+    r'config\.dataset\.data_dir to .*pip install tensorflow-cpu'
   )
   check_refused(sets, message, 'mnist')
   with pytest.raises(ValueError, match='prepared there: none') as error:

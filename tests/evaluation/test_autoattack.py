@@ -264,8 +264,8 @@ def test_a_file_of_another_run_is_left_alone(tmp_path):
   before = path.read_bytes()
   other = Partial(apply, -jnp.asarray(WEIGHTS))
   for options, message in [
-    ({'epsilon': 0.02}, 'epsilon: 0.01 there, 0.02 asked for'),
-    ({'epsilon': 0.01, 'norm': 'l2'}, 'norm: linf there, l2 asked for'),
+    ({'epsilon': 0.02}, 'epsilon: 0.01 there, 0.02 requested'),
+    ({'epsilon': 0.01, 'norm': 'l2'}, 'norm: linf there, l2 requested'),
     (
       {'epsilon': 0.01, 'network': other},
       'network: its logits or gradients differ',

@@ -188,7 +188,9 @@ def test_no_bounds_no_clip():
 
 
 def test_bad_input_is_named():
-  with pytest.raises(ValueError, match=r"noise 'pink'; allowed: uniform, gau"):
+  with pytest.raises(
+    ValueError, match=r"noise = 'pink'; allowed: uniform, gau"
+  ):
     Noise('pink')
   with pytest.raises(ValueError, match=r"norm = 'l3'; allowed: linf, l2, l1"):
     Noise('uniform', 'l3')

@@ -19,7 +19,10 @@ TIME = ['benchmarks.time_to_robust', '--config=configs/digits.py:standard']
 EVALUATE = ['evaluate', '--checkpoint={}/other']
 
 CASES = {
-  'no config': (['train'], r'--config=configs/FILE.py\[:variant\] is missing'),
+  'no config': (
+    ['train'],
+    r'--config is missing; allowed: configs/FILE.py\[:variant\]',
+  ),
   'no workdir': (DIGITS, r'--workdir=None.*must have a value'),
   'empty workdir': ([*DIGITS, '--workdir='], r'--workdir=: is empty'),
   'config not there': (
@@ -82,7 +85,7 @@ CASES = {
   ),
   'platform': (
     [*DIGITS, '--platform=tpu'],
-    r"platform = 'tpu' was asked for, but JAX finds no such device",
+    r"platform = 'tpu'; allowed: 'cpu', the devices that JAX",
   ),
   'init_from nowhere': (
     [*DIGITS, '--config.init_from={}/new'],

@@ -97,9 +97,7 @@ def test_a_grid_is_compiled_once(grid):
   assert len(report.rows) == 4 and report.pending == []
   (group,) = report.groups
   assert (group.members, group.chunks) == (4, [4])
-  assert group.how == (
-    'one after the other in 2 groups of 1 device, in one program'
-  )
+  assert group.how == ('sequential on 2 groups of 1 device, in one program')
   # Of all programs: initialise, train, monitor, attack, predict; not 4 of any.
   assert 0 < group.compiles < 60
 

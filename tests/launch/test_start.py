@@ -40,7 +40,7 @@ def test_help_lists_every_experiment_without_set_up(project):
 def test_unknown_experiments(project, name, suggestion):
   _, errors = project.launch(name, '--workdir=x', code=2)
   assert errors == (
-    f"launch.sh: error: unknown experiment '{name}'; known are: benchmark "
+    f"launch.sh: error: unknown experiment '{name}'; allowed: benchmark "
     f'compare evaluate train{suggestion}\n'
   )
   assert project.calls() == []
@@ -134,9 +134,9 @@ def test_several_processes_are_left_to_the_launcher_module(ready):
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    (['--processes=0', 'train'], '--processes=0: allowed is an integer >= 1'),
-    (['--processes=', 'train'], '--processes=: allowed is an integer >= 1'),
-    (['--processes=1.5'], '--processes=1.5: allowed is an integer >= 1'),
+    (['--processes=0', 'train'], '--processes = 0; allowed: an integer >= 1'),
+    (['--processes=', 'train'], '--processes = ; allowed: an integer >= 1'),
+    (['--processes=1.5'], '--processes = 1.5; allowed: an integer >= 1'),
     (['train', '--processes', '2'], 'write --processes=N, in one word'),
     (['--processes=2', 'test'], 'the tests run in one process'),
   ],

@@ -300,7 +300,7 @@ def test_weight_files(saved, name, classes, without_head, caplog):
   with caplog.at_level(logging.INFO, logger='advjax'):
     found = model.pretrained(*given(classes))
   assert_weights(found, weights, without_head=without_head)
-  message = 'no weights that fit dense: random'
+  message = 'no weights of the shapes of dense: initialised at random'
   assert (message in caplog.text) == without_head
 
 

@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 NUM_TEST, NUM_EPOCHS = 10, 12
 # Where processes and devices may make a report differ.
 OWN = re.compile(r'second|environment|command')
-AGAIN = 'Run the same command again: it resumes from the last whole checkpoint'
+AGAIN = 'Run the same command again: it resumes from the last full checkpoint'
 
 
 def flags(folder):

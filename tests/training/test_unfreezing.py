@@ -227,7 +227,7 @@ def test_frozen_stages_keep_params_statistics_and_momentum(with_stages):
 
 def test_several_runs_at_once_are_refused(with_stages, tmp_path):
   members = [staged_run(), staged_run(seed=1)]
-  with pytest.raises(ValueError, match='when their stages are unfrozen'):
+  with pytest.raises(ValueError, match='epochs at which stages are unfrozen'):
     train_many(members, [tmp_path / 'a', tmp_path / 'b'], names=['a', 'b'])
 
 

@@ -223,9 +223,7 @@ def train_all(path, members=None, num_devices=2):
 def group(tmp_path_factory):
   """A group of runs that fits in memory."""
   (chunk,) = train_all(tmp_path_factory.mktemp('group'))
-  assert chunk.how == (
-    'one after the other in 2 groups of 1 device, in one program'
-  )
+  assert chunk.how == ('sequential on 2 groups of 1 device, in one program')
   return chunk
 
 
@@ -253,7 +251,7 @@ def test_too_many_runs_for_the_memory_are_cut(
     chunks = train_all(tmp_path)
   assert [chunk.indices for chunk in chunks] == [[0, 1], [2, 3], [4]]
   assert (
-    '2 runs of 5 left, for lack of memory: one after the other in 2 groups of '
+    '2 runs of 5 left (limited memory): sequential on 2 groups of '
     '1 device, in one program'
   ) in caplog.text
   # A run alone has both devices.
@@ -277,7 +275,9 @@ def test_out_of_memory_goes_on_with_half_as_many(
   monkeypatch.setattr(vmapped, 'train_many', tight)
   chunks = train_all(tmp_path)
   assert [len(chunk.indices) for chunk in chunks] == [3, 2]
-  assert 'out of memory with 5 runs at once: resuming with 3' in caplog.text
+  assert (
+    'out of memory with 5 simultaneous runs: resuming with 3' in caplog.text
+  )
   found = [result for chunk in chunks for result in chunk.results]
   for one, other in zip(found, group.results, strict=True):
     runs.assert_same_run(one.params, other.params)
@@ -318,7 +318,9 @@ def test_a_device_that_is_nearly_full_trains_fewer_at_once(tmp_path, caplog):
   finally:
     for array in taken:
       array.delete()
-  assert 'out of memory with 16 runs at once: resuming with 8' in caplog.text
+  assert (
+    'out of memory with 16 simultaneous runs: resuming with 8' in caplog.text
+  )
   assert max(len(chunk.indices) for chunk in chunks) <= 8
   found = [result for chunk in chunks for result in chunk.results]
   assert [result.records[-1]['step'] for result in found] == [1] * 16

@@ -47,7 +47,7 @@ class Problem(NamedTuple):
 
   @property
   def dtype(self) -> Any:
-    """Of norms and losses: that of the images, at least float32."""
+    """The dtype of norms and losses: that of the images, at least float32."""
     return jnp.result_type(jnp.float32, *jax.tree.leaves(self.originals))
 
   @property
@@ -233,7 +233,7 @@ def threefry(key: Any) -> Array:
 
 
 def error(name: str, value: Any, allowed: str) -> ValueError:
-  """The one form in which an argument is refused."""
+  """Returns the error of an invalid argument."""
   return ValueError(f'{name} = {value!s}; allowed: {allowed}')
 
 

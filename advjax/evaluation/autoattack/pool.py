@@ -37,7 +37,7 @@ _SHARE_OF_MEMORY = 0.7
 
 
 class Items(NamedTuple):
-  """What is to be tried, in this order.
+  """The items to attack, in this order.
 
   An item draws from `fold_in(fold_in(key, example), number)`.
   """
@@ -48,7 +48,7 @@ class Items(NamedTuple):
 
 
 class Shared(NamedTuple):
-  """What all items have in common: radius, box (broadcasting) and key."""
+  """The data common to all items: radius, box (broadcasting) and key."""
 
   epsilon: Any
   lower: Any
@@ -57,7 +57,7 @@ class Shared(NamedTuple):
 
 
 class Outcome(NamedTuple):
-  """What the items found."""
+  """The results of the items."""
 
   fooled: np.ndarray  # bool [N], per example
   images: np.ndarray  # [N, ...]: adversarial, the originals elsewhere
@@ -228,7 +228,7 @@ class Program(NamedTuple):
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.state)
 
   def fits(self, devices: Sequence[jax.Device]) -> bool:
-    """Whether the devices have the memory, as far as anyone can tell."""
+    """Whether the devices have the memory, as far as known."""
     free = free_memory(devices[0], len(devices))
     if self.bytes <= _SHARE_OF_MEMORY * free:
       return True

@@ -113,8 +113,8 @@ def autoattack(
 
   'standard' is APGD-CE, APGD-T (9 targets), FAB-T (9 targets) and Square (5,000
   queries); 'plus' has APGD-DLR, the untargeted FAB and 5 restarts besides; for
-  networks that draw at random, 'rand' runs APGD-CE and APGD-DLR on the mean of
-  20 draws. With 2 or 3 classes the margin loss stands in for DLR.
+  randomized networks, 'rand' runs APGD-CE and APGD-DLR on the mean of 20 draws.
+  With 2 or 3 classes the margin loss replaces DLR.
 
   It runs on the host, with a few compiled programs, on all devices of all
   processes. Batches stay full: the slot of a fooled example is given to the
@@ -366,15 +366,15 @@ def _warnings(
   missed = int((fooled & (logits.argmax(-1) == labels)).sum())
   if missed:
     yield (
-      f'{missed} images fooled the network only within the attack and not when '
-      'they were classified again: it rounds differently in another batch, or '
-      'it is random (then version must be rand).'
+      f'{missed} images fooled the network within the attack but not when '
+      'classified again: rounding differs between batches, or the network is '
+      "randomized (then use version='rand')."
     )
   infinite = int((~np.isfinite(logits).all(-1)).sum())
   if infinite:
     yield (
       f'{infinite} of the adversarial examples have logits that are not '
-      'finite: the network overflows there, which no attack should need.'
+      'finite: the network overflows there.'
     )
 
 

@@ -199,7 +199,7 @@ def _differing(
       if not same:
         differing.append('network: its logits or gradients differ')
     elif have != value:
-      shown = f': {have} there, {value} asked for'
+      shown = f': {have} there, {value} requested'
       digests = name in ('bounds', 'key', 'images', 'labels')
       differing.append(name + (' differ' if digests else shown))
   return differing

@@ -92,7 +92,7 @@ def make_component(
   if name == 'fab':
     # Its restarts start around what was found before, so they are steps.
     search = make_fab(norm=norm, num_steps=100, num_restarts=5 if plus else 1)
-    # It asks for the gradient of every other class.
+    # It computes the gradient of every other class.
     search = search._replace(num_backward=num_classes - 1)
     return Component(name, search, None, 1)
   if name == 'fab-t':

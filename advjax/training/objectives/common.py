@@ -1,4 +1,4 @@
-"""What all objectives share: types, shares of the loss, metrics."""
+"""Common code of the objectives: types, shares of the loss, metrics."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -39,7 +39,7 @@ def adversarial_metrics(
   logits: Array,
   norm: norms.Norm,
 ) -> Metrics:
-  """What is logged of perturbed images, whose logits are given."""
+  """The logged metrics of adversarial examples, given their logits."""
   pairs = zip(
     jax.tree.leaves(images), jax.tree.leaves(adversarial), strict=True
   )

@@ -1,20 +1,19 @@
-"""Measure everything that matters on an accelerator, in minutes.
+"""Run all benchmarks of an accelerator within a few minutes.
 
   python -m experiments.benchmarks.accelerator --minutes=10 \\
     --data=cifar10.npz --workdir=DIR
 
-from the project's folder, with any Python that has the packages of training:
-no venv of its own, no network. The npz holds CIFAR-10 (docs/datasets.md says
-how to make one). A list of parts is measured on one device, in order of worth,
-each in a process of its own. A part starts if its estimate fits into what is
-left of the minutes, and is ended at the last of them, or after three times its
-estimate; one that fails is noted. DIR receives accelerator.json and
-accelerator.md, written again after every part: a kill loses only the part
-under way. Runs and compiled programs go to temporary folders and to the user's
-cache.
+from the project's folder, with any Python that has the training dependencies;
+no venv or network access is needed. The npz holds CIFAR-10 (docs/datasets.md
+describes it). A list of parts is measured on one device, in order of priority,
+each in its own process. A part starts if its estimated time fits into the
+remaining time, and is terminated at the end of that, or after three times its
+estimate; failures are recorded. accelerator.json and accelerator.md in DIR are
+rewritten after every part: a killed benchmark loses only the current part. Runs
+and compiled programs are written to temporary folders and the user's cache.
 
-Without an accelerator it is an error, but for --platform=cpu, which tries every
-part at a tiny size, to see that it runs.
+A missing accelerator is an error, except with --platform=cpu, which runs every
+part at a tiny size as a test.
 
 Parts, first to last:
 """
@@ -100,7 +99,7 @@ PARTS = {
   'torch_compiled': Part(
     'Beside PyTorch with torch.compile', 150, {'bfloat16': 2e15}, 120, _HALF
   ),
-  'sweeps': Part('Runs at once', 70, {'float32': 1e14}, 15),
+  'sweeps': Part('Simultaneous runs', 70, {'float32': 1e14}, 15),
   'tutorial': Part("NSL's tutorial from start to report", 50, {}, 40),
   'tests': Part('Tests that are marked for accelerators', 100, {}, 20),
   'cifar10_seeds': Part(

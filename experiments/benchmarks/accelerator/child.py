@@ -1,9 +1,9 @@
-"""The process of a part, which tells its results as soon as it knows them.
+"""The process of a part, which writes its results as soon as they are known.
 
   python -m MODULE NAME FOLDER
 
-FOLDER/settings.json says how; each of the results becomes a line of
-FOLDER/NAME.jsonl, and so does the error that a part ends by.
+FOLDER/settings.json has the configuration; each result is a line of
+FOLDER/NAME.jsonl, and so is the error that ends a part.
 """
 
 import json

@@ -1,12 +1,12 @@
-"""Print what the roofline says of the accelerator benchmark, before it runs.
+"""Print the predicted roofline of the accelerator benchmark.
 
   python -m experiments.benchmarks.accelerator.expected \\
     --bfloat16=989e12 --tf32=494e12 --float32=67e12 --bandwidth=4.8e12 \\
     --platform=cpu
 
-from the project's folder, on any machine: programs are counted, not run. The
-rates are those of an NVIDIA H200 by its data sheet, in operations and bytes per
-second.
+from the project's folder, on any machine: operations are counted, programs are
+not run. The rates are the data-sheet values of an NVIDIA H200, in operations
+and bytes per second.
 """
 
 from collections.abc import Iterator
@@ -89,8 +89,8 @@ def main() -> None:
       ('GB', 'gigabytes', ',.2f'),
       ('FLOP per byte', 'intensity', ',.0f'),
       ('bound by', 'bound', ''),
-      ('ms at least', 'milliseconds', ',.3f'),
-      ('images/s at most', 'images_per_second', ',.0f'),
+      ('minimum ms', 'milliseconds', ',.3f'),
+      ('maximum images/s', 'images_per_second', ',.0f'),
     )
   )
 

@@ -60,7 +60,7 @@ _cifar = _rows(
   ),
 )
 _sweeps = _rows(
-  ('runs at once', 'members', 'd'),
+  ('simultaneous runs', 'members', 'd'),
   ('ms per step of all', 'step_milliseconds', '.2f'),
   ('s per run and epoch', 'seconds_per_member', '.4f'),
   _COMPILE,
@@ -75,7 +75,7 @@ def _torch(entry: Entry) -> str:
     ('', 'torch', ''),
     ('ms', 'torch_milliseconds', '.2f'),
     ('its peak MiB', 'peak_mib', ',.0f'),
-    ('advjax is times as fast', 'times_as_fast', '.2f'),
+    ('speed-up of advjax', 'times_as_fast', '.2f'),
   )
   return (
     f'{entry["versions"]}; logits of the two differ by '
