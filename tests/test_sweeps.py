@@ -146,12 +146,10 @@ def test_values_in_quotes(quote):
     ('seed=', "part 1 of the sweep, 'seed=': seed has an empty list"),
     ('seed=0,,1', r"'seed=0,,1': seed has an empty value; allowed: an int"),
     ('batch_size=8;seed=0.5', r"part 2 .* 'seed=0.5': seed = '0.5'; allowed"),
-    ('hparams.epsilon=8/', r"hparams.epsilon: not a number: '8/'"),
     ('optimizer.nesterov=1', "optimizer.nesterov = '1'; allowed: true or"),
     ('schedule.boundaries=(0.5,0.7)', r'boundaries = .*tuples cannot be wri'),
     # Fields.
     ('hparams.epsilom=1', "'hparams.epsilom'; .*did you mean 'hparams.eps"),
-    ('nun_epochs=1', "unknown field 'nun_epochs'.*did you mean 'num_epochs'"),
     ('epsilon=1', 'did you mean hparams.epsilon or monitor.epsilon?'),
     ('optimizer=adam', 'optimizer is a section; .*: optimizer.b1, optimizer'),
     ('dataset.name=a', 'dataset.name cannot be swept: all trials are train'),
@@ -160,8 +158,8 @@ def test_values_in_quotes(quote):
     # Forms.
     ('zip(seed=0,1;batch_size=8)', 'seed has 2, batch_size has 1 values; all'),
     ('zip(seed=0;seed=1)', 'zip sets seed twice; allowed: each field once'),
-    ('list(seed=0;batch_size=8)', 'sets batch_size, the first one sets seed'),
     ('list(seed=0,seed=1)', 'a trial sets seed twice'),
+    ('list(seed=0;batch_size=8)', 'sets batch_size, the first one sets seed'),
     ('lst(seed=0)', "unknown form 'lst'.*did you mean 'list'"),
     ('zip(seed=0', r"part 1 of the sweep, 'zip\(seed=0': .* is not closed"),
     ('batch_size=8;seed=0)', 'part 2 .* a parenthesis is not opened'),
@@ -170,7 +168,6 @@ def test_values_in_quotes(quote):
     # Twice the same.
     ('seed=0;batch_size=8;seed=1', "part 3 .* 'seed=1': the sweep sets seed t"),
     ('hparams.epsilon=0.1,1/10', 'hparams.epsilon = 0.1 is duplicated'),
-    ('zip(seed=0,0;batch_size=8,8)', 'seed = 0, batch_size = 8 is dupli'),
   ],
 )
 def test_what_is_wrong_is_named(text, message):
@@ -344,12 +341,10 @@ def test_processes_take_shares_of_a_shard(count, num_processes, num_trials):
       'hparams.beta=1,6',
       r"^hparams.beta=1 \(trial 'beta=1'\): hparams.beta = 1.0 is not rea",
     ),
-    ('hparams.multiplier=1', 'which reads learning_rate, epsilon, step_size'),
     (
       'objective.name=fgsm_at,trades',
       r"^objective.name=trades \(trial 'name=trades'\): hparams.beta is missi",
     ),
-    ('objective.name=fgsm', "unknown objective 'fgsm'.*did you mean 'fgsm_at'"),
     (
       'objective.norm=l2,l3',
       r"^objective.norm=l3 \(trial 'norm=l3'\): unknown norm 'l3'",
@@ -358,10 +353,6 @@ def test_processes_take_shares_of_a_shard(count, num_processes, num_trials):
     (
       'seed=0;hparams.beta=1;hparams.epsilon=0.1',
       r"^hparams.beta=1 \(trial 'beta=1,epsilon=0.1,seed=0'\): h",
-    ),
-    (
-      'objective.norm=l2;model.name=cnn,resnet',
-      r"^model.name=resnet \(trial 'name=resnet,norm=l2'\): unknown model",
     ),
     # Two parts are wrong: no one of them is named.
     (
@@ -375,27 +366,13 @@ def test_processes_take_shares_of_a_shard(count, num_processes, num_trials):
       "ig is not read by the objective 'standard', which reads learning_rate; "
       'sweep over objectives that read the same hparams',
     ),
-    (
-      'objective.name=standard;hparams.epsilon=0.1',
-      r"^objective.name=standard \(trial 'epsilon=0.1,name=standard'\)",
-    ),
     # What is out of range.
-    ('batch_size=0', 'batch_size = 0; allowed: an integer >= 1'),
     ('hparams.epsilon=-0.1', 'hparams.epsilon = -0.1; allowed: a finite num'),
-    ('model.name=cnn,resnet', "'name=resnet'.*: unknown model 'resnet'"),
     # What is idle.
     (
       'optimizer.momentum=0.5',
       'momentum = 0.5 has no effect: optimizer.name = '
       "'adam', and it is read under 'sgd' alone",
-    ),
-    (
-      'optimizer.name=sgd,adam;optimizer.momentum=0.5,0.9',
-      r"^optimizer.momentum=0.5 \(trial 'momentum=0.5,name=adam'\): ",
-    ),
-    (
-      'schedule.factor=0.5',
-      'schedule.factor = 0.5 has no effect: schedule.nam',
     ),
     ('multiplier_decay.decay_rate=0.5', "the objective 'fgsm_at' reads no mul"),
     ('report_checkpoint=last;monitor.epsilon=0.2', 'monitor.epsilon = 0.2 has'),
@@ -421,24 +398,17 @@ def test_wrong_members_are_named(text, message):
       [{'seed': 0}, {'batch_size': 8}],
       'sets batch_size, the first one sets se',
     ),
-    ([{'sed': 0}], "unknown field 'sed'.*did you mean 'seed'"),
     (
       [{'seed': 0}, {'seed': 0.5}],
       'trial 2 of the sweep: seed = 0.5; allowed',
     ),
-    ([{'seed': True}], 'seed = True; allowed: an integer'),
     ([{'seed': '1'}], "seed = '1'; allowed: an integer"),
-    ([{'ema_decay': True}], 'ema_decay = True; allowed: a finite number'),
     ([{'ema_decay': None}], 'ema_decay = None; allowed: a finite number'),
     ([{'hparams.epsilon': float('inf')}], 'inf; allowed: .* such as 0.03'),
-    ([{'hparams.epsilon': 'x'}], "hparams.epsilon: not a number: 'x'"),
     ([{'model.name': 3}], 'model.name = 3; allowed: a string'),
     ([{'optimizer.nesterov': 1}], 'optimizer.nesterov = 1; allowed: true or'),
     ([{'schedule.boundaries': 0.5}], 'boundaries = 0.5; allowed: a tuple'),
-    ([{'schedule.boundaries': ((1,),)}], r'\(\(1,\),\); allowed: a tuple'),
     ([{'objective': {'name': 'trades'}}], 'objective is a section; sweep over'),
-    ([{'dataset.name': 'npz'}], 'dataset.name cannot be swept'),
-    ([{'seeds': (0, 1)}], "sweep over 'seed' instead"),
     (
       [{'seed': 1}, {'seed': 0}, {'seed': 1}],
       r'trials 1 \(seed = 1\) and 3 \(seed = 1\) of the sweep have the same',

@@ -1,7 +1,5 @@
 """APGD against NumPy, row by row, alone and among other rows; targets, NaN."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,6 @@ import pytest
 
 import advjax
 from advjax import losses
-from advjax.attacks._core import loop
 from advjax.attacks._core.arguments import Problem
 from advjax.attacks.apgd import make_apgd
 from tests.attacks import apgd_reference, cases
@@ -134,107 +131,7 @@ def test_checkpoints_follow_the_papers_table():
 # ------------------------------------------------------- rows among other rows
 
 
-def one_by_one(images):
-  """Bit by bit the same for a row of any batch."""
-  return jax.lax.map(lambda x: cases.logits_fn(x[None])[0], images)
-
-
-@functools.cache
-def six_rows():
-  rng = np.random.default_rng(4)
-  return problem_of(
-    rng.uniform(size=(6, *cases.SHAPE[1:])).astype(np.float32),
-    np.array([0, 1, 2, 1, 0, 2], np.int32),
-    np.linspace(0.05, 0.3, 6),
-  )
-
-
-def rows_of(problem, rows):
-  per_row = problem._replace(lower=None, upper=None)
-  part = jax.tree.map(lambda x: x[np.array(rows)], per_row)
-  return part._replace(lower=problem.lower, upper=problem.upper)
-
-
-def test_a_row_is_the_same_in_any_batch_and_at_any_age():
-  """Row 0 gives way to row 4 before its time and row 3 to row 5 when done."""
-  attack = make(loss_fn=losses.dlr)
-  start = jax.jit(attack.start)
-
-  @jax.jit
-  def advance(problem, state, t, active):
-    return loop.advance(attack, one_by_one, problem, state, t, active, count=3)
-
-  slots, active, done = [0, 1, 2, 3], np.ones(4, bool), {}
-  problem = rows_of(six_rows(), slots)
-  state, t = start(problem), jnp.zeros(4, jnp.int32)
-  for tick in range(8):
-    active[1] = tick not in (1, 2)  # Row 1 rests for a while.
-    state, t = advance(problem, state, t, jnp.array(active))
-    found = jax.tree.map(np.asarray, attack.found(problem, state))
-    for i in np.flatnonzero(t == attack.num_steps):
-      done[slots[i]] = jax.tree.map(lambda x, i=i: x[i], found)
-    slot, row = {1: (0, 4), 3: (3, 5)}.get(tick, (None, None))
-    if slot is not None:
-      slots[slot] = row
-      problem = rows_of(six_rows(), slots)
-      fresh = jnp.arange(4) == slot
-      state = loop.select(fresh, start(problem), state)
-      t = jnp.where(fresh, 0, t)
-  assert sorted(done) == [1, 2, 3, 4, 5]
-  for rows in ([0, 1, 2, 3], [2, 3, 4, 5]):
-    problem = rows_of(six_rows(), rows)
-    state, t = start(problem), jnp.zeros(4, jnp.int32)
-    for _ in range(4):
-      state, t = advance(problem, state, t, jnp.ones(4, bool))
-    found = jax.tree.map(np.asarray, attack.found(problem, state))
-    for i, row in enumerate(rows):
-      if row in done:
-        for one, other in zip(done[row], found, strict=True):
-          np.testing.assert_array_equal(one, other[i])
-
-
 # ------------------------------------------------------------ what it returns
-
-
-def test_targets_are_reached():
-  weights = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32)
-  network = jax.tree_util.Partial(cases.apply, jnp.asarray(weights))
-  targets = np.array([4, 0, 3, 2], np.int32)
-  result = advjax.apgd(
-    network,
-    cases.IMAGES,
-    cases.LABELS,
-    0.5,
-    num_steps=10,
-    key=cases.KEY,
-    targets=targets,
-    loss_fn=losses.dlr,
-  )
-  np.testing.assert_array_equal(network(result).argmax(axis=1), targets)
-
-
-def test_fooled_is_any_other_class_or_the_target():
-  nan = jnp.nan
-  logits = jnp.array([[0.0, 2, 1], [0, 2, 1], [0, 1, 2], [nan, 1, 2]])
-  problem = problem_of(
-    np.zeros((4, 2), np.float32),
-    np.array([1, 0, 0, 0], np.int32),
-    0.1,
-    np.array([2, 2, 2, 2], np.int32),
-  )
-  for success, expected in (
-    ('any', [False, True, True, False]),
-    ('target', [False, False, True, False]),
-  ):
-    attack = make(success=success)
-
-    @jax.jit
-    def one_step(problem, attack=attack):
-      t = jnp.zeros(4, jnp.int32)
-      state = attack.step(lambda x: logits, problem, attack.start(problem), t)
-      return attack.found(problem, state)
-
-    assert one_step(problem).fooled.tolist() == expected
 
 
 def test_nan_leads_nowhere():

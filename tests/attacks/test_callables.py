@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import advjax
-from advjax.callables import output_shape
 from tests import compiles
 from tests.attacks import cases
 
@@ -96,20 +95,3 @@ def test_programs_die_with_their_closure():
   del function
   gc.collect()
   assert alive() is None
-
-
-def test_output_shape_traces_once():
-  traced = []
-
-  def apply(weights, images):
-    traced.append(1)
-    return cases.apply(weights, images)
-
-  for function in (
-    lambda x: apply(cases.WEIGHTS, x),
-    jax.tree_util.Partial(apply, jnp.asarray(cases.WEIGHTS)),
-  ):
-    traced.clear()
-    for _ in range(3):
-      assert output_shape(function, cases.IMAGES).shape == (4, 3)
-    assert len(traced) == 1

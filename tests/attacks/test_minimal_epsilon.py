@@ -116,28 +116,6 @@ def test_a_loop_over_limits_compiles_once():
   assert count == [1]
 
 
-def test_trees_of_images_under_pmap():
-  def run(images, labels):
-    return minimal_epsilon(
-      FGSM,
-      lambda x: linear.NETWORK(x['a']),
-      images,
-      labels,
-      key=KEY,
-      max_epsilon=0.25,
-    )
-
-  images = {'a': linear.IMAGES, 'id': np.arange(4)}
-  halves = jax.tree.map(
-    lambda x: x.reshape(2, 2, *x.shape[1:]), (images, linear.LABELS)
-  )
-  result = jax.pmap(run)(*halves)
-  np.testing.assert_allclose(
-    np.ravel(result.epsilon), search().epsilon, atol=1e-6
-  )
-  np.testing.assert_array_equal(np.ravel(result.images['id']), np.arange(4))
-
-
 @pytest.mark.parametrize(
   ('changed', 'message'),
   [

@@ -139,16 +139,6 @@ def test_attacks_that_find_their_step_size_have_none():
   [
     ('fgsm', {}, lambda *a, key: advjax.fgsm(*a, 0.2)),
     (
-      'fab-4',
-      {},
-      lambda *a, key: advjax.fab(*a, 0.2, num_steps=4, key=key),
-    ),
-    (
-      'square-12',
-      {},
-      lambda *a, key: advjax.square(*a, 0.2, num_queries=12, key=key),
-    ),
-    (
       'bim-3',
       {'step_size': 0.01, 'bounds': None, 'norm': 'l2'},
       lambda *a, key: advjax.bim(

@@ -243,23 +243,6 @@ def test_a_changed_data_set_is_decoded_again(
   assert caplog.text.count('decoding') == 4
 
 
-def test_the_fingerprint_of_a_folder_changes_with_its_files(tmp_path):
-  root = image_folders.write(tmp_path, {'a.txt': b'text', 'b/2.png': b'two'})
-  file = root / 'b' / '2.png'
-  found = []
-  for change in (
-    lambda: os.utime(file, ns=(10**18, 10**18)),
-    lambda: os.utime(file, ns=(10**18, 10**18 + 1)),
-    lambda: (root / 'new.txt').touch(),
-    lambda: file.rename(file.with_name('3.png')),
-    lambda: None,
-  ):
-    change()
-    with folder.open_files(root) as files:
-      found.append(files.fingerprint)
-  assert len(set(found)) == 4 and found[-1] == found[-2]
-
-
 def test_links_in_a_folder_are_followed(load_folder, tmp_path):
   files, _ = image_folders.class_folders(count=5)
   expected = load_folder(image_folders.write(tmp_path / 'set', files))

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.tree_util import Partial
 
 import advjax
 from tests import compiles
@@ -167,47 +166,6 @@ def test_new_weights_are_attacked_and_compile_nothing(page, name):
     moved = attack(page, name, other)
   assert count == [0]
   assert np.abs(moved - found).max() > page['epsilon']
-
-
-@pytest.mark.parametrize('name', KERAS)
-def test_keras_computes_and_differentiates_as_jax_does(page, name):
-  model, images = page[name], page['images']
-  rng = np.random.default_rng(0)
-  for variable in model.variables:
-    if variable.name.startswith('moving'):
-      variable.assign(rng.uniform(0.5, 1.5, variable.shape))
-  values = {(v.name, v.shape[-1]): v.value for v in model.variables}
-
-  def by_hand(images):
-    hidden = jax.lax.conv_general_dilated(
-      images,
-      values['kernel', 8],
-      (1, 1),
-      'SAME',
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    )
-    hidden = hidden + values['bias', 8] - values['moving_mean', 8]
-    hidden = hidden / jnp.sqrt(values['moving_variance', 8] + 1e-3)
-    hidden = jax.nn.relu(hidden * values['gamma', 8] + values['beta', 8])
-    return (
-      hidden.reshape(len(images), -1) @ values['kernel', 10]
-      + values['bias', 10]
-    )
-
-  weights = page['weights_of'](model)
-  network = page['attacked'][name].network
-  network = Partial(network.func, *weights)
-  labels = jnp.arange(16) % 10
-
-  def loss(logits_fn, images):
-    return advjax.losses.cross_entropy(logits_fn(images), labels).sum()
-
-  np.testing.assert_allclose(network(images), by_hand(images), atol=1e-5)
-  np.testing.assert_allclose(
-    jax.grad(loss, argnums=1)(network, images),
-    jax.grad(lambda images: loss(by_hand, images))(images),
-    atol=1e-5,
-  )
 
 
 def test_saved_examples_come_back_as_they_were(page):

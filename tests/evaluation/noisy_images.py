@@ -31,7 +31,3 @@ def network(factor=1.0):
 
 def keys():
   return jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(NUM_IMAGES))
-
-
-def cut(batch_size, num_devices):
-  return {'batch_size': batch_size, 'devices': jax.devices()[:num_devices]}

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 import advjax
 from advjax.evaluation.linear import closed_form, linear_function, measure
-from advjax.losses import cross_entropy
 from tests.linear import Linear, network, random_params, softplus
 
 SHAPE = (4, 3, 1)
@@ -56,39 +55,6 @@ def test_weights_are_read_off_the_logits():
   assert found.bias == pytest.approx(linear.bias)
 
 
-def test_errors_are_those_of_the_margins():
-  rng = np.random.default_rng(2)
-  params = random_params(rng, SHAPE, scale=0.5)
-  linear = Linear.of(params, SHAPE)
-  images, labels = random_batch(rng, 100)
-  found = measured(params, images, labels)
-  entry = found.entry
-  clean = linear.margins(images, labels)
-  worst = linear.worst(images, labels, EPSILON)
-  boxed = linear.margins(worst.clip(0, 1), labels)
-  for field, wanted in (
-    ('clean', clean),
-    ('fgsm', clean - EPSILON * linear.size),
-    ('closed_form', clean - EPSILON * linear.size),
-    ('fgsm_in_box', boxed),
-  ):
-    assert np.abs(wanted).min() > 1e-5  # No image lies on the border.
-    assert 0.1 < entry[f'{field}_error'] < 1
-    assert entry[f'{field}_error'] == pytest.approx(np.mean(wanted < 0))
-  assert entry['weights_l1'] == pytest.approx(linear.size, rel=1e-6)
-  assert entry['weights_max'] == pytest.approx(np.abs(linear.weights).max())
-  assert entry['shift'] == pytest.approx(EPSILON * linear.size, rel=1e-6)
-  assert entry['zero_weights'] == pytest.approx(2 / 12)
-  assert entry['largest_difference'] == 0.0
-  assert (entry['num_compared'], entry['num_vanished']) == (100, 0)
-  np.testing.assert_array_equal(
-    found.predictions == labels, linear.margins(images, labels) > 0
-  )
-  np.testing.assert_array_equal(
-    found.perturbed_predictions == labels, linear.margins(worst, labels) > 0
-  )
-
-
 def test_images_whose_gradient_vanishes_are_counted():
   """A sure network's loss has no gradient in float32: FGSM does nothing."""
   rng = np.random.default_rng(2)
@@ -110,20 +76,6 @@ def test_images_whose_gradient_vanishes_are_counted():
     np.mean(clean < EPSILON * linear.size)
   )
   assert found.entry['fgsm_error'] < found.entry['closed_form_error']
-
-
-def test_the_loss_of_two_classes_is_softplus():
-  rng = np.random.default_rng(4)
-  params = random_params(rng, SHAPE)
-  linear = Linear.of(params, SHAPE)
-  images, labels = random_batch(rng, 20)
-  for shown, epsilon in (
-    (images, 0.0),
-    (closed_form(linear.weights, images, labels, EPSILON), EPSILON),
-  ):
-    found = cross_entropy(network(params)(shown), labels)
-    expected = linear.losses(images, labels, epsilon)
-    np.testing.assert_allclose(found, expected, rtol=2e-5)
 
 
 def test_the_closed_form_is_the_worst_case():

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from advjax.attacks.specs import parse_attack
-from advjax.devices import Batching
 from advjax.evaluation.noise import NOISES, Noise, noises
-from advjax.evaluation.robustness import attack_and_predict
 
 NUM_IMAGES, SHAPE, SIZE = 600, (4, 3, 2), 24
 RNG = np.random.default_rng(0)
@@ -147,33 +145,6 @@ def test_salt_and_pepper_sets_as_many_values_as_it_can(norm, full):
   places = (found == 1) | (found == 0)
   share = places.reshape(200, -1).mean(0)
   np.testing.assert_allclose(share, full / SIZE, atol=0.15)
-
-
-def test_noise_runs_as_an_attack_whatever_the_batches():
-  noise = Noise('salt_and_pepper', 'l2')
-  assert noise == Noise('salt_and_pepper', 'l2')  # One program for both.
-  images = IMAGES[195:205]
-  found = attack_and_predict(
-    logits_fn,
-    {},
-    noise,
-    images,
-    LABELS[:10],
-    [0.75, 2.0],
-    Batching(3, jax.devices(), jax.random.key(3)),
-    kept=1,
-    norm='l2',
-  )
-  np.testing.assert_allclose(found.sizes[1, :5], 2, rtol=1e-5)
-  # The same rows among others.
-  epsilons = np.full(NUM_IMAGES, 2, np.float32)
-  every = make_all(np.resize(images, IMAGES.shape), epsilons, KEYS)
-  np.testing.assert_allclose(
-    found.images, every['salt_and_pepper', 'l2'][:10], atol=1e-6
-  )
-  images = 2 * images
-  with pytest.raises(ValueError, match=r'images hold values from'):
-    attack_and_predict(logits_fn, {}, noise, images, LABELS[:10], [1])
 
 
 def test_no_bounds_no_clip():

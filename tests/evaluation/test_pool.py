@@ -126,28 +126,6 @@ def test_steps_are_counted_until_an_item_is_fooled(expected):
   assert run(7, items=items).num_steps == steps
 
 
-def test_few_items_with_many_steps_to_go_move_to_a_smaller_batch(monkeypatch):
-  sizes = []
-  compile_round = pool.compile_round
-
-  def watch(search, devices, network, rows, shared):
-    sizes.append(rows.labels.shape)
-    return compile_round(search, devices, network, rows, shared)
-
-  monkeypatch.setattr(pool, 'compile_round', watch)
-  search = make_search(1000)
-  items = Items(*(values[:20] for values in ITEMS))
-  result = run(16, items=items, search=search)
-  assert sizes[0] == (1, 16) and sizes[-1] == (1, 4)
-  monkeypatch.setattr(pool, '_STEPS_WORTH_COMPILING', 10**6)
-  sizes.clear()
-  whole = run(16, items=items, search=search)
-  assert set(sizes) == {(1, 16)}
-  np.testing.assert_array_equal(result.fooled, whole.fooled)
-  np.testing.assert_allclose(result.images, whole.images, rtol=1e-5)
-  assert result.num_steps == whole.num_steps
-
-
 @pytest.mark.accelerator
 def test_batches_are_halved_until_memory_suffices(monkeypatch, expected):
   sizes, needed = [], []
@@ -180,10 +158,3 @@ def test_the_same_shapes_compile_once():
   with compiles.counted() as count:
     run(8)
   assert count == [0]
-
-
-@pytest.mark.parametrize('num_steps', [1, 2, 7, 20, 100, 101, 250, 5000])
-def test_rounds_waste_little(num_steps):
-  count = pool.steps_per_round(num_steps)
-  assert 1 <= count <= num_steps
-  assert -num_steps % count <= max(0, 0.05 * num_steps)

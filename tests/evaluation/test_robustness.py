@@ -285,25 +285,6 @@ def test_bad_input_is_named(changes, message):
     attack_and_predict(network(), {}, parse_attack('fgsm'), **arguments)
 
 
-@pytest.mark.parametrize(
-  ('images', 'labels', 'batch_size', 'message'),
-  [
-    (IMAGES * np.nan, LABELS, 64, 'images hold'),
-    (IMAGES, LABELS + 1, 64, 'labels hold'),
-    (IMAGES, LABELS[:5], 64, 'labels have'),
-    (IMAGES, LABELS, 0, 'batch_size = 0; allowed: an integer >= 1'),
-  ],
-)
-def test_robust_accuracy_checks_before_it_attacks(
-  images, labels, batch_size, message
-):
-  with pytest.raises(ValueError, match=message):
-    robust_accuracy(
-      network(), images, labels, {'fgsm': ATTACK}, 0.1,
-      key=KEY, batch_size=batch_size,
-    )  # fmt: skip
-
-
 def test_images_may_be_outside_bounds_that_an_attack_does_not_have():
   found = attack_and_predict(
     network(), {}, parse_attack('fgsm', bounds=None), IMAGES - 0.5, LABELS,

@@ -8,15 +8,14 @@ import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
 import pytest
 
 from advjax.processes.signals import StopRequest
 from experiments.benchmarks.accelerator import __main__ as program
-from experiments.benchmarks.accelerator import expected, parts
+from experiments.benchmarks.accelerator import parts
 from experiments.benchmarks.accelerator.page import BODIES, page
-from experiments.benchmarks.roofline import Work, least_work
+from experiments.benchmarks.roofline import Work
 from tests.experiments.accelerator_parts import HEADER, RATES, SETTINGS
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -75,14 +74,6 @@ def test_parts_that_fail_or_do_not_fit_keep_nobody_from_going_on(
 def test_no_accelerator_is_an_error(run):
   with pytest.raises(ValueError, match=r'machine: .*there is no accelerator'):
     run({'machine': part(20), 'steps_nsl': part()}, platform=None)
-
-
-def test_estimates_follow_the_rates():
-  each = part(10)._replace(flops={'bfloat16': 4e14})
-  slow = each.estimate({'bfloat16': 1e14}, tiny=False)
-  fast = each.estimate({'bfloat16': 4e14}, tiny=False)
-  assert slow - 10 == pytest.approx(4 * (fast - 10)) and fast > 10
-  assert each.estimate(None, tiny=True) == 1.0
 
 
 @pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGTERM])
@@ -180,17 +171,6 @@ def test_images_of_another_shape_are_refused(context, tmp_path):
   wrong = r'--data: .*mine.npz .*allowed: \(32, 32, 3\)'
   with pytest.raises(ValueError, match=wrong):
     context._replace(path=str(path)).dataset()
-
-
-@pytest.mark.slow
-def test_the_roofline_needs_no_accelerator(monkeypatch):
-  monkeypatch.setattr(parts, 'FULL', parts.TINY)
-  rows = list(expected.workloads(jax.devices()[0]))
-  rates = ['bfloat16', 'tf32', *['bfloat16'] * 3, 'float32']
-  assert [rate for _, _, rate, _ in rows] == rates
-  assert rows[1][3] == least_work('nsl', 32)
-  halved, whole = rows[-2][3], rows[-1][3]
-  assert halved.flops == whole.flops and halved.bytes < whole.bytes
 
 
 @pytest.mark.slow

@@ -120,32 +120,6 @@ def test_the_report_has_every_part(explained):
     assert groups['noise']['cosine'] > groups['other']['cosine']
 
 
-def test_cases_are_of_their_kinds_and_classes(explained):
-  report, _, _ = explained
-  labels = data.load({'name': 'digits'}).test.labels
-  for name, member in report['members'].items():
-    kinds = {case['kind'] for case in member['cases']}
-    assert kinds >= {'standard': {'fooled'}, 'pooled': {'right', 'wrong'}}[name]
-    for case in member['cases']:
-      label = case['class']['label']
-      assert label == labels[case['index']] and label in (3, 8)
-      assert case['class'] == {'label': label, 'id': '', 'name': str(label)}
-      assert case['name'] == f'{name}_{case["kind"]}_{case["index"]}'
-      first = {}
-      for version, entries in case['predictions'].items():
-        shares = [entry['probability'] for entry in entries]
-        assert len(shares) == 5 and shares == sorted(shares, reverse=True)
-        first[version] = entries[0]['label'] == label
-      assert (
-        first
-        == {
-          'right': {'clean': True, 'adversarial': True},
-          'wrong': {'clean': False, 'adversarial': first['adversarial']},
-          'fooled': {'clean': True, 'adversarial': False},
-        }[case['kind']]
-      )
-
-
 def test_the_arrays_say_what_the_report_says(explained):
   report, _, workdir = explained
   with np.load(workdir / 'explanations.npz') as file:
@@ -205,11 +179,3 @@ def test_bad_options_are_named(run, tmp_path, options, message):
   with pytest.raises(ValueError, match=message):
     explain([str(run[2] / 'base')], tmp_path / 'new', jax.devices(), **options)
   assert not (tmp_path / 'new').exists()
-
-
-def test_nothing_is_written_into_a_run(run):
-  workdir = run[2] / 'base'
-  before = (workdir / 'config.json').read_bytes()
-  with pytest.raises(ValueError, match='holds a run of another config'):
-    explain([str(workdir)], workdir, jax.devices())
-  assert (workdir / 'config.json').read_bytes() == before

@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 
 from advjax import data
-from advjax.config import member_config
 from advjax.reporting import figures
 from advjax.reporting.linear import format_table
 from advjax.training.checkpoint import checkpoint_directory, restore_checkpoint
-from advjax.training.objectives import create_objective
 from experiments.goodfellow import demonstrate
 from tests.experiments.comparison import printed
-from tests.linear import MODEL, Linear, random_params
+from tests.linear import Linear
 from tests.test_configs import FOLDER, load
 
 EPSILON = 0.25
@@ -110,12 +108,6 @@ def test_its_numbers_are_those_of_the_weights(run, dataset, name):
   assert (entry['num_compared'], entry['num_vanished']) == (2 * 73, 0)
 
 
-def test_fgsm_hurts_the_plain_network_more(run):
-  plain, adversarial = run[0]['goodfellow']['members'].values()
-  assert plain['clean_error'] < 0.2 and plain['fgsm_error'] > 0.9
-  assert adversarial['fgsm_error'] < plain['fgsm_error'] - 0.3
-
-
 def test_pixels_that_are_always_black_have_no_weight(run, dataset):
   black = (dataset.train.images == 0).all(axis=0)
   assert 0 < black.sum() < 200
@@ -125,38 +117,6 @@ def test_pixels_that_are_always_black_have_no_weight(run, dataset):
 
 
 # --------------------------------------------------- adversarial training of it
-
-
-def test_the_config_trains_on_the_closed_form():
-  rng = np.random.default_rng(3)
-  shape = (3, 2, 1)
-  params = random_params(rng, shape)
-  linear = Linear.of(params, shape)
-  images = rng.uniform(size=(8, *shape)).astype(np.float32)
-  labels = np.arange(8) % 2
-  config = member_config(smoke_config(), 'adversarial')
-  hparams = {name: np.float32(v) for name, v in config.hparams.items()}
-  assert hparams['epsilon'] == hparams['step_size'] == EPSILON
-  objective = create_objective(config.objective)
-  given = {'image': images, 'label': labels}, hparams
-  keys = jax.random.split(jax.random.key(0), 8)
-  (loss, (_, metrics)), gradient = jax.jit(
-    jax.value_and_grad(
-      lambda params: objective(MODEL.apply, params, {}, *given, keys),
-      has_aux=True,
-    )
-  )(params)
-  worst = linear.losses(images, labels, EPSILON)
-  np.testing.assert_allclose(metrics['adversarial_loss'], worst, rtol=1e-5)
-  assert float(loss) == pytest.approx(worst.mean(), rel=1e-5)
-  # And along its gradient, in which |w|_1 gives the sign of w.
-  slope = -np.expm1(-worst)[:, None]  # softplus' = 1 - exp(-softplus).
-  sign = np.sign(linear.weights).reshape(-1)
-  signed = (linear.signed(labels) * images).reshape(8, -1)
-  expected = (slope * (EPSILON * sign - signed)).mean(0)
-  kernel = np.asarray(gradient['Dense_0']['kernel'])
-  np.testing.assert_allclose(kernel[:, 0], expected, rtol=1e-4, atol=1e-6)
-  np.testing.assert_allclose(kernel[:, 1], -expected, rtol=1e-4, atol=1e-6)
 
 
 # ------------------------------------------------------------------- bad input

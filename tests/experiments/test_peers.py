@@ -1,6 +1,5 @@
 """Libraries to compare with: their venvs, processes and benchmarks."""
 
-import ast
 import pathlib
 import sys
 
@@ -14,10 +13,8 @@ from experiments.benchmarks import (
   attacks,
   autoattack,
   peers,
-  roofline,
-  training,
 )
-from experiments.benchmarks.peers import PEERS, Peer, PeerError
+from experiments.benchmarks.peers import Peer, PeerError
 
 PEER = Peer(
   'some peer', 'venv', 'peer', ('peer==1',), ('3.11', '3.10'), pathlib.Path()
@@ -108,52 +105,7 @@ def test_jobs_go_to_the_other_side_until_it_fails(tmp_path):
     run_job({'task': 'hang'}, {})
 
 
-def test_sides_need_nothing_of_ours():
-  paths = [*PEERS['torch'].main.parent.glob('*.py')]
-  assert {peer.main for peer in PEERS.values()} < set(paths)
-  for path in paths:
-    modules = {
-      alias.name if isinstance(node, ast.Import) else node.module
-      for node in ast.walk(ast.parse(path.read_text()))
-      if isinstance(node, ast.Import | ast.ImportFrom)
-      for alias in node.names
-    }
-    tops = {module.partition('.')[0] for module in modules}
-    assert not tops & {'advjax', 'experiments'}
-
-
 # ----------------------------------------------------------- their benchmarks
-
-
-def test_training_steps_of_all_start_from_the_same_weights(monkeypatch):
-  asked, dataset = [], data.load({'name': 'digits'})
-  rates = roofline.Rates(1e11, 1e10)
-  monkeypatch.setattr(roofline, 'measure_rates', lambda devices: rates)
-
-  def nsl(job, arrays):
-    asked.append((job['task'], job['name']))
-    if job['task'] == 'prepare':
-      assert arrays['Conv_0/kernel'].shape == (3, 3, 1, 32)
-      assert arrays['train_images'].dtype == np.uint8
-      assert job['objective'] == 'standard' and job['batch_size'] == 16
-      return {}
-    assert not arrays and job['num_steps'] == 2
-    return {'seconds': np.asarray(0.5)}
-
-  def torch(job, arrays):
-    raise PeerError('no memory')
-
-  sides = {'nsl': nsl, 'torch': torch}
-  case = dataset, jax.devices()[:1], sides, ['standard'], [16]
-  found = training.measure(*case, steps=2, rounds=1, compiled=False)
-  names = [row['name'] for row in found['rows']]
-  theirs = ['Keras', 'Keras, 32 steps per execution']
-  assert names == ['advjax', *theirs, 'PyTorch', 'floor']
-  assert found['rows'][1]['milliseconds'] == 500
-  floor = roofline.least_work('standard', 16).seconds(rates)
-  assert found['rows'][-1]['milliseconds'] == pytest.approx(1e3 * floor)
-  assert [task for task, _ in asked] == 2 * ['prepare', 'steps'] + 2 * ['steps']
-  assert training.table(found).endswith('\nPyTorch: no memory')
 
 
 def linear(images):
@@ -199,31 +151,3 @@ def test_the_reference_file_is_of_this_network(tmp_path):
   np.savez(path, images=OWN.images, labels=OWN.labels, **OWN.kernels)
   with pytest.raises(ValueError, match='lacks robust_l2_apgd_ce, robust_l2_ap'):
     autoattack.load(path)
-
-
-def test_autoattack_is_compared_attack_by_attack():
-  asked = []
-
-  def run_job(job, arrays):
-    asked.append(job)
-    assert set(arrays) == {*autoattack.KERNELS, 'images', 'labels'}
-    robust = np.arange(64) < (3 if job['attack'] == 'square' else 2)
-    return {'robust': robust, 'seconds': np.asarray(8.0)}
-
-  seconds = {'square': iter([9.0, 1.0, 3.0, 2.0]), 'fab-t': iter([5.0] * 4)}
-
-  def ours(norm, attack):
-    robust = np.arange(64) < (4 if attack == 'square' else 1)
-    return robust, next(seconds[attack])
-
-  sides = {
-    'advjax': ours,
-    'torchattacks': lambda *case: autoattack.their_attack(OWN, run_job, *case),
-  }
-  rows = autoattack.measure(sides, ['l2'], ['square', 'fab-t'], 3)
-  job = asked[0]
-  assert (job['norm'], job['epsilon'], job['seed']) == ('l2', 1.0, 0)
-  assert (job['num_steps'], job['num_queries']) == (100, 5000)
-  lines = autoattack.table({'rows': rows}).splitlines()
-  assert lines[2] == '| l2 | square | 4 | 3 | 1 | 2.00 | 8.00 | 4.00 | 7.0 |'
-  assert lines[4] == '| l2 | all | 1 | 2 | 0 | 7.00 | 16.00 | 2.29 | 7.0 |'

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import roofline, runs
-from experiments.benchmarks.roofline import Rates, Work
 from tests.training import runs as tiny
 
 
@@ -100,21 +99,3 @@ def test_a_training_step_is_the_closed_form(num_devices):
   # Beside the activations, params and Adam's moments: read and written.
   assert found.bytes > num_devices * 6 * 4 * roofline.PARAMETERS
   assert roofline.PARAMETERS == 93322
-
-
-def test_the_floor_is_what_takes_longer():
-  rates = Rates(flops=100.0, bytes=10.0)
-  assert Work(200.0, 1.0).seconds(rates) == 2
-  assert Work(100.0, 30.0).seconds(rates) == 3
-  bounds = [Work(200.0, 1.0).bound(rates), Work(100.0, 30.0).bound(rates)]
-  assert bounds == ['operations', 'bytes']
-
-
-def test_rates_are_those_of_all_devices(monkeypatch):
-  spent = iter([9.0, 2.0, 1.0, 9.0, 3.0] * 2)
-  monkeypatch.setattr(roofline, 'timed', lambda run: (run(), next(spent)))
-  devices = jax.devices()
-  rate = roofline.matmul_rate(devices, (8, 4, 2), repeats=2)
-  assert rate == len(devices) * 2 * 2 * 8 * 4 * 2
-  copied = roofline.copy_rate(devices, 1, repeats=2)
-  assert copied == len(devices) * 3 * 2 * 2**20

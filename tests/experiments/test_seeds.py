@@ -1,16 +1,13 @@
 """Several seeds of networks of several sizes in one comparison."""
 
 import json
-import logging
 
 import jax
 import numpy as np
 import pytest
 
 from advjax.config import default_config
-from advjax.jobs import train as job
 from advjax.jobs.train import compare
-from advjax.training.loop import train
 from tests.experiments.comparison import printed
 
 UNITS = {'small': 4, 'large': 16}
@@ -100,29 +97,6 @@ def test_several_seeds_are_reported_as_mean_and_std(several):
     for metrics in (*member['epochs'], member['test']):
       assert metrics['loss_std'] > 0
   assert ' ± ' in text
-
-
-def test_several_seeds_train_nothing_again_and_warnings_name_them(
-  several, monkeypatch, caplog
-):
-  report, _, workdir = several
-
-  def warned(runs, folders, *, names):
-    found = []
-    for run, folder, name in zip(runs, folders, names, strict=True):
-      result = train(run, folder, name=name)
-      warnings = ['collapsed'] if name == 'large seed_3' else []
-      found.append(result._replace(warnings=warnings))
-    return found
-
-  monkeypatch.setattr(job, 'train_seeds', warned)
-  with caplog.at_level(logging.INFO):
-    again, _ = compared(two_sizes(), workdir)
-  assert not [message for message in caplog.messages if 'epoch' in message]
-  assert again.to_json()['per_seed'] == report['per_seed']
-  # The seed of the run, not that of the member, which is one more.
-  assert again.members['large'].training.warnings == ['seed 3: collapsed']
-  assert again.members['small'].training.warnings == []
 
 
 def changed(field, value):

@@ -68,27 +68,10 @@ def test_a_loss_that_is_not_finite_is_an_error():
     runs.train_timed(training)
 
 
-def test_the_table_has_mean_and_deviation(rows):
-  rows = [
-    row
-    | {'train_seconds': seconds, 'clean': 0.8, 'pgd': robust, 'peak_mib': None}
-    for row, seconds, robust in zip(rows, (2.0, 4.0), (0.44, 0.45), strict=True)
-  ]
-  lines = program.table(rows, list(ATTACKS), 0.45).splitlines()
-  cells = [[cell.strip() for cell in line.split('|')[1:-1]] for line in lines]
-  header, _, first, second, mean, std = cells
-  assert header[-3:] == ['pgd', 'fgsm', '45 % reached']
-  seconds, pgd, peak = (header.index(n) for n in ('s', 'pgd', 'peak MiB'))
-  assert (first[seconds], second[seconds]) == ('2.00', '4.00')
-  assert (mean[seconds], std[seconds]) == ('3.00', '1.41')
-  assert (mean[pgd], std[pgd]) == ('44.50 %', '0.71 %')
-  assert (first[-1], second[-1], mean[-1]) == ('no', 'yes', '')
-  assert mean[peak] == 'n/a'
-
-
 def test_only_whole_trainings_are_timed():
   for changes, message in (
     ({'members': ('base',)}, 'the config has members'),
+    ({'report_checkpoint': 'best'}, "'best'; allowed: 'last'"),
     ({'init_from': 'runs/one'}, "init_from = 'runs/one'; allowed: ''"),
     ({'unfreezing__name': 'plateau'}, "unfreezing.name = 'plateau'"),
   ):

@@ -123,18 +123,6 @@ def test_other_precisions(name, dtype):
     )
 
 
-def test_a_baseline_wider_than_the_images_is_narrowed():
-  with jax.enable_x64(True):
-    baseline = jnp.full(SHAPE, 0.25, jnp.float64)
-    found = explain.integrated_gradients(
-      linear, IMAGES, LABELS, baseline=baseline
-    )
-    assert found.dtype == np.float32
-  np.testing.assert_allclose(
-    found, (IMAGES - 0.25) * OF_LABELS, rtol=1e-4, atol=1e-6
-  )
-
-
 def test_new_parameters_compile_nothing():
   def apply(weights, images):
     return images.reshape(len(images), -1) @ weights

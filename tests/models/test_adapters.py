@@ -9,13 +9,10 @@ from flax import linen as nn
 from flax import nnx
 
 import advjax
-from advjax import explain
 from advjax.models import (
   Model,
-  create_model,
   from_linen,
   from_nnx,
-  network_of,
   summary,
 )
 
@@ -143,28 +140,3 @@ def test_summary_of_models_without_layers_lists_params():
   table = summary(MODELS['nnx'], _data()[0])
   assert 'head' in table
   assert 'Total parameters: 338' in table
-
-
-@pytest.mark.slow
-def test_every_explanation_of_a_residual_network():
-  model = create_model({'name': 'small_resnet'}, 10)
-  images = np.random.default_rng(0).uniform(size=(2, 32, 32, 3))
-  images, labels = images.astype(np.float32), np.array([3, 7])
-  params, state = model.init(jax.random.key(0), images)
-  network = network_of(model, params, state, 'small_resnet')
-  maps = explain.explain(network, images, labels, key=jax.random.key(1))
-  assert tuple(maps) == explain.METHODS
-  for method, values in maps.items():
-    depth = 3 if 'cam' in method else 4
-    assert values.shape == images.shape[:depth]
-    assert np.isfinite(values).all() and np.abs(values).max() > 0
-  small = explain.cam(
-    network.features_fn, network.class_weights, images, labels, upsample=False
-  )
-  bias = params['head']['bias'][labels]
-  logits = network.logits_fn(images)[np.arange(2), labels]
-  np.testing.assert_allclose(
-    small.mean((1, 2)) + bias, logits, rtol=1e-4, atol=1e-4
-  )
-  plain = explain.saliency(network.logits_fn, images, labels)
-  assert np.abs(plain - maps['guided_backprop']).max() > 1e-3

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from jax.sharding import AxisType, PartitionSpec
 
 from advjax.models import create_model, summary
 from tests.models.checks import draw
@@ -61,31 +60,26 @@ def test_initial_values_are_those_of_keras():
 class _PlainCNN(nn.Module):
   """NSL's network as one writes it with Flax's own layers."""
 
-  batch_norm: bool = False
-
   @nn.compact
   def __call__(self, hidden, train=False):
     for index, filters in enumerate((3, 4)):
       if index > 0:
         hidden = nn.max_pool(hidden, (2, 2), (2, 2))
       hidden = nn.Conv(filters, (3, 3), padding='VALID')(hidden)
-      if self.batch_norm:
-        hidden = nn.BatchNorm(use_running_average=not train)(hidden)
+      hidden = nn.BatchNorm(use_running_average=not train)(hidden)
       hidden = nn.relu(hidden)
     hidden = nn.relu(nn.Dense(8)(hidden.reshape(hidden.shape[0], -1)))
     return nn.Dense(10)(hidden)
 
 
-def _narrow(batch_norm, **axis):
+def _narrow():
   fields = {'conv_filters': (3, 4), 'num_fc_units': (8,)}
-  config = {'name': 'cnn', 'batch_norm': batch_norm, **fields}
-  return create_model(config, 10, **axis)
+  return create_model({'name': 'cnn', 'batch_norm': True, **fields}, 10)
 
 
-@pytest.mark.parametrize('batch_norm', [False, True])
-def test_cnn_equals_plain_flax(batch_norm):
+def test_cnn_equals_plain_flax():
   """Logits, gradients and BatchNorm's statistics."""
-  model, plain = _narrow(batch_norm), _PlainCNN(batch_norm)
+  model, plain = _narrow(), _PlainCNN()
   images = _images(size=11)
   params, state = draw(model, images)
 
@@ -119,7 +113,7 @@ def test_cnn_equals_plain_flax(batch_norm):
 def test_float64_images_keep_the_state_narrow():
   with jax.enable_x64(True):
     images = jnp.zeros((2, 11, 11, 1), jnp.float64)
-    model = _narrow(True)
+    model = _narrow()
     params, state = jax.eval_shape(
       model.init, jax.random.key(0), images.astype(jnp.float32)
     )
@@ -128,38 +122,6 @@ def test_float64_images_keep_the_state_narrow():
     )
   assert logits.dtype == jnp.float64
   assert jax.tree.map(str, updated) == jax.tree.map(str, state)
-
-
-def test_batch_norm_averages_over_the_axis():
-  images = _images(8, 11)
-  whole, model = _narrow(True), _narrow(True, axis_name='data')
-  params, state = draw(whole, images)
-  expected = jax.jit(lambda x: whole.apply(params, state, x, train=True))(
-    images
-  )
-
-  def apply(images):
-    return model.apply(params, state, images, train=True)
-
-  mesh = jax.make_mesh((2,), ('data',), (AxisType.Auto,))
-  spec = PartitionSpec('data')
-  sharded = jax.shard_map(
-    apply,
-    mesh=mesh,
-    in_specs=spec,
-    out_specs=(spec, PartitionSpec()),
-    check_vma=False,
-  )
-  logits, updated = jax.pmap(apply, axis_name='data')(
-    images.reshape(2, 4, 11, 11, 1)
-  )
-  mapped = logits.reshape(8, 10), jax.tree.map(lambda leaf: leaf[0], updated)
-  for found in (mapped, jax.jit(sharded)(images)):
-    jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-      found,
-      expected,
-    )
 
 
 @pytest.mark.parametrize(

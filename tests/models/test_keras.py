@@ -190,18 +190,6 @@ def test_weights_are_a_function_of_the_key(pairs):
   assert (statistics['dropout']['seed_generator_state'] != 7).any()
 
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_training_starts_from_the_weights_of_the_model(pairs, kind):
-  network, _, params, state = pairs[kind]
-  for variable in network.variables:
-    if variable.dtype == 'uint32':  # Seeds are drawn.
-      assert (state['dropout'][variable.name] == 7).all()
-      continue
-    layer, name = variable.path.split('/')[-2:]
-    part = params if name in params.get(layer, {}) else state
-    assert_array_equal(part[layer][name], variable.value)
-
-
 def test_stages_are_cut_where_maps_become_smaller(pairs):
   assert pairs['functional'].model.stages == (
     ('first', 'first_norm'),

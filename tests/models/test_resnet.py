@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import advjax
 from advjax.models import create_model, from_linen, resnet
 from tests.models import checks
 
@@ -298,48 +297,6 @@ def test_forward_pass_equals_numpy(name, stem, normalization):
 # ------------------------------------------------------------------ gradients
 
 
-def _check_gradient(model, params, state, images, labels, *, train):
-  """Against central differences, along itself and at random."""
-  wide = functools.partial(
-    jax.tree.map, lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64)
-  )
-  params, state, images = wide(params), wide(state), wide(images)
-
-  @jax.jit
-  def both(params, state, images):
-    def loss_fn(images):
-      logits, _ = model.apply(params, state, images, train=train)
-      return advjax.losses.cross_entropy(logits, labels).sum()
-
-    return jax.value_and_grad(loss_fn)(images)
-
-  value, gradient = both(params, state, images)
-  assert gradient.dtype == value.dtype == jnp.float64
-  norm = float(np.linalg.norm(gradient))
-  assert norm > 1e-4
-  draw = np.random.default_rng(0)
-  for direction in (np.asarray(gradient), draw.normal(size=images.shape)):
-    direction = direction / np.linalg.norm(direction)
-    slope = float((np.asarray(gradient) * direction).sum())
-    errors = []
-    # At a longer step, a ReLU may change its side on the way.
-    for step in (1e-7, 1e-8):
-      up, down = (
-        float(both(params, state, images + sign * step * direction)[0])
-        for sign in (1, -1)
-      )
-      errors.append(abs((up - down) / (2 * step) - slope) / norm)
-    assert min(errors) < 1e-5
-
-
-def test_gradient_of_a_tiny_network():
-  params, state = variables('bottleneck')
-  with jax.enable_x64(True):
-    model, images = tiny('bottleneck'), make_images(2)
-    labels = np.arange(2)
-    _check_gradient(model, params, state, images, labels, train=True)
-
-
 def test_a_small_resnet_trains_and_is_attacked():
   config = {'name': 'small_resnet', 'widths': (4,)}
   model = create_model(config, NUM_CLASSES, axis_name=checks.AXIS)
@@ -348,33 +305,6 @@ def test_a_small_resnet_trains_and_is_attacked():
   checks.check_training_and_attack(
     model, params, state, images, labels, synchronized=True
   )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name', ('small_resnet', *PUBLISHED))
-def test_published_networks_are_trained_and_attacked(name):
-  """The gradient, a train step and an attack, of a network as it is drawn."""
-  model, mapped = (
-    create_model({'name': name}, NUM_CLASSES, axis_name=axis)
-    for axis in (None, checks.AXIS)
-  )
-  images, labels = np.asarray(make_images(4, 16)), np.arange(4)
-  params, initial = jax.jit(model.init)(jax.random.key(0), images)
-  _, moved = jax.jit(functools.partial(model.apply, train=True))(
-    params, initial, images
-  )
-  # The statistics of this batch: with means 0 and variances 1, activations
-  # would grow from block to block, and some classes have no gradient left.
-  state = jax.tree.map(
-    lambda new, old: (new - 0.9 * old) / (1 - 0.9), moved, initial
-  )
-  params, state = jax.tree.map(np.asarray, (params, state))
-  checks.check_training_and_attack(
-    mapped, params, state, images, labels, synchronized=True
-  )
-  with jax.enable_x64(True):
-    for train in (True, False):
-      _check_gradient(model, params, state, images[:2], labels[:2], train=train)
 
 
 # --------------------------------------------------- stages, modes, precision

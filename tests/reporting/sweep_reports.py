@@ -1,6 +1,5 @@
 """Constructed sweeps, as training one fills them."""
 
-import itertools
 import math
 
 from advjax.results import (
@@ -99,20 +98,12 @@ def make_sweep(trials, **changes):
   return SweepReport(**(values | changes))
 
 
-def product(**values):
-  """Every combination; `a__b` stands for the field `a.b`."""
-  fields = [name.replace('__', '.') for name in values]
-  return [
-    dict(zip(fields, each, strict=True))
-    for each in itertools.product(*values.values())
-  ]
-
-
 def grid(num_seeds=2, accuracy=smooth, **changes):
   """3 x 3 configurations."""
-  found = product(
-    hparams__epsilon=(0.05, 0.1, 8 / 255),
-    hparams__multiplier=(0.1, 0.2, 0.5),
-    seed=tuple(range(num_seeds)),
-  )
+  found = [
+    {'hparams.epsilon': epsilon, 'hparams.multiplier': multiplier, 'seed': seed}
+    for epsilon in (0.05, 0.1, 8 / 255)
+    for multiplier in (0.1, 0.2, 0.5)
+    for seed in range(num_seeds)
+  ]
   return make_sweep([make_trial(f, accuracy(f)) for f in found], **changes)

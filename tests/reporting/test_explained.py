@@ -85,14 +85,6 @@ def test_only_what_the_intervals_show_is_stated(fooled, text):
   assert text in second
 
 
-def test_methods_with_the_same_conclusion_share_a_sentence():
-  report = make_report(
-    base=model(cam=similarity(-0.3), saliency=similarity(-0.4))
-  )
-  _, only = reporting.conclusions(report)
-  assert '(cosine: saliency -0.40, CAM -0.30)' in only
-
-
 def test_the_table_of_a_model_without_correct_images():
   (row,) = reporting.similarity_table(make_report(base=model()), 'cosine').rows
   assert 'no image' in row.label and not row.cells

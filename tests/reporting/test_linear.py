@@ -44,26 +44,6 @@ def panels(figure, row=0):
   return [np.asarray(each.get_array()) for each in ax.images[part]], titles
 
 
-def test_titles_have_errors_and_the_shift(images):
-  members = {
-    'plain': member(images),
-    'half $': member(images, scale=0.5, predictions=np.ones(7, int)),
-  }
-  figure = linear_figure(members, images, LABELS, 0.25, ('three', 'seven'))
-  size = np.abs(members['plain'].weights).sum()
-  titles = panels(figure)[1]
-  assert titles == [
-    f'plain: weights, ε‖w‖₁ = {0.25 * size:.3g} red: three, blue: seven',
-    'sign: added to seven, subtracted from three',
-    'plain, clean: error 0.0 %',
-    'plain, FGSM 0.25: error 42.9 %',
-  ]
-  other = panels(figure, 1)[1]
-  assert f'half $: weights, ε‖w‖₁ = {0.125 * size:.3g}' in other[0]
-  assert other[2] == 'half $, clean: error 57.1 %'
-  figure.draw_without_rendering()
-
-
 def test_images_are_framed_by_whether_they_are_correct(images):
   figure = linear_figure({'plain': member(images)}, images, LABELS, 0.25)
   (*_, clean, perturbed), _ = panels(figure)

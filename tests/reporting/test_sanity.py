@@ -9,7 +9,6 @@ from advjax.reporting.sanity import (
   CHECKS,
   findings_of,
   is_above,
-  is_more_than_few,
   large_epsilon,
   sanity_findings,
 )
@@ -56,11 +55,6 @@ def without(found, *keys):
   attacks = found.members['base'].robust_accuracy
   kept = {key: value for key, value in attacks.items() if key not in keys}
   return change(found, robust_accuracy=kept)
-
-
-def only(found, *keys):
-  attacks = found.members['base'].robust_accuracy
-  return without(found, *(key for key in attacks if key not in keys))
 
 
 def test_sound_evaluations_pass(sound):
@@ -344,15 +338,6 @@ def test_what_square_found_is_said_once(sound, count, more):
 
 
 # ------------------------------------------------------------------ statistics
-
-
-def test_few_are_two_images_or_two_in_a_thousand():
-  assert not is_more_than_few(1.0, 2)
-  assert not is_more_than_few(0.002, 1000)
-  assert is_more_than_few(0.003, 1000)
-  assert not is_more_than_few(10 / 5000, 5000)
-  assert is_more_than_few(11 / 5000, 5000)
-  assert not is_more_than_few(-0.5, 1000)
 
 
 def test_above_is_more_than_chance():

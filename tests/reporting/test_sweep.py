@@ -137,38 +137,6 @@ def test_pareto_front(points):
   assert [point(f)[0] for f in front] == sorted(point(f)[0] for f in front)
 
 
-def names_of(sweep):
-  return [
-    picture.name
-    for picture in reporting.sweep_pictures(
-      sweep, reporting.configurations(sweep)
-    )
-  ]
-
-
-def test_figures_of_a_grid_of_names_and_of_a_random_search():
-  common = ['pareto_front', 'attack_curves']
-  found = reports.product(
-    hparams__epsilon=(0.05, 0.1),
-    hparams__multiplier=(0.1, 0.2),
-    optimizer__name=('adam', 'sgd'),
-  )
-  sweep = reports.make_sweep(
-    [reports.make_trial(f, reports.smooth(f)) for f in found]
-  )
-  heatmaps = [f'heatmap_{m}_{i}' for i in (1, 2) for m in ('robust', 'clean')]
-  assert names_of(sweep) == heatmaps + common
-  by_name = [
-    reports.make_trial({'optimizer.name': name}, (0.9, value))
-    for name, value in (('adam', 0.3), ('sgd', 0.5))
-  ]
-  assert names_of(reports.make_sweep(by_name)) == ['accuracy_over_1', *common]
-  fields = [{'a': 0.01 * i, 'b': 0.1 * (7 * i % 11)} for i in range(1, 10)]
-  random = [reports.make_trial(f, (0.9, 5 * f['a'])) for f in fields]
-  shown = ['accuracy_over_1', 'accuracy_over_2', *common]
-  assert names_of(reports.make_sweep(random)) == shown
-
-
 def test_files(tmp_path):
   def accuracy(fields):
     return None if fields['hparams.epsilon'] == 0.05 else reports.smooth(fields)

@@ -13,11 +13,8 @@ from advjax.reporting.text import (
 from tests.reporting.reports import (
   EPSILON,
   change,
-  change_attack,
   compared,
-  estimate,
   evaluated,
-  report,
 )
 
 
@@ -84,12 +81,6 @@ def test_the_table_has_training_and_several_seeds():
   assert row(found, 'test loss')[0] == '0.5000 ± 0.0100'
 
 
-def test_unclipped_attacks_say_so():
-  found = change_attack(report(), 'fgsm', bounds=None)
-  headings = [each.label for each in results_table(found).rows]
-  assert any('not clipped to the pixel range' in each for each in headings)
-
-
 def test_the_strongest_attack_counts():
   worst = worst_cases(evaluated())['linf', EPSILON]
   assert worst['base'][0].value == min(0.41, 0.1, 0.08, 0.15) - 0.01
@@ -97,33 +88,6 @@ def test_the_strongest_attack_counts():
   text = said(evaluated(), 'Robust accuracy')
   assert 'AutoAttack' in text
   assert 'pgd_at is more robust than single_step by 70 points.' in text
-
-
-def test_nothing_is_claimed_where_intervals_overlap():
-  found = report(['base', 'pgd_at'])
-  close = estimate(0.972)
-  found = change(found, clean_accuracy=close)
-  text = said(found, 'Clean accuracy')
-  assert 'The intervals overlap.' in text and 'loses' not in text
-  assert 'pgd_at loses 8 points.' in said(
-    change(
-      report(['base', 'pgd_at']), 'pgd_at', clean_accuracy=estimate(0.904)
-    ),
-    'Clean accuracy',
-  )
-  # Nor where the numbers are suspicious.
-  attacks = report().members['single_step']
-  masked = dataclasses.replace(
-    report(), members={'base': report().members['base'], 'masked': attacks}
-  )
-  assert 'suspicious' in said(masked, 'Robust accuracy')
-  assert ' 0 points' not in ' '.join(sentences(masked))
-
-
-def test_collapse_in_training_is_found():
-  found = compared()
-  assert 'catastrophic overfitting' in said(found, 'monitored PGD')
-  assert 'by epoch 3' in said(found, 'monitored PGD')
 
 
 def test_warnings_are_of_training_and_of_sanity_checks():

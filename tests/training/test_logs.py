@@ -6,7 +6,6 @@ import logging
 import os
 
 import pytest
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 
 from advjax.training.logs import MetricsLog, Progress, read_metrics
@@ -107,9 +106,6 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch, capsys, caplog):
   assert caplog.messages == []
 
 
-FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 class Cramped:
   """A file on a disk that has space for some bytes more."""
 
@@ -140,22 +136,3 @@ def test_no_part_of_a_record_stays_where_the_disk_is_full(tmp_path, space):
   assert error.value.errno == errno.ENOSPC
   assert error.value.filename == str(path)
   assert read_metrics(path) == [record(1)]
-
-
-def test_a_log_that_failed_closes_without_another_error(tmp_path, monkeypatch):
-  """Its buffer still cannot be written then."""
-
-  def fail(self):
-    raise FULL
-
-  log = MetricsLog(tmp_path, 0, 0)
-  with monkeypatch.context() as patch:
-    patch.setattr(EventsWriter, 'flush', fail)
-    with pytest.raises(OSError, match=r'metrics\.jsonl'):
-      log.write(record(1))
-    log.close()
-  log = MetricsLog(tmp_path, 0, 0)
-  with monkeypatch.context() as patch:
-    patch.setattr(EventsWriter, 'flush', fail)
-    with pytest.raises(OSError, match='No space'):
-      log.close()

@@ -3,13 +3,11 @@
 import errno
 import logging
 import os
-import shutil
 import signal
 
 import jax
 import numpy as np
 import pytest
-from tensorboardX.event_file_writer import EventsWriter
 
 from advjax.processes.signals import Interrupted
 from advjax.training import checkpoint, loop
@@ -210,52 +208,6 @@ def test_a_signal_in_the_last_look_still_stops(training, whole, tmp_path):
   assert_same(train(training, tmp_path).params, whole[0].params)
 
 
-def test_a_killed_run_resumes_from_its_last_checkpoint(
-  training, whole, tmp_path, one_by_one
-):
-  """What it logged after that is not there twice."""
-
-  def train_steps(state, data, hparams, count):
-    if int(state.step) == 9:
-      raise SystemExit
-    return training.train_steps(state, data, hparams, count)
-
-  killed = with_config(training, log_every_steps=1)
-  with pytest.raises(SystemExit):
-    train(killed._replace(train_steps=train_steps), tmp_path)
-  assert read_metrics(tmp_path / 'metrics.jsonl')[-1]['step'] == 9
-  result = train(killed, tmp_path)
-  assert_same(result.params, whole[0].params)
-  steps = [r['step'] for r in result.records if r['kind'] == 'steps']
-  assert steps == list(range(1, NUM_STEPS + 1))
-
-
-def test_a_broken_checkpoint_costs_an_epoch_and_no_bits(
-  training, whole, tmp_path, one_by_one, caplog
-):
-  with pytest.raises(Interrupted):
-    train(signalling(training, [14]), tmp_path)
-  last = tmp_path / 'checkpoints' / 'last'
-  assert {p.name for p in last.iterdir()} >= {'12', '15'}
-  shutil.rmtree(last / '15' / 'state')
-  with caplog.at_level(logging.INFO):
-    result = train(training, tmp_path)
-  assert 'step 15' in caplog.text
-  assert 'resuming from step 12' in caplog.text
-  assert_same(result.params, whole[0].params)
-  assert timeless(result.records) == timeless(whole[0].records)
-
-
-def test_broken_checkpoints_alone_stop_the_run(training, whole, tmp_path):
-  path = shutil.copytree(whole[1], tmp_path / 'run')
-  for step in ('12', '18'):
-    shutil.rmtree(path / 'checkpoints' / 'last' / step / 'state')
-  before = (path / 'metrics.jsonl').read_bytes()
-  with pytest.raises(ValueError, match=r'no checkpoint in .*last can be read'):
-    train(training, path)
-  assert (path / 'metrics.jsonl').read_bytes() == before
-
-
 def test_a_program_is_compiled_once_for_all_its_runs(whole, tmp_path):
   """Resumed runs, other seeds and other hparams compile nothing anew."""
   fresh = runs.run()
@@ -270,22 +222,6 @@ def test_a_program_is_compiled_once_for_all_its_runs(whole, tmp_path):
   with compiles.counted() as count:
     train(other, mkdir(tmp_path, 'b'))
   assert count == [0]
-  # The count can fail: another objective is another program.
-  with compiles.counted() as count:
-    train(runs.run(objective__bounds=None), mkdir(tmp_path, 'c'))
-  assert count[0] >= 1
-
-
-def test_two_devices_resume_what_one_began(training, whole, tmp_path):
-  with pytest.raises(Interrupted):
-    train(signalling(training, [6]), tmp_path)
-  result = train(runs.run(num_devices=2), tmp_path)
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-    result.params,
-    whole[0].params,
-  )
-  assert len(result.records) == len(whole[0].records)
 
 
 def watching(training, accuracies):
@@ -381,21 +317,6 @@ def test_params_that_are_not_finite_are_not_saved(training, tmp_path):
   assert restore_checkpoint(tmp_path / 'checkpoints' / 'last') is None
 
 
-def test_training_starts_from_params_of_another_objective(whole, tmp_path):
-  result, path = whole
-  start = runs.run(
-    init_from=str(path),
-    objective={'name': 'trades', 'num_steps': 1},
-    hparams={'learning_rate': 0.1, 'epsilon': 0.1, 'step_size': 0.1, 'beta': 1},
-    optimizer__name='sgd',
-    ema_decay=0.5,
-  )
-  state = start.init_state()
-  assert_same(state.params, result.params)
-  assert_same(state.ema_params, result.params)
-  assert int(state.step) == 0
-
-
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
@@ -441,18 +362,6 @@ def test_a_full_disk_while_saving_ends_the_run_and_loses_nothing(
   assert stays in message
   assert [path.name for path in tmp_path.rglob('.*')] == ['.lock']
   # With space again, the same call goes on.
-  assert_same(train(training, tmp_path).params, whole[0].params)
-
-
-@pytest.mark.parametrize('number', [1, 4])
-def test_a_full_disk_while_logging_ends_the_run_and_loses_nothing(
-  training, whole, tmp_path, monkeypatch, number
-):
-  with monkeypatch.context() as patch:
-    write = fails_at(EventsWriter.write_event, number, FULL)
-    patch.setattr(EventsWriter, 'write_event', write)
-    with pytest.raises(OSError, match='No space left'):
-      train(training, tmp_path)
   assert_same(train(training, tmp_path).params, whole[0].params)
 
 

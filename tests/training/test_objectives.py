@@ -9,7 +9,7 @@ import pytest
 
 from advjax.training import objectives
 from advjax.training.objectives import OBJECTIVES, create_objective
-from tests import compiles, reference
+from tests import reference
 from tests.training import networks, nsl
 from tests.training.networks import IMAGES, LABELS, MLP
 
@@ -189,33 +189,6 @@ def test_rows_of_weight_zero_change_nothing(case):
     np.testing.assert_array_equal(same_metrics[name][:2], value[:2])
     if case != 'standard' and name == 'loss':
       assert (same_metrics[name][2:] != value[2:]).all()
-
-
-@pytest.mark.parametrize('case', ['nsl_pgd', 'trades'])
-def test_a_sweep_over_hparams_is_a_vmap_and_compiles_once(case):
-  factors = (0.5, 1.0, 1.5)
-  params = networks.params()
-  batch = networks.batch(weight=jnp.full((BATCH,), 1 / BATCH, jnp.float32))
-  expected = [program(case)(params, batch, hparams_of(case, 1.0))]
-  with compiles.counted() as count:
-    expected = [
-      program(case)(params, batch, hparams_of(case, factor))
-      for factor in factors
-    ]
-  assert count == [0]
-  sweep = {
-    name: np.float32(factors) * value
-    for name, value in hparams_of(case).items()
-  }
-  losses, (metrics, _) = networks.compiled(
-    jax.vmap(functools.partial(run, case), in_axes=(None, None, 0))
-  )(params, batch, sweep)
-  if case != 'standard':
-    assert len({float(loss) for loss in losses}) == len(factors)
-  for i, ((loss, (one, _)), _) in enumerate(expected):
-    np.testing.assert_allclose(losses[i], loss, rtol=1e-5)
-    for name, value in one.items():
-      np.testing.assert_allclose(metrics[name][i], value, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from advjax.training import objectives
-from tests import reference
 from tests.training import networks, nsl
 from tests.training.networks import IMAGES, LABELS, MLP
 
@@ -77,19 +76,14 @@ def test_adversarial_regularization_perturbs_as_nsl(case):
   np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-  ('norm', 'epsilon'), [('infinity', 0.25), ('l2', None)]
-)
-def test_a_random_start_and_then_all_the_steps(norm, epsilon):
-  """NSL's random_init: in the ball of epsilon, or else of the step size."""
+def test_a_random_start_and_then_all_the_steps():
+  """NSL's random_init, without epsilon in the ball of the step size."""
   objective = objectives.adversarial_regularization(
-    norm=norm, num_steps=2, random_start=True, bounds=(0.0, 1.0)
+    norm='l2', num_steps=2, random_start=True, bounds=(0.0, 1.0)
   )
   hparams = {'multiplier': 0.2, 'step_size': 0.1}
   # Steps of no length leave the start as it is.
-  none = {'multiplier': 0.2, 'step_size': 0.0, 'epsilon': epsilon or 0.1}
-  if epsilon:
-    hparams['epsilon'] = epsilon
+  none = {'multiplier': 0.2, 'step_size': 0.0, 'epsilon': 0.1}
   with jax.enable_x64(True):
     start = networks.adversarial_of(objective, none, dtype=jnp.float64)
     found = networks.adversarial_of(objective, hparams, dtype=jnp.float64)
@@ -98,9 +92,8 @@ def test_a_random_start_and_then_all_the_steps(norm, epsilon):
     networks.mean_gradient,
     IMAGES,
     step_size=0.1,
-    norm=norm,
+    norm='l2',
     num_steps=2,
-    epsilon=epsilon,
     bounds=(0.0, 1.0),
     start=start,
   )
@@ -123,61 +116,3 @@ def test_tiny_gradients_fade_by_the_scale_of_the_batch_mean(share=1 / 32):
   expected = 0.2 * np.linalg.norm(gradients, axis=1) / 1e-6
   assert 0 < expected.max() < 0.05
   np.testing.assert_allclose(sizes, expected, rtol=1e-6)
-
-
-def test_nsl_metrics_are_its_two_losses():
-  hparams = {'multiplier': 0.7, 'step_size': 0.2}
-  objective = objectives.adversarial_regularization(norm='infinity')
-  loss, (_, metrics) = networks.compiled(
-    lambda params, batch: objective(
-      networks.apply, params, {}, batch, hparams, None
-    )
-  )(networks.params(), networks.batch())
-  moved = nsl.perturb(
-    networks.mean_gradient, IMAGES, step_size=0.2, norm='infinity'
-  )
-  clean, _ = reference.cross_entropy(MLP.logits(IMAGES), LABELS)
-  adversarial, _ = reference.cross_entropy(MLP.logits(moved), LABELS)
-  for name, expected in (
-    ('clean_loss', clean),
-    ('adversarial_loss', adversarial),
-    ('scaled_adversarial_loss', 0.7 * adversarial),
-    ('loss', clean + 0.7 * adversarial),
-    ('perturbation_size', np.full(BATCH, 0.2)),
-    ('adversarial_accuracy', MLP.logits(moved).argmax(1) == LABELS),
-    ('clean_accuracy', MLP.logits(IMAGES).argmax(1) == LABELS),
-  ):
-    np.testing.assert_allclose(metrics[name], expected, rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(loss, np.mean(metrics['loss']), rtol=1e-6)
-
-
-def test_features_in_a_dictionary_share_one_perturbation():
-  """NSL's dictionaries: one norm over all features, bounds and masks apart."""
-  options = {'norm': 'l2', 'num_steps': 2}
-  hparams = {'multiplier': 0.2, 'step_size': 0.2, 'epsilon': 0.3}
-  lower = np.array([0.1, 0.1, -9, -9, -9, -9])
-  mask = np.array([1, 1, 0.5, 0.5, 1, 0])
-
-  def joined(params, model_state, images, *, train):
-    images = jnp.concatenate([images['a'], images['b']], axis=1)
-    return networks.apply(params, model_state, images, train=train)
-
-  def metrics_of(apply, images, **trees):
-    objective = objectives.adversarial_regularization(**options, **trees)
-    batch = networks.batch() | {'image': images}
-    return networks.compiled(
-      lambda params: objective(apply, params, {}, batch, hparams, None)
-    )(networks.params())
-
-  images = jnp.asarray(IMAGES, jnp.float32)
-  expected = metrics_of(networks.apply, images, bounds=(lower, None), mask=mask)
-  found = metrics_of(
-    joined,
-    {'a': images[:, :2], 'b': images[:, 2:], 'id': jnp.arange(BATCH)},
-    bounds=({'a': 0.1, 'b': None, 'id': None}, None),
-    mask={'a': None, 'b': mask[2:], 'id': None},
-  )
-  assert np.ptp(expected[1][1]['perturbation_size']) > 0.01
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected
-  )

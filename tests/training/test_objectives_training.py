@@ -70,35 +70,6 @@ def test_noisy_fgsm_at_steps_from_the_noise_without_projection(bounds):
   assert np.abs(found - IMAGES).max() > 0.4
 
 
-@pytest.mark.parametrize('name', ['noisy_fgsm_at'])
-def test_clean_metrics_cost_one_pass(name):
-  hparams = {'epsilon': 0.1, 'step_size': 0.1, 'noise_size': 0.2}
-
-  def seen(clean_metrics):
-    """The modes of all passes, and the names of the metrics."""
-    modes = []
-
-    def spy(params, model_state, images, *, train):
-      modes.append(train)
-      return networks.apply(params, model_state, images, train=train)
-
-    options = {'name': name, 'clean_metrics': clean_metrics}
-    objective = objectives.create_objective(options)
-    _, (_, metrics) = jax.eval_shape(
-      lambda params, batch: objective(
-        spy, params, {}, batch, hparams, networks.keys()
-      ),
-      networks.params(),
-      networks.batch(),
-    )
-    return modes, set(metrics)
-
-  (modes, metrics), (fewer_modes, fewer) = seen(True), seen(False)
-  assert metrics - fewer == {'clean_loss', 'clean_accuracy'}
-  assert modes.count(False) - fewer_modes.count(False) == 1
-  assert modes.count(True) == fewer_modes.count(True) == 1
-
-
 def test_trades_maximises_the_divergence_and_adds_it():
   objective = objectives.trades(num_steps=3)
   none = {'epsilon': 0.2, 'step_size': 0.0, 'beta': 6.0}

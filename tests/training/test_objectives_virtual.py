@@ -9,7 +9,7 @@ from advjax.training import objectives
 from advjax.training.objectives import virtual
 from tests import reference
 from tests.training import networks, nsl
-from tests.training.networks import IMAGES, LABELS
+from tests.training.networks import IMAGES
 
 # With many hidden units, so that the direction depends on the draw.
 MLP = reference.Mlp.random(4, 6, 16, 3)
@@ -127,64 +127,3 @@ def test_power_iteration(options, approx_difference):
   np.testing.assert_allclose(found, expected, atol=1e-6)
   if 'mask' in options:
     assert (found == IMAGES).all(axis=0).tolist() == (MASK == 0).tolist()
-
-
-def test_an_example_depends_on_its_key_alone():
-  objective = objectives.virtual_adversarial_regularization(num_steps=2)
-  hparams = dict(CONFIG)
-
-  def perturbed(rows):
-    # The share of a row counts through the floor alone: the same in both.
-    batch = {
-      'image': jnp.asarray(IMAGES[rows], jnp.float32),
-      'label': jnp.asarray(LABELS[rows]),
-      'weight': jnp.full((len(rows),), 0.25),
-    }
-    seen = []
-
-    def spy(params, model_state, images, *, train):
-      seen.append(images)
-      return networks.apply(params, model_state, images, train=train)
-
-    def run(params):
-      objective(
-        spy, params, {}, batch, hparams, networks.keys()[jnp.array(rows)]
-      )
-      return seen[-1]
-
-    return networks.compiled(run)(networks.params(mlp=MLP))
-
-  padded = perturbed([2, 0, 1, 2, 2])
-  np.testing.assert_allclose(perturbed([0, 1]), padded[1:3], rtol=1e-6)
-  np.testing.assert_array_equal(padded[0], padded[4])
-  assert np.abs(padded[1] - padded[2] - (IMAGES[0] - IMAGES[1])).max() > 0.05
-
-
-TRAIN, EVAL = np.random.default_rng(3).normal(size=(2, 6, 3))
-
-
-@pytest.mark.parametrize(
-  ('batch_stats', 'weights'), [(True, TRAIN), (False, EVAL)]
-)
-def test_power_iteration_runs_in_one_mode(batch_stats, weights):
-  """Its start is the clean output of that mode: else the modes would differ."""
-  objective = objectives.virtual_adversarial_regularization(
-    adversarial_batch_stats=batch_stats
-  )
-  seen = []
-
-  def two_networks(params, model_state, images, *, train):
-    seen.append(images)
-    return images @ params[0 if train else 1], model_state
-
-  def run(params, batch):
-    objective(two_networks, params, {}, batch, CONFIG, networks.keys())
-    return seen[-1]
-
-  with jax.enable_x64(True):
-    found = networks.compiled(run)((TRAIN, EVAL), networks.batch(jnp.float64))
-    noise = draw()
-  # The distance of a linear network is |r W|^2 / 3.
-  expected = nsl.unit(nsl.unit(noise, 'l2') @ weights @ weights.T, 'l2')
-  found = np.asarray(found) - IMAGES
-  np.testing.assert_allclose(found, 0.3 * expected, atol=1e-12)
