@@ -38,8 +38,10 @@ if __name__ == '__main__':
   flags.DEFINE_integer('batch_size', 32, 'Images per training step.')
   flags.DEFINE_integer('attack_batch_size', 128, 'Images per attack.')
   flags.DEFINE_integer('steps', 20, 'Training steps per round.')
-  flags.DEFINE_list('objectives', list(objectives.OBJECTIVES), 'Objectives.')
   flags.DEFINE_list(
-    'attacks', ['fgsm', 'bim-20', 'mifgsm-10', 'pgd-40'], 'Attacks.'
+    'objectives', list(objectives.OBJECTIVES), 'Objectives to measure.'
+  )
+  flags.DEFINE_list(
+    'attacks', ['fgsm', 'bim-20', 'mifgsm-10', 'pgd-40'], 'Attacks to measure.'
   )
   cli.run(main)

@@ -118,11 +118,12 @@ def attack_and_predict(
   images = np.asarray(images)
   check_images(images, getattr(attack, 'bounds', None))
   labels = check_labels(labels, images, source)
-  if not 0 <= kept < len(epsilons) or min(epsilons, default=-1) < 0:
+  if not min(epsilons, default=-1) >= 0:
     raise ValueError(
-      f'epsilons = {list(epsilons)}; allowed: one number >= 0 or more, of '
-      f'which kept = {kept} is an index'
+      f'epsilons = {list(epsilons)}; allowed: one number >= 0 or more'
     )
+  if not 0 <= kept < len(epsilons):
+    raise ValueError(f'kept = {kept}; allowed: an index into epsilons')
   batching = batching or Batching()
   if isinstance(attack, FullAttack):
     found = _autoattack_each(
@@ -290,6 +291,16 @@ def robust_accuracy(
   images = np.asarray(images)
   check_images(images)
   labels = check_labels(labels, images, logits_fn)
+  if not attacks or not all(
+    callable(each) or isinstance(each, FullAttack) for each in attacks.values()
+  ):
+    raise ValueError(
+      f'attacks = {dict(attacks)}; allowed: one attack or more, as '
+      'parse_attack returns them, or functions (logits_fn, images, labels, '
+      'epsilon, keys) -> images'
+    )
+  if not epsilon >= 0:
+    raise ValueError(f'epsilon = {epsilon}; allowed: a number >= 0')
   clean = compute_logits(logits_fn, images, batching).argmax(-1) == labels
   attacked = {}
   for name, attack in attacks.items():

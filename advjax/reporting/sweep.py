@@ -303,9 +303,9 @@ def _conclusions(ranked: Sequence[Configuration]) -> Iterator[str]:
   close = [each.label for each in others if not is_above(best, each)]
   if close:
     yield (
-      f'It is not distinguishable from {len(close)} of the other '
-      f'{len(others)} ({_names(close)}): 95 % intervals over the test images '
-      'or ranges over seeds overlap.'
+      f'It is not distinguishable from {len(close)} of '
+      f'{count_of(len(others), "other configuration")} ({_names(close)}): 95 % '
+      'intervals over the test images or ranges over seeds overlap.'
     )
   else:
     difference = points(best.robust.value - others[0].robust.value)

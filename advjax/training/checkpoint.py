@@ -1,10 +1,11 @@
-"""Checkpoints of a run, by Orbax, with a digest of what they hold.
+"""Checkpoints of a run, by Orbax, with a digest of their files.
 
 A run keeps `checkpoints/last`, the newest two, and `checkpoints/best`, the one
 of highest monitored robust accuracy. Orbax writes a checkpoint under a
-temporary name and renames it, so that a run killed at any moment leaves whole
-checkpoints. It restores bytes that have changed on disk silently: the digest
-finds them, and the checkpoint before is used.
+temporary name and renames it, and then its digest is written, so that a run
+killed at any moment leaves complete checkpoints. Orbax restores bytes that have
+changed on disk silently: with a wrong digest, or none, the checkpoint before is
+used.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from advjax.files import replacing
 from advjax.training.step import TrainState
 
 logger = logging.getLogger(__name__)
@@ -62,13 +64,18 @@ def _leaves_by_path(tree: Any) -> dict[str, Any]:
   }
 
 
-def _digest(state: Any, record: dict[str, Any]) -> str:
-  """SHA-256 of the record and of every array's name, type, shape and bytes."""
-  digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
-  for path, leaf in sorted(_leaves_by_path(state).items()):
-    digest.update(f'{path} {leaf.dtype} {leaf.shape}'.encode())
-    digest.update(np.ascontiguousarray(leaf).data)
+def _digest(folder: pathlib.Path) -> str:
+  """SHA-256 of the names and the bytes of all files in a folder."""
+  digest = hashlib.sha256()
+  for path in sorted(folder.rglob('*')):
+    if path.is_file():
+      digest.update(f'{path.relative_to(folder).as_posix()}\0'.encode())
+      digest.update(path.read_bytes())
   return digest.hexdigest()
+
+
+def _digest_file(directory: pathlib.Path, step: int) -> pathlib.Path:
+  return directory / f'{step}.sha256'
 
 
 def saved_steps(directory: pathlib.Path) -> list[int]:
@@ -93,21 +100,27 @@ def save_checkpoint(
   # local to its host, which Orbax refuses.
   state = jax.tree.map(np.asarray, state)
   step = int(state.step)
-  content = {'record': record, 'digest': _digest(state, record)}
   try:
     directory.mkdir(parents=True, exist_ok=True)
-    _reserve_space(directory, state, json.dumps(content))
+    _reserve_space(directory, state, json.dumps(record))
     with _manager(directory, keep) as manager:
       for existing in manager.all_steps():
         if existing >= step:
           manager.delete(existing)
+          _digest_file(directory, existing).unlink(missing_ok=True)
       manager.save(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(content)
+          state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
         ),
         force=True,
       )
+    with replacing(_digest_file(directory, step)) as file:
+      file.write(_digest(directory / str(step)).encode())
+    steps = set(saved_steps(directory))
+    for path in directory.glob('*.sha256'):
+      if int(path.stem) not in steps:
+        path.unlink()
   except OSError as error:
     raise OSError(error.errno, error.strerror, str(directory)) from error
 
@@ -127,7 +140,7 @@ def _reserve_space(directory: pathlib.Path, state: Any, text: str) -> None:
 def restore_checkpoint(
   directory: pathlib.Path, target: TrainState | None = None
 ) -> Checkpoint | None:
-  """Reads the newest checkpoint whose digest is right; None if there is none.
+  """Reads the newest checkpoint whose digest is correct; None without one.
 
   NumPy arrays of the target's structure, or nested dictionaries without one; a
   ValueError if there are checkpoints but none can be read.
@@ -140,16 +153,14 @@ def restore_checkpoint(
       reason = str(error).strip() or repr(error)
       reasons.append(f'step {step}: {textwrap.shorten(reason, 300)}')
       logger.warning(
-        'The checkpoint of step %d in %s cannot be read, trying the previous '
-        'one: %s',
-        step,
+        'The checkpoint in %s cannot be read (%s); the previous one is used',
         directory,
         reasons[-1],
       )
   if reasons:
     raise ValueError(
       f'no checkpoint in {directory} can be read ({"; ".join(reasons)}); '
-      'remove the folder to start again'
+      'restore its files from a copy, or train into another folder'
     )
   return None
 
@@ -159,6 +170,16 @@ def _read(
 ) -> Checkpoint:
   import orbax.checkpoint as ocp
 
+  # Before Orbax sees it, whose threads print tracebacks of files they cannot
+  # read.
+  digest_file = _digest_file(directory, step)
+  if not digest_file.is_file():
+    raise ValueError(
+      f'{digest_file.name} is absent: it was not saved completely, or by '
+      'another version of advjax'
+    )
+  if digest_file.read_text() != _digest(directory / str(step)):
+    raise ValueError('its checksum differs: it changed after it was written')
   wanted = None if target is None else jax.tree.map(np.asarray, target)
   with _manager(directory) as manager:
     found = manager.restore(
@@ -168,12 +189,7 @@ def _read(
       ),
     )
   state = jax.tree.map(np.asarray, found.state)
-  record = found.record['record']
-  if _digest(state, record) != found.record['digest']:
-    raise ValueError(
-      'its checksum differs: it has changed since it was written'
-    )
-  return Checkpoint(state, record)
+  return Checkpoint(state, found.record)
 
 
 def checkpoint_directory(path: str | pathlib.Path) -> pathlib.Path:

@@ -180,7 +180,7 @@ def main() -> None:
 
 if __name__ == '__main__':
   harness.define_flags(rounds=7, use=list(VARIANTS))
-  flags.DEFINE_list('attacks', list(ATTACKS), 'Which.')
+  flags.DEFINE_list('attacks', list(ATTACKS), 'Attacks to measure.')
   flags.DEFINE_list('peers', list(VARIANTS), 'Libraries to compare with.')
   flags.DEFINE_integer('batch_size', 128, 'Images.')
   cli.run(main)

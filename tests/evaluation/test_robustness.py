@@ -358,3 +358,24 @@ def test_trained_networks_take_that_of_their_config():
   free = eval_logits_fn(training.model, params, state, None)
   with jax.default_matmul_precision('high'):
     assert precisions(free) == {'HIGH'}
+
+
+@pytest.mark.parametrize(
+  ('attacks', 'epsilon', 'message'),
+  [
+    ({}, 0.1, r'attacks = \{\}; allowed: one attack or more'),
+    ({'a': 'fgsm'}, 0.1, "attacks = .*'fgsm'.*parse_attack"),
+    (
+      {'a': parse_attack('fgsm')},
+      -0.1,
+      'epsilon = -0.1; allowed: a number >= 0',
+    ),
+    ({'a': parse_attack('fgsm')}, np.nan, 'epsilon = nan; allowed'),
+  ],
+)
+def test_what_robust_accuracy_refuses(attacks, epsilon, message):
+  images = np.full((2, 3), 0.5, np.float32)
+  with pytest.raises(ValueError, match=message):
+    advjax.robust_accuracy(
+      lambda x: x, images, np.arange(2), attacks, epsilon, key=jax.random.key(0)
+    )
