@@ -275,7 +275,7 @@ def test_logits_that_are_not_finite_are_refused():
     ({'labels': LABELS * 0.5}, r'labels have dtype float64; allowed: integers'),
     ({'epsilons': []}, r'epsilons = \[\]'),
     ({'epsilons': [0.1, -0.1]}, r'epsilons = \[0.1, -0.1\]; allowed'),
-    ({'epsilons': [0.1], 'kept': 1}, r'kept = 1 is an index'),
+    ({'epsilons': [0.1], 'kept': 1}, r'kept = 1; allowed: an index'),
     ({'norm': 'l3'}, r"norm.*'l3'"),
   ],
 )
