@@ -386,7 +386,7 @@ def test_a_killed_run_warns_of_what_it_lost(
     train(logged, tmp_path)
   (line,) = [text for text in caplog.messages if 'was killed' in text]
   assert line.startswith(f'{tmp_path}: ')
-  assert 'of step 6' in line and 'up to 10' in line
+  assert 'of step 6' in line and 'at least 10' in line
   assert 'resuming from step 6' in caplog.text
   steps = [r['step'] for r in read_metrics(tmp_path / 'metrics.jsonl')]
   assert sorted(set(steps)) == list(range(1, 3 * STEPS_PER_EPOCH + 1))
