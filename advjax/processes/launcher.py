@@ -81,15 +81,16 @@ def _wait(
   failed, stopped, deadline = None, False, math.inf
   while True:
     codes = [child.poll() for child in children]
-    # A process that was lost and one that lost it may end at the same time.
-    failed = failed or min(
-      (
-        (code == EXIT_LOST, index, code)
-        for index, code in enumerate(codes)
-        if code
-      ),
-      default=None,
-    )
+    # One that lost another may be seen first; what we killed does not count.
+    if failed is None or (failed[0] and time.monotonic() <= deadline):
+      failed = min(
+        (
+          (code == EXIT_LOST, index, code)
+          for index, code in enumerate(codes)
+          if code
+        ),
+        default=None,
+      )
     if None not in codes:
       break
     if EXIT_LOST in codes:
