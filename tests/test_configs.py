@@ -152,9 +152,9 @@ def test_tfds_configs_name_their_set(name):
   # What the docstring says of the run.
   num_images = stand_ins.SETS[name][1] - config.num_validation
   num_steps = -(-num_images // config.batch_size)
-  said = f'{config.num_epochs} epochs of {num_steps} steps of'
+  said = f'{config.num_epochs} epochs of {num_steps} steps with batch size'
   text = runpy.run_path(str(path))['__doc__'].split()
-  assert f'{said} {config.batch_size} images' in ' '.join(text)
+  assert f'{said} {config.batch_size}' in ' '.join(text)
   smoke = load(path, 'trades-smoke')
   assert (smoke.dataset.train_split, smoke.dataset.test_split) == (
     'train[:2000]',

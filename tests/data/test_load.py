@@ -21,7 +21,7 @@ def test_classes_are_a_field_of_every_data_set():
 def test_a_flag_empties_what_belongs_to_another_data_set():
   config = default_config()
   config.dataset.builder = 'mnist'
-  message = r"builder = 'mnist'; .*\.builder= empties"
+  message = r"builder = 'mnist'; .*\.builder= resets"
   with pytest.raises(ValueError, match=message):
     data.load(config.dataset)
   config.dataset.builder = ''
@@ -40,7 +40,7 @@ def test_a_flag_empties_what_belongs_to_another_data_set():
     ({'name': 'digits', 'paht': 'a'}, "'paht'; allowed: 'classes'$"),
     (
       {'name': 'digits', 'path': 'a'},
-      r"path = 'a'; .*folder, npz, not .*digits; --config\.dataset\.path= emp",
+      r"path = 'a'; .*folder, npz, not with digits; --config\.dataset\.path= resets",
     ),
   ],
 )
