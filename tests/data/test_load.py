@@ -40,7 +40,7 @@ def test_a_flag_empties_what_belongs_to_another_data_set():
     ({'name': 'digits', 'paht': 'a'}, "'paht'; allowed: 'classes'$"),
     (
       {'name': 'digits', 'path': 'a'},
-      r"path = 'a'; .*folder, npz, not with digits; --config\.dataset\.path= resets",
+      r"path = 'a'; .*folder, npz, not with digits; .*\.dataset\.path= resets",
     ),
   ],
 )
