@@ -4,8 +4,8 @@ Hendrycks and Dietterich 2019, arXiv 1903.12261.
 """
 
 import io
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import scipy  # Imports ndimage, which is slow, on its first use.
@@ -14,9 +14,25 @@ from PIL import Image
 from advjax.config import check_range
 from advjax.evaluation.checks import check_pictures
 
-Generators = list[np.random.Generator]
-# corruption(images [n, H, W, C] float64, severity, one generator per row)
-Corruption = Callable[[np.ndarray, int, Generators], np.ndarray]
+SEVERITIES = (1, 2, 3, 4, 5)
+# Rows are corrupted in chunks of so many values, about 32 MB in float64.
+_CHUNK_VALUES = 2**22
+
+Images = np.ndarray  # [n, H, W, C], float64 in [0, 1]
+Random = Sequence[np.random.Generator]  # one per image
+# Kind -> corruption(images, random, *strength) and the strength of each
+# severity.
+_CORRUPTIONS: dict[str, tuple[Callable[..., Images], tuple[Any, ...]]] = {}
+
+
+def _strengths(*strengths: Any) -> Callable[..., Any]:
+  """Adds a corruption with its strengths at the five severities."""
+
+  def add(corruption: Callable[..., Images]) -> Callable[..., Images]:
+    _CORRUPTIONS[corruption.__name__] = corruption, strengths
+    return corruption
+
+  return add
 
 
 # ----------------------------------------- sizes, interpolation, random terrain
@@ -69,12 +85,7 @@ def streak(
   return result
 
 
-def plasma(
-  random: Sequence[np.random.Generator],
-  height: int,
-  width: int,
-  decay: float,
-) -> np.ndarray:
+def plasma(random: Random, height: int, width: int, decay: float) -> np.ndarray:
   """Random terrains from 0 to 1 by midpoint displacement: `[n, H, W]`.
 
   Fournier, Fussell and Carpenter 1982, on a torus whose side is a power of 2;
@@ -105,21 +116,16 @@ def plasma(
 # ------------------------------------------------------------------------ noise
 
 
-def gaussian_noise(
-  images: np.ndarray, severity: int, random: Generators
-) -> np.ndarray:
+@_strengths(0.04, 0.06, 0.08, 0.09, 0.10)
+def gaussian_noise(images: Images, random: Random, scale: float) -> Images:
   """`x + s n` with n from the normal distribution: little light."""
-  scale = (0.04, 0.06, 0.08, 0.09, 0.10)[severity - 1]
-  return images + scale * np.stack(
-    [own.standard_normal(images.shape[1:]) for own in random]
-  )
+  draws = [own.standard_normal(images.shape[1:]) for own in random]
+  return images + scale * np.stack(draws)
 
 
-def shot_noise(
-  images: np.ndarray, severity: int, random: Generators
-) -> np.ndarray:
+@_strengths(500, 250, 100, 75, 50)
+def shot_noise(images: Images, random: Random, photons: int) -> Images:
   """`Poisson(c x) / c`: light comes in c photons."""
-  photons = (500, 250, 100, 75, 50)[severity - 1]
   counts = [
     own.poisson(photons * image)
     for own, image in zip(random, images, strict=True)
@@ -127,11 +133,9 @@ def shot_noise(
   return np.stack(counts) / photons
 
 
-def impulse_noise(
-  images: np.ndarray, severity: int, random: Generators
-) -> np.ndarray:
+@_strengths(0.01, 0.02, 0.03, 0.05, 0.07)
+def impulse_noise(images: Images, random: Random, share: float) -> Images:
   """Salt and pepper: a share of the values is 0 or 1, as often this as that."""
-  share = (0.01, 0.02, 0.03, 0.05, 0.07)[severity - 1]
   draws = np.stack([own.random(images.shape[1:]) for own in random])
   salt_or_pepper = (draws < share / 2).astype(images.dtype)
   return np.where(draws < share, salt_or_pepper, images)
@@ -140,14 +144,11 @@ def impulse_noise(
 # ------------------------------------------------------------------------- blur
 
 
+@_strengths((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))
 def defocus_blur(
-  images: np.ndarray, severity: int, random: Generators
-) -> np.ndarray:
+  images: Images, _: Random, radius: float, softness: float
+) -> Images:
   """Spreads every pixel over a disc with soft edges: out of focus."""
-  del random
-  radius, softness = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))[
-    severity - 1
-  ]
   kernel = _disc(radius, softness, enlargement(images))
   return scipy.ndimage.correlate(
     images, kernel[np.newaxis, :, :, np.newaxis], mode='mirror'
@@ -168,21 +169,15 @@ def _disc(radius: float, softness: float, factor: float) -> np.ndarray:
   return disc / disc.sum()
 
 
+@_strengths((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))
 def glass_blur(
-  images: np.ndarray, severity: int, random: Generators
-) -> np.ndarray:
+  images: Images, random: Random, sigma: float, reach: int, rounds: int
+) -> Images:
   """Blurs, copies near pixels over one another, and blurs: frosted glass.
 
-  The paper speaks of a shuffle, but its code, which made CIFAR-10-C, copies; an
+  The paper describes a shuffle, but its code, which made CIFAR-10-C, copies; an
   exchange would be much stronger.
   """
-  sigma, reach, rounds = (
-    (0.05, 1, 1),
-    (0.25, 1, 1),
-    (0.4, 1, 1),
-    (0.25, 1, 2),
-    (0.4, 1, 2),
-  )[severity - 1]
   factor = enlargement(images)
   reach = round(reach * factor)
   sigmas = (0, sigma * factor, sigma * factor, 0)
@@ -201,22 +196,19 @@ def glass_blur(
   return scipy.ndimage.gaussian_filter(images, sigmas, mode='nearest')
 
 
+@_strengths((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))
 def motion_blur(
-  images: np.ndarray, severity: int, random: Generators
-) -> np.ndarray:
+  images: Images, random: Random, length: float, sigma: float
+) -> Images:
   """Smears each image along a line of its own angle, -45 to 45 degrees."""
-  length, sigma = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))[severity - 1]
   factor = enlargement(images)
   angles = np.array([own.uniform(-np.pi / 4, np.pi / 4) for own in random])
   return streak(images, length * factor, sigma * factor, angles)
 
 
-def zoom_blur(
-  images: np.ndarray, severity: int, random: Generators
-) -> np.ndarray:
+@_strengths(6, 11, 15, 20, 25)  # percent
+def zoom_blur(images: Images, _: Random, largest: int) -> Images:
   """The mean of the image and of itself, ever larger: moving towards it."""
-  del random
-  largest = (6, 11, 15, 20, 25)[severity - 1]  # percent
   zoomed = np.copy(images)
   for percent in range(largest + 1):
     zoomed += zoom(images, 1 + percent / 100)
@@ -231,15 +223,16 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114])
 _ICE = np.array([0.85, 0.95, 1.0])
 
 
-def snow(images: np.ndarray, severity: int, random: Generators) -> np.ndarray:
+@_strengths(
+  (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
+  (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
+  (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+  (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
+  (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+)
+def snow(images: Images, random: Random, *strength: float) -> Images:
   """`m x + (1 - m) max(x, 1.5 grey(x) + 0.5) + flakes + turned flakes`."""
-  mean, scale, size, threshold, length, sigma, mix = (
-    (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
-    (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
-    (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
-    (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
-    (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
-  )[severity - 1]
+  mean, scale, size, threshold, length, sigma, mix = strength
   factor = enlargement(images)
   shape = (*images.shape[1:3], 1)
   flakes = np.stack([own.normal(mean, scale, shape) for own in random])
@@ -254,38 +247,29 @@ def snow(images: np.ndarray, severity: int, random: Generators) -> np.ndarray:
   return whitened + flakes + flakes[:, ::-1, ::-1]
 
 
-def frost(images: np.ndarray, severity: int, random: Generators) -> np.ndarray:
+@_strengths((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))
+def frost(
+  images: Images, random: Random, light: float, amount: float
+) -> Images:
   """`a x + b ice`; ice has ridges where a terrain crosses its middle height."""
-  light, amount = (
-    (1, 0.2),
-    (1, 0.3),
-    (0.9, 0.4),
-    (0.85, 0.4),
-    (0.75, 0.45),
-  )[severity - 1]
   height, width, channels = images.shape[1:]
   terrain = plasma(random, height, width, decay=1.5)
   ice = (1 - np.abs(2 * terrain - 1))[..., np.newaxis]
   return light * images + amount * ice * (_ICE if channels == 3 else 1)
 
 
-def fog(images: np.ndarray, severity: int, random: Generators) -> np.ndarray:
+@_strengths((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))
+def fog(images: Images, random: Random, amount: float, decay: float) -> Images:
   """`(x + a terrain) max(x) / (max(x) + a)`, a random terrain in [0, 1]."""
-  amount, decay = ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))[
-    severity - 1
-  ]
   height, width = images.shape[1:3]
   terrain = plasma(random, height, width, decay)[..., np.newaxis]
   largest = images.max(axis=(1, 2, 3), keepdims=True)
   return (images + amount * terrain) * largest / (largest + amount)
 
 
-def brightness(
-  images: np.ndarray, severity: int, random: Generators
-) -> np.ndarray:
+@_strengths(0.05, 0.1, 0.15, 0.2, 0.3)
+def brightness(images: Images, _: Random, more: float) -> Images:
   """Adds to the value of hue, saturation and value: bright daylight."""
-  del random
-  more = (0.05, 0.1, 0.15, 0.2, 0.3)[severity - 1]
   if images.shape[-1] == 1:
     return images + more
   from matplotlib import colors  # Slow to import: not at the top.
@@ -298,44 +282,42 @@ def brightness(
 # ---------------------------------------------------------------------- digital
 
 
-def contrast(
-  images: np.ndarray, severity: int, random: Generators
-) -> np.ndarray:
+@_strengths(0.75, 0.5, 0.4, 0.3, 0.15)
+def contrast(images: Images, _: Random, factor: float) -> Images:
   """`m + c (x - m)`, with m the mean of each channel of each image."""
-  del random
-  factor = (0.75, 0.5, 0.4, 0.3, 0.15)[severity - 1]
   means = images.mean(axis=(1, 2), keepdims=True)
   return means + factor * (images - means)
 
 
-def elastic_transform(
-  images: np.ndarray, severity: int, random: Generators
-) -> np.ndarray:
+@_strengths(
+  (0, 0, 0.08),
+  (0.05, 0.2, 0.07),
+  (0.08, 0.06, 0.06),
+  (0.1, 0.04, 0.05),
+  (0.1, 0.03, 0.03),
+)
+def elastic_transform(images: Images, random: Random, *shares: float) -> Images:
   """`x(A(p + d(p)))`: a random affine map A of randomly displaced pixels.
 
   Severity 1 has A alone, and the higher ones less of it: they do not always
   change more of an image.
   """
-  shares = (
-    (0, 0, 0.08),
-    (0.05, 0.2, 0.07),
-    (0.08, 0.06, 0.06),
-    (0.1, 0.04, 0.05),
-    (0.1, 0.03, 0.03),
-  )[severity - 1]
-  side = min(images.shape[1:3])
+  height, width = images.shape[1:3]
+  side = min(height, width)
   size, sigma, reach = (side * share for share in shares)
-  return np.stack(
-    [
-      _warp(image, _places(own, image.shape[:2], size, sigma, reach))
-      for own, image in zip(random, images, strict=True)
-    ]
-  )
+  warped = np.empty_like(images)
+  for own, image, result in zip(random, images, warped, strict=True):
+    places = _places(own, (height, width), size, sigma, reach)
+    for channel in range(images.shape[-1]):
+      result[..., channel] = scipy.ndimage.map_coordinates(
+        image[..., channel], places, order=1, mode='mirror'
+      )
+  return warped
 
 
 def _places(
   own: np.random.Generator,
-  shape: tuple[int, ...],
+  shape: tuple[int, int],
   size: float,
   sigma: float,
   reach: float,
@@ -357,20 +339,9 @@ def _places(
   )
 
 
-def _warp(image: np.ndarray, places: np.ndarray) -> np.ndarray:
-  channels = [
-    scipy.ndimage.map_coordinates(channel, places, order=1, mode='mirror')
-    for channel in np.moveaxis(image, -1, 0)
-  ]
-  return np.stack(channels, axis=-1)
-
-
-def pixelate(
-  images: np.ndarray, severity: int, random: Generators
-) -> np.ndarray:
+@_strengths(0.95, 0.9, 0.85, 0.75, 0.65)
+def pixelate(images: Images, _: Random, share: float) -> Images:
   """Smaller and back, each pixel the mean of the box that it covers."""
-  del random
-  share = (0.95, 0.9, 0.85, 0.75, 0.65)[severity - 1]
   height, width = images.shape[1:3]
   small = int(share * width), int(share * height)
 
@@ -386,12 +357,9 @@ def pixelate(
   return np.moveaxis(np.stack(channels).reshape(shape), 1, -1)
 
 
-def jpeg_compression(
-  images: np.ndarray, severity: int, random: Generators
-) -> np.ndarray:
+@_strengths(80, 65, 58, 50, 40)
+def jpeg_compression(images: Images, _: Random, quality: int) -> Images:
   """Saved as a JPEG file of low quality, and read."""
-  del random
-  quality = (80, 65, 58, 50, 40)[severity - 1]
 
   def compress(image: np.ndarray) -> np.ndarray:
     file = io.BytesIO()
@@ -407,31 +375,9 @@ def jpeg_compression(
 # -------------------------------------------------------------------- all kinds
 
 
-_CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
-  {
-    'gaussian_noise': gaussian_noise,
-    'shot_noise': shot_noise,
-    'impulse_noise': impulse_noise,
-    'defocus_blur': defocus_blur,
-    'glass_blur': glass_blur,
-    'motion_blur': motion_blur,
-    'zoom_blur': zoom_blur,
-    'snow': snow,
-    'frost': frost,
-    'fog': fog,
-    'brightness': brightness,
-    'contrast': contrast,
-    'elastic_transform': elastic_transform,
-    'pixelate': pixelate,
-    'jpeg_compression': jpeg_compression,
-  }
-)
 # In the order of the paper. Draws depend on the place of a kind in this list:
 # new ones go to its end.
 KINDS: tuple[str, ...] = tuple(_CORRUPTIONS)
-SEVERITIES: tuple[int, ...] = (1, 2, 3, 4, 5)
-# Rows are corrupted in chunks of so many values, about 32 MB in float64.
-_CHUNK_VALUES = 2**22
 
 
 def corrupt(
@@ -481,7 +427,11 @@ def corrupt(
     raise ValueError(f'kind = {kind!r}; allowed: {", ".join(KINDS)}')
   check_range('severity', severity, 1, 5, integer=True)
   check_range('seed', seed, 0, integer=True)
-  corruption, place = _CORRUPTIONS[kind], KINDS.index(kind)
+  corruption, strengths = _CORRUPTIONS[kind]
+  strength = strengths[severity - 1]
+  if not isinstance(strength, tuple):
+    strength = (strength,)
+  place = KINDS.index(kind)
   rows = max(1, _CHUNK_VALUES // images[0].size)
   result = np.empty(images.shape, np.float32)
   for start in range(0, len(images), rows):
@@ -490,6 +440,6 @@ def corrupt(
       np.random.default_rng([seed, place, severity, row])
       for row in range(start, start + len(chunk))
     ]
-    corrupted = corruption(chunk, severity, random)
+    corrupted = corruption(chunk, random, *strength)
     result[start : start + rows] = np.clip(corrupted, 0, 1)
   return result
