@@ -86,34 +86,29 @@ class Result:
   """Base of all results: to and from JSON by the declared types.
 
   An `Estimate` becomes up to three keys, also in a dict over models. A field
-  marked `inline` becomes its own fields; one with a `key` is named so in JSON.
-  Fields that hold their default of None are left out.
+  marked `inline` becomes its own fields; `class_` is 'class' in JSON. Fields
+  that hold their default of None are left out.
   """
 
   def to_json(self) -> dict[str, Any]:
     """Returns the result as JSON: dicts, lists, strings and numbers."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      key = field.metadata.get('key', field.name)
+      value, name = getattr(self, field.name), field.name.removesuffix('_')
       if value is None and field.default is None:
         continue
-      if isinstance(value, Estimate):
-        found |= _estimate_to_json(field.name, value)
+      if field.metadata.get('inline'):
+        found |= value.to_json()
+      elif isinstance(value, Estimate):
+        found |= _estimate_to_json(name, value)
       elif isinstance(value, dict) and any(
         isinstance(each, Estimate) for each in value.values()
       ):
-        parts = [_estimate_to_json(field.name, each) for each in value.values()]
-        for key in dict.fromkeys(key for part in parts for key in part):
-          found[key] = {
-            name: part[key]
-            for name, part in zip(value, parts, strict=True)
-            if key in part
-          }
-      elif field.metadata.get('inline'):
-        found |= value.to_json()
+        for model, estimate in value.items():
+          for key, part in _estimate_to_json(name, estimate).items():
+            found.setdefault(key, {})[model] = part
       else:
-        found[key] = _to_json(value)
+        found[name] = _to_json(value)
     return found
 
   @classmethod
@@ -123,38 +118,20 @@ class Result:
     Raises:
       ValueError: If a field without a default is absent, naming it.
     """
-    hints = typing.get_type_hints(cls)
-    values = {}
+    hints, values = typing.get_type_hints(cls), {}
     for field in dataclasses.fields(cls):
-      kind, name = _without_none(hints[field.name]), field.name
-      key = field.metadata.get('key', name)
+      kind = _without_none(hints[field.name])
+      name = field.name.removesuffix('_')
       if field.metadata.get('inline'):
-        required = [
-          f.name
-          for f in dataclasses.fields(kind)
-          if f.default is dataclasses.MISSING
-        ]
-        if all(key in data for key in required):
-          values[name] = kind.from_json(data)
-      elif key in data:
-        if kind is Estimate:
-          values[name] = _estimate_from_json(name, data)
-        elif kind == dict[str, Estimate]:
-          values[name] = {
-            model: _estimate_from_json(
-              name,
-              {
-                key: data[key][model]
-                for key in (name, f'{name}_ci', f'{name}_std')
-                if model in data.get(key, ())
-              },
-            )
-            for model in data[name]
-          }
-        else:
-          values[name] = _from_json(kind, data[key])
-      elif field.default is dataclasses.MISSING:
-        raise ValueError(f'{cls.__name__} has no {key!r}: {sorted(data)}')
+        if _required(kind) <= data.keys():
+          values[field.name] = kind.from_json(data)
+      elif name in data:
+        values[field.name] = _from_json(kind, name, data)
+      elif field.name in _required(cls):
+        raise ValueError(
+          f'keys of {cls.__name__} = {sorted(data)}; allowed: {name!r} among '
+          'them'
+        )
     return cls(**values)
 
   @classmethod
@@ -163,18 +140,21 @@ class Result:
     return cls.from_json(json.loads(path.read_text()))
 
 
+def _required(cls: type[Result]) -> set[str]:
+  return {
+    field.name
+    for field in dataclasses.fields(cls)
+    if field.default is dataclasses.MISSING
+  }
+
+
 def _estimate_to_json(name: str, estimate: Estimate) -> dict[str, Any]:
-  found: dict[str, Any] = {name: estimate.value}
-  if estimate.ci is not None:
-    found[f'{name}_ci'] = list(estimate.ci)
-  if estimate.std is not None:
-    found[f'{name}_std'] = estimate.std
-  return found
-
-
-def _estimate_from_json(name: str, data: Mapping[str, Any]) -> Estimate:
-  ci = data.get(f'{name}_ci')
-  return Estimate(data[name], ci and tuple(ci), data.get(f'{name}_std'))
+  parts = {'': estimate.value, '_ci': estimate.ci, '_std': estimate.std}
+  return {
+    f'{name}{ending}': _to_json(part)
+    for ending, part in parts.items()
+    if part is not None
+  }
 
 
 def _to_json(value: Any) -> Any:
@@ -191,20 +171,35 @@ def _to_json(value: Any) -> Any:
 
 
 def _without_none(kind: Any) -> Any:
-  if isinstance(kind, types.UnionType):
-    (kind,) = [each for each in kind.__args__ if each is not types.NoneType][:1]
-  return kind
+  return typing.get_args(kind)[0] if isinstance(kind, types.UnionType) else kind
 
 
-def _from_json(kind: Any, value: Any) -> Any:
-  kind = _without_none(kind)
+def _from_json(kind: Any, name: str, data: Mapping[str, Any]) -> Any:
+  """Reads `data[name]`, of an estimate `name_ci` and `name_std` too."""
+  kind, value = _without_none(kind), data[name]
   origin, arguments = typing.get_origin(kind), typing.get_args(kind)
   if value is None:
     return None
-  if origin is list:
-    return [_from_json(arguments[0], each) for each in value]
+  if kind is Estimate:
+    ci = data.get(f'{name}_ci')
+    return Estimate(value, ci and tuple(ci), data.get(f'{name}_std'))
   if origin is dict:
-    return {name: _from_json(arguments[1], v) for name, v in value.items()}
+    # The parts of estimates are dicts over models themselves.
+    endings = ('', '_ci', '_std') if arguments[1] is Estimate else ('',)
+    return {
+      key: _from_json(
+        arguments[1],
+        name,
+        {
+          f'{name}{ending}': data[f'{name}{ending}'][key]
+          for ending in endings
+          if key in data.get(f'{name}{ending}', ())
+        },
+      )
+      for key in value
+    }
+  if origin is list:
+    return [_from_json(arguments[0], name, {name: each}) for each in value]
   if isinstance(kind, type) and issubclass(kind, Result):
     return kind.from_json(value)
   return value
@@ -212,114 +207,79 @@ def _from_json(kind: Any, value: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AtEpsilon(Result):
-  """Accuracies on adversarial examples of one source model at one epsilon.
-
-  Attributes:
-    white_box: Accuracy of the source model.
-    transfer: Target model -> its accuracy on the same images.
-    white_box_top_k: The same, label among the k largest logits; None for k 1.
-    transfer_top_k: The same.
-  """
+  """Accuracies on adversarial examples of one source model at one epsilon."""
 
   epsilon: float
-  white_box: Estimate
+  white_box: Estimate  # accuracy of the source model
+  # Target model -> its accuracy on the same images.
   transfer: dict[str, Estimate]
+  # The same two, label among the k largest logits; None for k 1.
   white_box_top_k: Estimate | None = None
   transfer_top_k: dict[str, Estimate] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttackResult(AtEpsilon):
-  """An attack on one source model, at the evaluation epsilon and over epsilons.
-
-  Attributes:
-    bounds: Pixel range; None: no clip.
-    max_perturbation: Largest perturbation at the evaluation epsilon, by norm.
-    curve: Over `evaluation.epsilons`, on the first `curve_num_images` images.
-    curve_num_images: How many images the curve is of.
-    attack: The attack as flags write it, 'pgd-40'.
-    num_steps: Steps, or queries.
-    step_size: Step size at the evaluation epsilon; None: adaptive.
-  """
+  """An attack on one source model: `AtEpsilon` at the evaluation epsilon."""
 
   norm: str
-  bounds: list[float] | None
+  bounds: list[float] | None  # pixel range; None: no clip
+  # Largest perturbation at the evaluation epsilon, by norm.
   max_perturbation: float
+  # Over `evaluation.epsilons`, on the first `curve_num_images` images.
   curve: list[AtEpsilon]
-  curve_num_images: int
-  attack: str
-  num_steps: int | None = None
+  curve_num_images: int  # how many images the curve is of
+  attack: str  # as flags write it, 'pgd-40'
+  num_steps: int | None = None  # steps, or queries
   num_restarts: int | None = None
+  # Step size at the evaluation epsilon; None: adaptive.
   step_size: float | None = None
   version: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training(Result):
-  """How a model was trained; over several seeds the means.
-
-  Attributes:
-    hparams: Its traced numbers.
-    num_validation: Held-out training images.
-    train_seconds: Wall-clock time of training.
-    eval_step_milliseconds: Of a batch of evaluation.
-    epochs: Metrics of each epoch, `..._std` over seeds.
-    test: The objective's metrics on the test images.
-  """
+  """How a model was trained; over several seeds the means."""
 
   objective: str
-  hparams: dict[str, float]
-  num_validation: int
-  train_seconds: float
+  hparams: dict[str, float]  # its traced numbers
+  num_validation: int  # held-out training images
+  train_seconds: float  # wall-clock time of training
   step_milliseconds: float
-  eval_step_milliseconds: float
-  epochs: list[dict[str, Any]]
-  test: dict[str, Any]
+  eval_step_milliseconds: float  # of a batch of evaluation
+  epochs: list[dict[str, Any]]  # metrics of each epoch, `..._std` over seeds
+  test: dict[str, Any]  # the objective's metrics on the test images
   warnings: list[str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShiftResult(Result):
-  """Accuracy on shifted images that no attack made.
-
-  Attributes:
-    top_k_accuracy: Label among the k largest logits; None for k 1.
-    epsilon: Size of the noise, None for other shifts.
-  """
+  """Accuracy on shifted images that no attack made."""
 
   accuracy: Estimate
+  # Label among the k largest logits; None for k 1.
   top_k_accuracy: Estimate | None = None
-  epsilon: float | None = None
+  epsilon: float | None = None  # size of the noise, None for other shifts
   norm: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trace(Result):
-  """An attack step by step at the evaluation epsilon.
+  """An attack step by step at the evaluation epsilon."""
 
-  Attributes:
-    loss: Mean loss at each step; None where it is not finite.
-    zero_gradients: Share of the images whose gradient is zero.
-    not_finite_gradients: Share of those whose gradient is not finite.
-  """
-
+  # Mean loss at each step; None where it is not finite.
   loss: list[float | None]
   accuracy: list[float]
-  zero_gradients: float
-  not_finite_gradients: float
+  zero_gradients: float  # share of the images whose gradient is zero
+  not_finite_gradients: float  # share of those whose gradient is not finite
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MinimalDistance(Result):
-  """A minimum-norm attack, over the images that are classified correctly.
+  """A minimum-norm attack, over the images that are classified correctly."""
 
-  Attributes:
-    median_epsilon: Median distance; None if it is infinite.
-    found: Share of the images with an adversarial example.
-  """
-
-  median_epsilon: float | None
-  found: float | None
+  median_epsilon: float | None  # median distance; None if it is infinite
+  found: float | None  # share of the images with an adversarial example
   norm: str
 
 
@@ -338,11 +298,7 @@ class AutoAttackStage(Result):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoAttackSummary(Result):
-  """AutoAttack at one epsilon.
-
-  Attributes:
-    attacks: In the order they ran in.
-  """
+  """AutoAttack at one epsilon."""
 
   epsilon: float
   norm: str
@@ -350,169 +306,128 @@ class AutoAttackSummary(Result):
   num_images: int
   clean_accuracy: float
   accuracy: Estimate
-  attacks: list[AutoAttackStage]
+  attacks: list[AutoAttackStage]  # in the order they ran in
   warnings: list[str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelResult(Result):
-  """One model; what was not measured is None.
-
-  Attributes:
-    top_k: k of all top-k accuracies.
-    robust_accuracy: Attack -> its result with this model as the source.
-    seen_corruptions: Kinds of corruption that its training augmentation had.
-    noise: Kind -> accuracy under random noise of the evaluation epsilon.
-    corruptions: Kind -> accuracy by severity.
-    corruption_accuracy: Mean over kinds and severities.
-    unseen_corruption_accuracy: Over the kinds that no model of the report has
-      seen in training.
-    corruptions_top_k: As `corruptions`, in the top k; so the next two.
-    pasted_objects: Severity -> accuracy with pasted objects.
-    per_class: 'clean' and each attack -> accuracy of each class, None for a
-      class without images.
-    traces: Attack -> its loss and accuracy step by step.
-    rounded: Attack -> accuracy on its adversarial examples in 8 bits.
-    minimal: Attack -> distance of the adversarial examples.
-    autoattack: One summary per epsilon.
-  """
+  """One model; what was not measured is None."""
 
   training: Training | None = dataclasses.field(
     default=None, metadata={'inline': True}
   )
   num_params: int | None = None
   clean_accuracy: Estimate
-  top_k: int | None = None
+  top_k: int | None = None  # of all top-k accuracies
   clean_top_k_accuracy: Estimate | None = None
+  # Attack -> its result with this model as the source.
   robust_accuracy: dict[str, AttackResult]
+  # Kinds of corruption that its training augmentation had.
   seen_corruptions: list[str] | None = None
+  # Kind -> accuracy under random noise of the evaluation epsilon.
   noise: dict[str, ShiftResult] | None = None
+  # Kind -> accuracy by severity.
   corruptions: dict[str, list[float]] | None = None
-  corruption_accuracy: Estimate | None = None
+  corruption_accuracy: Estimate | None = None  # mean over kinds and severities
+  # Over the kinds that no model of the report has seen in training.
   unseen_corruption_accuracy: Estimate | None = None
+  # As `corruptions`, in the top k; so the next two.
   corruptions_top_k: dict[str, list[float]] | None = None
   corruption_top_k_accuracy: Estimate | None = None
   unseen_corruption_top_k_accuracy: Estimate | None = None
+  # Severity -> accuracy with pasted objects.
   pasted_objects: dict[str, ShiftResult] | None = None
+  # 'clean' and each attack -> accuracy of each class, None for a class
+  # without images.
   per_class: dict[str, list[float | None]] | None = None
+  # Attack -> its loss and accuracy step by step.
   traces: dict[str, Trace] | None = None
+  # Attack -> accuracy on its adversarial examples in 8 bits.
   rounded: dict[str, float] | None = None
+  # Attack -> distance of the adversarial examples.
   minimal: dict[str, MinimalDistance] | None = None
-  autoattack: list[AutoAttackSummary] | None = None
+  autoattack: list[AutoAttackSummary] | None = None  # one summary per epsilon
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetSummary(Result):
-  """The data set of a report.
-
-  Attributes:
-    num_train: Training images, held-out ones included.
-    num_test: Test images that were evaluated.
-    image_shape: `[H, W, C]`.
-    largest_class_share: Share of the most frequent class among these.
-  """
+  """The data set of a report."""
 
   name: str
-  num_train: int
-  num_test: int
-  image_shape: list[int] | None = None
+  num_train: int  # training images, held-out ones included
+  num_test: int  # test images that were evaluated
+  image_shape: list[int] | None = None  # `[H, W, C]`
+  # Share of the most frequent class among these.
   largest_class_share: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding(Result):
-  """The outcome of one sanity check of one model.
-
-  Attributes:
-    passed: True, False (suspicious) or None (not run).
-    detail: Sentences with the numbers.
-  """
+  """The outcome of one sanity check of one model."""
 
   check: str
   member: str
-  passed: bool | None
-  detail: str
+  passed: bool | None  # True, False (suspicious) or None (not run)
+  detail: str  # sentences with the numbers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report(Result):
-  """The content of report.json of train, compare and evaluate.
-
-  Attributes:
-    members: Model -> its results; over several seeds the means.
-    sanity: Findings of the sanity checks; None before they ran.
-    per_seed: Seed -> model -> its accuracies, where there are several seeds.
-    config: Of the run, or of each model.
-  """
+  """The content of report.json of train, compare and evaluate."""
 
   dataset: DatasetSummary
   seeds: list[int]
   classes: list[str] | None = None
+  # Model -> its results; over several seeds the means.
   members: dict[str, ModelResult]
+  # Findings of the sanity checks; None before they ran.
   sanity: list[Finding] | None = None
+  # Seed -> model -> its accuracies, where there are several seeds.
   per_seed: dict[str, dict[str, ModelResult]] | None = None
   command: str
   environment: dict[str, Any]
-  config: dict[str, Any]
+  config: dict[str, Any]  # of the run, or of each model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trial(Result):
-  """One run of a sweep: a row of its table.
-
-  Attributes:
-    group: Number of its group: runs of a group share a compiled program.
-    fields: Swept field -> its value.
-    robust_accuracy: Share of the images that are classified correctly clean and
-      under every attack.
-    attacks: Attack -> white-box accuracy at the evaluation epsilon.
-    devices: Devices that it was trained on.
-    command: Trains it alone; None where flags cannot say it.
-    folder: Its folder, relative to the sweep's.
-  """
+  """One run of a sweep: a row of its table."""
 
   member: str
-  group: int
-  fields: dict[str, Any]
+  group: int  # number of its group: runs of a group share a compiled program
+  fields: dict[str, Any]  # swept field -> its value
   status: str
   reason: str | None = None
   clean_accuracy: Estimate | None = None
+  # Share of the images that are classified correctly clean and under every
+  # attack.
   robust_accuracy: Estimate | None = None
+  # Attack -> white-box accuracy at the evaluation epsilon.
   attacks: dict[str, float] | None = None
   loss: float | None = None
   train_seconds: float | None = None
   step_milliseconds: float | None = None
   warnings: list[str]
-  devices: int
-  command: str | None = None
-  folder: str
+  devices: int  # devices that it was trained on
+  command: str | None = None  # trains it alone; None where flags cannot say it
+  folder: str  # its folder, relative to the sweep's
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrialGroup(Result):
-  """Runs of a sweep that shared compiled programs.
-
-  Attributes:
-    how: How they shared the devices.
-    chunks: Runs trained at once, one chunk after the other.
-  """
+  """Runs of a sweep that shared compiled programs."""
 
   members: int
-  how: str
-  chunks: list[int]
+  how: str  # how they shared the devices
+  chunks: list[int]  # runs trained at once, one chunk after the other
   seconds: float
   compiles: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepReport(Result):
-  """The content of sweep.json.
-
-  Attributes:
-    rows: The runs that are done, in order.
-    curves: Run -> 'epsilons' and each attack -> white-box accuracies.
-    config: What the runs have in common.
-  """
+  """The content of sweep.json."""
 
   title: str
   dataset: DatasetSummary
@@ -522,23 +437,20 @@ class SweepReport(Result):
   norm: str
   attacks: list[str]
   fields: list[str]
-  rows: list[Trial]
+  rows: list[Trial]  # the runs that are done, in order
+  # Run -> 'epsilons' and each attack -> white-box accuracies.
   curves: dict[str, dict[str, list[float]]]
   num_members: int
   pending: list[str]
   groups: list[TrialGroup]
   command: str
   environment: dict[str, Any]
-  config: dict[str, Any]
+  config: dict[str, Any]  # what the runs have in common
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExplainedAttack(Result):
-  """The attack of an explanation; what it does not have is None.
-
-  Attributes:
-    label: All of that for people.
-  """
+  """The attack of an explanation; what it does not have is None."""
 
   attack: str
   num_steps: int | None = None
@@ -547,94 +459,67 @@ class ExplainedAttack(Result):
   version: str | None = None
   epsilon: float
   norm: str
-  label: str
+  label: str  # all of that for people
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Similarity(Result):
-  """Mean similarity of explanation maps to those of the clean images.
+  """Mean similarity of explanation maps to those of the clean images."""
 
-  Attributes:
-    num_images: Images that the means are over.
-    cosine: Mean cosine; None without images.
-    cosine_ci: Its 95 % interval; None below two images.
-    rank: Mean Spearman rank correlation.
-  """
-
-  num_images: int
-  cosine: float | None
-  cosine_ci: list[float] | None
-  rank: float | None
+  num_images: int  # images that the means are over
+  cosine: float | None  # mean cosine; None without images
+  cosine_ci: list[float] | None  # its 95 % interval; None below two images
+  rank: float | None  # mean Spearman rank correlation
   rank_ci: list[float] | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassProbability(Result):
-  """A class, and its probability where one was predicted.
-
-  Attributes:
-    id: Its id (a wnid), or ''.
-    probability: Of the prediction.
-  """
+  """A class, and its probability where one was predicted."""
 
   label: int
-  id: str
+  id: str  # its id (a wnid), or ''
   name: str
-  probability: float | None = None
+  probability: float | None = None  # of the prediction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExplainedCase(Result):
-  """An explained image.
-
-  Attributes:
-    kind: 'right', 'wrong' or 'fooled'.
-    predictions: 'clean' and 'adversarial' -> the most probable classes.
-  """
+  """An explained image."""
 
   name: str
-  kind: str
+  kind: str  # 'right', 'wrong' or 'fooled'
   index: int
-  true_class: ClassProbability = dataclasses.field(metadata={'key': 'class'})
+  class_: ClassProbability
+  # 'clean' and 'adversarial' -> the most probable classes.
   predictions: dict[str, list[ClassProbability]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExplainedModel(Result):
-  """The explanations of one model.
-
-  Attributes:
-    clean_accuracy: On the images that maps are compared on.
-    white_box: Accuracy on their adversarial examples.
-    similarity: Method -> group of maps -> similarity.
-  """
+  """The explanations of one model."""
 
   num_params: int
-  clean_accuracy: Estimate
-  white_box: Estimate
+  clean_accuracy: Estimate  # on the images that maps are compared on
+  white_box: Estimate  # accuracy on their adversarial examples
   methods: list[str]
+  # Method -> group of maps -> similarity.
   similarity: dict[str, dict[str, Similarity]]
   cases: list[ExplainedCase]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExplainReport(Result):
-  """The content of report.json of explain.
-
-  Attributes:
-    num_images: Images that maps are compared on.
-    left_out: Sentences about methods that a model does not allow.
-    members: Model -> its explanations.
-  """
+  """The content of report.json of explain."""
 
   dataset: DatasetSummary
   seeds: list[int]
-  num_images: int
+  num_images: int  # images that maps are compared on
   classes: list[str]
   class_ids: list[str]
   attack: ExplainedAttack
-  left_out: list[str]
-  members: dict[str, ExplainedModel]
+  left_out: list[str]  # sentences about methods that a model does not allow
+  members: dict[str, ExplainedModel]  # model -> its explanations
   command: str
   environment: dict[str, Any]
   config: dict[str, Any]

@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,8 +60,7 @@ def choose_classes(
   return labels
 
 
-@dataclasses.dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
   """The images that all networks are explained on."""
 
   images: np.ndarray  # float32 [N, H, W, C]
@@ -78,10 +78,8 @@ def choose_sample(
   # RandomState's streams are frozen; those of default_rng may change.
   order = np.random.RandomState(seed).permutation(len(split.labels))
   measured = order[:num_images]
-  shown = np.sort(
-    np.concatenate(
-      [np.flatnonzero(split.labels == c)[:_MAX_PER_CLASS] for c in classes]
-    )
+  shown = np.concatenate(
+    [np.flatnonzero(split.labels == c)[:_MAX_PER_CLASS] for c in classes]
   )
   rows = np.union1d(measured, shown)
   return Sample(
@@ -89,13 +87,12 @@ def choose_sample(
     np.asarray(split.labels[rows]),
     rows,
     np.searchsorted(rows, measured),
-    np.searchsorted(rows, shown),
+    np.searchsorted(rows, np.sort(shown)),
     classes,
   )
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
   """An image that one network is explained on."""
 
   kind: str  # one of KINDS
@@ -115,9 +112,10 @@ class Case:
     """Returns its part of report.json."""
 
     def of_class(label: int, share: float | None = None) -> ClassProbability:
+      wnid = dataset.class_ids[label] if dataset.class_ids else ''
       return ClassProbability(
         label=label,
-        id=dataset.class_ids[label] if dataset.class_ids else '',
+        id=wnid,
         name=dataset.class_names[label],
         probability=share,
       )
@@ -126,7 +124,7 @@ class Case:
       name=name,
       kind=self.kind,
       index=self.row,
-      true_class=of_class(self.label),
+      class_=of_class(self.label),
       predictions={
         version: [
           of_class(label, float(shares[label]))
@@ -137,8 +135,7 @@ class Case:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Explained:
+class Explained(NamedTuple):
   """The explanations of one network."""
 
   cases: list[Case]
@@ -162,30 +159,23 @@ def explain_network(
   batching: Batching,
 ) -> Explained:
   """Attacks a network, chooses images (`preferred` first) and computes maps."""
+  images, labels, shown = sample.images, sample.labels, sample.shown
+  logits_fn = network.logits_fn
   kind = 'salt_and_pepper' if attack.norm == 'linf' else 'gaussian'
   noise = Noise(kind, attack.norm, attack.bounds)
   adversarial, noisy = (
     attack_and_predict(
-      network.logits_fn,
-      {},
-      each,
-      sample.images,
-      sample.labels,
-      [epsilon],
-      batching,
+      logits_fn, {}, each, images, labels, [epsilon], batching
     ).images
     for each in (attack, noise)
   )
   clean_shares, shares = (
-    np.asarray(
-      jax.nn.softmax(compute_logits(network.logits_fn, images, batching))
-    )
-    for images in (sample.images, adversarial)
+    np.asarray(jax.nn.softmax(compute_logits(logits_fn, each, batching)))
+    for each in (images, adversarial)
   )
   maps = functools.partial(
     compute_maps, network, methods=methods, batching=batching
   )
-  shown, labels = sample.shown, sample.labels
   chosen = choose_cases(
     labels[shown],
     clean_shares[shown],
@@ -200,7 +190,7 @@ def explain_network(
       position,
       int(sample.rows[position]),
       int(labels[position]),
-      {'clean': sample.images[position], 'adversarial': adversarial[position]},
+      {'clean': images[position], 'adversarial': adversarial[position]},
       {'clean': clean_shares[position], 'adversarial': shares[position]},
       {},
     )
@@ -214,30 +204,26 @@ def explain_network(
   similarity = {}
   if len(rows):
     similarity = compare_maps(
-      maps(sample.images[rows], labels[rows]),
+      maps(images[rows], labels[rows]),
       maps(noisy[rows], labels[rows]),
       maps(adversarial[rows], labels[rows]),
       maps(adversarial[rows], shares[rows].argmax(-1)),
       ~robust[rows],
     )
+  classes = np.array(sample.classes)
   maximizing = np.asarray(
     activation_maximization(
-      network.logits_fn,
-      jnp.asarray(sample.classes),
-      sample.images.shape[1:],
-      key=batching.key,
+      logits_fn, jnp.asarray(classes), images.shape[1:], key=batching.key
     )
   )
-  probabilities = np.asarray(
-    jax.nn.softmax(compute_logits(network.logits_fn, maximizing))
-  )
+  probabilities = jax.nn.softmax(compute_logits(logits_fn, maximizing))
   return Explained(
     cases,
     similarity,
     correct[sample.measured],
     robust[sample.measured],
     maximizing,
-    probabilities[np.arange(len(sample.classes)), list(sample.classes)],
+    np.asarray(probabilities)[np.arange(len(classes)), classes],
   )
 
 
@@ -249,12 +235,11 @@ def _add_maps(cases: Sequence[Case], maps: Callable[..., Any]) -> None:
     for version in case.images
     for label in dict.fromkeys((case.predicted(version), case.label))
   ]
-  if not wanted:
-    return
-  images = np.stack([case.images[version] for case, version, _ in wanted])
-  found = maps(images, np.array([label for _, _, label in wanted]))
-  for row, (case, version, label) in enumerate(wanted):
-    case.maps[version, label] = {m: values[row] for m, values in found.items()}
+  if wanted:
+    images = np.stack([case.images[version] for case, version, _ in wanted])
+    found = maps(images, np.array([label for *_, label in wanted]))
+    for row, (case, version, label) in enumerate(wanted):
+      case.maps[version, label] = {m: each[row] for m, each in found.items()}
 
 
 def choose_cases(
@@ -281,19 +266,13 @@ def choose_cases(
   confidence = clean.max(-1)
   chosen = {}
   for kind in KINDS:
-    queues = []
-    for label in classes:
+    turns = []
+    for place, label in enumerate(classes):
       rows = np.flatnonzero(kinds[kind] & (labels == label)).tolist()
       rows.sort(key=lambda row: (row not in preferred, -confidence[row], row))
-      queues.append(rows)
+      turns += [(turn, place, row) for turn, row in enumerate(rows)]
     # The first of each class, then the second of each, and so on.
-    turns = [
-      queue[turn]
-      for turn in range(max(map(len, queues), default=0))
-      for queue in queues
-      if turn < len(queue)
-    ]
-    chosen[kind] = turns[:num_cases]
+    chosen[kind] = [row for *_, row in sorted(turns)][:num_cases]
   return chosen
 
 
@@ -335,7 +314,8 @@ def compute_maps(
 
 def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
   """`<a, b> / (|a| |b|)` of the maps of each row; 0 where one is all 0."""
-  a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (first, second))
+  shape = len(first), math.prod(first.shape[1:])
+  a, b = (x.reshape(shape).astype(np.float64) for x in (first, second))
   sizes = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
   return (a * b).sum(1) / np.where(sizes > 0, sizes, 1)
 
@@ -346,7 +326,8 @@ def rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
   centred = []
   for x in (first, second):
-    ranks = stats.rankdata(x.reshape(len(x), -1), axis=1)
+    flat = x.reshape(len(x), math.prod(x.shape[1:]))
+    ranks = stats.rankdata(flat, axis=1)
     centred.append(ranks - ranks.mean(1, keepdims=True))
   return cosines(*centred)
 
@@ -363,42 +344,34 @@ def compare_maps(
   `predicted` are those of adversarial examples for the class predicted there.
   """
   everything = np.ones(len(fooled), bool)
-  result = {}
+  result: dict[str, dict[str, Similarity]] = {}
   for method, maps in clean.items():
-    groups = {
-      'noise': (noisy[method], everything),
-      # Images that remain correct under the attack.
-      'stood': (adversarial[method], ~fooled),
-      'fooled': (adversarial[method], fooled),
-      'fooled_predicted': (predicted[method], fooled),
+    result[method] = {}
+    for group, others, rows in (
+      ('noise', noisy[method], everything),
+      ('correct', adversarial[method], ~fooled),
+      ('fooled', adversarial[method], fooled),
+      ('fooled_predicted', predicted[method], fooled),
       # Each clean image with the next one.
-      'other': (np.roll(maps, 1, axis=0), everything & (len(fooled) > 1)),
-    }
-    result[method] = {
-      group: _similarity(maps[rows], others[rows])
-      for group, (others, rows) in groups.items()
-    }
+      ('other', np.roll(maps, 1, axis=0), everything & (len(fooled) > 1)),
+    ):
+      pair = maps[rows], others[rows]
+      cosine, cosine_ci = _mean(cosines(*pair))
+      rank, rank_ci = _mean(rank_correlations(*pair))
+      result[method][group] = Similarity(
+        num_images=int(rows.sum()),
+        cosine=cosine,
+        cosine_ci=cosine_ci,
+        rank=rank,
+        rank_ci=rank_ci,
+      )
   return result
 
 
-def _similarity(first: np.ndarray, second: np.ndarray) -> Similarity:
-  if not len(first):
-    return Similarity(
-      num_images=0, cosine=None, cosine_ci=None, rank=None, rank_ci=None
-    )
-  cosine, cosine_ci = _mean(cosines(first, second))
-  rank, rank_ci = _mean(rank_correlations(first, second))
-  return Similarity(
-    num_images=len(first),
-    cosine=cosine,
-    cosine_ci=cosine_ci,
-    rank=rank,
-    rank_ci=rank_ci,
-  )
-
-
-def _mean(values: np.ndarray) -> tuple[float, list[float] | None]:
-  """Mean and 95 % interval (Student's t, within [-1, 1]), None of one value."""
+def _mean(values: np.ndarray) -> tuple[float | None, list[float] | None]:
+  """Mean and 95 % interval (Student's t, within [-1, 1]), where there are."""
+  if not len(values):
+    return None, None
   mean = float(values.mean())
   if len(values) < 2:
     return mean, None

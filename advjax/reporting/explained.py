@@ -36,7 +36,7 @@ NAMES = {
 # What is compared with the map of the clean image for its true class.
 GROUPS = {
   'noise': 'random noise',
-  'stood': 'adversarial, correct',
+  'correct': 'adversarial, correct',
   'fooled': 'adversarial, misclassified',
   'fooled_predicted': 'the same, predicted class',
   'other': 'another image',
@@ -95,7 +95,7 @@ def write_explained(
   cases = {
     entry.name: plots.encode(
       entry.name,
-      f'{entry.true_class.name}, {entry.kind}',
+      f'{entry.class_.name}, {entry.kind}',
       '',
       _maps_figure(list(_lines(case, dataset))),
     )

@@ -129,7 +129,7 @@ def test_groups_compare_what_they_say():
   fooled = [0, 3, 4]
   expected = {
     'noise': cosines(clean, noisy),
-    'stood': cosines(clean, attacked)[[1, 2, 5]],
+    'correct': cosines(clean, attacked)[[1, 2, 5]],
     'fooled': cosines(clean, attacked)[fooled],
     'fooled_predicted': cosines(clean, predicted)[fooled],
     'other': cosines(clean, clean[[5, 0, 1, 2, 3, 4]]),

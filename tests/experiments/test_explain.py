@@ -113,7 +113,7 @@ def test_the_report_has_every_part(explained):
     for method in member['methods']:
       groups = member['similarity'][method]
       counts = {name: groups[name]['num_images'] for name in groups}
-      assert counts['noise'] == counts['stood'] + counts['fooled']
+      assert counts['noise'] == counts['correct'] + counts['fooled']
       assert counts['noise'] == round(40 * member['clean_accuracy'])
   for method in GRADIENTS:
     groups = trained['similarity'][method]

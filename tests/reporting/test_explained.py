@@ -31,7 +31,7 @@ def similarity(cosine, half=0.05, **changes):
 def groups(fooled):
   return {
     'noise': similarity(0.9),
-    'stood': similarity(0.8),
+    'correct': similarity(0.8),
     'fooled': fooled,
     'fooled_predicted': similarity(0.1),
     'other': similarity(0.2),
