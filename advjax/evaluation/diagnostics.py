@@ -1,5 +1,6 @@
 """What `evaluate` measures besides attacks and transfer."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,35 +17,41 @@ from advjax.types import LogitsFn
 _UNIT = (0.0, 1.0)  # The pixel range of 8-bit images and of corruptions.
 
 
+def large_epsilon(
+  norm: str,
+  bounds: Sequence[float] | None,
+  image_shape: Sequence[int] | None = None,
+) -> float | None:
+  """Returns the radius of the smallest ball that contains a gray image always.
+
+  (upper - lower) / 2 times 1 (linf), sqrt(D) (l2) or D (l1), D = H W C; None if
+  it is not known. Within it robust accuracy is at most chance.
+  """
+  if bounds is None:
+    return None
+  half = (bounds[1] - bounds[0]) / 2
+  if norm == 'linf':
+    return half
+  if image_shape is None or norm not in ('l2', 'l1'):
+    return None
+  size = math.prod(image_shape)
+  return half * (math.sqrt(size) if norm == 'l2' else size)
+
+
 def per_class_accuracy(
   predictions: np.ndarray, labels: np.ndarray, num_classes: int
-) -> np.ndarray:
-  """The accuracy on the images of each class, `[K]`; NaN if there is none."""
-  predictions, labels = np.asarray(predictions), np.asarray(labels)
-  if labels.ndim != 1 or predictions.shape != labels.shape:
-    raise ValueError(
-      f'predictions and labels have shapes {predictions.shape} and '
-      f'{labels.shape}; allowed: [N] both'
-    )
-  if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-    raise ValueError(
-      f'labels hold values from {labels.min()} to {labels.max()}; allowed: 0 '
-      f'to {num_classes - 1}, the classes'
-    )
+) -> list[float | None]:
+  """The accuracy on the images of each class, None if there is none."""
   count = np.bincount(labels, minlength=num_classes)
   correct = np.bincount(labels[predictions == labels], minlength=num_classes)
-  return np.where(count > 0, correct / np.maximum(count, 1), np.nan)
+  return [
+    float(right / number) if number else None
+    for right, number in zip(correct, count, strict=True)
+  ]
 
 
 def round_to_8_bits(images: np.ndarray) -> np.ndarray:
   """Rounds images as an 8-bit file would: `round(255 clip(x, 0, 1)) / 255`."""
-  images = np.asarray(images)
-  if images.dtype.kind in 'biuc':
-    raise ValueError(
-      f'images have dtype {images.dtype}; allowed: a floating type'
-    )
-  if not np.isfinite(images).all():
-    raise ValueError('images hold values that are not finite')
   # In float64: a product that float32 rounds up to a half goes the wrong way.
   levels = np.round(255 * np.clip(images.astype(np.float64), 0, 1))
   return (levels / 255).astype(np.float32)
@@ -88,56 +95,43 @@ def measure_diagnostics(
     top_k=top_k,
   )
   for name, logits_fn in models.items():
-    fields = found[name]
-    own = {
-      attack: evaluation.predictions[name, attack][name]
-      for attack in evaluation.attacks
+    predictions = {'clean': evaluation.clean[name]}
+    traces, rounded, minimal, summaries = {}, {}, {}, []
+    for key, attack in evaluation.attacks.items():
+      pair = name, key
+      predictions[key] = evaluation.predictions[pair][name]
+      if isinstance(attack, Attack) and attack.name in TRACED:
+        traces[key] = trace(
+          logits_fn, attack, images, labels, evaluation.epsilon, batching
+        )
+      if is_unit:
+        in_8_bits = round_to_8_bits(evaluation.images[pair])
+        logits = compute_logits(logits_fn, in_8_bits, batching, check=False)
+        rounded[key] = float((logits.argmax(-1) == labels).mean())
+      if pair in evaluation.distances:
+        distances = evaluation.distances[pair]
+        correct = (predictions['clean'] == labels)[: len(distances)]
+        minimal[key] = _minimal(distances[correct], attack.norm)
+      if key.startswith('autoattack'):
+        summaries += evaluation.autoattack[pair]
+    found[name] |= {
+      'per_class': {
+        kind: per_class_accuracy(each, labels, num_classes)
+        for kind, each in predictions.items()
+      },
+      'traces': traces,
+      'rounded': rounded if is_unit else None,
+      'minimal': minimal or None,
+      'autoattack': summaries or None,
     }
-    fields['per_class'] = {
-      kind: [
-        None if np.isnan(accuracy) else float(accuracy)
-        for accuracy in per_class_accuracy(predictions, labels, num_classes)
-      ]
-      for kind, predictions in (('clean', evaluation.clean[name]), *own.items())
-    }
-    fields['traces'] = {
-      attack_name: trace(
-        logits_fn, attack, images, labels, evaluation.epsilon, batching
-      )
-      for attack_name, attack in evaluation.attacks.items()
-      if isinstance(attack, Attack) and attack.name in TRACED
-    }
-    if is_unit:
-      fields['rounded'] = {}
-      for attack in evaluation.attacks:
-        rounded = round_to_8_bits(evaluation.images[name, attack])
-        logits = compute_logits(logits_fn, rounded, batching, check=False)
-        fields['rounded'][attack] = float((logits.argmax(-1) == labels).mean())
-    minimal = {
-      attack: _distance(evaluation, name, attack, labels)
-      for source, attack in evaluation.distances
-      if source == name
-    }
-    summaries = [
-      summary
-      for (source, attack), each in evaluation.autoattack.items()
-      if source == name and attack.startswith('autoattack')
-      for summary in each
-    ]
-    fields |= {'minimal': minimal or None, 'autoattack': summaries or None}
   return found
 
 
-def _distance(
-  evaluation: Evaluation, name: str, attack: str, labels: np.ndarray
-) -> MinimalDistance:
-  distances = evaluation.distances[name, attack]
-  count = len(distances)
-  correct = evaluation.clean[name][:count] == labels[:count]
-  median = float(np.median(distances[correct])) if correct.any() else np.inf
-  found = np.isfinite(distances[correct])
+def _minimal(distances: np.ndarray, norm: str) -> MinimalDistance:
+  """The distances of the images that are classified correctly."""
+  median = float(np.median(distances)) if len(distances) else np.inf
   return MinimalDistance(
     median_epsilon=median if np.isfinite(median) else None,
-    found=float(found.mean()) if correct.any() else None,
-    norm=evaluation.attacks[attack].norm,
+    found=float(np.isfinite(distances).mean()) if len(distances) else None,
+    norm=norm,
   )

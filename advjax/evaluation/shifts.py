@@ -95,21 +95,22 @@ def measure_shifts(
     for name in networks
   }
 
-  def shifted(images: np.ndarray, **fields: Any) -> dict[str, ShiftResult]:
-    results = {}
-    for name, each in networks.items():
-      logits = [
-        compute_logits(network, images, batching, check=False)
-        for network in each
-      ]
-      results[name] = ShiftResult(
+  def logits_on(images: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """Model -> logits of the network of each seed."""
+    return {
+      name: [compute_logits(fn, images, batching, check=False) for fn in each]
+      for name, each in networks.items()
+    }
+
+  def add(field: str, key: str, images: np.ndarray, **options: Any) -> None:
+    for name, logits in logits_on(images).items():
+      found[name].setdefault(field, {})[key] = ShiftResult(
         accuracy=accuracy_of(logits, labels),
         top_k_accuracy=(
           accuracy_of(logits, labels, top_k) if top_k > 1 else None
         ),
-        **fields,
+        **options,
       )
-    return results
 
   if 'noise' in names:
     any_network = next(iter(networks.values()))[0]
@@ -117,60 +118,37 @@ def measure_shifts(
       noisy = attack_and_predict(
         any_network, {}, noise, images, labels, [epsilon], batching, norm=norm
       ).images
-      for name, result in shifted(noisy, epsilon=epsilon, norm=norm).items():
-        found[name].setdefault('noise', {})[kind] = result
+      add('noise', kind, noisy, epsilon=epsilon, norm=norm)
   if 'corruptions' in names:
-    corrupted = _measure_corruptions(
-      networks, images, labels, seen, batching, top_k
-    )
-    for name, fields in corrupted.items():
-      found[name] |= fields
+    ks = {'': 1} | ({'_top_k': top_k} if top_k > 1 else {})
+    # Model -> accuracies [top 1 and k, kinds, seeds, severities].
+    accuracies = {
+      name: np.zeros((len(ks), len(KINDS), len(each), len(SEVERITIES)))
+      for name, each in networks.items()
+    }
+    for i, kind in enumerate(KINDS):
+      for j, severity in enumerate(SEVERITIES):
+        corrupted = corrupt(images, kind, severity, seed=0)
+        for name, logits in logits_on(corrupted).items():
+          accuracies[name][:, i, :, j] = [
+            [in_top_k(each, labels, k).mean() for each in logits]
+            for k in ks.values()
+          ]
+    any_seen = {kind for kinds in seen.values() for kind in kinds}
+    unseen = [kind not in any_seen for kind in KINDS]
+    for name, values in accuracies.items():
+      for ending, kinds in zip(ks, values, strict=True):
+        found[name] |= {
+          f'corruptions{ending}': dict(
+            zip(KINDS, kinds.mean(1).tolist(), strict=True)
+          ),
+          f'corruption{ending}_accuracy': _mean(kinds),
+          f'unseen_corruption{ending}_accuracy': _mean(kinds[unseen]),
+        }
   if 'pasted_objects' in names:
     for severity in AREAS:
       pasted = paste_objects(images, labels, severity, seed=0)
-      for name, result in shifted(pasted).items():
-        part = found[name].setdefault('pasted_objects', {})
-        part[str(severity)] = result
-  return found
-
-
-def _measure_corruptions(
-  networks: Networks,
-  images: np.ndarray,
-  labels: np.ndarray,
-  seen: Mapping[str, Sequence[str]],
-  batching: Batching,
-  top_k: int,
-) -> Fields:
-  """Accuracy under all kinds at all severities, and means."""
-  endings = {'': 1} | ({'_top_k': top_k} if top_k > 1 else {})
-  # Model -> [top 1 and k, kinds, seeds, severities].
-  accuracy = {
-    name: np.zeros((len(endings), len(KINDS), len(each), len(SEVERITIES)))
-    for name, each in networks.items()
-  }
-  for i, kind in enumerate(KINDS):
-    for j, severity in enumerate(SEVERITIES):
-      corrupted = corrupt(images, kind, severity, seed=0)
-      for name, each in networks.items():
-        for seed, network in enumerate(each):
-          logits = compute_logits(network, corrupted, batching, check=False)
-          for place, k in enumerate(endings.values()):
-            correct = in_top_k(logits, labels, k)
-            accuracy[name][place, i, seed, j] = correct.mean()
-  any_seen = {kind for kinds in seen.values() for kind in kinds}
-  unseen = [kind not in any_seen for kind in KINDS]
-  found: Fields = {name: {} for name in networks}
-  for name, values in accuracy.items():
-    for ending, kinds in zip(endings, values, strict=True):
-      found[name] |= {
-        f'corruptions{ending}': {
-          kind: by_seed.mean(0).tolist()
-          for kind, by_seed in zip(KINDS, kinds, strict=True)
-        },
-        f'corruption{ending}_accuracy': _mean(kinds),
-        f'unseen_corruption{ending}_accuracy': _mean(kinds[unseen]),
-      }
+      add('pasted_objects', str(severity), pasted)
   return found
 
 

@@ -15,7 +15,7 @@ from advjax.attacks.specs import replace_bounds
 from advjax.config import check_range, config_to_json
 from advjax.devices import Batching
 from advjax.environment import command_line, environment
-from advjax.evaluation.diagnostics import measure_diagnostics
+from advjax.evaluation.diagnostics import large_epsilon, measure_diagnostics
 from advjax.evaluation.models import (
   evaluate_models,
   model_result,
@@ -24,7 +24,7 @@ from advjax.evaluation.models import (
 from advjax.evaluation.shifts import seen_corruptions
 from advjax.jobs.workdir import prepare_workdir
 from advjax.processes.collectives import from_main, is_main
-from advjax.reporting.sanity import large_epsilon, sanity_findings
+from advjax.reporting.sanity import sanity_findings
 from advjax.reporting.write import write_run
 from advjax.results import DatasetSummary, Report
 from advjax.training.trained import Trained, load_trained

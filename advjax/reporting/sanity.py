@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from advjax.evaluation.diagnostics import large_epsilon
 from advjax.reporting.formatting import attack_label, format_epsilon, percent
 from advjax.results import (
   AutoAttackSummary,
@@ -88,27 +89,6 @@ def is_more_than_few(gap: float, num_images: int) -> bool:
   2: which images lie at the very boundary depends on random draws.
   """
   return round(gap * num_images) > max(2.0, 0.002 * num_images)
-
-
-def large_epsilon(
-  norm: str,
-  bounds: Sequence[float] | None,
-  image_shape: Sequence[int] | None = None,
-) -> float | None:
-  """Returns the radius of the smallest ball that contains a gray image always.
-
-  (upper - lower) / 2 times 1 (linf), sqrt(D) (l2) or D (l1), D = H W C; None if
-  it is not known. Within it robust accuracy is at most chance.
-  """
-  if bounds is None:
-    return None
-  half = (bounds[1] - bounds[0]) / 2
-  if norm == 'linf':
-    return half
-  if image_shape is None or norm not in ('l2', 'l1'):
-    return None
-  size = math.prod(image_shape)
-  return half * (math.sqrt(size) if norm == 'l2' else size)
 
 
 class _Attack(NamedTuple):

@@ -12,7 +12,6 @@ from PIL import Image
 from advjax.devices import Batching
 from advjax.evaluation.diagnostics import (
   measure_diagnostics,
-  per_class_accuracy,
   round_to_8_bits,
 )
 from advjax.evaluation.models import evaluate_models, parse_attacks
@@ -110,24 +109,8 @@ def test_rounding_and_distances_are_of_the_models_own_images(setup, found):
 def test_other_pixel_ranges_leave_out_8_bits(setup):
   for fields in measure(setup, (-1.0, 2.0)).values():
     assert set(fields) >= {'noise', 'per_class', 'traces'}
-    assert not set(fields) & {'corruptions', 'pasted_objects', 'rounded'}
-
-
-# ------------------------------------------------------------------- per class
-
-
-@pytest.mark.parametrize(
-  ('predictions', 'labels', 'message'),
-  [
-    ([0, 1], [0, 1, 1], r'shapes \(2,\) and \(3,\); allowed: \[N\] both'),
-    ([[0, 1]], [[0, 1]], r'shapes \(1, 2\)'),
-    ([0, 1], [0, 2], r'labels hold values from 0 to 2; allowed: 0 to 1'),
-    ([0, 1], [-1, 1], r'labels hold values from -1 to 1'),
-  ],
-)
-def test_bad_labels_are_named(predictions, labels, message):
-  with pytest.raises(ValueError, match=message):
-    per_class_accuracy(np.array(predictions), np.array(labels), 2)
+    assert fields['rounded'] is None
+    assert not set(fields) & {'corruptions', 'pasted_objects'}
 
 
 # -------------------------------------------------------------------- rounding
@@ -148,16 +131,3 @@ def test_rounding_is_what_a_png_holds(image):
   expected = np.asarray(Image.open(file)) / np.float32(255)
   np.testing.assert_allclose(found, expected, atol=1e-7)
   np.testing.assert_array_equal(round_to_8_bits(found), found)
-
-
-@pytest.mark.parametrize(
-  ('images', 'message'),
-  [
-    (np.zeros((1, 2), np.uint8), 'dtype uint8; allowed: a floating type'),
-    (np.array([[0.5, np.nan]]), 'not finite'),
-    (np.array([[0.5, np.inf]]), 'not finite'),
-  ],
-)
-def test_images_that_cannot_be_rounded(images, message):
-  with pytest.raises(ValueError, match=message):
-    round_to_8_bits(images)
