@@ -57,17 +57,20 @@ def _check_values(
 
 
 def check_labels(
-  labels: Any, images: np.ndarray, logits_fn: LogitsFn
+  labels: Any, images: np.ndarray, logits_fn: LogitsFn | None = None
 ) -> np.ndarray:
-  """Returns the labels as int32, or raises a ValueError."""
+  """Returns the labels as int32, or raises a ValueError.
+
+  Without logits_fn they may be of any classes.
+  """
   labels = np.asarray(labels)
-  if labels.shape != images.shape[:1]:
+  if labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu':
     raise ValueError(
-      f'labels have shape {labels.shape}; allowed: {images.shape[:1]}, one per '
-      'image'
+      f'labels have shape {labels.shape} and dtype {labels.dtype}; allowed: '
+      f'integers of shape {images.shape[:1]}, one per image'
     )
-  if not np.issubdtype(labels.dtype, np.integer):
-    raise ValueError(f'labels have dtype {labels.dtype}; allowed: integers')
+  if logits_fn is None:
+    return labels.astype(np.int32)
   num_classes = output_shape(logits_fn, images[:1]).shape[-1]
   if labels.min() < 0 or labels.max() >= num_classes:
     raise ValueError(

@@ -35,11 +35,11 @@ class Noise:
 
   def __post_init__(self) -> None:
     if self.name not in NOISES:
-      raise ValueError(f'noise = {self.name!r}; allowed: {", ".join(NOISES)}')
+      allowed = ', '.join(map(repr, NOISES))
+      raise ValueError(f'noise = {self.name!r}; allowed: {allowed}')
     if self.norm not in norms.NORMS:
-      raise ValueError(
-        f'norm = {self.norm!r}; allowed: {", ".join(norms.NORMS)}'
-      )
+      allowed = ', '.join(map(repr, norms.NORMS))
+      raise ValueError(f'norm = {self.norm!r}; allowed: {allowed}')
     salt = self.name == 'salt_and_pepper'
     if self.bounds is None and salt and self.norm != 'linf':
       raise ValueError(

@@ -1,17 +1,14 @@
 """Unknown objects in the background: a shift that no training here has seen."""
 
 import math
-from typing import Any
 
 import numpy as np
 
 from advjax.config import check_range
-from advjax.evaluation.checks import check_pictures
+from advjax.evaluation.checks import check_labels, check_pictures
 
 # The share of an image that an object covers, by severity.
 AREAS = {1: 0.02, 2: 0.04, 3: 0.06, 4: 0.08, 5: 0.1}
-# Rows are made in chunks of so many values, about 32 MB in float64.
-_CHUNK_VALUES = 2**22
 
 
 def paste_objects(
@@ -56,7 +53,12 @@ def paste_objects(
   check_range('severity', severity, 1, 5, integer=True)
   check_range('seed', seed, 0, integer=True)
   images = check_pictures(images)
-  labels = _check_labels(labels, images)
+  labels = check_labels(labels, images)
+  if (labels == labels[0]).all():
+    raise ValueError(
+      f'labels are all {labels[0]}; allowed: two classes or more, since what '
+      'is pasted is of another class'
+    )
   height, width = images.shape[1:3]
   # The diameters of the ellipse, in shares of the sides.
   diameter = math.sqrt(4 * AREAS[severity] / math.pi)
@@ -67,31 +69,15 @@ def paste_objects(
   )
   donors = _donors(labels, draws[:, 0])
   tops, lefts = _places(height - box[0], width - box[1], draws[:, 1:])
+  shrink_rows, shrink_columns = map(_overlaps, images.shape[1:3], box)
   pasted = images.astype(np.float32)
-  rows = max(1, _CHUNK_VALUES // images[0].size)
-  for start in range(0, len(images), rows):
-    chunk = range(start, min(start + rows, len(images)))
-    objects = _shrink(images[donors[chunk]].astype(np.float64), *box)
-    for row, obj in zip(chunk, objects, strict=True):
-      top, left = tops[row], lefts[row]
-      place = pasted[row, top : top + box[0], left : left + box[1]]
-      place[...] = (1 - mask) * place + mask * obj
+  for row, (donor, top, left) in enumerate(
+    zip(donors, tops, lefts, strict=True)
+  ):
+    narrow = np.tensordot(shrink_rows, images[donor].astype(np.float64), 1)
+    place = pasted[row, top : top + box[0], left : left + box[1]]
+    place[...] = (1 - mask) * place + mask * (shrink_columns @ narrow)
   return np.clip(pasted, 0, 1, out=pasted)
-
-
-def _check_labels(labels: Any, images: np.ndarray) -> np.ndarray:
-  labels = np.asarray(labels)
-  if labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu':
-    raise ValueError(
-      f'labels have shape {labels.shape} and dtype {labels.dtype}; allowed: '
-      f'integers [{len(images)}], one per image'
-    )
-  if (labels == labels[0]).all():
-    raise ValueError(
-      f'labels are all {labels[0]}; allowed: two classes or more, since what '
-      'is pasted is of another class'
-    )
-  return labels
 
 
 def _donors(labels: np.ndarray, draws: np.ndarray) -> np.ndarray:
@@ -106,14 +92,14 @@ def _donors(labels: np.ndarray, draws: np.ndarray) -> np.ndarray:
 
 
 def _places(
-  room_down: int, room_right: int, draws: np.ndarray
+  lowest: int, rightmost: int, draws: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the top and the left of every box, at one side: `[N]` each."""
   side = (draws[:, 0] * 4).astype(int)
-  down = (draws[:, 1] * (room_down + 1)).astype(int)
-  right = (draws[:, 1] * (room_right + 1)).astype(int)
-  tops = np.select([side == 0, side == 1], [0, room_down], down)
-  lefts = np.select([side == 2, side == 3], [0, room_right], right)
+  down = (draws[:, 1] * (lowest + 1)).astype(int)
+  right = (draws[:, 1] * (rightmost + 1)).astype(int)
+  tops = np.select([side == 0, side == 1], [0, lowest], down)
+  lefts = np.select([side == 2, side == 3], [0, rightmost], right)
   return tops, lefts
 
 
@@ -123,15 +109,6 @@ def _ellipse(height: int, width: int) -> np.ndarray:
   x = (2 * np.arange(width) + 1) / width - 1
   distance = np.hypot(y[:, np.newaxis], x[np.newaxis])
   return np.clip(0.5 + (1 - distance) * min(height, width) / 2, 0, 1)
-
-
-def _shrink(images: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Scales `[n, H, W, C]` down; each pixel is the mean of what it covers."""
-  count, rows, columns, channels = images.shape
-  flat = images.reshape(count, rows, columns * channels)
-  flat = _overlaps(rows, height) @ flat
-  narrow = flat.reshape(count, height, columns, channels)
-  return _overlaps(columns, width) @ narrow
 
 
 def _overlaps(size: int, smaller: int) -> np.ndarray:

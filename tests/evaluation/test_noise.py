@@ -159,11 +159,9 @@ def test_no_bounds_no_clip():
 
 
 def test_bad_input_is_named():
-  with pytest.raises(
-    ValueError, match=r"noise = 'pink'; allowed: uniform, gau"
-  ):
+  with pytest.raises(ValueError, match="noise = 'pink'; allowed: 'uniform', "):
     Noise('pink')
-  with pytest.raises(ValueError, match=r"norm = 'l3'; allowed: linf, l2, l1"):
+  with pytest.raises(ValueError, match="norm = 'l3'; allowed: 'linf', 'l2'"):
     Noise('uniform', 'l3')
   with pytest.raises(ValueError, match=r'bounds = None; allowed: a pixel rang'):
     Noise('salt_and_pepper', 'l2', None)

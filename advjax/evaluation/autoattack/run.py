@@ -1,6 +1,5 @@
 """AutoAttack: the worst case over several attacks, without hyperparameters."""
 
-import contextlib
 import functools
 import logging
 import pathlib
@@ -168,6 +167,8 @@ def autoattack(
     >>> result.robust.tolist(), result.per_attack['apgd-ce'].num_fooled
     ([True, False], 1)
   """
+  import tqdm  # `import advjax` does without it.
+
   names = versions.attack_names(version, attacks)
   images, labels, shared = _check_arguments(
     logits_fn, images, labels, epsilon, norm, version, bounds, key
@@ -200,18 +201,32 @@ def autoattack(
     run = run if before is None else before
   for name in names[len(run.records) :]:
     component = versions.make_component(name, version, norm, logits.shape[1])
-    with _progress_bar(name, progress) as show:
+    with tqdm.tqdm(
+      desc=name, unit='item', disable=not (progress and is_main())
+    ) as bar:
       outcome = _attack(
         component,
         Callee.of(logits_fn),
         images,
         labels,
-        _items(component, logits, labels, run.robust),
+        _items(component, logits, run.robust),
         shared,
         batching,
-        show,
+        functools.partial(_show, bar),
       )
-    run = saved.add(run, component, outcome)
+    fooled = run.robust & outcome.fooled
+    robust = run.robust & ~fooled
+    perturbed = run.images.copy()
+    perturbed[fooled] = outcome.images[fooled]
+    record = AttackRecord(
+      robust,
+      int(fooled.sum()),
+      outcome.num_steps * component.search.num_forward,
+      outcome.num_steps * component.search.num_backward,
+      outcome.seconds,
+      outcome.compile_seconds,
+    )
+    run = Progress(perturbed, robust, {**run.records, name: record})
     logger.info(
       '%s (%s, epsilon %g): %d of %d robust',
       name,
@@ -250,30 +265,22 @@ def _check_arguments(
       'jit, vmap or pmap use advjax.apgd or advjax.pgd'
     )
   if norm not in norms.NORMS:
-    raise ValueError(f'norm = {norm!r}; allowed: {", ".join(norms.NORMS)}')
+    allowed = ', '.join(map(repr, norms.NORMS))
+    raise ValueError(f'norm = {norm!r}; allowed: {allowed}')
   if np.ndim(epsilon) != 0:
     raise ValueError(f'epsilon = {epsilon!r}; allowed: one number')
   images = np.asarray(images)
   check_images(images)
   if key is None:
     raise ValueError('key = None; allowed: a key of jax.random.key')
-  eot_samples = versions.eot_samples(version)
-  labels = np.asarray(labels)
-  if eot_samples is None:
-    labels = check_labels(labels, images, logits_fn)
-  elif labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu':
-    raise ValueError(
-      f'labels have shape {labels.shape} and dtype {labels.dtype}; allowed: '
-      f'integers of shape {images.shape[:1]}'
-    )
   problem = arguments.check(
     logits_fn,
     images,
-    np.asarray(labels, np.int32),
+    check_labels(labels, images),
     epsilon=epsilon,
     bounds=bounds,
     key=key,
-    eot_samples=eot_samples,
+    eot_samples=versions.eot_samples(version),
   )
   box = problem.lower, problem.upper
   if any(len(bound) > 1 for bound in box):
@@ -289,10 +296,7 @@ def _check_arguments(
 
 
 def _items(
-  component: Component,
-  logits: np.ndarray,
-  labels: np.ndarray,
-  robust: np.ndarray,
+  component: Component, logits: np.ndarray, robust: np.ndarray
 ) -> Items:
   """One item for each robust example, restart and target.
 
@@ -378,18 +382,7 @@ def _warnings(
     )
 
 
-@contextlib.contextmanager
-def _progress_bar(name: str, wanted: bool) -> Iterator[Callable[[int], None]]:
-  """A progress bar over the items of one attack, if wanted."""
-  if not wanted or not is_main():
-    yield lambda _: None
-    return
-  from tqdm import tqdm  # `import advjax` does without it.
-
-  with tqdm(desc=name, unit='item') as bar:
-
-    def show(num_left: int) -> None:
-      bar.total = bar.total or num_left
-      bar.update(bar.total - num_left - bar.n)
-
-    yield show
+def _show(bar: Any, num_left: int) -> None:
+  """Updates a progress bar over the items of one attack."""
+  bar.total = bar.total or num_left
+  bar.update(bar.total - num_left - bar.n)

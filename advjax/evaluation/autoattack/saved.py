@@ -14,8 +14,7 @@ import numpy as np
 from advjax.attacks._core.arguments import example_keys
 from advjax.attacks._core.loop import call
 from advjax.callables import compile_per_callable
-from advjax.evaluation.autoattack.pool import Outcome, Shared
-from advjax.evaluation.autoattack.versions import Component
+from advjax.evaluation.autoattack.pool import Shared
 from advjax.evaluation.logits import matmul_precision
 from advjax.files import replacing
 from advjax.losses import cross_entropy
@@ -46,23 +45,6 @@ class Progress(NamedTuple):
   records: dict[str, AttackRecord]
 
 
-def add(run: Progress, component: Component, outcome: Outcome) -> Progress:
-  """Returns the run with one more attack."""
-  fooled = run.robust & outcome.fooled
-  images = run.images.copy()
-  images[fooled] = outcome.images[fooled]
-  robust = run.robust & ~fooled
-  record = AttackRecord(
-    robust,
-    int(fooled.sum()),
-    outcome.num_steps * component.search.num_forward,
-    outcome.num_steps * component.search.num_backward,
-    outcome.seconds,
-    outcome.compile_seconds,
-  )
-  return Progress(images, robust, {**run.records, component.name: record})
-
-
 def identity(
   logits_fn: LogitsFn,
   images: np.ndarray,
@@ -72,11 +54,11 @@ def identity(
   norm: str,
   version: str,
   gradients: bool,
-) -> dict[str, Any]:
-  """Returns JSON values that identify a run: only an equal run resumes it.
+) -> dict[str, np.ndarray]:
+  """Returns what identifies a run: only an equal run resumes it.
 
   The network is identified by logits of some images and, since networks that
-  mask gradients may have equal logits, by projections of gradients.
+  mask gradients may have equal logits, by norms and projections of gradients.
   """
 
   def digest(*arrays: Any) -> str:
@@ -88,22 +70,23 @@ def identity(
   logits, gradient = _logits_and_gradients(
     logits_fn, some, jnp.asarray(labels[: len(some)]), keys, gradients=gradients
   )
-  network = [np.asarray(logits, np.float64).ravel().tolist()]
+  network = {'logits of the network': np.asarray(logits, np.float64)}
   if gradient is not None:
     flat = np.asarray(gradient, np.float64).reshape(len(some), -1)
     waves = np.cos(1 + np.arange(flat.shape[1]))
-    network += [np.linalg.norm(flat, axis=1).tolist(), (flat @ waves).tolist()]
-  return {
+    network['norms of its gradients'] = np.linalg.norm(flat, axis=1)
+    network['projections of its gradients'] = flat @ waves
+  texts = {
     'norm': norm,
     'version': version,
     'matmul_precision': matmul_precision(),
     'epsilon': f'{float(shared.epsilon):.6g}',
-    'bounds': digest(shared.lower, shared.upper),
-    'key': digest(jax.random.key_data(shared.key)),
-    'images': f'{images.dtype}{list(images.shape)} {digest(images)}',
-    'labels': digest(labels),
-    'network': network,
+    'digest of bounds': digest(shared.lower, shared.upper),
+    'digest of key': digest(jax.random.key_data(shared.key)),
+    'digest of images': f'{images.dtype}{images.shape} {digest(images)}',
+    'digest of labels': digest(labels),
   }
+  return network | {name: np.array(str(x)) for name, x in texts.items()}
 
 
 def _gradients(
@@ -128,29 +111,26 @@ _logits_and_gradients = compile_per_callable(_gradients, ('gradients',))
 
 
 def save(
-  path: pathlib.Path, identity: Mapping[str, Any], run: Progress
+  path: pathlib.Path, identity: Mapping[str, np.ndarray], run: Progress
 ) -> None:
   """Writes the state to a file, atomically."""
-  numbers = {
-    name: {k: v for k, v in record._asdict().items() if k != 'robust'}
-    for name, record in run.records.items()
-  }
+  numbers = {name: record[1:] for name, record in run.records.items()}
   path.parent.mkdir(parents=True, exist_ok=True)
   with replacing(path) as file:
     np.savez(
       file,
-      identity=json.dumps(identity),
+      **identity,
       records=json.dumps(numbers),
-      # As bytes: NumPy alone cannot read a file with bfloat16.
-      images=np.frombuffer(run.images.tobytes(), np.uint8),
-      robust=run.robust,
       robust_after=[record.robust for record in run.records.values()],
+      robust=run.robust,
+      # As bytes: NumPy alone cannot read a file with bfloat16.
+      perturbed=np.frombuffer(run.images.tobytes(), np.uint8),
     )
 
 
 def load(
   path: pathlib.Path,
-  identity: Mapping[str, Any],
+  identity: Mapping[str, np.ndarray],
   names: Sequence[str],
   nothing: Progress,
 ) -> Progress | None:
@@ -160,14 +140,19 @@ def load(
   try:
     with path.open('rb') as file:
       arrays = dict(np.load(file))
-    found = json.loads(str(arrays['identity']))
     numbers = json.loads(str(arrays['records']))
+    differing = [
+      f'{name} differ'
+      if value.ndim
+      else f'{name}: {arrays.get(name)} there, {value} requested'
+      for name, value in identity.items()
+      if name not in arrays or not _same(arrays[name], value)
+    ]
   except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
     raise ValueError(
       f"path = '{path}' holds no state of AutoAttack ({error}); give another "
       'path, or remove the file'
     ) from error
-  differing = _differing(found, identity)
   if list(numbers) != list(names[: len(numbers)]):
     differing.append(f'attacks: {", ".join(numbers)} there')
   if differing:
@@ -176,9 +161,9 @@ def load(
       f'({"; ".join(differing)}); give another path, or remove the file'
     )
   # A copy can be written to.
-  images = np.frombuffer(arrays['images'], nothing.images.dtype).copy()
+  images = np.frombuffer(arrays['perturbed'], nothing.images.dtype).copy()
   records = {
-    name: AttackRecord(robust=robust, **entry)
+    name: AttackRecord(robust, *entry)
     for (name, entry), robust in zip(
       numbers.items(), arrays['robust_after'], strict=True
     )
@@ -188,25 +173,11 @@ def load(
   )
 
 
-def _differing(
-  found: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> list[str]:
-  differing = []
-  for name, value in wanted.items():
-    have: Any = found.get(name)
-    if name == 'network':
-      same = len(have) == len(value) and all(map(_close, have, value))
-      if not same:
-        differing.append('network: its logits or gradients differ')
-    elif have != value:
-      shown = f': {have} there, {value} requested'
-      digests = name in ('bounds', 'key', 'images', 'labels')
-      differing.append(name + (' differ' if digests else shown))
-  return differing
-
-
-def _close(have: Sequence[float], wanted: Sequence[float]) -> bool:
+def _same(found: np.ndarray, wanted: np.ndarray) -> bool:
+  """Equal texts, or numbers of a network that differ by rounding alone."""
+  if wanted.dtype.kind != 'f' or found.shape != wanted.shape:
+    return bool(found.shape == wanted.shape and found == wanted)
   scale = np.abs(wanted).max(initial=0)
-  return len(have) == len(wanted) and np.allclose(
-    have, wanted, rtol=0, atol=_TOLERANCE * scale, equal_nan=True
+  return np.allclose(
+    found, wanted, rtol=0, atol=_TOLERANCE * scale, equal_nan=True
   )
