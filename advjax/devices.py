@@ -154,14 +154,16 @@ def map_examples(
   examples: Sequence[np.ndarray],
   *shared: Any,
   batching: Batching,
+  static: tuple[Any, ...] = (),
   fill: bool = False,
 ) -> Any:
-  """Maps `function(*examples, keys, *shared)` over examples, in batches.
+  """Maps `function(*static, *examples, keys, *shared)` in batches of examples.
 
   Batches have one shape, padded by repeating examples. What an example draws
   depends on its index alone. Results, a pytree of `[B, ...]`, are returned as
   `[N, ...]` on the host, in all processes. With `fill` batches always have the
-  full size, so that calls with other numbers of examples share one program.
+  full size, so that calls with other numbers of examples share one program, as
+  do calls with equal `function` and `static`.
   """
   devices, count = batching.devices, len(examples[0])
   size = batching.batch_size or _DEFAULT_BATCH_SIZE
@@ -169,7 +171,7 @@ def map_examples(
     num_batches = -(-count // (size * len(devices)))
     size = -(-count // (num_batches * len(devices)))
   own = own_ranks(devices)
-  program = _map_program(function, own_devices(devices), len(examples))
+  program = _map_program(function, static, own_devices(devices), len(examples))
   rows = size * len(devices)
   parts = []
   for start in range(0, count, rows):
@@ -189,12 +191,13 @@ def map_examples(
 @functools.lru_cache(maxsize=64)
 def _map_program(
   function: Callable[..., Any],
+  static: tuple[Any, ...],
   devices: tuple[jax.Device, ...],
   num_arrays: int,
 ) -> Callable[..., Any]:
   def per_device(examples: Any, indices: Array, key: Array, shared: Any) -> Any:
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-    return function(*examples, keys, *shared)
+    return function(*static, *examples, keys, *shared)
 
   # The axes of the examples are written out: with plain axes alone, and by
   # chance as many arrays as arguments, pmap of jax 0.10 mixes them up.

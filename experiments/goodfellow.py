@@ -68,7 +68,7 @@ def demonstrate(
     found = [measure(n, images, labels, epsilon, devices) for n in networks]
     entries[name] = figures.merge_seeds([x.entry for x in found], len(labels))
     shown[name] = figures.LinearMember(
-      found[0].function.weights[..., 0],
+      found[0].weights[..., 0],
       found[0].perturbed[..., 0],
       found[0].predictions,
       found[0].perturbed_predictions,

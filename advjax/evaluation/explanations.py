@@ -276,15 +276,15 @@ def choose_cases(
   return chosen
 
 
-@functools.lru_cache(maxsize=64)
-def _maps_function(methods: tuple[str, ...]) -> Callable[..., Any]:
-  def maps_of(
-    images: Array, labels: Array, keys: Array, *parts: Any
-  ) -> dict[str, Array]:
-    maps = explain(Network('', *parts), images, labels, methods, key=keys)
-    return {method: values.astype('float32') for method, values in maps.items()}
-
-  return maps_of
+def _maps(
+  methods: tuple[str, ...],
+  images: Array,
+  labels: Array,
+  keys: Array,
+  *parts: Any,
+) -> dict[str, Array]:
+  maps = explain(Network('', *parts), images, labels, methods, key=keys)
+  return {method: values.astype('float32') for method, values in maps.items()}
 
 
 @full_precision
@@ -299,7 +299,7 @@ def compute_maps(
   """Explains many images, in batches over all devices."""
   _, logits_fn, features_fn, head_fn, weights = network
   return map_examples(
-    _maps_function(tuple(methods)),
+    _maps,
     [images, np.asarray(labels, np.int32)],
     Callee.of(logits_fn),
     features_fn and Callee.of(features_fn),
@@ -308,6 +308,7 @@ def compute_maps(
     batching=dataclasses.replace(
       batching, batch_size=batching.batch_size or _BATCH_SIZE
     ),
+    static=(tuple(methods),),
     fill=True,
   )
 

@@ -16,24 +16,20 @@ from advjax.evaluation.logits import compute_logits, full_precision
 from advjax.types import Array, LogitsFn
 
 
-class LinearFunction(NamedTuple):
-  """`w . x + b`: the first class's logit less the second's."""
-
-  weights: np.ndarray  # float32 [H, W, C]
-  bias: float
-
-
 def linear_function(
   logits_fn: LogitsFn, shape: Sequence[int]
-) -> LinearFunction:
-  """Reads weights and bias off a linear network, whatever its parameters."""
+) -> tuple[np.ndarray, float]:
+  """Returns w, float32 [H, W, C], and b of a network of two classes.
+
+  `w . x + b` is the first class's logit less the second's.
+  """
 
   def difference(image: Array) -> Array:
     first, second = logits_fn(image[None])[0]
     return first - second
 
   bias, weights = jax.value_and_grad(difference)(jnp.zeros(shape))
-  return LinearFunction(np.asarray(weights), float(bias))
+  return np.asarray(weights), float(bias)
 
 
 def closed_form(
@@ -49,7 +45,7 @@ def closed_form(
 class Measured(NamedTuple):
   """A linear network, and FGSM on it beside the closed form."""
 
-  function: LinearFunction
+  weights: np.ndarray  # float32 [H, W, C]
   perturbed: np.ndarray  # by FGSM, not clipped, [N, H, W, C]
   predictions: np.ndarray  # int [N], clean
   perturbed_predictions: np.ndarray  # int [N]
@@ -69,8 +65,7 @@ def measure(
   Images whose gradient is 0 in float32, which FGSM does not move, are counted,
   and left out of the difference between the two.
   """
-  function = linear_function(logits_fn, images.shape[1:])
-  weights = function.weights
+  weights, bias = linear_function(logits_fn, images.shape[1:])
   free = np.asarray(fgsm(logits_fn, images, labels, epsilon, bounds=None))
   boxed = np.asarray(fgsm(logits_fn, images, labels, epsilon))
   exact = closed_form(weights, images, labels, epsilon)
@@ -82,7 +77,7 @@ def measure(
     'weights_l1': size,
     'weights_max': float(np.abs(weights).max()),
     'zero_weights': float((weights == 0).mean()),
-    'bias': function.bias,
+    'bias': bias,
     # By so much FGSM moves w . x + b towards the wrong class.
     'shift': epsilon * size,
   }
@@ -101,4 +96,4 @@ def measure(
     'num_compared': int((~still).sum()),
     'num_vanished': int(still.sum()),
   }
-  return Measured(function, free, answers['clean'], answers['fgsm'], entry)
+  return Measured(weights, free, answers['clean'], answers['fgsm'], entry)

@@ -42,20 +42,18 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
   return run
 
 
-@functools.lru_cache(maxsize=64)
-def _logits_function(eot_samples: int | None) -> Callable[..., Array]:
-  def logits_of(images: Array, keys: Array, network: Callee) -> Array:
-    if eot_samples is None:
-      logits = network(images)
-    else:
-      samples = jax.lax.map(
-        lambda sample: call(network, images, fold(keys, sample)),
-        jnp.arange(eot_samples, dtype=jnp.uint32),
-      )
-      logits = jnp.mean(samples, axis=0)
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-
-  return logits_of
+def _logits(
+  eot_samples: int | None, images: Array, keys: Array, network: Callee
+) -> Array:
+  if eot_samples is None:
+    logits = network(images)
+  else:
+    samples = jax.lax.map(
+      lambda sample: call(network, images, fold(keys, sample)),
+      jnp.arange(eot_samples, dtype=jnp.uint32),
+    )
+    logits = jnp.mean(samples, axis=0)
+  return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
 @full_precision
@@ -93,9 +91,10 @@ def compute_logits(
   images = np.asarray(images)
   check_images(images)
   logits = map_examples(
-    _logits_function(eot_samples),
+    _logits,
     [images],
     Callee.of(logits_fn),
+    static=(eot_samples,),
     batching=batching or Batching(),
   )
   if logits.ndim != 2:

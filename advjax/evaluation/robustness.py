@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -37,23 +37,22 @@ class Attacked(NamedTuple):
     return {name: values.argmax(-1) for name, values in self.logits.items()}
 
 
-@functools.lru_cache(maxsize=64)
-def _attack_function(
-  attack: AttackFn, norm: str | norms.Norm
-) -> Callable[..., tuple[Array, Array]]:
+def _attack(
+  attack: AttackFn,
+  norm: str | norms.Norm,
+  images: Array,
+  labels: Array,
+  keys: Array,
+  source: Callee,
+  epsilon: Array,
+) -> tuple[Array, Array]:
   """Attacks `[B, ...]` images; returns images and sizes of perturbations."""
-
-  def run(
-    images: Array, labels: Array, keys: Array, source: Callee, epsilon: Array
-  ) -> tuple[Array, Array]:
-    if isinstance(attack, MinimalAttack):
-      perturbed = attack(source, images, labels)
-    else:
-      perturbed = attack(source, images, labels, epsilon, keys)
-    delta = perturbed.astype(jnp.float32) - images.astype(jnp.float32)
-    return perturbed, norms.get(norm).size(delta)
-
-  return run
+  if isinstance(attack, MinimalAttack):
+    perturbed = attack(source, images, labels)
+  else:
+    perturbed = attack(source, images, labels, epsilon, keys)
+  delta = perturbed.astype(jnp.float32) - images.astype(jnp.float32)
+  return perturbed, norms.get(norm).size(delta)
 
 
 @full_precision
@@ -125,23 +124,53 @@ def attack_and_predict(
   if not 0 <= kept < len(epsilons):
     raise ValueError(f'kept = {kept}; allowed: an index into epsilons')
   batching = batching or Batching()
-  if isinstance(attack, FullAttack):
-    found = _autoattack_each(
-      source, attack, images, labels, epsilons, batching, save_as, progress
-    )
-  else:
-    found = _attack_each(
-      source, attack, norm, images, labels, epsilons, batching
-    )
+  run = functools.partial(
+    map_examples,
+    _attack,
+    [images, labels],
+    Callee.of(source),
+    static=(attack, norm),
+    batching=batching,
+  )
   logits: dict[str, list[np.ndarray]] = {name: [] for name in targets}
   all_sizes, summaries, kept_images = [], [], images
-  for index, (perturbed, sizes, summary) in enumerate(found):
+  if isinstance(attack, MinimalAttack):
+    nearest, distances = run(np.float32(0))
+  for index, epsilon in enumerate(epsilons):
+    if isinstance(attack, MinimalAttack):
+      # It ran once, and counts wherever its perturbation is within the radius.
+      within = distances <= np.float32(epsilon)
+      mask = within.reshape(-1, *[1] * (images.ndim - 1))
+      perturbed = np.where(mask, nearest, images)
+      sizes = np.where(within, distances, 0)
+    elif isinstance(attack, FullAttack):
+      result = autoattack(
+        source,
+        images,
+        labels,
+        epsilon,
+        key=batching.key,
+        norm=attack.norm,
+        version=attack.version,
+        attacks=attack.attacks,
+        bounds=attack.bounds,
+        batch_size=batching.batch_size,
+        devices=batching.devices,
+        path=save_as
+        and save_as.with_name(f'{save_as.name}_{float(epsilon)!r}.npz'),
+        progress=progress,
+      )
+      summaries.append(summarise(result, epsilon, attack.norm, attack.version))
+      perturbed = result.images
+      delta = perturbed.astype(np.float32) - images.astype(np.float32)
+      sizes = np.asarray(norms.get(attack.norm).size(delta))
+    else:
+      perturbed, sizes = run(np.float32(epsilon))
     for name, target in targets.items():
       logits[name].append(
         compute_logits(target, perturbed, batching, check=False)
       )
     all_sizes.append(sizes)
-    summaries += [summary] if summary else []
     if index == kept:
       kept_images = perturbed
   return Attacked(
@@ -150,76 +179,6 @@ def attack_and_predict(
     kept_images,
     tuple(summaries),
   )
-
-
-# Adversarial examples, their sizes, and AutoAttack's summary.
-_Found = tuple[np.ndarray, np.ndarray, AutoAttackSummary | None]
-
-
-def _attack_each(
-  source: LogitsFn,
-  attack: AttackFn,
-  norm: str | norms.Norm,
-  images: np.ndarray,
-  labels: np.ndarray,
-  epsilons: Sequence[float],
-  batching: Batching,
-) -> Iterator[_Found]:
-  def run(epsilon: float) -> tuple[np.ndarray, np.ndarray]:
-    return map_examples(
-      _attack_function(attack, norm),
-      [images, labels],
-      Callee.of(source),
-      np.float32(epsilon),
-      batching=batching,
-    )
-
-  if not isinstance(attack, MinimalAttack):
-    for epsilon in epsilons:
-      yield *run(epsilon), None
-    return
-  # It runs once, and counts wherever its perturbation is within the radius.
-  nearest, sizes = run(0.0)
-  for epsilon in epsilons:
-    within = sizes <= np.float32(epsilon)
-    mask = within.reshape(-1, *[1] * (images.ndim - 1))
-    perturbed = np.where(mask, nearest, images)
-    yield perturbed, np.where(within, sizes, 0), None
-
-
-def _autoattack_each(
-  source: LogitsFn,
-  attack: FullAttack,
-  images: np.ndarray,
-  labels: np.ndarray,
-  epsilons: Sequence[float],
-  batching: Batching,
-  save_as: pathlib.Path | None,
-  progress: bool,
-) -> Iterator[_Found]:
-  for epsilon in epsilons:
-    path = None
-    if save_as is not None:
-      path = save_as.with_name(f'{save_as.name}_{float(epsilon)!r}.npz')
-    result = autoattack(
-      source,
-      images,
-      labels,
-      epsilon,
-      key=batching.key,
-      norm=attack.norm,
-      version=attack.version,
-      attacks=attack.attacks,
-      bounds=attack.bounds,
-      batch_size=batching.batch_size,
-      devices=batching.devices,
-      path=path,
-      progress=progress,
-    )
-    delta = result.images.astype(np.float32) - images.astype(np.float32)
-    sizes = np.asarray(norms.get(attack.norm).size(delta))
-    summary = summarise(result, epsilon, attack.norm, attack.version)
-    yield result.images, sizes, summary
 
 
 class RobustAccuracy(NamedTuple):

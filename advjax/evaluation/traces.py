@@ -5,8 +5,6 @@ says little about a network: its gradients are masked (Athalye et al. 2018,
 arXiv 1802.00420).
 """
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -54,10 +52,11 @@ def trace(
   if not 0 <= epsilon < float('inf'):
     raise ValueError(f'epsilon = {epsilon!r}; allowed: a number >= 0')
   found = map_examples(
-    _trace_function(attack),
+    _record,
     [images[:_MAX_IMAGES], labels[:_MAX_IMAGES]],
     Callee.of(logits_fn),
     np.float32(epsilon),
+    static=(attack,),
     batching=batching or Batching(),
   )
   # Means over all images at once, in float64: they do not depend on batches.
@@ -72,67 +71,62 @@ def trace(
   )
 
 
-@functools.lru_cache(maxsize=64)
-def _trace_function(attack: Attack) -> Callable[..., tuple[Array, ...]]:
-  """Records `[B, ...]` images: `[B, steps + 1]` twice, and two flags `[B]`."""
-
-  def record_attack(
-    images: Array, labels: Array, keys: Array, network: Callee, epsilon: Array
-  ) -> tuple[Array, Array, Array, Array]:
-    problem = arguments.check(
-      network,
-      images,
-      labels,
-      epsilon=epsilon,
-      bounds=attack.bounds,
-      key=keys if attack.name in ('pgd', 'apgd') else None,
-    ).per_example()
-    # Keys of the first restart.
-    problem = problem._replace(keys=loop.fold(problem.keys, 0))
-    search = _search(attack, network, epsilon)
-
-    def summed(images: Array) -> tuple[Array, tuple[Array, Array]]:
-      logits = network(images)
-      losses = cross_entropy(logits, labels)
-      return losses.sum(), (losses, logits.argmax(-1) == labels)
-
-    def images_of(state: Any) -> Array:
-      return search.found(problem, state).images
-
-    def step(state: Any, t: Array) -> Any:
-      times = jnp.full(len(images), t, jnp.int32)
-      return search.step(network, problem, state, times)
-
-    def record(state: Any, t: Array) -> tuple[Any, tuple[Array, Array]]:
-      return step(state, t), summed(images_of(state))[1]
-
-    times = jnp.arange(search.num_steps, dtype=jnp.int32)
-    state = search.start(problem)
-    if attack.name == 'apgd':  # Its first step evaluates the start.
-      state, times = step(state, times[0]), times[1:]
-    state, seen = jax.lax.scan(record, state, times)
-    _, last = summed(images_of(state))
-    losses, correct = (
-      jnp.concatenate([x, y[None]]).T for x, y in zip(seen, last, strict=True)
-    )
-    gradient, _ = jax.grad(summed, has_aux=True)(images)
-    flat = gradient.reshape(len(images), -1)
-    return losses, correct, (flat == 0).all(1), ~jnp.isfinite(flat).all(1)
-
-  return record_attack
-
-
-def _search(attack: Attack, network: Callee, epsilon: Array) -> loop.Search:
-  """The attack as a search, which finds its last iterate (apgd: the best)."""
+def _record(
+  attack: Attack,
+  images: Array,
+  labels: Array,
+  keys: Array,
+  network: Callee,
+  epsilon: Array,
+) -> tuple[Array, Array, Array, Array]:
+  """Losses and correctness `[B, steps + 1]`, flags of two gradients `[B]`."""
+  problem = arguments.check(
+    network,
+    images,
+    labels,
+    epsilon=epsilon,
+    bounds=attack.bounds,
+    key=keys if attack.name in ('pgd', 'apgd') else None,
+  ).per_example()
+  # Keys of the first restart.
+  problem = problem._replace(keys=loop.fold(problem.keys, 0))
   if attack.name == 'apgd':
-    return make_apgd(
+    search = make_apgd(
       norm=attack.norm, num_steps=attack.num_steps, loss_fn=cross_entropy
     )
-  return make_ascent(
-    network,
-    cross_entropy,
-    attack.step_at(epsilon),
-    1.0 if attack.name == 'mifgsm' else None,
-    norm=norms.get(attack.norm),
-    num_steps=attack.num_steps,
+  else:
+    search = make_ascent(
+      network,
+      cross_entropy,
+      attack.step_at(epsilon),
+      1.0 if attack.name == 'mifgsm' else None,
+      norm=norms.get(attack.norm),
+      num_steps=attack.num_steps,
+    )
+
+  def summed(images: Array) -> tuple[Array, tuple[Array, Array]]:
+    logits = network(images)
+    losses = cross_entropy(logits, labels)
+    return losses.sum(), (losses, logits.argmax(-1) == labels)
+
+  def measure(state: Any) -> tuple[Array, Array]:
+    return summed(search.found(problem, state).images)[1]
+
+  def step(state: Any, t: Array) -> Any:
+    times = jnp.full(len(images), t, jnp.int32)
+    return search.step(network, problem, state, times)
+
+  times = jnp.arange(search.num_steps, dtype=jnp.int32)
+  state = search.start(problem)
+  if attack.name == 'apgd':  # Its first step evaluates the start.
+    state, times = step(state, times[0]), times[1:]
+  state, seen = jax.lax.scan(
+    lambda state, t: (step(state, t), measure(state)), state, times
   )
+  losses, correct = (
+    jnp.concatenate([x, last[None]]).T
+    for x, last in zip(seen, measure(state), strict=True)
+  )
+  gradient, _ = jax.grad(summed, has_aux=True)(images)
+  flat = gradient.reshape(len(images), -1)
+  return losses, correct, (flat == 0).all(1), ~jnp.isfinite(flat).all(1)
