@@ -219,8 +219,7 @@ def compile_sharded(
   """Compiles per-device code ahead of time, so that its memory is known.
 
   By shard_map: pmap cannot be compiled ahead in several processes. Arguments
-  are pytrees of shapes; those of `split_args`, and all results, have a leading
-  axis over the devices.
+  are shapes; those of `split_args`, and all results, are split over devices.
   """
   mesh = Mesh(np.array(devices), (AXIS,))
   specs = tuple(

@@ -10,23 +10,7 @@ _ONLY_NUMBERS = re.compile(r'[\d\s.,/()\[\]+\-eE]*')
 
 
 def parse_number(text: str | float) -> float:
-  """Reads a number written as `8/255`, `0.031` or `1e-3`.
-
-  Args:
-    text: The text, or a number, which is returned as a float.
-
-  Returns:
-    The number as a float.
-
-  Raises:
-    ValueError: if the text is not a number or a fraction of two.
-
-  Example:
-    >>> parse_number('8/255') == 8 / 255
-    True
-    >>> parse_number('0.031')
-    0.031
-  """
+  """Reads a finite number written as `8/255`, `0.031` or `1e-3`."""
   if isinstance(text, (int, float)):
     return float(text)
   numerator, slash, denominator = text.partition('/')
@@ -36,7 +20,7 @@ def parse_number(text: str | float) -> float:
     value = math.nan
   if not math.isfinite(value):
     raise ValueError(
-      f'not a number: {text!r}; allowed: finite numbers such as 0.031 or 8/255'
+      f'number = {text!r}; allowed: finite numbers such as 0.031 or 8/255'
     )
   return value
 
@@ -45,18 +29,7 @@ def expand_fractions(arguments: Sequence[str]) -> list[str]:
   """Replaces fractions in `--config.field=...` by decimal numbers.
 
   Only values that consist of numbers change: `runs/8/255` stays a path.
-
-  Args:
-    arguments: Command-line arguments.
-
-  Returns:
-    The arguments, with decimal numbers.
-
-  Example:
-    >>> expand_fractions(['--config.hparams.epsilon=1/8', '--workdir=1/8'])
-    ['--config.hparams.epsilon=0.125', '--workdir=1/8']
   """
-
   expanded = []
   for previous, argument in zip(['', *arguments], arguments, strict=False):
     field = re.match(r'--?config\.[^=]*=', argument)

@@ -26,9 +26,6 @@ def accuracy_interval(accuracy: float, num_images: int) -> Interval:
   at 0 and 1. (Edwin B. Wilson, 1927, Journal of the American Statistical
   Association 22.) Several seeds over the same images count as one: give their
   mean.
-
-  Raises:
-    ValueError: If accuracy is outside [0, 1] or num_images below 1.
   """
   if num_images < 1:
     raise ValueError(f'num_images = {num_images}; allowed: an integer >= 1')
@@ -43,17 +40,11 @@ def accuracy_interval(accuracy: float, num_images: int) -> Interval:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-  """A number with its uncertainty; in JSON `name`, `name_ci`, `name_std`.
+  """A number with its uncertainty; in JSON `name`, `name_ci`, `name_std`."""
 
-  Attributes:
-    value: The number; over several seeds their mean.
-    ci: Its 95 % interval over the images, None where there is none.
-    std: Sample standard deviation over seeds, None for a single one.
-  """
-
-  value: float
-  ci: Interval | None = None
-  std: float | None = None
+  value: float  # over several seeds their mean
+  ci: Interval | None = None  # 95 % over the images, None where there is none
+  std: float | None = None  # over seeds, of the sample; None for a single one
 
   @classmethod
   def of_correct(cls, correct: Sequence[np.ndarray]) -> Self:
@@ -113,11 +104,7 @@ class Result:
 
   @classmethod
   def from_json(cls, data: Mapping[str, Any]) -> Self:
-    """Reads a result back; keys that no field has are ignored.
-
-    Raises:
-      ValueError: If a field without a default is absent, naming it.
-    """
+    """Reads a result back; keys that no field has are ignored."""
     hints, values = typing.get_type_hints(cls), {}
     for field in dataclasses.fields(cls):
       kind = _without_none(hints[field.name])

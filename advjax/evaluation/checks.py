@@ -18,7 +18,19 @@ def check_images(
     raise ValueError(
       f'images have shape {images.shape}; allowed: [N, ...] with N >= 1'
     )
-  _check_values(images, bounds)
+  if not jnp.issubdtype(images.dtype, jnp.floating):
+    raise ValueError(
+      f'images have dtype {images.dtype}; allowed: a floating type (divide '
+      'uint8 by 255)'
+    )
+  lower, upper = bounds or (None, None)
+  too_low = lower is not None and images.min() < lower
+  too_high = upper is not None and images.max() > upper
+  if too_low or too_high or not np.isfinite(images).all():
+    raise ValueError(
+      f'images hold values from {images.min()} to {images.max()}; allowed: '
+      f'finite values{f" from {lower} to {upper}" if bounds else ""}'
+    )
 
 
 def check_pictures(
@@ -34,26 +46,8 @@ def check_pictures(
       f'images have shape {shape}; allowed: [N, H, W, C] with N >= 1, H and W '
       f'>= 8{allowed}'
     )
-  _check_values(images, (0, 1))
+  check_images(images, (0, 1))
   return images
-
-
-def _check_values(
-  images: np.ndarray, bounds: tuple[float | None, float | None] | None
-) -> None:
-  if not jnp.issubdtype(images.dtype, jnp.floating):
-    raise ValueError(
-      f'images have dtype {images.dtype}; allowed: a floating type (divide '
-      'uint8 by 255)'
-    )
-  lower, upper = bounds or (None, None)
-  too_low = lower is not None and images.min() < lower
-  too_high = upper is not None and images.max() > upper
-  if too_low or too_high or not np.isfinite(images).all():
-    raise ValueError(
-      f'images hold values from {images.min()} to {images.max()}; allowed: '
-      f'finite values{f" from {lower} to {upper}" if bounds else ""}'
-    )
 
 
 def check_labels(

@@ -35,9 +35,6 @@ def _strengths(*strengths: Any) -> Callable[..., Any]:
   return add
 
 
-# ----------------------------------------- sizes, interpolation, random terrain
-
-
 def enlargement(images: np.ndarray) -> float:
   """Factor of lengths in pixels, which are given for sides of 32; >= 1."""
   return max(1.0, min(images.shape[1:3]) / 32)
@@ -113,9 +110,6 @@ def plasma(random: Random, height: int, width: int, decay: float) -> np.ndarray:
   return terrain[:, :height, :width]
 
 
-# ------------------------------------------------------------------------ noise
-
-
 @_strengths(0.04, 0.06, 0.08, 0.09, 0.10)
 def gaussian_noise(images: Images, random: Random, scale: float) -> Images:
   """`x + s n` with n from the normal distribution: little light."""
@@ -139,9 +133,6 @@ def impulse_noise(images: Images, random: Random, share: float) -> Images:
   draws = np.stack([own.random(images.shape[1:]) for own in random])
   salt_or_pepper = (draws < share / 2).astype(images.dtype)
   return np.where(draws < share, salt_or_pepper, images)
-
-
-# ------------------------------------------------------------------------- blur
 
 
 @_strengths((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))
@@ -215,9 +206,6 @@ def zoom_blur(images: Images, _: Random, largest: int) -> Images:
   return zoomed / (largest + 2)
 
 
-# ---------------------------------------------------------------------- weather
-
-
 # The eye's shares of red, green and blue in grey (ITU-R BT.601).
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 _ICE = np.array([0.85, 0.95, 1.0])
@@ -277,9 +265,6 @@ def brightness(images: Images, _: Random, more: float) -> Images:
   hsv = colors.rgb_to_hsv(images)
   hsv[..., 2] = np.minimum(hsv[..., 2] + more, 1)
   return colors.hsv_to_rgb(hsv)
-
-
-# ---------------------------------------------------------------------- digital
 
 
 @_strengths(0.75, 0.5, 0.4, 0.3, 0.15)
@@ -370,9 +355,6 @@ def jpeg_compression(images: Images, _: Random, quality: int) -> Images:
   if images.shape[-1] == 1:
     pixels = pixels[..., 0]
   return np.stack([compress(image) for image in pixels]) / 255
-
-
-# -------------------------------------------------------------------- all kinds
 
 
 # In the order of the paper. Draws depend on the place of a kind in this list:

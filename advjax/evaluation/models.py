@@ -127,8 +127,9 @@ def evaluate_models(
   for attack_name, attack in attacks.items():
     minimal = isinstance(attack, MinimalAttack)
     # AutoAttack always takes all images.
-    full = isinstance(attack, FullAttack)
-    large = len(images) > _MAX_CURVE_IMAGES and not full
+    large = len(images) > _MAX_CURVE_IMAGES and not isinstance(
+      attack, FullAttack
+    )
     count = _MAX_CURVE_IMAGES if large else len(images)
     radii = list(epsilons)
     # Where images are few, the evaluation epsilon is one of the curve's.
@@ -176,40 +177,41 @@ def model_result(
   top_k: int = 1,
 ) -> ModelResult:
   """Returns the accuracies of a model from its evaluations, one per seed."""
+
+  def accuracies(logits: Sequence[Logits]) -> dict[str, Any]:
+    """White box and transfer, on adversarial examples of this model."""
+    found: dict[str, Any] = {}
+    for k, ending in ((1, ''), (top_k, '_top_k'))[: 1 + (top_k > 1)]:
+      accuracy = {
+        target: accuracy_of([each[target] for each in logits], labels, k)
+        for target in logits[0]
+      }
+      found[f'white_box{ending}'] = accuracy.pop(name)
+      found[f'transfer{ending}'] = accuracy
+    return found
+
   first = evaluations[0]
-  clean = [each.clean_logits[name] for each in evaluations]
   attacks = {}
-  for attack_name, attack in first.attacks.items():
-    pair = name, attack_name
-    attacks[attack_name] = AttackResult(
+  for key, attack in first.attacks.items():
+    pair = name, key
+    curves = [each.curve_logits[pair] for each in evaluations]
+    attacks[key] = AttackResult(
       **attack.settings(first.epsilon),
       epsilon=first.epsilon,
       norm=attack.norm,
       bounds=attack.bounds and list(attack.bounds),
       max_perturbation=max(each.max_sizes[pair] for each in evaluations),
-      **_accuracies(
-        name, [each.logits[pair] for each in evaluations], labels, top_k
-      ),
+      **accuracies([each.logits[pair] for each in evaluations]),
       curve=[
         AtEpsilon(
           epsilon=epsilon,
-          **_accuracies(
-            name,
-            [
-              {
-                target: v[point]
-                for target, v in each.curve_logits[pair].items()
-              }
-              for each in evaluations
-            ],
-            labels,
-            top_k,
-          ),
+          **accuracies([{t: v[i] for t, v in c.items()} for c in curves]),
         )
-        for point, epsilon in enumerate(first.epsilons)
+        for i, epsilon in enumerate(first.epsilons)
       ],
-      curve_num_images=first.curve_logits[pair][name].shape[1],
+      curve_num_images=curves[0][name].shape[1],
     )
+  clean = [each.clean_logits[name] for each in evaluations]
   return ModelResult(
     clean_accuracy=accuracy_of(clean, labels),
     top_k=top_k if top_k > 1 else None,
@@ -218,21 +220,6 @@ def model_result(
     ),
     robust_accuracy=attacks,
   )
-
-
-def _accuracies(
-  source: str, logits: Sequence[Logits], labels: np.ndarray, top_k: int
-) -> dict[str, Any]:
-  """White-box and transfer accuracy on adversarial examples of one source."""
-  found: dict[str, Any] = {}
-  for k, ending in ((1, ''), (top_k, '_top_k'))[: 1 + (top_k > 1)]:
-    accuracy = {
-      target: accuracy_of([each[target] for each in logits], labels, k)
-      for target in logits[0]
-    }
-    found[f'white_box{ending}'] = accuracy.pop(source)
-    found[f'transfer{ending}'] = accuracy
-  return found
 
 
 def accuracy_of(

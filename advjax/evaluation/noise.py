@@ -33,20 +33,6 @@ class Noise:
   norm: str = 'linf'
   bounds: tuple[float, float] | None = (0.0, 1.0)
 
-  def __post_init__(self) -> None:
-    if self.name not in NOISES:
-      allowed = ', '.join(map(repr, NOISES))
-      raise ValueError(f'noise = {self.name!r}; allowed: {allowed}')
-    if self.norm not in norms.NORMS:
-      allowed = ', '.join(map(repr, norms.NORMS))
-      raise ValueError(f'norm = {self.norm!r}; allowed: {allowed}')
-    salt = self.name == 'salt_and_pepper'
-    if self.bounds is None and salt and self.norm != 'linf':
-      raise ValueError(
-        'bounds = None; allowed: a pixel range, whose ends salt_and_pepper in '
-        f'{self.norm} uses'
-      )
-
   def __call__(
     self,
     logits_fn: LogitsFn,
@@ -56,7 +42,6 @@ class Noise:
     keys: Array,
   ) -> Array:
     """Adds the noise to `[B, ...]`; logits_fn and labels change nothing."""
-    arguments.check_given(epsilon=epsilon)
     problem = arguments.check(
       logits_fn,
       images,
@@ -82,9 +67,6 @@ def noises(norm: str, bounds: tuple[float, float] | None) -> dict[str, Noise]:
     for name in NOISES
     if ends or name != 'salt_and_pepper'
   }
-
-
-# ---------------------------------------------- perturbations, a key per image
 
 
 def _uniform(problem: Problem, norm: Norm) -> Array:

@@ -18,7 +18,6 @@ from advjax.attacks.gradient import make_ascent
 from advjax.attacks.specs import Attack
 from advjax.callables import Callee
 from advjax.devices import Batching, map_examples
-from advjax.evaluation.checks import check_images, check_labels
 from advjax.evaluation.logits import full_precision
 from advjax.losses import cross_entropy
 from advjax.results import Trace
@@ -37,20 +36,13 @@ def trace(
   epsilon: float,
   batching: Batching | None = None,
 ) -> Trace:
-  """Records an attack's mean loss and accuracy at every step.
+  """Records the mean loss and accuracy at every step of one of `TRACED`.
 
   On the first 1,000 images and from the first start, at the points of the
   attack itself: fgsm, bim and mifgsm return the last of them, pgd the best. Of
   apgd, whose steps in l1 lead through larger balls, the points are the best so
   far.
   """
-  if attack.name not in TRACED:
-    raise ValueError(f'attack {attack.name!r}; allowed: {", ".join(TRACED)}')
-  images = np.asarray(images)
-  check_images(images, attack.bounds)
-  labels = check_labels(labels, images, logits_fn)
-  if not 0 <= epsilon < float('inf'):
-    raise ValueError(f'epsilon = {epsilon!r}; allowed: a number >= 0')
   found = map_examples(
     _record,
     [images[:_MAX_IMAGES], labels[:_MAX_IMAGES]],

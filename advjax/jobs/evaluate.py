@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -27,7 +27,7 @@ from advjax.processes.collectives import from_main, is_main
 from advjax.reporting.sanity import sanity_findings
 from advjax.reporting.write import write_run
 from advjax.results import DatasetSummary, Report
-from advjax.training.trained import Trained, load_trained
+from advjax.training.trained import load_trained
 
 logger = logging.getLogger('advjax')
 
@@ -47,28 +47,12 @@ def evaluate(
   corruptions: bool = True,
   data_dir: str | None = None,
 ) -> Report:
-  """Attacks trained networks on the test images of their data set.
+  """Attacks trained networks; returns the content of report.json.
 
-  Args:
-    checkpoints: Each as `checkpoint_directory` takes it.
-    attack_names: As `parse_attack` takes them.
-    epsilons: Radii; the last one is the evaluation epsilon.
-    workdir: The folder to write to.
-    devices: The devices.
-    norm: 'linf', 'l2' or 'l1'.
-    step_size: Of bim, mifgsm and pgd; None: their defaults.
-    batch_size: Images per device and call; None: 64, of AutoAttack its own
-      choice. Accuracies depend on it only through rounding in the networks.
-    seed: Seeds attacks and noise.
-    num_images: Number of test images, the first ones; None: all.
-    corruptions: Whether to measure common corruptions and pasted objects.
-    data_dir: Where the data set is now; None: where it was in training.
-
-  Returns:
-    The content of report.json.
-
-  Raises:
-    ValueError: for anything wrong, before anything is written.
+  The arguments are the flags of experiments/evaluate.py: the last of the
+  epsilons is the evaluation epsilon, and a batch_size of None is 64, of
+  AutoAttack its own choice. Anything wrong is a ValueError before anything is
+  written.
   """
   for index, epsilon in enumerate(epsilons):
     check_range(f'epsilons[{index}]', epsilon, 0.0)
@@ -83,7 +67,8 @@ def evaluate(
     )
   attacks = parse_attacks(attack_names, norm=norm, step_size=step_size)
   trained, dataset = load_trained(checkpoints, devices, data_dir)
-  evaluation = next(iter(trained.values())).config.evaluation
+  first_name, first = next(iter(trained.items()))
+  evaluation = first.config.evaluation
   # JSON has lists.
   bounds = None if evaluation.bounds is None else tuple(evaluation.bounds)
   attacks = replace_bounds(attacks, bounds)
@@ -166,15 +151,10 @@ def evaluate(
       labels,
       {name: [] for name in trained},
       dataset.class_names,
-      title=_title(trained),
+      title=f'Robustness of {len(trained)} models'
+      if len(trained) > 1
+      else f'Robustness of {first.config.model.name}, trained by {first_name}',
     )
     print(text)
     print(f'\nreport: {path / "report.html"}')
   return report
-
-
-def _title(trained: Mapping[str, Trained]) -> str:
-  (name, first), *others = trained.items()
-  if others:
-    return f'Robustness of {len(trained)} models'
-  return f'Robustness of {first.config.model.name}, trained by {name}'

@@ -51,28 +51,10 @@ def explain(
   seed: int = 0,
   data_dir: str | None = None,
 ) -> ExplainReport:
-  """Explains what trained networks see, and how an attack changes that.
+  """Explains trained networks; returns the content of report.json.
 
-  Args:
-    checkpoints: Each as `checkpoint_directory` takes it.
-    workdir: The folder to write to.
-    devices: The devices.
-    attack: As `parse_attack` takes it; each network is attacked with its own
-      gradients.
-    norm: 'linf', 'l2' or 'l1'.
-    epsilon: Radius of the attack.
-    classes: As `choose_classes` takes them.
-    num_images: Random test images that maps are compared on.
-    num_cases: Images to show of each kind, at most.
-    methods: Of `advjax.explain.METHODS`; None: all that a network allows.
-    seed: Seeds the choice of images, attacks and noise.
-    data_dir: Where the data set is now; None: where it was in training.
-
-  Returns:
-    The content of report.json.
-
-  Raises:
-    ValueError: for anything wrong, before anything is written.
+  The arguments are the flags of experiments/explain.py. Anything wrong is a
+  ValueError before anything is written.
   """
   check_range('epsilon', epsilon, 0.0)
   check_range('seed', seed, 0, integer=True)
@@ -85,23 +67,16 @@ def explain(
   attacks = parse_attacks([attack], norm=norm)
   trained, dataset = load_trained(checkpoints, devices, data_dir)
   labels = choose_classes(dataset, classes)
-  networks = {
-    name: network_of(
-      each.model,
-      each.params,
-      each.model_state,
-      f'{name} ({each.config.model.name})',
+  shape = (1, *dataset.test.images.shape[1:])
+  example = jax.ShapeDtypeStruct(shape, np.float32)
+  networks, allowed, left_out = {}, {}, []
+  for name, each in trained.items():
+    title = f'{name} ({each.config.model.name})'
+    networks[name] = network_of(
+      each.model, each.params, each.model_state, title
     )
-    for name, each in trained.items()
-  }
-  example = jax.ShapeDtypeStruct(
-    (1, *dataset.test.images.shape[1:]), np.float32
-  )
-  # Methods that each network allows, and why others are left out.
-  allowed = {
-    name: find_methods(network, example, methods)
-    for name, network in networks.items()
-  }
+    allowed[name], reasons = find_methods(networks[name], example, methods)
+    left_out += [f'Skipped: {reason}.' for reason in reasons.values()]
   path = prepare_workdir(
     workdir,
     config_dict.create(
@@ -124,7 +99,7 @@ def explain(
     logger.info('explaining %s', name)
     explained[name] = explain_network(
       network,
-      allowed[name][0],
+      allowed[name],
       sample,
       parsed,
       epsilon,
@@ -150,18 +125,14 @@ def explain(
       norm=parsed.norm,
       label=f'{label} at {format_epsilon(epsilon)} ({parsed.norm})',
     ),
-    left_out=[
-      f'Skipped: {reason}.'
-      for _, reasons in allowed.values()
-      for reason in reasons.values()
-    ],
+    left_out=left_out,
     members={
       name: ExplainedModel(
         num_params=trained[name].num_params,
         clean_accuracy=Estimate.of_correct([each.correct]),
         # Also of images that are misclassified clean, as in `evaluate`.
         white_box=Estimate.of_correct([each.robust]),
-        methods=list(allowed[name][0]),
+        methods=list(allowed[name]),
         similarity=each.similarity,
         cases=[
           case.result(f'{name}_{case.kind}_{case.row}', dataset)

@@ -160,21 +160,3 @@ def test_zero_and_broken_gradients_are_counted():
   assert found.zero_gradients == pytest.approx(0.3)
   assert found.not_finite_gradients == pytest.approx(0.2)
   assert np.isfinite(found.loss).all()
-
-
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    (
-      {'attack': Attack('square', 9, 1, 0.0, None, 'linf', (0.0, 1.0))},
-      r"attack 'square'; allowed: fgsm, bim, mifgsm, pgd, apgd",
-    ),
-    ({'images': 2 * IMAGES}, r'images hold values from .* 0.0 to 1.0'),
-    ({'labels': LABELS[:3]}, r'labels have shape \(3,\)'),
-    ({'epsilon': -0.1}, r'epsilon = -0.1; allowed: a number >= 0'),
-    ({'epsilon': float('nan')}, r'epsilon = nan'),
-  ],
-)
-def test_bad_input_is_named(changes, message):
-  with pytest.raises(ValueError, match=message):
-    run(**{'attack': parse_attack('bim-4'), **changes})

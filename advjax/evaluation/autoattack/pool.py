@@ -117,7 +117,17 @@ def run_items(
     if size != batch.items.shape[1]:
       batch, program = _resize(batch, size), None
     batch, fresh, waiting = _fill(batch, waiting)
-    rows = _rows(images, labels, items, batch, fresh)
+    examples = items.examples[batch.items]
+    rows = Rows(
+      images=images[examples],
+      labels=labels[examples],
+      targets=None if items.targets is None else items.targets[batch.items],
+      examples=examples,
+      numbers=items.numbers[batch.items],
+      fresh=fresh,
+      # An empty slot counts as done.
+      age=np.where(batch.items < 0, np.iinfo(np.int32).max, batch.age),
+    )
     if program is None:
       program, seconds = compile_round(search, devices, network, rows, shared)
       compile_seconds += seconds
@@ -133,9 +143,8 @@ def run_items(
     batch = _Batch(batch.items, age, state)
     hits = np.asarray(hits) & (batch.items >= 0)
     if hits.any():
-      examples = items.examples[batch.items[hits]]
-      found[examples] = np.asarray(perturbed)[hits]
-      fooled[examples] = True
+      found[examples[hits]] = np.asarray(perturbed)[hits]
+      fooled[examples[hits]] = True
   seconds = time.perf_counter() - start - compile_seconds
   return Outcome(fooled, found, num_steps, seconds, compile_seconds)
 
@@ -192,26 +201,6 @@ def _fill(
   items[slots] = waiting[: len(free)]
   age = np.where(fresh, 0, batch.age)
   return batch._replace(items=items, age=age), fresh, waiting[len(free) :]
-
-
-def _rows(
-  images: np.ndarray,
-  labels: np.ndarray,
-  items: Items,
-  batch: _Batch,
-  fresh: np.ndarray,
-) -> Rows:
-  examples = items.examples[batch.items]
-  return Rows(
-    images=images[examples],
-    labels=labels[examples],
-    targets=None if items.targets is None else items.targets[batch.items],
-    examples=examples,
-    numbers=items.numbers[batch.items],
-    fresh=fresh,
-    # An empty slot counts as done.
-    age=np.where(batch.items < 0, np.iinfo(np.int32).max, batch.age),
-  )
 
 
 class Program(NamedTuple):

@@ -34,9 +34,8 @@ from advjax.types import Array, Bounds, LogitsFn
 
 logger = logging.getLogger(__name__)
 
-# On a CPU what fits into its caches; elsewhere halved until memory suffices.
-_BATCH_SIZE = {'cpu': 32}
-_LARGEST_BATCH_SIZE = 1024
+# What fits into the caches of a CPU; elsewhere halved until memory suffices.
+_BATCH_SIZE_CPU, _LARGEST_BATCH_SIZE = 32, 1024
 # Successes of Square after the gradient attacks may be chance; more images and
 # a larger share than this indicate masked gradients.
 _FEW_IMAGES, _FEW = 2, 0.002
@@ -175,7 +174,8 @@ def autoattack(
   )
   devices = tuple(devices or jax.local_devices())
   if batch_size is None:
-    batch_size = _BATCH_SIZE.get(devices[0].platform, _LARGEST_BATCH_SIZE)
+    on_cpu = devices[0].platform == 'cpu'
+    batch_size = _BATCH_SIZE_CPU if on_cpu else _LARGEST_BATCH_SIZE
   batching = Batching(batch_size, devices, shared.key)
   ask = functools.partial(
     compute_logits,

@@ -1,6 +1,6 @@
 """The attacks of AutoAttack, and its versions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from advjax import losses
@@ -65,38 +65,29 @@ def make_component(
   For l1 the standard version is that of arXiv 2103.01208: five restarts of
   APGD-CE and five targets of APGD-T.
   """
-  dlr = losses.dlr if num_classes >= _CLASSES_OF_DLR else losses.margin
-  samples = eot_samples(version)
   plus = version == 'plus'
   standard_l1 = version == 'standard' and norm == 'l1'
-  restarts = 5 if plus or standard_l1 else 1
-
-  def apgd(loss_fn: Callable) -> Search:
-    return make_apgd(
+  targets = {'apgd-t': 5 if standard_l1 else 9, 'fab-t': 9}.get(name)
+  restarts = 1
+  if name.startswith('apgd'):
+    loss_fn = losses.dlr if num_classes >= _CLASSES_OF_DLR else losses.margin
+    search = make_apgd(
       norm=norm,
       num_steps=100,
-      loss_fn=loss_fn,
-      eot_samples=samples,
+      loss_fn=losses.cross_entropy if name == 'apgd-ce' else loss_fn,
+      eot_samples=eot_samples(version),
     )
-
-  def targets(at_most: int) -> int:
-    return min(at_most, num_classes - 1)
-
-  if name == 'apgd-ce':
-    return Component(name, apgd(losses.cross_entropy), None, restarts)
-  if name == 'apgd-dlr':
-    return Component(name, apgd(dlr), None, restarts)
-  if name == 'apgd-t':
-    number = targets(5 if standard_l1 else 9)
-    return Component(name, apgd(dlr), number, 1)
-  if name == 'fab':
+    if name != 'apgd-t' and (plus or standard_l1):
+      restarts = 5
+  elif name == 'fab':
     # Its restarts start around what was found before, so they are steps.
     search = make_fab(norm=norm, num_steps=100, num_restarts=5 if plus else 1)
     # It computes the gradient of every other class.
     search = search._replace(num_backward=num_classes - 1)
-    return Component(name, search, None, 1)
-  if name == 'fab-t':
+  elif name == 'fab-t':
     search = make_fab(norm=norm, num_steps=100)
-    return Component(name, search, targets(9), 1)
-  search = make_square(norm=norm, num_queries=5000)
-  return Component(name, search, None, 1)
+  else:
+    search = make_square(norm=norm, num_queries=5000)
+  if targets is not None:
+    targets = min(targets, num_classes - 1)
+  return Component(name, search, targets, restarts)
