@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as numpy_strategies
+from jax.tree_util import Partial
 from PIL import Image
 
 from advjax.devices import Batching
@@ -21,11 +22,8 @@ NUM_CLASSES = 4  # No image is of the last one.
 BATCHING = Batching(12, jax.devices()[:1], jax.random.key(1))
 
 
-def network(weights):
-  def logits_fn(images):
-    return 20 * (images.reshape(len(images), -1) - 0.5) @ weights
-
-  return logits_fn
+def logits(weights, images):
+  return 20 * (images.reshape(len(images), -1) - 0.5) @ weights
 
 
 @pytest.fixture(scope='module')
@@ -36,7 +34,7 @@ def setup():
   flat = 20 * (images.reshape(12, -1) - 0.5)
   labels = (flat @ weights)[:, :3].argmax(1).astype(np.int32)
   noisy = weights + rng.normal(size=weights.shape).astype(np.float32)
-  models = {'one': network(weights), 'two': network(noisy)}
+  models = {'one': Partial(logits, weights), 'two': Partial(logits, noisy)}
   evaluation = evaluate_models(
     models,
     parse_attacks(['fgsm', 'deepfool-3']),

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
 from advjax.devices import Batching
 from advjax.evaluation import models as models_lib
@@ -29,17 +30,17 @@ IMAGES[:, 0, 0, 0] += 0.1 * (2 * LABELS - 1)
 IMAGES[:, 1, 1, 0] += 0.2 * (2 * LABELS - 1)
 
 
-def reading(row):
+def read(pixel, images):
   """A network of three classes that reads one pixel; the last never wins."""
-
-  def logits_fn(images):
-    signal = 10 * (images[:, row, row, 0] - 0.5)
-    return jnp.stack([-signal, signal, jnp.full_like(signal, -9)], axis=-1)
-
-  return logits_fn
+  signal = 10 * ((images[..., 0] - 0.5) * pixel[None]).sum((1, 2))
+  return jnp.stack([-signal, signal, jnp.full_like(signal, -9)], axis=-1)
 
 
-NETWORKS = {'first': reading(0), 'last': reading(1)}
+# One program for both.
+NETWORKS = {
+  'first': Partial(read, jnp.array([[1.0, 0], [0, 0]])),
+  'last': Partial(read, jnp.array([[0, 0], [0, 1.0]])),
+}
 
 
 def evaluate(attacks):
@@ -192,17 +193,7 @@ def test_minimum_norm_attacks_and_those_of_autoattack():
   assert 0.1 < found.max_sizes['first', 'apgd-ce'] <= 0.15 + 1e-6
 
 
-def test_attacks_may_come_as_one_text():
-  assert parse_attacks(['fgsm,bim-20']) == parse_attacks(['fgsm', 'bim-20'])
-
-
 # ----------------------------------------------------------------------- top k
-
-
-def by_sorting(logits, labels, k):
-  """Stable: of equal logits the first class comes first, as in argmax."""
-  best = np.argsort(-logits, axis=-1, kind='stable')[..., :k]
-  return (best == labels[..., None]).any(-1)
 
 
 # Few values, so that many are equal.
@@ -211,10 +202,9 @@ def by_sorting(logits, labels, k):
   arrays.arrays(np.int32, 5, elements=st.integers(0, 3)),
 )
 @hypothesis.settings(max_examples=30)
-def test_the_top_k_is_that_of_a_sort(logits, labels):
+def test_the_top_k_is_that_of_jax(logits, labels):
   for k in (1, 2, 3):
     found = in_top_k(logits, labels, k)
-    np.testing.assert_array_equal(found, by_sorting(logits, labels, k))
     device = jax.lax.top_k(logits, k)[1]
     np.testing.assert_array_equal(found, (device == labels[:, None]).any(-1))
 
@@ -225,10 +215,10 @@ def test_nan_counts_as_the_largest():
   assert in_top_k(logits, np.array([0, 1]), 1).tolist() == [True, False]
 
 
-@pytest.mark.parametrize('k', [0, 4])
-def test_k_leaves_a_class_out(k):
-  with pytest.raises(ValueError, match=rf'top_k = {k}; allowed: 1 to 3'):
-    in_top_k(np.zeros((1, 4)), np.zeros(1, int), k)
+def test_k_leaves_a_class_out():
+  for k in (0, 4):
+    with pytest.raises(ValueError, match=rf'top_k = {k}; allowed: 1 to 3'):
+      in_top_k(np.zeros((1, 4)), np.zeros(1, int), k)
 
 
 def test_top_k_accuracies_are_of_the_same_images(found):

@@ -166,12 +166,10 @@ def test_the_seed_and_the_rows_decide():
   ('changes', 'message'),
   [
     ({'severity': 0}, 'severity = 0; allowed: an integer from 1 to 5'),
-    ({'severity': 6}, 'severity = 6'),
     ({'severity': 2.5}, r'severity = 2\.5'),
     ({'seed': -1}, 'seed = -1; allowed: an integer >= 0'),
     ({'images': NOISE[0]}, r'images have shape \(20, 16, 3\)'),
     ({'images': NOISE[:, :7]}, 'H and W >= 8'),
-    ({'images': NOISE[:0]}, 'images have shape'),
     ({'images': (NOISE * 255).astype(np.uint8)}, 'dtype uint8.*divide'),
     ({'images': NOISE + 0.1}, 'values from .* allowed: .* 0 to 1'),
     ({'images': np.full_like(NOISE, np.nan)}, 'values from nan'),

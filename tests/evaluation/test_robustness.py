@@ -181,8 +181,7 @@ def linear(weights, images):
   return jnp.stack([-signal, signal], axis=-1)
 
 
-@pytest.mark.parametrize('name', ['apgd-ce', 'deepfool-3'])
-def test_every_image_within_reach_is_fooled(name):
+def test_every_image_within_reach_is_fooled():
   """The border is |w . (x - 1/2)| / |w|_1 away; the box is out of reach."""
   images = 0.25 + 0.5 * IMAGES
   signal = (images.astype(np.float64) - 0.5) @ LINEAR
@@ -191,11 +190,12 @@ def test_every_image_within_reach_is_fooled(name):
   right = labels == (signal > 0)
   distances = np.where(right, np.abs(signal) / np.abs(LINEAR).sum(), 0.0)
   logits_fn = Partial(linear, jnp.asarray(LINEAR))
+  deepfool = parse_attack('deepfool-3')
   epsilons = [0.0, 0.1, 0.05]
   found = attack_and_predict(
     logits_fn,
     {'itself': logits_fn, 'other': Partial(linear, -jnp.asarray(LINEAR))},
-    parse_attack(name), images, labels, epsilons, batching(50, 2), kept=1,
+    deepfool, images, labels, epsilons, batching(50, 2), kept=1,
   )  # fmt: skip
   assert (found.predictions['other'] == 1 - found.predictions['itself']).all()
   for epsilon, predictions, sizes in zip(
@@ -210,21 +210,14 @@ def test_every_image_within_reach_is_fooled(name):
     assert (sizes[(predictions == labels) | (distances == 0)] == 0).all()
   moved = np.abs(found.images - images).max(1)
   np.testing.assert_allclose(moved, found.sizes[1], atol=1e-7)
-  if name == 'deepfool-3':
-    assert found.autoattack == ()
-    table = robust_accuracy(
-      logits_fn, images, labels, {name: parse_attack(name)}, 0.1,
-      key=KEY, batch_size=50,
-    )  # fmt: skip
-    np.testing.assert_array_equal(
-      table.worst_case, right & (found.predictions['itself'][1] == labels)
-    )
-    return
-  assert [entry.epsilon for entry in found.autoattack] == epsilons
-  for entry, predictions in zip(
-    found.autoattack, found.predictions['itself'], strict=True
-  ):
-    assert entry.accuracy.value == (predictions == labels).mean()
+  assert found.autoattack == ()
+  table = robust_accuracy(
+    logits_fn, images, labels, {'deepfool': deepfool}, 0.1,
+    key=KEY, batch_size=50,
+  )  # fmt: skip
+  np.testing.assert_array_equal(
+    table.worst_case, right & (found.predictions['itself'][1] == labels)
+  )
 
 
 # ------------------------------------------------------------------- bad input
@@ -235,8 +228,6 @@ def test_probabilities_are_refused():
     return jax.nn.softmax(network()(images))
 
   with pytest.raises(ValueError, match=r'returns probabilities.*softmax'):
-    compute_logits(softmax, IMAGES, batching(7, 2))
-  with pytest.raises(ValueError, match='returns probabilities'):
     robust_accuracy(softmax, IMAGES, LABELS, {'fgsm': ATTACK}, 0.1, key=KEY)
 
 
@@ -266,12 +257,9 @@ def test_logits_that_are_not_finite_are_refused():
     ({'images': IMAGES[:0], 'labels': LABELS[:0]}, r'shape \(0, 6\); allowed'),
     ({'images': (255 * IMAGES).astype(np.uint8)}, r'dtype uint8; allowed'),
     ({'images': 255 * IMAGES}, r'values from .*; allowed: finite.*0.0 to 1.0'),
-    ({'images': IMAGES - 0.5}, r'values from -0'),
     ({'images': IMAGES * np.nan}, r'values from nan'),
     ({'labels': LABELS[:-1]}, r'labels have shape \(99,\) .*\(100,\)'),
-    ({'labels': LABELS[:, None]}, r'labels have shape \(100, 1\)'),
     ({'labels': LABELS + 1}, r'values from 1 to 3; allowed: 0 to 2'),
-    ({'labels': LABELS - 1}, r'labels hold values from -1 to 1'),
     ({'labels': LABELS * 0.5}, r'labels have .*float64; allowed: integers'),
     ({'epsilons': []}, r'epsilons = \[\]'),
     ({'epsilons': [0.1, -0.1]}, r'epsilons = \[0.1, -0.1\]; allowed'),
@@ -285,28 +273,11 @@ def test_bad_input_is_named(changes, message):
     attack_and_predict(network(), {}, parse_attack('fgsm'), **arguments)
 
 
-def test_images_may_be_outside_bounds_that_an_attack_does_not_have():
-  found = attack_and_predict(
-    network(), {}, parse_attack('fgsm', bounds=None), IMAGES - 0.5, LABELS,
-    [0.1], WHOLE,
-  )  # fmt: skip
-  assert found.sizes.max() == pytest.approx(0.1)
-  assert found.images.min() < -0.5
-
-
 # ------------------------------------------------------------------- precision
 
 # On accelerators, evaluations compute float32 products in float32. The CPU does
 # so in any case; what is tested is what the programs ask for.
 EYE, THREE = np.eye(3, dtype=np.float32), np.arange(3)
-EVALUATIONS = {
-  'robust_accuracy': lambda network: advjax.robust_accuracy(
-    network, EYE, THREE, {'fgsm': parse_attack('fgsm')}, 0.1, key=KEY
-  ),
-  'autoattack': lambda network: advjax.autoattack(
-    network, EYE, THREE, 0.1, key=KEY, attacks=['apgd-ce']
-  ),
-}
 
 
 class Network:
@@ -320,15 +291,19 @@ class Network:
     return 10 * images
 
 
-@pytest.mark.parametrize('name', EVALUATIONS)
-def test_the_highest_unless_the_caller_has_set_one(name):
+def test_the_highest_unless_the_caller_has_set_one():
   network = Network()
-  EVALUATIONS[name](network)
+
+  def evaluate():
+    attacks = {name: parse_attack(name) for name in ('fgsm', 'apgd-ce')}
+    advjax.robust_accuracy(network, EYE, THREE, attacks, 0.1, key=KEY)
+
+  evaluate()
   assert network.seen == {'highest'}
   network.seen.clear()
   # Compiled again, though the network is the same.
   with jax.default_matmul_precision('high'):
-    EVALUATIONS[name](network)
+    evaluate()
   assert network.seen == {'high'}
   assert jax.config.jax_default_matmul_precision is None
 
@@ -360,22 +335,13 @@ def test_trained_networks_take_that_of_their_config():
     assert precisions(free) == {'HIGH'}
 
 
-@pytest.mark.parametrize(
-  ('attacks', 'epsilon', 'message'),
-  [
+def test_what_robust_accuracy_refuses():
+  fgsm = {'a': parse_attack('fgsm')}
+  for attacks, epsilon, message in [
     ({}, 0.1, r'attacks = \{\}; allowed: one attack or more'),
     ({'a': 'fgsm'}, 0.1, "attacks = .*'fgsm'.*parse_attack"),
-    (
-      {'a': parse_attack('fgsm')},
-      -0.1,
-      'epsilon = -0.1; allowed: a number >= 0',
-    ),
-    ({'a': parse_attack('fgsm')}, np.nan, 'epsilon = nan; allowed'),
-  ],
-)
-def test_what_robust_accuracy_refuses(attacks, epsilon, message):
-  images = np.full((2, 3), 0.5, np.float32)
-  with pytest.raises(ValueError, match=message):
-    advjax.robust_accuracy(
-      lambda x: x, images, np.arange(2), attacks, epsilon, key=jax.random.key(0)
-    )
+    (fgsm, -0.1, 'epsilon = -0.1; allowed: a number >= 0'),
+    (fgsm, np.nan, 'epsilon = nan; allowed'),
+  ]:
+    with pytest.raises(ValueError, match=message):
+      advjax.robust_accuracy(jnp.tanh, EYE, THREE, attacks, epsilon, key=KEY)

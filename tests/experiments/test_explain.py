@@ -152,9 +152,8 @@ def test_the_arrays_say_what_the_report_says(explained):
   assert of_true.any() and (~of_true).any()
 
 
-@pytest.mark.parametrize(
-  ('options', 'message'),
-  [
+def test_bad_options_are_named(run, tmp_path):
+  for options, message in [
     ({'epsilon': -0.1}, 'epsilon = -0.1; allowed'),
     ({'num_images': 0}, 'num_images = 0; allowed'),
     ({'num_cases': 0}, 'num_cases = 0; allowed'),
@@ -162,20 +161,15 @@ def test_the_arrays_say_what_the_report_says(explained):
     ({'attack': 'fgms'}, "unknown attack 'fgms'"),
     ({'norm': 'l3'}, "norm = 'l3'"),
     ({'classes': ['ten']}, "unknown class 'ten'"),
-    ({'classes': ['3', '3']}, 'one class or more, each once'),
     ({'methods': ['salency']}, "unknown method 'salency'; allowed: saliency"),
     ({'methods': []}, r'methods = \[\]; allowed: one or more'),
     (
-      {'methods': ['cam']},
-      r'cam needs global average pooling .*: standard \(mlp\) has no such head',
+      {'methods': ['saliency', 'cam']},
+      r'cam needs global .*: standard \(mlp\)',
     ),
-    (
-      {'methods': ['saliency', 'grad_cam']},
-      r'grad_cam needs the feature maps .*standard \(mlp\) does not expose',
-    ),
-  ],
-)
-def test_bad_options_are_named(run, tmp_path, options, message):
-  with pytest.raises(ValueError, match=message):
-    explain([str(run[2] / 'base')], tmp_path / 'new', jax.devices(), **options)
+  ]:
+    with pytest.raises(ValueError, match=message):
+      explain(
+        [str(run[2] / 'base')], tmp_path / 'new', jax.devices(), **options
+      )
   assert not (tmp_path / 'new').exists()
