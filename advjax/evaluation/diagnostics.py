@@ -27,15 +27,11 @@ def large_epsilon(
   (upper - lower) / 2 times 1 (linf), sqrt(D) (l2) or D (l1), D = H W C; None if
   it is not known. Within it robust accuracy is at most chance.
   """
-  if bounds is None:
+  if bounds is None or (image_shape is None and norm != 'linf'):
     return None
-  half = (bounds[1] - bounds[0]) / 2
-  if norm == 'linf':
-    return half
-  if image_shape is None or norm not in ('l2', 'l1'):
-    return None
-  size = math.prod(image_shape)
-  return half * (math.sqrt(size) if norm == 'l2' else size)
+  size = math.prod(image_shape or ())
+  factor = {'linf': 1.0, 'l2': math.sqrt(size), 'l1': size}[norm]
+  return (bounds[1] - bounds[0]) / 2 * factor
 
 
 def per_class_accuracy(

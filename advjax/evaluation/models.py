@@ -127,9 +127,8 @@ def evaluate_models(
   for attack_name, attack in attacks.items():
     minimal = isinstance(attack, MinimalAttack)
     # AutoAttack always takes all images.
-    large = len(images) > _MAX_CURVE_IMAGES and not isinstance(
-      attack, FullAttack
-    )
+    full = isinstance(attack, FullAttack)
+    large = len(images) > _MAX_CURVE_IMAGES and not full
     count = _MAX_CURVE_IMAGES if large else len(images)
     radii = list(epsilons)
     # Where images are few, the evaluation epsilon is one of the curve's.

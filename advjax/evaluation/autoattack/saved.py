@@ -115,17 +115,17 @@ def save(
 ) -> None:
   """Writes the state to a file, atomically."""
   numbers = {name: record[1:] for name, record in run.records.items()}
+  arrays: dict[str, Any] = {
+    **identity,
+    'records': json.dumps(numbers),
+    'robust_after': [record.robust for record in run.records.values()],
+    'robust': run.robust,
+    # As bytes: NumPy alone cannot read a file with bfloat16.
+    'perturbed': np.frombuffer(run.images.tobytes(), np.uint8),
+  }
   path.parent.mkdir(parents=True, exist_ok=True)
   with replacing(path) as file:
-    np.savez(
-      file,
-      **identity,
-      records=json.dumps(numbers),
-      robust_after=[record.robust for record in run.records.values()],
-      robust=run.robust,
-      # As bytes: NumPy alone cannot read a file with bfloat16.
-      perturbed=np.frombuffer(run.images.tobytes(), np.uint8),
-    )
+    np.savez(file, **arrays)
 
 
 def load(
