@@ -406,7 +406,8 @@ def corrupt(
   """
   images = check_pictures(images, channels=(1, 3))
   if kind not in _CORRUPTIONS:
-    raise ValueError(f'kind = {kind!r}; allowed: {", ".join(KINDS)}')
+    kinds = ', '.join(map(repr, KINDS))
+    raise ValueError(f'kind = {kind!r}; allowed: {kinds}')
   check_range('severity', severity, 1, 5, integer=True)
   check_range('seed', seed, 0, integer=True)
   corruption, strengths = _CORRUPTIONS[kind]

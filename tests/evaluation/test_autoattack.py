@@ -174,12 +174,12 @@ def test_versions_are_those_of_the_paper():
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'version': 'full'}, "version = 'full'; allowed: standard, plus, rand"),
+    ({'version': 'full'}, "version = 'full'; allowed: 'standard', 'plus'"),
     ({'attacks': ['pgd']}, r"\['pgd'\] with version 'standard'; allowed: one"),
     ({'attacks': []}, r'attacks = \[\] with'),
     (
       {'attacks': ['fab'], 'version': 'rand'},
-      'more of apgd-ce, apgd-dlr, each',
+      "more of 'apgd-ce', 'apgd-dlr', each",
     ),
     ({'labels': LABELS + 0.5, 'version': 'rand'}, 'labels have shape .* float'),
     ({'key': None}, 'key = None; allowed: a key'),

@@ -95,7 +95,7 @@ def test_damage_grows_with_severity(kind, images):
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'kind': 'rain'}, r"kind = 'rain'; allowed: gaussian_noise, .*jpeg"),
+    ({'kind': 'rain'}, r"kind = 'rain'; allowed: 'gaussian_noise', .*jpeg"),
     ({'severity': 0}, r'severity = 0; allowed: an integer from 1 to 5'),
     ({'severity': 1.0}, r'severity = 1.0; allowed'),
     ({'seed': -1}, r'seed = -1; allowed: an integer >= 0'),

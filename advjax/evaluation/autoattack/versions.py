@@ -42,7 +42,8 @@ def eot_samples(version: str) -> int | None:
 def attack_names(version: str, attacks: Sequence[str] | None) -> list[str]:
   """Returns the attacks of a version, or the given ones, checked."""
   if version not in VERSIONS:
-    raise ValueError(f'version = {version!r}; allowed: {", ".join(VERSIONS)}')
+    versions = ', '.join(map(repr, VERSIONS))
+    raise ValueError(f'version = {version!r}; allowed: {versions}')
   if attacks is None:
     return list(VERSIONS[version])
   # The others have no form that averages over draws.
@@ -52,7 +53,7 @@ def attack_names(version: str, attacks: Sequence[str] | None) -> list[str]:
   if unknown or not names or len(set(names)) < len(names):
     raise ValueError(
       f'attacks = {names} with version {version!r}; allowed: one or more of '
-      f'{", ".join(allowed)}, each once'
+      f'{", ".join(map(repr, allowed))}, each once'
     )
   return names
 
