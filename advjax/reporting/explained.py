@@ -13,16 +13,16 @@ from advjax.data import Dataset
 from advjax.evaluation.explanations import KINDS, Case, Explained
 from advjax.explain import METHODS
 from advjax.files import replacing, write_json
-from advjax.reporting import plots
-from advjax.reporting.formatting import Row, Table, format_estimate, percent
-from advjax.reporting.html import dataset_facts, write_page
-from advjax.reporting.images import (
+from advjax.reporting.figures import charts
+from advjax.reporting.figures.images import (
   Cell,
   class_name,
   image_grid,
   signed_colors,
   to_pixels,
 )
+from advjax.reporting.formatting import Row, Table, format_estimate, percent
+from advjax.reporting.html import dataset_facts, write_page
 from advjax.results import ExplainedModel, ExplainReport, Similarity
 
 NAMES = {
@@ -93,7 +93,7 @@ def write_explained(
     np.savez_compressed(file, **_arrays(explained))
   overview = list(_overview(report, explained, dataset, classes))
   cases = {
-    entry.name: plots.encode(
+    entry.name: charts.encode(
       entry.name,
       f'{entry.true_class.name}, {entry.kind}',
       '',
@@ -102,7 +102,7 @@ def write_explained(
     for name, each in explained.items()
     for case, entry in zip(each.cases, report.members[name].cases, strict=True)
   }
-  plots.save_pictures([*overview, *cases.values()], workdir / 'figures')
+  charts.save_pictures([*overview, *cases.values()], workdir / 'figures')
   sentences = [*conclusions(report), *report.left_out]
   write_page(
     workdir / 'report.html',
@@ -233,9 +233,9 @@ def _overview(
   explained: Mapping[str, Explained],
   dataset: Dataset,
   classes: Sequence[int],
-) -> Iterator[plots.Picture]:
+) -> Iterator[charts.Picture]:
   if all(model.similarity for model in report.members.values()):
-    yield plots.encode(
+    yield charts.encode(
       'similarity',
       'How the attack and random noise change maps',
       'Cosine similarity between the map of the clean image for its true class '
@@ -257,18 +257,18 @@ def _overview(
     ]
     for name, each in explained.items()
   ]
-  yield plots.encode(
+  yield charts.encode(
     'activation_maximization',
     'Activation maximization',
     'Images that maximize the logit of a class, by gradient ascent from noise '
     'with a total variation penalty, and the probability of the class.',
-    image_grid(lines, min(1.6, plots.MAX_WIDTH / len(classes) - 0.08)),
+    image_grid(lines, min(1.6, charts.MAX_WIDTH / len(classes) - 0.08)),
   )
 
 
 def _same_image(
   explained: Mapping[str, Explained], dataset: Dataset
-) -> Iterator[plots.Picture]:
+) -> Iterator[charts.Picture]:
   """An image that the attack makes the first model misclassify, for all."""
   first, *others = explained
   by_row = {
@@ -289,7 +289,7 @@ def _same_image(
     for name in explained
     for line in _lines(by_row[name][shared[0]], dataset, f'{name}\n')
   ]
-  yield plots.encode(
+  yield charts.encode(
     'same_image',
     f'One image, explained by {len(explained)} models',
     f'Test image {shared[0]}, clean and attacked with the gradients of the '
@@ -331,7 +331,7 @@ def _lines(
 
 def _maps_figure(lines: Sequence[Sequence[Cell | None]]) -> Figure:
   columns = max(map(len, lines))
-  return image_grid(lines, min(1.1, plots.MAX_WIDTH / columns - 0.08))
+  return image_grid(lines, min(1.1, charts.MAX_WIDTH / columns - 0.08))
 
 
 def _map_colors(
@@ -381,9 +381,9 @@ def similarity_figure(models: Mapping[str, ExplainedModel]) -> Figure:
   methods = [
     m for m in METHODS if any(m in e.similarity for e in models.values())
   ]
-  width = min(plots.MAX_WIDTH, 1.6 + 3.6 * len(models))
-  markers = (*plots.MARKERS[:4], 'x')
-  with matplotlib.rc_context(plots.STYLE | {'axes.grid.axis': 'x'}):
+  width = min(charts.MAX_WIDTH, 1.6 + 3.6 * len(models))
+  markers = (*charts.MARKERS[:4], 'x')
+  with matplotlib.rc_context(charts.STYLE | {'axes.grid.axis': 'x'}):
     figure = Figure((width, 1.4 + 0.55 * len(methods)), layout='constrained')
     axes = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     for ax, (name, model) in zip(axes, models.items(), strict=True):
@@ -397,7 +397,7 @@ def similarity_figure(models: Mapping[str, ExplainedModel]) -> Figure:
             x,
             j + 0.14 * (i - 2),
             xerr=[[max(0.0, x - low)], [max(0.0, high - x)]],
-            color=plots.PALETTE[i],
+            color=charts.PALETTE[i],
             fmt=markers[i],
             ms=5,
             lw=1.6,
@@ -409,5 +409,5 @@ def similarity_figure(models: Mapping[str, ExplainedModel]) -> Figure:
       ax.set_xlabel('cosine similarity')
     axes[0].set_yticks(range(len(methods)), [NAMES[m] for m in methods])
     axes[0].set_ylim(len(methods) - 0.45, -0.55)
-    plots.legend(figure, handles, list(GROUPS.values()))
+    charts.legend(figure, handles, list(GROUPS.values()))
   return figure

@@ -2,7 +2,7 @@
 
 A template lies in `templates/`, extends `base.html.j2` and fills its block
 `main` with sections by the macros of `macros.html.j2`, which show a
-`formatting.Table`, a `plots.Picture` with its caption, notes, warnings,
+`formatting.Table`, a `charts.Picture` with its caption, notes, warnings,
 findings, and the origin of a run. Pages of five sections and more have a table
 of contents. Everything is escaped.
 """

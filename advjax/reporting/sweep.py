@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from advjax.files import replacing, write_json
-from advjax.reporting import plots
+from advjax.reporting.figures import charts
 from advjax.reporting.formatting import (
   Row,
   Table,
@@ -410,7 +410,7 @@ def _names(names: Sequence[str]) -> str:
 
 def sweep_pictures(
   sweep: SweepReport, found: Sequence[Configuration]
-) -> list[plots.Picture]:
+) -> list[charts.Picture]:
   """Draws accuracy over the swept fields, the Pareto front, attack curves."""
   ranked, axes = rank(found), find_axes(found)
   if not ranked:
@@ -421,12 +421,12 @@ def sweep_pictures(
   pictures = list(draw(found, axes))
   if len(ranked) > 1:
     pictures.append(_front_picture(found))
-  return [*pictures, *_attack_curves(sweep, ranked[: len(plots.PALETTE)])]
+  return [*pictures, *_attack_curves(sweep, ranked[: len(charts.PALETTE)])]
 
 
 def _heatmaps(
   found: Sequence[Configuration], axes: Sequence[Axis]
-) -> Iterator[plots.Picture]:
+) -> Iterator[charts.Picture]:
   """Two per combination of the fields beyond the first two."""
   x, y, *others = axes
   panels: dict[str, list[Configuration]] = {}
@@ -454,8 +454,8 @@ def _heatmaps(
       pad = max(0.0, 0.05 - (high - low)) / 2
       matrix = _matrix(inside, x, y, metric, best)
       title = f'{metric.capitalize()} accuracy{f": {label}" if label else ""}'
-      figure = plots.heatmap_figure([matrix], low=low - pad, high=high + pad)
-      yield plots.encode(f'heatmap_{metric}{suffix}', title, caption, figure)
+      figure = charts.heatmap_figure([matrix], low=low - pad, high=high + pad)
+      yield charts.encode(f'heatmap_{metric}{suffix}', title, caption, figure)
 
 
 def _matrix(
@@ -464,7 +464,7 @@ def _matrix(
   y: Axis,
   metric: str,
   best: Configuration,
-) -> plots.Matrix:
+) -> charts.Matrix:
   """A cell per configuration, the second field upwards."""
   rows = y.values[::-1]
   values = np.full((len(rows), len(x.values)), np.nan)
@@ -485,14 +485,14 @@ def _matrix(
     if each is best:
       framed.append(at)
   names = format_values(rows), format_values(x.values)
-  return plots.Matrix('', *names, values, y.label, x.label, framed, texts)
+  return charts.Matrix('', *names, values, y.label, x.label, framed, texts)
 
 
 def _slices(
   found: Sequence[Configuration], axes: Sequence[Axis]
-) -> Iterator[plots.Picture]:
+) -> Iterator[charts.Picture]:
   """Accuracy over each field by itself, where no two fields form a grid."""
-  colors = {'clean': plots.PALETTE[0], 'robust': plots.PALETTE[1]}
+  colors = {'clean': charts.PALETTE[0], 'robust': charts.PALETTE[1]}
   ranked = rank(found)
   for number, axis in enumerate(axes[:_MAX_PANELS], 1):
     if axis.numeric:
@@ -500,9 +500,9 @@ def _slices(
       dots = []
       for each, (metric, color) in itertools.product(ranked, colors.items()):
         x = Estimate(float(each.values[axis.field]))
-        dots.append(plots.Point(x, getattr(each, metric), color, metric))
+        dots.append(charts.Point(x, getattr(each, metric), color, metric))
       scale: Any = 'log' if wide else 'number'
-      figure = plots.scatter_figure(dots, axis.label, x_axis=scale)
+      figure = charts.scatter_figure(dots, axis.label, x_axis=scale)
       which = 'A point per configuration'
     else:
       groups = []
@@ -511,10 +511,10 @@ def _slices(
       ):
         best = [each for each in ranked if each.values[axis.field] == value][:1]
         bars = {m: getattr(each, m) for each in best for m in colors}
-        groups.append(plots.Group(text, bars))
-      figure = plots.bar_figure(groups, colors)
+        groups.append(charts.Group(text, bars))
+      figure = charts.bar_figure(groups, colors)
       which = 'The configuration of the highest robust accuracy at each value'
-    yield plots.encode(
+    yield charts.encode(
       f'accuracy_over_{number}',
       f'Accuracy over {axis.label}',
       f'{which}, mean over its seeds, 95 % intervals over the test images.',
@@ -522,14 +522,14 @@ def _slices(
     )
 
 
-def _front_picture(found: Sequence[Configuration]) -> plots.Picture:
+def _front_picture(found: Sequence[Configuration]) -> charts.Picture:
   front, rest = pareto_front(found)
   # Intervals of the front alone: those of all points hide it.
   dots = [
-    plots.Point(
+    charts.Point(
       Estimate(each.clean.value),
       Estimate(each.robust.value),
-      plots.INK,
+      charts.INK,
       'dominated',
     )
     for each in rest
@@ -538,19 +538,19 @@ def _front_picture(found: Sequence[Configuration]) -> plots.Picture:
   for number, each in enumerate(front, 1):
     text = str(number)
     dots.append(
-      plots.Point(
-        each.clean, each.robust, plots.PALETTE[1], 'Pareto front', text=text
+      charts.Point(
+        each.clean, each.robust, charts.PALETTE[1], 'Pareto front', text=text
       )
     )
     if path:  # The front falls before the next point.
       path.append((path[-1][0], each.robust.value))
     path.append((each.clean.value, each.robust.value))
-  return plots.encode(
+  return charts.encode(
     'pareto_front',
     'Robust against clean accuracy',
     'A point per configuration, mean over its seeds; on the front with 95 % '
     'intervals over the test images and the numbers of the table below.',
-    plots.scatter_figure(
+    charts.scatter_figure(
       dots, 'clean accuracy', 'robust accuracy', x_axis='accuracy', path=path
     ),
   )
@@ -558,9 +558,9 @@ def _front_picture(found: Sequence[Configuration]) -> plots.Picture:
 
 def _attack_curves(
   sweep: SweepReport, best: Sequence[Configuration]
-) -> Iterator[plots.Picture]:
+) -> Iterator[charts.Picture]:
   """White-box accuracy over epsilon, a panel per attack."""
-  colors = plots.model_colors(each.label for each in best)
+  colors = charts.model_colors(each.label for each in best)
   panels = []
   for attack in sweep.attacks:
     lines = []
@@ -571,21 +571,21 @@ def _attack_curves(
         y = np.array([curve[attack] for curve in curves])
         ends = {'low': y.min(0), 'high': y.max(0)}
         x, color = curves[0]['epsilons'], colors[each.label]
-        lines.append(plots.Line(x, y.mean(0), color, each.label, **ends))
+        lines.append(charts.Line(x, y.mean(0), color, each.label, **ends))
     if lines:
       name, x_label = attack_label(attack), f'epsilon ({sweep.norm})'
-      panel = plots.Panel(
+      panel = charts.Panel(
         name, lines, x_label, x_axis='epsilon', mark=sweep.epsilon
       )
       panels.append(panel)
   if panels:
-    yield plots.encode(
+    yield charts.encode(
       'attack_curves',
       'Accuracy over the epsilon of the attack',
       f'White-box accuracy of the {count_of(len(best), "configuration")} of '
       'the highest robust accuracy. Shades reach from the lowest seed to the '
       'highest; dashed: the evaluation epsilon.',
-      plots.line_figure(panels),
+      charts.line_figure(panels),
     )
 
 
@@ -691,7 +691,7 @@ def write_sweep(workdir: pathlib.Path, sweep: SweepReport) -> str:
   write_rows(workdir, sweep)
   found = configurations(sweep)
   pictures = sweep_pictures(sweep, found)
-  plots.save_pictures(pictures, workdir / 'figures')
+  charts.save_pictures(pictures, workdir / 'figures')
   front = pareto_front(found)[0] if len(found) > 1 else []
   front_rows = [
     Row(

@@ -40,12 +40,15 @@ _BROKEN = 0.1  # Robust accuracy below which no one speaks of robustness.
 _COLLAPSE = 0.2  # Drop of robust accuracy in training that is more than noise.
 
 
-def attacks_of(report: Report) -> dict[str, AttackResult]:
-  """Returns each attack of any model, with one of its results."""
+def attacks_of(report: Report) -> list[tuple[str, str, AttackResult]]:
+  """Returns each attack of any model, its label and one of its results."""
   attacks: dict[str, AttackResult] = {}
   for model in report.members.values():
     attacks = {**model.robust_accuracy, **attacks}
-  return attacks
+  return [
+    (key, attack_label(key, each.num_steps), each)
+    for key, each in attacks.items()
+  ]
 
 
 def autoattack_runs(
@@ -262,10 +265,10 @@ def results_table(report: Report) -> Table:
     values = [(test.get(key), test.get(f'{key}_std')) for test in tests]
     add(label, [v if v[0] is not None else None for v in values], _loss)
   runs = autoattack_runs(report)
-  for attack, sample in attacks_of(report).items():
+  for attack, label, sample in attacks_of(report):
     if runs and attack.startswith('autoattack') and report.sanity is not None:
       continue  # It follows.
-    rows.append(Row(_attack_heading(attack, sample)))
+    rows.append(Row(_attack_heading(label, sample)))
     results = [m.robust_accuracy.get(attack) for m in models]
     add('  white box', [r and r.white_box for r in results])
     add(f'{top_k}, white box', [r and r.white_box_top_k for r in results])
@@ -338,12 +341,9 @@ def top_k_of(report: Report) -> int | None:
   return next((m.top_k for m in report.members.values() if m.top_k), None)
 
 
-def _attack_heading(attack: str, sample: AttackResult) -> str:
+def _attack_heading(label: str, sample: AttackResult) -> str:
   epsilon, step_size = sample.epsilon, sample.step_size
-  parts = [
-    attack_label(attack, sample.num_steps),
-    f'epsilon {format_epsilon(epsilon)}',
-  ]
+  parts = [label, f'epsilon {format_epsilon(epsilon)}']
   if step_size is not None and step_size != epsilon:
     parts.append(f'step size {format_epsilon(step_size)}')
   parts.append(sample.norm)

@@ -42,16 +42,16 @@ def write_run(
     the numbers mean, and the sanity checks.
   """
   # What draws is slow to import, and not needed before training ends.
-  from advjax.reporting import figures, html, plots
+  from advjax.reporting import html
+  from advjax.reporting.figures.charts import save_pictures
+  from advjax.reporting.figures.run import run_figures
 
   write_json(workdir / 'report.json', report.to_json())
   with replacing(workdir / 'adversarial_examples.npz') as file:
     save_examples(file, evaluation, images, labels)
-  drawn = figures.run_figures(
-    report, evaluation, images, labels, records, class_names
-  )
+  drawn = run_figures(report, evaluation, images, labels, records, class_names)
   pictures = [picture for part in drawn.values() for picture in part]
-  plots.save_pictures(pictures, workdir / 'figures')
+  save_pictures(pictures, workdir / 'figures')
   findings = sanity.findings_of(report)
   sentences, warnings = text.sentences(report), text.warnings(report)
   table = text.results_table(report)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from advjax.reporting.images import CORRECT, WRONG
-from advjax.reporting.linear import (
+from advjax.reporting.figures.images import CORRECT, WRONG
+from advjax.reporting.figures.linear import (
   LinearMember,
   format_table,
   linear_figure,

@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from advjax.reporting.formatting import Row, Table, format_epsilon, percent
-from advjax.reporting.images import (
+from advjax.reporting.figures.charts import MAX_WIDTH
+from advjax.reporting.figures.images import (
   CORRECT,
   WRONG,
   Cell,
@@ -23,7 +23,7 @@ from advjax.reporting.images import (
   image_grid,
   signed_colors,
 )
-from advjax.reporting.plots import MAX_WIDTH
+from advjax.reporting.formatting import Row, Table, format_epsilon, percent
 from advjax.results import accuracy_interval, mean_and_std
 
 _COLUMNS, _ROWS = 5, 2  # Images of each class.

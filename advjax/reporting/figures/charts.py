@@ -1,4 +1,4 @@
-"""Figures of accuracies and losses: one style, one colour for each model.
+"""Bars, lines, matrices and points: one style, one colour for each model.
 
 No function uses pyplot, so none needs a display. Fractions are in [0, 1] and
 drawn in per cent. Figures are at most `MAX_WIDTH` inches wide and shown at

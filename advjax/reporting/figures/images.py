@@ -14,7 +14,11 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from advjax.reporting.plots import MAX_WIDTH, PERTURBATION_COLORS, STYLE
+from advjax.reporting.figures.charts import (
+  MAX_WIDTH,
+  PERTURBATION_COLORS,
+  STYLE,
+)
 
 CORRECT, WRONG = '#1a7f37', '#c9190b'
 _LETTERS = 13.5  # Bold letters of a title in an inch.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from advjax.reporting.plots import (
+from advjax.reporting.figures.charts import (
   MAX_WIDTH,
   PALETTE,
   Group,
