@@ -1,11 +1,10 @@
-"""The report of a sweep: table, heatmap, clean against robust accuracy.
+"""The report of a sweep: conclusions, tables, files and page.
 
 A configuration is what trials have in common that differ in their seed alone.
 """
 
 import csv
 import io
-import itertools
 import json
 import math
 import pathlib
@@ -16,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from advjax.files import replacing, write_json
-from advjax.reporting.figures import charts
 from advjax.reporting.formatting import (
   Row,
   Table,
+  at_epsilon,
   attack_label,
   format_epsilon,
   format_estimate,
@@ -33,8 +32,6 @@ SEED = 'seed'
 _MAX_NAMES = 3
 # FGSM accuracy above which a fall under other attacks is gradient masking.
 _MASKED = 0.5
-_MAX_PANELS = 6
-_MIN_FILLED = 0.4  # Of the cells of a grid.
 _MAX_LINES = 20  # Of the terminal's table.
 
 
@@ -139,22 +136,19 @@ def find_axes(found: Sequence[Configuration]) -> list[Axis]:
   columns = {field: [c.values[field] for c in found] for field in fields}
   followers: dict[str, list[str]] = {}
   for field, column in columns.items():
-    if len(set(column)) < 2:
-      continue
-    for leader in followers:
-      if _correspond(columns[leader], column):
-        followers[leader].append(names[field])
-        break
-    else:
+    leaders = (each for each in followers if _agree(columns[each], column))
+    leader = next(leaders, None)
+    if leader is not None:
+      followers[leader].append(names[field])
+    elif len(set(column)) > 1:
       followers[field] = []
   axes = []
   for field, others in followers.items():
     values = list(dict.fromkeys(columns[field]))
     numeric = _numeric(values)
     label = names[field] + (f' (with {", ".join(others)})' if others else '')
-    axes.append(
-      Axis(field, label, sorted(values) if numeric else values, numeric)
-    )
+    values = sorted(values) if numeric else values
+    axes.append(Axis(field, label, values, numeric))
   return sorted(axes, key=lambda axis: not axis.numeric)
 
 
@@ -165,7 +159,8 @@ def _numeric(values: Sequence[Any]) -> bool:
   )
 
 
-def _correspond(first: Sequence[Any], second: Sequence[Any]) -> bool:
+def _agree(first: Sequence[Any], second: Sequence[Any]) -> bool:
+  """Whether each value of one field comes with one value of the other."""
   pairs = set(zip(first, second, strict=True))
   if not len(pairs) == len(set(first)) == len(set(second)):
     return False
@@ -229,15 +224,11 @@ def pareto_front(
 
 
 def write_rows(workdir: pathlib.Path, sweep: SweepReport) -> None:
-  """Writes results.csv and results.jsonl, a line per trial that is done.
+  """Writes results.csv and results.jsonl, with a line per trial.
 
   Both have the same columns: name, group, swept fields, status, accuracies with
   the ends of their 95 % intervals, each attack. Absent values are empty in the
   CSV file and null in the other.
-
-  Args:
-    workdir: The sweep's folder.
-    sweep: The sweep.
   """
   rows = [_flat(trial) for trial in sweep.rows]
   columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -339,9 +330,9 @@ def _caveats(
     )
   attacks = ', '.join(map(attack_label, sweep.attacks))
   yield (
-    f'Robust accuracy is the worst case per image over {attacks} at epsilon '
-    f'{format_epsilon(sweep.epsilon)} ({sweep.norm}), white box: an upper '
-    'bound, which a stronger attack may lower.'
+    f'Robust accuracy is the worst case per image over {attacks} at '
+    f'{at_epsilon(sweep.epsilon, sweep.norm)}, white box: an upper bound, '
+    'which a stronger attack may lower.'
   )
   masked = [
     (trial.robust_accuracy.value, trial.attacks['fgsm'], trial.member)
@@ -406,187 +397,6 @@ def _names(names: Sequence[str]) -> str:
   text = '; '.join(names[:_MAX_NAMES])
   more = len(names) - _MAX_NAMES
   return f'{text}; and {more} more' if more > 0 else text
-
-
-def sweep_pictures(
-  sweep: SweepReport, found: Sequence[Configuration]
-) -> list[charts.Picture]:
-  """Draws accuracy over the swept fields, the Pareto front, attack curves."""
-  ranked, axes = rank(found), find_axes(found)
-  if not ranked:
-    return []
-  cells = math.prod(len(axis.values) for axis in axes)
-  is_grid = len(axes) >= 2 and len(found) >= _MIN_FILLED * cells
-  draw = _heatmaps if is_grid else _slices
-  pictures = list(draw(found, axes))
-  if len(ranked) > 1:
-    pictures.append(_front_picture(found))
-  return [*pictures, *_attack_curves(sweep, ranked[: len(charts.PALETTE)])]
-
-
-def _heatmaps(
-  found: Sequence[Configuration], axes: Sequence[Axis]
-) -> Iterator[charts.Picture]:
-  """Two per combination of the fields beyond the first two."""
-  x, y, *others = axes
-  panels: dict[str, list[Configuration]] = {}
-  for key in itertools.product(*(axis.values for axis in others)):
-    fields = dict(zip((axis.field for axis in others), key, strict=True))
-    texts = zip(others, format_values(key), strict=True)
-    label = ', '.join(f'{axis.label}={text}' for axis, text in texts)
-    inside = [c for c in found if fields.items() <= c.values.items()]
-    if inside:
-      panels[label] = inside
-  left_out = len(panels) - _MAX_PANELS
-  best = rank(found)[0]
-  for number, (label, inside) in enumerate([*panels.items()][:_MAX_PANELS], 1):
-    suffix = f'_{number}' if others else ''
-    caption = (
-      'Mean over the seeds ± standard deviation, in per cent. '
-      if any(len(each.trials) > 1 for each in inside)
-      else 'In per cent. '
-    ) + 'A frame marks the highest robust accuracy of the sweep.'
-    if number == 1 and left_out > 0:
-      caption += f' {left_out} more combinations are in the table alone.'
-    for metric in ('robust', 'clean'):
-      every = np.array([getattr(each, metric).value for each in found])
-      low, high = float(np.nanmin(every)), float(np.nanmax(every))
-      pad = max(0.0, 0.05 - (high - low)) / 2
-      matrix = _matrix(inside, x, y, metric, best)
-      title = f'{metric.capitalize()} accuracy{f": {label}" if label else ""}'
-      figure = charts.heatmap_figure([matrix], low=low - pad, high=high + pad)
-      yield charts.encode(f'heatmap_{metric}{suffix}', title, caption, figure)
-
-
-def _matrix(
-  inside: Sequence[Configuration],
-  x: Axis,
-  y: Axis,
-  metric: str,
-  best: Configuration,
-) -> charts.Matrix:
-  """A cell per configuration, the second field upwards."""
-  rows = y.values[::-1]
-  values = np.full((len(rows), len(x.values)), np.nan)
-  texts = [['-'] * len(x.values) for _ in rows]
-  framed = []
-  for each in inside:
-    at = rows.index(each.values[y.field]), x.values.index(each.values[x.field])
-    estimate = getattr(each, metric)
-    text = 'diverged'
-    if math.isfinite(estimate.value):
-      values[at] = estimate.value
-      text = f'{100 * estimate.value:.1f}'
-      if estimate.std is not None:
-        text += f' ± {100 * estimate.std:.1f}'
-      if each.num_diverged:
-        text += f' ({each.num_diverged} diverged)'
-    texts[at[0]][at[1]] = text
-    if each is best:
-      framed.append(at)
-  names = format_values(rows), format_values(x.values)
-  return charts.Matrix('', *names, values, y.label, x.label, framed, texts)
-
-
-def _slices(
-  found: Sequence[Configuration], axes: Sequence[Axis]
-) -> Iterator[charts.Picture]:
-  """Accuracy over each field by itself, where no two fields form a grid."""
-  colors = {'clean': charts.PALETTE[0], 'robust': charts.PALETTE[1]}
-  ranked = rank(found)
-  for number, axis in enumerate(axes[:_MAX_PANELS], 1):
-    if axis.numeric:
-      wide = axis.values[0] > 0 and axis.values[-1] >= 20 * axis.values[0]
-      dots = []
-      for each, (metric, color) in itertools.product(ranked, colors.items()):
-        x = Estimate(float(each.values[axis.field]))
-        dots.append(charts.Point(x, getattr(each, metric), color, metric))
-      scale: Any = 'log' if wide else 'number'
-      figure = charts.scatter_figure(dots, axis.label, x_axis=scale)
-      which = 'A point per configuration'
-    else:
-      groups = []
-      for value, text in zip(
-        axis.values, format_values(axis.values), strict=True
-      ):
-        best = [each for each in ranked if each.values[axis.field] == value][:1]
-        bars = {m: getattr(each, m) for each in best for m in colors}
-        groups.append(charts.Group(text, bars))
-      figure = charts.bar_figure(groups, colors)
-      which = 'The configuration of the highest robust accuracy at each value'
-    yield charts.encode(
-      f'accuracy_over_{number}',
-      f'Accuracy over {axis.label}',
-      f'{which}, mean over its seeds, 95 % intervals over the test images.',
-      figure,
-    )
-
-
-def _front_picture(found: Sequence[Configuration]) -> charts.Picture:
-  front, rest = pareto_front(found)
-  # Intervals of the front alone: those of all points hide it.
-  dots = [
-    charts.Point(
-      Estimate(each.clean.value),
-      Estimate(each.robust.value),
-      charts.INK,
-      'dominated',
-    )
-    for each in rest
-  ]
-  path: list[tuple[float, float]] = []
-  for number, each in enumerate(front, 1):
-    text = str(number)
-    dots.append(
-      charts.Point(
-        each.clean, each.robust, charts.PALETTE[1], 'Pareto front', text=text
-      )
-    )
-    if path:  # The front falls before the next point.
-      path.append((path[-1][0], each.robust.value))
-    path.append((each.clean.value, each.robust.value))
-  return charts.encode(
-    'pareto_front',
-    'Robust against clean accuracy',
-    'A point per configuration, mean over its seeds; on the front with 95 % '
-    'intervals over the test images and the numbers of the table below.',
-    charts.scatter_figure(
-      dots, 'clean accuracy', 'robust accuracy', x_axis='accuracy', path=path
-    ),
-  )
-
-
-def _attack_curves(
-  sweep: SweepReport, best: Sequence[Configuration]
-) -> Iterator[charts.Picture]:
-  """White-box accuracy over epsilon, a panel per attack."""
-  colors = charts.model_colors(each.label for each in best)
-  panels = []
-  for attack in sweep.attacks:
-    lines = []
-    for each in best:
-      curves = [sweep.curves.get(trial.member, {}) for trial in each.trials]
-      curves = [curve for curve in curves if attack in curve]
-      if curves:
-        y = np.array([curve[attack] for curve in curves])
-        ends = {'low': y.min(0), 'high': y.max(0)}
-        x, color = curves[0]['epsilons'], colors[each.label]
-        lines.append(charts.Line(x, y.mean(0), color, each.label, **ends))
-    if lines:
-      name, x_label = attack_label(attack), f'epsilon ({sweep.norm})'
-      panel = charts.Panel(
-        name, lines, x_label, x_axis='epsilon', mark=sweep.epsilon
-      )
-      panels.append(panel)
-  if panels:
-    yield charts.encode(
-      'attack_curves',
-      'Accuracy over the epsilon of the attack',
-      f'White-box accuracy of the {count_of(len(best), "configuration")} of '
-      'the highest robust accuracy. Shades reach from the lowest seed to the '
-      'highest; dashed: the evaluation epsilon.',
-      charts.line_figure(panels),
-    )
 
 
 def trial_table(sweep: SweepReport) -> list[list[Cell]]:
@@ -670,7 +480,7 @@ def _facts(sweep: SweepReport) -> list[str]:
       if f'{name}.name' not in sweep.fields
     ),
     f'swept: {", ".join(short_names(sweep.fields).values())}',
-    f'{attacks} at epsilon {format_epsilon(sweep.epsilon)} ({sweep.norm})',
+    f'{attacks} at {at_epsilon(sweep.epsilon, sweep.norm)}',
     str(sweep.environment.get('date', '')),
   ]
 
@@ -678,20 +488,18 @@ def _facts(sweep: SweepReport) -> list[str]:
 def write_sweep(workdir: pathlib.Path, sweep: SweepReport) -> str:
   """Writes sweep.json, results.csv, results.jsonl, figures and report.html.
 
-  The sweep may be unfinished: the page then says what is pending.
-
-  Args:
-    workdir: The sweep's folder.
-    sweep: The sweep.
-
-  Returns:
-    The text for the terminal.
+  Returns the text for the terminal. Of an unfinished sweep the page says which
+  trials are pending.
   """
+  # Slow to import, and not needed before training ends.
+  from advjax.reporting.figures.charts import save_pictures
+  from advjax.reporting.figures.sweep import sweep_pictures
+
   write_json(workdir / 'sweep.json', sweep.to_json())
   write_rows(workdir, sweep)
   found = configurations(sweep)
   pictures = sweep_pictures(sweep, found)
-  charts.save_pictures(pictures, workdir / 'figures')
+  save_pictures(pictures, workdir / 'figures')
   front = pareto_front(found)[0] if len(found) > 1 else []
   front_rows = [
     Row(

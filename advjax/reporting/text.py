@@ -12,6 +12,7 @@ from typing import Any
 from advjax.reporting.formatting import (
   Row,
   Table,
+  at_epsilon,
   attack_label,
   format_epsilon,
   format_estimate,
@@ -24,7 +25,6 @@ from advjax.reporting.sanity import (
   flat_curves,
   noise_name,
   read_model,
-  with_interval,
 )
 from advjax.results import (
   AttackResult,
@@ -36,7 +36,7 @@ from advjax.results import (
 )
 
 _WIDE = 0.02  # Half an interval from which on a sentence mentions it.
-_BROKEN = 0.1  # Robust accuracy below which no one speaks of robustness.
+_BROKEN = 0.1  # Robust accuracy below which a model is not robust.
 _COLLAPSE = 0.2  # Drop of robust accuracy in training that is more than noise.
 
 
@@ -76,9 +76,9 @@ def worst_cases(
     for run in model.autoattack or ():
       attacked.append((run, run.accuracy, 'AutoAttack'))
     for each, accuracy, label in attacked:
-      case = with_interval(accuracy, report.dataset.num_test), label
       cases = found.setdefault((each.norm, each.epsilon), {})
-      cases[name] = min(case, cases.get(name, case), key=lambda c: c[0].value)
+      if name not in cases or accuracy.value <= cases[name][0].value:
+        cases[name] = accuracy, label
   return found
 
 
@@ -116,10 +116,7 @@ def warnings(report: Report) -> list[str]:
 
 
 def _clean(report: Report) -> Iterator[str]:
-  scores = {
-    name: with_interval(model.clean_accuracy, report.dataset.num_test)
-    for name, model in report.members.items()
-  }
+  scores = {name: m.clean_accuracy for name, m in report.members.items()}
   listed = (f'{name} {percent(each.value)}' for name, each in scores.items())
   text = f'Clean accuracy: {join(listed)}.'
   if len(scores) == 2:
@@ -164,8 +161,8 @@ def _robustness(report: Report) -> Iterator[str]:
       for name, (value, attack) in cases.items()
     )
     text = (
-      f'Robust accuracy at epsilon {format_epsilon(epsilon)} ({norm}), '
-      f'strongest attack: {join(listed)}.'
+      f'Robust accuracy at {at_epsilon(epsilon, norm)}, strongest '
+      f'attack: {join(listed)}.'
     )
     if len(cases) > 1:
       best, second = sorted(cases, key=lambda name: -cases[name][0].value)[:2]

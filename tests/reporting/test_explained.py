@@ -8,6 +8,7 @@ import pytest
 from advjax.data import Dataset, Split
 from advjax.evaluation.explanations import Case, Explained
 from advjax.reporting import explained as reporting
+from advjax.reporting.figures.explained import overlay
 from advjax.results import (
   DatasetSummary,
   Estimate,
@@ -92,7 +93,7 @@ def test_the_table_of_a_model_without_correct_images():
 
 def test_evidence_is_red_and_evidence_against_is_blue():
   values = np.array([[1.0, -1.0, 0.0]])
-  red, blue, gray = reporting.overlay(np.full((1, 3, 3), 0.5), values)[0]
+  red, blue, gray = overlay(np.full((1, 3, 3), 0.5), values)[0]
   assert red[0] > red[2] + 0.3 and blue[2] > blue[0] + 0.3
   assert gray.tolist() == [0.625] * 3
 

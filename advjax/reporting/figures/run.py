@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy import ndimage
 
 from advjax.evaluation.corruptions import KINDS
 from advjax.evaluation.models import Evaluation
@@ -417,7 +418,7 @@ def _losses(
     loss = np.array([value for each in batches for value in each], np.float64)
     if len(loss):
       thin = slice(None, None, -(-len(loss) // _MAX_POINTS))
-      mean = _running_mean(loss, max(1, len(loss) // 50))[thin]
+      mean = _running_mean(loss, len(loss) // 50 | 1)[thin]
       x = np.arange(1, len(loss) + 1)[thin]
       steps.append(charts.Line(x, loss[thin], color, width=0.7, opacity=0.3))
       steps.append(charts.Line(x, mean, color, name))
@@ -499,15 +500,13 @@ def _key(metrics: Mapping[str, str]) -> Iterator[charts.Line]:
 
 def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
   """Centred, over what is finite; NaN where nothing is."""
-  finite, half = np.isfinite(values), window // 2
-  sums = np.cumsum(np.r_[0.0, np.where(finite, values, 0.0)])
-  counts = np.cumsum(np.r_[0.0, finite])
-  index = np.arange(len(values))
-  low = np.maximum(index - half, 0)
-  high = np.minimum(index + half + 1, len(values))
-  count = counts[high] - counts[low]
-  means = (sums[high] - sums[low]) / np.maximum(count, 1)
-  return np.where(count > 0, means, np.nan)
+  finite = np.isfinite(values)
+  means, shares = (
+    ndimage.uniform_filter1d(each, window, mode='constant')
+    for each in (np.where(finite, values, 0.0), finite.astype(np.float64))
+  )
+  some = shares > 0.5 / window
+  return np.where(some, means / np.where(some, shares, 1.0), np.nan)
 
 
 def _distances(evaluation: Evaluation, labels: np.ndarray) -> _Drawn:
