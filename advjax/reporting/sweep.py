@@ -80,15 +80,17 @@ def configurations(sweep: SweepReport) -> list[Configuration]:
   shown = [i for i, column in enumerate(texts) if len(set(column)) > 1]
   found = []
   for number, (key, trials) in enumerate(groups.items()):
-    parts = [
+    label = ', '.join(
       f'{names[fields[i]]}={texts[i][number]}'
       for i in shown or range(len(fields))
-    ]
-    label = ', '.join(parts) or 'the only configuration'
+    )
     values = dict(zip(fields, key, strict=True))
-    clean = _mean([t.clean_accuracy for t in trials if t.clean_accuracy])
-    robust = _mean([t.robust_accuracy for t in trials if t.robust_accuracy])
-    found.append(Configuration(label, values, trials, clean, robust))
+    means = (
+      _mean([each for t in trials if (each := getattr(t, f'{kind}_accuracy'))])
+      for kind in ('clean', 'robust')
+    )
+    label = label or 'the only configuration'
+    found.append(Configuration(label, values, trials, *means))
   return found
 
 
@@ -102,11 +104,8 @@ def _mean(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(math.nan)
   values = [each.value for each in estimates]
   low, high = np.mean([each.ci or (np.nan,) * 2 for each in estimates], axis=0)
-  return Estimate(
-    statistics.fmean(values),
-    (float(low), float(high)),
-    statistics.stdev(values) if len(values) > 1 else None,
-  )
+  std = statistics.stdev(values) if len(values) > 1 else None
+  return Estimate(statistics.fmean(values), (float(low), float(high)), std)
 
 
 def short_names(fields: Sequence[str]) -> dict[str, str]:
@@ -120,13 +119,12 @@ def short_names(fields: Sequence[str]) -> dict[str, str]:
 
 def format_values(values: Sequence[Any]) -> list[str]:
   """Writes values with three digits or as k/255, with more where needed."""
+  full = [str(each) for each in values]
   texts = [
-    format_epsilon(each) if isinstance(each, float) else str(each)
-    for each in values
+    format_epsilon(each) if isinstance(each, float) else text
+    for each, text in zip(values, full, strict=True)
   ]
-  if len(set(texts)) < len(set(values)):
-    return [str(each) for each in values]
-  return texts
+  return full if len(set(texts)) < len(set(values)) else texts
 
 
 def find_axes(found: Sequence[Configuration]) -> list[Axis]:
@@ -211,14 +209,10 @@ def pareto_front(
   """
   front: list[Configuration] = []
   rest: list[Configuration] = []
-  ranked = rank(found)  # On the front clean accuracy then increases.
-  for each in ranked:
+  for each in rank(found):  # On the front clean accuracy increases.
     point = each.clean.value, each.robust.value
-    others = ((other.clean.value, other.robust.value) for other in ranked)
-    dominated = any(
-      other != point and other[0] >= point[0] and other[1] >= point[1]
-      for other in others
-    )
+    last = (front[-1].clean.value, front[-1].robust.value) if front else None
+    dominated = last and point != last and point[0] <= last[0]
     (rest if dominated else front).append(each)
   return front, rest
 
@@ -250,17 +244,11 @@ def write_rows(workdir: pathlib.Path, sweep: SweepReport) -> None:
 def _flat(trial: Trial) -> dict[str, Any]:
   """A trial with its fields, attacks and ends of intervals as columns."""
   row = trial.to_json()
-  flat: dict[str, Any] = {
-    'member': row.pop('member'),
-    'group': row.pop('group'),
-    **row.pop('fields'),
-    'status': row.pop('status'),
-  }
+  flat = {name: row.pop(name) for name in ('member', 'group')}
+  flat |= row.pop('fields') | {'status': row.pop('status')}
   for name in ('clean_accuracy', 'robust_accuracy'):
-    flat[name] = row.pop(name, None)
-    flat[f'{name}_low'], flat[f'{name}_high'] = row.pop(
-      f'{name}_ci', (None, None)
-    )
+    flat[name], ends = row.pop(name, None), row.pop(f'{name}_ci', (None, None))
+    flat[f'{name}_low'], flat[f'{name}_high'] = ends
   return flat | row.pop('attacks', {}) | row
 
 
@@ -437,24 +425,21 @@ def trial_table(sweep: SweepReport) -> list[list[Cell]]:
 
 def _terminal(sweep: SweepReport, found: Sequence[Configuration]) -> str:
   """The trials by robust accuracy, the best one, and the conclusions."""
-  heads, *rows = trial_table(sweep)
+  heads, *rows = ([cell.text for cell in r] for r in trial_table(sweep))
   shown = {'clean', 'robust', 'training s', *map(attack_label, sweep.attacks)}
-  columns = [i for i, head in enumerate(heads) if head.text in shown]
+  columns = [i for i, head in enumerate(heads) if head in shown]
+  accuracies = [trial.robust_accuracy for trial in sweep.rows]
   order = sorted(
-    range(len(rows)),
-    key=lambda i: -(e.value if (e := sweep.rows[i].robust_accuracy) else -1),
+    range(len(rows)), key=lambda i: -(e.value if (e := accuracies[i]) else -1)
   )
   table = []
-  for at in order[:_MAX_LINES]:
-    texts = [cell.text for cell in rows[at]]
+  for texts in [rows[i] for i in order[:_MAX_LINES]]:
     fields = range(1, 1 + len(sweep.fields))
-    label = ', '.join(f'{heads[i].text}={texts[i]}' for i in fields)
+    label = ', '.join(f'{heads[i]}={texts[i]}' for i in fields)
     table.append(Row(label, [texts[i].partition(' [')[0] for i in columns]))
   lines = []
   if rows:
-    lines.append(
-      Table('Trials', [heads[i].text for i in columns], table).text()
-    )
+    lines.append(Table('Trials', [heads[i] for i in columns], table).text())
   if len(rows) > _MAX_LINES:
     more = count_of(len(rows) - _MAX_LINES, 'more trial')
     lines.append(f'and {more} in results.csv')
@@ -501,18 +486,15 @@ def write_sweep(workdir: pathlib.Path, sweep: SweepReport) -> str:
   pictures = sweep_pictures(sweep, found)
   save_pictures(pictures, workdir / 'figures')
   front = pareto_front(found)[0] if len(found) > 1 else []
-  front_rows = [
-    Row(
-      f'{number}: {each.label}',
-      [format_estimate(each.clean), format_estimate(each.robust)],
-    )
-    for number, each in enumerate(front, 1)
-  ]
+  front_rows = []
+  for number, each in enumerate(front, 1):
+    cells = [format_estimate(each.clean), format_estimate(each.robust)]
+    front_rows.append(Row(f'{number}: {each.label}', cells))
   groups = []
   for number, group in enumerate(sweep.groups):
     chunks, seconds = ', '.join(map(str, group.chunks)), f'{group.seconds:,.1f}'
-    cells = number, group.members, group.how, chunks, seconds, group.compiles
-    groups.append(cells)
+    texts = number, group.members, group.how, chunks, seconds, group.compiles
+    groups.append(texts)
   heads, *rows = trial_table(sweep)
   write_page(
     workdir / 'report.html',
