@@ -1,5 +1,6 @@
 """Constructed sweeps, as training one fills them."""
 
+import functools
 import math
 
 from advjax.results import (
@@ -27,6 +28,7 @@ def smooth(fields):
   return 0.99 - 0.1 * strength**2 + noise / 4, robust + noise
 
 
+@functools.cache
 def estimate(value):
   return Estimate(value, accuracy_interval(value, NUM_TEST))
 

@@ -109,7 +109,7 @@ accuracy = strategies.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5])
 @hypothesis.given(
   strategies.lists(strategies.tuples(accuracy, accuracy), max_size=7)
 )
-@hypothesis.settings(max_examples=50, deadline=None)
+@hypothesis.settings(max_examples=30, deadline=None)
 def test_pareto_front(points):
   found = reporting.configurations(
     reports.make_sweep(
