@@ -1,9 +1,9 @@
 """Sanity checks: can the robustness that a report claims be trusted?
 
 They follow Carlini et al. 2019 (arXiv 1902.06705) and Athalye et al. 2018
-(arXiv 1802.00420). What is compared was measured alike: same norm, same
-epsilon, same images. One accuracy counts as above another one where the 95 %
-interval of the difference excludes 0 (`is_above`).
+(arXiv 1802.00420). What is compared has the same norm, epsilon and images. One
+accuracy counts as above another one where the 95 % interval of the difference
+excludes 0 (`is_above`).
 """
 
 import itertools
@@ -27,7 +27,7 @@ from advjax.results import (
   accuracy_interval,
 )
 
-# What a comparison gives: whether it is suspicious (None: cannot tell), how far
+# What a comparison gives: whether it is suspicious (None: not decided), how far
 # it is from that, and the numbers. The most suspicious one decides.
 Compared = tuple[bool | None, float, str]
 
@@ -90,7 +90,7 @@ def is_more_than_few(gap: float, num_images: int) -> bool:
   """Returns whether a difference of accuracies is more than a few images.
 
   More than 0.2 % of them, as in AutoAttack's own check of Square, and more than
-  2: which images lie at the very boundary depends on random draws.
+  2: which images are at the very boundary depends on random draws.
   """
   return round(gap * num_images) > max(2.0, 0.002 * num_images)
 
@@ -283,7 +283,7 @@ def _falls_with_epsilon(model: Model) -> Iterator[Compared]:
 
 
 def flat_curves(model: Model) -> str | None:
-  """Says that no epsilon lowers the accuracy of a model."""
+  """Returns a sentence if no epsilon lowers the accuracy of a model."""
   ends = []
   for attack in model.attacks:
     curve = attack.near()
@@ -503,18 +503,18 @@ def _autoattack_is_strongest(model: Model) -> Iterator[Compared]:
 
 @_check('AutoAttack raises no warnings', 'no AutoAttack')
 def _autoattack_has_no_warnings(model: Model) -> Iterator[Compared]:
-  runs, said = model.result.autoattack or [], []
+  runs, warnings = model.result.autoattack or [], []
   for run in runs:
     square = any(suspicious for suspicious, _, _ in _square_stage(model, run))
     for text in run.warnings:
-      # `_black_box_is_not_stronger` says it, with the same threshold.
+      # `_black_box_is_not_stronger` reports it, with the same threshold.
       if not (square and text.startswith('Square')):
-        said.append(
+        warnings.append(
           f'at {at_epsilon(run.epsilon, run.norm)}: {text.rstrip(". ")}'
         )
   if runs:
-    texts = '; '.join(said) or 'no warnings of its own'
-    yield bool(said), 0.0, f'AutoAttack on {model.name} {texts}'
+    texts = '; '.join(warnings) or 'no other warnings'
+    yield bool(warnings), 0.0, f'AutoAttack on {model.name}: {texts}'
 
 
 @_check(
