@@ -1,7 +1,7 @@
 """Pages: templates filled in by Jinja, one HTML file that opens offline.
 
-A template in `templates/` extends `base.html.j2` and fills its block `main` with
-sections by the macros of `macros.html.j2`, which show a `formatting.Table`, a
+A template in `templates/` extends `base.html.j2` and fills its block `main` by
+sections from the macros of `macros.html.j2`, which show a `formatting.Table`, a
 picture with its caption, notes, warnings, findings, and the origin of a run.
 Pages of five sections and more have a table of contents. Everything is escaped.
 """
