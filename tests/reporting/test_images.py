@@ -106,5 +106,5 @@ def test_what_is_no_image_is_an_error(shape):
 
 def test_lengths_that_differ_are_an_error():
   images = make_images(1)
-  with pytest.raises(ValueError, match=r'lengths .*39'):
+  with pytest.raises(ValueError, match=r'lengths = .*39'):
     nsl_grid(images, LABELS, LABELS[:39], LABELS)

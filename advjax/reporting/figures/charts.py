@@ -529,7 +529,7 @@ def scatter_figure(
       ax.plot(*zip(*path, strict=True), color=INK, lw=1.2, zorder=1)
     for point in points:
       x, y = point.x.value, point.y.value
-      ends = _error_bars(point.y), _error_bars(point.x)
+      ends = error_bars(point.y), error_bars(point.x)
       ax.errorbar(x, y, *ends, **point.style(), ms=7, elinewidth=1.2)
       if point.text:
         place: dict[str, Any] = {
@@ -555,6 +555,7 @@ def scatter_figure(
   return figure
 
 
-def _error_bars(estimate: Estimate) -> list[list[float]]:
+def error_bars(estimate: Estimate) -> list[list[float]]:
+  """Returns the lengths of the error bar below and above, for Matplotlib."""
   low, high = estimate.ci or (estimate.value, estimate.value)
   return [[max(0.0, estimate.value - low)], [max(0.0, high - estimate.value)]]

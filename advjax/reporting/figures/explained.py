@@ -19,7 +19,7 @@ from advjax.reporting.figures.images import (
   to_pixels,
 )
 from advjax.reporting.formatting import percent
-from advjax.results import ExplainedModel, ExplainReport
+from advjax.results import Estimate, ExplainedModel, ExplainReport
 
 METHOD_NAMES = {
   'saliency': 'saliency',
@@ -37,16 +37,6 @@ GROUPS = {
   'fooled_predicted': 'the same, predicted class',
   'other': 'another image',
 }
-# Method, what is drawn of it, and its title.
-_PANELS = (
-  ('saliency', 'saliency+', 'saliency,\npositive'),
-  ('saliency', 'saliency-', 'saliency,\nnegative'),
-  ('guided_backprop', 'guided_backprop', 'guided\nbackprop'),
-  ('integrated_gradients', 'integrated_gradients', 'integrated\ngradients'),
-  ('smooth_grad', 'smooth_grad', 'SmoothGrad'),
-  ('grad_cam', 'cam', 'Grad-CAM'),
-  ('cam', 'cam', 'CAM'),
-)
 
 
 def overview_pictures(
@@ -132,7 +122,7 @@ def _same_image(
     f'One image, explained by {len(explained)} models',
     f'Test image {shared[0]}, clean and attacked with the gradients of the '
     'model that is explained. Red is evidence for the class above the image, '
-    ' blue against it; green: the true class.',
+    'blue against it; green: the true class.',
     _maps_figure(lines),
   )
 
@@ -160,11 +150,10 @@ def _lines(
         signed_colors(signed('', delta), largest),
         f'perturbation\nx {1 / largest:.3g}',
       )
-    yield line + [
-      Cell(_map_colors(panel, case.images[version], maps[method]), title)
-      for method, panel, title in _PANELS
-      if method in maps
-    ]
+    for method in METHOD_NAMES:
+      if method in maps:
+        line += _map_cells(method, case.images[version], maps[method])
+    yield line
 
 
 def _maps_figure(lines: Sequence[Sequence[Cell | None]]) -> Figure:
@@ -172,19 +161,24 @@ def _maps_figure(lines: Sequence[Sequence[Cell | None]]) -> Figure:
   return image_grid(lines, min(1.1, charts.MAX_WIDTH / columns - 0.08))
 
 
-def _map_colors(
-  panel: str, image: np.ndarray, values: np.ndarray
-) -> np.ndarray:
-  """A map in colours; its 99th percentile has the full one."""
-  if panel == 'cam':
-    return overlay(image, values)
-  if panel in ('saliency+', 'saliency-'):
-    positive = panel == 'saliency+'
-    shown = np.maximum(values if positive else -values, 0).max(-1)
-    colors = colormaps['Reds' if positive else 'Blues']
-    return colors(shown / _scale(shown))[..., :3]
-  shown = signed(panel, values)
-  return signed_colors(shown, _scale(shown))
+def _map_cells(
+  method: str, image: np.ndarray, values: np.ndarray
+) -> Iterator[Cell]:
+  """The map of a method in colours; its 99th percentile has the full one."""
+  name = METHOD_NAMES[method]
+  if method == 'saliency':
+    for sign, part, colors in (
+      (1, 'positive', 'Reds'),
+      (-1, 'negative', 'Blues'),
+    ):
+      shown = np.maximum(sign * values, 0).max(-1)
+      pixels = colormaps[colors](shown / _scale(shown))[..., :3]
+      yield Cell(pixels, f'{name}, {part}')
+  elif method in ('grad_cam', 'cam'):
+    yield Cell(overlay(image, values), name)
+  else:
+    shown = signed(method, values)
+    yield Cell(signed_colors(shown, _scale(shown)), name)
 
 
 def signed(method: str, maps: np.ndarray) -> np.ndarray:
@@ -229,17 +223,12 @@ def similarity_figure(models: Mapping[str, ExplainedModel]) -> Figure:
       for i, group in enumerate(GROUPS):
         for j, method in enumerate(methods):
           entry = model.similarity.get(method, {}).get(group)
-          x = np.nan if entry is None or entry.cosine is None else entry.cosine
-          low, high = (entry and entry.cosine_ci) or (x, x)
-          drawn = ax.errorbar(
-            x,
-            j + 0.14 * (i - 2),
-            xerr=[[max(0.0, x - low)], [max(0.0, high - x)]],
-            color=charts.PALETTE[i],
-            fmt=markers[i],
-            ms=5,
-            lw=1.6,
-          )
+          x, ci = (entry.cosine, entry.cosine_ci) if entry else (None, None)
+          x = np.nan if x is None else x
+          ends = charts.error_bars(Estimate(x, ci and (ci[0], ci[1])))
+          style = {'color': charts.PALETTE[i], 'fmt': markers[i], 'ms': 5}
+          y = j + 0.14 * (i - 2)
+          drawn = ax.errorbar(x, y, xerr=ends, lw=1.6, **style)
         handles.append(drawn)
       ax.axvline(0, color='#555555', linewidth=0.8)
       ax.set_xlim(right=1.03)

@@ -76,6 +76,7 @@ def image_grid(rows: Sequence[Sequence[Cell | None]], inches: float) -> Figure:
 
 def _wrap(title: str, inches: float) -> list[str]:
   letters = int(_LETTERS * inches)
+  title = title.replace(' %', '\N{NO-BREAK SPACE}%')
   lines = (textwrap.wrap(line, letters) for line in title.split('\n'))
   return [part for line in lines for part in line]
 
@@ -183,22 +184,20 @@ def perturbation_grid(
     index = np.abs(delta).argmax(-1)[..., None]
     delta = np.take_along_axis(delta, index, -1)[..., 0]
   largest = float(np.abs(delta).max()) or 1.0
-  rows: list[list[Cell]] = [[], [], []]
-  for i in range(len(delta)):
-    for row, kind, pixels, predictions in (
-      (rows[0], 'clean', before[i], predictions_clean),
-      (rows[2], 'adversarial', after[i], predictions_adversarial),
-    ):
-      true, predicted = (
-        class_name(int(classes[i]), class_names)
-        for classes in (labels, predictions)
-      )
+  title = f'perturbation x {1 / largest:.3g}'
+  changes = [Cell(signed_colors(each, largest), title) for each in delta]
+  rows = []
+  for kind, pixels, predictions in (
+    ('clean', before, predictions_clean),
+    ('adversarial', after, predictions_adversarial),
+  ):
+    row = []
+    for image, *classes in zip(pixels[:6], labels, predictions, strict=False):
+      true, predicted = (class_name(int(c), class_names) for c in classes)
       title = f'{kind}\ntrue: {true}\npredicted: {predicted}'
-      cell = Cell(pixels, title, bool(predictions[i] == labels[i]))
-      row.append(cell)
-    title = f'perturbation x {1 / largest:.3g}'
-    rows[1].append(Cell(signed_colors(delta[i], largest), title))
-  return image_grid(rows, MAX_WIDTH / 6 - _SPACE)
+      row.append(Cell(image, title, bool(classes[0] == classes[1])))
+    rows.append(row)
+  return image_grid([rows[0], changes, rows[1]], MAX_WIDTH / 6 - _SPACE)
 
 
 def signed_colors(values: np.ndarray, largest: float) -> np.ndarray:
@@ -216,7 +215,7 @@ def to_pixels(images: np.ndarray) -> np.ndarray:
   color = array.ndim == 4 and array.shape[-1] == 3
   if not len(array) or not (array.ndim == 3 or color):
     raise ValueError(
-      f'images of shape {np.shape(images)}; allowed: [N, H, W] or '
+      f'shape of the images = {np.shape(images)}; allowed: [N, H, W] or '
       '[N, H, W, C] with 1 or 3 channels, N >= 1'
     )
   scale = 255.0 if array.dtype == np.uint8 else 1.0
@@ -230,4 +229,4 @@ def _rows(cells: Sequence[Cell], columns: int) -> list[Sequence[Cell]]:
 def _check_lengths(num_images: int, *arrays: np.ndarray) -> None:
   lengths = [num_images, *map(len, arrays)]
   if len(set(lengths)) > 1:
-    raise ValueError(f'lengths {lengths}; allowed: all the same')
+    raise ValueError(f'lengths = {lengths}; allowed: all the same')

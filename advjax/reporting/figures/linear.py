@@ -53,41 +53,34 @@ def linear_figure(
   """
   by_class = [np.flatnonzero(labels == label) for label in (0, 1)]
   if not all(map(len, by_class)):
-    raise ValueError('labels: allowed are 0 and 1, with an image of each')
+    found = sorted(map(int, set(labels)))
+    raise ValueError(f'labels = {found}; allowed: 0 and 1, an image of each')
   shown = [indices[: _ROWS * _COLUMNS] for indices in by_class]
   first, second = (class_name(index, class_names) for index in (0, 1))
   rows = []
   for name, member in members.items():
     size = float(np.abs(member.weights).sum())
     largest = float(np.abs(member.weights).max()) or 1.0
-    answers = [
-      (f'{name}, clean', images, member.predictions),
-      (
-        f'{name}, FGSM {format_epsilon(epsilon)}',
-        member.perturbed,
-        member.perturbed_predictions,
+    row = [
+      Cell(
+        signed_colors(member.weights, largest),
+        f'{name}: weights, ε‖w‖₁ = {epsilon * size:.3g}\n'
+        f'red: {first}, blue: {second}',
+      ),
+      Cell(
+        signed_colors(np.sign(member.weights), 1.0),
+        f'sign: added to {second},\nsubtracted from {first}',
       ),
     ]
-    rows.append(
-      [
-        Cell(
-          signed_colors(member.weights, largest),
-          f'{name}: weights, ε‖w‖₁ = {epsilon * size:.3g}\n'
-          f'red: {first}, blue: {second}',
-        ),
-        Cell(
-          signed_colors(np.sign(member.weights), 1.0),
-          f'sign: added to {second},\nsubtracted from {first}',
-        ),
-        *(
-          Cell(
-            _mosaic(pixels, predictions == labels, shown),
-            f'{title}:\nerror {percent(np.mean(predictions != labels))}',
-          )
-          for title, pixels, predictions in answers
-        ),
-      ]
-    )
+    fgsm = f'FGSM {format_epsilon(epsilon)}'
+    for kind, pixels, predictions in (
+      ('clean', images, member.predictions),
+      (fgsm, member.perturbed, member.perturbed_predictions),
+    ):
+      error = percent(np.mean(predictions != labels))
+      mosaic = _mosaic(pixels, predictions == labels, shown)
+      row.append(Cell(mosaic, f'{name}, {kind}:\nerror {error}'))
+    rows.append(row)
   return image_grid(rows, MAX_WIDTH / 4 - 0.1)
 
 
@@ -143,8 +136,5 @@ def format_table(entries: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _error(entry: Mapping[str, Any], name: str) -> str:
-  std = entry.get(f'{name}_error_std')
-  value = entry[f'{name}_error']
-  if std is None:
-    return percent(value, 2)
-  return f'{100 * value:.2f} ± {100 * std:.2f} %'
+  std, text = entry.get(f'{name}_error_std'), percent(entry[f'{name}_error'], 2)
+  return text if std is None else f'{text[:-2]} ± {100 * std:.2f} %'
