@@ -223,9 +223,9 @@ def similarity_figure(models: Mapping[str, ExplainedModel]) -> Figure:
       for i, group in enumerate(GROUPS):
         for j, method in enumerate(methods):
           entry = model.similarity.get(method, {}).get(group)
-          x, ci = (entry.cosine, entry.cosine_ci) if entry else (None, None)
-          x = np.nan if x is None else x
-          ends = charts.error_bars(Estimate(x, ci and (ci[0], ci[1])))
+          x = np.nan if entry is None or entry.cosine is None else entry.cosine
+          low, high = (entry and entry.cosine_ci) or (x, x)
+          ends = charts.error_bars(Estimate(x, (low, high)))
           style = {'color': charts.PALETTE[i], 'fmt': markers[i], 'ms': 5}
           y = j + 0.14 * (i - 2)
           drawn = ax.errorbar(x, y, xerr=ends, lw=1.6, **style)

@@ -176,11 +176,12 @@ def _curves(report: Report, chance: float) -> _Drawn:
   ):
     panels = []
     for attack, label, sample in attacks_of(report):
-      lines = [_curve(report, attack, *pair) for pair in pairs]
-      lines = [line for line in lines if line]
+      curves = (_curve(report, attack, *pair) for pair in pairs)
+      lines = [curve for curve in curves if curve]
       if lines:
-        axes = f'epsilon ({sample.norm})', 'accuracy', 'epsilon', 'accuracy'
-        panel = charts.Panel(label, lines, *axes, sample.epsilon, chance)
+        x = f'epsilon ({sample.norm})'
+        marks: Any = {'mark': sample.epsilon, 'chance': chance}
+        panel = charts.Panel(label, lines, x, 'accuracy', 'epsilon', **marks)
         panels.append(panel)
     if panels:
       title = f'Accuracy over epsilon, {kind}'
@@ -553,12 +554,10 @@ def _examples(
   )
   if len(models) > 1:
     base, other = models[:2]
-    predictions = [evaluation.predictions[base, attack][m] for m in models[:2]]
-    count = min(32, len(labels))
-    correct = [int(np.sum(p[:32] == labels[:32])) for p in predictions]
-    figure = nsl_grid(
-      evaluation.images[base, attack], labels, *predictions, names
-    )
+    count, adversarial = min(32, len(labels)), evaluation.images[base, attack]
+    found = evaluation.predictions[base, attack]
+    correct = [int(np.sum(found[m][:32] == labels[:32])) for m in models[:2]]
+    figure = nsl_grid(adversarial, labels, found[base], found[other], names)
     caption = (
       f'Adversarial examples from {base} ({how}), in order. Correct: base '
       f'({base}) {correct[0]} of {count}, adv ({other}; transfer) {correct[1]}.'
