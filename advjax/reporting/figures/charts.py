@@ -159,26 +159,22 @@ def epsilon_axis(ax: Axes, places: Iterable[float], inches: float) -> None:
 
 
 def legend(
-  figure: Figure,
-  handles: Sequence[Any],
-  labels: Sequence[str],
-  chance: float | None = None,
+  figure: Figure, handles: Mapping[str, Any], chance: float | None = None
 ) -> None:
   """Puts a legend above all axes, in as many columns as fit.
 
   The figure becomes higher by the rows beyond the first one.
   """
   if chance is not None:
-    handles = [*handles, Line2D([], [], **_CHANCE)]
-    labels = [*labels, 'chance level']
-  if not labels:
-    return
-  widest = 0.65 + _CHARACTER * max(map(len, labels))
-  columns = min(int(figure.get_figwidth() / widest) or 1, len(labels))
-  rows = math.ceil(len(labels) / columns)
-  figure.set_figheight(figure.get_figheight() + 0.2 * (rows - 1))
-  labels = [label.removeprefix('_') for label in labels]
-  figure.legend(handles, labels, loc='outside upper left', ncols=columns)
+    handles = {**handles, 'chance level': Line2D([], [], **_CHANCE)}
+  if handles:
+    widest = 0.65 + _CHARACTER * max(map(len, handles))
+    columns = min(int(figure.get_figwidth() / widest) or 1, len(handles))
+    rows = math.ceil(len(handles) / columns)
+    figure.set_figheight(figure.get_figheight() + 0.2 * (rows - 1))
+    labels = [label.removeprefix('_') for label in handles]
+    place = 'outside upper left'
+    figure.legend([*handles.values()], labels, loc=place, ncols=columns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,15 +226,13 @@ def bar_figure(
           _draw_bar(ax, x, bar, groups[i], name, color, not many)
       ax.set_xticks(ticks, [groups[i].label for i in line])
       ax.tick_params(axis='x', length=0)
-    handles = [Patch(color=color) for color in colors.values()]
-    labels = list(colors)
+    handles = {name: Patch(color=color) for name, color in colors.items()}
     if any(group.transfer for group in groups):
-      handles.append(Patch(facecolor='white', edgecolor=INK, hatch='////'))
-      labels.append('transfer')
+      hatched = {'facecolor': 'white', 'edgecolor': INK, 'hatch': '////'}
+      handles['transfer'] = Patch(**hatched)
     if any(any(group.top_k.values()) for group in groups):
-      handles.append(Patch(color=INK, alpha=0.3))
-      labels.append(f'top-{k} accuracy')
-    legend(figure, handles, labels, chance)
+      handles[f'top-{k} accuracy'] = Patch(color=INK, alpha=0.3)
+    legend(figure, handles, chance)
   return figure
 
 
@@ -343,12 +337,10 @@ def line_figure(panels: Sequence[Panel]) -> Figure:
       _draw_panel(ax, panel, inches - 0.75)
     for ax in axes[len(panels) :]:
       ax.set_axis_off()
-    lines = {
-      line.label: line for panel in panels for line in panel.lines if line.label
-    }
-    handles = [Line2D([], [], **line.style()) for line in lines.values()]
+    lines = (line for panel in panels for line in panel.lines if line.label)
+    handles = {line.label: Line2D([], [], **line.style()) for line in lines}
     chance = next((p.chance for p in panels if p.chance is not None), None)
-    legend(figure, handles, list(lines), chance)
+    legend(figure, handles, chance)
   return figure
 
 
@@ -531,27 +523,22 @@ def scatter_figure(
       x, y = point.x.value, point.y.value
       ends = error_bars(point.y), error_bars(point.x)
       ax.errorbar(x, y, *ends, **point.style(), ms=7, elinewidth=1.2)
-      if point.text:
-        place: dict[str, Any] = {
-          'xytext': (6, 5),
-          'textcoords': 'offset points',
-        }
-        ax.annotate(point.text, (x, y), **place, fontsize=SMALL)
+      place: Any = {'xytext': (6, 5), 'textcoords': 'offset points'}
+      ax.annotate(point.text, (x, y), **place, fontsize=SMALL)
     if x_axis == 'log':
       ax.set_xscale('log')
       values = [point.x.value for point in points]
       ax.set_xlim(min(values) / 1.6, max(values) * 1.6)
       log_axis(ax.xaxis)
-    elif x_axis == 'accuracy':
-      percent_axis(ax.xaxis)
     if x_axis == 'accuracy':  # Both axes zoom in on the points.
+      percent_axis(ax.xaxis)
       percent_axis(ax.yaxis)
     else:
       accuracy_axis(ax, chance)
     ax.set(xlabel=x_label, ylabel=y_label)
-    named = {point.label: point for point in points if point.label}
-    handles = [Line2D([], [], **point.style()) for point in named.values()]
-    legend(figure, handles, list(named), chance)
+    named = (point for point in points if point.label)
+    handles = {point.label: Line2D([], [], **point.style()) for point in named}
+    legend(figure, handles, chance)
   return figure
 
 

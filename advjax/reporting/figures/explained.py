@@ -219,8 +219,8 @@ def similarity_figure(models: Mapping[str, ExplainedModel]) -> Figure:
     figure = Figure((width, 1.4 + 0.55 * len(methods)), layout='constrained')
     axes = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     for ax, (name, model) in zip(axes, models.items(), strict=True):
-      handles = []
-      for i, group in enumerate(GROUPS):
+      handles = {}
+      for i, (group, label) in enumerate(GROUPS.items()):
         for j, method in enumerate(methods):
           entry = model.similarity.get(method, {}).get(group)
           x = np.nan if entry is None or entry.cosine is None else entry.cosine
@@ -228,13 +228,12 @@ def similarity_figure(models: Mapping[str, ExplainedModel]) -> Figure:
           ends = charts.error_bars(Estimate(x, (low, high)))
           style = {'color': charts.PALETTE[i], 'fmt': markers[i], 'ms': 5}
           y = j + 0.14 * (i - 2)
-          drawn = ax.errorbar(x, y, xerr=ends, lw=1.6, **style)
-        handles.append(drawn)
+          handles[label] = ax.errorbar(x, y, xerr=ends, lw=1.6, **style)
       ax.axvline(0, color='#555555', linewidth=0.8)
       ax.set_xlim(right=1.03)
       ax.set_title(name)
       ax.set_xlabel('cosine similarity')
     axes[0].set_yticks(range(len(methods)), [METHOD_NAMES[m] for m in methods])
     axes[0].set_ylim(len(methods) - 0.45, -0.55)
-    charts.legend(figure, handles, list(GROUPS.values()))
+    charts.legend(figure, handles)
   return figure
