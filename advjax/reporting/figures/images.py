@@ -112,6 +112,11 @@ def nsl_grid(
   Raises:
     ValueError: If lengths differ, there is no image, or it has neither one nor
       three channels.
+
+  >>> images, labels = np.full((2, 8, 8, 1), 0.5), np.array([3, 7])
+  >>> figure = nsl_grid(images, labels, labels, labels[::-1])
+  >>> [title.get_text() for title in figure.axes[0].texts]
+  ['true: 3\\nbase: 3\\nadv: 7', 'true: 7\\nbase: 7\\nadv: 3']
   """
   pixels = to_pixels(images)
   arrays = labels, predictions_base, predictions_adversarial
@@ -146,11 +151,16 @@ def prediction_grid(
     class_names: Names of the classes; their numbers by default.
 
   Returns:
-    16 images (fewer if N is smaller), each under 'Prediction: c'.
+    The figure: 16 images (fewer if N is smaller), each under 'Prediction: c'.
 
   Raises:
     ValueError: If lengths differ, there is no image, or it has neither one nor
       three channels.
+
+  >>> images, labels = np.full((20, 8, 8, 1), 0.5), np.full(20, 7)
+  >>> figure = prediction_grid(images, labels, labels, seed=0)
+  >>> {title.get_text() for title in figure.axes[0].texts}
+  {'Prediction: 7'}
   """
   pixels = to_pixels(images)
   _check_lengths(len(pixels), predictions, labels)
