@@ -51,15 +51,15 @@ def attacks_of(report: Report) -> list[tuple[str, str, AttackResult]]:
   ]
 
 
-def autoattack_runs(
-  report: Report,
-) -> dict[tuple[str, float, str], dict[str, AutoAttackSummary]]:
-  """Returns (version, epsilon, norm) -> model -> its run of AutoAttack."""
-  runs: dict[tuple[str, float, str], dict[str, AutoAttackSummary]] = {}
+def autoattack_runs(report: Report) -> dict[str, dict[str, AutoAttackSummary]]:
+  """Returns 'version, epsilon, norm' -> model -> its run of AutoAttack."""
+  runs: dict[str, dict[str, AutoAttackSummary]] = {}
   for name, model in report.members.items():
     for run in model.autoattack or ():
-      key = run.version, run.epsilon, run.norm
-      runs.setdefault(key, {})[name] = run
+      where = (
+        f'{run.version}, epsilon {format_epsilon(run.epsilon)}, {run.norm}'
+      )
+      runs.setdefault(where, {})[name] = run
   return runs
 
 
@@ -241,17 +241,15 @@ def results_table(report: Report) -> Table:
   add('parameters', [m.num_params for m in models], '{:,}'.format)
   add('clean accuracy', [m.clean_accuracy for m in models])
   add(top_k, [m.clean_top_k_accuracy for m in models])
+  training = [m.training for m in models]
   gaps = [generalization_gap(m) for m in models]
   add('training accuracy, last epoch', [g and g[0] for g in gaps], percent)
-  add(
-    'validation accuracy',
-    [
-      g and g[1] if m.training and m.training.num_validation else None
-      for m, g in zip(models, gaps, strict=True)
-    ],
-    percent,
-  )
-  tests = [m.training.test if m.training else {} for m in models]
+  held_out = [
+    g and g[1] if t and t.num_validation else None
+    for t, g in zip(training, gaps, strict=True)
+  ]
+  add('validation accuracy', held_out, percent)
+  tests = [t.test if t else {} for t in training]
   losses = [('test loss', 'loss')]
   for term in ('adversarial', 'virtual_adversarial'):
     if any(f'scaled_{term}_loss' in test for test in tests):
@@ -269,11 +267,8 @@ def results_table(report: Report) -> Table:
     results = [m.robust_accuracy.get(attack) for m in models]
     add('  white box', [r and r.white_box for r in results])
     add(f'{top_k}, white box', [r and r.white_box_top_k for r in results])
-    add(
-      '  white box, rounded to 8 bits',
-      [(m.rounded or {}).get(attack) for m in models],
-      percent,
-    )
+    rounded = [(m.rounded or {}).get(attack) for m in models]
+    add('  white box, rounded to 8 bits', rounded, percent)
     traces = [(m.traces or {}).get(attack) for m in models]
     for what in ('zero', 'not_finite'):
       shares = [t and getattr(t, f'{what}_gradients') for t in traces]
@@ -284,29 +279,24 @@ def results_table(report: Report) -> Table:
         add(f'  transfer from {source}', [r.transfer.get(t) for t in names])
         transfer = r.transfer_top_k or {}
         add(f'{top_k}, transfer', [transfer.get(target) for target in names])
-  for (version, epsilon, norm), found in runs.items():
-    where = f'{version}, epsilon {format_epsilon(epsilon)}, {norm}'
-    found_by = [found.get(name) for name in names]
-    add(f'AutoAttack, {where}', [f and f.accuracy for f in found_by])
+  for where, found in runs.items():
+    summaries = [found.get(name) for name in names]
+    add(f'AutoAttack, {where}', [s and s.accuracy for s in summaries])
   for attack in _keys(m.minimal for m in models):
     minimal = [(m.minimal or {}).get(attack) for m in models]
     norm = next(each.norm for each in minimal if each)
     add(f'median distance, {attack_label(attack)}, {norm}', minimal, _median)
-  for part, heading in (
-    ('noise', 'random noise'),
-    ('pasted_objects', 'pasted objects'),
-  ):
+  for part in ('noise', 'pasted_objects'):
     shifts = [getattr(m, part) or {} for m in models]
     for number, key in enumerate(_keys(shifts)):
       at = [each.get(key) for each in shifts]
-      sample = next(each for each in at if each)
+      heading, label = 'pasted objects', f'severity {key}'
+      if part == 'noise':
+        sample, label = next(each for each in at if each), noise_name(key)
+        heading = f'random noise, epsilon {format_epsilon(sample.epsilon)}'
+        heading += f', {sample.norm}'
       if not number:
-        if sample.epsilon is not None:
-          heading += (
-            f', epsilon {format_epsilon(sample.epsilon)}, {sample.norm}'
-          )
         rows.append(Row(heading))
-      label = f'severity {key}' if part == 'pasted_objects' else noise_name(key)
       add(f'  {label}', [each and each.accuracy for each in at])
       add(f'  {top_k}', [each and each.top_k_accuracy for each in at])
   for which in ('', 'unseen_'):
@@ -316,20 +306,16 @@ def results_table(report: Report) -> Table:
     for ending, head in (('', label), ('top_k_', top_k)):
       key = f'{which}corruption_{ending}accuracy'
       add(head, [getattr(m, key) for m in models])
-  training = [m.training for m in models]
   seconds = [t and t.train_seconds for t in training]
   steps = [t and t.step_milliseconds for t in training]
   add('training time', seconds, '{:,.1f} s'.format)
   add('training step', steps, '{:,.2f} ms'.format)
   if len({m.num_params for m in models}) > 1:
-    add(
-      'clean points per million parameters',
-      [
-        m.num_params and 1e8 * m.clean_accuracy.value / m.num_params
-        for m in models
-      ],
-      '{:,.1f}'.format,
-    )
+    shares = [
+      m.num_params and 1e8 * m.clean_accuracy.value / m.num_params
+      for m in models
+    ]
+    add('clean points per million parameters', shares, '{:,.1f}'.format)
   return Table('Results', names, rows)
 
 
@@ -383,9 +369,8 @@ def generalization_gap(model: ModelResult) -> tuple[float, float] | None:
 def autoattack_table(report: Report) -> Table | None:
   """Returns what each attack of AutoAttack did, run by run; None if not run."""
   rows = []
-  for (version, epsilon, norm), runs in autoattack_runs(report).items():
+  for where, runs in autoattack_runs(report).items():
     for name, run in runs.items():
-      where = f'{version}, epsilon {format_epsilon(epsilon)}, {norm}'
       rows.append(Row(f'{name}: {where}'))
       rows.append(Row('  clean', [percent(run.clean_accuracy), *[''] * 4]))
       for stage in run.attacks:
