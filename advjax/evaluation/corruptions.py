@@ -173,7 +173,7 @@ def glass_blur(
 ) -> np.ndarray:
   """Blurs, copies near pixels over one another, and blurs: frosted glass.
 
-  The paper speaks of a shuffle, but its code, which made CIFAR-10-C, copies; an
+  The paper describes a shuffle, but its code, which made CIFAR-10-C, copies; an
   exchange would be much stronger.
   """
   sigma, reach, rounds = (
