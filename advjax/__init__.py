@@ -1,7 +1,7 @@
 """Adversarial attacks and adversarial training of image classifiers in JAX.
 
-This namespace has the attacks, which need jax and numpy alone. Models, training,
-data and reports are subpackages, which need more: `advjax[train]`.
+This namespace has the attacks, which need jax and numpy alone. Models,
+training, data and reports are subpackages, which need `advjax[train]`.
 """
 
 from advjax import attacks, losses, norms

@@ -9,7 +9,7 @@ import pathlib
 # Compiled fast rather than well: little runs for long. Programs that tests
 # start are compiled like that too.
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
-# Nothing goes to the user's cache folder, and no test is skipped by what another left.
+# Nothing goes to the user's cache folder, and no test is spared by another.
 os.environ['JAX_ENABLE_COMPILATION_CACHE'] = '0'
 
 import hypothesis
