@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -10,13 +11,43 @@ import pytest
 from advjax.attacks.specs import parse_attack
 from advjax.evaluation.models import Evaluation
 from advjax.reporting.sanity import sanity_findings
-from advjax.reporting.write import merge_metrics, write_run
+from advjax.reporting.write import write_run
 from advjax.results import Report
 from tests.reporting import reports
-from tests.reporting.pages import Page
 
 NUM = 8
 INJECTED = '<script>alert(1)</script>'
+VOID = {'meta', 'img', 'br', 'link', 'hr', 'input'}
+
+
+class Page(HTMLParser):
+  """Checks that tags nest; keeps attributes and texts."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.open, self.tags, self.texts = [], [], []
+    self.feed(text)
+    self.close()
+    assert self.open == []
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append((tag, dict(attrs)))
+    if tag not in VOID:
+      self.open.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    if self.open and self.open[-1] not in ('style', 'script'):
+      self.texts.append(data)
+
+  @property
+  def text(self):
+    return ' '.join(self.texts)
+
+  def all(self, tag):
+    return [attrs for name, attrs in self.tags if name == tag]
 
 
 def evaluation(names, shape=(8, 8, 1)):
@@ -167,16 +198,3 @@ def test_one_model_without_attacks_or_epochs(tmp_path):
   assert {attrs['id'] for attrs in page.all('section')} == {
     *('summary', 'results', 'sanity', 'epsilon', 'distances', 'origin'),
   }
-
-
-def test_metrics_of_all_runs_are_merged(tmp_path):
-  runs = [
-    ({'member': 'a', 'seed': 0}, [{'kind': 'epoch', 'loss': 1.0}]),
-    ({'member': 'b', 'seed': 0}, [{'kind': 'epoch', 'loss': 2.0}]),
-  ]
-  merge_metrics(tmp_path / 'metrics.jsonl', runs)
-  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
-  assert [json.loads(line) for line in lines] == [
-    {'member': 'a', 'seed': 0, 'kind': 'epoch', 'loss': 1.0},
-    {'member': 'b', 'seed': 0, 'kind': 'epoch', 'loss': 2.0},
-  ]
