@@ -71,14 +71,9 @@ def write_explained(
     cases=cases,
     kinds=KINDS,
   )
-  return '\n'.join(
-    [
-      'cosine similarity to the maps of the clean images:',
-      similarity_table(report, 'cosine').text(),
-      '',
-      *sentences,
-    ]
-  )
+  heading = 'cosine similarity to the maps of the clean images:'
+  table = similarity_table(report, 'cosine').text()
+  return '\n'.join([heading, table, '', *sentences])
 
 
 def _arrays(explained: Mapping[str, Explained]) -> dict[str, Any]:
@@ -125,9 +120,8 @@ def conclusions(report: ExplainReport) -> Iterator[str]:
       groups = model.similarity[method]
       cosine = groups['fooled'].cosine
       value = '' if cosine is None else f' {cosine:.2f}'
-      found.setdefault(_verdict(groups), []).append(
-        METHOD_NAMES[method] + value
-      )
+      text = METHOD_NAMES[method] + value
+      found.setdefault(_verdict(groups), []).append(text)
     for verdict, text in _VERDICTS.items():
       if verdict in found:
         listed = ', '.join(found[verdict])
@@ -167,12 +161,9 @@ def similarity_table(report: ExplainReport, measure: str) -> Table:
       rows.append(Row(f'{name} (no image is classified correctly)'))
       continue
     groups = next(iter(model.similarity.values()))
-    rows.append(
-      Row(
-        f'{name} ({groups["noise"].num_images} correct, '
-        f'{groups["fooled"].num_images} of them misclassified under attack)'
-      )
-    )
+    correct, fooled = (groups[g].num_images for g in ('noise', 'fooled'))
+    counts = f'{correct} correct, {fooled} of them misclassified under attack'
+    rows.append(Row(f'{name} ({counts})'))
     for method in _methods(model):
       groups, cells = model.similarity[method], []
       for group in GROUPS:

@@ -173,8 +173,8 @@ def legend(
     rows = math.ceil(len(handles) / columns)
     figure.set_figheight(figure.get_figheight() + 0.2 * (rows - 1))
     labels = [label.removeprefix('_') for label in handles]
-    place = 'outside upper left'
-    figure.legend([*handles.values()], labels, loc=place, ncols=columns)
+    style: Any = {'loc': 'outside upper left', 'ncols': columns}
+    figure.legend([*handles.values()], labels, **style)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,8 +228,7 @@ def bar_figure(
       ax.tick_params(axis='x', length=0)
     handles = {name: Patch(color=color) for name, color in colors.items()}
     if any(group.transfer for group in groups):
-      hatched = {'facecolor': 'white', 'edgecolor': INK, 'hatch': '////'}
-      handles['transfer'] = Patch(**hatched)
+      handles['transfer'] = Patch(fc='white', ec=INK, hatch='////')
     if any(any(group.top_k.values()) for group in groups):
       handles[f'top-{k} accuracy'] = Patch(color=INK, alpha=0.3)
     legend(figure, handles, chance)
