@@ -98,7 +98,7 @@ def make_deepfool(
   overshoot: float = 0.02,
   norm: Norm = norms.l2,
 ) -> Search:
-  """DeepFool as a search; its last step only evaluates the result."""
+  """DeepFool as a search; its last step only evaluates where the others led."""
 
   def start(problem: Problem) -> _State:
     return _State(

@@ -112,7 +112,7 @@ def test_an_example_is_fooled_if_one_of_its_items_is(
   np.testing.assert_array_equal(result.images[~fooled], IMAGES[~fooled])
   assert left == sorted(left, reverse=True)
   assert (left[0], left[-1]) == (len(ITEMS.examples), 0)
-  # All the steps of those not fooled; at least those of the first hit.
+  # All the steps of those that stand; at least those of the first hit.
   least = 6 * NUM_STEPS * (~fooled).sum() + sum(
     min(hit[0] for hit in each if hit) for each in hits if any(each)
   )

@@ -27,7 +27,7 @@ _FLOOR = 1e-6
 
 
 def _kl(p: Array, q: Array) -> Array:
-  # NSL's 1e-7 against log(0) changes small divergences, so parity needs it.
+  # NSL's guard against log(0). Small divergences feel it, so parity needs it.
   return (p * (jnp.log(p + 1e-7) - jnp.log(q + 1e-7))).sum(-1)
 
 
