@@ -347,8 +347,9 @@ def _draw_panel(ax: Axes, panel: Panel, inches: float) -> None:
   """Draws a panel into axes that are so many inches wide."""
   for line in panel.lines:
     y = np.asarray(line.y, np.float64)
-    y = np.where(np.isfinite(y), y, np.nan)
-    alone = not line.marker and np.isfinite(y).sum() <= 3
+    shown = np.isfinite(y) & ((y > 0) | (panel.y_axis != 'log'))
+    y = np.where(shown, y, np.nan)
+    alone = not line.marker and shown.sum() <= 3
     style = line.style() | ({'marker': 'o'} if alone else {})
     step = 'steps-post' if line.steps else 'default'
     ax.plot(line.x, y, drawstyle=step, **style)

@@ -176,8 +176,7 @@ def _curves(report: Report, chance: float) -> _Drawn:
   ):
     panels = []
     for attack, label, sample in attacks_of(report):
-      curves = (_curve(report, attack, *pair) for pair in pairs)
-      lines = [curve for curve in curves if curve]
+      lines = [x for pair in pairs for x in _curve(report, attack, *pair)]
       if lines:
         x = f'epsilon ({sample.norm})'
         marks: Any = {'mark': sample.epsilon, 'chance': chance}
@@ -190,10 +189,11 @@ def _curves(report: Report, chance: float) -> _Drawn:
 
 def _curve(
   report: Report, attack: str, source: str, target: str
-) -> charts.Line | None:
+) -> Iterator[charts.Line]:
+  """One line, or none without at least one epsilon."""
   result = report.members[source].robust_accuracy.get(attack)
   if result is None:
-    return None
+    return
   large = large_epsilon(result.norm, result.bounds, report.dataset.image_shape)
   points = {0.0: report.members[target].clean_accuracy}
   for at in result.curve or [result]:
@@ -203,12 +203,12 @@ def _curve(
     if value and not (far and at.epsilon > 2 * result.epsilon):
       points[at.epsilon] = value
   if len(points) < 2:
-    return None
+    return
   x, estimates = zip(*sorted(points.items()), strict=True)
   y = np.array([(e.value, *(e.ci or (e.value, e.value))) for e in estimates]).T
   names = list(report.members)
   transfer = source != target
-  return charts.Line(
+  yield charts.Line(
     x,
     y[0],
     _colors(report)[target],
@@ -271,42 +271,33 @@ def _classes(report: Report) -> _Drawn:
 
 
 def _traces(report: Report) -> _Drawn:
-  panels: dict[str, list[charts.Panel]] = {'loss': [], 'accuracy': []}
-  for attack, label, _ in attacks_of(report):
-    traces = {
-      name: (number, model.traces[attack])
-      for number, (name, model) in enumerate(report.members.items())
-      if model.traces and attack in model.traces
-    }
-    if not traces:
-      continue
-    highest = [
-      max(filter(None, t.loss), default=0.0) for _, t in traces.values()
-    ]
-    far = 0 < _FAR_LOSSES * min(highest) < max(highest)
-    scales: dict[str, Any] = {
-      'loss': 'log' if far else 'number',
-      'accuracy': 'accuracy',
-    }
-    for what, scale in scales.items():
-      lines = []
-      for name, (number, trace) in traces.items():
-        y = np.array(getattr(trace, what), np.float64)
-        y = np.where(y > 0, y, np.nan) if scale == 'log' else y
-        dash = charts.DASHES[number % len(charts.DASHES)]
-        color = _colors(report)[name]
-        lines.append(charts.Line(range(len(y)), y, color, name, dash=dash))
-      panel = charts.Panel(label, lines, 'step', what, 'integer', scale)
-      panels[what].append(panel)
   where = 'White box, evaluation epsilon; step 0 is the starting point.'
   advice = (
     ' If the mean loss still increases at the last step, use more steps; if it '
     'is flat from the start, gradients may be masked.'
   )
   for what, note in (('loss', advice), ('accuracy', '')):
-    if panels[what]:
+    panels = []
+    for attack, label, _ in attacks_of(report):
+      lines = []
+      for number, (name, model) in enumerate(report.members.items()):
+        trace = (model.traces or {}).get(attack)
+        if trace:
+          y = np.array(getattr(trace, what), np.float64)
+          dash = charts.DASHES[number % len(charts.DASHES)]
+          color = _colors(report)[name]
+          lines.append(charts.Line(range(len(y)), y, color, name, dash=dash))
+      if lines:
+        scale: Any = 'accuracy'
+        if what == 'loss':
+          highest = [np.nanmax(line.y, initial=0.0) for line in lines]
+          far = 0 < _FAR_LOSSES * min(highest) < max(highest)
+          scale = 'log' if far else 'number'
+        panel = charts.Panel(label, lines, 'step', what, 'integer', scale)
+        panels.append(panel)
+    if panels:
       title = f'{what.capitalize()} over the steps of the attacks'
-      figure = charts.line_figure(panels[what])
+      figure = charts.line_figure(panels)
       yield f'{what}_per_step', title, where + note, figure
 
 
