@@ -185,7 +185,7 @@ def _find_or_prepare(builder: str, data_dir: pathlib.Path) -> pathlib.Path:
     made.download_and_prepare()
   except tfds.core.DatasetNotFoundError as error:
     raise ValueError(
-      f'{missing}, and TFDS has no data set of this name'
+      f'{missing}, and TFDS knows no set of this name'
     ) from error
   # What TFDS raises without a network, for files that have moved or changed,
   # for sets to be downloaded by hand, and for packages that a set needs.

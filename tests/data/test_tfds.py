@@ -255,7 +255,7 @@ def test_a_set_that_cannot_be_prepared(tmp_path, with_tensorflow, monkeypatch):
   offline.mkdir()
   for builder, message in (
     ('advjax_made_up', r'\(no route to host\)\. Set config'),
-    ('no_such_set', 'TFDS has no data set of this name'),
+    ('no_such_set', 'TFDS knows no set of this name'),
   ):
     check_refused(offline, message, builder)
   # Without a network, no time is spent.
