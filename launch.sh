@@ -5,7 +5,7 @@ set -euo pipefail
 
 root=$(dirname -- "$(readlink -f -- "$0")")
 venv=$root/.venv
-stamp=$venv/launch-stamp # Written last: it vouches for the rest of .venv.
+stamp=$venv/launch-stamp # Written last: .venv is complete if it is there.
 
 # An activated venv or a caller's settings must not leak into ours.
 unset VIRTUAL_ENV PYTHONHOME PYTHONPATH PIP_TARGET PIP_PREFIX

@@ -1,7 +1,7 @@
 """Adversarial attacks and adversarial training of image classifiers in JAX.
 
-This namespace holds the attacks, which need jax and numpy alone. Models,
-training, data and reports are subpackages with needs of their own.
+This namespace has the attacks, which need jax and numpy alone. Models,
+training, data and reports are subpackages, which need `advjax[train]`.
 """
 
 from advjax import attacks, losses, norms

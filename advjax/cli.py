@@ -128,15 +128,15 @@ def run(
   """
   logging.basicConfig(stream=sys.stderr, format='%(message)s', force=True)
   logger.setLevel(logging.INFO)
-  place, joined, speaks = None, False, True
+  place, joined, prints = None, False, True
   try:
     place = find_place()
     distributed.end_with_launcher()
     # Errors in a command are reported once on each machine.
-    speaks = processes == 'apart' or place.local_id == 0
+    prints = processes == 'apart' or place.local_id == 0
     arguments = expand_fractions(sys.argv if argv is None else argv)
     if {'--help', '-h', '-help'} & set(arguments):
-      if speaks:
+      if prints:
         print(sys.modules['__main__'].__doc__)
         for module in (sys.argv[0], __name__):
           print(flags.FLAGS.module_help(module))
@@ -147,7 +147,7 @@ def run(
     if len(rest) > 1:
       raise ValueError(f'arguments not understood: {" ".join(rest[1:])}')
     if keep_compiled:
-      compile_cache.turn_on(speaks=place.process_id == 0)
+      compile_cache.turn_on(warn=place.process_id == 0)
     if place.num_processes > 1:
       joined = _start_process(place, processes)
     main()
@@ -157,7 +157,7 @@ def run(
     code, message = _ending(error, place if joined else None)
     if place and joined:
       distributed.leave(place, code, message)
-    if speaks:
+    if prints:
       logger.error('%s', message)
     sys.exit(code)
 

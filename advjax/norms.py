@@ -17,7 +17,7 @@ from advjax.types import Array, Tree
 
 
 class Norm(NamedTuple):
-  """A norm, as the attacks see it.
+  """A norm, by the functions that attacks need.
 
   Attributes:
     size: `size(tree) -> [B]`, the norm of every example.

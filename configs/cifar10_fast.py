@@ -4,7 +4,7 @@
     --workdir=runs/cifar10_fast --config.dataset.data_dir=DIR
 
 trains once and reports; `experiments/benchmarks/time_to_robust.py` measures the
-seconds over seeds. Not measured yet, for want of a GPU: docs/cifar10_fast.md.
+seconds over seeds. Not measured on a GPU yet: docs/cifar10_fast.md.
 
 The recipe is that of Wong et al. 2020 (arXiv 2001.03994: PreAct ResNet-18, 15
 epochs in mixed precision, 46 % in 6 minutes) with later improvements. The

@@ -3,8 +3,8 @@
   python docs/picture.py runs/nsl_digits docs/nsl_digits.png
 
 Left: the first test images, what FGSM on the first network adds to them, and
-what both networks say of the sum. Right: accuracy over epsilon, each network
-attacked with its own gradients by one step and by many.
+what both networks predict for the sum. Right: accuracy over epsilon, each
+network attacked with its own gradients by one step and by many.
 """
 
 import json

@@ -25,9 +25,9 @@ from advjax.files import write_json
 from advjax.jobs.train import compare
 from advjax.models.logits import eval_logits_fn
 from advjax.processes.collectives import from_main, is_main
-from advjax.reporting import linear as figures
+from advjax.reporting.figures import linear
+from advjax.reporting.figures.charts import encode, save_pictures
 from advjax.reporting.formatting import format_epsilon
-from advjax.reporting.plots import encode, save_pictures
 from advjax.training.checkpoint import load_params
 from advjax.training.setup import create_run
 from advjax.tutorials import check_two_classes_linear
@@ -66,8 +66,8 @@ def demonstrate(
   for name in config.members:
     networks = read_networks(config, name, workdir, dataset, devices)
     found = [measure(n, images, labels, epsilon, devices) for n in networks]
-    entries[name] = figures.merge_seeds([x.entry for x in found], len(labels))
-    shown[name] = figures.LinearMember(
+    entries[name] = linear.merge_seeds([x.entry for x in found], len(labels))
+    shown[name] = linear.LinearMember(
       found[0].weights[..., 0],
       found[0].perturbed[..., 0],
       found[0].predictions,
@@ -86,13 +86,13 @@ def demonstrate(
     f'every image: added to {second}, subtracted from {first}. No other '
     'perturbation within epsilon increases the loss more. Below each image is '
     'the prediction of the model, red where it is wrong.',
-    figures.linear_figure(shown, images[..., 0], labels, epsilon, classes),
+    linear.linear_figure(shown, images[..., 0], labels, epsilon, classes),
   )
   save_pictures([picture], workdir / 'figures')
   print(
     f'\nlogistic regression, {first} against {second}: error on '
     f'{len(labels):,} test images, FGSM at epsilon {format_epsilon(epsilon)}\n'
-    f'{figures.format_table(entries)}\n\n'
+    f'{linear.format_table(entries)}\n\n'
     f'figure: {workdir / "figures" / picture.name}.png'
   )
   return report

@@ -1,4 +1,4 @@
-"""The rooms of the package and the arrows between them, read from the source.
+"""The packages and the arrows between them, read from the source.
 
 docs/architecture.md draws them.
 """
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / 'advjax'
-# A room imports from rooms before it alone.
+# Each imports from those before it alone.
 ORDER = (
   *('types', 'norms', 'losses', 'callables', 'attacks', 'explain'),
   *('fractions', 'files', 'memory', 'processes', 'results', 'config'),

@@ -36,7 +36,7 @@ def apgd(
   targets: Labels | None = None,
   eot_samples: int | None = None,
 ) -> Array:
-  """Auto-PGD: no step size to choose; the best point that it meets.
+  """Auto-PGD: no step size to choose; the best point that it evaluates.
 
   From a random point of the ball's boundary it moves by
 

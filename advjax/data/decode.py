@@ -1,6 +1,6 @@
 """PNG, JPEG and other image files, decoded by Pillow to uint8 arrays.
 
-Pillow is imported where it is used: a start that decodes nothing goes without.
+Pillow is imported where it is used: it is slow to import.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Bring your own arrays: one .npz file that holds both splits.
+"""Your own arrays: one .npz file that holds both splits.
 
   np.savez_compressed(
     'mine.npz',

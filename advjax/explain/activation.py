@@ -42,8 +42,8 @@ def activation_maximization(
     num_steps: Steps, at least 1; static.
     step_size: Mean change of a pixel in a step; may be traced, as the
       penalties.
-    l2_penalty: How strongly pixels are drawn to gray.
-    variation_penalty: How strongly neighbours are drawn to one another.
+    l2_penalty: Weight of the squared distance from gray.
+    variation_penalty: Weight of the total variation.
     jitter: Largest shift, in pixels; static.
     key: One key, folded with the row, or `[B]` keys.
 

@@ -24,7 +24,7 @@ _KEEP_ZERO = frozenset(
   {'broadcast_in_dim', 'convert_element_type', 'copy', 'reshape', 'squeeze'}
 )
 _JAXPRS = (ClosedJaxpr, Jaxpr)
-# Calls whose derivative is a rule of its own, which knows the ReLU inside.
+# Calls with a derivative rule of their own, for a ReLU inside.
 _OWN_RULE = frozenset({'custom_jvp_call', 'custom_vjp_call'})
 
 

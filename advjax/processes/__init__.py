@@ -1,1 +1,1 @@
-"""One run over several processes: who they are, and how they talk."""
+"""One run over several processes: launch, topology, communication, signals."""

@@ -1,6 +1,7 @@
 """Shows results: figures, tables, sentences and pages that open offline.
 
-`plots` and `images` draw, `html` fills in `templates/`, `formatting` writes
-numbers; `sanity` judges a report, `text` and `figures` say and draw what is in
-it, and `write` writes the output files of a run.
+Of a run, `sanity` has the checks, `text` the sentences and tables, and `write`
+writes the output files; `sweep` and `explained` have all of this for a sweep
+and for explanations. `figures/` draws, `html` fills in `templates/`,
+`formatting` writes numbers.
 """

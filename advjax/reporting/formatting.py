@@ -25,6 +25,11 @@ def format_epsilon(value: float) -> str:
   return text
 
 
+def at_epsilon(epsilon: float, norm: str) -> str:
+  """Writes 'epsilon 8/255 (linf)'."""
+  return f'epsilon {format_epsilon(epsilon)} ({norm})'
+
+
 def percent(value: float | None, digits: int = 1) -> str:
   """Writes a fraction in per cent, one that is absent or not finite as n/a."""
   if value is None or not math.isfinite(value):

@@ -1,10 +1,9 @@
 """Pages: templates filled in by Jinja, one HTML file that opens offline.
 
-A template lies in `templates/`, extends `base.html.j2` and fills its block
-`main` with sections by the macros of `macros.html.j2`, which show a
-`formatting.Table`, a `plots.Picture` with its caption, notes, warnings,
-findings, and the origin of a run. Pages of five sections and more have a table
-of contents. Everything is escaped.
+A template in `templates/` extends `base.html.j2` and fills its block `main` by
+sections from the macros of `macros.html.j2`, which show a `formatting.Table`, a
+picture with its caption, notes, warnings, findings, and the origin of a run.
+Pages of five sections and more have a table of contents. Everything is escaped.
 """
 
 import functools

@@ -1,21 +1,26 @@
 """Sanity checks: can the robustness that a report claims be trusted?
 
 They follow Carlini et al. 2019 (arXiv 1902.06705) and Athalye et al. 2018
-(arXiv 1802.00420). What is compared was measured alike: same norm, same
-epsilon, same images. One accuracy counts as above another one where the 95 %
-interval of the difference excludes 0 (`is_above`).
+(arXiv 1802.00420). What is compared has the same norm, epsilon and images. One
+accuracy counts as above another one where the 95 % interval of the difference
+excludes 0 (`is_above`).
 """
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from advjax.evaluation.diagnostics import large_epsilon
-from advjax.reporting.formatting import attack_label, format_epsilon, percent
+from advjax.reporting.formatting import (
+  at_epsilon,
+  attack_label,
+  format_epsilon,
+  percent,
+)
 from advjax.results import (
   AutoAttackSummary,
+  DatasetSummary,
   Estimate,
   Finding,
   ModelResult,
@@ -23,7 +28,7 @@ from advjax.results import (
   accuracy_interval,
 )
 
-# What a comparison gives: whether it is suspicious (None: cannot tell), how far
+# What a comparison gives: whether it is suspicious (None: not decided), how far
 # it is from that, and the numbers. The most suspicious one decides.
 Compared = tuple[bool | None, float, str]
 
@@ -86,7 +91,7 @@ def is_more_than_few(gap: float, num_images: int) -> bool:
   """Returns whether a difference of accuracies is more than a few images.
 
   More than 0.2 % of them, as in AutoAttack's own check of Square, and more than
-  2: which images lie at the very boundary depends on random draws.
+  2: which images are at the very boundary depends on random draws.
   """
   return round(gap * num_images) > max(2.0, 0.002 * num_images)
 
@@ -103,24 +108,19 @@ class _Attack(NamedTuple):
   num_restarts: int
   large: float  # `large_epsilon`, inf if not known.
   size: float  # Of the largest perturbation.
-  accuracy: Estimate
   # Epsilon -> accuracy and number of images; a curve may have fewer images.
   points: dict[float, tuple[Estimate, int]]
 
   @property
-  def is_autoattack(self) -> bool:
-    return self.name.startswith('autoattack')
-
-  @property
-  def black_box(self) -> bool:
-    return self.kind == 'square'
+  def accuracy(self) -> Estimate:
+    return self.points[self.epsilon][0]
 
   @property
   def single_step(self) -> bool:
-    return self.num_steps <= 1 and not self.black_box
+    return self.num_steps <= 1 and self.kind != 'square'
 
   def near(self) -> dict[float, Estimate]:
-    """The curve, but for single steps beyond what is near."""
+    """The curve; of single steps the part below the large epsilon."""
     return {
       epsilon: value
       for epsilon, (value, _) in self.points.items()
@@ -133,9 +133,7 @@ class Model(NamedTuple):
 
   name: str
   result: ModelResult
-  num_test: int
-  chance: float | None  # Share of the largest class.
-  clean: Estimate
+  dataset: DatasetSummary
   attacks: list[_Attack]
   # Attack -> source and accuracy of the strongest transfer.
   transfer: dict[str, tuple[str, Estimate]]
@@ -143,17 +141,13 @@ class Model(NamedTuple):
 
 def read_model(report: Report, name: str) -> Model:
   """Collects what the checks read."""
-  model, num_test = report.members[name], report.dataset.num_test
+  model, data = report.members[name], report.dataset
   attacks = []
   for key, result in model.robust_accuracy.items():
-    at = [(point, result.curve_num_images) for point in result.curve]
-    points = {
-      point.epsilon: (with_interval(point.white_box, count), count)
-      for point, count in (*at, (result, num_test))
-    }
-    large = large_epsilon(
-      result.norm, result.bounds, report.dataset.image_shape
-    )
+    count = result.curve_num_images
+    points = {at.epsilon: (at.white_box, count) for at in result.curve}
+    points[result.epsilon] = result.white_box, data.num_test
+    large = large_epsilon(result.norm, result.bounds, data.image_shape)
     steps = 1 if key.startswith('fgsm') else 2  # Where there is no number.
     attack = _Attack(
       key,
@@ -165,7 +159,6 @@ def read_model(report: Report, name: str) -> Model:
       result.num_restarts or 1,
       math.inf if large is None else large * (1 - 1e-6),
       result.max_perturbation,
-      points[result.epsilon][0],
       dict(sorted(points.items())),
     )
     attacks.append(attack)
@@ -173,27 +166,10 @@ def read_model(report: Report, name: str) -> Model:
   for source, other in report.members.items():
     for key, result in other.robust_accuracy.items():
       if source != name and name in result.transfer:
-        value = with_interval(result.transfer[name], num_test)
-        found = f'transfer from {source}', value
-        lowest = transfer.get(key, found)
-        transfer[key] = min(found, lowest, key=lambda each: each[1].value)
-  return Model(
-    name,
-    model,
-    num_test,
-    report.dataset.largest_class_share,
-    with_interval(model.clean_accuracy, num_test),
-    attacks,
-    transfer,
-  )
-
-
-def with_interval(estimate: Estimate, num_images: int) -> Estimate:
-  """Returns an accuracy with its Wilson interval, where it has none."""
-  if estimate.ci is not None:
-    return estimate
-  ends = accuracy_interval(estimate.value, num_images)
-  return dataclasses.replace(estimate, ci=ends)
+        value = result.transfer[name]
+        if key not in transfer or value.value <= transfer[key][1].value:
+          transfer[key] = f'transfer from {source}', value
+  return Model(name, model, data, attacks, transfer)
 
 
 def _shared(
@@ -214,10 +190,6 @@ def _single_and_multi(model: Model) -> Iterator[tuple]:
         yield epsilon, one, weak, many, strong
 
 
-def _at(epsilon: float, norm: str) -> str:
-  return f'epsilon {format_epsilon(epsilon)} ({norm})'
-
-
 def _compare(
   model: Model,
   epsilon: float,
@@ -228,42 +200,40 @@ def _compare(
   """Suspicious if the first accuracy is above the second one."""
   (label, low), (other_label, high) = expected_lower, other
   numbers = (
-    f'at {_at(epsilon, norm)} the accuracy of {model.name} is '
+    f'at {at_epsilon(epsilon, norm)} the accuracy of {model.name} is '
     f'{percent(low.value)} under {label} and {percent(high.value)} under '
     f'{other_label}'
   )
   return is_above(low, high), low.value - high.value, numbers
 
 
-@dataclasses.dataclass(frozen=True)
-class Check:
-  """A sanity check."""
-
-  compare: Callable[[Model], Iterator[Compared]]
-  missing: str  # What was not measured if it compares nothing.
-  advice: str  # What a suspicious result means, and what to do.
-
-  def __call__(self, report: Report, model: str) -> tuple[bool | None, str]:
-    """Returns passed, suspicious (False) or not run (None), and the numbers."""
-    found = list(self.compare(read_model(report, model)))
-    if not found:
-      return None, f'{model}: {self.missing}.'
-    order = (False, None, True)
-    suspicious, _, numbers = max(found, key=lambda c: (order.index(c[0]), c[1]))
-    detail = f'{numbers[0].upper()}{numbers[1:]}.'
-    if suspicious:
-      return False, f'{detail} {self.advice}'.rstrip()
-    return (None if suspicious is None else True), detail
-
-
-CHECKS: dict[str, Check] = {}
+# Name -> a function of a report and a model that returns whether the check
+# passed (False: suspicious, None: not run) and the numbers.
+CHECKS: dict[str, Callable[[Report, str], tuple[bool | None, str]]] = {}
 
 
 def _check(name: str, missing: str, advice: str = '') -> Callable[..., Any]:
-  """Adds a check to `CHECKS`."""
+  """Adds a check to `CHECKS`.
+
+  It has what was not measured if it compares nothing, and what a suspicious
+  result means and what to do.
+  """
 
   def add(compare: Callable[[Model], Iterator[Compared]]) -> Any:
-    CHECKS[name] = Check(compare, missing, advice)
+    def check(report: Report, model: str) -> tuple[bool | None, str]:
+      found = list(compare(read_model(report, model)))
+      if not found:
+        return None, f'{model}: {missing}.'
+      order = (False, None, True)
+      suspicious, _, numbers = max(
+        found, key=lambda c: (order.index(c[0]), c[1])
+      )
+      detail = f'{numbers[0].upper()}{numbers[1:]}.'
+      if suspicious:
+        return False, f'{detail} {advice}'.rstrip()
+      return (None if suspicious is None else True), detail
+
+    CHECKS[name] = check
     return compare
 
   return add
@@ -280,36 +250,37 @@ def _falls_with_epsilon(model: Model) -> Iterator[Compared]:
   if flat:
     yield None, 0.0, flat
   for attack in model.attacks:
-    points = {0.0: model.clean, **attack.near()}
+    points = {0.0: model.result.clean_accuracy, **attack.near()}
     for (below, low), (above, high) in itertools.combinations(
       points.items(), 2
     ):
       numbers = (
         f'under {attack.label} the accuracy of {model.name} changes from '
         f'{percent(low.value)} at epsilon {format_epsilon(below)} to '
-        f'{percent(high.value)} at {_at(above, attack.norm)}'
+        f'{percent(high.value)} at {at_epsilon(above, attack.norm)}'
       )
       yield is_above(high, low), high.value - low.value, numbers
 
 
 def flat_curves(model: Model) -> str | None:
-  """Says that no epsilon lowers the accuracy of a model."""
+  """Returns a sentence if no epsilon lowers the accuracy of a model."""
   ends = []
   for attack in model.attacks:
     curve = attack.near()
     epsilon = max(curve, default=0.0)
     if epsilon > 0:
-      if is_above(model.clean, curve[epsilon]):
+      if is_above(model.result.clean_accuracy, curve[epsilon]):
         return None
       text = f'{percent(curve[epsilon].value)} under {attack.label}'
       ends.append((epsilon, attack.norm, text))
   if not ends:
     return None
   epsilon, norm, text = max(ends)
+  clean = percent(model.result.clean_accuracy.value)
   return (
     f'no attack lowers the accuracy of {model.name} significantly up to '
-    f'{_at(epsilon, norm)}: {percent(model.clean.value)} clean, {text}; use '
-    'larger epsilons or more images'
+    f'{at_epsilon(epsilon, norm)}: {clean} clean, {text}; use larger epsilons '
+    'or more images'
   )
 
 
@@ -323,7 +294,7 @@ def flat_curves(model: Model) -> str | None:
 )
 def _reaches_chance(model: Model) -> Iterator[Compared]:
   found = [
-    (value, f'{attack.label} at {_at(epsilon, attack.norm)}')
+    (value, f'{attack.label} at {at_epsilon(epsilon, attack.norm)}')
     for attack in model.attacks
     for epsilon, (value, _) in attack.points.items()
     if epsilon >= attack.large and not attack.single_step
@@ -331,11 +302,12 @@ def _reaches_chance(model: Model) -> Iterator[Compared]:
   if found:
     value, where = min(found, key=lambda each: each[0].value)
     low = value.ci[0] if value.ci else value.value
+    chance = model.dataset.largest_class_share
     numbers = (
       f'{where}: accuracy {percent(value.value)} of {model.name}, share of the '
-      f'largest class {percent(model.chance)}'
+      f'largest class {percent(chance)}'
     )
-    yield None if model.chance is None else low > model.chance, 0.0, numbers
+    yield None if chance is None else low > chance, 0.0, numbers
 
 
 _NO_PAIR = 'no single-step and multi-step attacks of the same norm and epsilon'
@@ -349,7 +321,7 @@ _NO_PAIR = 'no single-step and multi-step attacks of the same norm and epsilon'
 )
 def _multi_step_is_stronger(model: Model) -> Iterator[Compared]:
   for epsilon, one, weak, many, strong in _single_and_multi(model):
-    if not many.black_box:
+    if many.kind != 'square':
       pair = (many.label, strong), (one.label, weak)
       yield _compare(model, epsilon, one.norm, *pair)
 
@@ -441,8 +413,7 @@ def _attacks_beat_noise(model: Model) -> Iterator[Compared]:
       attempts.append((f'{attack.label}, {source},', accuracy))
     for kind, noise in (model.result.noise or {}).items():
       if (noise.norm, noise.epsilon) == (attack.norm, attack.epsilon):
-        level = with_interval(noise.accuracy, model.num_test)
-        found = f'{noise_name(kind)} noise', level
+        found = f'{noise_name(kind)} noise', noise.accuracy
         for number, attempt in enumerate(attempts):
           suspicious, gap, numbers = _compare(
             model, attack.epsilon, attack.norm, attempt, found
@@ -465,10 +436,11 @@ def noise_name(kind: str) -> str:
 def _black_box_is_not_stronger(model: Model) -> Iterator[Compared]:
   for run in model.result.autoattack or ():
     yield from _square_stage(model, run)
-  for square in (each for each in model.attacks if each.black_box):
+  for square in (each for each in model.attacks if each.kind == 'square'):
     strongest: dict[float, tuple[Estimate, str, Estimate]] = {}
     for many in model.attacks:  # AutoAttack contains Square.
-      if many.num_steps > 1 and not (many.black_box or many.is_autoattack):
+      gradient = not many.kind.startswith(('square', 'autoattack'))
+      if many.num_steps > 1 and gradient:
         for epsilon, weak, strong in _shared(square, many):
           case = strong, many.label, weak
           other = strongest.get(epsilon, case)
@@ -487,7 +459,7 @@ def _square_stage(model: Model, run: AutoAttackSummary) -> Iterator[Compared]:
       numbers = (
         f'Square lowers the accuracy of {model.name} from '
         f'{percent(before.accuracy)} to {percent(after.accuracy)} at '
-        f'{_at(run.epsilon, run.norm)}, after the rest of AutoAttack'
+        f'{at_epsilon(run.epsilon, run.norm)}, after the rest of AutoAttack'
       )
       yield is_more_than_few(gap, run.num_images), gap, numbers
 
@@ -503,7 +475,7 @@ def _autoattack_is_strongest(model: Model) -> Iterator[Compared]:
     for attack in model.attacks:
       other, count = attack.points.get(run.epsilon, (run.accuracy, None))
       same = attack.norm == run.norm and count == run.num_images
-      if same and not attack.is_autoattack:
+      if same and not attack.kind.startswith('autoattack'):
         pair = ('AutoAttack', run.accuracy), (attack.label, other)
         _, gap, numbers = _compare(model, run.epsilon, run.norm, *pair)
         yield is_more_than_few(gap, run.num_images), gap, numbers
@@ -511,16 +483,18 @@ def _autoattack_is_strongest(model: Model) -> Iterator[Compared]:
 
 @_check('AutoAttack raises no warnings', 'no AutoAttack')
 def _autoattack_has_no_warnings(model: Model) -> Iterator[Compared]:
-  runs, said = model.result.autoattack or [], []
+  runs, warnings = model.result.autoattack or [], []
   for run in runs:
     square = any(suspicious for suspicious, _, _ in _square_stage(model, run))
     for text in run.warnings:
-      # `_black_box_is_not_stronger` says it, with the same threshold.
+      # `_black_box_is_not_stronger` reports it, with the same threshold.
       if not (square and text.startswith('Square')):
-        said.append(f'at {_at(run.epsilon, run.norm)}: {text.rstrip(". ")}')
+        warnings.append(
+          f'at {at_epsilon(run.epsilon, run.norm)}: {text.rstrip(". ")}'
+        )
   if runs:
-    texts = '; '.join(said) or 'no warnings of its own'
-    yield bool(said), 0.0, f'AutoAttack on {model.name} {texts}'
+    texts = '; '.join(warnings) or 'no other warnings'
+    yield bool(warnings), 0.0, f'AutoAttack on {model.name}: {texts}'
 
 
 @_check(
@@ -568,20 +542,19 @@ def _survives_rounding(model: Model) -> Iterator[Compared]:
   for attack in model.attacks:
     rounded = (model.result.rounded or {}).get(attack.name)
     if rounded is not None and attack.kind in _CONTINUE:
-      after = with_interval(Estimate(rounded), model.num_test)
-      pair = (
-        (f'{attack.label}, rounded to 8 bits,', after),
-        (attack.label, attack.accuracy),
-      )
-      yield _compare(model, attack.epsilon, attack.norm, *pair)
+      interval = accuracy_interval(rounded, model.dataset.num_test)
+      after = f'{attack.label}, rounded to 8 bits,', Estimate(rounded, interval)
+      before = attack.label, attack.accuracy
+      yield _compare(model, attack.epsilon, attack.norm, after, before)
 
 
 @_check('outputs are logits', 'a single image cannot tell')
 def _outputs_are_logits(model: Model) -> Iterator[Compared]:
   """Measuring clean accuracy fails on probabilities: never suspicious."""
-  if model.num_test > 1:
+  num_test = model.dataset.num_test
+  if num_test > 1:
     numbers = (
-      f'on {model.num_test:,} clean images the outputs of {model.name} are '
-      'finite, and not all rows are >= 0 with a sum within 0.001 of 1'
+      f'on {num_test:,} clean images the outputs of {model.name} are finite, '
+      'and not all rows are >= 0 with a sum within 0.001 of 1'
     )
     yield False, 0.0, numbers

@@ -1,11 +1,10 @@
-"""The report of a sweep: table, heatmap, clean against robust accuracy.
+"""The report of a sweep: conclusions, tables, files and page.
 
 A configuration is what trials have in common that differ in their seed alone.
 """
 
 import csv
 import io
-import itertools
 import json
 import math
 import pathlib
@@ -16,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from advjax.files import replacing, write_json
-from advjax.reporting import plots
 from advjax.reporting.formatting import (
   Row,
   Table,
+  at_epsilon,
   attack_label,
   format_epsilon,
   format_estimate,
@@ -33,8 +32,6 @@ SEED = 'seed'
 _MAX_NAMES = 3
 # FGSM accuracy above which a fall under other attacks is gradient masking.
 _MASKED = 0.5
-_MAX_PANELS = 6
-_MIN_FILLED = 0.4  # Of the cells of a grid.
 _MAX_LINES = 20  # Of the terminal's table.
 
 
@@ -83,15 +80,17 @@ def configurations(sweep: SweepReport) -> list[Configuration]:
   shown = [i for i, column in enumerate(texts) if len(set(column)) > 1]
   found = []
   for number, (key, trials) in enumerate(groups.items()):
-    parts = [
+    label = ', '.join(
       f'{names[fields[i]]}={texts[i][number]}'
       for i in shown or range(len(fields))
-    ]
-    label = ', '.join(parts) or 'the only configuration'
+    )
     values = dict(zip(fields, key, strict=True))
-    clean = _mean([t.clean_accuracy for t in trials if t.clean_accuracy])
-    robust = _mean([t.robust_accuracy for t in trials if t.robust_accuracy])
-    found.append(Configuration(label, values, trials, clean, robust))
+    means = (
+      _mean([each for t in trials if (each := getattr(t, f'{kind}_accuracy'))])
+      for kind in ('clean', 'robust')
+    )
+    label = label or 'the only configuration'
+    found.append(Configuration(label, values, trials, *means))
   return found
 
 
@@ -105,11 +104,8 @@ def _mean(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(math.nan)
   values = [each.value for each in estimates]
   low, high = np.mean([each.ci or (np.nan,) * 2 for each in estimates], axis=0)
-  return Estimate(
-    statistics.fmean(values),
-    (float(low), float(high)),
-    statistics.stdev(values) if len(values) > 1 else None,
-  )
+  std = statistics.stdev(values) if len(values) > 1 else None
+  return Estimate(statistics.fmean(values), (float(low), float(high)), std)
 
 
 def short_names(fields: Sequence[str]) -> dict[str, str]:
@@ -123,13 +119,12 @@ def short_names(fields: Sequence[str]) -> dict[str, str]:
 
 def format_values(values: Sequence[Any]) -> list[str]:
   """Writes values with three digits or as k/255, with more where needed."""
+  full = [str(each) for each in values]
   texts = [
-    format_epsilon(each) if isinstance(each, float) else str(each)
-    for each in values
+    format_epsilon(each) if isinstance(each, float) else text
+    for each, text in zip(values, full, strict=True)
   ]
-  if len(set(texts)) < len(set(values)):
-    return [str(each) for each in values]
-  return texts
+  return full if len(set(texts)) < len(set(values)) else texts
 
 
 def find_axes(found: Sequence[Configuration]) -> list[Axis]:
@@ -139,22 +134,19 @@ def find_axes(found: Sequence[Configuration]) -> list[Axis]:
   columns = {field: [c.values[field] for c in found] for field in fields}
   followers: dict[str, list[str]] = {}
   for field, column in columns.items():
-    if len(set(column)) < 2:
-      continue
-    for leader in followers:
-      if _correspond(columns[leader], column):
-        followers[leader].append(names[field])
-        break
-    else:
+    leaders = (each for each in followers if _agree(columns[each], column))
+    leader = next(leaders, None)
+    if leader is not None:
+      followers[leader].append(names[field])
+    elif len(set(column)) > 1:
       followers[field] = []
   axes = []
   for field, others in followers.items():
     values = list(dict.fromkeys(columns[field]))
     numeric = _numeric(values)
     label = names[field] + (f' (with {", ".join(others)})' if others else '')
-    axes.append(
-      Axis(field, label, sorted(values) if numeric else values, numeric)
-    )
+    values = sorted(values) if numeric else values
+    axes.append(Axis(field, label, values, numeric))
   return sorted(axes, key=lambda axis: not axis.numeric)
 
 
@@ -165,7 +157,8 @@ def _numeric(values: Sequence[Any]) -> bool:
   )
 
 
-def _correspond(first: Sequence[Any], second: Sequence[Any]) -> bool:
+def _agree(first: Sequence[Any], second: Sequence[Any]) -> bool:
+  """Whether each value of one field comes with one value of the other."""
   pairs = set(zip(first, second, strict=True))
   if not len(pairs) == len(set(first)) == len(set(second)):
     return False
@@ -216,28 +209,20 @@ def pareto_front(
   """
   front: list[Configuration] = []
   rest: list[Configuration] = []
-  ranked = rank(found)  # On the front clean accuracy then increases.
-  for each in ranked:
+  for each in rank(found):  # On the front clean accuracy increases.
     point = each.clean.value, each.robust.value
-    others = ((other.clean.value, other.robust.value) for other in ranked)
-    dominated = any(
-      other != point and other[0] >= point[0] and other[1] >= point[1]
-      for other in others
-    )
+    last = (front[-1].clean.value, front[-1].robust.value) if front else None
+    dominated = last and point != last and point[0] <= last[0]
     (rest if dominated else front).append(each)
   return front, rest
 
 
 def write_rows(workdir: pathlib.Path, sweep: SweepReport) -> None:
-  """Writes results.csv and results.jsonl, a line per trial that is done.
+  """Writes results.csv and results.jsonl, with a line per trial.
 
   Both have the same columns: name, group, swept fields, status, accuracies with
   the ends of their 95 % intervals, each attack. Absent values are empty in the
   CSV file and null in the other.
-
-  Args:
-    workdir: The sweep's folder.
-    sweep: The sweep.
   """
   rows = [_flat(trial) for trial in sweep.rows]
   columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -259,17 +244,11 @@ def write_rows(workdir: pathlib.Path, sweep: SweepReport) -> None:
 def _flat(trial: Trial) -> dict[str, Any]:
   """A trial with its fields, attacks and ends of intervals as columns."""
   row = trial.to_json()
-  flat: dict[str, Any] = {
-    'member': row.pop('member'),
-    'group': row.pop('group'),
-    **row.pop('fields'),
-    'status': row.pop('status'),
-  }
+  flat = {name: row.pop(name) for name in ('member', 'group')}
+  flat |= row.pop('fields') | {'status': row.pop('status')}
   for name in ('clean_accuracy', 'robust_accuracy'):
-    flat[name] = row.pop(name, None)
-    flat[f'{name}_low'], flat[f'{name}_high'] = row.pop(
-      f'{name}_ci', (None, None)
-    )
+    flat[name], ends = row.pop(name, None), row.pop(f'{name}_ci', (None, None))
+    flat[f'{name}_low'], flat[f'{name}_high'] = ends
   return flat | row.pop('attacks', {}) | row
 
 
@@ -339,9 +318,9 @@ def _caveats(
     )
   attacks = ', '.join(map(attack_label, sweep.attacks))
   yield (
-    f'Robust accuracy is the worst case per image over {attacks} at epsilon '
-    f'{format_epsilon(sweep.epsilon)} ({sweep.norm}), white box: an upper '
-    'bound, which a stronger attack may lower.'
+    f'Robust accuracy is the worst case per image over {attacks} at '
+    f'{at_epsilon(sweep.epsilon, sweep.norm)}, white box: an upper bound, '
+    'which a stronger attack may lower.'
   )
   masked = [
     (trial.robust_accuracy.value, trial.attacks['fgsm'], trial.member)
@@ -408,187 +387,6 @@ def _names(names: Sequence[str]) -> str:
   return f'{text}; and {more} more' if more > 0 else text
 
 
-def sweep_pictures(
-  sweep: SweepReport, found: Sequence[Configuration]
-) -> list[plots.Picture]:
-  """Draws accuracy over the swept fields, the Pareto front, attack curves."""
-  ranked, axes = rank(found), find_axes(found)
-  if not ranked:
-    return []
-  cells = math.prod(len(axis.values) for axis in axes)
-  is_grid = len(axes) >= 2 and len(found) >= _MIN_FILLED * cells
-  draw = _heatmaps if is_grid else _slices
-  pictures = list(draw(found, axes))
-  if len(ranked) > 1:
-    pictures.append(_front_picture(found))
-  return [*pictures, *_attack_curves(sweep, ranked[: len(plots.PALETTE)])]
-
-
-def _heatmaps(
-  found: Sequence[Configuration], axes: Sequence[Axis]
-) -> Iterator[plots.Picture]:
-  """Two per combination of the fields beyond the first two."""
-  x, y, *others = axes
-  panels: dict[str, list[Configuration]] = {}
-  for key in itertools.product(*(axis.values for axis in others)):
-    fields = dict(zip((axis.field for axis in others), key, strict=True))
-    texts = zip(others, format_values(key), strict=True)
-    label = ', '.join(f'{axis.label}={text}' for axis, text in texts)
-    inside = [c for c in found if fields.items() <= c.values.items()]
-    if inside:
-      panels[label] = inside
-  left_out = len(panels) - _MAX_PANELS
-  best = rank(found)[0]
-  for number, (label, inside) in enumerate([*panels.items()][:_MAX_PANELS], 1):
-    suffix = f'_{number}' if others else ''
-    caption = (
-      'Mean over the seeds ± standard deviation, in per cent. '
-      if any(len(each.trials) > 1 for each in inside)
-      else 'In per cent. '
-    ) + 'A frame marks the highest robust accuracy of the sweep.'
-    if number == 1 and left_out > 0:
-      caption += f' {left_out} more combinations are in the table alone.'
-    for metric in ('robust', 'clean'):
-      every = np.array([getattr(each, metric).value for each in found])
-      low, high = float(np.nanmin(every)), float(np.nanmax(every))
-      pad = max(0.0, 0.05 - (high - low)) / 2
-      matrix = _matrix(inside, x, y, metric, best)
-      title = f'{metric.capitalize()} accuracy{f": {label}" if label else ""}'
-      figure = plots.heatmap_figure([matrix], low=low - pad, high=high + pad)
-      yield plots.encode(f'heatmap_{metric}{suffix}', title, caption, figure)
-
-
-def _matrix(
-  inside: Sequence[Configuration],
-  x: Axis,
-  y: Axis,
-  metric: str,
-  best: Configuration,
-) -> plots.Matrix:
-  """A cell per configuration, the second field upwards."""
-  rows = y.values[::-1]
-  values = np.full((len(rows), len(x.values)), np.nan)
-  texts = [['-'] * len(x.values) for _ in rows]
-  framed = []
-  for each in inside:
-    at = rows.index(each.values[y.field]), x.values.index(each.values[x.field])
-    estimate = getattr(each, metric)
-    text = 'diverged'
-    if math.isfinite(estimate.value):
-      values[at] = estimate.value
-      text = f'{100 * estimate.value:.1f}'
-      if estimate.std is not None:
-        text += f' ± {100 * estimate.std:.1f}'
-      if each.num_diverged:
-        text += f' ({each.num_diverged} diverged)'
-    texts[at[0]][at[1]] = text
-    if each is best:
-      framed.append(at)
-  names = format_values(rows), format_values(x.values)
-  return plots.Matrix('', *names, values, y.label, x.label, framed, texts)
-
-
-def _slices(
-  found: Sequence[Configuration], axes: Sequence[Axis]
-) -> Iterator[plots.Picture]:
-  """Accuracy over each field by itself, where no two fields form a grid."""
-  colors = {'clean': plots.PALETTE[0], 'robust': plots.PALETTE[1]}
-  ranked = rank(found)
-  for number, axis in enumerate(axes[:_MAX_PANELS], 1):
-    if axis.numeric:
-      wide = axis.values[0] > 0 and axis.values[-1] >= 20 * axis.values[0]
-      dots = []
-      for each, (metric, color) in itertools.product(ranked, colors.items()):
-        x = Estimate(float(each.values[axis.field]))
-        dots.append(plots.Point(x, getattr(each, metric), color, metric))
-      scale: Any = 'log' if wide else 'number'
-      figure = plots.scatter_figure(dots, axis.label, x_axis=scale)
-      which = 'A point per configuration'
-    else:
-      groups = []
-      for value, text in zip(
-        axis.values, format_values(axis.values), strict=True
-      ):
-        best = [each for each in ranked if each.values[axis.field] == value][:1]
-        bars = {m: getattr(each, m) for each in best for m in colors}
-        groups.append(plots.Group(text, bars))
-      figure = plots.bar_figure(groups, colors)
-      which = 'The configuration of the highest robust accuracy at each value'
-    yield plots.encode(
-      f'accuracy_over_{number}',
-      f'Accuracy over {axis.label}',
-      f'{which}, mean over its seeds, 95 % intervals over the test images.',
-      figure,
-    )
-
-
-def _front_picture(found: Sequence[Configuration]) -> plots.Picture:
-  front, rest = pareto_front(found)
-  # Intervals of the front alone: those of all points hide it.
-  dots = [
-    plots.Point(
-      Estimate(each.clean.value),
-      Estimate(each.robust.value),
-      plots.INK,
-      'dominated',
-    )
-    for each in rest
-  ]
-  path: list[tuple[float, float]] = []
-  for number, each in enumerate(front, 1):
-    text = str(number)
-    dots.append(
-      plots.Point(
-        each.clean, each.robust, plots.PALETTE[1], 'Pareto front', text=text
-      )
-    )
-    if path:  # The front falls before the next point.
-      path.append((path[-1][0], each.robust.value))
-    path.append((each.clean.value, each.robust.value))
-  return plots.encode(
-    'pareto_front',
-    'Robust against clean accuracy',
-    'A point per configuration, mean over its seeds; on the front with 95 % '
-    'intervals over the test images and the numbers of the table below.',
-    plots.scatter_figure(
-      dots, 'clean accuracy', 'robust accuracy', x_axis='accuracy', path=path
-    ),
-  )
-
-
-def _attack_curves(
-  sweep: SweepReport, best: Sequence[Configuration]
-) -> Iterator[plots.Picture]:
-  """White-box accuracy over epsilon, a panel per attack."""
-  colors = plots.model_colors(each.label for each in best)
-  panels = []
-  for attack in sweep.attacks:
-    lines = []
-    for each in best:
-      curves = [sweep.curves.get(trial.member, {}) for trial in each.trials]
-      curves = [curve for curve in curves if attack in curve]
-      if curves:
-        y = np.array([curve[attack] for curve in curves])
-        ends = {'low': y.min(0), 'high': y.max(0)}
-        x, color = curves[0]['epsilons'], colors[each.label]
-        lines.append(plots.Line(x, y.mean(0), color, each.label, **ends))
-    if lines:
-      name, x_label = attack_label(attack), f'epsilon ({sweep.norm})'
-      panel = plots.Panel(
-        name, lines, x_label, x_axis='epsilon', mark=sweep.epsilon
-      )
-      panels.append(panel)
-  if panels:
-    yield plots.encode(
-      'attack_curves',
-      'Accuracy over the epsilon of the attack',
-      f'White-box accuracy of the {count_of(len(best), "configuration")} of '
-      'the highest robust accuracy. Shades reach from the lowest seed to the '
-      'highest; dashed: the evaluation epsilon.',
-      plots.line_figure(panels),
-    )
-
-
 def trial_table(sweep: SweepReport) -> list[list[Cell]]:
   """Returns the table of trials, its heads first, without empty columns."""
   rows, names = sweep.rows, short_names(sweep.fields)
@@ -627,24 +425,21 @@ def trial_table(sweep: SweepReport) -> list[list[Cell]]:
 
 def _terminal(sweep: SweepReport, found: Sequence[Configuration]) -> str:
   """The trials by robust accuracy, the best one, and the conclusions."""
-  heads, *rows = trial_table(sweep)
+  heads, *rows = ([cell.text for cell in r] for r in trial_table(sweep))
   shown = {'clean', 'robust', 'training s', *map(attack_label, sweep.attacks)}
-  columns = [i for i, head in enumerate(heads) if head.text in shown]
+  columns = [i for i, head in enumerate(heads) if head in shown]
+  accuracies = [trial.robust_accuracy for trial in sweep.rows]
   order = sorted(
-    range(len(rows)),
-    key=lambda i: -(e.value if (e := sweep.rows[i].robust_accuracy) else -1),
+    range(len(rows)), key=lambda i: -(e.value if (e := accuracies[i]) else -1)
   )
   table = []
-  for at in order[:_MAX_LINES]:
-    texts = [cell.text for cell in rows[at]]
+  for texts in [rows[i] for i in order[:_MAX_LINES]]:
     fields = range(1, 1 + len(sweep.fields))
-    label = ', '.join(f'{heads[i].text}={texts[i]}' for i in fields)
+    label = ', '.join(f'{heads[i]}={texts[i]}' for i in fields)
     table.append(Row(label, [texts[i].partition(' [')[0] for i in columns]))
   lines = []
   if rows:
-    lines.append(
-      Table('Trials', [heads[i].text for i in columns], table).text()
-    )
+    lines.append(Table('Trials', [heads[i] for i in columns], table).text())
   if len(rows) > _MAX_LINES:
     more = count_of(len(rows) - _MAX_LINES, 'more trial')
     lines.append(f'and {more} in results.csv')
@@ -670,7 +465,7 @@ def _facts(sweep: SweepReport) -> list[str]:
       if f'{name}.name' not in sweep.fields
     ),
     f'swept: {", ".join(short_names(sweep.fields).values())}',
-    f'{attacks} at epsilon {format_epsilon(sweep.epsilon)} ({sweep.norm})',
+    f'{attacks} at {at_epsilon(sweep.epsilon, sweep.norm)}',
     str(sweep.environment.get('date', '')),
   ]
 
@@ -678,33 +473,28 @@ def _facts(sweep: SweepReport) -> list[str]:
 def write_sweep(workdir: pathlib.Path, sweep: SweepReport) -> str:
   """Writes sweep.json, results.csv, results.jsonl, figures and report.html.
 
-  The sweep may be unfinished: the page then says what is pending.
-
-  Args:
-    workdir: The sweep's folder.
-    sweep: The sweep.
-
-  Returns:
-    The text for the terminal.
+  Returns the text for the terminal. Of an unfinished sweep the page says which
+  trials are pending.
   """
+  # Slow to import, and not needed before training ends.
+  from advjax.reporting.figures.charts import save_pictures
+  from advjax.reporting.figures.sweep import sweep_pictures
+
   write_json(workdir / 'sweep.json', sweep.to_json())
   write_rows(workdir, sweep)
   found = configurations(sweep)
   pictures = sweep_pictures(sweep, found)
-  plots.save_pictures(pictures, workdir / 'figures')
+  save_pictures(pictures, workdir / 'figures')
   front = pareto_front(found)[0] if len(found) > 1 else []
-  front_rows = [
-    Row(
-      f'{number}: {each.label}',
-      [format_estimate(each.clean), format_estimate(each.robust)],
-    )
-    for number, each in enumerate(front, 1)
-  ]
+  front_rows = []
+  for number, each in enumerate(front, 1):
+    cells = [format_estimate(each.clean), format_estimate(each.robust)]
+    front_rows.append(Row(f'{number}: {each.label}', cells))
   groups = []
   for number, group in enumerate(sweep.groups):
     chunks, seconds = ', '.join(map(str, group.chunks)), f'{group.seconds:,.1f}'
-    cells = number, group.members, group.how, chunks, seconds, group.compiles
-    groups.append(cells)
+    texts = number, group.members, group.how, chunks, seconds, group.compiles
+    groups.append(texts)
   heads, *rows = trial_table(sweep)
   write_page(
     workdir / 'report.html',

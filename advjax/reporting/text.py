@@ -12,6 +12,7 @@ from typing import Any
 from advjax.reporting.formatting import (
   Row,
   Table,
+  at_epsilon,
   attack_label,
   format_epsilon,
   format_estimate,
@@ -24,7 +25,6 @@ from advjax.reporting.sanity import (
   flat_curves,
   noise_name,
   read_model,
-  with_interval,
 )
 from advjax.results import (
   AttackResult,
@@ -36,27 +36,30 @@ from advjax.results import (
 )
 
 _WIDE = 0.02  # Half an interval from which on a sentence mentions it.
-_BROKEN = 0.1  # Robust accuracy below which no one speaks of robustness.
+_BROKEN = 0.1  # Robust accuracy below which a model is not robust.
 _COLLAPSE = 0.2  # Drop of robust accuracy in training that is more than noise.
 
 
-def attacks_of(report: Report) -> dict[str, AttackResult]:
-  """Returns each attack of any model, with one of its results."""
+def attacks_of(report: Report) -> list[tuple[str, str, AttackResult]]:
+  """Returns each attack of any model, its label and one of its results."""
   attacks: dict[str, AttackResult] = {}
   for model in report.members.values():
     attacks = {**model.robust_accuracy, **attacks}
-  return attacks
+  return [
+    (key, attack_label(key, each.num_steps), each)
+    for key, each in attacks.items()
+  ]
 
 
-def autoattack_runs(
-  report: Report,
-) -> dict[tuple[str, float, str], dict[str, AutoAttackSummary]]:
-  """Returns (version, epsilon, norm) -> model -> its run of AutoAttack."""
-  runs: dict[tuple[str, float, str], dict[str, AutoAttackSummary]] = {}
+def autoattack_runs(report: Report) -> dict[str, dict[str, AutoAttackSummary]]:
+  """Returns 'version, epsilon, norm' -> model -> its run of AutoAttack."""
+  runs: dict[str, dict[str, AutoAttackSummary]] = {}
   for name, model in report.members.items():
     for run in model.autoattack or ():
-      key = run.version, run.epsilon, run.norm
-      runs.setdefault(key, {})[name] = run
+      where = (
+        f'{run.version}, epsilon {format_epsilon(run.epsilon)}, {run.norm}'
+      )
+      runs.setdefault(where, {})[name] = run
   return runs
 
 
@@ -73,9 +76,9 @@ def worst_cases(
     for run in model.autoattack or ():
       attacked.append((run, run.accuracy, 'AutoAttack'))
     for each, accuracy, label in attacked:
-      case = with_interval(accuracy, report.dataset.num_test), label
       cases = found.setdefault((each.norm, each.epsilon), {})
-      cases[name] = min(case, cases.get(name, case), key=lambda c: c[0].value)
+      if name not in cases or accuracy.value <= cases[name][0].value:
+        cases[name] = accuracy, label
   return found
 
 
@@ -113,10 +116,7 @@ def warnings(report: Report) -> list[str]:
 
 
 def _clean(report: Report) -> Iterator[str]:
-  scores = {
-    name: with_interval(model.clean_accuracy, report.dataset.num_test)
-    for name, model in report.members.items()
-  }
+  scores = {name: m.clean_accuracy for name, m in report.members.items()}
   listed = (f'{name} {percent(each.value)}' for name, each in scores.items())
   text = f'Clean accuracy: {join(listed)}.'
   if len(scores) == 2:
@@ -161,8 +161,8 @@ def _robustness(report: Report) -> Iterator[str]:
       for name, (value, attack) in cases.items()
     )
     text = (
-      f'Robust accuracy at epsilon {format_epsilon(epsilon)} ({norm}), '
-      f'strongest attack: {join(listed)}.'
+      f'Robust accuracy at {at_epsilon(epsilon, norm)}, strongest '
+      f'attack: {join(listed)}.'
     )
     if len(cases) > 1:
       best, second = sorted(cases, key=lambda name: -cases[name][0].value)[:2]
@@ -241,17 +241,15 @@ def results_table(report: Report) -> Table:
   add('parameters', [m.num_params for m in models], '{:,}'.format)
   add('clean accuracy', [m.clean_accuracy for m in models])
   add(top_k, [m.clean_top_k_accuracy for m in models])
+  training = [m.training for m in models]
   gaps = [generalization_gap(m) for m in models]
   add('training accuracy, last epoch', [g and g[0] for g in gaps], percent)
-  add(
-    'validation accuracy',
-    [
-      g and g[1] if m.training and m.training.num_validation else None
-      for m, g in zip(models, gaps, strict=True)
-    ],
-    percent,
-  )
-  tests = [m.training.test if m.training else {} for m in models]
+  held_out = [
+    g and g[1] if t and t.num_validation else None
+    for t, g in zip(training, gaps, strict=True)
+  ]
+  add('validation accuracy', held_out, percent)
+  tests = [t.test if t else {} for t in training]
   losses = [('test loss', 'loss')]
   for term in ('adversarial', 'virtual_adversarial'):
     if any(f'scaled_{term}_loss' in test for test in tests):
@@ -262,18 +260,15 @@ def results_table(report: Report) -> Table:
     values = [(test.get(key), test.get(f'{key}_std')) for test in tests]
     add(label, [v if v[0] is not None else None for v in values], _loss)
   runs = autoattack_runs(report)
-  for attack, sample in attacks_of(report).items():
+  for attack, label, sample in attacks_of(report):
     if runs and attack.startswith('autoattack') and report.sanity is not None:
       continue  # It follows.
-    rows.append(Row(_attack_heading(attack, sample)))
+    rows.append(Row(_attack_heading(label, sample)))
     results = [m.robust_accuracy.get(attack) for m in models]
     add('  white box', [r and r.white_box for r in results])
     add(f'{top_k}, white box', [r and r.white_box_top_k for r in results])
-    add(
-      '  white box, rounded to 8 bits',
-      [(m.rounded or {}).get(attack) for m in models],
-      percent,
-    )
+    rounded = [(m.rounded or {}).get(attack) for m in models]
+    add('  white box, rounded to 8 bits', rounded, percent)
     traces = [(m.traces or {}).get(attack) for m in models]
     for what in ('zero', 'not_finite'):
       shares = [t and getattr(t, f'{what}_gradients') for t in traces]
@@ -284,29 +279,24 @@ def results_table(report: Report) -> Table:
         add(f'  transfer from {source}', [r.transfer.get(t) for t in names])
         transfer = r.transfer_top_k or {}
         add(f'{top_k}, transfer', [transfer.get(target) for target in names])
-  for (version, epsilon, norm), found in runs.items():
-    where = f'{version}, epsilon {format_epsilon(epsilon)}, {norm}'
-    found_by = [found.get(name) for name in names]
-    add(f'AutoAttack, {where}', [f and f.accuracy for f in found_by])
+  for where, found in runs.items():
+    summaries = [found.get(name) for name in names]
+    add(f'AutoAttack, {where}', [s and s.accuracy for s in summaries])
   for attack in _keys(m.minimal for m in models):
     minimal = [(m.minimal or {}).get(attack) for m in models]
     norm = next(each.norm for each in minimal if each)
     add(f'median distance, {attack_label(attack)}, {norm}', minimal, _median)
-  for part, heading in (
-    ('noise', 'random noise'),
-    ('pasted_objects', 'pasted objects'),
-  ):
+  for part in ('noise', 'pasted_objects'):
     shifts = [getattr(m, part) or {} for m in models]
     for number, key in enumerate(_keys(shifts)):
       at = [each.get(key) for each in shifts]
-      sample = next(each for each in at if each)
+      heading, label = 'pasted objects', f'severity {key}'
+      if part == 'noise':
+        sample, label = next(each for each in at if each), noise_name(key)
+        heading = f'random noise, epsilon {format_epsilon(sample.epsilon)}'
+        heading += f', {sample.norm}'
       if not number:
-        if sample.epsilon is not None:
-          heading += (
-            f', epsilon {format_epsilon(sample.epsilon)}, {sample.norm}'
-          )
         rows.append(Row(heading))
-      label = f'severity {key}' if part == 'pasted_objects' else noise_name(key)
       add(f'  {label}', [each and each.accuracy for each in at])
       add(f'  {top_k}', [each and each.top_k_accuracy for each in at])
   for which in ('', 'unseen_'):
@@ -316,20 +306,16 @@ def results_table(report: Report) -> Table:
     for ending, head in (('', label), ('top_k_', top_k)):
       key = f'{which}corruption_{ending}accuracy'
       add(head, [getattr(m, key) for m in models])
-  training = [m.training for m in models]
   seconds = [t and t.train_seconds for t in training]
   steps = [t and t.step_milliseconds for t in training]
   add('training time', seconds, '{:,.1f} s'.format)
   add('training step', steps, '{:,.2f} ms'.format)
   if len({m.num_params for m in models}) > 1:
-    add(
-      'clean points per million parameters',
-      [
-        m.num_params and 1e8 * m.clean_accuracy.value / m.num_params
-        for m in models
-      ],
-      '{:,.1f}'.format,
-    )
+    shares = [
+      m.num_params and 1e8 * m.clean_accuracy.value / m.num_params
+      for m in models
+    ]
+    add('clean points per million parameters', shares, '{:,.1f}'.format)
   return Table('Results', names, rows)
 
 
@@ -338,12 +324,9 @@ def top_k_of(report: Report) -> int | None:
   return next((m.top_k for m in report.members.values() if m.top_k), None)
 
 
-def _attack_heading(attack: str, sample: AttackResult) -> str:
+def _attack_heading(label: str, sample: AttackResult) -> str:
   epsilon, step_size = sample.epsilon, sample.step_size
-  parts = [
-    attack_label(attack, sample.num_steps),
-    f'epsilon {format_epsilon(epsilon)}',
-  ]
+  parts = [label, f'epsilon {format_epsilon(epsilon)}']
   if step_size is not None and step_size != epsilon:
     parts.append(f'step size {format_epsilon(step_size)}')
   parts.append(sample.norm)
@@ -386,9 +369,8 @@ def generalization_gap(model: ModelResult) -> tuple[float, float] | None:
 def autoattack_table(report: Report) -> Table | None:
   """Returns what each attack of AutoAttack did, run by run; None if not run."""
   rows = []
-  for (version, epsilon, norm), runs in autoattack_runs(report).items():
+  for where, runs in autoattack_runs(report).items():
     for name, run in runs.items():
-      where = f'{version}, epsilon {format_epsilon(epsilon)}, {norm}'
       rows.append(Row(f'{name}: {where}'))
       rows.append(Row('  clean', [percent(run.clean_accuracy), *[''] * 4]))
       for stage in run.attacks:

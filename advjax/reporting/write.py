@@ -27,31 +27,22 @@ def write_run(
 ) -> str:
   """Writes report.json, report.html, figures and adversarial examples.
 
-  Args:
-    workdir: The run's folder.
-    report: What was measured.
-    evaluation: From `evaluate_models`; of several seeds that of the first.
-    images: Clean test images, float32 `[N, H, W, C]`.
-    labels: int `[N]`.
-    records: Model -> its records of metrics.jsonl, of the same seed.
-    class_names: One per class.
-    title: Heading of the page.
-
-  Returns:
-    The text for the terminal: the table, the accuracy in the first batch, what
-    the numbers mean, and the sanity checks.
+  `images` are the clean test images, float32 `[N, H, W, C]`; `records` are
+  those of metrics.jsonl of each model. Of several seeds the evaluation and the
+  records are of the first. Returns the text for the terminal: the table, the
+  accuracy in the first batch, what the numbers mean, and the sanity checks.
   """
-  # What draws is slow to import, and not needed before training ends.
-  from advjax.reporting import figures, html, plots
+  # Slow to import, and not needed before training ends.
+  from advjax.reporting import html
+  from advjax.reporting.figures.charts import save_pictures
+  from advjax.reporting.figures.run import run_figures
 
   write_json(workdir / 'report.json', report.to_json())
   with replacing(workdir / 'adversarial_examples.npz') as file:
     save_examples(file, evaluation, images, labels)
-  drawn = figures.run_figures(
-    report, evaluation, images, labels, records, class_names
-  )
+  drawn = run_figures(report, evaluation, images, labels, records, class_names)
   pictures = [picture for part in drawn.values() for picture in part]
-  plots.save_pictures(pictures, workdir / 'figures')
+  save_pictures(pictures, workdir / 'figures')
   findings = sanity.findings_of(report)
   sentences, warnings = text.sentences(report), text.warnings(report)
   table = text.results_table(report)

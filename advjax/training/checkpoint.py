@@ -128,7 +128,7 @@ def save_checkpoint(
 def _reserve_space(directory: pathlib.Path, state: Any, text: str) -> None:
   """Raises an OSError if a checkpoint does not fit on the disk or a quota.
 
-  Before Orbax meets it, whose threads print tracebacks that no one can catch.
+  Before Orbax writes, whose threads print tracebacks that cannot be caught.
   """
   leaves = jax.tree.leaves(state)
   size = sum(leaf.nbytes + 1024 for leaf in leaves) + len(text) + 2**17

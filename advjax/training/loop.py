@@ -29,8 +29,8 @@ from advjax.training.unfreezing import num_frozen
 
 logger = logging.getLogger(__name__)
 
-# The host hears nothing from the devices during a chunk of steps, and a
-# signal waits for its end.
+# Seconds of a chunk of steps: nothing is logged during it, and a signal is
+# handled at its end.
 _CHUNK_SECONDS = 2.0
 _MAX_GROWTH = 8
 

@@ -23,7 +23,7 @@ import advjax
 from advjax import cli, data
 from advjax.attacks.specs import parse_attack
 from advjax.config import check_range
-from advjax.reporting.plots import model_colors
+from advjax.reporting.figures.charts import model_colors
 from advjax.training.setup import create_run
 from experiments.benchmarks import harness, roofline, runs, sweep
 from experiments.benchmarks.harness import Side, TimedRun, spread, timed

@@ -1,4 +1,4 @@
-"""APGD again, row by row in NumPy float64, as its papers tell it."""
+"""APGD again, row by row in NumPy float64, as in its papers."""
 
 from typing import NamedTuple
 

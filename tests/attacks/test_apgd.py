@@ -35,7 +35,7 @@ def make(norm='linf', num_steps=10, loss_fn=losses.cross_entropy, **choices):
 
 NUM_ROWS = 24
 STEPS = {'linf': 73, 'l2': 73, 'l1': 190}
-# A loss with hills and valleys, which knows nothing of the classes: rows halve
+# A loss with hills and valleys that does not depend on the classes: rows halve
 # their steps at different times, and the best point is not the highest one.
 RNG = np.random.default_rng(1)
 MATRIX = RNG.normal(size=(30, 5))

@@ -81,7 +81,7 @@ def prepare_pets(data_dir, **kwargs):
 
 
 def contents(folder):
-  """Every file of a folder with all that could tell that it was touched."""
+  """Every file of a folder with all that changes when it is written."""
   return {
     path: (path.stat().st_mtime_ns, path.read_bytes())
     for path in folder.rglob('*')

@@ -39,7 +39,7 @@ def run(page: pathlib.Path) -> dict[str, Any]:
   namespace: dict[str, Any] = {'__name__': page.stem}
   for block in blocks(page):
     if block.language == 'python':
-      # Lines are counted as in the page: so they stand in a traceback.
+      # Lines are counted as in the page: so they are in a traceback.
       source = '\n' * (block.line - 1) + block.text
       exec(compile(source, str(page), 'exec'), namespace)
   return namespace
@@ -73,5 +73,5 @@ def launched(command: list[str]) -> list[str] | None:
 
 
 def inline_code(page: pathlib.Path) -> list[str]:
-  """Returns what stands between single backticks outside of blocks."""
+  """Returns what is between single backticks outside of blocks."""
   return re.findall(r'`([^`\n]+)`', prose(page))

@@ -25,7 +25,7 @@ from advjax.results import accuracy_interval
 NUM_IMAGES = 12
 IMAGES = np.full((NUM_IMAGES, 2, 2, 1), 0.5, np.float32)
 LABELS = np.arange(NUM_IMAGES, dtype=np.int32) % 2
-# Pixel 0 tells the class to one network, pixel 3 to the other.
+# One network reads the class from pixel 0, the other from pixel 3.
 IMAGES[:, 0, 0, 0] += 0.1 * (2 * LABELS - 1)
 IMAGES[:, 1, 1, 0] += 0.2 * (2 * LABELS - 1)
 

@@ -5,7 +5,8 @@ import pytest
 
 from advjax.jobs import evaluate as evaluation
 from advjax.jobs.train import compare
-from advjax.reporting import figures, plots
+from advjax.reporting.figures import charts
+from advjax.reporting.figures import run as figures
 from tests.experiments.comparison import printed, smoke_config
 
 
@@ -13,7 +14,7 @@ from tests.experiments.comparison import printed, smoke_config
 def coarse_pictures():
   """Of few dots: tests look at what is drawn, and at no pixel."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(plots, '_DPI', 40)
+    patch.setattr(charts, '_DPI', 40)
     yield
 
 

@@ -11,7 +11,7 @@ from advjax.evaluation import shifts
 from advjax.evaluation.autoattack import versions
 from advjax.jobs import evaluate as job
 from advjax.jobs.evaluate import evaluate
-from advjax.reporting import figures
+from advjax.reporting.figures import run as figures
 from advjax.reporting.sanity import CHECKS
 from advjax.results import Report
 from advjax.training import trained

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from advjax import data
-from advjax.reporting import figures
-from advjax.reporting.linear import format_table
+from advjax.reporting.figures import run as figures
+from advjax.reporting.figures.linear import format_table
 from advjax.training.checkpoint import checkpoint_directory, restore_checkpoint
 from experiments.goodfellow import demonstrate
 from tests.experiments.comparison import printed

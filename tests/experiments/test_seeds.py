@@ -17,7 +17,9 @@ UNITS = {'small': 4, 'large': 16}
 def no_pictures_at_all():
   """Drawing takes seconds, and is no part of what this is about."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr('advjax.reporting.figures.run_figures', lambda *a, **k: {})
+    patch.setattr(
+      'advjax.reporting.figures.run.run_figures', lambda *a, **k: {}
+    )
     yield
 
 

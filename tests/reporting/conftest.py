@@ -2,11 +2,11 @@
 
 import pytest
 
-from advjax.reporting import plots
+from advjax.reporting.figures import charts
 
 
 @pytest.fixture(scope='module', autouse=True)
 def coarse_figures():
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(plots, '_DPI', 30)
+    patch.setattr(charts, '_DPI', 30)
     yield

@@ -1,6 +1,7 @@
 """Synthetic reports of `evaluate` and `compare`, small but with every part."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -56,8 +57,9 @@ MODELS = {
 }  # fmt: skip
 
 
-def estimate(value: float, count: int = NUM_TEST, **fields: Any) -> Estimate:
-  return Estimate(value, accuracy_interval(value, count), **fields)
+@functools.cache
+def estimate(value: float, count: int = NUM_TEST) -> Estimate:
+  return Estimate(value, accuracy_interval(value, count))
 
 
 def attack(values: Any, transfer: Any = None, **fields: Any) -> AttackResult:
@@ -67,23 +69,12 @@ def attack(values: Any, transfer: Any = None, **fields: Any) -> AttackResult:
     AtEpsilon(epsilon=epsilon, white_box=estimate(value), transfer=others)
     for epsilon, value in zip(EPSILONS, values, strict=True)
   ]
-  return AttackResult(
-    **{
-      'epsilon': EPSILON,
-      'white_box': curve[1].white_box,
-      'transfer': others,
-      'norm': 'linf',
-      'bounds': [0.0, 1.0],
-      'max_perturbation': EPSILON,
-      'curve': curve,
-      'curve_num_images': NUM_TEST,
-      'attack': 'pgd',
-      'num_steps': 10,
-      'num_restarts': 1,
-      'step_size': 0.025,
-    }
-    | fields
-  )
+  result = {'epsilon': EPSILON, 'norm': 'linf', 'bounds': [0.0, 1.0]}
+  result |= {'white_box': curve[1].white_box, 'transfer': others}
+  result |= {'curve': curve, 'curve_num_images': NUM_TEST, 'attack': 'pgd'}
+  result |= {'max_perturbation': EPSILON, 'step_size': 0.025}
+  result |= {'num_steps': 10, 'num_restarts': 1}
+  return AttackResult(**result | fields)
 
 
 def autoattack(
@@ -92,31 +83,18 @@ def autoattack(
   """Accuracies after each attack of AutoAttack."""
   before = (clean, *after[:-1])
   names = ('apgd-ce', 'apgd-t', 'fab-t', 'square')[-len(after) :]
+  cost = {'seconds': 31.25, 'compile_seconds': 2.0}
+  cost |= {'forward': 98_400, 'backward': 0}
   stages = [
     AutoAttackStage(
-      name=name,
-      accuracy=left,
-      fooled=round(count * (start - left)),
-      seconds=31.25,
-      compile_seconds=2.0,
-      forward=98_400,
-      backward=0,
+      name=name, accuracy=left, fooled=round(count * (start - left)), **cost
     )
     for name, start, left in zip(names, before, after, strict=True)
   ]
-  return AutoAttackSummary(
-    **{
-      'epsilon': EPSILON,
-      'norm': 'linf',
-      'version': 'standard',
-      'num_images': count,
-      'clean_accuracy': clean,
-      'accuracy': estimate(after[-1], count),
-      'attacks': stages,
-      'warnings': [],
-    }
-    | fields
-  )
+  values = {'epsilon': EPSILON, 'norm': 'linf', 'version': 'standard'}
+  values |= {'num_images': count, 'clean_accuracy': clean, 'warnings': []}
+  values |= {'accuracy': estimate(after[-1], count), 'attacks': stages}
+  return AutoAttackSummary(**values | fields)
 
 
 def model(name: str, names: Any = MODELS) -> ModelResult:
@@ -170,24 +148,23 @@ def model(name: str, names: Any = MODELS) -> ModelResult:
 
 def report(names: Any = MODELS, **fields: Any) -> Report:
   """A report of `evaluate` before the sanity checks ran."""
-  return Report(
-    **{
-      'dataset': DatasetSummary(
-        name='digits',
-        num_train=1437,
-        num_test=NUM_TEST,
-        image_shape=[28, 28, 1],
-        largest_class_share=0.104,
-      ),
-      'seeds': [0],
-      'classes': ['zero', 'one', 'two'],
-      'members': {name: model(name, names) for name in names},
-      'command': './launch.sh evaluate --checkpoint=runs/base',
-      'environment': {'date': '2026-01-02', 'jax': '0.10.2'},
-      'config': {'base': {'model': {'name': 'cnn'}}},
-    }
-    | fields
+  dataset = DatasetSummary(
+    name='digits',
+    num_train=1437,
+    num_test=NUM_TEST,
+    image_shape=[28, 28, 1],
+    largest_class_share=0.104,
   )
+  values = {
+    'dataset': dataset,
+    'seeds': [0],
+    'classes': ['zero', 'one', 'two'],
+    'members': {name: model(name, names) for name in names},
+    'command': './launch.sh evaluate --checkpoint=runs/base',
+    'environment': {'date': '2026-01-02', 'jax': '0.10.2'},
+    'config': {'base': {'model': {'name': 'cnn'}}},
+  }
+  return Report(**values | fields)
 
 
 def evaluated(names: Any = MODELS) -> Report:
@@ -239,8 +216,8 @@ def compared(num_validation: int = 100, seeds: Any = (0,)) -> Report:
       clean_top_k_accuracy=top,
       robust_accuracy=attacks,
       seen_corruptions=['gaussian_noise', 'pasted_objects'] if number else [],
-      corruptions=found.corruptions,
-      corruptions_top_k=found.corruptions,
+      corruptions=found.corruptions if number else None,
+      corruptions_top_k=found.corruptions if number else None,
       corruption_accuracy=found.corruption_accuracy,
       unseen_corruption_accuracy=Estimate(0.75, std=0.01),
       corruption_top_k_accuracy=found.corruption_accuracy,

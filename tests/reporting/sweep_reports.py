@@ -1,5 +1,6 @@
 """Constructed sweeps, as training one fills them."""
 
+import functools
 import math
 
 from advjax.results import (
@@ -27,6 +28,7 @@ def smooth(fields):
   return 0.99 - 0.1 * strength**2 + noise / 4, robust + noise
 
 
+@functools.cache
 def estimate(value):
   return Estimate(value, accuracy_interval(value, NUM_TEST))
 
@@ -69,6 +71,8 @@ def make_sweep(trials, **changes):
     for trial in trials
     if trial.attacks
   }
+  how = {'how': 'lax.map on 2 devices', 'chunks': [len(trials)]}
+  group = TrialGroup(members=len(trials), seconds=12.34, compiles=1, **how)
   values = {
     'title': 'Sweep on digits',
     'dataset': DatasetSummary(name='digits', num_train=1437, num_test=NUM_TEST),
@@ -82,15 +86,7 @@ def make_sweep(trials, **changes):
     'curves': curves,
     'num_members': len(trials),
     'pending': [],
-    'groups': [
-      TrialGroup(
-        members=len(trials),
-        how='lax.map on 2 devices',
-        chunks=[len(trials)],
-        seconds=12.34,
-        compiles=1,
-      )
-    ],
+    'groups': [group],
     'command': './launch.sh sweep --config=configs/digits.py --sweep=...',
     'environment': {'date': '2025-01-02', 'jax': '0.10.2'},
     'config': {'hparams': {'epsilon': 0.1}, 'seed': 0},

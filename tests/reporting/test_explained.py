@@ -1,13 +1,12 @@
 """The report of explanations: sentences, tables, figures and page."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 from advjax.data import Dataset, Split
 from advjax.evaluation.explanations import Case, Explained
 from advjax.reporting import explained as reporting
+from advjax.reporting.figures.explained import overlay
 from advjax.results import (
   DatasetSummary,
   Estimate,
@@ -92,7 +91,7 @@ def test_the_table_of_a_model_without_correct_images():
 
 def test_evidence_is_red_and_evidence_against_is_blue():
   values = np.array([[1.0, -1.0, 0.0]])
-  red, blue, gray = reporting.overlay(np.full((1, 3, 3), 0.5), values)[0]
+  red, blue, gray = overlay(np.full((1, 3, 3), 0.5), values)[0]
   assert red[0] > red[2] + 0.3 and blue[2] > blue[0] + 0.3
   assert gray.tolist() == [0.625] * 3
 
@@ -101,37 +100,26 @@ def test_files(tmp_path):
   split = Split(np.zeros((1, 4, 4, 3), np.uint8), np.zeros(1, np.int32))
   dataset = Dataset('birds', split, split, 2, NAMES, ('n01', 'n02'))
   explained, models = {}, {}
-  for name, methods in (('base <i>', ['saliency']), ('other', ['cam'])):
+  for name, method in (('base <i>', 'saliency'), ('other', 'cam')):
     images = RNG.uniform(size=(2, 4, 4, 3)).astype(np.float32)
-    images[0, 0] = 0
+    values = images[0] if method == 'saliency' else images[0, ..., 0]
+    shares = np.array([[0.9, 0.1], [0.375, 0.625]])
+    versions = 'clean', 'adversarial'
     maps = {
-      m: images[0] if m == 'saliency' else images[0, ..., 0] for m in methods
+      ('clean', 0): {method: values},
+      ('adversarial', 1): {method: values},
     }
-    case = Case(
-      'fooled',
-      0,
-      7,
-      0,
-      {'clean': images[0], 'adversarial': images[1]},
-      {'clean': np.array([0.9, 0.1]), 'adversarial': np.array([0.375, 0.625])},
-      {
-        ('clean', 0): maps,
-        ('adversarial', 1): maps,
-        ('adversarial', 0): {m: 0 * v for m, v in maps.items()},
-      },
+    maps['adversarial', 0] = {method: 0 * values}
+    pairs = (
+      dict(zip(versions, each, strict=True)) for each in (images, shares)
     )
+    case = Case('fooled', 0, 7, 0, *pairs, maps)
+    correct, fooled = np.ones(1, bool), np.zeros(1, bool)
     explained[name] = Explained(
-      [case],
-      {},
-      np.ones(1, bool),
-      np.zeros(1, bool),
-      images,
-      np.array([0.5, 0.6]),
+      [case], {}, correct, fooled, images, np.array([0.5, 0.6])
     )
-    models[name] = dataclasses.replace(
-      model(**{methods[0]: similarity(0.5)}),
-      cases=[case.result(f'{name}_fooled_7', dataset)],
-    )
+    cases = [case.result(f'{name}_fooled_7', dataset)]
+    models[name] = model(cases, **{method: similarity(0.5)})
   report = make_report(**models)
   text = reporting.write_explained(tmp_path, report, explained, dataset, [0, 1])
   assert 'cam needs <pooling>' in text

@@ -22,12 +22,9 @@ from advjax.results import Estimate
   [
     (8 / 255, '8/255'),
     (float(np.float32(8 / 255)), '8/255'),
-    (1 / 255, '1/255'),
     (0.0314, '0.0314'),  # As it was given.
-    (0.1, '0.1'),
     (float(np.float32(0.1)), '0.1'),
     (0.2, '0.2'),  # And 51/255.
-    (1.0, '1'),
     (0.0, '0'),
     (3.0, '3'),
     (0.0123456, '0.0123'),
@@ -56,14 +53,12 @@ def test_accuracies_have_their_interval():
   ('key', 'num_steps', 'label'),
   [
     ('fgsm', 1, 'FGSM'),
-    ('pgd', 40, 'PGD-40'),
     ('pgd-40-5', 40, 'PGD-40-5'),
     ('mifgsm', 10, 'MI-FGSM-10'),
     ('apgd-ce', None, 'APGD-CE'),
     ('fab-t-100', 100, 'FAB-T-100'),
     ('autoattack-plus', None, 'AutoAttack-PLUS'),
     ('deepfool', None, 'DeepFool'),
-    ('square', 5000, 'Square-5000'),
   ],
 )
 def test_attacks_have_the_names_of_papers(key, num_steps, label):

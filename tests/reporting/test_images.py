@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from advjax.reporting.images import (
+from advjax.reporting.figures.charts import MAX_WIDTH
+from advjax.reporting.figures.images import (
   CORRECT,
   WRONG,
   class_name,
@@ -13,7 +14,6 @@ from advjax.reporting.images import (
   random_indices,
   to_pixels,
 )
-from advjax.reporting.plots import MAX_WIDTH
 
 LABELS = np.arange(40) % 10
 WRONG_LABELS = np.where(LABELS == 3, 4, LABELS)
@@ -106,5 +106,5 @@ def test_what_is_no_image_is_an_error(shape):
 
 def test_lengths_that_differ_are_an_error():
   images = make_images(1)
-  with pytest.raises(ValueError, match=r'lengths .*39'):
+  with pytest.raises(ValueError, match=r'lengths = .*39'):
     nsl_grid(images, LABELS, LABELS[:39], LABELS)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from advjax.reporting.images import CORRECT, WRONG
-from advjax.reporting.linear import (
+from advjax.reporting.figures.images import CORRECT, WRONG
+from advjax.reporting.figures.linear import (
   LinearMember,
   format_table,
   linear_figure,
@@ -66,28 +66,15 @@ def test_images_are_framed_by_whether_they_are_correct(images):
     assert (mosaic[9:18] == 1).all()  # No more images of the first class.
 
 
-ENTRY = {
-  'weights_l1': 148.6,
-  'shift': 37.1,
-  'clean_error': 0.015,
-  'fgsm_error': 0.9,
-  'fgsm_in_box_error': 0.8,
-  'largest_difference': 1.2e-7,
-  'num_compared': 1990,
-  'num_vanished': 10,
-}
-OTHER = ENTRY | {
-  'clean_error': 0.025,
-  'largest_difference': 0.0,
-  'num_compared': 2000,
-  'num_vanished': 0,
-}
-
-
 def test_the_table_has_errors_and_the_distance_to_the_closed_form():
+  entry = {'weights_l1': 148.6, 'shift': 37.1, 'largest_difference': 1.2e-7}
+  entry |= {'clean_error': 0.015, 'fgsm_error': 0.9, 'fgsm_in_box_error': 0.8}
+  entry |= {'num_compared': 1990, 'num_vanished': 10}
+  other = entry | {'clean_error': 0.025, 'largest_difference': 0.0}
+  other |= {'num_compared': 2000, 'num_vanished': 0}
   entries = {
-    'plain': merge_seeds([ENTRY], 2000),
-    'several': merge_seeds([ENTRY, OTHER], 2000),
+    'plain': merge_seeds([entry], 2000),
+    'several': merge_seeds([entry, other], 2000),
   }
   _, _, plain, several, *lines = format_table(entries).splitlines()
   assert len(plain) == len(several) and len(lines) == 2

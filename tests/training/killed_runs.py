@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from advjax.reporting import figures
+from advjax.reporting.figures import run as figures
 from advjax.training import logs, loop
 from tests.experiments.commands import run
 

@@ -228,7 +228,7 @@ def test_later_checkpoints_that_cannot_be_read_are_dropped(saved):
 def test_what_is_too_large_for_a_file_is_refused_before_orbax(
   tmp_path, capfd, monkeypatch
 ):
-  """Whose threads print tracebacks; a quota or a full disk shows likewise."""
+  """Whose threads print tracebacks; a quota or a full disk gives the same."""
   resource = pytest.importorskip('resource')
   save_checkpoint(tmp_path, make_state(3), {}, keep=2)
   large = make_state(9)._replace(params={'w': np.zeros(10**6)})

@@ -209,7 +209,7 @@ def test_a_signal_in_the_last_look_still_stops(training, whole, tmp_path):
 
 
 def test_a_program_is_compiled_once_for_all_its_runs(whole, tmp_path):
-  """Resumed runs, other seeds and other hparams compile nothing anew."""
+  """Resumed runs, other seeds and other hparams compile nothing again."""
   fresh = runs.run()
   with compiles.counted() as count, pytest.raises(Interrupted):
     train(signalling(fresh, [6]), mkdir(tmp_path, 'a'))

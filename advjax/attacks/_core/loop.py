@@ -1,6 +1,6 @@
 """The loop behind the iterated attacks: steps, restarts and the best found.
 
-A search keeps all that it knows of a row of the batch in that row of its state.
+A search keeps everything about a row of the batch in that row of its state.
 So rows of different age can share a batch, one that is done is replaced by
 another, and what a row finds depends on nothing but itself.
 """

@@ -14,7 +14,11 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from advjax.reporting.plots import MAX_WIDTH, PERTURBATION_COLORS, STYLE
+from advjax.reporting.figures.charts import (
+  MAX_WIDTH,
+  PERTURBATION_COLORS,
+  STYLE,
+)
 
 CORRECT, WRONG = '#1a7f37', '#c9190b'
 _LETTERS = 13.5  # Bold letters of a title in an inch.
@@ -72,6 +76,7 @@ def image_grid(rows: Sequence[Sequence[Cell | None]], inches: float) -> Figure:
 
 def _wrap(title: str, inches: float) -> list[str]:
   letters = int(_LETTERS * inches)
+  title = title.replace(' %', '\N{NO-BREAK SPACE}%')
   lines = (textwrap.wrap(line, letters) for line in title.split('\n'))
   return [part for line in lines for part in line]
 
@@ -107,6 +112,11 @@ def nsl_grid(
   Raises:
     ValueError: If lengths differ, there is no image, or it has neither one nor
       three channels.
+
+  >>> images, labels = np.full((2, 8, 8, 1), 0.5), np.array([3, 7])
+  >>> figure = nsl_grid(images, labels, labels, labels[::-1])
+  >>> [title.get_text() for title in figure.axes[0].texts]
+  ['true: 3\\nbase: 3\\nadv: 7', 'true: 7\\nbase: 7\\nadv: 3']
   """
   pixels = to_pixels(images)
   arrays = labels, predictions_base, predictions_adversarial
@@ -141,11 +151,16 @@ def prediction_grid(
     class_names: Names of the classes; their numbers by default.
 
   Returns:
-    16 images (fewer if N is smaller), each under 'Prediction: c'.
+    The figure: 16 images (fewer if N is smaller), each under 'Prediction: c'.
 
   Raises:
     ValueError: If lengths differ, there is no image, or it has neither one nor
       three channels.
+
+  >>> images, labels = np.full((20, 8, 8, 1), 0.5), np.full(20, 7)
+  >>> figure = prediction_grid(images, labels, labels, seed=0)
+  >>> {title.get_text() for title in figure.axes[0].texts}
+  {'Prediction: 7'}
   """
   pixels = to_pixels(images)
   _check_lengths(len(pixels), predictions, labels)
@@ -179,22 +194,20 @@ def perturbation_grid(
     index = np.abs(delta).argmax(-1)[..., None]
     delta = np.take_along_axis(delta, index, -1)[..., 0]
   largest = float(np.abs(delta).max()) or 1.0
-  rows: list[list[Cell]] = [[], [], []]
-  for i in range(len(delta)):
-    for row, kind, pixels, predictions in (
-      (rows[0], 'clean', before[i], predictions_clean),
-      (rows[2], 'adversarial', after[i], predictions_adversarial),
-    ):
-      true, predicted = (
-        class_name(int(classes[i]), class_names)
-        for classes in (labels, predictions)
-      )
+  title = f'perturbation x {1 / largest:.3g}'
+  changes = [Cell(signed_colors(each, largest), title) for each in delta]
+  rows = []
+  for kind, pixels, predictions in (
+    ('clean', before, predictions_clean),
+    ('adversarial', after, predictions_adversarial),
+  ):
+    row = []
+    for image, *classes in zip(pixels[:6], labels, predictions, strict=False):
+      true, predicted = (class_name(int(c), class_names) for c in classes)
       title = f'{kind}\ntrue: {true}\npredicted: {predicted}'
-      cell = Cell(pixels, title, bool(predictions[i] == labels[i]))
-      row.append(cell)
-    title = f'perturbation x {1 / largest:.3g}'
-    rows[1].append(Cell(signed_colors(delta[i], largest), title))
-  return image_grid(rows, MAX_WIDTH / 6 - _SPACE)
+      row.append(Cell(image, title, bool(classes[0] == classes[1])))
+    rows.append(row)
+  return image_grid([rows[0], changes, rows[1]], MAX_WIDTH / 6 - _SPACE)
 
 
 def signed_colors(values: np.ndarray, largest: float) -> np.ndarray:
@@ -212,7 +225,7 @@ def to_pixels(images: np.ndarray) -> np.ndarray:
   color = array.ndim == 4 and array.shape[-1] == 3
   if not len(array) or not (array.ndim == 3 or color):
     raise ValueError(
-      f'images of shape {np.shape(images)}; allowed: [N, H, W] or '
+      f'shape of the images = {np.shape(images)}; allowed: [N, H, W] or '
       '[N, H, W, C] with 1 or 3 channels, N >= 1'
     )
   scale = 255.0 if array.dtype == np.uint8 else 1.0
@@ -226,4 +239,4 @@ def _rows(cells: Sequence[Cell], columns: int) -> list[Sequence[Cell]]:
 def _check_lengths(num_images: int, *arrays: np.ndarray) -> None:
   lengths = [num_images, *map(len, arrays)]
   if len(set(lengths)) > 1:
-    raise ValueError(f'lengths {lengths}; allowed: all the same')
+    raise ValueError(f'lengths = {lengths}; allowed: all the same')

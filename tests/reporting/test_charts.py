@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from advjax.reporting.plots import (
+from advjax.reporting.figures.charts import (
   MAX_WIDTH,
   PALETTE,
   Group,
@@ -70,10 +70,9 @@ def panel(**fields):
 
 
 @pytest.mark.parametrize(
-  ('names', 'attacks'),
-  [(['base'], 0), (['base'], 8), (['base', '_$x$'], 2), (TEN, 4)],
+  ('names', 'attacks'), [(['base'], 8), (['base', '_$x$'], 2), (TEN, 4)]
 )
-def test_bars_stand_for_accuracies(names, attacks):
+def test_bars_have_the_height_of_accuracies(names, attacks):
   bars = {name: estimate(0.9 - 0.05 * i) for i, name in enumerate(names)}
   groups = [Group('clean', bars, {names[0]: estimate(0.95)})]
   for number in range(attacks):
@@ -95,7 +94,7 @@ def test_bars_stand_for_accuracies(names, attacks):
   assert len(ends) == len(heights)
 
 
-@pytest.mark.parametrize('count', [1, 4])
+@pytest.mark.parametrize('count', [1, 3])
 def test_epsilons_are_labelled_as_they_were_given(count):
   figure = line_figure([panel()] * count)
   assert_readable(figure)

@@ -1,4 +1,4 @@
-"""Figures of accuracies and losses: one style, one colour for each model.
+"""Bars, lines, matrices and points: one style, one colour for each model.
 
 No function uses pyplot, so none needs a display. Fractions are in [0, 1] and
 drawn in per cent. Figures are at most `MAX_WIDTH` inches wide and shown at
@@ -94,7 +94,7 @@ def encode(name: str, title: str, caption: str, figure: Figure) -> Picture:
   """Encodes a figure as PNG."""
   buffer = io.BytesIO()
   figure.savefig(buffer, format='png', dpi=_DPI, metadata={'Software': None})
-  width = float(figure.get_size_inches()[0])
+  width = figure.get_figwidth()
   return Picture(
     re.sub(r'[^\w.-]', '_', name),
     title,
@@ -142,42 +142,39 @@ def log_axis(axis: Any) -> None:
   axis.set_minor_formatter(ticker.NullFormatter())
 
 
-def label_ticks(
-  ax: Axes, places: Sequence[float], labels: Sequence[str], inches: float
-) -> None:
-  """Labels places, those first that come first, where labels do not overlap."""
-  to_fraction = ax.transScale + ax.transLimits
-  kept: list[tuple[float, float, float, str]] = []
-  for place, label in zip(places, labels, strict=True):
-    at = inches * to_fraction.transform((place, ax.get_ylim()[0]))[0]
-    width = 0.08 + _CHARACTER * max(map(len, label.split('\n')))
-    if all(abs(at - other) >= (width + w) / 2 for other, w, _, _ in kept):
-      kept.append((at, width, place, label))
-  kept.sort()
-  ax.set_xticks([each[2] for each in kept], [each[3] for each in kept])
-  ax.xaxis.set_minor_locator(ticker.NullLocator())
+def epsilon_axis(ax: Axes, places: Iterable[float], inches: float) -> None:
+  """Labels epsilons, those first that come first, where labels do not overlap.
+
+  The x axis is so many inches long.
+  """
+  low, high = ax.get_xlim()
+  kept: dict[float, tuple[float, str]] = {}
+  for place in places:
+    label = format_epsilon(place)
+    width = (0.08 + _CHARACTER * len(label)) * (high - low) / inches
+    if all(abs(place - p) >= (width + w) / 2 for p, (w, _) in kept.items()):
+      kept[place] = width, label
+  places = sorted(kept)
+  ax.set_xticks(places, [kept[place][1] for place in places])
 
 
 def legend(
-  figure: Figure,
-  handles: Sequence[Any],
-  labels: Sequence[str],
-  chance: float | None = None,
+  figure: Figure, handles: Mapping[str, Any], chance: float | None = None
 ) -> None:
-  """Puts a legend above all axes, in as many columns as fit."""
+  """Puts a legend above all axes, in as many columns as fit.
+
+  The figure becomes higher by the rows beyond the first one.
+  """
   if chance is not None:
-    handles = [*handles, Line2D([], [], **_CHANCE)]
-    labels = [*labels, 'chance level']
-  if not labels:
-    return
-  widest = 0.65 + _CHARACTER * max(map(len, labels))
-  columns = int(figure.get_size_inches()[0] / widest) or 1
-  figure.legend(
-    handles,
-    [label.removeprefix('_') for label in labels],
-    loc='outside upper left',
-    ncols=min(columns, len(labels)),
-  )
+    handles = {**handles, 'chance level': Line2D([], [], **_CHANCE)}
+  if handles:
+    widest = 0.65 + _CHARACTER * max(map(len, handles))
+    columns = min(int(figure.get_figwidth() / widest) or 1, len(handles))
+    rows = math.ceil(len(handles) / columns)
+    figure.set_figheight(figure.get_figheight() + 0.2 * (rows - 1))
+    labels = [label.removeprefix('_') for label in handles]
+    style: Any = {'loc': 'outside upper left', 'ncols': columns}
+    figure.legend([*handles.values()], labels, **style)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,75 +199,62 @@ def bar_figure(
   """Draws accuracies with their 95 % intervals as groups of bars."""
   many = len(groups) * len(colors) > 48
   bar = 0.14 if many else 0.34
-  widths = [
-    max(
-      len(colors) * bar + 0.25,
-      max(map(len, group.label.split('\n'))) * _CHARACTER + 0.2,
-    )
-    for group in groups
-  ]
-  width = MAX_WIDTH - 1.0
-  lines = _break(widths, width)
-  # Lines of about the same width.
-  for smaller in np.linspace(width, max(widths), 20):
-    if len(_break(widths, smaller)) == len(lines):
-      width = float(smaller)
-  lines = _break(widths, width)
+  widths = []
+  for group in groups:
+    letters = max(map(len, group.label.split('\n')))
+    widths.append(max(len(colors) * bar + 0.25, letters * _CHARACTER + 0.2))
+  count = len(_break(widths, MAX_WIDTH - 1.0))
+  # The narrowest of so many lines.
+  limits = np.linspace(max(widths), MAX_WIDTH - 1.0, 20)
+  lines = next(
+    x for x in (_break(widths, w) for w in limits) if len(x) == count
+  )
   width = max(3.5, *(sum(widths[i] for i in line) for line in lines))
   with matplotlib.rc_context(STYLE | {'axes.grid.axis': 'y'}):
-    figure = Figure((width + 1.0, 3.1 * len(lines) + 0.4), layout='constrained')
-    for ax, line in zip(
-      figure.subplots(len(lines), squeeze=False)[:, 0], lines, strict=True
-    ):
+    figure = Figure((width + 1.0, 3.1 * count + 0.4), layout='constrained')
+    axes = figure.subplots(count, squeeze=False)[:, 0]
+    for ax, line in zip(axes, lines, strict=True):
       ax.set_xlim(0, width)  # In inches.
       accuracy_axis(ax, chance)
       ax.set_ylim(0, 1.2 if k else 1.12)
       ax.set_ylabel('accuracy')
-      start, ticks = 0.0, []
-      for number in line:
-        ticks.append(start + widths[number] / 2)
-        left = ticks[-1] - bar * len(colors) / 2
-        for i, (name, color) in enumerate(colors.items()):
-          x = left + (i + 0.5) * bar
-          _draw_bar(ax, x, bar, groups[number], name, color, numbers=not many)
-        start += widths[number]
-      ax.set_xticks(ticks, [groups[number].label for number in line])
+      ends = np.cumsum([widths[i] for i in line])
+      ticks = [end - widths[i] / 2 for i, end in zip(line, ends, strict=True)]
+      for i, tick in zip(line, ticks, strict=True):
+        for j, (name, color) in enumerate(colors.items()):
+          x = tick + (j + 0.5 - len(colors) / 2) * bar
+          _draw_bar(ax, x, bar, groups[i], name, color, not many)
+      ax.set_xticks(ticks, [groups[i].label for i in line])
       ax.tick_params(axis='x', length=0)
-    handles = [Patch(color=color) for color in colors.values()]
-    labels = list(colors)
+    handles = {name: Patch(color=color) for name, color in colors.items()}
     if any(group.transfer for group in groups):
-      handles.append(Patch(facecolor='white', edgecolor=INK, hatch='////'))
-      labels.append('transfer')
+      handles['transfer'] = Patch(fc='white', ec=INK, hatch='////')
     if any(any(group.top_k.values()) for group in groups):
-      handles.append(Patch(color=INK, alpha=0.3))
-      labels.append(f'top-{k} accuracy')
-    legend(figure, handles, labels, chance)
+      handles[f'top-{k} accuracy'] = Patch(color=INK, alpha=0.3)
+    legend(figure, handles, chance)
   return figure
 
 
 def _break(widths: Sequence[float], limit: float) -> list[list[int]]:
   """Puts groups into lines of at most so many inches."""
   lines: list[list[int]] = [[]]
-  room = limit
   for i, width in enumerate(widths):
-    if width > room and lines[-1]:
+    if lines[-1] and sum(widths[j] for j in lines[-1]) + width > limit:
       lines.append([])
-      room = limit
     lines[-1].append(i)
-    room -= width
   return lines
 
 
 def _draw_bar(
   ax: Axes,
   x: float,
-  width: float,
+  w: float,
   group: Group,
   name: str,
   color: str,
-  *,
-  numbers: bool,
+  number: bool,
 ) -> None:
+  """Draws the bars of a model, with its numbers if `number`."""
   filled: dict[str, Any] = {'color': color, 'edgecolor': color}
   if group.transfer:
     filled = {'facecolor': 'white', 'edgecolor': color, 'hatch': '////'}
@@ -283,9 +267,9 @@ def _draw_bar(
     if estimate is None or not math.isfinite(estimate.value):
       continue
     low, high = estimate.ci or (estimate.value, estimate.value)
-    ax.bar(x, estimate.value, 0.94 * width, **style)
+    ax.bar(x, estimate.value, 0.94 * w, **style)
     ax.vlines(x, low, high, color=ink, lw=1.2)
-    if numbers:
+    if number:
       place = max(estimate.value + 0.015, high + 0.015, place)
       text = f'{100 * estimate.value:.1f}'
       ax.text(x, place, text, ha='center', color=ink, fontsize=SMALL)
@@ -352,12 +336,10 @@ def line_figure(panels: Sequence[Panel]) -> Figure:
       _draw_panel(ax, panel, inches - 0.75)
     for ax in axes[len(panels) :]:
       ax.set_axis_off()
-    lines = {
-      line.label: line for panel in panels for line in panel.lines if line.label
-    }
-    handles = [Line2D([], [], **line.style()) for line in lines.values()]
+    lines = (line for panel in panels for line in panel.lines if line.label)
+    handles = {line.label: Line2D([], [], **line.style()) for line in lines}
     chance = next((p.chance for p in panels if p.chance is not None), None)
-    legend(figure, handles, list(lines), chance)
+    legend(figure, handles, chance)
   return figure
 
 
@@ -365,8 +347,9 @@ def _draw_panel(ax: Axes, panel: Panel, inches: float) -> None:
   """Draws a panel into axes that are so many inches wide."""
   for line in panel.lines:
     y = np.asarray(line.y, np.float64)
-    y = np.where(np.isfinite(y), y, np.nan)
-    alone = not line.marker and np.isfinite(y).sum() <= 3
+    shown = np.isfinite(y) & ((y > 0) | (panel.y_axis != 'log'))
+    y = np.where(shown, y, np.nan)
+    alone = not line.marker and shown.sum() <= 3
     style = line.style() | ({'marker': 'o'} if alone else {})
     step = 'steps-post' if line.steps else 'default'
     ax.plot(line.x, y, drawstyle=step, **style)
@@ -381,20 +364,17 @@ def _draw_panel(ax: Axes, panel: Panel, inches: float) -> None:
   if panel.x_axis == 'log':
     ax.set_xscale('log')
     log_axis(ax.xaxis)
-  elif panel.x_axis == 'integer':
-    space = max(0.03 * (x[-1] - x[0]), 0.5 if x[0] == x[-1] else 0.0)
+  elif panel.x_axis != 'number':
+    space = 0.03 * (x[-1] - x[0]) or 0.5
     ax.set_xlim(x[0] - space, x[-1] + space)
+  if panel.x_axis == 'integer':
     locator = ticker.MaxNLocator(5, integer=True, min_n_ticks=1)
     places = locator.tick_values(x[0], x[-1])
     ax.set_xticks([place for place in places if x[0] <= place <= x[-1]])
     ax.xaxis.set_major_formatter('{x:,.0f}')
   elif panel.x_axis == 'epsilon':
-    space = 0.03 * (x[-1] - x[0]) or 0.1
-    ax.set_xlim(x[0] - space, x[-1] + space)
-    first = [panel.mark] if panel.mark in x else []
-    places = [each for each in (*first, 0.0, *x) if each in x]
-    places = list(dict.fromkeys(float(each) for each in places))
-    label_ticks(ax, places, [format_epsilon(each) for each in places], inches)
+    first = [each for each in x if each in (0.0, panel.mark)]
+    epsilon_axis(ax, [*reversed(first), *x], inches)
   if panel.y_axis == 'accuracy':
     accuracy_axis(ax, panel.chance)
   if panel.mark is not None:
@@ -541,32 +521,28 @@ def scatter_figure(
       ax.plot(*zip(*path, strict=True), color=INK, lw=1.2, zorder=1)
     for point in points:
       x, y = point.x.value, point.y.value
-      ends = _error_bars(point.y), _error_bars(point.x)
+      ends = error_bars(point.y), error_bars(point.x)
       ax.errorbar(x, y, *ends, **point.style(), ms=7, elinewidth=1.2)
-      if point.text:
-        place: dict[str, Any] = {
-          'xytext': (6, 5),
-          'textcoords': 'offset points',
-        }
-        ax.annotate(point.text, (x, y), **place, fontsize=SMALL)
+      place: Any = {'xytext': (6, 5), 'textcoords': 'offset points'}
+      ax.annotate(point.text, (x, y), **place, fontsize=SMALL)
     if x_axis == 'log':
       ax.set_xscale('log')
       values = [point.x.value for point in points]
       ax.set_xlim(min(values) / 1.6, max(values) * 1.6)
       log_axis(ax.xaxis)
-    elif x_axis == 'accuracy':
-      percent_axis(ax.xaxis)
     if x_axis == 'accuracy':  # Both axes zoom in on the points.
+      percent_axis(ax.xaxis)
       percent_axis(ax.yaxis)
     else:
       accuracy_axis(ax, chance)
     ax.set(xlabel=x_label, ylabel=y_label)
-    named = {point.label: point for point in points if point.label}
-    handles = [Line2D([], [], **point.style()) for point in named.values()]
-    legend(figure, handles, list(named), chance)
+    named = (point for point in points if point.label)
+    handles = {point.label: Line2D([], [], **point.style()) for point in named}
+    legend(figure, handles, chance)
   return figure
 
 
-def _error_bars(estimate: Estimate) -> list[list[float]]:
+def error_bars(estimate: Estimate) -> list[list[float]]:
+  """Returns the lengths of the error bar below and above, for Matplotlib."""
   low, high = estimate.ci or (estimate.value, estimate.value)
   return [[max(0.0, estimate.value - low)], [max(0.0, high - estimate.value)]]

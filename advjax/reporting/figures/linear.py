@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from advjax.reporting.formatting import Row, Table, format_epsilon, percent
-from advjax.reporting.images import (
+from advjax.reporting.figures.charts import MAX_WIDTH
+from advjax.reporting.figures.images import (
   CORRECT,
   WRONG,
   Cell,
@@ -23,7 +23,7 @@ from advjax.reporting.images import (
   image_grid,
   signed_colors,
 )
-from advjax.reporting.plots import MAX_WIDTH
+from advjax.reporting.formatting import Row, Table, format_epsilon, percent
 from advjax.results import accuracy_interval, mean_and_std
 
 _COLUMNS, _ROWS = 5, 2  # Images of each class.
@@ -53,41 +53,34 @@ def linear_figure(
   """
   by_class = [np.flatnonzero(labels == label) for label in (0, 1)]
   if not all(map(len, by_class)):
-    raise ValueError('labels: allowed are 0 and 1, with an image of each')
+    found = sorted(map(int, set(labels)))
+    raise ValueError(f'labels = {found}; allowed: 0 and 1, an image of each')
   shown = [indices[: _ROWS * _COLUMNS] for indices in by_class]
   first, second = (class_name(index, class_names) for index in (0, 1))
   rows = []
   for name, member in members.items():
     size = float(np.abs(member.weights).sum())
     largest = float(np.abs(member.weights).max()) or 1.0
-    answers = [
-      (f'{name}, clean', images, member.predictions),
-      (
-        f'{name}, FGSM {format_epsilon(epsilon)}',
-        member.perturbed,
-        member.perturbed_predictions,
+    row = [
+      Cell(
+        signed_colors(member.weights, largest),
+        f'{name}: weights, ε‖w‖₁ = {epsilon * size:.3g}\n'
+        f'red: {first}, blue: {second}',
+      ),
+      Cell(
+        signed_colors(np.sign(member.weights), 1.0),
+        f'sign: added to {second},\nsubtracted from {first}',
       ),
     ]
-    rows.append(
-      [
-        Cell(
-          signed_colors(member.weights, largest),
-          f'{name}: weights, ε‖w‖₁ = {epsilon * size:.3g}\n'
-          f'red: {first}, blue: {second}',
-        ),
-        Cell(
-          signed_colors(np.sign(member.weights), 1.0),
-          f'sign: added to {second},\nsubtracted from {first}',
-        ),
-        *(
-          Cell(
-            _mosaic(pixels, predictions == labels, shown),
-            f'{title}:\nerror {percent(np.mean(predictions != labels))}',
-          )
-          for title, pixels, predictions in answers
-        ),
-      ]
-    )
+    fgsm = f'FGSM {format_epsilon(epsilon)}'
+    for kind, pixels, predictions in (
+      ('clean', images, member.predictions),
+      (fgsm, member.perturbed, member.perturbed_predictions),
+    ):
+      error = percent(np.mean(predictions != labels))
+      mosaic = _mosaic(pixels, predictions == labels, shown)
+      row.append(Cell(mosaic, f'{name}, {kind}:\nerror {error}'))
+    rows.append(row)
   return image_grid(rows, MAX_WIDTH / 4 - 0.1)
 
 
@@ -143,8 +136,5 @@ def format_table(entries: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _error(entry: Mapping[str, Any], name: str) -> str:
-  std = entry.get(f'{name}_error_std')
-  value = entry[f'{name}_error']
-  if std is None:
-    return percent(value, 2)
-  return f'{100 * value:.2f} ± {100 * std:.2f} %'
+  std, text = entry.get(f'{name}_error_std'), percent(entry[f'{name}_error'], 2)
+  return text if std is None else f'{text[:-2]} ± {100 * std:.2f} %'

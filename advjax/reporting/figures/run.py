@@ -1,23 +1,23 @@
 """Figures of a report of train, compare or evaluate, with their captions."""
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy import ndimage
 
 from advjax.evaluation.corruptions import KINDS
 from advjax.evaluation.models import Evaluation
-from advjax.reporting import plots
-from advjax.reporting.formatting import attack_label, format_epsilon, percent
-from advjax.reporting.images import (
+from advjax.reporting.figures import charts
+from advjax.reporting.figures.images import (
   nsl_grid,
   perturbation_grid,
   prediction_grid,
   random_indices,
 )
-from advjax.reporting.sanity import large_epsilon
+from advjax.reporting.formatting import attack_label, format_epsilon, percent
+from advjax.evaluation.diagnostics import large_epsilon
 from advjax.reporting.text import (
   attacks_of,
   class_accuracies,
@@ -26,9 +26,9 @@ from advjax.reporting.text import (
   top_k_of,
   worst_cases,
 )
-from advjax.results import AtEpsilon, Estimate, ModelResult, Report
+from advjax.results import Estimate, ModelResult, Report
 
-# As Hendrycks and Dietterich 2019 (arXiv 1903.12261) sort them.
+# The families of Hendrycks and Dietterich 2019 (arXiv 1903.12261).
 FAMILIES = {
   'noise': KINDS[:3],
   'blur': KINDS[3:7],
@@ -46,6 +46,7 @@ _LOSSES = {
   'clean_loss': 'clean',
   'adversarial_loss': 'adversarial, unscaled',
 }
+_STYLES = tuple(zip(charts.DASHES, charts.MARKERS, strict=False))
 _MAX_CLASSES = 20
 _MAX_POINTS = 5000
 _FAR_LOSSES = 30  # Ratio of losses from which on their axis is logarithmic.
@@ -62,14 +63,14 @@ def run_figures(
   labels: np.ndarray,
   records: Mapping[str, Sequence[Mapping[str, Any]]],
   class_names: Sequence[str],
-) -> dict[str, list[plots.Picture]]:
-  """Draws all figures of a run."""
+) -> dict[str, list[charts.Picture]]:
+  """Draws all figures of a run, by the section of the page."""
   chance = report.dataset.largest_class_share or 1 / len(class_names)
-  seed = report.seeds[0]
   means, alone = '', ''
   if len(report.seeds) > 1:
-    means, alone = ' Means over the seeds.', f' Seed {seed}.'
-  drawn: dict[str, list[plots.Picture]] = {}
+    means, alone = ' Means over the seeds.', f' Seed {report.seeds[0]}.'
+  shown = report, evaluation, images, labels, class_names
+  drawn: dict[str, list[charts.Picture]] = {}
   for section, note, figures in (
     ('results', means, _accuracy(report, chance)),
     ('epsilon', means, _curves(report, chance)),
@@ -81,14 +82,10 @@ def run_figures(
     ('efficiency', means, _efficiency(report, chance)),
     ('training', alone, _losses(report, records)),
     ('training', means, _accuracies(report, chance)),
-    (
-      'examples',
-      alone,
-      _examples(evaluation, images, labels, class_names, seed),
-    ),
+    ('examples', alone, _examples(*shown)),
   ):
     for name, title, caption, figure in figures:
-      picture = plots.encode(name, title, caption + note, figure)
+      picture = charts.encode(name, title, caption + note, figure)
       drawn.setdefault(section, []).append(picture)
   return drawn
 
@@ -96,25 +93,26 @@ def run_figures(
 def _accuracy(report: Report, chance: float) -> _Drawn:
   k, attacks = top_k_of(report), attacks_of(report)
   groups = [_clean(report)]
-  for attack, sample in attacks.items():
-    label = attack_label(attack, sample.num_steps)
+  for attack, label, _ in attacks:
     own = {n: m.robust_accuracy.get(attack) for n, m in report.members.items()}
     groups.append(
       _group(f'{label}\nwhite box', own, 'white_box', 'white_box_top_k')
     )
-    lowest: dict[str, Estimate] = {}
-    pale = {}
-    for result in own.values():
-      for target, value in (result.transfer if result else {}).items():
-        if value.value <= lowest.get(target, value).value:
-          lowest[target] = value
-          pale[target] = ((result and result.transfer_top_k) or {}).get(target)
-    if lowest and report.sanity is None:
-      groups.append(plots.Group(f'{label}\ntransfer', lowest, pale, True))
+    transfer = [
+      (target, value, (result.transfer_top_k or {}).get(target))
+      for result in own.values()
+      if result
+      for target, value in result.transfer.items()
+    ]
+    if transfer and report.sanity is None:
+      transfer.sort(key=lambda each: -each[1].value)  # The lowest is kept.
+      bars = {target: value for target, value, _ in transfer}
+      pale = {target: top_k for target, _, top_k in transfer}
+      groups.append(charts.Group(f'{label}\ntransfer', bars, pale, True))
   caption = 'Accuracy on the test images in per cent, with 95 % intervals.'
   if attacks:
     where = dict.fromkeys(
-      f'{format_epsilon(a.epsilon)} ({a.norm})' for a in attacks.values()
+      f'{format_epsilon(a.epsilon)} ({a.norm})' for *_, a in attacks
     )
     caption += (
       f' Attacks at epsilon {", ".join(where)}. White box: with the gradients '
@@ -127,26 +125,26 @@ def _accuracy(report: Report, chance: float) -> _Drawn:
     )
   if k:
     caption += f' Pale: the label is among the {k} largest logits.'
-  figure = plots.bar_figure(groups, _colors(report), chance=chance, k=k)
+  figure = charts.bar_figure(groups, _colors(report), chance=chance, k=k)
   yield 'accuracy', 'Accuracy, clean and under attack', caption, figure
 
 
 def _colors(report: Report) -> dict[str, str]:
-  return plots.model_colors(report.members)
+  return charts.model_colors(report.members)
 
 
 def _group(
   label: str, parts: Mapping[str, Any], accuracy: str, top_k: str
-) -> plots.Group:
+) -> charts.Group:
   """Takes two fields out of what was measured of each model."""
   bars, pale = (
     {n: getattr(part, field) for n, part in parts.items() if part}
     for field in (accuracy, top_k)
   )
-  return plots.Group(label, bars, pale)
+  return charts.Group(label, bars, pale)
 
 
-def _clean(report: Report) -> plots.Group:
+def _clean(report: Report) -> charts.Group:
   return _group(
     'clean', report.members, 'clean_accuracy', 'clean_top_k_accuracy'
   )
@@ -177,29 +175,27 @@ def _curves(report: Report, chance: float) -> _Drawn:
     ),
   ):
     panels = []
-    for attack, sample in attacks_of(report).items():
-      lines = [_curve(report, attack, *pair) for pair in pairs]
-      if any(lines):
-        label = attack_label(attack, sample.num_steps)
-        known, x = [line for line in lines if line], f'epsilon ({sample.norm})'
-        panel = plots.Panel(label, known, x, 'accuracy', 'epsilon')
-        panels.append(
-          dataclasses.replace(panel, mark=sample.epsilon, chance=chance)
-        )
+    for attack, label, sample in attacks_of(report):
+      lines = [x for pair in pairs for x in _curve(report, attack, *pair)]
+      if lines:
+        x = f'epsilon ({sample.norm})'
+        marks: Any = {'mark': sample.epsilon, 'chance': chance}
+        panel = charts.Panel(label, lines, x, 'accuracy', 'epsilon', **marks)
+        panels.append(panel)
     if panels:
       title = f'Accuracy over epsilon, {kind}'
-      yield name, title, f'{caption} {note}', plots.line_figure(panels)
+      yield name, title, f'{caption} {note}', charts.line_figure(panels)
 
 
 def _curve(
   report: Report, attack: str, source: str, target: str
-) -> plots.Line | None:
+) -> Iterator[charts.Line]:
+  """One line, or none without at least one epsilon."""
   result = report.members[source].robust_accuracy.get(attack)
   if result is None:
-    return None
+    return
   large = large_epsilon(result.norm, result.bounds, report.dataset.image_shape)
   points = {0.0: report.members[target].clean_accuracy}
-  at: AtEpsilon
   for at in result.curve or [result]:
     value = at.white_box if source == target else at.transfer.get(target)
     # The large epsilon of the sanity checks would take most of the width.
@@ -207,20 +203,20 @@ def _curve(
     if value and not (far and at.epsilon > 2 * result.epsilon):
       points[at.epsilon] = value
   if len(points) < 2:
-    return None
+    return
   x, estimates = zip(*sorted(points.items()), strict=True)
   y = np.array([(e.value, *(e.ci or (e.value, e.value))) for e in estimates]).T
   names = list(report.members)
   transfer = source != target
-  return plots.Line(
+  yield charts.Line(
     x,
     y[0],
     _colors(report)[target],
     f'{target}, examples from {source}' if transfer else target,
     low=y[1],
     high=y[2],
-    dash=plots.DASHES[1 + names.index(source) % 3] if transfer else '-',
-    marker=plots.MARKERS[names.index(target) % len(plots.MARKERS)],
+    dash=charts.DASHES[1 + names.index(source) % 3] if transfer else '-',
+    marker=charts.MARKERS[names.index(target) % len(charts.MARKERS)],
     hollow=transfer,
   )
 
@@ -228,7 +224,7 @@ def _curve(
 def _transfer(report: Report) -> _Drawn:
   names = list(report.members)
   matrices = []
-  for attack, sample in attacks_of(report).items():
+  for attack, label, _ in attacks_of(report):
     found = {
       name: model.robust_accuracy[attack]
       for name, model in report.members.items()
@@ -237,23 +233,19 @@ def _transfer(report: Report) -> _Drawn:
     if any(result.transfer for result in found.values()):
       values = np.full((len(found), len(names)), np.nan)
       for i, (source, result) in enumerate(found.items()):
-        for target, value in (
-          result.transfer | {source: result.white_box}
-        ).items():
-          values[i, names.index(target)] = value.value
-      title = attack_label(attack, sample.num_steps)
+        accuracies = result.transfer | {source: result.white_box}
+        for target, accuracy in accuracies.items():
+          values[i, names.index(target)] = accuracy.value
       framed = [(i, names.index(name)) for i, name in enumerate(found)]
-      matrix = plots.Matrix(
-        title, list(found), names, values, 'source', 'target', framed
-      )
-      matrices.append(matrix)
+      axes = list(found), names, values, 'source', 'target', framed
+      matrices.append(charts.Matrix(label, *axes))
   if matrices:
     caption = (
       'Accuracy in per cent of the target on adversarial examples from the '
       'source. Framed: white box. All others: transfer, which is no measure of '
       'robustness.'
     )
-    figure = plots.heatmap_figure(matrices)
+    figure = charts.heatmap_figure(matrices)
     yield 'transfer', 'Transfer matrices', caption, figure
 
 
@@ -273,51 +265,40 @@ def _classes(report: Report) -> _Drawn:
     shown = np.argsort(lowest, kind='stable')[:_MAX_CLASSES]
     caption += f' The {_MAX_CLASSES} lowest of {len(values)} classes.'
   labels = [names[i] for i in shown]
-  matrix = plots.Matrix('', labels, list(columns), values[shown])
-  figure = plots.heatmap_figure([matrix])
+  matrix = charts.Matrix('', labels, list(columns), values[shown])
+  figure = charts.heatmap_figure([matrix])
   yield 'class_accuracy', 'Accuracy by class', caption, figure
 
 
 def _traces(report: Report) -> _Drawn:
-  losses: list[plots.Panel] = []
-  accuracies: list[plots.Panel] = []
-  for attack, sample in attacks_of(report).items():
-    traces = {
-      name: model.traces[attack]
-      for name, model in report.members.items()
-      if model.traces and attack in model.traces
-    }
-    if not traces:
-      continue
-    label = attack_label(attack, sample.num_steps)
-    highest = [max(filter(None, t.loss), default=0.0) for t in traces.values()]
-    far = 0 < _FAR_LOSSES * min(highest) < max(highest)
-    y_axis: Any
-    for panels, what, y_axis in (
-      (losses, 'loss', 'log' if far else 'number'),
-      (accuracies, 'accuracy', 'accuracy'),
-    ):
+  where = 'White box, evaluation epsilon; step 0 is the starting point.'
+  advice = (
+    ' If the mean loss still increases at the last step, use more steps; if it '
+    'is flat from the start, gradients may be masked.'
+  )
+  for what, note in (('loss', advice), ('accuracy', '')):
+    panels = []
+    for attack, label, _ in attacks_of(report):
       lines = []
-      for name, trace in traces.items():
-        y = np.array(getattr(trace, what), np.float64)
-        y = np.where(y > 0, y, np.nan) if y_axis == 'log' else y
-        number = list(report.members).index(name) % len(plots.DASHES)
-        dash = plots.DASHES[number]
-        color = _colors(report)[name]
-        lines.append(plots.Line(range(len(y)), y, color, name, dash=dash))
-      panel = plots.Panel(label, lines, 'step', what, 'integer', y_axis)
-      panels.append(panel)
-  if losses:
-    where = 'White box, evaluation epsilon; step 0 is the starting point.'
-    yield (
-      'loss_per_step',
-      'Loss over the steps of the attacks',
-      f'{where} If the mean loss still increases at the last step, use more '
-      'steps; if it is flat from the start, gradients may be masked.',
-      plots.line_figure(losses),
-    )
-    title = 'Accuracy over the steps of the attacks'
-    yield 'accuracy_per_step', title, where, plots.line_figure(accuracies)
+      for number, (name, model) in enumerate(report.members.items()):
+        trace = (model.traces or {}).get(attack)
+        if trace:
+          y = np.array(getattr(trace, what), np.float64)
+          dash = charts.DASHES[number % len(charts.DASHES)]
+          color = _colors(report)[name]
+          lines.append(charts.Line(range(len(y)), y, color, name, dash=dash))
+      if lines:
+        scale: Any = 'accuracy'
+        if what == 'loss':
+          highest = [np.nanmax(line.y, initial=0.0) for line in lines]
+          far = 0 < _FAR_LOSSES * min(highest) < max(highest)
+          scale = 'log' if far else 'number'
+        panel = charts.Panel(label, lines, 'step', what, 'integer', scale)
+        panels.append(panel)
+    if panels:
+      title = f'{what.capitalize()} over the steps of the attacks'
+      figure = charts.line_figure(panels)
+      yield f'{what}_per_step', title, where + note, figure
 
 
 def _shifts(report: Report, chance: float) -> _Drawn:
@@ -330,7 +311,7 @@ def _shifts(report: Report, chance: float) -> _Drawn:
       {n: _mean(getattr(m, field), kinds) for n, m in models.items()}
       for field in ('corruptions', 'corruptions_top_k')
     )
-    groups.append(plots.Group(f'{family}{partly}', bars, pale))
+    groups.append(charts.Group(f'{family}{partly}', bars, pale))
   if seen & set(KINDS):
     fields = 'unseen_corruption_accuracy', 'unseen_corruption_top_k_accuracy'
     groups.append(_group('all unseen\ncorruptions', models, *fields))
@@ -349,7 +330,7 @@ def _shifts(report: Report, chance: float) -> _Drawn:
     )
     if seen:
       caption += ' Partly seen: training of a model has seen one of them.'
-    figure = plots.bar_figure(
+    figure = charts.bar_figure(
       groups, _colors(report), chance=chance, k=top_k_of(report)
     )
     yield 'shifts', 'Accuracy under shifts', caption, figure
@@ -358,7 +339,7 @@ def _shifts(report: Report, chance: float) -> _Drawn:
     caption = 'Accuracy in per cent by severity.'
     if seen:
       caption += ' Framed: training of the model has seen the corruption.'
-    figure = plots.heatmap_figure(matrices)
+    figure = charts.heatmap_figure(matrices)
     yield 'corruptions', 'Corruptions by severity', caption, figure
 
 
@@ -368,100 +349,98 @@ def _mean(
   """Over kinds and severities; None where a kind is absent."""
   if not corruptions or not set(kinds) <= set(corruptions):
     return None
-  values = [value for kind in kinds for value in corruptions[kind]]
-  return Estimate(float(np.mean(values)))
+  return Estimate(float(np.mean([corruptions[kind] for kind in kinds])))
 
 
-def _severities(name: str, model: ModelResult) -> plots.Matrix:
+def _severities(name: str, model: ModelResult) -> charts.Matrix:
   corruptions = model.corruptions or {}
   values = np.array(list(corruptions.values()), np.float64)
   values = np.concatenate([values, values.mean(0, keepdims=True)])
   values = np.concatenate([values, values.mean(1, keepdims=True)], 1)
   kinds = [kind.replace('_', ' ').capitalize() for kind in corruptions]
-  kinds = [kind.replace('Jpeg', 'JPEG') for kind in kinds]
-  columns = [str(i) for i in range(1, values.shape[1])]
+  rows = [*(kind.replace('Jpeg', 'JPEG') for kind in kinds), 'Mean']
+  num_severities = values.shape[1] - 1
   framed = [
     (i, j)
     for i, kind in enumerate(corruptions)
-    for j in range(len(columns))
+    for j in range(num_severities)
     if kind in (model.seen_corruptions or ())
   ]
-  rows, columns = [*kinds, 'Mean'], [*columns, 'mean']
-  return plots.Matrix(name, rows, columns, values, '', 'severity', framed)
+  columns = [*map(str, range(1, num_severities + 1)), 'mean']
+  return charts.Matrix(name, rows, columns, values, '', 'severity', framed)
 
 
 def _efficiency(report: Report, chance: float) -> _Drawn:
   worst = next(iter(worst_cases(report).values()), {})
-  for x, title, take in (
-    ('parameters', 'Accuracy over size', lambda m: m.num_params),
+  models = report.members
+  for x, what, values in (
+    ('parameters', 'size', {n: m.num_params for n, m in models.items()}),
     (
       'training time (s)',
-      'Accuracy over training time',
-      lambda m: m.training and m.training.train_seconds,
+      'training time',
+      {n: m.training and m.training.train_seconds for n, m in models.items()},
     ),
   ):
-    values = {name: take(model) for name, model in report.members.items()}
     if len(set(values.values()) - {None, 0}) < 2:
       continue
     points = []
     for name, value in values.items():
       if value:
         at, color = Estimate(value), _colors(report)[name]
-        clean = report.members[name].clean_accuracy
-        points.append(plots.Point(at, clean, color, hollow=True))
+        clean = models[name].clean_accuracy
+        points.append(charts.Point(at, clean, color, name, hollow=True))
         if name in worst:
-          points.append(plots.Point(at, worst[name][0], color))
-        points[-1] = dataclasses.replace(points[-1], label=name)
+          points.append(charts.Point(at, worst[name][0], color, name))
     caption = (
       'Hollow: clean accuracy. Filled: white box at the evaluation epsilon, '
       'strongest attack. With 95 % intervals.'
     )
-    figure = plots.scatter_figure(points, x, x_axis='log', chance=chance)
-    yield f'efficiency_{x.split()[0]}', title, caption, figure
+    figure = charts.scatter_figure(points, x, x_axis='log', chance=chance)
+    name = f'efficiency_{x.split()[0]}'
+    yield name, f'Accuracy over {what}', caption, figure
 
 
 def _losses(
   report: Report, records: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> _Drawn:
   """The loss of every iteration, and means of every epoch."""
-  steps: list[plots.Line] = []
+  steps: list[charts.Line] = []
   for name, color in _colors(report).items():
     batches = [r['losses'] for r in records.get(name, ()) if 'losses' in r]
     loss = np.array([value for each in batches for value in each], np.float64)
     if len(loss):
       thin = slice(None, None, -(-len(loss) // _MAX_POINTS))
-      mean = _running_mean(loss, max(1, len(loss) // 50))[thin]
+      mean = _running_mean(loss, len(loss) // 50 | 1)[thin]
       x = np.arange(1, len(loss) + 1)[thin]
-      steps.append(plots.Line(x, loss[thin], color, width=0.7, opacity=0.3))
-      steps.append(plots.Line(x, mean, color, name))
+      steps.append(charts.Line(x, loss[thin], color, width=0.7, opacity=0.3))
+      steps.append(charts.Line(x, mean, color, name))
   if steps:
     smallest = min(np.nanmin(line.y, initial=np.inf) for line in steps)
     scale: Any = 'log' if smallest > 0 else 'number'
-    panel = plots.Panel('', steps, 'iteration', 'batch loss', 'number', scale)
+    panel = charts.Panel('', steps, 'iteration', 'batch loss', 'integer', scale)
     caption = 'Thin: loss of every iteration. Thick: running mean.'
-    yield 'training_loss', 'Training loss', caption, plots.line_figure([panel])
-  epochs = [
-    line
-    for name, color in _colors(report).items()
-    for line in _epoch_lines(report.members[name], color, _LOSSES)
+    yield 'training_loss', 'Training loss', caption, charts.line_figure([panel])
+  names = [
+    charts.Line([], [], color, name) for name, color in _colors(report).items()
   ]
-  if epochs:
-    legend = [
-      plots.Line([], [], c, name) for name, c in _colors(report).items()
-    ]
-    lines = [*legend, *epochs, *_key(*_LOSSES.values())]
-    panel = plots.Panel('', lines, 'epoch', 'loss', 'integer', 'number')
+  lines = [
+    line
+    for key in names
+    for line in _epoch_lines(report.members[key.label], key.color, _LOSSES)
+  ]
+  if lines:
+    lines = [*names, *lines, *_key(_LOSSES)]
+    panel = charts.Panel('', lines, 'epoch', 'loss', 'integer', 'number')
     caption = 'Means over the training images.'
     title = 'Training loss, epoch by epoch'
-    yield 'epoch_loss', title, caption, plots.line_figure([panel])
+    yield 'epoch_loss', title, caption, charts.line_figure([panel])
 
 
 def _accuracies(report: Report, chance: float) -> _Drawn:
   """Training accuracies against those of the monitoring images."""
   panels, held_out = [], True
   for name, model in report.members.items():
-    color = _colors(report)[name]
-    lines = list(_epoch_lines(model, color, _ACCURACIES))
+    lines = list(_epoch_lines(model, _colors(report)[name], _ACCURACIES))
     if not lines:
       continue
     title, gap = name, generalization_gap(model)
@@ -469,9 +448,10 @@ def _accuracies(report: Report, chance: float) -> _Drawn:
       title += f': gap {100 * (gap[0] - gap[1]):.1f} points'
     else:
       held_out = False
-    lines += _key(*_ACCURACIES.values())
-    panel = plots.Panel(title, lines, 'epoch', 'accuracy', 'integer')
-    panels.append(dataclasses.replace(panel, chance=chance))
+    lines += _key(_ACCURACIES)
+    panels.append(
+      charts.Panel(title, lines, 'epoch', 'accuracy', 'integer', chance=chance)
+    )
   if panels:
     caption = (
       'Accuracy of every epoch on the training images, as augmented, clean and '
@@ -485,15 +465,15 @@ def _accuracies(report: Report, chance: float) -> _Drawn:
         'are training images, and show no overfitting.'
       )
     title = 'Training and validation accuracy'
-    yield 'training_curves', title, caption, plots.line_figure(panels)
+    yield 'training_curves', title, caption, charts.line_figure(panels)
 
 
 def _epoch_lines(
   model: ModelResult, color: str, keys: Iterable[str]
-) -> Iterator[plots.Line]:
-  """A line for each metric that was measured, with a dash for each."""
+) -> Iterator[charts.Line]:
+  """A line for each metric that was measured, each with its dash and marker."""
   epochs = epochs_of(model)
-  for key, dash in zip(keys, plots.DASHES, strict=False):
+  for key, (dash, marker) in zip(keys, _STYLES, strict=False):
     y = np.array([epoch.get(key) for epoch in epochs], np.float64)
     if key.startswith('clean_') and not np.isfinite(y).any():
       key = key.removeprefix('clean_')  # Where there is nothing else.
@@ -501,66 +481,63 @@ def _epoch_lines(
     known = np.isfinite(y)
     if known.any():
       x = np.arange(1, len(epochs) + 1)[known]
-      yield plots.Line(x, y[known], color, dash=dash, marker='o')
+      yield charts.Line(x, y[known], color, dash=dash, marker=marker)
 
 
-def _key(*labels: str) -> Iterator[plots.Line]:
+def _key(metrics: Mapping[str, str]) -> Iterator[charts.Line]:
   """Yields lines without points, for the legend alone."""
-  for label, dash in zip(labels, plots.DASHES, strict=False):
-    yield plots.Line([], [], plots.INK, label, dash=dash)
+  for label, (dash, marker) in zip(metrics.values(), _STYLES, strict=False):
+    yield charts.Line([], [], charts.INK, label, dash=dash, marker=marker)
 
 
 def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
   """Centred, over what is finite; NaN where nothing is."""
-  finite, half = np.isfinite(values), window // 2
-  sums = np.cumsum(np.r_[0.0, np.where(finite, values, 0.0)])
-  counts = np.cumsum(np.r_[0.0, finite])
-  index = np.arange(len(values))
-  low = np.maximum(index - half, 0)
-  high = np.minimum(index + half + 1, len(values))
-  count = counts[high] - counts[low]
-  means = (sums[high] - sums[low]) / np.maximum(count, 1)
-  return np.where(count > 0, means, np.nan)
+  finite = np.isfinite(values)
+  means, shares = (
+    ndimage.uniform_filter1d(each, window, mode='constant')
+    for each in (np.where(finite, values, 0.0), finite.astype(np.float64))
+  )
+  some = shares > 0.5 / window
+  return np.where(some, means / np.where(some, shares, 1.0), np.nan)
 
 
 def _distances(evaluation: Evaluation, labels: np.ndarray) -> _Drawn:
   """Images without an adversarial example within a distance."""
-  colors = plots.model_colors(evaluation.clean)
-  attacks: dict[str, list[plots.Line]] = {}
+  colors = charts.model_colors(evaluation.clean)
+  attacks: dict[str, list[charts.Line]] = {}
   for (name, attack), distances in evaluation.distances.items():
     count = len(distances)
     wrong = evaluation.clean[name][:count] != labels[:count]
     found = np.sort(np.where(wrong, 0.0, distances))
     found = np.r_[0.0, found[np.isfinite(found)]]
     y = 1 - np.arange(len(found)) / count
-    line = plots.Line(found, y, colors[name], name, steps=True)
+    line = charts.Line(found, y, colors[name], name, steps=True)
     attacks.setdefault(attack, []).append(line)
   panels = []
   for attack, lines in attacks.items():
     x = f'distance ({evaluation.attacks[attack].norm})'
-    panels.append(plots.Panel(attack_label(attack), lines, x, 'accuracy'))
-  if not panels:
-    return
-  caption = (
-    'Share of the test images that are classified correctly and have no '
-    'adversarial example found within the distance: an upper bound of robust '
-    'accuracy over epsilon.'
-  )
-  title = 'Distances of minimum-norm attacks'
-  yield 'distances', title, caption, plots.line_figure(panels)
+    panels.append(charts.Panel(attack_label(attack), lines, x, 'accuracy'))
+  if panels:
+    caption = (
+      'Share of the test images that are classified correctly and have no '
+      'adversarial example found within the distance: an upper bound of robust '
+      'accuracy over epsilon.'
+    )
+    title = 'Distances of minimum-norm attacks'
+    yield 'distances', title, caption, charts.line_figure(panels)
 
 
 def _examples(
+  report: Report,
   evaluation: Evaluation,
   images: np.ndarray,
   labels: np.ndarray,
   names: Sequence[str],
-  seed: int,
 ) -> _Drawn:
   """Adversarial examples of the first attack, with predictions."""
   if images.ndim != 4 or images.shape[-1] not in (1, 3):
     return
-  models = list(evaluation.clean)
+  models, seed = list(evaluation.clean), report.seeds[0]
   attack, spec = next(iter(evaluation.attacks.items()))
   how = (
     f'{attack_label(attack, getattr(spec, "num_steps", None))}, epsilon '
@@ -568,12 +545,10 @@ def _examples(
   )
   if len(models) > 1:
     base, other = models[:2]
+    count, adversarial = min(32, len(labels)), evaluation.images[base, attack]
     found = evaluation.predictions[base, attack]
-    count = min(32, len(labels))
     correct = [int(np.sum(found[m][:32] == labels[:32])) for m in models[:2]]
-    figure = nsl_grid(
-      evaluation.images[base, attack], labels, found[base], found[other], names
-    )
+    figure = nsl_grid(adversarial, labels, found[base], found[other], names)
     caption = (
       f'Adversarial examples from {base} ({how}), in order. Correct: base '
       f'({base}) {correct[0]} of {count}, adv ({other}; transfer) {correct[1]}.'
@@ -582,10 +557,10 @@ def _examples(
     yield 'nsl_batch', title, caption, figure
   shown = random_indices(len(labels), seed)
   for name in models:
-    says = evaluation.predictions[name, attack][name]
-    accuracy = float(np.mean(says[shown] == labels[shown]))
+    predicted = evaluation.predictions[name, attack][name]
+    accuracy = float(np.mean(predicted[shown] == labels[shown]))
     adversarial = evaluation.images[name, attack]
-    figure = prediction_grid(adversarial, says, labels, seed, names)
+    figure = prediction_grid(adversarial, predicted, labels, seed, names)
     caption = (
       f'{len(shown)} random adversarial examples ({how}, white box), accuracy '
       f'{percent(accuracy)}.'
