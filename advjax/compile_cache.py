@@ -51,11 +51,10 @@ def default_folder() -> pathlib.Path:
   return user_cache_folder() / 'compiled' / name
 
 
-def turn_on(*, speaks: bool = True) -> None:
+def turn_on(*, warn: bool = True) -> None:
   """Turns JAX's persistent compilation cache on, unless the user configured it.
 
-  A folder that cannot be written is a warning where `speaks`, and so is a full
-  disk.
+  With `warn`, a folder that cannot be written is a warning, as is a full disk.
   """
   settings = jax.config.values
   if (
@@ -71,10 +70,10 @@ def turn_on(*, speaks: bool = True) -> None:
       pass
     remove_oldest(folder, MAX_BYTES)
   except OSError as error:
-    if speaks:
+    if warn:
       logger.warning('compiled programs are not cached: %s', error)
     return
-  _handle_errors(folder, speaks)
+  _handle_errors(folder, warn)
   jax.config.update('jax_compilation_cache_dir', str(folder))
   # JAX keeps what takes a second to compile; a start is many small programs.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
@@ -96,7 +95,7 @@ def remove_oldest(folder: pathlib.Path, max_bytes: int) -> None:
     total -= size
 
 
-def _handle_errors(folder: pathlib.Path, speaks: bool) -> None:
+def _handle_errors(folder: pathlib.Path, warn: bool) -> None:
   """Logs JAX's warnings of its cache once, and removes what causes them."""
   show = warnings.showwarning
   logged = set()
@@ -113,7 +112,7 @@ def _handle_errors(folder: pathlib.Path, speaks: bool) -> None:
     if kind == 'writing':
       # Nothing takes so long: nothing more is written, but still read.
       jax.config.update('jax_persistent_cache_min_compile_time_secs', math.inf)
-    if speaks and kind not in logged:
+    if warn and kind not in logged:
       logger.warning('%s (compiled programs in %s)', message, folder)
     logged.add(kind)
 

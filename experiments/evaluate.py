@@ -58,7 +58,9 @@ def define_flags() -> None:
     'Whether to measure 15 corruptions and pasted objects at 5 severities.',
   )
   flags.DEFINE_string('workdir', None, 'Folder for the report.', required=True)
-  flags.register_validator('workdir', lambda path: path != '', 'is empty')
+  flags.register_validator(
+    'workdir', lambda path: path != '', 'allowed: a folder'
+  )
 
 
 def main() -> None:

@@ -51,7 +51,9 @@ def define_flags() -> None:
     'Folder of the data set; default: as in training.',
   )
   flags.DEFINE_string('workdir', None, 'Folder for the report.', required=True)
-  flags.register_validator('workdir', lambda path: path != '', 'is empty')
+  flags.register_validator(
+    'workdir', lambda path: path != '', 'allowed: a folder'
+  )
 
 
 def main() -> None:
