@@ -42,13 +42,34 @@ def define_config_flags() -> None:
   config_flags.DEFINE_config_file(
     'config', None, 'configs/FILE.py[:variant]', lock_config=True
   )
-  flags.DEFINE_string('workdir', None, 'Folder for the output files.')
   flags.DEFINE_bool('print_model', False, 'Print the layers of each network.')
-  flags.mark_flag_as_required('workdir')
+  define_workdir()
+
+
+def define_workdir() -> None:
+  """Defines --workdir, required."""
+  flags.DEFINE_string('workdir', None, 'Folder for the output.', required=True)
   # The empty path would be the folder that one happens to be in.
   flags.register_validator(
     'workdir', lambda path: path != '', 'allowed: a folder'
   )
+
+
+def define_checkpoint_flags() -> None:
+  """Defines what programs on trained networks share, --workdir included."""
+  flags.DEFINE_list(
+    'checkpoint',
+    None,
+    "A run's workdir (its last checkpoint), or its folder checkpoints/best; "
+    'several separated by commas.',
+    required=True,
+  )
+  flags.DEFINE_string('norm', 'linf', 'linf, l2 or l1.')
+  flags.DEFINE_integer('seed', 0, 'Seed of images, attacks and noise.')
+  flags.DEFINE_string(
+    'data_dir', None, 'Folder of the data set; default: as in training.'
+  )
+  define_workdir()
 
 
 def devices_from_flags() -> list[jax.Device]:
