@@ -69,8 +69,8 @@ find_config() { # FILE[:VARIANT]: prints it with the path where the file is.
   elif [[ -e $root/${1%%:*} ]]; then
     printf '%s' "$root/$1"
   else
-    fail 2 "there is no config file '${1%%:*}', neither here nor in the project,\
- which has: $(cd "$root" && echo configs/*.py)"
+    fail 2 "--config = ${1%%:*}; allowed: a file, here or in the project:\
+ $(cd "$root" && echo configs/*.py)"
   fi
 }
 
@@ -216,7 +216,7 @@ processes=1 arguments=()
 for argument; do
   case $argument in
     --processes=*) processes=${argument#*=} ;;
-    --processes) fail 2 'write --processes=N, in one word' ;;
+    --processes) fail 2 '--processes = ; allowed: --processes=N, in one word' ;;
     *) arguments+=("$argument") ;;
   esac
 done
@@ -231,7 +231,7 @@ case ${1:-} in
 esac
 
 if [[ $1 == test ]]; then
-  ((processes == 1)) || fail 2 'the tests run in one process'
+  ((processes == 1)) || fail 2 "--processes = $processes; allowed: 1 for the tests"
   command=(pytest "${@:2}")
   # A file's tests stay together: they share what they compile.
   (($# > 1)) || command+=(--numprocesses=auto --maxprocesses=4 --dist=loadfile)

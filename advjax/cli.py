@@ -42,11 +42,34 @@ def define_config_flags() -> None:
   config_flags.DEFINE_config_file(
     'config', None, 'configs/FILE.py[:variant]', lock_config=True
   )
-  flags.DEFINE_string('workdir', None, 'Folder for the output files.')
   flags.DEFINE_bool('print_model', False, 'Print the layers of each network.')
-  flags.mark_flag_as_required('workdir')
+  define_workdir()
+
+
+def define_workdir() -> None:
+  """Defines --workdir, required."""
+  flags.DEFINE_string('workdir', None, 'Folder for the output.', required=True)
   # The empty path would be the folder that one happens to be in.
-  flags.register_validator('workdir', lambda path: path != '', 'is empty')
+  flags.register_validator(
+    'workdir', lambda path: path != '', 'allowed: a folder'
+  )
+
+
+def define_checkpoint_flags() -> None:
+  """Defines what programs on trained networks share, --workdir included."""
+  flags.DEFINE_list(
+    'checkpoint',
+    None,
+    "A run's workdir (its last checkpoint), or its folder checkpoints/best; "
+    'several separated by commas.',
+    required=True,
+  )
+  flags.DEFINE_string('norm', 'linf', 'linf, l2 or l1.')
+  flags.DEFINE_integer('seed', 0, 'Seed of images, attacks and noise.')
+  flags.DEFINE_string(
+    'data_dir', None, 'Folder of the data set; default: as in training.'
+  )
+  define_workdir()
 
 
 def devices_from_flags() -> list[jax.Device]:
@@ -93,18 +116,22 @@ def _check_config_flags(arguments: Sequence[str]) -> None:
     named[name] = value
   path, _, variant = named.pop('config', '').partition(':')
   if not path:
-    raise ValueError('--config is missing; allowed: configs/FILE.py[:variant]')
+    raise ValueError('--config = None; allowed: configs/FILE.py[:variant]')
   if not pathlib.Path(path).is_file():
-    raise ValueError(f"--config: there is no file '{path}'")
+    raise ValueError(f'--config = {path!r}; allowed: a file that exists')
   get_config = runpy.run_path(path).get('get_config')
   if get_config is None:
-    raise ValueError(f"--config: '{path}' has no function get_config")
+    raise ValueError(
+      f'--config = {path!r}; allowed: a file with a function get_config'
+    )
   config = get_config(*[variant] if variant else [])
   for field in named:
     section = config
     for name in field.removeprefix('config.').split('.'):
       if not isinstance(section, config_dict.ConfigDict):
-        raise ValueError(f"--{field}: there is no '{name}' in a plain value")
+        raise ValueError(
+          f'config field = {field!r}; allowed: none below a plain value'
+        )
       choose(f'config field in {field!r}:', name, section)
       section = section[name]
 
@@ -128,15 +155,15 @@ def run(
   """
   logging.basicConfig(stream=sys.stderr, format='%(message)s', force=True)
   logger.setLevel(logging.INFO)
-  place, joined, prints = None, False, True
+  place, joined, reports_errors = None, False, True
   try:
     place = find_place()
     distributed.end_with_launcher()
     # Errors in a command are reported once on each machine.
-    prints = processes == 'apart' or place.local_id == 0
+    reports_errors = processes == 'apart' or place.local_id == 0
     arguments = expand_fractions(sys.argv if argv is None else argv)
     if {'--help', '-h', '-help'} & set(arguments):
-      if prints:
+      if reports_errors:
         print(sys.modules['__main__'].__doc__)
         for module in (sys.argv[0], __name__):
           print(flags.FLAGS.module_help(module))
@@ -145,7 +172,9 @@ def run(
       _check_config_flags(arguments)
     rest = flags.FLAGS(arguments)
     if len(rest) > 1:
-      raise ValueError(f'arguments not understood: {" ".join(rest[1:])}')
+      raise ValueError(
+        f'arguments = {" ".join(rest[1:])!r}; allowed: flags alone'
+      )
     if keep_compiled:
       compile_cache.turn_on(warn=place.process_id == 0)
     if place.num_processes > 1:
@@ -157,7 +186,7 @@ def run(
     code, message = _ending(error, place if joined else None)
     if place and joined:
       distributed.leave(place, code, message)
-    if prints:
+    if reports_errors:
       logger.error('%s', message)
     sys.exit(code)
 

@@ -54,7 +54,7 @@ def default_folder() -> pathlib.Path:
 def turn_on(*, warn: bool = True) -> None:
   """Turns JAX's persistent compilation cache on, unless the user configured it.
 
-  A folder that cannot be written is a warning if `warn`, and so is a full disk.
+  With `warn`, a folder that cannot be written is a warning, as is a full disk.
   """
   settings = jax.config.values
   if (

@@ -17,19 +17,12 @@ from advjax.jobs.evaluate import evaluate
 
 def define_flags() -> None:
   """Defines the flags; not on import, which others may do for `evaluate`."""
-  flags.DEFINE_list(
-    'checkpoint',
-    None,
-    "A run's workdir (its last checkpoint), or its folder checkpoints/best; "
-    'several separated by commas.',
-    required=True,
-  )
+  cli.define_checkpoint_flags()
   flags.DEFINE_list(
     'attacks',
     ['fgsm', 'pgd-40'],
     'NAME[-STEPS[-RESTARTS]], autoattack, apgd-t, deepfool, ...',
   )
-  flags.DEFINE_string('norm', 'linf', 'linf, l2 or l1.')
   flags.DEFINE_list(
     'epsilons',
     ['0.1'],
@@ -43,22 +36,14 @@ def define_flags() -> None:
     None,
     'Images per device; default: 64, for AutoAttack as memory allows.',
   )
-  flags.DEFINE_integer('seed', 0, 'Seed of attacks and noise.')
   flags.DEFINE_integer(
     'num_images', None, 'Number of test images, the first ones; default: all.'
-  )
-  flags.DEFINE_string(
-    'data_dir',
-    None,
-    'Folder of the data set; default: as in training.',
   )
   flags.DEFINE_bool(
     'corruptions',
     True,
     'Whether to measure 15 corruptions and pasted objects at 5 severities.',
   )
-  flags.DEFINE_string('workdir', None, 'Folder for the report.', required=True)
-  flags.register_validator('workdir', lambda path: path != '', 'is empty')
 
 
 def main() -> None:

@@ -16,15 +16,8 @@ from advjax.jobs.explain import explain
 
 def define_flags() -> None:
   """Defines the flags; not on import, which others may do for `explain`."""
-  flags.DEFINE_list(
-    'checkpoint',
-    None,
-    "A run's workdir (its last checkpoint), or its folder checkpoints/best; "
-    'several separated by commas.',
-    required=True,
-  )
+  cli.define_checkpoint_flags()
   flags.DEFINE_string('attack', 'fgsm', 'NAME[-STEPS[-RESTARTS]], as evaluate.')
-  flags.DEFINE_string('norm', 'linf', 'linf, l2 or l1.')
   flags.DEFINE_string('epsilon', '4/255', 'Radius of the attack.')
   flags.DEFINE_list(
     'classes',
@@ -44,14 +37,6 @@ def define_flags() -> None:
     'saliency, guided_backprop, integrated_gradients, smooth_grad, grad_cam, '
     'cam; default: all that a network supports.',
   )
-  flags.DEFINE_integer('seed', 0, 'Seed of images, attacks and noise.')
-  flags.DEFINE_string(
-    'data_dir',
-    None,
-    'Folder of the data set; default: as in training.',
-  )
-  flags.DEFINE_string('workdir', None, 'Folder for the report.', required=True)
-  flags.register_validator('workdir', lambda path: path != '', 'is empty')
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ def _settings(
   function = runpy.run_path(path).get('sweep')
   if function is None:
     raise ValueError(
-      f"--config: '{path}' has no function sweep(add); give "
-      '--sweep="hparams.epsilon=0.1,0.2;seed=0,1", or a file of configs/sweeps'
+      f'--config = {path!r}; allowed: a file with a function sweep(add), as in '
+      'configs/sweeps, or --sweep="hparams.epsilon=0.1,0.2;seed=0,1"'
     )
   return collect_sweep(function, variant or None)
 

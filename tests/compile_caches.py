@@ -15,6 +15,12 @@ import resource
 import sys
 import tempfile
 
+# As on a machine where nothing is configured.
+for name in list(os.environ):
+  if name.startswith('JAX_') and 'CACHE' in name:
+    del os.environ[name]
+os.environ['JAX_PLATFORMS'] = 'cpu'
+
 import jax
 
 SETTINGS = dict(jax.config.values)
@@ -79,9 +85,6 @@ def main():
   root = pathlib.Path(sys.argv[1])
   (root / 'a_file').touch()
   os.environ['OWN_FOLDER'] = str(root / 'own')
-  # The test suite has the cache off.
-  jax.config.update('jax_enable_compilation_cache', True)
-  jax.config.update('jax_platforms', 'cpu')
   folders = {
     **dict.fromkeys(['first', 'second', 'damaged', 'healed'], 'cache'),
     'own': 'unused',

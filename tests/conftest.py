@@ -5,12 +5,20 @@ With --platform=gpu or --platform=tpu, the tests marked `accelerator` run there.
 
 import os
 import pathlib
+import tempfile
 
 # Compiled fast rather than well: little runs for long. Programs that tests
 # start are compiled like that too.
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
-# Nothing goes to the user's cache folder, and no test is spared by another.
-os.environ['JAX_ENABLE_COMPILATION_CACHE'] = '0'
+# What one process has compiled others read, in this session alone: xdist's
+# workers and programs that tests start inherit the folder, never the user's.
+if 'PYTEST_XDIST_WORKER' not in os.environ:
+  COMPILED = tempfile.TemporaryDirectory(
+    prefix='advjax-tests-', ignore_cleanup_errors=True
+  )
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = COMPILED.name
+  os.environ['JAX_ENABLE_COMPILATION_CACHE'] = '1'
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 
 import hypothesis
 import jax
@@ -50,6 +58,10 @@ def pytest_configure(config):
 
   Where JAX cannot start, it may abort: what it says then must not be captured.
   """
+  # A program that another process is about to write is compiled here as well.
+  config.addinivalue_line(
+    'filterwarnings', 'ignore:Error reading persistent compilation cache entry'
+  )
   platform, chosen = config.getoption('platform'), jax.config.jax_platforms
   if platform == 'cpu':
     jax.config.update('jax_platforms', 'cpu')

@@ -217,7 +217,7 @@ def test_processes_apart_do_not_meet(monkeypatch):
     ({'ADVJAX_PROCESS': '2/2'}, "ADVJAX_PROCESS = '2/2'; allowed: i/n"),
     (
       {'ADVJAX_PROCESS': '0/2'},
-      'JAX_COORDINATOR_ADDRESS is not set; give HOST',
+      'JAX_COORDINATOR_ADDRESS = None; allowed: HOST:PORT',
     ),
     (
       {
@@ -227,7 +227,7 @@ def test_processes_apart_do_not_meet(monkeypatch):
         'JAX_PLATFORMS': '',
         'CUDA_VISIBLE_DEVICES': '0,1,2',
       },
-      '2 processes of this machine cannot share its 3 GPUs evenly',
+      'processes = 2 on this machine; allowed: as many as divide its 3',
     ),
   ],
 )

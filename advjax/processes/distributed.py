@@ -58,7 +58,7 @@ def join(place: Place, gpus: Sequence[int] | None = None) -> None:
   unknown = method == 'ompi' and 'OMPI_MCA_orte_hnp_uri' not in os.environ
   if unknown or (method == 'deactivate' and COORDINATOR not in os.environ):
     raise ValueError(
-      f'{COORDINATOR} is not set; give HOST:PORT of process 0, the same to all '
+      f'{COORDINATOR} = None; allowed: HOST:PORT of process 0, the same in all '
       'processes'
     )
   if method == 'slurm':

@@ -121,9 +121,9 @@ def gpus_of(
     return list(range(count))
   if count % place.num_local:
     raise ValueError(
-      f'{place.num_local} processes of this machine cannot share its {count} '
-      'GPUs evenly; start as many as divide them, hide some by '
-      'CUDA_VISIBLE_DEVICES, or train on the CPU by --platform=cpu'
+      f'number of processes = {place.num_local} on this machine; allowed: as '
+      f'many as divide its {count} GPUs (hide some by CUDA_VISIBLE_DEVICES, or '
+      'train on the CPU by --platform=cpu)'
     )
   share = count // place.num_local
   return list(range(place.local_id * share, (place.local_id + 1) * share))

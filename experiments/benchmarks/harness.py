@@ -188,7 +188,9 @@ def environment_line(environment: Row) -> str:
 def define_flags(*, rounds: int | None = None, use: Sequence[str] = ()) -> None:
   """Defines --workdir, --rounds with a default, and the flags of peers."""
   flags.DEFINE_string('workdir', None, 'Folder of the results.', required=True)
-  flags.register_validator('workdir', lambda path: path != '', 'is empty')
+  flags.register_validator(
+    'workdir', lambda path: path != '', 'allowed: a folder'
+  )
   if rounds:
     flags.DEFINE_integer('rounds', rounds, 'Rounds of which the median is.')
   for name in use:

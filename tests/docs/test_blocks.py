@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
 from jax.tree_util import Partial
 
@@ -36,23 +37,31 @@ def test_readme(folder):
 
 @pytest.fixture
 def smaller(monkeypatch):
-  """Narrow networks and half of the test images: the same page, sooner."""
+  """Small networks, fewer images, larger steps: the same page, sooner."""
   create_model, load = models.create_model, data.load
   sizes = {
-    'cnn': {'conv_filters': (12, 24, 24)},
-    'mlp': {'hidden_units': (64, 64)},
+    'cnn': {'conv_filters': (8, 16), 'num_fc_units': ()},
+    'mlp': {'hidden_units': (64,)},
   }
 
   def narrow(config, **options):
     return create_model({**config, **sizes[config['name']]}, **options)
 
-  def half(config):
+  def part(config):
     dataset = load(config)
-    images, labels = dataset.test
-    return dataset._replace(test=data.Split(images[::2], labels[::2]))
+    train, test = (
+      data.Split(split.images[::every], split.labels[::every])
+      for split, every in ((dataset.train, 2), (dataset.test, 3))
+    )
+    return dataset._replace(train=train, test=test)
+
+  def faster(optimizer, factor):
+    return lambda rate, **options: optimizer(factor * rate, **options)
 
   monkeypatch.setattr(models, 'create_model', narrow)
-  monkeypatch.setattr(data, 'load', half)
+  monkeypatch.setattr(data, 'load', part)
+  monkeypatch.setattr(optax, 'adam', faster(optax.adam, 4))
+  monkeypatch.setattr(optax, 'sgd', faster(optax.sgd, 3))
 
 
 def test_tutorial(folder, smaller):
@@ -141,12 +150,12 @@ def check_own_loop(found):
     atol=1e-7,
   )
   logits = network(params, found['test_images'])
-  assert (logits.argmax(-1) == found['test_labels']).mean() > 0.7
+  assert (logits.argmax(-1) == found['test_labels']).mean() > 0.6
 
 
 def check_fgsm_training(found):
   for name in ('plain', 'robust'):
-    assert found['accuracy'](name, found['test_images']) > 0.8
+    assert found['accuracy'](name, found['test_images']) > 0.6
   bim_accuracy = found['bim_accuracy']
   assert bim_accuracy['plain'] + 0.2 < bim_accuracy['robust']
   # Without bounds: black and white pixels leave the box by epsilon.

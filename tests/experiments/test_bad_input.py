@@ -19,13 +19,13 @@ EVALUATE = ['evaluate', '--checkpoint={}/other']
 CASES = {
   'no config': (
     ['train'],
-    r'--config is missing; allowed: configs/FILE.py\[:variant\]',
+    r'--config = None; allowed: configs/FILE.py\[:variant\]',
   ),
   'no workdir': (DIGITS, r'--workdir=None.*must have a value'),
-  'empty workdir': ([*DIGITS, '--workdir='], r'--workdir=: is empty'),
+  'empty workdir': ([*DIGITS, '--workdir='], r'--workdir=: allowed: a folder'),
   'config not there': (
     ['train', '--config=configs/digit.py'],
-    r"there is no file 'configs/digit.py'",
+    r"--config = 'configs/digit.py'; allowed: a file",
   ),
   'variant': (
     ['train', '--config=configs/digits.py:pgd_ta'],
@@ -37,10 +37,10 @@ CASES = {
   ),
   'field of a number': (
     [*DIGITS, '--config.seed.x=1'],
-    r"there is no 'x' in a plain value",
+    r'config field = .*; allowed: none below a plain value',
   ),
   'flag': ([*DIGITS, '--wrokdir=x'], r"Unknown command line flag 'wrokdir'"),
-  'argument': ([*DIGITS, 'more'], r'arguments not understood: more'),
+  'argument': ([*DIGITS, 'more'], r"arguments = 'more'; allowed: flags"),
   'text for a number': (
     [*DIGITS, '--config.batch_size=many'],
     r'config.batch_size=many',

@@ -21,8 +21,12 @@ import threading
 import time
 import traceback
 
+# ruff: noqa: F401  What a run imports when it needs it.
 import jax
-import orbax.checkpoint  # noqa: F401  What a run imports when it needs it.
+import jinja2
+import orbax.checkpoint
+import scipy.stats
+import tensorboardX
 from matplotlib.figure import Figure
 
 from advjax import cli

@@ -127,7 +127,9 @@ def test_gpus_are_shared(place, variables, gpus):
 
 @pytest.mark.parametrize('visible', ['0', '0,1,2'])
 def test_gpus_that_cannot_be_shared(visible):
-  with pytest.raises(ValueError, match=r'2 processes .* cannot share its \d'):
+  with pytest.raises(
+    ValueError, match=r'processes = 2 .*allowed: .* its \d GPUs'
+  ):
     gpus_of(at(0, 2), {'CUDA_VISIBLE_DEVICES': visible})
 
 

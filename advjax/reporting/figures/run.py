@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 
 from advjax.evaluation.corruptions import KINDS
+from advjax.evaluation.diagnostics import large_epsilon
 from advjax.evaluation.models import Evaluation
 from advjax.reporting.figures import charts
 from advjax.reporting.figures.images import (
@@ -17,7 +18,6 @@ from advjax.reporting.figures.images import (
   random_indices,
 )
 from advjax.reporting.formatting import attack_label, format_epsilon, percent
-from advjax.evaluation.diagnostics import large_epsilon
 from advjax.reporting.text import (
   attacks_of,
   class_accuracies,
