@@ -7,7 +7,7 @@ import pytest
 
 import advjax
 from advjax import losses
-from advjax.attacks._core.arguments import Problem
+from advjax._arguments import Problem
 from advjax.attacks.apgd import make_apgd
 from tests.attacks import apgd_reference, cases
 

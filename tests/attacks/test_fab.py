@@ -8,6 +8,7 @@ from scipy import optimize
 
 from advjax.attacks import fab
 from advjax.attacks._core import boundary
+from advjax.norms import NORMS
 from tests import reference
 from tests.attacks import cases
 
@@ -69,8 +70,11 @@ def steps(weights, gap, lower, upper):
   """All norms at once, in one program, and the distances without a box."""
   args = weights, gap, lower, upper
   return (
-    {norm: boundary.shortest_step(norm, *args) for norm in cases.NORMS},
-    {norm: boundary.distance(norm, weights, gap) for norm in cases.NORMS},
+    {name: boundary.shortest_step(norm, *args) for name, norm in NORMS.items()},
+    {
+      name: boundary.distance(norm, weights, gap)
+      for name, norm in NORMS.items()
+    },
   )
 
 

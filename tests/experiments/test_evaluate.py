@@ -267,7 +267,7 @@ def test_networks_of_other_data_are_refused(run, tmp_path):
     ({'num_images': 0}, 'num_images = 0; allowed: an integer >= 1'),
     ({'num_images': 1.5}, 'num_images = 1.5; allowed: an integer'),
     ({'epsilons': []}, r'epsilons = \[\]; allowed: lists of one'),
-    ({'attack_names': ['autoattack-3']}, "unknown attack 'autoattack-3'"),
+    ({'attack_names': ['autoattack-3']}, "attack = 'autoattack-3'"),
     ({'norm': 'l1', 'attack_names': ['deepfool']}, "norm = 'l1' with deepf"),
   ],
 )

@@ -159,7 +159,7 @@ def test_the_arrays_say_what_the_report_says(explained):
     ({'num_images': 0}, 'num_images = 0; allowed'),
     ({'num_cases': 0}, 'num_cases = 0; allowed'),
     ({'seed': -1}, 'seed = -1; allowed'),
-    ({'attack': 'fgms'}, "unknown attack 'fgms'"),
+    ({'attack': 'fgms'}, "attack = 'fgms'"),
     ({'norm': 'l3'}, "norm = 'l3'"),
     ({'classes': ['ten']}, "unknown class 'ten'"),
     ({'classes': ['3', '3']}, 'one class or more, each once'),

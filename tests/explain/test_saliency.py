@@ -138,11 +138,11 @@ def test_new_parameters_compile_nothing():
   ('arguments', 'message'),
   [
     ((None, IMAGES, LABELS), 'logits_fn = None; allowed: a callable'),
-    ((linear, IMAGES[0], LABELS), r'images = float32 \(2, 2, 3\); allowed'),
+    ((linear, IMAGES[0], LABELS), r'images = float32 \[2, 2, 3\]; allowed'),
     ((linear, IMAGES.astype(int), LABELS), r'images = int.*\[B, H, W, C\]'),
-    ((linear, IMAGES, LABELS[:2]), r'labels = .* \(2,\); allowed: int \[3\]'),
+    ((linear, IMAGES, LABELS[:2]), r'labels = .* \[2\]; allowed: int \[3\]'),
     ((linear, IMAGES, LABELS * 1.0), r'labels = float.*; allowed: int \[3\]'),
-    ((linear, IMAGES, LABELS + 1), r'labels = \[1, 2, 4\]; .* in \[0, 4\)'),
+    ((linear, IMAGES, LABELS + 1), r'labels = 1 to 4; .* in \[0, 4\)'),
     ((lambda x: x, IMAGES, LABELS), r'logits = .*; allowed: \[3, K\]'),
   ],
 )
@@ -160,12 +160,12 @@ def test_bad_arguments_are_named(arguments, message):
     (
       'integrated_gradients',
       {'baseline': np.zeros(5)},
-      r'baseline = float32 \(5,\); allowed: .*\(3, 2, 2, 3\)',
+      r'baseline = float32 \[5\]; allowed: .*\(3, 2, 2, 3\)',
     ),
     ('smooth_grad', {'std': -1, 'key': KEY}, 'std = -1.0; allowed'),
-    ('smooth_grad', {'std': np.ones(3), 'key': KEY}, r'std = .* \(3,\)'),
-    ('smooth_grad', {'key': None}, 'key = None; .* or 3, one per image'),
-    ('smooth_grad', {'key': jax.random.split(KEY)}, r'key = key<fry> \(2,\)'),
+    ('smooth_grad', {'std': np.ones(3), 'key': KEY}, r'std.shape = \(3,\); allowed: a number'),
+    ('smooth_grad', {'key': None}, 'key = None; .* or 3 keys'),
+    ('smooth_grad', {'key': jax.random.split(KEY)}, r'key = key<fry> \[2\]'),
   ],
 )
 def test_bad_options_are_named(method, options, message):
