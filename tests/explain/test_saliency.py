@@ -163,7 +163,11 @@ def test_bad_arguments_are_named(arguments, message):
       r'baseline = float32 \[5\]; allowed: .*\(3, 2, 2, 3\)',
     ),
     ('smooth_grad', {'std': -1, 'key': KEY}, 'std = -1.0; allowed'),
-    ('smooth_grad', {'std': np.ones(3), 'key': KEY}, r'std.shape = \(3,\); allowed: a number'),
+    (
+      'smooth_grad',
+      {'std': np.ones(3), 'key': KEY},
+      r'std.shape = \(3,\); allowed: a number',
+    ),
     ('smooth_grad', {'key': None}, 'key = None; .* or 3 keys'),
     ('smooth_grad', {'key': jax.random.split(KEY)}, r'key = key<fry> \[2\]'),
   ],
