@@ -39,7 +39,7 @@ def test_parse(text, name, num_steps, num_restarts, step_ratio):
   'text', ['fgms', '', 'autoattack-rand', 'FGSM', 'pgd50', '-20', 'fgsm,bim']
 )
 def test_an_unknown_attack_is_named(text):
-  with pytest.raises(ValueError, match='attack = .*; allowed') as error:
+  with pytest.raises(ValueError, match=r'attack = .*; allowed') as error:
     parse_attack(text)
   assert repr(text) in str(error.value)
   assert 'fgsm, bim, mifgsm, pgd' in str(error.value)
@@ -62,7 +62,7 @@ def test_an_unknown_attack_is_named(text):
   ],
 )
 def test_numbers_that_do_not_fit_are_named(text):
-  with pytest.raises(ValueError, match='attack = .*; allowed: NAME') as error:
+  with pytest.raises(ValueError, match=r'attack = .*; allowed: NAME') as error:
     parse_attack(text)
   assert repr(text) in str(error.value)
 
@@ -137,7 +137,6 @@ def test_attacks_that_find_their_step_size_have_none():
 @pytest.mark.parametrize(
   ('text', 'options', 'expected'),
   [
-    ('fgsm', {}, lambda *a, key: advjax.fgsm(*a, 0.2)),
     (
       'bim-3',
       {'step_size': 0.01, 'bounds': None, 'norm': 'l2'},
