@@ -265,8 +265,7 @@ def numpy_fab(norm, model, image, label, target, num_steps):
   return best
 
 
-@pytest.mark.parametrize('norm', ['linf', 'l1'])
-def test_agrees_with_numpy_in_float64(norm):
+def test_agrees_with_numpy_in_float64():
   model = reference.Mlp.random(0, D, 24, K)
   images = np.random.default_rng(5).uniform(size=(B, D))
   labels = model.logits(images).argmax(axis=1)
@@ -277,12 +276,10 @@ def test_agrees_with_numpy_in_float64(norm):
     return hidden @ model.w2 + model.b2[None]
 
   with jax.enable_x64(True):
-    result = fab(
-      logits_fn, images, labels, None, targets=targets, num_steps=6, norm=norm
-    )
+    result = fab(logits_fn, images, labels, None, targets=targets, num_steps=6)
     assert result.dtype == np.float64
   rows = zip(images, labels, targets, strict=True)
-  best = [numpy_fab(norm, model, *row, num_steps=6) for row in rows]
+  best = [numpy_fab('linf', model, *row, num_steps=6) for row in rows]
   assert sum(d < np.inf for d, _ in best) > B / 2
   np.testing.assert_allclose(result, [x for _, x in best], atol=1e-6)
 

@@ -15,6 +15,7 @@ WEIGHTS = RNG.normal(size=(12, 4)).astype(np.float32)
 IMAGES = RNG.uniform(size=SHAPE).astype(np.float32)
 LABELS = np.array([1, 0, 3])
 KEY = jax.random.key(0)
+KEYS = jax.random.split(KEY, 3)
 # What a linear network's maps are made of.
 OF_LABELS = WEIGHTS.T[LABELS].reshape(SHAPE)
 
@@ -37,9 +38,8 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize('name', ['saliency', 'smooth_grad'])
-def test_of_a_linear_network_it_is_the_weights(name):
-  found = METHODS[name](linear, IMAGES, LABELS)
+def test_of_a_linear_network_it_is_the_weights():
+  found = explain.saliency(linear, IMAGES, LABELS)
   np.testing.assert_allclose(found, OF_LABELS, rtol=1e-5)
 
 
@@ -65,7 +65,7 @@ def test_integrated_gradients_are_complete():
 
 
 def test_without_noise_smooth_grad_is_saliency():
-  found = explain.smooth_grad(smooth, IMAGES, LABELS, std=0, key=KEY)
+  found = explain.smooth_grad(smooth, IMAGES, LABELS, std=0, key=KEYS)
   expected = explain.saliency(smooth, IMAGES, LABELS)
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
@@ -86,14 +86,13 @@ def test_smooth_grad_draws_with_the_deviation_asked_for():
 
 
 def test_draws_of_an_example_do_not_depend_on_the_others():
-  whole = explain.smooth_grad(smooth, IMAGES, LABELS, key=KEY)
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(3))
+  whole = explain.smooth_grad(smooth, IMAGES, LABELS, key=KEYS)
   order = np.array([2, 1, 1])
   mixed = explain.smooth_grad(
-    smooth, IMAGES[order], LABELS[order], key=keys[order]
+    smooth, IMAGES[order], LABELS[order], key=KEYS[order]
   )
   np.testing.assert_allclose(mixed, whole[order], rtol=1e-5, atol=1e-6)
-  other = explain.smooth_grad(smooth, IMAGES, LABELS, key=jax.random.key(1))
+  other = explain.smooth_grad(smooth, IMAGES, LABELS, key=KEYS[::-1])
   assert np.abs(other - whole).max() > 1e-3
 
 
@@ -113,14 +112,13 @@ def test_the_two_maps_are_the_two_signs():
 )
 def test_other_precisions(name, dtype):
   with jax.enable_x64(dtype == 'float64'):
-    found = METHODS[name](smooth, jnp.asarray(IMAGES, dtype), LABELS)
+    found = METHODS[name](linear, jnp.asarray(IMAGES, dtype), LABELS)
     assert found.dtype == dtype and found.shape == SHAPE
-  expected = METHODS[name](smooth, IMAGES, LABELS)
-  tolerance = 0.2 if dtype == 'bfloat16' else 1e-4
-  if name != 'smooth_grad':  # It draws other numbers.
-    np.testing.assert_allclose(
-      np.asarray(found, np.float32), expected, atol=tolerance
-    )
+  expected = IMAGES * OF_LABELS if name[0] == 'i' else OF_LABELS
+  tolerance = 0.05 if dtype == 'bfloat16' else 1e-6
+  np.testing.assert_allclose(
+    np.asarray(found, np.float32), expected, atol=tolerance
+  )
 
 
 def test_new_parameters_compile_nothing():
