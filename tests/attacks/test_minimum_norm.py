@@ -68,22 +68,6 @@ def test_finds_the_closed_form_of_a_linear_network():
   assert np.all(sizes(moved, 'l1') < 1.02 * distances + 2e-4)
 
 
-def test_what_one_step_cannot_reach_keeps_its_bits():
-  images = linear.IMAGES
-  # Hardly wider than the images: the box is in the way of most pixels.
-  found = deepfool(
-    linear.NETWORK,
-    images,
-    linear.LABELS,
-    num_steps=1,
-    overshoot=0.1,
-    bounds=(images.min() - 0.03, images.max() + 0.03),
-  )
-  unmoved = linear.predictions(found) == linear.LABELS
-  assert 0 < unmoved.sum() < 4
-  assert np.asarray(found)[unmoved].tobytes() == images[unmoved].tobytes()
-
-
 def test_candidates_stay_those_of_the_start():
   def logits_fn(x):
     # From -1 to 0 ever slower, and from below it to above 0 on the way.
