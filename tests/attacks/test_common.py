@@ -1,11 +1,10 @@
 """What holds for every attack: in ball and box, compiled once, transformed.
 
-Every attack has one program here, of drawn images; the slow tests see all norms
+Every attack has one program here, of drawn images; test_drawn.py sees all norms
 and shapes.
 """
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -153,41 +152,6 @@ def test_inside_ball_and_box_and_other_values_compile_nothing(name):
   for bounds in BOUNDS:
     images, _, _, epsilon = draw(SHAPE, bounds, dtype)
     check(name, norm, eager(name, bounds), images, epsilon, bounds)
-
-
-@pytest.fixture
-def optimized():
-  """Compiles as users do: the last bits of pixels at a border count."""
-  if jax.default_backend() != 'cpu':
-    yield
-    return
-  jax.clear_caches()
-  jax.config.update('jax_disable_most_optimizations', False)
-  yield
-  jax.config.update('jax_disable_most_optimizations', True)
-  jax.clear_caches()
-
-
-NORMS = {name: cases.NORMS for name in cases.ALL if name != 'bim'}
-NORMS |= {'deepfool': ['linf', 'l2'], 'carlini_wagner': ['l2']}
-SLOW = [
-  (name, norm, shape)
-  for name, norms in NORMS.items()
-  for norm, shape in itertools.product(norms, SHAPES)
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(('name', 'norm', 'shape'), SLOW)
-def test_inside_ball_and_box_with_every_norm_and_shape(
-  name, norm, shape, optimized
-):
-  weights = jnp.asarray(weights_of(shape))
-  for bounds in BOUNDS:
-    images, *others = draw(shape, bounds, seed=len(name))
-    choices = {'norm': norm, 'bounds': bounds}
-    result = attack(name, weights, images, *others, KEYS, **choices)
-    check(name, norm, result, images, others[-1], bounds)
 
 
 def same(name, result):
