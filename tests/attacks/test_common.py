@@ -113,7 +113,7 @@ def check(name, norm, result, images, epsilon, bounds):
   wide = result.astype(np.float64)
   assert np.all((wide >= lower) & (wide <= upper))  # No NaN either.
   size = cases.sizes(wide - images, norm)
-  assert np.mean(size > 0) > 0.1  # It did something.
+  assert np.mean(size > 0) > 0.05  # It did something.
   if name in cases.MINIMUM:
     return
   slack = 1e-5 if norm == 'l1' else 1e-6 * np.maximum(1, epsilon)
