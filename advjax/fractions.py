@@ -36,7 +36,7 @@ def parse_number(text: str | float) -> float:
     value = math.nan
   if not math.isfinite(value):
     raise ValueError(
-      f'not a number: {text!r}; allowed: finite numbers such as 0.031 or 8/255'
+      f'number = {text!r}; allowed: finite numbers such as 0.031 or 8/255'
     )
   return value
 

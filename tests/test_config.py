@@ -39,7 +39,7 @@ def test_parse_number(text, value):
   'text', ['', 'x', '8/', '/255', '1/0', '1/2/3', 'nan', 'inf', '8//255', '1,2']
 )
 def test_what_is_no_number_is_named(text):
-  with pytest.raises(ValueError, match='not a number') as error:
+  with pytest.raises(ValueError, match=r'number = .*; allowed') as error:
     parse_number(text)
   assert repr(text) in str(error.value)
 
@@ -84,7 +84,7 @@ def test_expand_fractions(arguments, expected):
 
 
 def test_a_fraction_by_zero_is_named():
-  with pytest.raises(ValueError, match=r"not a number: '8/0'"):
+  with pytest.raises(ValueError, match=r"number = '8/0'; allowed"):
     expand_fractions(['--config.x=8/0'])
 
 
