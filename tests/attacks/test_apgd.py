@@ -10,8 +10,6 @@ from advjax._arguments import Problem
 from advjax.attacks.apgd import make_apgd
 from tests.attacks import apgd_reference, cases
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
-
 
 def problem_of(images, labels, epsilon):
   ones = (1,) * images.ndim

@@ -13,8 +13,6 @@ import advjax
 from tests import compiles
 from tests.attacks import cases
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
-
 ARGS = cases.IMAGES, cases.LABELS, 0.1
 
 

@@ -12,7 +12,6 @@ from advjax.norms import NORMS
 from tests import reference
 from tests.attacks import cases
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
 each_norm = pytest.mark.parametrize('norm', cases.NORMS)
 
 

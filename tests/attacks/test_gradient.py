@@ -13,8 +13,6 @@ from advjax._arguments import example_keys
 from tests import reference
 from tests.attacks import cases
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
-
 KEY = jax.random.key(2)
 
 

@@ -12,7 +12,6 @@ from tests import compiles
 from tests.attacks import two_classes as linear
 from tests.attacks.cases import sizes
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
 KEY = jax.random.key(3)
 KEYS = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(4))
 

@@ -12,8 +12,6 @@ from tests.attacks import two_classes as linear
 from tests.attacks.cases import sizes
 from tests.reference import Mlp
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
-
 cw = functools.partial(
   carlini_wagner,
   num_steps=60,

@@ -14,8 +14,6 @@ from advjax.attacks.square import make_square
 from tests.attacks import cases
 from tests.attacks import square_reference as reference
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
-
 each_norm = pytest.mark.parametrize('norm', cases.NORMS)
 
 KEY = jax.random.key(3)
