@@ -106,14 +106,12 @@ def _fill(like: Tree, flat: Array) -> Tree:
   return jax.tree.unflatten(treedef, parts)
 
 
+def _in_any_box(direction: Callable[[Tree], Tree]) -> Callable[..., Tree]:
+  """Takes the box that a direction does not depend on."""
+  return lambda gradient, lower=None, upper=None: direction(gradient)
+
+
 # ------------------------------------------------------------------------ linf
-
-
-def _linf_direction(
-  gradient: Tree, lower: Tree | None = None, upper: Tree | None = None
-) -> Tree:
-  del lower, upper
-  return jax.tree.map(jnp.sign, gradient)
 
 
 def _linf_project(
@@ -143,10 +141,7 @@ def _l2_size(tree: Tree) -> Array:
   return jnp.sqrt(_sum(jax.tree.map(jnp.square, tree)))
 
 
-def _l2_direction(
-  gradient: Tree, lower: Tree | None = None, upper: Tree | None = None
-) -> Tree:
-  del lower, upper
+def _l2_direction(gradient: Tree) -> Tree:
   # Divided by the largest entry first: the squares of the tiny gradients that a
   # confident model returns would underflow to a zero direction.
   gradient = _divide(gradient, _max(gradient))
@@ -203,12 +198,17 @@ def _slide_direction(
   flat = jnp.concatenate([x.reshape(x.shape[0], -1) for x in sizes], axis=1)
   count = -(-flat.shape[1] // 20)
   threshold = jax.lax.top_k(flat, count)[0][:, -1]
-  signs = jax.tree.map(
-    lambda g: jnp.where(
-      jnp.abs(g) >= expand(threshold, g).astype(g.dtype), jnp.sign(g), 0
-    ),
-    gradient,
-  )
+  return _evenly(gradient, threshold)
+
+
+def _evenly(gradient: Tree, threshold: Array) -> Tree:
+  """The step of l1 size 1 along what is as large as a threshold, `[B]`."""
+
+  def signs_of(g: Array) -> Array:
+    large = jnp.abs(g) >= expand(threshold, g).astype(g.dtype)
+    return jnp.where(large, jnp.sign(g), 0)
+
+  signs = jax.tree.map(signs_of, gradient)
   return _divide(signs, _l1_size(signs))
 
 
@@ -290,30 +290,18 @@ def _l1_sample(keys: Array, like: Tree) -> Tree:
 # ------------------------------------------------------------------------- NSL
 
 
-def _nsl_l2_direction(
-  gradient: Tree, lower: Tree | None = None, upper: Tree | None = None
-) -> Tree:
-  del lower, upper
+def _nsl_l2_direction(gradient: Tree) -> Tree:
   squares = _sum(jax.tree.map(jnp.square, gradient))
   return _scale(gradient, jax.lax.rsqrt(jnp.maximum(squares, 1e-12)))
 
 
-def _nsl_l1_direction(
-  gradient: Tree, lower: Tree | None = None, upper: Tree | None = None
-) -> Tree:
-  del lower, upper
-  largest = _max(gradient)
-  signs = jax.tree.map(
-    lambda g: jnp.where(
-      jnp.abs(g) == expand(largest, g).astype(g.dtype), jnp.sign(g), 0
-    ),
-    gradient,
-  )
-  return _divide(signs, _l1_size(signs))
+def _nsl_l1_direction(gradient: Tree) -> Tree:
+  return _evenly(gradient, _max(gradient))
 
 
-linf = Norm(_max, _linf_direction, _linf_project, _linf_sample)
-l2 = Norm(_l2_size, _l2_direction, _l2_project, _l2_sample)
+_signs = _in_any_box(lambda gradient: jax.tree.map(jnp.sign, gradient))
+linf = Norm(_max, _signs, _linf_project, _linf_sample)
+l2 = Norm(_l2_size, _in_any_box(_l2_direction), _l2_project, _l2_sample)
 l1 = Norm(_l1_size, _slide_direction, _l1_project, _l1_sample)
 
 NORMS: Mapping[str, Norm] = MappingProxyType({'linf': linf, 'l2': l2, 'l1': l1})
@@ -324,8 +312,8 @@ NORMS: Mapping[str, Norm] = MappingProxyType({'linf': linf, 'l2': l2, 'l1': l1})
 NSL_NORMS: Mapping[str, Norm] = MappingProxyType(
   {
     'infinity': linf,
-    'l2': l2._replace(direction=_nsl_l2_direction),
-    'l1': l1._replace(direction=_nsl_l1_direction),
+    'l2': l2._replace(direction=_in_any_box(_nsl_l2_direction)),
+    'l1': l1._replace(direction=_in_any_box(_nsl_l1_direction)),
   }
 )
 

@@ -3,7 +3,7 @@
 from typing import Any, Protocol
 
 import jax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike as ArrayLike
 
 Array = jax.Array
 
@@ -62,16 +62,3 @@ class Attack(Protocol):
     keys: Array,
     /,
   ) -> Images: ...
-
-
-__all__ = [
-  'Array',
-  'ArrayLike',
-  'Attack',
-  'Bounds',
-  'Images',
-  'Labels',
-  'LogitsFn',
-  'LossFn',
-  'Tree',
-]

@@ -39,7 +39,7 @@ def test_parse_number(text, value):
   'text', ['', 'x', '8/', '/255', '1/0', '1/2/3', 'nan', 'inf', '8//255', '1,2']
 )
 def test_what_is_no_number_is_named(text):
-  with pytest.raises(ValueError, match='allowed: finite numbers') as error:
+  with pytest.raises(ValueError, match=r'number = .*; allowed') as error:
     parse_number(text)
   assert repr(text) in str(error.value)
 

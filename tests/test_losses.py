@@ -109,29 +109,19 @@ def test_cross_entropy_keeps_its_gradient_when_the_model_is_sure():
 
 
 @pytest.mark.parametrize(
-  ('call', 'message'),
+  ('name', 'shapes', 'message'),
   [
-    (lambda: losses.cross_entropy(jnp.ones(3), jnp.array([0])), 'logits'),
-    (lambda: losses.cross_entropy(jnp.ones((3, 1)), jnp.zeros(3, int)), '2'),
-    (
-      lambda: losses.cross_entropy(jnp.ones((3, 4)), jnp.ones((3, 5))),
-      'labels',
-    ),
-    (
-      lambda: losses.cross_entropy(jnp.ones((3, 4)), jnp.zeros(2, int)),
-      'labels',
-    ),
-    (lambda: losses.margin(jnp.ones((3, 4)), jnp.ones((3, 4))), 'labels'),
-    (lambda: losses.dlr(jnp.ones((3, 2)), jnp.zeros(3, int)), 'at least 3'),
-    (
-      lambda: losses.targeted_dlr(
-        jnp.ones((3, 4)), jnp.zeros(3, int), jnp.zeros(2, int)
-      ),
-      'targets',
-    ),
-    (lambda: losses.kl(jnp.ones((3, 4)), jnp.ones((3, 2))), 'labels'),
+    ('cross_entropy', [(3,), (1,)], r'logits.shape = \(3,\)'),
+    ('cross_entropy', [(3, 1), (3,)], 'at least 2 classes'),
+    ('cross_entropy', [(3, 4), (3, 5)], r'labels = float32 \[3, 5\]; allowed'),
+    ('cross_entropy', [(3, 4), (2,)], r'labels = int.* \[2\]; allowed: int'),
+    ('margin', [(3, 4), (3, 4)], r'labels = float32 \[3, 4\]; allowed: int'),
+    ('dlr', [(3, 2), (3,)], 'at least 3 classes'),
+    ('targeted_dlr', [(3, 4), (3,), (2,)], r'targets = int.* \[2\]; allowed'),
+    ('kl', [(3, 4), (3, 2)], r'labels = float32 \[3, 2\]; allowed'),
   ],
 )
-def test_shapes_that_do_not_fit_are_errors(call, message):
+def test_shapes_that_do_not_fit_are_errors(name, shapes, message):
+  arrays = [np.ones(x, np.float32 if len(x) > 1 else int) for x in shapes]
   with pytest.raises(ValueError, match=message):
-    call()
+    getattr(losses, name)(*arrays)

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from advjax import _arguments as arguments
 from advjax import losses, norms
-from advjax.attacks._core import arguments, loop
-from advjax.attacks._core.arguments import Problem
+from advjax._arguments import Problem
+from advjax.attacks._core import loop
 from advjax.attacks._core.loop import Found, Search, select
 from advjax.norms import Norm, expand
 from advjax.types import Array, ArrayLike, Bounds, Labels, LogitsFn, LossFn
@@ -107,23 +108,18 @@ def apgd(
     eot_samples=eot_samples,
     success='any' if targets is None else 'target',
   )
-  problem = arguments.check(
+  return loop.attack(
+    search,
     logits_fn,
     images,
     labels,
+    num_restarts=num_restarts,
     epsilon=epsilon,
     bounds=bounds,
     targets=targets,
     key=key,
     loss_fn=loss_fn,
     eot_samples=eot_samples,
-    one_array=True,
-  )
-  return loop.run(
-    logits_fn,
-    problem,
-    search=search,
-    num_restarts=arguments.count('num_restarts', num_restarts),
   )
 
 
@@ -193,19 +189,16 @@ def make_apgd(
   ) -> State:
     images = at(problem, t).perturb(state.delta, norm)
     counted = problem if success == 'target' else problem._replace(targets=None)
-    evaluate = loop.make_evaluate(
+    gradient, loss, fooled = loop.evaluate_with_gradient(
       logits_fn,
       problem,
-      functools.partial(_loss, loss_fn, problem),
-      functools.partial(loop.is_fooled, counted),
+      images,
+      t + 1,
+      functools.partial(_loss, loss_fn),
       eot_samples,
+      counted,
     )
-    (_, (loss, fooled)), gradient = jax.value_and_grad(evaluate, has_aux=True)(
-      images, problem.keys, t + 1
-    )
-    gradient = jax.lax.stop_gradient(gradient)
-    gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
-    seen = Point(state.delta, gradient.astype(state.delta.dtype), loss)
+    seen = Point(state.delta, gradient, loss)
     # Points of a larger ball are intermediate, no results.
     final = schedule.factor(t) == 1
     new = Found(images, fooled & final, jnp.where(final, loss, -jnp.inf))

@@ -1,14 +1,15 @@
 """Carlini and Wagner: distance and margin, weighed against each other."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from advjax import _arguments as arguments
 from advjax import norms
-from advjax.attacks._core import arguments, minimum_norm
-from advjax.attacks._core.arguments import Problem
-from advjax.attacks._core.minimum_norm import Closest
+from advjax._arguments import Problem
+from advjax.attacks._core import boundary, loop
+from advjax.attacks._core.loop import Found
 from advjax.callables import compile_per_callable
 from advjax.norms import expand
 from advjax.types import Array, ArrayLike, Bounds, Labels, LogitsFn
@@ -93,38 +94,19 @@ def carlini_wagner(
     one_array=True,
     integer_labels=True,
   )
-  traced = _Traced(
-    *(
-      arguments.number(name, value, problem.dtype)
-      for name, value in (
-        ('learning_rate', learning_rate),
-        ('initial_const', initial_const),
-        ('confidence', confidence),
-      )
+  numbers = tuple(
+    arguments.number(name, value, problem.dtype)
+    for name, value in (
+      ('learning_rate', learning_rate),
+      ('initial_const', initial_const),
+      ('confidence', confidence),
     )
   )
-  first = traced.initial_const
-  if arguments.is_concrete(first) and not first > 0:
+  if arguments.is_concrete(numbers[1]) and not numbers[1] > 0:
     raise arguments.error('initial_const', initial_const, 'a number > 0')
   return _run(
-    logits_fn, problem, traced, num_steps=num_steps, num_searches=num_searches
+    logits_fn, problem, *numbers, num_steps=num_steps, num_searches=num_searches
   )
-
-
-class _Traced(NamedTuple):
-  """Numbers that may be traced, all scalars."""
-
-  learning_rate: Array
-  initial_const: Array
-  confidence: Array
-
-
-class _Bracket(NamedTuple):
-  """The binary search for the least constant that suffices, all [B]."""
-
-  const: Array  # the next one to try
-  low: Array  # too small
-  high: Array  # large enough, or inf
 
 
 class _Descent(NamedTuple):
@@ -134,60 +116,25 @@ class _Descent(NamedTuple):
   mean: Array  # [B, ...], Adam's moments
   square: Array  # [B, ...]
   success: Array  # bool [B], whether this descent has fooled the network
-  closest: Closest
+  best: Found
 
 
 def _minimise(
   logits_fn: LogitsFn,
   problem: Problem,
-  traced: _Traced,
+  learning_rate: Any,
+  initial_const: Any,
+  confidence: Any,
   *,
   num_steps: int,
   num_searches: int,
 ) -> Array:
   problem = problem.per_example()
-  traced = _Traced(*map(jnp.asarray, jax.lax.stop_gradient(traced)))
-  margins, fooled, _ = minimum_norm.margin_and_gradient(
-    logits_fn, problem, problem.images
+  learning_rate, initial_const, confidence = map(
+    jnp.asarray,
+    jax.lax.stop_gradient((learning_rate, initial_const, confidence)),
   )
-  best = minimum_norm.none_yet(problem)
-  zero = jnp.zeros_like(best.size)
-  done = fooled & (margins >= traced.confidence)
-  best = minimum_norm.closer(best, problem.images, zero, done)
-
-  def search(
-    r: Array, carry: tuple[Closest, _Bracket]
-  ) -> tuple[Closest, _Bracket]:
-    best, bracket = carry
-    const = bracket.const
-    if num_searches >= 10:
-      const = jnp.where(r == num_searches - 1, bracket.high, const)
-    const = jnp.minimum(const, _LARGEST_CONST)
-    best, success = _descend(logits_fn, problem, traced, const, best, num_steps)
-    high = jnp.where(success, jnp.minimum(bracket.high, const), bracket.high)
-    low = jnp.where(success, bracket.low, jnp.maximum(bracket.low, const))
-    following = jnp.where(jnp.isinf(high), const * 10, (low + high) / 2)
-    return best, _Bracket(following, low, high)
-
-  bracket = _Bracket(traced.initial_const + zero, zero, zero + jnp.inf)
-  best, _ = jax.lax.fori_loop(0, num_searches, search, (best, bracket))
-  return jnp.asarray(jax.lax.stop_gradient(best.images))
-
-
-_run = compile_per_callable(_minimise, ('num_steps', 'num_searches'))
-
-
-def _descend(
-  logits_fn: LogitsFn,
-  problem: Problem,
-  traced: _Traced,
-  const: Array,
-  best: Closest,
-  num_steps: int,
-) -> tuple[Closest, Array]:
-  """Minimises with one constant per row; says which rows have fooled."""
-  dtype = problem.dtype
-  originals = problem.images.astype(dtype)
+  originals = problem.images.astype(problem.dtype)
   closed = jnp.isfinite(problem.lower) & jnp.isfinite(problem.upper)
   middle = jnp.where(closed, (problem.lower + problem.upper) / 2, 0)
   half = jnp.where(closed, (problem.upper - problem.lower) / 2, 1)
@@ -200,38 +147,59 @@ def _descend(
   origin = jnp.where(closed, inside, originals)
   centre = to_images(origin)
 
-  def step(t: Array, state: _Descent) -> _Descent:
-    x, pull = jax.vjp(lambda offset: to_images(origin + offset), state.offset)
-    images = problem.perturb(x - originals, norms.l2)
-    margins, fooled, gradient = minimum_norm.margin_and_gradient(
+  def evaluate(images: Array, best: Found) -> tuple[Array, Array, Array, Found]:
+    """Margins, whether they are large enough, their gradient, the nearest."""
+    margins, fooled, gradient = boundary.margin_and_gradient(
       logits_fn, problem, images
     )
-    success = fooled & (margins >= traced.confidence)
-    size = norms.l2.size(arguments.difference(images, problem.images))
+    success = fooled & (margins >= confidence)
+    best, _ = loop.nearer(images, success, best, problem, norms.l2)
+    return margins, success, gradient, best
 
-    lacking = jnp.maximum(traced.confidence - margins, 0)
-    weight = jnp.where(lacking > 0, const, 0)  # No gradient of a NaN either.
-    slope = minimum_norm.finite(
-      pull(2 * (x - centre) - expand(weight, gradient) * gradient)[0]
-    )
-    # Adam: Kingma and Ba 2014, arXiv 1412.6980.
-    mean = 0.9 * state.mean + 0.1 * slope
-    square = 0.999 * state.square + 0.001 * slope**2
-    age = (t + 1).astype(dtype)
-    scale = jnp.sqrt(square / (1 - 0.999**age)) + 1e-8
-    unit = mean / (1 - 0.9**age) / scale
+  def descend(const: Array, best: Found) -> _Descent:
+    """Minimises with one constant per row."""
 
-    return _Descent(
-      offset=state.offset - traced.learning_rate * unit,
-      mean=mean,
-      square=square,
-      success=state.success | success,
-      closest=minimum_norm.closer(state.closest, images, size, success),
-    )
+    def step(t: Array, state: _Descent) -> _Descent:
+      x, pull = jax.vjp(lambda offset: to_images(origin + offset), state.offset)
+      images = problem.perturb(x - originals, norms.l2)
+      margins, success, gradient, best = evaluate(images, state.best)
+      lacking = jnp.maximum(confidence - margins, 0)
+      weight = jnp.where(lacking > 0, const, 0)  # No gradient of a NaN either.
+      slope = loop.finite(
+        pull(2 * (x - centre) - expand(weight, gradient) * gradient)[0]
+      )
+      # Adam: Kingma and Ba 2014, arXiv 1412.6980.
+      mean = 0.9 * state.mean + 0.1 * slope
+      square = 0.999 * state.square + 0.001 * slope**2
+      age = (t + 1).astype(problem.dtype)
+      scale = jnp.sqrt(square / (1 - 0.999**age)) + 1e-8
+      unit = mean / (1 - 0.9**age) / scale
+      offset = state.offset - learning_rate * unit
+      return _Descent(offset, mean, square, state.success | success, best)
 
-  zeros = problem.zeros()
-  no_success = jnp.zeros(problem.batch, bool)
-  state = jax.lax.fori_loop(
-    0, num_steps, step, _Descent(zeros, zeros, zeros, no_success, best)
+    zeros = problem.zeros()
+    state = _Descent(zeros, zeros, zeros, jnp.zeros(problem.batch, bool), best)
+    result: _Descent = jax.lax.fori_loop(0, num_steps, step, state)
+    return result
+
+  def search(r: Array, carry: tuple[Found, Array, Array, Array]) -> Any:
+    """Descends; bisects the least constant that suffices, between two [B]."""
+    best, const, low, high = carry
+    if num_searches >= 10:
+      const = jnp.where(r == num_searches - 1, high, const)
+    const = jnp.minimum(const, _LARGEST_CONST)
+    state = descend(const, best)
+    high = jnp.where(state.success, jnp.minimum(high, const), high)
+    low = jnp.where(state.success, low, jnp.maximum(low, const))
+    following = jnp.where(jnp.isinf(high), const * 10, (low + high) / 2)
+    return state.best, following, low, high
+
+  *_, best = evaluate(problem.images, loop.nothing_found(problem))
+  zero = jnp.zeros(problem.batch, problem.dtype)
+  best, *_ = jax.lax.fori_loop(
+    0, num_searches, search, (best, initial_const + zero, zero, zero + jnp.inf)
   )
-  return state.closest, state.success
+  return jnp.asarray(jax.lax.stop_gradient(best.images))
+
+
+_run = compile_per_callable(_minimise, ('num_steps', 'num_searches'))

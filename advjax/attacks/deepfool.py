@@ -1,15 +1,14 @@
 """DeepFool: to the nearest boundary of the linearised network."""
 
-import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from advjax import _arguments as arguments
 from advjax import norms
-from advjax.attacks._core import arguments, loop, minimum_norm
-from advjax.attacks._core.arguments import Problem, wide
-from advjax.attacks._core.loop import Found, Search
+from advjax._arguments import Problem, wide
+from advjax.attacks._core import boundary, loop
 from advjax.callables import compile_per_callable
 from advjax.norms import Norm, expand
 from advjax.types import Array, Bounds, Labels, LogitsFn
@@ -67,12 +66,12 @@ def deepfool(
     >>> advjax.deepfool(logits_fn, images, labels, norm='linf') - images
     Array([[-0.1276,  0.1276]], dtype=float32)
   """
-  search = make_deepfool(
-    arguments.count('num_steps', num_steps),
-    arguments.count('num_candidates', num_candidates, 2),
-    arguments.static_number('overshoot', overshoot),
-    norms.get(norm, ('l2', 'linf')),
-  )
+  norm = norms.get(norm, ('l2', 'linf'))
+  static = {
+    'num_steps': arguments.count('num_steps', num_steps),
+    'num_candidates': arguments.count('num_candidates', num_candidates, 2),
+    'overshoot': arguments.static_number('overshoot', overshoot),
+  }
   problem = arguments.check(
     logits_fn,
     images,
@@ -81,53 +80,47 @@ def deepfool(
     one_array=True,
     integer_labels=True,
   )
-  return _run(logits_fn, problem, search=search)
+  return _run(logits_fn, problem, norm=norm, **static)
 
 
 class _State(NamedTuple):
-  total: Array  # [B, ...], all steps so far, without overshoot or clip
+  t: Array  # the steps so far
+  total: Array  # [B, ...], their sum, without overshoot or clip
   candidates: Array  # int [B, num_candidates - 1], the classes to aim at
   images: Array  # [B, ...], the first that fooled, or the originals
   fooled: Array  # [B]
 
 
-@functools.lru_cache
-def make_deepfool(
-  num_steps: int = 50,
-  num_candidates: int = 10,
-  overshoot: float = 0.02,
-  norm: Norm = norms.l2,
-) -> Search:
-  """DeepFool as a search; its last step only evaluates where the others led."""
+def _until_fooled(
+  logits_fn: LogitsFn,
+  problem: Problem,
+  *,
+  num_steps: int,
+  num_candidates: int,
+  overshoot: float,
+  norm: Norm,
+) -> Array:
+  problem = problem.per_example()
+  rows = jnp.arange(problem.batch)
 
-  def start(problem: Problem) -> _State:
-    return _State(
-      total=problem.zeros(),
-      candidates=jnp.zeros((problem.batch, num_candidates - 1), jnp.int32),
-      images=problem.images,
-      fooled=jnp.zeros(problem.batch, bool),
-    )
-
-  def step(
-    logits_fn: LogitsFn, problem: Problem, state: _State, t: Array
-  ) -> _State:
+  def step(state: _State) -> _State:
+    """The last step only evaluates where the others led."""
     images = problem.perturb((1 + overshoot) * state.total, norm)
     logits, pull = jax.vjp(lambda x: _logits(logits_fn, x), images)
-    rows = jnp.arange(problem.batch)
     own = jax.nn.one_hot(problem.labels, logits.shape[1], dtype=bool)
     others = jnp.where(own, -jnp.inf, logits)
     count = min(num_candidates, logits.shape[1]) - 1
     ranked = jax.lax.top_k(others, count)[1].astype(jnp.int32)
-    candidates = loop.select(
-      t == 0, state.candidates.at[:, :count].set(ranked), state.candidates
+    candidates = jnp.where(
+      state.t == 0, state.candidates.at[:, :count].set(ranked), state.candidates
     )
 
     def towards(k: Array) -> tuple[Array, Array]:
       aim = jax.nn.one_hot(k, logits.shape[1], dtype=logits.dtype)
       (gradient,) = pull(aim - own.astype(logits.dtype))
-      gradient = minimum_norm.finite(gradient)
+      gradient = loop.finite(gradient)
       gap = jnp.abs(logits[rows, k] - logits[rows, problem.labels])
-      distance = gap / minimum_norm.dual_size(norm, gradient)
+      distance = gap / boundary.dual_size(norm, gradient)
       return jnp.where(distance >= 0, distance, jnp.inf), gradient  # No NaN.
 
     distances, gradients = jax.vmap(towards)(candidates[:, :count].T)
@@ -135,20 +128,29 @@ def make_deepfool(
     direction = norm.direction(gradients[nearest, rows])
     length = expand(distances[nearest, rows] + _BEYOND, direction)
     total = state.total + length * direction
+    # Without a gradient the boundary is infinitely far, and 0 * inf is NaN.
+    total = jnp.where(jnp.isfinite(total), total, state.total)
     fooled = loop.is_fooled(problem, logits)
-    return _State(
-      # Without a gradient the boundary is infinitely far, and 0 * inf is NaN.
-      jnp.where(jnp.isfinite(total), total, state.total),
-      candidates,
-      loop.select(fooled & ~state.fooled, images, state.images),
-      state.fooled | fooled,
-    )
+    images = loop.select(fooled & ~state.fooled, images, state.images)
+    return _State(state.t + 1, total, candidates, images, state.fooled | fooled)
 
-  def found(problem: Problem, state: _State) -> Found:
-    moved = arguments.difference(state.images, problem.images)
-    return Found(state.images, state.fooled, -norm.size(moved))
+  start = _State(
+    jnp.int32(0),
+    problem.zeros(),
+    jnp.zeros((problem.batch, num_candidates - 1), jnp.int32),
+    problem.images,
+    jnp.zeros(problem.batch, bool),
+  )
+  # Most rows take a handful of the steps: end when the last one is fooled.
+  state = jax.lax.while_loop(
+    lambda state: (state.t <= num_steps) & ~jnp.all(state.fooled), step, start
+  )
+  return jax.lax.stop_gradient(state.images)
 
-  return Search(start, step, found, num_steps + 1, 1, num_candidates - 1)
+
+_run = compile_per_callable(
+  _until_fooled, ('num_steps', 'num_candidates', 'overshoot', 'norm')
+)
 
 
 def _logits(logits_fn: LogitsFn, images: Array) -> Array:
@@ -157,28 +159,3 @@ def _logits(logits_fn: LogitsFn, images: Array) -> Array:
     allowed = '[batch, classes] with at least 2 classes'
     raise arguments.error('logits.shape', logits.shape, allowed)
   return logits.astype(wide(logits))
-
-
-def _until_fooled(
-  logits_fn: LogitsFn, problem: Problem, *, search: Search
-) -> Array:
-  problem = problem.per_example()
-
-  def active(carry: Any) -> Array:
-    state, t = carry
-    going: Array = ~state.fooled & (t < search.num_steps)
-    return going
-
-  # Most rows take a handful of the steps: end when the last one is fooled.
-  state, _ = jax.lax.while_loop(
-    lambda carry: jnp.any(active(carry)),
-    lambda carry: loop.advance(
-      search, logits_fn, problem, *carry, active(carry), 1
-    ),
-    (search.start(problem), jnp.zeros(problem.batch, jnp.int32)),
-  )
-  images: Array = search.found(problem, state).images
-  return jax.lax.stop_gradient(images)
-
-
-_run = compile_per_callable(_until_fooled, ('search',))

@@ -12,11 +12,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from advjax import _arguments as arguments
 from advjax import norms
-from advjax.attacks._core import arguments, boundary, loop
-from advjax.attacks._core.arguments import Problem
+from advjax._arguments import Problem
+from advjax.attacks._core import boundary, loop
 from advjax.attacks._core.loop import Found, Search
-from advjax.norms import expand
+from advjax.norms import Norm, expand
 from advjax.types import Array, ArrayLike, Bounds, LogitsFn
 
 
@@ -102,7 +103,8 @@ def fab(
     alpha_max=arguments.static_number('alpha_max', alpha_max, 0, 1),
     num_restarts=num_restarts,
   )
-  problem = arguments.check(
+  return loop.attack(
+    search,
     logits_fn,
     images,
     labels,
@@ -110,24 +112,19 @@ def fab(
     bounds=bounds,
     targets=targets,
     key=key,
-    one_array=True,
     integer_labels=True,
   )
-  return loop.run(logits_fn, problem, search=search, num_restarts=1)
 
 
 class _State(NamedTuple):
-  """The iterate of a row, and its nearest misclassified image so far."""
-
   delta: Array  # [B, ...], from the original to the point to linearise at
-  images: Array  # [B, ...]
-  distance: Array  # [B], infinite: none so far
+  best: Found  # the nearest misclassified image; its score is -distance
 
 
 @functools.lru_cache
 def make_fab(
   *,
-  norm: str,
+  norm: str | Norm,
   num_steps: int,
   eta: float = 1.05,
   beta: float = 0.9,
@@ -140,42 +137,32 @@ def make_fab(
   found before. Without targets `num_backward` is per class other than the
   label: a step takes `num_backward * (K - 1)` backward passes.
   """
-  measure = norms.get(norm, ('linf', 'l2', 'l1'))
+  norm = norms.get(norm, ('linf', 'l2', 'l1'))
 
   def start(problem: Problem) -> _State:
-    infinite = jnp.full(problem.batch, jnp.inf, problem.dtype)
-    return _State(problem.zeros(), problem.images, infinite)
+    return _State(problem.zeros(), loop.nothing_found(problem))
 
   def step(
     logits_fn: LogitsFn, problem: Problem, state: _State, t: Array
   ) -> _State:
     # The iterates may be farther away than epsilon: in the box alone.
     box = problem._replace(epsilon=None)
+    any_class = problem._replace(targets=None)  # counts as misclassified
     labels, targets = problem.labels, problem.targets
     if num_restarts > 1:
       state = restart(problem, state, t)
-    point = box.perturb(state.delta, measure)
+    point = box.perturb(state.delta, norm)
     if targets is None:
       plane, logits = boundary.nearest(logits_fn, point, labels, norm)
     else:
       plane, logits = boundary.towards(logits_fn, point, labels, targets)
-    state, _ = keep(problem, state, point, logits)
+    fooled = loop.is_fooled(any_class, logits)
+    best, _ = loop.nearer(point, fooled, state.best, problem, norm)
     delta = move(problem, state.delta, plane)
-    point = box.perturb(delta, measure)
-    state, fooled = keep(problem, state, point, logits_fn(point))
-    return state._replace(
-      delta=jnp.where(expand(fooled, delta), beta * delta, delta)
-    )
-
-  def keep(
-    problem: Problem, state: _State, point: Array, logits: Array
-  ) -> tuple[_State, Array]:
-    """Keeps a misclassified point that is nearer; says where it is one: [B]."""
-    fooled = loop.is_fooled(problem._replace(targets=None), logits)
-    distance = measure.size(arguments.difference(point, problem.images))
-    seen = state._replace(images=point, distance=distance)
-    nearer = fooled & (distance < state.distance)
-    return loop.select(nearer, seen, state), fooled
+    point = box.perturb(delta, norm)
+    fooled = loop.is_fooled(any_class, logits_fn(point))
+    best, _ = loop.nearer(point, fooled, best, problem, norm)
+    return _State(jnp.where(expand(fooled, delta), beta * delta, delta), best)
 
   def move(problem: Problem, delta: Array, plane: boundary.Hyperplane) -> Array:
     """Steps over the plane, from where the row is and from the original."""
@@ -190,7 +177,7 @@ def make_fab(
       jnp.concatenate([lower - here, lower]),
       jnp.concatenate([upper - here, upper]),
     )
-    length = jnp.maximum(measure.size(both), 1e-8)
+    length = jnp.maximum(norm.size(both), 1e-8)
     step, from_original = jnp.split(both, 2)
     length, length_from_original = jnp.split(length, 2)
     pull = length / (length + length_from_original)
@@ -204,13 +191,13 @@ def make_fab(
 
     def draw(delta: Array) -> Array:
       keys = loop.fold(problem.keys, t // num_steps)
-      draws = measure.sample(keys, delta)
-      size = measure.size(draws)
-      radius = state.distance
+      draws = norm.sample(keys, delta)
+      size = norm.size(draws)
+      radius = -state.best.score
       if problem.epsilon is not None:
         radius = jnp.minimum(radius, problem.epsilon)
       # Nothing found and no limit: half as far as the row has come.
-      radius = jnp.where(radius < jnp.inf, radius, measure.size(delta))
+      radius = jnp.where(radius < jnp.inf, radius, norm.size(delta))
       scale = 0.5 * radius / jnp.where(size > 0, size, 1)
       start = jnp.clip(draws * expand(scale, delta), *problem.slack())
       return jnp.where(expand(begins, delta), start, delta)
@@ -220,11 +207,12 @@ def make_fab(
     return state._replace(delta=delta)
 
   def found(problem: Problem, state: _State) -> Found:
-    fooled = state.distance < jnp.inf
+    best, fooled = state.best, state.best.fooled
     if problem.epsilon is not None:
-      fooled &= state.distance <= problem.epsilon
-    images = loop.select(fooled, state.images, problem.images)
-    return Found(images, fooled, -state.distance)
+      fooled &= -best.score <= problem.epsilon
+    return best._replace(
+      images=loop.select(fooled, best.images, problem.images), fooled=fooled
+    )
 
   return Search(start, step, found, num_steps * num_restarts, num_forward=2)
 

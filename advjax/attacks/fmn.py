@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from advjax import _arguments as arguments
 from advjax import norms
-from advjax.attacks._core import arguments, loop, minimum_norm
-from advjax.attacks._core.arguments import Problem
+from advjax._arguments import Problem
+from advjax.attacks._core import boundary, loop
 from advjax.attacks._core.loop import Found, Search
-from advjax.attacks._core.minimum_norm import Closest
 from advjax.norms import Norm, expand
 from advjax.types import Array, Bounds, Labels, LogitsFn
 
@@ -85,22 +85,21 @@ def fmn(
     arguments.static_number('step_size', step_size),
     arguments.static_number('gamma', gamma),
   )
-  problem = arguments.check(
+  return loop.attack(
+    search,
     logits_fn,
     images,
     labels,
     bounds=bounds,
     targets=targets,
-    one_array=True,
     integer_labels=True,
   )
-  return loop.run(logits_fn, problem, search=search, num_restarts=1)
 
 
 class _State(NamedTuple):
   delta: Array  # [B, ...]
   epsilon: Array  # [B], the radius of the ball
-  closest: Closest
+  best: Found  # scores are distances, negative
 
 
 @functools.lru_cache
@@ -116,28 +115,28 @@ def make_fmn(
 
   def start(problem: Problem) -> _State:
     radius = jnp.zeros(problem.batch, problem.dtype)
-    return _State(problem.zeros(), radius, minimum_norm.none_yet(problem))
+    return _State(problem.zeros(), radius, loop.nothing_found(problem))
 
   def step(
     logits_fn: LogitsFn, problem: Problem, state: _State, t: Array
   ) -> _State:
     images = problem.perturb(state.delta, norm)
-    margins, fooled, gradient = minimum_norm.margin_and_gradient(
+    margins, fooled, gradient = boundary.margin_and_gradient(
       logits_fn, problem, images
     )
-    size = norm.size(arguments.difference(images, problem.images))
-    best = minimum_norm.closer(state.closest, images, size, fooled)
+    best, size = loop.nearer(images, fooled, state.best, problem, norm)
+    nearest = -best.score
 
     cosine = (1 + jnp.cos(math.pi / num_steps * t.astype(size.dtype))) / 2
     length = step_size * (_LAST_STEP + (1 - _LAST_STEP) * cosine)
     rate = _LAST_RATE + (gamma - _LAST_RATE) * cosine
-    distance = jnp.abs(margins) / minimum_norm.dual_size(norm, gradient)
+    distance = jnp.abs(margins) / boundary.dual_size(norm, gradient)
     # Not NaN where there is no gradient.
     distance = jnp.where(distance >= 0, distance, jnp.inf)
-    guess = jnp.where(jnp.isfinite(best.size), 0, size + distance)
+    guess = jnp.where(best.fooled, 0, size + distance)
     epsilon = jnp.where(
       fooled,
-      jnp.minimum(state.epsilon * (1 - rate), best.size),
+      jnp.minimum(state.epsilon * (1 - rate), nearest),
       jnp.maximum(state.epsilon, guess) * (1 + rate),
     )
     lower, upper = problem.slack()
@@ -150,9 +149,4 @@ def make_fmn(
     delta = norm.project(delta, epsilon, lower, upper)
     return _State(delta, epsilon, best)
 
-  def found(problem: Problem, state: _State) -> Found:
-    del problem
-    images, size = state.closest
-    return Found(images, jnp.isfinite(size), -size)
-
-  return Search(start, step, found, num_steps)
+  return Search(start, step, lambda problem, state: state.best, num_steps)

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from advjax import _arguments as arguments
 from advjax import norms
-from advjax.attacks._core import arguments, loop
-from advjax.attacks._core.arguments import Problem, wide
+from advjax._arguments import Problem
+from advjax.attacks._core import loop
 from advjax.attacks._core.loop import Found, Search
 from advjax.callables import Callee, compile_per_callable
 from advjax.losses import cross_entropy
@@ -83,19 +84,8 @@ def fgsm(
     Array([[0.375, 0.375]], dtype=float32)
   """
   arguments.check_given(epsilon=epsilon)
-  return bim(
-    logits_fn,
-    images,
-    labels,
-    epsilon,
-    epsilon,
-    num_steps=1,
-    norm=norm,
-    loss_fn=loss_fn,
-    bounds=bounds,
-    targets=targets,
-    mask=mask,
-  )
+  given = logits_fn, images, labels, epsilon, epsilon
+  return _ascend(*given, 1, None, norm, loss_fn, bounds, targets, mask)
 
 
 def bim(
@@ -153,18 +143,8 @@ def bim(
     >>> advjax.bim(logits_fn, images, labels, 0.125, 0.0625, num_steps=4)
     Array([[0.375, 0.375]], dtype=float32)
   """
-  problem = arguments.check(
-    logits_fn,
-    images,
-    labels,
-    epsilon=epsilon,
-    bounds=bounds,
-    targets=targets,
-    mask=mask,
-    key=key,
-    loss_fn=loss_fn,
-  )
-  return _ascend(logits_fn, loss_fn, problem, step_size, norm, num_steps)
+  given = logits_fn, images, labels, epsilon, step_size
+  return _ascend(*given, num_steps, key, norm, loss_fn, bounds, targets, mask)
 
 
 def pgd(
@@ -237,28 +217,15 @@ def pgd(
     Array([[0.375, 0.375]], dtype=float32)
   """
   arguments.check_given(key=key)
-  if eot_samples is not None:
-    eot_samples = arguments.count('eot_samples', eot_samples)
-  problem = arguments.check(
-    logits_fn,
-    images,
-    labels,
-    epsilon=epsilon,
-    bounds=bounds,
-    targets=targets,
-    mask=mask,
-    key=key,
-    loss_fn=loss_fn,
-    eot_samples=eot_samples,
-  )
+  given = logits_fn, images, labels, epsilon, step_size, num_steps, key
   return _ascend(
-    logits_fn,
-    loss_fn,
-    problem,
-    step_size,
+    *given,
     norm,
-    num_steps,
-    num_restarts=arguments.count('num_restarts', num_restarts),
+    loss_fn,
+    bounds,
+    targets,
+    mask,
+    num_restarts=num_restarts,
     eot_samples=eot_samples,
     keep_best=True,
   )
@@ -318,6 +285,34 @@ def mifgsm(
     >>> advjax.mifgsm(logits_fn, images, labels, 0.125, 0.0625, num_steps=4)
     Array([[0.375, 0.375]], dtype=float32)
   """
+  if decay is None:
+    raise arguments.error('decay', None, 'a number >= 0')
+  given = logits_fn, images, labels, epsilon, step_size, num_steps, key
+  return _ascend(*given, norm, loss_fn, bounds, targets, mask, decay=decay)
+
+
+def _ascend(
+  logits_fn: LogitsFn,
+  images: Images,
+  labels: Labels,
+  epsilon: Any,
+  step_size: Any,
+  num_steps: int,
+  key: Any,
+  norm: str | Norm,
+  loss_fn: LossFn,
+  bounds: Bounds,
+  targets: Labels | None,
+  mask: Any,
+  *,
+  decay: Any = None,
+  num_restarts: int = 1,
+  eot_samples: int | None = None,
+  keep_best: bool = False,
+) -> Images:
+  """Checks the arguments and runs the compiled ascent."""
+  if eot_samples is not None:
+    eot_samples = arguments.count('eot_samples', eot_samples)
   problem = arguments.check(
     logits_fn,
     images,
@@ -328,24 +323,10 @@ def mifgsm(
     mask=mask,
     key=key,
     loss_fn=loss_fn,
+    eot_samples=eot_samples,
   )
-  decay = arguments.number('decay', decay, problem.dtype)
-  return _ascend(logits_fn, loss_fn, problem, step_size, norm, num_steps, decay)
-
-
-def _ascend(
-  logits_fn: LogitsFn,
-  loss_fn: LossFn,
-  problem: Problem,
-  step_size: Any,
-  norm: str | Norm,
-  num_steps: int,
-  decay: Any = None,
-  num_restarts: int = 1,
-  eot_samples: int | None = None,
-  keep_best: bool = False,
-) -> Images:
-  """Runs the compiled ascent on checked arguments."""
+  if decay is not None:
+    decay = arguments.number('decay', decay, problem.dtype)
   perturbed = _compiled(
     logits_fn,
     Callee.of(loss_fn),
@@ -354,7 +335,7 @@ def _ascend(
     decay,
     norm=norms.get(norm),
     num_steps=arguments.count('num_steps', num_steps),
-    num_restarts=num_restarts,
+    num_restarts=arguments.count('num_restarts', num_restarts),
     eot_samples=eot_samples,
     keep_best=keep_best,
   )
@@ -405,14 +386,8 @@ def make_ascent(
 ) -> Search:
   """Steps along the gradient; finds the last iterate, or the best one."""
 
-  def evaluate(problem: Problem, images: Tree, t: Any) -> Any:
-    return loop.make_evaluate(
-      logits_fn,
-      problem,
-      lambda logits: loop.attack_loss(problem, loss_fn, logits),
-      lambda logits: loop.is_fooled(problem, logits),
-      eot_samples,
-    )(images, problem.keys, t)
+  def score_fn(problem: Problem, logits: Any) -> Array:
+    return loop.attack_loss(problem, loss_fn, logits)
 
   def length(problem: Problem) -> Array:
     return arguments.per_example(step_size, problem.dtype, problem.batch)
@@ -437,19 +412,14 @@ def make_ascent(
   def step(
     logits_fn: LogitsFn, problem: Problem, state: _State, t: Array
   ) -> _State:
-    del logits_fn
     images = problem.perturb(state.delta, norm)
-    (_, (score, fooled)), gradient = jax.value_and_grad(
-      lambda images: evaluate(problem, images, t + 1), has_aux=True
-    )(images)
+    gradient, score, fooled = loop.evaluate_with_gradient(
+      logits_fn, problem, images, t + 1, score_fn, eot_samples
+    )
     best = state.best
     if best is not None:
       best = loop.better(Found(images, fooled, score), best)
 
-    gradient = jax.tree.map(
-      lambda g: jnp.where(jnp.isfinite(g), g, 0).astype(wide(g)),
-      jax.lax.stop_gradient(gradient),
-    )
     if problem.mask is not None:
       gradient = jax.tree.map(jnp.multiply, gradient, problem.mask)
     velocity = state.velocity
@@ -476,7 +446,9 @@ def make_ascent(
     images = problem.perturb(state.delta, norm)
     if state.best is None:
       return Found(images, state.score > jnp.inf, state.score)
-    _, (score, fooled) = evaluate(problem, images, num_steps + 1)
+    _, (score, fooled) = loop.evaluate(
+      logits_fn, problem, images, num_steps + 1, score_fn, eot_samples
+    )
     return loop.better(Found(images, fooled, score), state.best)
 
   return Search(start, step, found, num_steps)

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.attacks._core import arguments, loop
-from advjax.attacks._core.arguments import Problem
+from advjax import _arguments as arguments
+from advjax._arguments import Problem
+from advjax.attacks._core import loop
 from advjax.callables import Callee, compile_per_callable
 from advjax.types import Array, ArrayLike, Attack, Images, Labels, LogitsFn
 

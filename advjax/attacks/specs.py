@@ -1,6 +1,7 @@
 """Attacks as users name them: `fgsm`, `bim-20`, `pgd-50-10`, `autoattack`."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,7 +43,12 @@ _AUTOATTACK: dict[str, tuple[str, tuple[str, ...] | None]] = {
     for name in ('apgd-ce', 'apgd-dlr', 'apgd-t', 'fab-t')
   },
 }
-_FORM = 'NAME[-STEPS[-RESTARTS]] such as fgsm, bim-20, mifgsm-10, pgd-50-10'
+_KNOWN = ', '.join([*_STEPPED, *_MINIMAL, *_AUTOATTACK])
+_ALLOWED = (
+  'NAME[-STEPS[-RESTARTS]] such as fgsm, bim-20 or pgd-50-10, with whole '
+  'numbers >= 1 (fgsm has one step; only pgd, apgd, fab and square have '
+  f'restarts) and a name among {_KNOWN}'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,23 +121,15 @@ class MinimalAttack:
     """The nearest adversarial images found, the originals where none was."""
     choices: dict[str, Any] = {} if self.name == 'cw' else {'norm': self.norm}
     attack = _MINIMAL[self.name][0]
-    perturbed: Array = attack(
-      logits_fn,
-      images,
-      labels,
-      num_steps=self.num_steps,
-      bounds=self.bounds,
-      **choices,
-    )
+    choices |= {'num_steps': self.num_steps, 'bounds': self.bounds}
+    perturbed: Array = attack(logits_fn, images, labels, **choices)
     return perturbed
 
   def settings(self, epsilon: float) -> dict[str, Any]:
     """Returns what a report says of it; epsilon is not read."""
     del epsilon
-    return {
-      'attack': f'{self.name}-{self.num_steps}',
-      'num_steps': self.num_steps,
-    }
+    name = f'{self.name}-{self.num_steps}'
+    return {'attack': name, 'num_steps': self.num_steps}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,9 +161,9 @@ def parse_attack(
   """Reads an attack written as NAME[-STEPS[-RESTARTS]].
 
   fgsm, bim, mifgsm, pgd, apgd, fab and square stay within a radius; deepfool,
-  cw and fmn are minimum-norm attacks; autoattack
-  and autoattack-plus are AutoAttack, and apgd-ce, apgd-dlr, apgd-t and fab-t
-  are parts of it, which take no numbers.
+  cw and fmn are minimum-norm attacks; autoattack and autoattack-plus are
+  AutoAttack, and apgd-ce, apgd-dlr, apgd-t and fab-t are parts of it, which
+  take no numbers.
 
   Default step sizes: bim 2 epsilon / steps (epsilon / 10 for 20 steps), pgd
   2.5 epsilon / steps (Madry et al. 2017, arXiv 1706.06083), mifgsm
@@ -191,44 +189,29 @@ def parse_attack(
     (50, 10, 0.05)
   """
   text = text.strip()
-  name, *numbers = text.split('-')
+  name, *parts = text.split('-')
   norms.get(norm, tuple(norms.NORMS))
-  if step_size is not None and not 0 < step_size < float('inf'):
+  if step_size is not None and not 0 < step_size < math.inf:
     raise ValueError(f'step_size = {step_size!r}; allowed: a number > 0')
   if text in _AUTOATTACK:
     return FullAttack(text, *_AUTOATTACK[text], norm, bounds)
+  num_parts, num_steps = 0, 1
   if name in _MINIMAL:
-    _, default, allowed = _MINIMAL[name]
-    steps, _ = _numbers(text, numbers, 1, default)
+    num_parts, (_, num_steps, allowed) = 2, _MINIMAL[name]
     if norm not in allowed:
       raise ValueError(
-        f'norm = {norm!r} with {name}; allowed: {", ".join(allowed)}'
+        f'norm = {norm!r} with {name}; allowed: {", ".join(map(repr, allowed))}'
       )
+  elif name in _STEPPED:
+    _, num_parts, num_steps, factor = _STEPPED[name]
+  whole = all(part.isdigit() and int(part) > 0 for part in parts)
+  if len(parts) >= num_parts or not whole:
+    raise ValueError(f'attack = {text!r}; allowed: {_ALLOWED}')
+  steps, restarts = [*map(int, parts), *(num_steps, 1)[len(parts) :]]
+  if name in _MINIMAL:
     return MinimalAttack(name, steps, norm, bounds)
-  if name in _STEPPED:
-    _, num_parts, default, factor = _STEPPED[name]
-    steps, restarts = _numbers(text, numbers, num_parts - 1, default)
-    ratio = None if factor is None else factor / steps
-    return Attack(name, steps, restarts, ratio, step_size, norm, bounds)
-  known = ', '.join([*_STEPPED, *_MINIMAL, *_AUTOATTACK])
-  raise ValueError(
-    f'unknown attack {text!r}; allowed: {_FORM}, with a name among {known}'
-  )
-
-
-def _numbers(
-  text: str, numbers: list[str], at_most: int, num_steps: int
-) -> tuple[int, int]:
-  """Reads steps and restarts."""
-  whole = all(number.isdigit() and int(number) > 0 for number in numbers)
-  if len(numbers) > at_most or not whole:
-    raise ValueError(
-      f'attack {text!r} is not of the form {_FORM} (steps and restarts are '
-      'whole numbers >= 1; only pgd, apgd, fab and square have restarts, fgsm '
-      'has one step)'
-    )
-  steps, restarts = [*map(int, numbers), *(num_steps, 1)[len(numbers) :]]
-  return steps, restarts
+  ratio = None if factor is None else factor / steps
+  return Attack(name, steps, restarts, ratio, step_size, norm, bounds)
 
 
 def replace_bounds(

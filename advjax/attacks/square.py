@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from advjax import _arguments as arguments
 from advjax import losses, norms
-from advjax.attacks._core import arguments, loop
-from advjax.attacks._core.arguments import Problem
+from advjax._arguments import Problem
+from advjax.attacks._core import loop
 from advjax.attacks._core.loop import Found, Search
 from advjax.norms import Norm, expand
 from advjax.types import Array, ArrayLike, Bounds, Labels, LogitsFn, LossFn
@@ -104,29 +105,22 @@ def square(
     loss_fn=loss_fn,
     p_init=arguments.static_number('p_init', p_init, high=1),
   )
-  problem = arguments.check(
+  return loop.attack(
+    search,
     logits_fn,
     images,
     labels,
+    num_restarts=num_restarts,
     epsilon=epsilon,
     bounds=bounds,
     targets=targets,
     key=key,
     loss_fn=loss_fn,
-    one_array=True,
-  )
-  return loop.run(
-    logits_fn,
-    problem,
-    search=search,
-    num_restarts=arguments.count('num_restarts', num_restarts),
   )
 
 
 class _State(NamedTuple):
-  images: Array  # [B, ...], the best so far
-  score: Array  # [B], -inf: none seen yet
-  fooled: Array  # bool [B]
+  best: Found  # with a score of -inf: none seen yet
   # linf: the images whose pixels are all as low and all as high as can be. They
   # do not change, and all that a step does is to choose between the two.
   ends: tuple[Array, ...]
@@ -148,13 +142,12 @@ def make_square(
 
   def start(problem: Problem) -> _State:
     keys = loop.fold(problem.keys, 0)  # Step 0 draws nothing.
-    nothing = loop.nothing_found(problem)
     ends: tuple[Array, ...] = ()
     if order is None:
       images, ends = _stripes(problem, keys)
     else:
       images = _grid_of_bumps(problem, keys, norm, order)
-    return _State(images, nothing.score, nothing.fooled, ends)
+    return _State(loop.nothing_found(problem)._replace(images=images), ends)
 
   def step(
     logits_fn: LogitsFn, problem: Problem, state: _State, t: Array
@@ -167,19 +160,21 @@ def make_square(
       moved = _propose_linf(state, t, words, plan)
     else:
       moved = _propose_bump(problem, state, t, words, plan, norm, order)
-    candidate = loop.select(t > 0, moved, state.images)
+    best = state.best
+    candidate = loop.select(t > 0, moved, best.images)
     logits = logits_fn(candidate)
     score = loop.attack_loss(problem, loss_fn, logits)
     fooled = loop.is_fooled(problem, logits) & ~jnp.isnan(score)
-    better = (score > state.score) & ~jnp.any(jnp.isnan(logits), axis=-1)
-    taken = (fooled | better) & ~state.fooled
-    new = _State(candidate, score.astype(problem.dtype), fooled, state.ends)
-    return loop.select(taken, new, state)
+    better = (score > best.score) & ~jnp.any(jnp.isnan(logits), axis=-1)
+    taken = (fooled | better) & ~best.fooled
+    new = Found(candidate, fooled, score.astype(problem.dtype))
+    return _State(loop.select(taken, new, best), state.ends)
 
   def found(problem: Problem, state: _State) -> Found:
-    seen = state.fooled | (state.score > -jnp.inf)
-    images = loop.select(seen, state.images, problem.images)
-    return Found(images, state.fooled, state.score)
+    best = state.best
+    seen = best.fooled | (best.score > -jnp.inf)
+    images = loop.select(seen, best.images, problem.images)
+    return best._replace(images=images)
 
   return Search(start, step, found, num_queries, num_backward=0)
 
@@ -353,11 +348,13 @@ def _stripes(problem: Problem, keys: Any) -> tuple[Array, tuple[Array, ...]]:
 def _propose_linf(state: _State, t: Array, words: Array, plan: Plan) -> Array:
   """One end of the ball in the window, per channel."""
   low, high = map(_spread, state.ends)
-  best = _spread(state.images)
+  best = _spread(state.best.images)
   window = _place(plan, t, words[:, :2])
   up = _bits(words[:, 2:], best.shape[3])[:, None, None, :] > 0
   changed = jnp.where(up, high, low)
-  return jnp.where(window.inside, changed, best).reshape(state.images.shape)
+  return jnp.where(window.inside, changed, best).reshape(
+    state.best.images.shape
+  )
 
 
 # ---------------------------------------------------------------------- l2, l1
@@ -397,7 +394,7 @@ def _propose_bump(
 ) -> Array:
   """A bump in one window, of what this one and another one held."""
   epsilon, dtype = problem.epsilon, problem.dtype
-  x, best = _spread(problem.images), _spread(state.images)
+  x, best = _spread(problem.images), _spread(state.best.images)
   channels = x.shape[3]
   # In units of epsilon: the squares of tiny ones would underflow.
   radius = expand(jnp.where(epsilon > 0, epsilon, 1), x)

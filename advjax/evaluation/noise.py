@@ -6,9 +6,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from advjax import _arguments as arguments
 from advjax import norms
-from advjax.attacks._core import arguments
-from advjax.attacks._core.arguments import Problem
+from advjax._arguments import Problem
 from advjax.norms import Norm, expand
 from advjax.types import Array, LogitsFn
 

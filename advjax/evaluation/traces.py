@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from advjax import _arguments as arguments
 from advjax import norms
-from advjax.attacks._core import arguments, loop
+from advjax.attacks._core import loop
 from advjax.attacks.apgd import make_apgd
 from advjax.attacks.gradient import make_ascent
 from advjax.attacks.specs import Attack

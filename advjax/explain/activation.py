@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from advjax import _arguments as arguments
 from advjax.callables import compile_per_callable, output_shape
-from advjax.explain import _inputs
+from advjax.explain.saliency import check_logits, class_gradient
 from advjax.types import Array, ArrayLike, LogitsFn
 
 
@@ -65,25 +66,26 @@ def activation_maximization(
     >>> bool((images > 0.95).all())
     True
   """
-  require = _inputs.require
-  require(callable(logits_fn), 'logits_fn', logits_fn, 'a callable')
-  is_image = len(shape) == 3 and min(shape) >= 1
-  require(is_image, 'shape', shape, '(height, width, channels), each >= 1')
+  arguments.check_callable('logits_fn', logits_fn)
+  if len(shape) != 3 or min(shape) < 1:
+    allowed = '(height, width, channels), each >= 1'
+    raise arguments.error('shape', shape, allowed)
   shape = tuple(int(size) for size in shape)
-  classes = _inputs.check_labels('classes', classes, len(classes))
-  _inputs.check_key(key, len(classes))
+  classes = arguments.as_array(classes)
+  arguments.check_labels('classes', classes, len(classes))
+  arguments.check_key(key, len(classes))
   example = jax.ShapeDtypeStruct((len(classes), *shape), jnp.float32)
-  _inputs.check_classes('classes', classes, output_shape(logits_fn, example))
+  check_logits(output_shape(logits_fn, example), classes, 'classes')
   return _maximize(
     logits_fn,
     classes,
     key,
-    _inputs.number('step_size', step_size, jnp.float32),
-    _inputs.number('l2_penalty', l2_penalty, jnp.float32),
-    _inputs.number('variation_penalty', variation_penalty, jnp.float32),
+    arguments.number('step_size', step_size, jnp.float32),
+    arguments.number('l2_penalty', l2_penalty, jnp.float32),
+    arguments.number('variation_penalty', variation_penalty, jnp.float32),
     shape=shape,
-    num_steps=_inputs.count('num_steps', num_steps),
-    jitter=_inputs.count('jitter', jitter, low=0),
+    num_steps=arguments.count('num_steps', num_steps),
+    jitter=arguments.count('jitter', jitter, 0),
   )
 
 
@@ -102,11 +104,14 @@ def _maximize(
   num_steps: int,
   jitter: int,
 ) -> Array:
-  keys = _inputs.example_keys(key, len(classes))
+  keys = arguments.example_keys(key, len(classes))
 
-  def logits_of(images: Array, shifts: Array) -> Array:
-    shifted = jax.vmap(lambda x, s: jnp.roll(x, s, (0, 1)))(images, shifts)
-    return _inputs.class_logits(logits_fn(shifted), classes).sum()
+  def gradient_of(images: Array, shifts: Array) -> Array:
+    roll = jax.vmap(lambda x, s: jnp.roll(x, s, (0, 1)))
+    gradient = class_gradient(
+      lambda images: logits_fn(roll(images, shifts)), images, classes
+    )
+    return gradient.astype(jnp.float32)
 
   def variation(images: Array) -> Array:
     down, across = jnp.diff(images, axis=1), jnp.diff(images, axis=2)
@@ -117,7 +122,7 @@ def _maximize(
     shifts = jax.vmap(
       lambda k: jax.random.randint(k, (2,), -jitter, jitter + 1)
     )(step_keys)
-    gradient = jax.grad(logits_of)(images, shifts).astype(jnp.float32)
+    gradient = gradient_of(images, shifts)
     size = jnp.sqrt(jnp.mean(gradient**2, axis=(1, 2, 3), keepdims=True))
     direction = gradient / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
     direction -= l2_penalty * (images - 0.5)

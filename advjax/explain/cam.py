@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from advjax import _arguments as arguments
+from advjax._arguments import wide
 from advjax.callables import Callee, compile_per_callable, output_shape
-from advjax.explain import _inputs
+from advjax.explain.saliency import check_images, check_logits, class_gradient
 from advjax.types import Array
 
 FeaturesFn = Callable[[Array], Array]
@@ -53,10 +55,10 @@ def grad_cam(
     >>> grad_cam(features_fn, head_fn, images, labels).mean((1, 2))
     Array([1., 0.], dtype=float32)
   """
-  images, labels = _check(features_fn, images, labels)
-  _inputs.require(callable(head_fn), 'head_fn', head_fn, 'a callable')
+  images, labels = check_images('features_fn', features_fn, images, labels)
+  arguments.check_callable('head_fn', head_fn)
   maps = _check_maps(output_shape(features_fn, images), images)
-  _inputs.check_classes('labels', labels, output_shape(head_fn, maps))
+  check_logits(output_shape(head_fn, maps), labels)
   head_fn = Callee.of(head_fn)
   return _grad_cam(
     features_fn, head_fn, images, labels, upsample=bool(upsample)
@@ -102,15 +104,11 @@ def cam(
     >>> cam(lambda images: images, weights, images, jnp.array([0]))[0, 0]
     Array([3., 3., 3., 3.], dtype=float32)
   """
-  images, labels = _check(features_fn, images, labels)
-  _inputs.require(
-    getattr(class_weights, 'ndim', None) == 2,
-    'class_weights',
-    class_weights,
-    '[K, N], the kernel of the dense layer behind global average pooling',
-  )
-  logits = jax.ShapeDtypeStruct((len(images), class_weights.shape[1]), float)
-  _inputs.check_classes('labels', labels, logits)
+  images, labels = check_images('features_fn', features_fn, images, labels)
+  if getattr(class_weights, 'ndim', None) != 2:
+    allowed = '[K, N], the kernel of the dense layer behind global pooling'
+    raise arguments.error('class_weights', class_weights, allowed)
+  arguments.check_classes('labels', labels, class_weights.shape[1])
   return _cam(
     features_fn, class_weights, images, labels, upsample=bool(upsample)
   )
@@ -126,11 +124,8 @@ def _grad_cam(
   upsample: bool,
 ) -> Array:
   maps = _check_maps(features_fn(images), images)
-
-  def total(maps: Array) -> Array:
-    return _inputs.class_logits(head_fn(maps), labels).sum()
-
-  weights = jax.grad(total)(maps).astype(_inputs.wide(maps)).mean((1, 2))
+  gradient = class_gradient(head_fn, maps, labels)
+  weights = gradient.astype(wide(maps)).mean((1, 2))
   weighted = jnp.einsum('bijk,bk->bij', maps.astype(weights.dtype), weights)
   return _sized(jnp.maximum(weighted, 0), images, upsample)
 
@@ -145,29 +140,19 @@ def _cam(
   upsample: bool,
 ) -> Array:
   maps = _check_maps(features_fn(images), images)
-  _inputs.require(
-    len(class_weights) == maps.shape[-1],
-    'class_weights',
-    class_weights,
-    f'[{maps.shape[-1]}, N], a row for each of the feature maps',
-  )
-  dtype = _inputs.wide(maps)
+  if len(class_weights) != maps.shape[-1]:
+    allowed = f'[{maps.shape[-1]}, N], a row for each of the feature maps'
+    raise arguments.error('class_weights', class_weights, allowed)
+  dtype = wide(maps)
   weights = class_weights.T[labels].astype(dtype)
   weighted = jnp.einsum('bijk,bk->bij', maps.astype(dtype), weights)
   return _sized(weighted, images, upsample)
 
 
-def _check(features_fn: Any, images: Any, labels: Any) -> tuple[Array, Array]:
-  is_callable = callable(features_fn)
-  _inputs.require(is_callable, 'features_fn', features_fn, 'a callable')
-  images = _inputs.check_images(images)
-  return images, _inputs.check_labels('labels', labels, len(images))
-
-
 def _check_maps(maps: Any, images: Array) -> Any:
-  fits = getattr(maps, 'ndim', None) == 4 and maps.shape[0] == len(images)
-  allowed = f'[{len(images)}, h, w, K]'
-  _inputs.require(fits, 'features_fn(images)', maps, allowed)
+  if getattr(maps, 'ndim', None) != 4 or maps.shape[0] != len(images):
+    allowed = f'[{len(images)}, h, w, K]'
+    raise arguments.error('features_fn(images)', maps, allowed)
   return maps
 
 

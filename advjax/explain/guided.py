@@ -15,7 +15,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
 from advjax.callables import compile_per_callable
-from advjax.explain import _inputs
+from advjax.explain.saliency import check, class_gradient
 from advjax.types import Array, LogitsFn
 
 # What makes zeros of zeros, so that `jnp.maximum(x, jnp.zeros_like(x))` and
@@ -61,7 +61,7 @@ def guided_backprop(logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
     >>> guided_backprop(logits_fn, images, jnp.array([0]))[0, 0, :, 0]
     Array([2., 0.], dtype=float32)
   """
-  images, labels = _inputs.check(logits_fn, images, labels)
+  images, labels = check(logits_fn, images, labels)
   return _guided_backprop(logits_fn, images, labels)
 
 
@@ -106,12 +106,7 @@ def has_relu(function: Callable[[Array], Array], x: Array) -> bool:
 def _guided_backprop(
   logits_fn: LogitsFn, images: Array, labels: Array
 ) -> Array:
-  guided = guide(logits_fn, images)
-
-  def total(images: Array) -> Array:
-    return _inputs.class_logits(guided(images), labels).sum()
-
-  return jax.grad(total)(images)
+  return class_gradient(guide(logits_fn, images), images, labels)
 
 
 @jax.custom_vjp

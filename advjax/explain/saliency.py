@@ -1,13 +1,15 @@
 """Gradients of a class's logit with respect to the image."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.callables import compile_per_callable
-from advjax.explain import _inputs
+from advjax import _arguments as arguments
+from advjax._arguments import wide
+from advjax.callables import compile_per_callable, output_shape
 from advjax.types import Array, ArrayLike, LogitsFn
 
 
@@ -39,7 +41,7 @@ def saliency(logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
     Array([[1., 0.],
            [0., 0.]], dtype=float32)
   """
-  images, labels = _inputs.check(logits_fn, images, labels)
+  images, labels = check(logits_fn, images, labels)
   return _saliency(logits_fn, images, labels)
 
 
@@ -111,8 +113,8 @@ def integrated_gradients(
     >>> integrated_gradients(logits_fn, images, jnp.array([0]))
     Array([[[[9.]]]], dtype=float32)
   """
-  images, labels = _inputs.check(logits_fn, images, labels)
-  num_steps = _inputs.count('num_steps', num_steps)
+  images, labels = check(logits_fn, images, labels)
+  num_steps = arguments.count('num_steps', num_steps)
   if not isinstance(baseline, jax.Array):
     baseline = np.asarray(baseline, images.dtype)
   try:
@@ -120,7 +122,7 @@ def integrated_gradients(
     baseline = jnp.broadcast_to(baseline, images.shape).astype(images.dtype)
   except ValueError:
     allowed = f'what broadcasts to the images, {images.shape}'
-    _inputs.require(False, 'baseline', baseline, allowed)
+    raise arguments.error('baseline', baseline, allowed) from None
   return _integrated(logits_fn, images, labels, baseline, num_steps=num_steps)
 
 
@@ -162,21 +164,52 @@ def smooth_grad(
     >>> smooth_grad(logits_fn, images, jnp.array([0]), key=key)
     Array([[[[2.]]]], dtype=float32)
   """
-  images, labels = _inputs.check(logits_fn, images, labels)
-  _inputs.check_key(key, len(images))
-  std = _inputs.number('std', std, _inputs.wide(images))
-  num_samples = _inputs.count('num_samples', num_samples)
+  images, labels = check(logits_fn, images, labels)
+  arguments.check_key(key, len(images))
+  std = arguments.number('std', std, wide(images))
+  num_samples = arguments.count('num_samples', num_samples)
   return _smooth(logits_fn, images, labels, std, key, num_samples=num_samples)
 
 
-def _gradient(logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
+def check(logits_fn: LogitsFn, images: Any, labels: Any) -> tuple[Array, Array]:
+  """Returns images and labels as arrays, once they are seen to fit."""
+  images, labels = check_images('logits_fn', logits_fn, images, labels)
+  check_logits(output_shape(logits_fn, images), labels)
+  return images, labels
+
+
+def check_images(
+  name: str, function: Any, images: Any, labels: Any
+) -> tuple[Array, Array]:
+  """The same before the function of the images, of this name, is called."""
+  arguments.check_callable(name, function)
+  images, labels = map(arguments.as_array, (images, labels))
+  if images.ndim != 4 or not arguments.is_floating(images):
+    raise arguments.error('images', images, 'floating [B, H, W, C]')
+  arguments.check_labels('labels', labels, len(images))
+  return images, labels
+
+
+def check_logits(logits: Any, labels: Array, name: str = 'labels') -> None:
+  """Checks for a row of logits per label, and among them one of its class."""
+  if getattr(logits, 'ndim', None) != 2 or len(labels) != logits.shape[0]:
+    raise arguments.error('logits', logits, f'[{len(labels)}, K]')
+  arguments.check_classes(name, labels, logits.shape[1])
+
+
+def class_gradient(logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
+  """The gradient of the logit of each row's class, like the images."""
+
   def total(images: Array) -> Array:
-    return _inputs.class_logits(logits_fn(images), labels).sum()
+    logits = logits_fn(images)
+    check_logits(logits, labels)
+    logits = logits.astype(wide(logits))
+    return jnp.take_along_axis(logits, labels[:, None], axis=1).sum()
 
   return jax.grad(total)(images)
 
 
-_saliency = compile_per_callable(_gradient, ())
+_saliency = compile_per_callable(class_gradient, ())
 
 
 @functools.partial(compile_per_callable, static_argnames=('num_steps',))
@@ -192,10 +225,10 @@ def _integrated(
 
   def add(total: Array, step: Array) -> tuple[Array, None]:
     share = ((step + 0.5) / num_steps).astype(images.dtype)
-    gradient = _gradient(logits_fn, baseline + share * difference, labels)
+    gradient = class_gradient(logits_fn, baseline + share * difference, labels)
     return total + gradient, None
 
-  total = jnp.zeros(images.shape, _inputs.wide(images))
+  total = jnp.zeros(images.shape, wide(images))
   total, _ = jax.lax.scan(add, total, jnp.arange(num_steps))
   return (difference * total / num_steps).astype(images.dtype)
 
@@ -210,8 +243,8 @@ def _smooth(
   *,
   num_samples: int,
 ) -> Array:
-  keys = _inputs.example_keys(key, len(images))
-  dtype = _inputs.wide(images)
+  keys = arguments.example_keys(key, len(images))
+  dtype = wide(images)
 
   def draw(key: Array) -> Array:
     return jax.random.normal(key, images.shape[1:], dtype)
@@ -219,7 +252,7 @@ def _smooth(
   def add(total: Array, sample: Array) -> tuple[Array, None]:
     sample_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, sample)
     noisy = images + std * jax.vmap(draw)(sample_keys)
-    gradient = _gradient(logits_fn, noisy.astype(images.dtype), labels)
+    gradient = class_gradient(logits_fn, noisy.astype(images.dtype), labels)
     return total + gradient, None
 
   total = jnp.zeros(images.shape, dtype)

@@ -3,24 +3,14 @@
 import jax
 import numpy as np
 
+from tests import reference
+
 
 def share(query, num_queries, p_init):
   """The share p of the proposal that follows so many proposals."""
   scaled = int(query / num_queries * 10000)
-  for last, divisor in (
-    (10, 1),
-    (50, 2),
-    (200, 4),
-    (500, 8),
-    (1000, 16),
-    (2000, 32),
-    (4000, 64),
-    (6000, 128),
-    (8000, 256),
-  ):
-    if scaled <= last:
-      return p_init / divisor
-  return p_init / 512
+  shrinks = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+  return p_init / 2 ** sum(scaled > last for last in shrinks)
 
 
 def hill(height, width, order):
@@ -79,26 +69,8 @@ def inside(x, delta, epsilon, norm):
   if norm == 'l2':
     delta = delta / (np.linalg.norm(delta) + 1e-12) * epsilon
     return np.clip(x + delta, 0, 1)
-  return np.clip(x + project_l1(x, delta, epsilon), 0, 1)
-
-
-def project_l1(x, delta, epsilon):
-  """The nearest point of the ball and the box [0, 1], by bisection."""
-  room = np.where(delta > 0, 1 - x, x)
-
-  def shrunk(shift):
-    return np.minimum(np.maximum(np.abs(delta) - shift, 0), room)
-
-  low, high = 0.0, np.abs(delta).max()
-  if shrunk(0).sum() > epsilon:
-    for _ in range(100):
-      middle = (low + high) / 2
-      if shrunk(middle).sum() > epsilon:
-        low = middle
-      else:
-        high = middle
-    low = high
-  return np.sign(delta) * shrunk(low)
+  box = (delta.ravel(), epsilon, -x.ravel(), 1 - x.ravel())
+  return np.clip(x + reference.project_l1(*box).reshape(x.shape), 0, 1)
 
 
 def propose(x, best, epsilon, norm, key, t, num_queries, p_init):

@@ -6,32 +6,23 @@ import numpy as np
 import pytest
 
 import advjax
-from advjax import losses
-from advjax.attacks._core.arguments import Problem
+from advjax._arguments import Problem
 from advjax.attacks.apgd import make_apgd
 from tests.attacks import apgd_reference, cases
 
-pytestmark = pytest.mark.usefixtures('quick_compiles')
 
-
-def problem_of(images, labels, epsilon, targets=None):
-  batch, dtype = len(images), images.dtype
+def problem_of(images, labels, epsilon):
+  ones = (1,) * images.ndim
   return Problem(
     images=jnp.asarray(images),
     labels=jnp.asarray(labels),
-    targets=None if targets is None else jnp.asarray(targets),
-    epsilon=jnp.broadcast_to(jnp.asarray(epsilon, dtype), batch),
-    keys=jax.random.split(jax.random.key(3), 40)[:batch],
-    lower=jnp.zeros((1,) * images.ndim, dtype),
-    upper=jnp.ones((1,) * images.ndim, dtype),
+    targets=None,
+    epsilon=jnp.asarray(epsilon),
+    keys=jax.random.split(jax.random.key(3), 40)[: len(images)],
+    lower=jnp.zeros(ones, images.dtype),
+    upper=jnp.ones(ones, images.dtype),
   )
 
-
-def make(norm='linf', num_steps=10, loss_fn=losses.cross_entropy, **choices):
-  return make_apgd(norm=norm, num_steps=num_steps, loss_fn=loss_fn, **choices)
-
-
-# ----------------------------------------------------------------- its steps
 
 NUM_ROWS = 24
 STEPS = {'linf': 73, 'l2': 73, 'l1': 190}
@@ -94,7 +85,7 @@ def test_steps_as_in_numpy_float64(norm):
   images[:8] = images[:8].round()  # On the border of the box.
   scale = {'linf': 0.2, 'l2': 0.7, 'l1': 3.0}[norm]
   epsilon = scale * rng.uniform(0.2, 1, NUM_ROWS)
-  attack = make(norm, STEPS[norm], wavy)
+  attack = make_apgd(norm=norm, num_steps=STEPS[norm], loss_fn=wavy)
   with jax.enable_x64(True):
     labels = (images @ MATRIX).argmax(axis=1)
     problem = problem_of(images, labels, epsilon)
@@ -126,12 +117,6 @@ def test_checkpoints_follow_the_papers_table():
   # The windows of 100 steps as the paper prints them.
   marks = apgd_reference.checkpoints(100)
   assert marks == [0, 22, 41, 57, 70, 80, 87, 93, 99]
-
-
-# ------------------------------------------------------- rows among other rows
-
-
-# ------------------------------------------------------------ what it returns
 
 
 def test_nan_leads_nowhere():

@@ -48,21 +48,15 @@ MINIMUM = [
 ]
 OWN = {
   'bim': [
-    ({'norm': 2}, 'norm = 2; allowed'),
     ({'num_steps': 2.5}, 'num_steps = 2.5; allowed: a Python integer'),
     ({'epsilon': np.nan}, 'epsilon = nan'),
-    ({'epsilon': jnp.float32(-0.1)}, 'epsilon = -0.1'),
     ({'epsilon': '8/255', 'step_size': 0.1}, "epsilon = '8/255'; allowed"),
     ({'step_size': None}, 'step_size = None; allowed: numbers >= 0'),
-    ({'step_size': np.ones((4, 1))}, r'step_size.shape = \(4, 1\)'),
     ({'images': jnp.asarray(NAN, jnp.bfloat16)}, 'images = nan'),
-    ({'images': NAN, 'bounds': None}, 'images = nan'),
     ({'images': np.zeros((4, 30), np.uint8)}, r"images.dtype = \['uint8'\]"),
     ({'images': {}}, 'images.dtype'),
     ({'images': np.float32(0.5)}, 'images.shape = .*the same leading axis'),
     ({'images': (cases.IMAGES, cases.IMAGES[:2])}, 'the same leading axis'),
-    ({'labels': jnp.full(4, -1)}, r'labels = -1 to -1; allowed: .* \[0, 3\)'),
-    ({'targets': cases.LABELS[:3]}, r'targets.shape = \(3,\)'),
     ({'labels': SOFT[:, :2]}, r'labels = float32 \[4, 2\]; allowed: int \[4'),
     ({'labels': SOFT, 'loss_fn': losses.margin}, r'labels = .*; allowed: int'),
     ({'logits_fn': lambda x: x}, r'logits.shape = \(4, 2, 5, 3\); allowed'),
@@ -108,13 +102,11 @@ OWN = {
     ({'eta': 0.9}, r'eta = 0\.9; allowed: a Python number >= 1'),
     ({'beta': 1.5}, r'beta = 1\.5; allowed: a Python number in \[0, 1\]'),
     ({'alpha_max': '1'}, "alpha_max = '1'; allowed"),
-    ({'alpha_max': np.nan}, 'alpha_max = nan; allowed'),
     ({'targets': np.ones(4)}, r'targets = float32 \[4\]; allowed: int \[4\]'),
   ],
   'square': [
     ({'num_queries': 0}, 'num_queries = 0'),
     ({'p_init': 0.0}, r'p_init = 0\.0; allowed: .* \(0, 1\]'),
-    ({'p_init': 1.5}, r'p_init = 1\.5; allowed'),
     ({'key': None}, 'key = None'),
     ({'epsilon': None}, 'epsilon = None'),
   ],
@@ -132,7 +124,6 @@ OWN = {
   'fmn': [
     ({'norm': 'l0'}, "norm = 'l0'; allowed: 'l2', 'linf', 'l1'"),
     ({'gamma': 1}, r'gamma = 1\.0; allowed: .* \[0, 1\)'),
-    ({'step_size': None}, 'step_size = None; allowed'),
   ],
 }
 TABLE = [

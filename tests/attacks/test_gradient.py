@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 import advjax
-from advjax import losses, norms
+from advjax import norms
+from advjax._arguments import example_keys
 from tests import reference
 from tests.attacks import cases
-
-pytestmark = pytest.mark.usefixtures('quick_compiles')
 
 KEY = jax.random.key(2)
 
@@ -23,81 +22,67 @@ MODEL = reference.Mlp.random(0, 60, 24, 5)
 RADII = {'linf': 0.06, 'l2': 0.4, 'l1': 2.0}
 
 
-@functools.cache
-def problem(num_examples):
-  rng = np.random.default_rng(1)
-  images = rng.uniform(size=(num_examples, 60))
-  labels = MODEL.logits(images).argmax(axis=1)
-  images = np.clip(images + rng.normal(size=images.shape) * 0.02, 0, 1)
-  return images, labels, (labels + 1 + rng.integers(4)) % 5
+RNG = np.random.default_rng(1)
+IMAGES = RNG.uniform(size=(16, 60))
+LABELS = MODEL.logits(IMAGES).argmax(axis=1)
+IMAGES = np.clip(IMAGES + RNG.normal(size=IMAGES.shape) * 0.02, 0, 1)
+TARGETS = (LABELS + 1 + RNG.integers(4)) % 5
 
 
 def _mlp(model, x):
   return jax.nn.relu(x @ model.w1 + model.b1[None]) @ model.w2 + model.b2[None]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def start(norm, like):
-  def start_key(row):
-    key_of_row = jax.random.fold_in(KEY, row)
-    return jax.random.fold_in(jax.random.fold_in(key_of_row, 0), 0)
+def first_draws(norm, like):
+  """The draws in the unit ball of the first restart."""
 
-  return norms.get(norm).sample(
-    jax.vmap(start_key)(jnp.arange(len(like))), like
-  )
+  @jax.jit
+  def draw(rows):
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, rows)
+    for _ in range(2):
+      keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
+    return norms.get(norm).sample(keys, like)
 
-
-def agree(name, norm, num_examples, dtype, targeted=False):
-  """Returns our images and the reference's."""
-  images, labels, targets = problem(num_examples)
-  targets = targets if targeted else None
-  images = images.astype(dtype)
-  epsilon, random = RADII[norm], name in ('bim_random', 'pgd')
-  steps = 1 if name == 'fgsm' else 6
-  choices = {} if name == 'fgsm' else {'num_steps': 6, 'step_size': epsilon / 3}
-  choices |= {'key': KEY} if random else {}
-  choices |= {'num_restarts': 1} if name == 'pgd' else {}
-  ours = cases.GRADIENT[name](
-    jax.tree_util.Partial(_mlp, jax.tree.map(jnp.asarray, MODEL)),
-    jnp.asarray(images),
-    labels,
-    epsilon,
-    norm=norm,
-    targets=targets,
-    **choices,
-  )
-  assert ours.dtype == dtype
-  iterates = reference.ascend(
-    MODEL,
-    np.float64(images),
-    labels,
-    epsilon,
-    epsilon if name == 'fgsm' else epsilon / 3,
-    num_steps=steps,
-    norm=norm,
-    start=epsilon * np.float64(start(norm, images)) if random else None,
-    targets=targets,
-    decay=1.0 if name == 'mifgsm' else None,
-  )
-  theirs = iterates[-1]
-  if name == 'pgd':
-    theirs = reference.best(MODEL, iterates, labels, targets)
-  return np.asarray(ours, np.float64), theirs
+  return np.float64(draw(np.arange(len(like), dtype=np.uint32)))
 
 
 @pytest.mark.parametrize(
   ('name', 'norm', 'targeted'),
-  [
-    ('bim_random', 'linf', False),
-    ('pgd', 'linf', True),
-    ('pgd', 'l1', False),
-    ('mifgsm', 'l2', False),
-  ],
+  [('pgd', 'linf', True), ('pgd', 'l1', False), ('mifgsm', 'l2', False)],
 )
 def test_agrees_with_numpy_in_float64(name, norm, targeted):
+  epsilon, targets = RADII[norm], TARGETS if targeted else None
+  choices = {'key': KEY} if name == 'pgd' else {'decay': 0.7}
   with jax.enable_x64(True):
-    ours, theirs = agree(name, norm, 16, np.float64, targeted)
-  assert np.abs(theirs - problem(16)[0]).max() > 0.01
+    start = epsilon * first_draws(norm, IMAGES) if name == 'pgd' else None
+    ours = getattr(advjax, name)(
+      jax.tree_util.Partial(_mlp, jax.tree.map(jnp.asarray, MODEL)),
+      IMAGES,
+      LABELS,
+      epsilon,
+      epsilon / 3,
+      num_steps=6,
+      norm=norm,
+      targets=targets,
+      **choices,
+    )
+  assert ours.dtype == np.float64
+  iterates = reference.ascend(
+    MODEL,
+    IMAGES,
+    LABELS,
+    epsilon,
+    epsilon / 3,
+    num_steps=6,
+    norm=norm,
+    start=start,
+    targets=targets,
+    decay=0.7 if name == 'mifgsm' else None,
+  )
+  theirs = iterates[-1]
+  if name == 'pgd':
+    theirs = reference.best(MODEL, iterates, LABELS, targets)
+  assert np.abs(theirs - IMAGES).max() > 0.01
   np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
@@ -126,27 +111,12 @@ def test_clip_and_bounds():
   )
 
 
-def test_momentum_accumulates_unit_gradients():
-  # Logits quadratic in x: the gradient of the margin is (a - x) * b.
-  a, b = np.array([[0.5, 0.9]]), np.array([[1.0, 2.0]])
+def two_features(x):
+  return (3 * x['fc1'] + 4 * x['fc2'])[:, 0]
 
-  def logits_fn(x):
-    z = -jnp.sum(b.astype(x.dtype) * (x - a.astype(x.dtype)) ** 2, axis=1) / 2
-    return jnp.stack([0 * z, z], axis=1)
 
-  x, v = np.array([[0.45, 0.2]]), 0
-  for _ in range(3):
-    g = (a - x) * b
-    v = 0.7 * v + g / np.abs(g).sum()
-    x = x + 0.1 * v / np.linalg.norm(v)
-  images, labels = np.array([[0.45, 0.2]], np.float32), jnp.array([0])
-  choices = {'num_steps': 3, 'norm': 'l2', 'loss_fn': losses.margin}
-  args = logits_fn, images, labels, None, 0.1
-  result = advjax.mifgsm(*args, decay=0.7, **choices)
-  np.testing.assert_allclose(result, x, rtol=1e-5)
-  np.testing.assert_array_equal(
-    advjax.mifgsm(*args, decay=0.0, **choices), advjax.bim(*args, **choices)
-  )
+def squared_error(outputs, labels):
+  return (labels - outputs) ** 2
 
 
 @pytest.mark.parametrize(
@@ -159,17 +129,17 @@ def test_momentum_accumulates_unit_gradients():
 )
 def test_nsl_steps_on_two_features(epsilon, expected):
   result = advjax.bim(
-    lambda x: (3 * x['fc1'] + 4 * x['fc2'])[:, 0],
-    {'fc1': jnp.array([[-1.0]]), 'fc2': jnp.array([[1.0]])},
-    jnp.zeros(1),
+    two_features,
+    {'fc1': np.float32([[-1]]), 'fc2': np.float32([[1]])},
+    np.zeros(1, np.float32),
     epsilon,
     0.1,
     num_steps=2,
     norm=norms.NSL_NORMS['l2'],
-    loss_fn=lambda outputs, labels: (labels - outputs) ** 2,
+    loss_fn=squared_error,
     bounds=None,
   )
-  flat = jnp.concatenate(jax.tree.leaves(result), axis=1)
+  flat = np.concatenate(jax.tree.leaves(result), axis=1)
   np.testing.assert_allclose(flat, [expected], rtol=1e-6)
 
 
@@ -199,8 +169,13 @@ def test_features_have_their_own_bounds_and_masks_and_integers_stay():
 def test_what_is_masked_out_never_moves():
   mask = np.zeros(cases.SHAPE[1:], np.float32)
   mask[0] = 0.5
-  result = cases.GRADIENT['pgd'](
-    cases.logits_fn, cases.IMAGES, cases.LABELS, mask=mask, norm='l2'
+  result = cases.GRADIENT['bim_random'](
+    cases.logits_fn,
+    cases.IMAGES,
+    cases.LABELS,
+    mask=mask,
+    norm='l2',
+    num_steps=1,
   )
   moved = np.asarray(result) != cases.IMAGES
   assert moved[:, 0].mean() > 0.9 and not moved[:, 1:].any()
@@ -241,21 +216,16 @@ def flat(images):
 @pytest.mark.accelerator
 def test_draws_depend_on_the_key_and_the_row_alone():
   key = jax.random.key(3)
+  images, labels = cases.IMAGES, cases.LABELS
   attack = functools.partial(
     advjax.bim, flat, epsilon=0.1, step_size=0.1, num_steps=1
   )
-  images, labels = cases.IMAGES, cases.LABELS
   starts = attack(images=images, labels=labels, key=key)
   assert np.all(np.asarray(starts != images).mean(axis=(1, 2, 3)) > 0.9)
-  old = attack(images=images, labels=labels, key=jax.random.PRNGKey(3))
-  np.testing.assert_array_equal(old, starts)
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(4))
-  raw = jax.random.key_data(keys)
-  for part, given_keys in ((slice(0, 4), raw), (slice(1, 3), keys)):
-    result = attack(
-      images=images[part], labels=labels[part], key=given_keys[part]
-    )
-    np.testing.assert_array_equal(result, starts[part])
+  part = slice(1, 3)
+  result = attack(images=images[part], labels=labels[part], key=keys[part])
+  np.testing.assert_array_equal(result, starts[part])
   # pgd's first restart starts there too, and the earliest of equals wins.
   best = advjax.pgd(
     flat, images, labels, 0.1, 0.1, num_steps=1, key=key, num_restarts=3
@@ -263,17 +233,27 @@ def test_draws_depend_on_the_key_and_the_row_alone():
   np.testing.assert_array_equal(best, starts)
 
 
+def test_keys_of_every_kind_are_the_same_keys():
+  @jax.jit
+  def words():
+    key = jax.random.key(3)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(4))
+    rbg = jax.random.key_data(jax.random.key(3, impl='rbg'))
+    kinds = key, jax.random.PRNGKey(3), keys, jax.random.key_data(keys), rbg
+    return [jax.random.key_data(example_keys(k, 4)) for k in kinds]
+
+  first, *others = words()
+  for other in others:
+    np.testing.assert_array_equal(other, first)
+
+
+def two_zeros(images):
+  return jnp.zeros((len(images), 2))
+
+
 def starts_of(images, labels, key):
   """The random starts within 0.2, of 16 images."""
-  return advjax.bim(
-    lambda images: jnp.zeros((len(images), 2)),
-    images,
-    labels,
-    0.2,
-    0.0,
-    num_steps=1,
-    key=key,
-  )
+  return advjax.bim(two_zeros, images, labels, 0.2, 0.0, num_steps=1, key=key)
 
 
 def test_pgd_prefers_a_misclassified_iterate_to_a_higher_loss():
@@ -351,10 +331,10 @@ def test_eot_averages_over_fresh_draws():
     noise = jax.random.normal(key, (1, 30))
     return (images.reshape(-1, 30) * noise) @ weights
 
-  key, images = jax.random.key(5), jnp.asarray(cases.IMAGES)
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(4))
+  images = cases.IMAGES
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(4))
 
-  def attack(rows, key):
+  def attack(rows):
     return advjax.pgd(
       noisy,
       images[rows],
@@ -362,43 +342,46 @@ def test_eot_averages_over_fresh_draws():
       0.1,
       0.04,
       num_steps=1,
-      key=key,
+      key=keys[rows],
       eot_samples=3,
       norm='l2',
       bounds=None,
     )
 
-  result = attack(np.arange(4), keys)
+  result = np.asarray(attack(np.arange(4)))
   order = np.array([2, 0, 3, 1])  # No row sees the draws of others.
-  turned = attack(order, keys[order])
-  np.testing.assert_allclose(turned, result[order], atol=1e-6)
-
-  def mean_loss(image, label, key):
-    logits = jnp.stack(
-      [noisy(image[None], jax.random.fold_in(key, s))[0] for s in range(3)]
-    )
-    return losses.cross_entropy(logits, jnp.full(3, label)).mean(), logits
+  np.testing.assert_allclose(attack(order), result[order], atol=1e-6)
 
   @jax.jit
-  def points_of(i, image, label):
-    """The start and the point after it, each with its loss and logits."""
-    k = jax.random.fold_in(jax.random.fold_in(key, i), 0)
-    draw = norms.l2.sample(jax.random.fold_in(k, 0)[None], image[None])
-    start = image + 0.1 * draw[0]
-    gradient_fn = jax.value_and_grad(mean_loss, has_aux=True)
-    first, gradient = gradient_fn(start, label, jax.random.fold_in(k, 1))
-    delta = start - image + 0.04 * gradient / jnp.linalg.norm(gradient)
-    delta = delta * jnp.minimum(1, 0.1 / jnp.linalg.norm(delta))
-    last = image + delta
-    second = mean_loss(last, label, jax.random.fold_in(k, 2))
-    return (start, *first), (last, *second)
+  def draws(keys):
+    """The start, and the noise of both steps, `[B, 2, 3, 30]`."""
 
-  for i, label in enumerate(cases.LABELS):
+    def of_row(key):
+      key = jax.random.fold_in(key, 0)
+      step_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(1, 3))
+      fold = jax.vmap(jax.random.fold_in, (None, 0))
+      sample_keys = jax.vmap(fold, (0, None))(step_keys, jnp.arange(3))
+      normal = jax.vmap(jax.vmap(lambda k: jax.random.normal(k, (30,))))
+      return jax.random.fold_in(key, 0), normal(sample_keys)
 
-    def rank(point, label=label):
-      _, loss, logits = point
-      return logits.mean(axis=0).argmax() != label, loss
+    start_keys, noise = jax.vmap(of_row)(keys)
+    return norms.l2.sample(start_keys, jnp.zeros((4, 30))), noise
 
-    points = jax.tree.map(np.asarray, points_of(i, images[i], label))
-    best = max(points, key=rank)  # The earlier one of equals.
-    np.testing.assert_allclose(result[i], best[0], atol=1e-5)
+  starts, noise = map(np.float64, draws(keys))
+  for x, label, start, noises, found in zip(
+    images.reshape(4, 30), cases.LABELS, starts, noise, result, strict=True
+  ):
+
+    def look(delta, noise, x=x, label=label):
+      """Whether the point fools, its loss, and the gradient."""
+      logits = ((x + delta) * noise) @ cases.WEIGHTS
+      loss, slopes = reference.cross_entropy(logits, np.full(3, label))
+      gradient = (noise * (slopes @ cases.WEIGHTS.T)).mean(axis=0)
+      return (logits.mean(axis=0).argmax() != label, loss.mean()), gradient
+
+    first = 0.1 * start
+    rank, gradient = look(first, noises[0])
+    last = first + 0.04 * gradient / np.linalg.norm(gradient)
+    last *= min(1, 0.1 / np.linalg.norm(last))
+    best = last if look(last, noises[1])[0] > rank else first
+    np.testing.assert_allclose(found.ravel(), x + best, atol=1e-5)

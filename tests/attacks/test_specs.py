@@ -1,5 +1,7 @@
 """Attacks as users write them."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -36,44 +38,24 @@ def test_parse(text, name, num_steps, num_restarts, step_ratio):
 
 
 @pytest.mark.parametrize(
-  'text', ['fgms', '', 'autoattack-rand', 'FGSM', 'pgd50', '-20', 'fgsm,bim']
-)
-def test_an_unknown_attack_is_named(text):
-  with pytest.raises(ValueError, match='unknown attack') as error:
-    parse_attack(text)
-  assert repr(text) in str(error.value)
-  assert 'fgsm, bim, mifgsm, pgd' in str(error.value)
-
-
-@pytest.mark.parametrize(
   'text',
   [
-    'fgsm-2',
-    'bim-0',
-    'bim-20-2',
-    'mifgsm-3-3',
-    'pgd-',
-    'pgd-0',
-    'pgd-5-0',
-    'pgd-5-2-1',
-    'pgd-2.5',
-    'pgd--5',
-    'pgd-x',
+    *('fgms', '', 'autoattack-rand', 'FGSM', 'pgd50', '-20', 'fgsm,bim'),
+    *('fgsm-2', 'bim-0', 'bim-20-2', 'mifgsm-3-3', 'pgd-', 'pgd-5-0'),
+    *('pgd-5-2-1', 'pgd-2.5', 'pgd--5', 'pgd-x', 'fmn-5-2'),
   ],
 )
-def test_numbers_that_do_not_fit_are_named(text):
-  with pytest.raises(ValueError, match='is not of the form') as error:
+def test_unknown_names_and_numbers_that_do_not_fit_are_named(text):
+  message = re.escape(f'attack = {text!r}; allowed: NAME[-STEPS[-RESTARTS]] ')
+  with pytest.raises(ValueError, match=message + '.*>= 1.* fgsm, bim, mifgsm'):
     parse_attack(text)
-  assert repr(text) in str(error.value)
 
 
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
     ({'norm': 'l3'}, r"norm = 'l3'; allowed: 'linf', 'l2', 'l1'"),
-    ({'norm': 'infinity'}, r"norm = 'infinity'"),
     ({'step_size': 0.0}, r'step_size = 0.0; allowed: a number > 0'),
-    ({'step_size': -1.0}, r'step_size = -1.0'),
     ({'step_size': float('nan')}, r'step_size = nan'),
     ({'step_size': float('inf')}, r'step_size = inf'),
   ],
@@ -103,7 +85,6 @@ def test_attacks_are_named_once_at_least(texts):
     ('autoattack', 'standard', None),
     ('autoattack-plus', 'plus', None),
     ('apgd-t', 'standard', ('apgd-t',)),
-    ('fab-t', 'standard', ('fab-t',)),
   ],
 )
 def test_autoattack_and_its_parts(text, version, parts):
@@ -118,8 +99,8 @@ def test_attacks_that_look_for_the_nearest_image():
     'fmn', 100, 'l1', (0.0, 1.0)
   )
   for text, norm, allowed in [
-    ('cw', 'linf', 'l2'),
-    ('deepfool', 'l1', 'linf, l2'),
+    ('cw', 'linf', "'l2'"),
+    ('deepfool', 'l1', "'linf', 'l2'"),
   ]:
     with pytest.raises(
       ValueError, match=f'{norm!r} with {text}; allowed: {allowed}'
@@ -137,7 +118,6 @@ def test_attacks_that_find_their_step_size_have_none():
 @pytest.mark.parametrize(
   ('text', 'options', 'expected'),
   [
-    ('fgsm', {}, lambda *a, key: advjax.fgsm(*a, 0.2)),
     (
       'bim-3',
       {'step_size': 0.01, 'bounds': None, 'norm': 'l2'},

@@ -244,7 +244,7 @@ def test_bad_options_are_named(run, tmp_path):
     ({'num_images': 0}, 'num_images = 0; allowed: an integer >= 1'),
     ({'num_images': 1.5}, 'num_images = 1.5; allowed: an integer'),
     ({'epsilons': []}, r'epsilons = \[\]; allowed: lists of one'),
-    ({'attack_names': ['autoattack-3']}, "unknown attack 'autoattack-3'"),
+    ({'attack_names': ['autoattack-3']}, "attack = 'autoattack-3'"),
     ({'norm': 'l1', 'attack_names': ['deepfool']}, "norm = 'l1' with deepf"),
   ]:
     refused(message, [base], tmp_path / 'new', **options)

@@ -63,13 +63,13 @@ def test_an_image_does_not_depend_on_the_others():
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'classes': np.array([3])}, r'classes = \[3\]; .* in \[0, 3\)'),
+    ({'classes': np.array([3])}, r'classes = 3 to 3; .* in \[0, 3\)'),
     ({'classes': np.array([0.5])}, r'classes = float32 .*; allowed: int \[1\]'),
-    ({'num_steps': 0}, 'num_steps = 0; allowed: a static integer >= 1'),
-    ({'jitter': -1}, 'jitter = -1; allowed: a static integer >= 0'),
+    ({'num_steps': 0}, 'num_steps = 0; allowed: a Python integer >= 1'),
+    ({'jitter': -1}, 'jitter = -1; allowed: a Python integer >= 0'),
     ({'step_size': -1.0}, 'step_size = -1.0; allowed: a number >= 0'),
     ({'step_size': 'big'}, "step_size = 'big'; allowed: a number >= 0"),
-    ({'key': None}, 'key = None; allowed: one key .*, or 3, one per image'),
+    ({'key': None}, 'key = None; allowed: one key .*, or 3 keys'),
   ],
 )
 def test_bad_arguments_are_named(options, message):

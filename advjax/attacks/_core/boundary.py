@@ -1,21 +1,57 @@
-"""The linearised decision boundary, and the shortest steps onto it in a box.
+"""The decision boundary: margins, and where it is if the network is linear.
 
 A hyperplane is given as it is seen from a point: the step d leads onto it if
 `<weights, d> = gap`. Croce and Hein 2019, arXiv 1907.02044.
 """
 
 import math
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from advjax import losses, norms
+from advjax._arguments import Problem, wide
 from advjax.attacks._core import loop
-from advjax.attacks._core.arguments import wide
+from advjax.norms import Norm, expand
 from advjax.types import Array, LogitsFn
 
 # Where there is no bound, a coordinate gets as far as this: no sum overflows.
 _FAR = 1e12
+
+
+# The norm that measures gradients where another one measures perturbations.
+_DUALS = MappingProxyType(
+  {norms.linf: norms.l1, norms.l2: norms.l2, norms.l1: norms.linf}
+)
+
+
+def dual_size(norm: Norm, gradient: Array) -> Array:
+  """How fast a loss can rise per length of perturbation: `[B]`."""
+  # The squares of tiny gradients would underflow.
+  largest = norms.linf.size(gradient)
+  safe = jnp.where(largest > 0, largest, 1)
+  return safe * _DUALS[norm].size(gradient / expand(safe, gradient))
+
+
+def margin_and_gradient(
+  logits_fn: LogitsFn, problem: Problem, images: Array
+) -> tuple[Array, Array, Array]:
+  """The margin by which rows are fooled `[B]`, whether, and its gradient.
+
+  The margin is the largest logit other than the label's less the label's; with
+  targets, the target's less the largest other one.
+  """
+
+  def total(images: Array) -> tuple[Array, tuple[Array, Array]]:
+    logits = logits_fn(images)
+    margins = loop.attack_loss(problem, losses.margin, logits)
+    return jnp.sum(margins), (margins, loop.is_fooled(problem, logits))
+
+  gradient_fn = jax.value_and_grad(total, has_aux=True)
+  (_, (margins, fooled)), gradient = gradient_fn(images)
+  return margins, fooled, loop.finite(gradient)
 
 
 class Hyperplane(NamedTuple):
@@ -43,7 +79,7 @@ def towards(
 
 
 def nearest(
-  logits_fn: LogitsFn, point: Array, labels: Array, norm: str
+  logits_fn: LogitsFn, point: Array, labels: Array, norm: Norm
 ) -> tuple[Hyperplane, Array]:
   """The hyperplane nearest to the point, between the label and another class.
 
@@ -71,20 +107,16 @@ def nearest(
   return plane, jax.lax.stop_gradient(logits)
 
 
-def distance(norm: str, weights: Array, gap: Array) -> Array:
+def distance(norm: Norm, weights: Array, gap: Array) -> Array:
   """`|gap| / |weights|_*` with the dual norm, `[B]`; inf without weights."""
   size, largest = _scaled(weights)
-  dual = {
-    'linf': lambda: jnp.sum(size, axis=1),
-    'l2': lambda: jnp.sqrt(jnp.sum(jnp.square(size), axis=1)),
-    'l1': lambda: jnp.max(size, axis=1),
-  }[norm]()
   here = jnp.abs(gap) / jnp.where(largest > 0, largest, 1)
-  return jnp.where(largest > 0, here / jnp.maximum(dual, 1), jnp.inf + here)
+  dual = jnp.maximum(_DUALS[norm].size(size), 1)
+  return jnp.where(largest > 0, here / dual, jnp.inf + here)
 
 
 def shortest_step(
-  norm: str, weights: Array, gap: Array, lower: Array, upper: Array
+  norm: Norm, weights: Array, gap: Array, lower: Array, upper: Array
 ) -> Array:
   """`argmin |d|  such that  <weights, d> = gap, lower <= d <= upper`.
 
@@ -101,9 +133,9 @@ def shortest_step(
   sign = jnp.sign(weights) * jnp.sign(gap)[:, None]
   slack = jnp.where(sign > 0, upper, -lower)
   slack = jnp.where((sign != 0) & (size > 0), jnp.clip(slack, 0, _FAR), 0)
-  if norm == 'l1':
+  if norm == norms.l1:
     return sign * _one_by_one(size, slack, length)
-  speed = jnp.sign(size) if norm == 'linf' else size
+  speed = jnp.sign(size) if norm == norms.linf else size
   return sign * _together(size, speed, slack, length)
 
 
@@ -158,13 +190,10 @@ def _scaled(weights: Array) -> tuple[Array, Array]:
 
 def _hyperplane(gradient: Array, value: Array) -> Hyperplane:
   """Where value, made linear by its gradient, is 0."""
-
-  def finite(x: Array) -> Array:
-    x = jax.lax.stop_gradient(x)
-    return jnp.where(jnp.isfinite(x), x, 0).astype(wide(gradient))
-
+  gradient, value = jax.lax.stop_gradient((gradient, value))
   flat = gradient.reshape(len(gradient), math.prod(gradient.shape[1:]))
-  return Hyperplane(finite(flat), -finite(value))
+  value = jnp.where(jnp.isfinite(value), value, 0).astype(wide(gradient))
+  return Hyperplane(loop.finite(flat), -value)
 
 
 def _one_hot(classes: Array, logits: Array) -> Array:

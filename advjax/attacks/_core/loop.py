@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from advjax.attacks._core.arguments import Problem, combine
+from advjax import _arguments as arguments
+from advjax._arguments import Problem, combine, difference, wide
 from advjax.callables import compile_per_callable
-from advjax.norms import expand
-from advjax.types import Array, Images, LogitsFn, LossFn, Tree
+from advjax.norms import Norm, expand
+from advjax.types import Array, Images, Labels, LogitsFn, LossFn, Tree
 
 # A pytree of arrays with the batch as their leading axis.
 State = Any
@@ -100,6 +101,23 @@ def _run(
 run = compile_per_callable(_run, ('search', 'num_restarts'))
 
 
+def attack(
+  search: Search,
+  logits_fn: LogitsFn,
+  images: Images,
+  labels: Labels,
+  *,
+  num_restarts: int = 1,
+  **choices: Any,
+) -> Array:
+  """Runs a search on one array of images; `choices` are those of `check`."""
+  num_restarts = arguments.count('num_restarts', num_restarts)
+  problem = arguments.check(
+    logits_fn, images, labels, one_array=True, **choices
+  )
+  return run(logits_fn, problem, search=search, num_restarts=num_restarts)
+
+
 def advance(
   search: Search,
   logits_fn: LogitsFn,
@@ -164,6 +182,16 @@ def nothing_found(problem: Problem) -> Found:
   return Found(problem.originals, jnp.zeros(problem.batch, bool), score)
 
 
+def nearer(
+  images: Array, fooled: Array, old: Found, problem: Problem, norm: Norm
+) -> tuple[Found, Array]:
+  """Takes images that fool and are nearer; also returns their distances."""
+  size = norm.size(difference(images, problem.images))
+  fooled = fooled & (size < jnp.inf)
+  score = jnp.where(fooled, -size, -jnp.inf)
+  return better(Found(images, fooled, score), old), size
+
+
 def better(new: Found, old: Found) -> Found:
   """Per row: fooled before not, then the higher score, then the old one."""
   wins = (new.fooled & ~old.fooled) | (
@@ -174,50 +202,63 @@ def better(new: Found, old: Found) -> Found:
 
 # ------------------------------------------------------- what a step evaluates
 
-# (images, keys, t) -> (sum of the scores, (scores [B], fooled [B])); t is [B].
-Evaluate = Callable[[Tree, Any, Any], tuple[Array, tuple[Array, Array]]]
 
-
-def make_evaluate(
+def evaluate(
   logits_fn: LogitsFn,
   problem: Problem,
-  score_fn: Callable[[Any], Array],
-  fooled_fn: Callable[[Any], Array],
-  eot_samples: int | None,
-) -> Evaluate:
-  """The function to differentiate, with the scores beside their sum.
+  images: Tree,
+  t: Any,
+  score_fn: Callable[[Problem, Any], Array],
+  eot_samples: int | None = None,
+  wanted: Problem | None = None,
+) -> tuple[Array, tuple[Array, Array]]:
+  """The sum of the scores, to differentiate; the scores, and who is fooled.
 
-  `score_fn` and `fooled_fn` take logits and return `[B]`. With `eot_samples`
-  both see the mean over that many draws of a random model, which depend on a
-  row's key, its t and the sample.
+  `score_fn(problem, logits)` is `[B]`; the labels or targets of `wanted`, or
+  else of the problem, say what is fooled. With `eot_samples` both see the mean
+  over that many draws of a random model, which depend on a row's key, its t,
+  and the sample.
   """
 
-  def once(images: Tree, keys: Array | None) -> tuple[Array, Any]:
+  def once(keys: Array | None) -> tuple[Array, Any]:
     logits = call(logits_fn, combine(images, problem.images), keys)
-    return score_fn(logits), logits
+    return score_fn(problem, logits), logits
 
-  def evaluate(
-    images: Tree, keys: Any, t: Any
-  ) -> tuple[Array, tuple[Array, Array]]:
-    if eot_samples is None:
-      score, logits = once(images, None)
-    else:
-      # One after the other and recomputed for the gradient: the memory of one
-      # sample, whatever their number.
-      step_keys = fold(keys, t)
-      sample = jax.checkpoint(lambda s: once(images, fold(step_keys, s)))
-      score, logits = jax.tree.map(
-        lambda x: jnp.mean(x, axis=0),
-        jax.lax.map(sample, jnp.arange(eot_samples, dtype=jnp.uint32)),
-      )
-    fooled = fooled_fn(logits) & ~jnp.isnan(score)
-    # Any score, NaN as well, beats the -inf of having found nothing.
-    seen = jax.lax.stop_gradient(score).astype(problem.dtype)
-    lowest = jnp.finfo(seen.dtype).min
-    seen = jnp.where(seen > lowest, seen, lowest)
-    return jnp.sum(score), (seen, fooled)
+  if eot_samples is None:
+    score, logits = once(None)
+  else:
+    # One after the other and recomputed for the gradient: the memory of one
+    # sample, whatever their number.
+    step_keys = fold(problem.keys, t)
+    sample = jax.checkpoint(lambda s: once(fold(step_keys, s)))
+    score, logits = jax.tree.map(
+      lambda x: jnp.mean(x, axis=0),
+      jax.lax.map(sample, jnp.arange(eot_samples, dtype=jnp.uint32)),
+    )
+  fooled = is_fooled(wanted or problem, logits) & ~jnp.isnan(score)
+  # Any score, NaN as well, beats the -inf of having found nothing.
+  seen = jax.lax.stop_gradient(score).astype(problem.dtype)
+  lowest = jnp.finfo(seen.dtype).min
+  seen = jnp.where(seen > lowest, seen, lowest)
+  return jnp.sum(score), (seen, fooled)
 
-  return evaluate
+
+def evaluate_with_gradient(
+  logits_fn: LogitsFn, problem: Problem, images: Tree, *args: Any
+) -> tuple[Tree, Array, Array]:
+  """The finite gradient of `evaluate`, the scores, and who is fooled."""
+  gradient_fn = jax.grad(
+    lambda images: evaluate(logits_fn, problem, images, *args), has_aux=True
+  )
+  gradient, (score, fooled) = gradient_fn(images)
+  gradient = jax.tree.map(finite, jax.lax.stop_gradient(gradient))
+  return gradient, score, fooled
+
+
+def finite(gradient: Array) -> Array:
+  """A gradient in float32 or better, 0 where it is not finite."""
+  gradient = gradient.astype(wide(gradient))
+  return jnp.where(jnp.isfinite(gradient), gradient, 0)
 
 
 def call(logits_fn: LogitsFn, images: Images, keys: Array | None) -> Any:

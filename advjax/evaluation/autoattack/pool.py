@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.attacks._core.arguments import Problem
+from advjax._arguments import Problem
 from advjax.attacks._core.loop import Search, advance, select
 from advjax.callables import Callee
 from advjax.devices import compile_sharded

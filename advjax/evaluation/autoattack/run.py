@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from advjax import _arguments as arguments
 from advjax import norms
-from advjax.attacks._core import arguments
 from advjax.callables import Callee
 from advjax.devices import Batching, own_devices
 from advjax.evaluation.autoattack import saved, versions

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advjax.attacks._core.arguments import example_keys
+from advjax._arguments import example_keys
 from advjax.attacks._core.loop import call
 from advjax.callables import compile_per_callable
 from advjax.evaluation.autoattack.pool import Shared

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from advjax import _arguments as arguments
 from advjax import norms
-from advjax.attacks._core import arguments
 from advjax.config import choose
 from advjax.losses import cross_entropy
 from advjax.training.objectives.common import (

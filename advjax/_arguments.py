@@ -1,4 +1,4 @@
-"""Arguments of attacks, checked, and the perturbations that they allow.
+"""Arguments, checked, and the perturbations that they allow.
 
 Shapes, dtypes and Python values are always checked, the values of arrays only
 where they are concrete. On the CPU the checks compile nothing, so that a loop
@@ -147,7 +147,7 @@ def check(
   if one_array and getattr(images, 'ndim', 0) < 2:
     got = getattr(images, 'shape', type(images).__name__)
     raise error('images', got, 'one array [B, ...] of at least 2 axes')
-  images = jax.tree.map(_as_array, images)
+  images = jax.tree.map(as_array, images)
   leaves = jax.tree.leaves(images)
   shapes = [x.shape for x in leaves]
   if not any(is_floating(x) for x in leaves):
@@ -156,14 +156,14 @@ def check(
   if any(shape[:1] != shapes[0][:1] or not shape for shape in shapes):
     raise error('images.shape', shapes, 'the same leading axis, the batch')
   batch = int(shapes[0][0])
-  labels, targets = jax.tree.map(_as_array, (labels, targets))
+  labels, targets = jax.tree.map(as_array, (labels, targets))
   for name, value in (('labels', labels), ('targets', targets)):
     for x in jax.tree.leaves(value):
       if x.shape[:1] != (batch,):
         allowed = f'a leading axis of {batch}, as the images'
         raise error(f'{name}.shape', x.shape, allowed)
     if integer_labels and value is not None:
-      check_integers(name, value, batch)
+      check_labels(name, value, batch)
   if key is not None:
     check_key(key, batch)
   problem = Problem(images, labels, targets, None, key, None, None)
@@ -174,14 +174,35 @@ def check(
   if epsilon is not None:
     epsilon = number('epsilon', epsilon, problem.dtype, batch)
   if loss_fn in _CLASS_LOSSES:
-    example: tuple[Any, ...] = (images,)
-    if eot_samples is not None:  # As a random model is called.
-      one = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), images
-      )
-      example = one, jax.eval_shape(lambda key: example_keys(key, 1)[0], key)
-    check_classes(logits_fn, example, labels=labels, targets=targets)
+    _check_all_classes(logits_fn, problem, eot_samples)
   return problem._replace(epsilon=epsilon, lower=lower, upper=upper, mask=mask)
+
+
+def _check_all_classes(
+  logits_fn: LogitsFn, problem: Problem, eot_samples: int | None
+) -> None:
+  """Checks labels and targets that are known classes against the logits."""
+  images, labels, targets, _, key, *_ = problem
+  known = {
+    name: x
+    for name, x in (('labels', labels), ('targets', targets))
+    if isinstance(x, jax.Array | np.ndarray)
+    and is_concrete(x)
+    and jnp.issubdtype(x.dtype, jnp.integer)
+  }
+  traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(images))
+  if traced or not known:
+    return
+  example: tuple[Any, ...] = (images,)
+  if eot_samples is not None:  # As a random model is called.
+    one = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), images
+    )
+    example = one, jax.eval_shape(lambda key: example_keys(key, 1)[0], key)
+  logits = output_shape(logits_fn, *example)
+  if getattr(logits, 'ndim', None) == 2:  # Else the loss says what is wrong.
+    for name, x in known.items():
+      check_classes(name, x, logits.shape[1])
 
 
 def combine(floating: Tree, images: Images) -> Images:
@@ -233,8 +254,18 @@ def threefry(key: Any) -> Array:
 
 
 def error(name: str, value: Any, allowed: str) -> ValueError:
-  """Returns the error of an invalid argument."""
+  """The error of an argument; of arrays it tells dtype and shape."""
+  if getattr(value, 'shape', None) and hasattr(value, 'dtype'):
+    value = f'{value.dtype} {list(value.shape)}'
   return ValueError(f'{name} = {value!s}; allowed: {allowed}')
+
+
+def as_array(x: Any) -> Any:
+  """A JAX array as it is, anything else as a NumPy array in JAX's dtype."""
+  if isinstance(x, jax.Array):
+    return x
+  x = np.asarray(x)
+  return x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
 
 
 def is_floating(x: Any) -> bool:
@@ -276,7 +307,9 @@ def count(name: str, value: Any, least: int = 1) -> int:
 def number(name: str, value: Any, dtype: Any, batch: int | None = None) -> Any:
   """A number of at least 0, a scalar (or `[batch]`), as an array."""
   shapes: tuple[Any, ...] = ((),) if batch is None else ((), (batch,))
-  allowed = f'numbers >= 0 of shape {" or ".join(map(str, shapes))}'
+  allowed = 'a number >= 0'
+  if batch is not None:
+    allowed = f'numbers >= 0 of shape () or ({batch},)'
   if value is None:
     raise error(name, value, allowed)
   if is_concrete(value):
@@ -287,7 +320,7 @@ def number(name: str, value: Any, dtype: Any, batch: int | None = None) -> Any:
     except (TypeError, ValueError):
       raise error(name, repr(value), allowed) from None
     if not np.all(value >= 0):
-      raise error(name, value, allowed)
+      raise error(name, value if value.ndim == 0 else _range(value), allowed)
   if value.shape not in shapes:
     raise error(f'{name}.shape', value.shape, allowed)
   return value
@@ -305,7 +338,7 @@ def static_number(
   return float(value)
 
 
-def check_integers(name: str, labels: Any, batch: int) -> None:
+def check_labels(name: str, labels: Any, batch: int) -> None:
   """Checks for one integer class per image."""
   whole = hasattr(labels, 'dtype') and jnp.issubdtype(labels.dtype, jnp.integer)
   if not whole or labels.shape != (batch,):
@@ -313,24 +346,13 @@ def check_integers(name: str, labels: Any, batch: int) -> None:
     raise error(name, got, f'int [{batch}]')
 
 
-def check_classes(
-  logits_fn: LogitsFn, example: tuple[Any, ...], **labels: Labels | None
-) -> None:
-  """Checks that integer labels lie below the number of logits."""
-  if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(example)):
-    return
-  for name, x in labels.items():
-    if not isinstance(x, jax.Array | np.ndarray) or not is_concrete(x):
-      continue
-    if not jnp.issubdtype(x.dtype, jnp.integer) or not x.size:
-      continue
-    logits = output_shape(logits_fn, *example)
-    if getattr(logits, 'ndim', None) != 2:
-      return  # The loss says what is wrong with the logits.
-    values = np.asarray(x)
-    if values.min() < 0 or values.max() >= logits.shape[1]:
-      got = f'{values.min()} to {values.max()}'
-      raise error(name, got, f'classes in [0, {logits.shape[1]}), the logits')
+def check_classes(name: str, labels: Any, num_classes: int) -> None:
+  """Checks that integer labels, where they are known, are classes."""
+  if is_concrete(labels) and labels.size:
+    values = np.asarray(labels)  # On the host, where nothing compiles.
+    if values.min() < 0 or values.max() >= num_classes:
+      allowed = f'classes in [0, {num_classes}), the logits'
+      raise error(name, f'{values.min()} to {values.max()}', allowed)
 
 
 def check_key(key: Any, batch: int) -> None:
@@ -351,7 +373,7 @@ def check_key(key: Any, batch: int) -> None:
 def check_mask(mask: Any) -> None:
   """Checks that the values of a mask are in [0, 1]."""
   if not _holds(_inside, mask, 0, 1):
-    raise error('mask', _range(mask, mask), 'values in [0, 1]')
+    raise error('mask', _range(mask), 'values in [0, 1]')
 
 
 def _check_bounds(bounds: Bounds, problem: Problem) -> tuple[Tree, Tree]:
@@ -367,7 +389,7 @@ def _check_bounds(bounds: Bounds, problem: Problem) -> tuple[Tree, Tree]:
       raise error('bounds', _range(lower, upper), 'lower <= upper')
     if not _holds(_inside, images, lower, upper):
       allowed = f'finite and inside bounds, {_range(lower, upper)}'
-      raise error('images', _range(images, images), allowed)
+      raise error('images', _range(images), allowed)
 
   jax.tree.map(check_leaf, problem.originals, lower, upper)
   return lower, upper
@@ -411,14 +433,8 @@ def _spread(name: str, prefix: Any, problem: Problem, missing: float) -> Tree:
   return jax.tree.unflatten(treedef, result)
 
 
-def _as_array(x: Any) -> Any:
-  if isinstance(x, jax.Array):
-    return x
-  x = np.asarray(x)
-  return x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
-
-
-def _range(lower: Any, upper: Any) -> str:
+def _range(lower: Any, upper: Any = None) -> str:
+  upper = lower if upper is None else upper
   return f'{jnp.min(lower)} to {jnp.max(upper)}'
 
 
