@@ -36,12 +36,11 @@ ARCHITECTURES: dict[str, Callable[..., Any]] = {
   'keras': keras_applications.create,
   'small_resnet': small_resnet,
   **{
-    name: functools.partial(residual_network, name)
-    for name in RESIDUAL_NETWORKS
+    name: functools.partial(residual_network, architecture)
+    for name, architecture in RESIDUAL_NETWORKS.items()
   },
 }
-_AXIS = ('axis_name', 'axis_index_groups')
-_NO_FIELDS = ('num_classes', *_AXIS, 'parent', 'name')
+_NO_FIELDS = ('num_classes', 'axis_name', 'axis_index_groups', 'parent', 'name')
 
 
 def create_model(
@@ -75,7 +74,7 @@ def create_model(
     ((), None)
   """
   fields = dict(config)
-  name = choose('model', fields.pop('name'), ARCHITECTURES)
+  name = choose('model', fields.pop('name', None), ARCHITECTURES)
   check_range('num_classes', num_classes, 2, integer=True)
   build = ARCHITECTURES[name]
   parameters = inspect.signature(build).parameters
@@ -89,7 +88,7 @@ def create_model(
     elif isinstance(default, bool) and not isinstance(value, bool):
       raise ValueError(f'model.{field} = {value!r}; allowed: True or False')
   if 'axis_name' in parameters:
-    fields |= dict(zip(_AXIS, (axis_name, axis_index_groups), strict=True))
+    fields |= {'axis_name': axis_name, 'axis_index_groups': axis_index_groups}
   network = build(num_classes, **fields)
   return network if isinstance(network, Model) else from_linen(network)
 

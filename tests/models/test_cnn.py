@@ -148,12 +148,10 @@ def test_errors_name_the_value_and_what_is_allowed(
 
 
 def test_a_logistic_regression_may_start_at_zero():
-  for zero in (True, False):
-    config = {'name': 'logistic_regression', 'zero_init': zero}
-    init = jax.jit(create_model(config, 2).init)
-    params, _ = init(jax.random.key(0), np.zeros((1, 3, 3, 1)))
-    assert (params['Dense_0']['kernel'] == 0).all() == zero
-    assert (params['Dense_0']['bias'] == 0).all()
+  config = {'name': 'logistic_regression', 'zero_init': True}
+  init = jax.jit(create_model(config, 2).init)
+  params, _ = init(jax.random.key(0), np.zeros((1, 3, 3, 1)))
+  assert not any(leaf.any() for leaf in jax.tree.leaves(params))
 
 
 def test_summary():
