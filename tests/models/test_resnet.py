@@ -298,16 +298,14 @@ def test_frozen_stages_run_as_in_evaluation():
     evaluated, _ = model.apply(params, state, images, train=False)
     return evaluated, [
       model.apply(params, state, images, train=True, num_frozen=number)
-      for number in (0, 2, 3)
+      for number in (1, 3)
     ]
 
   evaluated, passes = run(params, state, make_images())
-  logits = [logits for logits, _ in passes]
-  assert not np.allclose(logits[0], logits[1], atol=1e-3)
-  assert not np.allclose(logits[1], logits[2], atol=1e-3)
+  assert not np.allclose(passes[0][0], evaluated, atol=1e-3)
   # The head, which is left, has no norm.
-  np.testing.assert_allclose(logits[2], evaluated, rtol=1e-5, atol=1e-5)
-  for number, (_, updated) in zip((0, 2, 3), passes, strict=True):
+  np.testing.assert_allclose(passes[1][0], evaluated, rtol=1e-5, atol=1e-5)
+  for number, (_, updated) in zip((1, 3), passes, strict=True):
     assert jax.tree.structure(updated) == jax.tree.structure(state)
     for index, stage in enumerate(STAGES):
       before = jax.tree.leaves(state['batch_stats'].get(stage))
