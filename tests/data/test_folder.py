@@ -102,7 +102,7 @@ IDS, WORDS, LABELS = 'wnids.txt', 'words.txt', 'val/val_annotations.txt'
     ({}, WORDS, r'words\.txt is missing'),
     ({}, LABELS, r'val/val_annotations\.txt is missing'),
     ({}, 'val/', r'the test split is missing.*val/'),
-    ({}, 'train/n01', r"train/ must have the same classes.*'n01'"),
+    ({}, 'train/n01', r"train/ need the same classes.*'n01'"),
     ({}, 'train', 'train/ has no folder for classes'),
     ({}, 'train/n01/images', "train/: no image in the folders.*'n01'"),
     ({}, 'val/images/val_1', "the same images.*'val/images/val_1.JPEG'"),
