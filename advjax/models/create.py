@@ -15,24 +15,17 @@ from advjax.models.resnet import (
   small_resnet,
 )
 
-
-def _mlp(
-  num_classes: int, hidden_units: Sequence[int] = MLP.hidden_units
-) -> MLP:
-  return MLP(num_classes, hidden_units)
-
-
-def _logistic_regression(num_classes: int, zero_init: bool = False) -> MLP:
-  return MLP(num_classes, (), zero_init)
-
-
-# Each makes a Linen module or a `Model` from num_classes; the other parameters
+# Each makes a Linen module or a `Model` from num_classes; its other parameters
 # are a config's fields, save `_NO_FIELDS`.
 ARCHITECTURES: dict[str, Callable[..., Any]] = {
   'cnn': CNN,
   'matlab_cnn': MatlabCNN,
-  'mlp': _mlp,
-  'logistic_regression': _logistic_regression,
+  'mlp': lambda num_classes, hidden_units=(256, 128): MLP(
+    num_classes, hidden_units
+  ),
+  'logistic_regression': lambda num_classes, zero_init=False: MLP(
+    num_classes, (), zero_init
+  ),
   'keras': keras_applications.create,
   'small_resnet': small_resnet,
   **{

@@ -114,10 +114,7 @@ def adapt(
   network_of: Callable[[tuple[int, ...]], 'Network'],
   preprocess: Callable[[Array], Array],
 ) -> Model:
-  """Adapts a family of networks that differ by their input size alone.
-
-  `network_of` takes the shape of one image, `preprocess` images in [0, 1].
-  """
+  """Adapts a family of networks, one for each shape of an image."""
   stages = network.stages
 
   def init(key: Array, images: Array) -> tuple[PyTree, PyTree]:
@@ -211,20 +208,15 @@ class Network:
     """Models of the first stages and of the others, with the same variables."""
     if num_frozen not in self._splits:
       keras = import_keras()
-      ranked = list(zip(self.model.operations, ranks, strict=True))
-      made = {
-        id(tensor)
-        for operation, rank in ranked
-        if rank < num_frozen
-        for tensor in _outputs(operation)
-      }
-      crossing = {
-        id(tensor): tensor
-        for operation, rank in ranked
-        if rank >= num_frozen
-        for tensor in _inputs(operation)
-        if id(tensor) in made
-      }
+      made: set[int] = set()
+      crossing: dict[int, Any] = {}
+      # Before others, the operations whose tensors they read.
+      for operation, rank in zip(self.model.operations, ranks, strict=True):
+        if rank < num_frozen:
+          made |= {id(tensor) for tensor in _outputs(operation)}
+        else:
+          read = {id(tensor): tensor for tensor in _inputs(operation)}
+          crossing |= {key: read[key] for key in read if key in made}
       between = _one(list(crossing.values()))
       self._splits[num_frozen] = [
         keras.Model(_one(self.model.inputs), between),
@@ -264,26 +256,20 @@ class Network:
           layer.mean, layer.variance = mean, variance
 
   def draw(self, key: Array) -> tuple[PyTree, PyTree]:
-    """Draws params and state with the initializers that the layers have.
-
-    Each layer is built once more, with the key in place of its initializers'
-    seeds; the model itself is not touched.
-    """
+    """Draws params and state with the initializers that the layers have."""
     values: dict[int, Array] = {}
     with jax.numpy_rank_promotion('allow'):
       for index, layer in enumerate(layers_of(self.model)):
         if layer.variables:
           values |= _draw_layer(layer, jax.random.fold_in(key, index))
-
-    def drawn(variable: Any) -> Array:
+    variables = self.params, self.state
+    for variable in jax.tree.leaves(variables):
       if id(variable) not in values:
         raise ValueError(
           f'variable {variable.path!r} belongs to no layer; allowed: variables '
           'of layers, which have initializers'
         )
-      return values[id(variable)]
-
-    return jax.tree.map(drawn, (self.params, self.state))
+    return jax.tree.map(lambda variable: values[id(variable)], variables)
 
   def current_values(
     self, params: PyTree, model_state: PyTree, without: Sequence[str] = ()
@@ -309,7 +295,7 @@ def layers_of(model: Any) -> Iterator[Any]:
 
 
 def _draw_layer(layer: Any, key: Array) -> dict[int, Array]:
-  """Draws a layer's variables: id -> array."""
+  """Draws a layer's variables, id -> array, by building it once more."""
   try:
     twin = type(layer).from_config(layer.get_config())
   except (NotImplementedError, TypeError) as error:
@@ -416,22 +402,19 @@ def _stages(
   # A layer that is called twice is at two places of the graph.
   if not sizes or not read <= made:
     return (), ()
-  owner = {
-    id(variable): name
-    for name, variables in params.items()
-    for variable in variables.values()
-  }
-  stages: list[list[str]] = [[]]
+  owner = {id(v): name for name, own in params.items() for v in own.values()}
+  stages: list[dict[str, None]] = [{}]  # Sets in order.
   ranks: list[int] = []
   first = sizes[0]  # Of the stage.
   for operation, size in zip(operations, sizes, strict=True):
     if size < _FALL * first:
       first = size
       if stages[-1]:
-        stages.append([])
+        stages.append({})
     ranks.append(len(stages) - 1)
-    owned = (owner.get(id(v)) for v in getattr(operation, 'variables', ()))
-    stages[-1] += [name for name in dict.fromkeys(owned) if name is not None]
+    for variable in getattr(operation, 'variables', ()):
+      if id(variable) in owner:
+        stages[-1][owner[id(variable)]] = None
   return tuple(tuple(names) for names in stages if names), tuple(ranks)
 
 

@@ -50,11 +50,9 @@ def create(
 ) -> Model:
   """Builds a network of `keras.applications` with a new head.
 
-  The head is global average pooling and a dense layer; `preprocess_input` of
-  255 images runs inside `apply`. `weights` are 'random', 'imagenet', which
-  Keras downloads when training starts, or a file of the same architecture,
-  checked now and read when training starts; a head for other classes is left
-  random.
+  `weights` are 'random', 'imagenet', which Keras downloads when training
+  starts, or a file of the same architecture, checked now and read when training
+  starts; a head for other classes is left random.
   """
   choose('architecture', architecture, architectures())
   policy = _POLICIES[choose('dtype', dtype, _POLICIES)]
@@ -68,17 +66,11 @@ def create(
     _read(network, weights, architecture)
 
   def pretrained(params: Any, model_state: Any) -> tuple[Any, Any]:
-    if weights == 'imagenet':
-      with_head = _download(network, architecture)
-    else:
-      with_head = _read(network, weights, architecture)
-    head = () if with_head else network.stages[-1]
+    read = _download if weights == 'imagenet' else _read
+    head = () if read(network, weights, architecture) else network.stages[-1]
     if head:
-      logger.info(
-        '%s has no weights of the shapes of %s: initialised at random',
-        weights,
-        ', '.join(head),
-      )
+      message = '%s has no weights of the shapes of %s: initialised at random'
+      logger.info(message, weights, ', '.join(head))
     return network.current_values(params, model_state, without=head)
 
   return model._replace(pretrained=pretrained)
@@ -171,11 +163,11 @@ def _load(model: Any, file: str) -> str | None:
   return textwrap.shorten(reasons[0], 400) if reasons else None
 
 
-def _download(network: Network, architecture: str) -> bool:
+def _download(network: Network, weights: str, architecture: str) -> bool:
   """Gives all but the head ImageNet's weights; False, as `_read` then does."""
   try:
     trained = architectures()[architecture](
-      include_top=False, weights='imagenet', input_shape=_SHAPE
+      include_top=False, weights=weights, input_shape=_SHAPE
     )
   except Exception as error:  # Without network Keras raises just that.
     if not isinstance(error, OSError) and 'URL fetch' not in str(error):

@@ -282,21 +282,21 @@ class ResNet(nn.Module):
     return params['head']['kernel']
 
 
-def _wide(depth: int) -> Architecture:
-  return Architecture(
-    PreActivationBlock,
-    (depth, depth, depth),
-    (160, 320, 640),
-    (1, 2, 2),
-    stem_width=16,
-    activate_stem=False,
-    activate_last=True,
-  )
-
-
+_wide = functools.partial(
+  Architecture,
+  PreActivationBlock,
+  widths=(160, 320, 640),
+  strides=(1, 2, 2),
+  stem_width=16,
+  activate_stem=False,
+  activate_last=True,
+)
 # Page 2018, "How to train your ResNet"; He et al. 2015 and 2016, arXiv
 # 1512.03385 and 1603.05027; Zagoruyko and Komodakis 2016, arXiv 1605.07146; Xie
-# et al. 2016, arXiv 1611.05431.
+# et al. 2016, arXiv 1611.05431. resnet18, 34, 50 and resnext50 have
+# torchvision's layers. preact_resnet18 has no norm and ReLU after its last
+# block, as in the code for CIFAR that most papers on robustness use. resnet9
+# pools its last maps by the mean, and its dense layer has a bias.
 RESIDUAL_NETWORKS = {
   'resnet9': Architecture(PoolingBlock, (2, 1, 2), (128, 256, 512), (2, 2, 2)),
   'resnet18': Architecture(BasicBlock, (2, 2, 2, 2)),
@@ -305,8 +305,8 @@ RESIDUAL_NETWORKS = {
   'preact_resnet18': Architecture(
     PreActivationBlock, (2, 2, 2, 2), activate_stem=False
   ),
-  'wide_resnet28_10': _wide(4),
-  'wide_resnet34_10': _wide(5),
+  'wide_resnet28_10': _wide((4, 4, 4)),
+  'wide_resnet34_10': _wide((5, 5, 5)),
   'resnext29': Architecture(
     functools.partial(Bottleneck, groups=8, group_width=64),
     (3, 3, 3),
@@ -329,13 +329,7 @@ def residual_network(
   axis_name: str | None = None,
   axis_index_groups: Sequence[Sequence[int]] | None = None,
 ) -> ResNet:
-  """Builds a residual network as it was published, without its weights.
-
-  resnet18, 34, 50 and resnext50 have torchvision's layers. preact_resnet18 has
-  no norm and ReLU after its last block, as in the code for CIFAR that most
-  papers on robustness use; the wide networks have both. resnet9 pools its last
-  maps by the mean, and has a bias in its dense layer. No network has dropout.
-  """
+  """Builds a residual network as it was published, without its weights."""
   choose('model.stem', stem, _STEMS)
   choose('model.normalization', normalization, ('batch', 'group'))
   choose('model.dtype', dtype, ('float32', 'bfloat16'))

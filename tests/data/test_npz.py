@@ -16,15 +16,12 @@ REFUSALS = [
   ('train_images', np.zeros([0, 8, 8], np.uint8), r'\(0, 8, 8\); .*empty'),
   ('test_images', np.zeros([4, 8, 0, 3], np.uint8), 'empty'),
   ('train_images', np.zeros([6, 8, 8], np.int64), 'int64.*uint8'),
-  ('train_images', np.zeros([6, 8, 8], np.complex64), 'complex64.*uint8'),
   ('train_images', np.full([6, 8, 8], 1.5), r'1\.5.*\[0, 1\]'),
-  ('train_images', np.full([6, 8, 8], -0.1), r'-0\.1.*\[0, 1\]'),
   ('train_images', np.full([6, 8, 8], np.nan), r'nan.*\[0, 1\]'),
   ('test_images', np.full([4, 8, 8], np.inf), r'inf.*\[0, 1\]'),
   ('test_images', np.zeros([4, 8, 9], np.uint8), r'\(8, 9, 1\).*\(8, 8, 1\)'),
   ('test_images', np.zeros([5, 8, 8], np.uint8), '5 images; .*_labels has, 4'),
   ('train_labels', np.zeros(6), 'float64.*integers'),
-  ('train_labels', np.zeros(6, bool), 'bool.*integers'),
   ('train_labels', np.zeros([6, 3], int), r'\(6, 3\).*\[N\]'),
   ('train_labels', np.zeros(0, int), 'empty'),
   ('train_labels', np.array([0, 1, 2, 0, 1, -1]), '-1'),
@@ -37,7 +34,7 @@ REFUSALS = [
 ]
 
 
-def arrays() -> dict[str, np.ndarray]:
+def arrays():
   """Six training and four test images of three classes."""
   random = np.random.RandomState(0)
   return {
@@ -48,7 +45,7 @@ def arrays() -> dict[str, np.ndarray]:
   }
 
 
-def load(path, **changes) -> data.Dataset:
+def load(path, **changes):
   """Writes the arrays with some of them changed, and loads them."""
   fields = {**arrays(), **changes}
   np.savez(path, **{k: v for k, v in fields.items() if v is not None})
@@ -107,7 +104,6 @@ def test_refuses_damaged_and_other_files(path):
   np.save(single, np.zeros(3))
   for content, message in (
     (b'not an archive', r'\.npz file'),
-    (b'', r'\.npz file'),
     (b'PK\x03\x04 broken', r'\.npz file'),
     (b'\x80\x04N.', r'\.npz file'),
     (single.getvalue(), r'\.npz file'),

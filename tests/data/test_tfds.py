@@ -165,7 +165,7 @@ def test_the_set_says_which_of_its_features_to_use(tmp_path):
     np.testing.assert_array_equal(dataset.train.images[0], expected)
     np.testing.assert_array_equal(dataset.train.labels, [label])
     assert dataset.num_classes == num_classes
-  message = r'mask \(Image\), .*; allowed: one Image feature, not 2'
+  message = r'mask \(Image\).*; allowed: one Image feature, not 2'
   with pytest.raises(ValueError, match=message):
     load('unsaid', None)
 
@@ -307,13 +307,11 @@ def test_tfrecord_gives_the_same(tmp_path):
 # ------------------------------------------------------------- what is refused
 
 
-@pytest.mark.parametrize(
-  'name', ['Mnist', 'a b', 'mnist:3', 'mnist/', '../mnist', 'a/b/c', 'a/b=1']
-)
-def test_other_names_are_refused(name):
-  with pytest.raises(ValueError, match=r'builder = .*NAME\[/CONFIG\]') as error:
-    tfds.load(name)
-  assert repr(name) in str(error.value)
+def test_other_names_are_refused():
+  for name in ('Mnist', 'a b', 'mnist:3', 'mnist/', '../mnist', 'a/b/c'):
+    message = rf'builder = {name!r}; allowed: NAME\[/CONFIG\]'
+    with pytest.raises(ValueError, match=message):
+      tfds.load(name)
 
 
 def test_data_dir(sets, monkeypatch):
@@ -361,7 +359,6 @@ def test_wrong_splits(sets):
       ('dev', "'dev': Unknown split 'dev'.*allowed: train, test, slices"),
       ('train[:', 'Unrecognized split format'),
       ('train[:200%]', 'should be in'),
-      ('', 'Unrecognized split format'),
       ('train[9:3]', 'allowed: at least one image'),
       ('test+train[9:3]', 'allowed: at least one image'),
     ):

@@ -167,10 +167,10 @@ def test_stages_are_the_resolutions_and_the_head(name):
 def test_feature_maps_and_head():
   model = create()
   params, state = checks.draw(model, IMAGES)
-  shapes = jax.eval_shape(
+  shape = jax.eval_shape(
     model.features, params, state, np.zeros((2, 64, 64, 3))
-  )
-  assert shapes.shape == (2, 2, 2, 1280)
+  ).shape
+  assert shape == (2, 2, 2, 1280)
   maps = np.random.default_rng(0).normal(size=(3, 2, 5, 1280)).astype('float32')
   logits = jax.jit(model.head)(params, state, maps)
   weights = model.class_weights(params)

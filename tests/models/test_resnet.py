@@ -120,25 +120,6 @@ def test_small_resnet_is_small(size, stem, map_size):
   assert _shapes(config, 2, size)[3].shape == (2, 2 * map_size, 2 * map_size, 6)
 
 
-@pytest.mark.parametrize(
-  ('config', 'message'),
-  [
-    ({'name': 'resnet19'}, "'resnet19'.*'resnet18'"),
-    ({'name': 'resnet18', 'stem': 'image'}, "model.stem 'image'.*'imagenet'"),
-    ({'name': 'resnet50', 'normalization': 'layer'}, "normalization 'layer'"),
-    ({'name': 'small_resnet', 'dtype': 'float16'}, "dtype 'float16'.*bfloat16"),
-    ({'name': 'resnext29', 'dtype': 16}, 'dtype 16'),
-    ({'name': 'resnet18', 'widths': (8,)}, "field of model resnet18 'widths'"),
-    ({'name': 'small_resnet', 'widths': ()}, r'model.widths = \(\)'),
-    ({'name': 'small_resnet', 'widths': (8, 0)}, r'model.widths\[1\] = 0'),
-    ({'name': 'small_resnet', 'widths': 8}, 'model.widths = 8.*tuple'),
-  ],
-)
-def test_errors_name_the_field_and_what_is_allowed(config, message):
-  with pytest.raises(ValueError, match=message):
-    create_model(config, 10)
-
-
 # ------------------------------------------------- an independent forward pass
 
 
@@ -314,20 +295,15 @@ def test_frozen_stages_run_as_in_evaluation():
         assert np.array_equal(one, other) == (index < number)
 
 
-def test_frozen_stages_out_of_range():
+def test_stages_that_there_are_not():
   for number in (-1, 5, 1.0):
     with pytest.raises(ValueError, match=r'num_frozen.*from 0 to 4.*ResNet'):
       tiny('basic').apply({}, {}, make_images(), train=True, num_frozen=number)
-
-
-def test_a_network_without_stages_has_none_to_freeze():
-  model = create_model({'name': 'mlp', 'hidden_units': (2,)}, NUM_CLASSES)
+  model = create_model({'name': 'mlp'}, NUM_CLASSES)
   assert model.stages == ()
   assert (model.features, model.head, model.class_weights) == (None,) * 3
-  params, state = checks.draw(model, make_images())
   with pytest.raises(ValueError, match=r'num_frozen = 1.*MLP has no stages'):
-    model.apply(params, state, make_images(), train=True, num_frozen=1)
-  model.apply(params, state, make_images(), train=True, num_frozen=0)
+    model.apply({}, {}, make_images(), train=True, num_frozen=1)
 
 
 def test_group_norm_has_no_state_and_no_mode():
