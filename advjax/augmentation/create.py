@@ -113,9 +113,7 @@ def _fold(keys: Array, number: int) -> Array:
   return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
 
 
-def _create_transform(
-  config: Mapping[str, Any],
-) -> Callable[[Array, Array], Array]:
+def _create_transform(config: Mapping[str, Any]) -> Callable[..., Array]:
   """Augments one image, given its key."""
   chain = {}
   # Keys by the place among all: others, on or off, do not change the draws.
@@ -139,7 +137,6 @@ def _create_transform(
 
 
 def _check(config: Mapping[str, Any], shape: tuple[int, ...]) -> None:
-  """Raises a ValueError for a field that is wrong."""
   for field, value in config.items():
     choose('field of augmentation', field, (*_LIMITS, 'resized_crop_ratio'))
     name = f'augmentation.{field}'

@@ -61,9 +61,7 @@ def load(config: Mapping[str, Any]) -> Dataset:
   }
   classes = fields.pop('classes', None)
   name = choose('data set', fields.pop('name', None), LOADERS)
-  parameters = {
-    key: inspect.signature(loader).parameters for key, loader in LOADERS.items()
-  }
+  parameters = {k: inspect.signature(f).parameters for k, f in LOADERS.items()}
   for field, value in fields.items():
     others = [key for key in parameters if field in parameters[key]]
     if isinstance(value, str) and others and name not in others:

@@ -46,9 +46,10 @@ _MAX_BYTES = 1 << 28
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
 # At most this fraction of a split's images may be left out.
 _MAX_BAD = 0.01
-
-# A file and its label.
-Sample = tuple[str, int]
+# Files and their labels, in order.
+Samples = tuple[tuple[str, int], ...]
+# The files of each class.
+ByClass = dict[str, list[str]]
 # Of each file its name, and what else changes with it; of a folder its name.
 Listing = list[tuple[Any, ...]]
 
@@ -65,8 +66,8 @@ class Layout(NamedTuple):
   """Which files make a data set: the samples of both splits, in order."""
 
   files: Files
-  train: tuple[Sample, ...]
-  test: tuple[Sample, ...]
+  train: Samples
+  test: Samples
   class_names: tuple[str, ...]
   class_ids: tuple[str, ...] = ()
 
@@ -262,9 +263,9 @@ def _has_classes(files: Files, prefix: str) -> bool:
   )
 
 
-def _by_class(files: Files, prefix: str = '') -> dict[str, list[str]]:
+def _by_class(files: Files, prefix: str = '') -> ByClass:
   """Returns the images in each folder of a split, at any depth."""
-  classes: dict[str, list[str]] = {}
+  classes: ByClass = {}
   for name in files.names:
     folder, slash, _ = name.removeprefix(prefix).partition('/')
     if name.startswith(prefix) and folder and slash:
@@ -308,9 +309,7 @@ def _draw(name: str) -> bytes:
   return hashlib.sha256(os.fsencode(name)).digest()
 
 
-def _mix(
-  classes: dict[str, list[str]], order: Sequence[str]
-) -> tuple[Sample, ...]:
+def _mix(classes: ByClass, order: Sequence[str]) -> Samples:
   """Mixes the classes, so that the first images are of all of them."""
   labels = {file: i for i, name in enumerate(order) for file in classes[name]}
   return tuple((file, labels[file]) for file in sorted(labels, key=_draw))
@@ -378,14 +377,13 @@ def _read_names(files: Files, ids: Sequence[str]) -> tuple[str, ...]:
   firsts = {wnid: names.split(',')[0].strip() for wnid, _, names in lines}
   if lacking := [wnid for wnid in ids if not firsts.get(wnid)]:
     raise ValueError(f'{_WORDS} has no line for these ids: {_listed(lacking)}')
-  names = [firsts[wnid] for wnid in ids]
+  counts = Counter(firsts[wnid] for wnid in ids)
   return tuple(
-    name if names.count(name) == 1 else f'{name} ({wnid})'
-    for name, wnid in zip(names, ids, strict=True)
+    firsts[wnid] + f' ({wnid})' * (counts[firsts[wnid]] > 1) for wnid in ids
   )
 
 
-def _annotated(files: Files, ids: Sequence[str]) -> tuple[Sample, ...]:
+def _annotated(files: Files, ids: Sequence[str]) -> Samples:
   """Returns the images of val/images by the lines of val_annotations.txt."""
   labels = {wnid: label for label, wnid in enumerate(ids)}
   samples: dict[str, int] = {}
@@ -430,7 +428,7 @@ def _common_size(layout: Layout, path: pathlib.Path) -> tuple[int, int]:
 
 def _decode(
   layout: Layout,
-  samples: Sequence[Sample],
+  samples: Samples,
   size: tuple[int, int],
   name: str,
   info: dict[str, Any],
@@ -440,7 +438,7 @@ def _decode(
   info.update(done=done, num_bad=0, bad=[])
   left = Counter(label for _, label in samples)
 
-  def decode_one(sample: Sample) -> tuple[Any, Any]:
+  def decode_one(sample: tuple[str, int]) -> tuple[Any, Any]:
     encoded = layout.files.read(sample[0])
     try:
       return decode.decode_rgb(encoded, size)

@@ -128,8 +128,7 @@ def _find_or_prepare(builder: str, data_dir: pathlib.Path) -> pathlib.Path:
   for folder in reversed(folders):
     of_config = folder.parent == (root / config if config else root)
     if of_config and fnmatch.fnmatch(folder.name, version or '*'):
-      lacks = [name for name in _FILES if not (folder / name).is_file()]
-      if lacks:
+      if lacks := [n for n in _FILES if not (folder / n).is_file()]:
         raise ValueError(
           f'{folder}: this set is incomplete, it lacks {", ".join(lacks)}; '
           'copy it again, or move the folder away and prepare the set again'
@@ -141,13 +140,12 @@ def _find_or_prepare(builder: str, data_dir: pathlib.Path) -> pathlib.Path:
         f'data_dir = {str(data_dir)!r}; allowed: the folder that holds the '
         f'sets, {str(above)!r}, not one inside of a set'
       )
-  there = ', '.join(
-    f'{folder.parent.relative_to(data_dir)}:{folder.name}'
-    for folder in _prepared(data_dir)
-  )
+  there = [
+    f'{f.parent.relative_to(data_dir)}:{f.name}' for f in _prepared(data_dir)
+  ]
   missing = (
     f'builder = {builder!r}; allowed: a set that was prepared in {data_dir}: '
-    f'{there or "none"}'
+    f'{", ".join(there) or "none"}'
   )
   ways_out = (
     'Set config.dataset.data_dir to a folder that contains it; or let TFDS '
@@ -167,9 +165,7 @@ def _find_or_prepare(builder: str, data_dir: pathlib.Path) -> pathlib.Path:
     _check_network(made)
     made.download_and_prepare()
   except tfds.core.DatasetNotFoundError as error:
-    raise ValueError(
-      f'{missing}, and TFDS knows no set of this name'
-    ) from error
+    raise ValueError(f'{missing}, or one that TFDS knows') from error
   # Of networks, of files that moved or changed, of sets to be downloaded by
   # hand, and of packages that a set needs.
   except (

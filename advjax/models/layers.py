@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 Padding = str | Sequence[tuple[int, int]]
+Pair = tuple[Array, Array]
 
 # On the CPU, batches of this size or more go through a convolution in parts.
 _LARGE_BATCH = 128
@@ -135,10 +136,8 @@ def _matmul(
 
 @_matmul.defjvp
 def _matmul_jvp(
-  precision: lax.PrecisionLike,
-  primals: tuple[Array, Array],
-  tangents: tuple[Array, Array],
-) -> tuple[Array, Array]:
+  precision: lax.PrecisionLike, primals: Pair, tangents: Pair
+) -> Pair:
   # The gradient of a kernel [K, N] is a product over the many rows of both
   # factors. Its narrow factor should come first: for 3,200 rows, K = 288 and
   # N = 64, `(gradient.T @ patches).T` is faster than `patches.T @ gradient`,
@@ -215,7 +214,7 @@ def max_pool_by_blocks(images: Array, window: tuple[int, int]) -> Array:
 @max_pool_by_blocks.defjvp
 def _max_pool_by_blocks_jvp(
   window: tuple[int, int], primals: tuple[Array], tangents: tuple[Array]
-) -> tuple[Array, Array]:
+) -> Pair:
   blocks = _blocks(primals[0], window)
   maximum = max_pool_by_blocks(primals[0], window)
   row = jnp.full(maximum.shape, window[0] - 1, jnp.int32)

@@ -100,16 +100,6 @@ def test_a_damaged_entry_is_made_again_with_a_warning(tmp_path, caplog, name):
     assert file.read_bytes() == content
 
 
-def test_an_exception_leaves_nothing(tmp_path):
-  def drawn():
-    yield next(samples())
-    raise KeyboardInterrupt
-
-  with pytest.raises(KeyboardInterrupt):
-    write(tmp_path, drawn=drawn())
-  assert names(tmp_path) == set()
-
-
 PROGRAM = """
 import os, signal, sys, time
 from tests.data import test_cache
@@ -148,17 +138,22 @@ def test_another_process_is_waited_for(tmp_path, caplog):
   assert caplog.text.count('waiting for another process') == 2
 
 
-def test_no_space_or_no_folder_is_an_error_that_leaves_nothing(tmp_path):
+def test_errors_leave_nothing(tmp_path):
+  def drawn():
+    yield next(samples())
+    raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    write(tmp_path, drawn=drawn())
+  assert names(tmp_path) == set()
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
   try:
-    with pytest.raises(
-      ValueError, match=r'cannot be written.*cache_dir'
-    ) as error:
+    message = f'{tmp_path}.*cannot be written.*cache_dir'
+    with pytest.raises(ValueError, match=message):
       write(tmp_path)
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-  assert str(tmp_path) in str(error.value)
   assert names(tmp_path) == set()
   file = tmp_path / 'file'
   file.touch()

@@ -75,6 +75,14 @@ def test_a_set_is_what_it_was_made_of(sets, caplog):
   tfds.load('pets', str(sets), train_split='train[:10]')
   assert 'decoding pets/1.0.0 train[:10] once: 10 images' in caplog.text
   assert caplog.text.count('decoding') == 3
+  # Of a set that changed, both.
+  (sets / 'pets' / '1.0.0' / 'pets-train.array_record-00000-of-00001').touch()
+  tfds.load('pets', str(sets))
+  assert caplog.text.count('decoding') == 5
+  info = sets / 'pets' / '1.0.0' / 'dataset_info.json'
+  info.write_text(info.read_text().replace('"30"', '"31"'))
+  with pytest.raises(ValueError, match=r"'train'.*(cannot be read|30 images)"):
+    tfds.load('pets', str(sets))
 
 
 def test_pixels_are_those_of_tfds(tmp_path, monkeypatch):
@@ -182,14 +190,6 @@ assert not {{'tensorflow', 'tensorflow_datasets'}}.intersection(sys.modules)
   subprocess.run([sys.executable, '-c', program], env=environment, check=True)
 
 
-def test_a_changed_set_is_decoded_again(sets, caplog):
-  caplog.set_level(logging.INFO, 'advjax')
-  tfds.load('pets', str(sets))
-  (sets / 'pets' / '1.0.0' / 'pets-train.array_record-00000-of-00001').touch()
-  tfds.load('pets', str(sets))
-  assert caplog.text.count('decoding') == 4
-
-
 def test_mnist(tmp_path):
   """Facts that MNIST is known by."""
   data_dir = os.environ.get('ADVJAX_TFDS_DATA_DIR')
@@ -255,7 +255,7 @@ def test_a_set_that_cannot_be_prepared(tmp_path, with_tensorflow, monkeypatch):
   offline.mkdir()
   for builder, message in (
     ('advjax_made_up', r'\(no route to host\)\. Set config'),
-    ('no_such_set', 'TFDS knows no set of this name'),
+    ('no_such_set', 'or one that TFDS knows'),
   ):
     check_refused(offline, message, builder)
   # Without a network, no time is spent.
@@ -345,12 +345,6 @@ def test_damaged_sets(sets, name, how, message):
   else:
     os.truncate(file, 0 if how == 'empty' else file.stat().st_size * 2 // 3)
   check_refused(sets, message)
-
-
-def test_fewer_images_than_promised(sets):
-  info = sets / 'pets' / '1.0.0' / 'dataset_info.json'
-  info.write_text(info.read_text().replace('"30"', '"31"'))
-  check_refused(sets, r"'train'.*(cannot be read|30 images)")
 
 
 def test_wrong_splits(sets):
