@@ -102,9 +102,10 @@ def create_augmentation(
     images, partners = jnp.split(both, 2)
     examples = images, jax.nn.one_hot(labels, num_classes)
     others = partners, jax.nn.one_hot(partner_labels, num_classes)
-    return jax.vmap(lambda *each: mix(*each, averaged, pasted))(
-      _fold(keys, _MIX), examples, others
+    mixed = functools.partial(
+      mix, mixup_strength=averaged, cutmix_strength=pasted
     )
+    return jax.vmap(mixed)(_fold(keys, _MIX), examples, others)
 
   return augment
 

@@ -1,7 +1,4 @@
-"""PNG, JPEG and other image files, decoded by Pillow to uint8 arrays.
-
-Pillow is imported where it is used: a start that decodes nothing goes without.
-"""
+"""Image files, decoded by Pillow, which is imported only where it is used."""
 
 import contextlib
 import io

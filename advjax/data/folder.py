@@ -119,7 +119,7 @@ def load(
     logger.info(message, given.name, len(others), others[0])
   names, ids = layout.class_names, layout.class_ids
   name = given.stem if given.is_file() else given.name
-  return Dataset(name, *splits, len(names), names, ids)
+  return Dataset(name, splits[0], splits[1], len(names), names, ids)
 
 
 @contextlib.contextmanager

@@ -87,11 +87,10 @@ def create_model(
 
 
 def _sizes(field: str, value: Any, is_pair: bool) -> tuple[int, ...]:
-  if isinstance(value, str) or not hasattr(value, '__iter__'):
-    raise ValueError(f'{field} = {value!r}; allowed: a tuple of integers >= 1')
-  sizes = tuple(value)
-  for index, size in enumerate(sizes):
+  is_tuple = hasattr(value, '__iter__') and not isinstance(value, str)
+  if not is_tuple or (is_pair and len(value) != 2):
+    allowed = 'two' if is_pair else 'a tuple of'
+    raise ValueError(f'{field} = {value!r}; allowed: {allowed} integers >= 1')
+  for index, size in enumerate(value):
     check_range(f'{field}[{index}]', size, 1, integer=True)
-  if is_pair and len(sizes) != 2:
-    raise ValueError(f'{field} = {value!r}; allowed: two integers >= 1')
-  return sizes
+  return tuple(value)

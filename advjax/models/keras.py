@@ -187,7 +187,7 @@ class Network:
     if isinstance(model, keras.Sequential):
       model = keras.Model(_one(model.inputs), _one(model.outputs))
     operations = getattr(model, 'operations', [])
-    last = model.layers[-1] if operations else None
+    last: Any = model.layers[-1] if operations else None
     softmax = getattr(last, 'activation', None) is keras.activations.softmax
     if softmax or isinstance(last, keras.layers.Softmax):
       raise ValueError(
@@ -427,9 +427,8 @@ def _head(model: Any) -> tuple[Any, ...]:
   linear = getattr(dense, 'activation', None) is keras.activations.linear
   if not (linear and isinstance(dense, layers.Dense)):
     return ()
-  below = made.get(id(_inputs(dense)[0]))
+  below: Any = made.get(id(_inputs(dense)[0]))
   while isinstance(below, layers.Dropout):
     below = made.get(id(_inputs(below)[0]))
-  if isinstance(below, layers.GlobalAveragePooling2D) and not below.keepdims:
-    return below, dense
-  return ()
+  pools = isinstance(below, layers.GlobalAveragePooling2D)
+  return (below, dense) if pools and not below.keepdims else ()

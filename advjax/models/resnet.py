@@ -247,11 +247,12 @@ class ResNet(nn.Module):
         style, self.stem_kind, shape.stem_width, shape.activate_stem, name=stem
       )
     ]
-    for name, *size in zip(
-      names, shape.depths, shape.widths, shape.strides, strict=True
-    ):
+    sizes = zip(shape.depths, shape.widths, shape.strides, strict=True)
+    for name, (depth, width, stride) in zip(names, sizes, strict=True):
       activate = shape.activate_last and name == names[-1]
-      parts.append(Stage(style, shape.block, *size, activate, name=name))
+      parts.append(
+        Stage(style, shape.block, depth, width, stride, activate, name=name)
+      )
     self.parts = parts
     self.dense = nn.Dense(self.num_classes, name='head')
 

@@ -12,7 +12,7 @@ from advjax.config import default_config
 
 SHAPE, NUM_CLASSES, BATCH = (8, 8, 3), 10, 8
 # 1 is as good as 1.0.
-TRANSFORMS = {
+ALL = {
   'crop_padding': 2,
   'resized_crop': 0.5,
   'resized_crop_ratio': 1.5,
@@ -26,8 +26,9 @@ TRANSFORMS = {
   'poisson': 100.0,
   'salt_and_pepper': 0.1,
   'cutout': 3,
+  'mixup': 0.5,
+  'cutmix': 1.0,
 }
-ALL = {**TRANSFORMS, 'mixup': 0.5, 'cutmix': 1.0}
 RNG = np.random.default_rng(0)
 POOL = RNG.uniform(size=(5, *SHAPE)).astype(np.float32)
 IMAGES = RNG.uniform(size=(BATCH, *SHAPE)).astype(np.float32)

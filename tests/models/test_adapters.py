@@ -1,15 +1,14 @@
-"""NNX and Linen modules and a plain function behind the seam."""
+"""NNX modules and a plain function behind the seam."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import linen as nn
 from flax import nnx
 
 import advjax
-from advjax.models import Model, from_linen, from_nnx, summary
+from advjax.models import Model, from_nnx, summary
 
 
 class _Net(nnx.Module):
@@ -116,23 +115,6 @@ def test_nnx_state():
   # The stream of random numbers moves on, so that dropout is new every step.
   _, (second, *_) = train(images, {**state, 'dropout': updated['dropout']})
   assert not np.allclose(first, second)
-
-
-def test_linen_module_without_batch_norm_has_no_state():
-  class Net(nn.Module):
-    @nn.compact
-    def __call__(self, images, *, train):
-      del train
-      return nn.Dense(3)(images.reshape(images.shape[0], -1))
-
-  model = from_linen(Net())
-  images = jnp.ones((4, 2, 2, 1))
-  params, state = jax.eval_shape(model.init, jax.random.key(0), images)
-  assert state == {}
-  logits, state = jax.eval_shape(
-    lambda params: model.apply(params, {}, images, train=True), params
-  )
-  assert (logits.shape, state) == ((4, 3), {})
 
 
 def test_summary_of_models_without_layers_lists_params():

@@ -66,34 +66,32 @@ def test_passes_are_those_of_keras(name, train):
   """The program is that of Keras' own `stateless_call`."""
   model, network = create(name), build(name)
   params, state = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
-  places = {
-    variable.path: (part, layer, key)
-    for part, variables in enumerate((network.params, network.state))
-    for layer, named in variables.items()
-    for key, variable in named.items()
-  }
   module = importlib.import_module(getattr(keras.applications, name).__module__)
+  variables = network.params, network.state
+  trainable, others = (
+    [variable.path for variable in variables]
+    for variables in (
+      network.model.trainable_variables,
+      network.model.non_trainable_variables,
+    )
+  )
 
   def apply(params, state, images):
-    def values(variables):
-      places_of = [places[variable.path] for variable in variables]
-      return [
-        (params, state)[part][layer][key] for part, layer, key in places_of
-      ]
-
-    others = network.model.non_trainable_variables
+    given = {}
+    jax.tree.map(
+      lambda variable, array: given.update({variable.path: array}),
+      variables,
+      (params, state),
+    )
     with jax.numpy_rank_promotion('allow'):
       logits, new = network.model.stateless_call(
-        values(network.model.trainable_variables),
-        values(others),
+        [given[path] for path in trainable],
+        [given[path] for path in others],
         module.preprocess_input(255 * images),
         training=train,
       )
-    updated = {layer: dict(named) for layer, named in state.items()}
-    for variable, value in zip(others, new, strict=True):
-      _, layer, key = places[variable.path]
-      updated[layer][key] = value
-    return logits, updated
+    new = dict(zip(others, new, strict=True))
+    return logits, jax.tree.map(lambda v: new[v.path], network.state)
 
   actual, expected = (
     jax.jit(f).lower(params, state, IMAGES).as_text()
