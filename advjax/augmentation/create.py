@@ -13,7 +13,7 @@ from advjax.augmentation.mixing import mix
 from advjax.config import check_range, choose
 from advjax.types import Array
 
-# (images, labels, keys, draw) -> (images, labels); see `create_augmentation`.
+# See `create_augmentation`.
 Augment = Callable[..., tuple[Array, Array]]
 
 # In the order in which they are applied, each with its largest strength.
@@ -73,8 +73,8 @@ def create_augmentation(
   Example:
     >>> augment = create_augmentation({'horizontal_flip': 1.0}, (1, 2, 1), 10)
     >>> images, labels = jnp.array([[[[0.0], [1.0]]]]), jnp.array([3])
-    >>> keys = jax.random.key(0)[None]
-    >>> images, labels = augment(images, labels, keys, None)
+    >>> keys = jax.random.split(jax.random.key(0), 1)
+    >>> images, labels = jax.jit(augment)(images, labels, keys, None)
     >>> images[0, ..., 0].tolist()
     [[1.0, 0.0]]
   """
@@ -83,9 +83,6 @@ def create_augmentation(
     return None
   transform = jax.vmap(_create_transform(config))
   averaged, pasted = config.get('mixup', 0), config.get('cutmix', 0)
-  mixed = functools.partial(
-    mix, mixup_strength=averaged, cutmix_strength=pasted
-  )
 
   def augment(
     images: Array,
@@ -105,6 +102,9 @@ def create_augmentation(
     images, partners = jnp.split(both, 2)
     examples = images, jax.nn.one_hot(labels, num_classes)
     others = partners, jax.nn.one_hot(partner_labels, num_classes)
+    mixed = functools.partial(
+      mix, mixup_strength=averaged, cutmix_strength=pasted
+    )
     return jax.vmap(mixed)(_fold(keys, _MIX), examples, others)
 
   return augment
@@ -114,21 +114,18 @@ def _fold(keys: Array, number: int) -> Array:
   return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
 
 
-def _create_transform(
-  config: Mapping[str, Any],
-) -> Callable[[Array, Array], Array]:
+def _create_transform(config: Mapping[str, Any]) -> Callable[..., Array]:
   """Augments one image, given its key."""
   chain = {}
   # Keys by the place among all: others, on or off, do not change the draws.
   for number, (field, (function, _)) in enumerate(_TRANSFORMS.items()):
-    if not config.get(field):
-      continue
-    # jax.random takes no integer for a probability.
-    kind = int if field in _PIXELS else float
-    options = {'strength': kind(config[field])}
-    if field == 'resized_crop' and 'resized_crop_ratio' in config:
-      options['max_ratio'] = config['resized_crop_ratio']
-    chain[number] = functools.partial(function, **options)
+    if config.get(field):
+      # jax.random takes no integer for a probability.
+      kind = int if field in _PIXELS else float
+      options = {'strength': kind(config[field])}
+      if field == 'resized_crop' and 'resized_crop_ratio' in config:
+        options['max_ratio'] = config['resized_crop_ratio']
+      chain[number] = functools.partial(function, **options)
 
   def transform(key: Array, image: Array) -> Array:
     numbers = jnp.array(list(chain), jnp.uint32)
@@ -141,7 +138,6 @@ def _create_transform(
 
 
 def _check(config: Mapping[str, Any], shape: tuple[int, ...]) -> None:
-  """Raises a ValueError for a field that is wrong."""
   for field, value in config.items():
     choose('field of augmentation', field, (*_LIMITS, 'resized_crop_ratio'))
     name = f'augmentation.{field}'
@@ -149,9 +145,9 @@ def _check(config: Mapping[str, Any], shape: tuple[int, ...]) -> None:
       check_range(name, value, 1.0)
       continue
     check_range(name, value, 0, _LIMITS[field], integer=field in _PIXELS)
+    allowed = ''
     if not value:
       continue
-    allowed = ''
     if len(shape) != 3:
       allowed = f'0, for images of shape {shape}, not (height, width, channels)'
     elif field in _PIXELS and value >= min(shape[:2]):

@@ -23,7 +23,8 @@ def random_horizontal_flip(key: Array, image: Array, strength: float) -> Array:
 
   Example:
     >>> image = jnp.array([[[0.0], [1.0]]])
-    >>> random_horizontal_flip(jax.random.key(0), image, 1.0)[..., 0].tolist()
+    >>> flip = jax.jit(random_horizontal_flip)
+    >>> flip(jax.random.key(0), image, 1.0)[..., 0].tolist()
     [[1.0, 0.0]]
   """
   return pix.random_flip_left_right(key, image, probability=strength)
@@ -42,7 +43,8 @@ def random_vertical_flip(key: Array, image: Array, strength: float) -> Array:
 
   Example:
     >>> image = jnp.array([[[0.0]], [[1.0]]])
-    >>> random_vertical_flip(jax.random.key(0), image, 1.0)[..., 0].tolist()
+    >>> flip = jax.jit(random_vertical_flip)
+    >>> flip(jax.random.key(0), image, 1.0)[..., 0].tolist()
     [[1.0], [0.0]]
   """
   return pix.random_flip_up_down(key, image, probability=strength)
@@ -64,7 +66,8 @@ def random_crop(key: Array, image: Array, strength: int) -> Array:
 
   Example:
     >>> white = jnp.ones((4, 4, 3))
-    >>> image = random_crop(jax.random.key(0), white, 1)
+    >>> crop = jax.jit(random_crop, static_argnums=2)
+    >>> image = crop(jax.random.key(0), white, 1)
     >>> image.shape, bool((image[1:-1, 1:-1] == 1).all())
     ((4, 4, 3), True)
   """
@@ -95,7 +98,7 @@ def random_resized_crop(
 
   Example:
     >>> white = jnp.ones((4, 4, 3))
-    >>> image = random_resized_crop(jax.random.key(0), white, 0.25)
+    >>> image = jax.jit(random_resized_crop)(jax.random.key(0), white, 0.25)
     >>> image.shape, float(image.min())
     ((4, 4, 3), 1.0)
   """
@@ -160,8 +163,8 @@ def cutout(key: Array, image: Array, strength: int) -> Array:
     An image of the same shape and range.
 
   Example:
-    >>> image = jnp.zeros((4, 4, 3))
-    >>> float(cutout(jax.random.key(0), image, 2).max())
+    >>> image = jax.jit(cutout)(jax.random.key(0), jnp.zeros((4, 4, 3)), 2)
+    >>> float(image.max())
     0.5
   """
   square = random_rectangle(key, image.shape, strength, strength)

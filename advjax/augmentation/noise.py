@@ -21,7 +21,7 @@ def gaussian_noise(key: Array, image: Array, strength: float) -> Array:
 
   Example:
     >>> image = jnp.full((2, 2, 3), 0.5)
-    >>> noisy = gaussian_noise(jax.random.key(0), image, 0.01)
+    >>> noisy = jax.jit(gaussian_noise)(jax.random.key(0), image, 0.01)
     >>> 0 < float(jnp.abs(noisy - image).max()) < 0.1
     True
   """
@@ -47,8 +47,8 @@ def poisson_noise(key: Array, image: Array, strength: float) -> Array:
     An image of the same shape and range.
 
   Example:
-    >>> black = jnp.zeros((2, 2, 3))
-    >>> float(poisson_noise(jax.random.key(0), black, 100.0).max())
+    >>> noisy = jax.jit(poisson_noise)
+    >>> float(noisy(jax.random.key(0), jnp.zeros((2, 2, 3)), 100.0).max())
     0.0
   """
   counts = jax.random.poisson(key, image * strength)
@@ -70,7 +70,7 @@ def salt_and_pepper_noise(key: Array, image: Array, strength: float) -> Array:
 
   Example:
     >>> image = jnp.full((2, 2, 3), 0.5)
-    >>> image = salt_and_pepper_noise(jax.random.key(0), image, 1.0)
+    >>> image = jax.jit(salt_and_pepper_noise)(jax.random.key(0), image, 1.0)
     >>> set(image.ravel().tolist()) <= {0.0, 1.0}
     True
   """

@@ -1,8 +1,6 @@
 """Data sets by name, as NumPy arrays: `load(config) -> Dataset`.
 
-A loader is a function of the fields of its config (`digits.load()`,
-`npz.load(path)`) that returns a `Dataset`; a new one needs a line in
-`_LOADERS`. Parameters with a default are fields that may be left out.
+A new loader needs a line in `LOADERS`.
 """
 
 import inspect
@@ -21,7 +19,9 @@ from advjax.data.dataset import (
 
 __all__ = ['Dataset', 'Split', 'holdout', 'keep_classes', 'load', 'to_float']
 
-_LOADERS: dict[str, Callable[..., Dataset]] = {
+# Each returns a `Dataset`; its parameters are a config's fields, of which those
+# with a default may be left out.
+LOADERS: dict[str, Callable[..., Dataset]] = {
   'digits': digits.load,
   'folder': folder.load,
   'npz': npz.load,
@@ -59,12 +59,9 @@ def load(config: Mapping[str, Any]) -> Dataset:
     for key, value in config.items()
     if value is not None and not (isinstance(value, str) and value == '')
   }
-  name = choose('data set', fields.pop('name', None), _LOADERS)
   classes = fields.pop('classes', None)
-  parameters = {
-    key: inspect.signature(loader).parameters
-    for key, loader in _LOADERS.items()
-  }
+  name = choose('data set', fields.pop('name', None), LOADERS)
+  parameters = {k: inspect.signature(f).parameters for k, f in LOADERS.items()}
   for field, value in fields.items():
     others = [key for key in parameters if field in parameters[key]]
     if isinstance(value, str) and others and name not in others:
@@ -77,6 +74,8 @@ def load(config: Mapping[str, Any]) -> Dataset:
     choose(f'field of data set {name!r}', field, [*parameters[name], 'classes'])
   for field, parameter in parameters[name].items():
     if field not in fields and parameter.default is inspect.Parameter.empty:
-      raise ValueError(f'data set {name!r} needs the field {field!r}')
-  dataset = _LOADERS[name](**fields)
+      raise ValueError(
+        f'dataset.{field} = None; allowed: a value, data set {name!r} needs it'
+      )
+  dataset = LOADERS[name](**fields)
   return dataset if classes is None else keep_classes(dataset, classes)

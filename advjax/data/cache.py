@@ -37,7 +37,7 @@ _OURS = re.compile(r'[0-9a-f]{32}|writing-.*')
 
 
 class Entry(NamedTuple):
-  """Read-only images and labels, and what was written with them."""
+  """Read-only arrays, and what was written with them."""
 
   images: np.ndarray
   labels: np.ndarray
@@ -88,8 +88,8 @@ def write(
   """Writes an entry atomically, or waits for the process that writes it.
 
   Draws from `samples` (uint8 [H, W, C] and labels, `num_samples` at most) only
-  if the entry is not there; they raise no OSError. `info` is kept with them as
-  JSON, as it is after the last one; `name` is for the log and progress bar.
+  if the entry is not there. `info` is kept as JSON, as it is after the last of
+  them; `name` is for the log and progress bar.
   """
   folder = path.parent
   try:
@@ -102,10 +102,14 @@ def write(
         if locked and _OURS.fullmatch(other.name):
           shutil.rmtree(other, ignore_errors=True)
       logger.info('decoding %s once: %s images', name, f'{num_samples:,}')
+      # A bar on a terminal, else none.
+      bar = tqdm.tqdm(
+        samples, f'decoding {name}', num_samples, unit=' images', disable=None
+      )
       writing = folder / f'writing-{uuid.uuid4().hex}'
       writing.mkdir()
       try:
-        _write_files(writing, samples, num_samples, info, name)
+        _write_files(writing, bar, num_samples, info)
         # Without locks, another process may have been quicker.
         if locked or not path.exists():
           writing.rename(path)
@@ -128,16 +132,11 @@ def _write_files(
   samples: Iterable[tuple[np.ndarray, int]],
   num_samples: int,
   info: Mapping[str, Any],
-  name: str,
 ) -> None:
   labels: list[int] = []
-  # A bar on a terminal, else none.
-  bar = tqdm.tqdm(
-    samples, f'decoding {name}', num_samples, unit=' images', disable=None
-  )
   # Not through a memory map: a full disk would kill the process.
   with open(folder / 'images.bin', 'wb') as stream:
-    for image, label in bar:
+    for image, label in samples:
       if not labels:
         needed = num_samples * image.nbytes
         free = shutil.disk_usage(folder).free

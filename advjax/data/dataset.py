@@ -84,7 +84,7 @@ def holdout(
   """
   if not 0 <= num_validation < num_images:
     raise ValueError(
-      f'num_validation = {num_validation}; allowed: [0, {num_images}), where '
+      f'num_validation = {num_validation!r}; allowed: [0, {num_images}), where '
       f'{num_images} is the number of training images'
     )
   # RandomState's streams are frozen; those of default_rng may change.
@@ -136,8 +136,8 @@ def keep_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
     rows = np.flatnonzero(labels >= 0)
     if not rows.size:
       raise ValueError(
-        f'classes = {classes!r}: the {name} split of {dataset.name!r} holds '
-        'no image of these classes'
+        f'classes = {classes!r}; allowed: classes of which the {name} split of '
+        f'{dataset.name!r} has an image'
       )
     return Split(split.images[rows], labels[rows])
 

@@ -53,9 +53,8 @@ def image_size(encoded: bytes) -> tuple[int, int]:
   from PIL import ImageOps
 
   with _opened(encoded) as image:
-    if _orientation(image) > 1:
-      # Not only swapped here: Pillow has rotated a TIFF by itself already.
-      ImageOps.exif_transpose(image, in_place=True)
+    # Not only swapped here: Pillow has rotated a TIFF by itself already.
+    ImageOps.exif_transpose(image, in_place=True)
     return image.height, image.width
 
 
@@ -64,12 +63,10 @@ def decode_rgb(
 ) -> tuple[np.ndarray, list[str]]:
   """Decodes an image file of any kind to uint8 [*size, 3].
 
-  Rotated as EXIF says; grey is repeated, palettes and CMYK are converted, alpha
-  is dropped, 16 bits are rounded to 8, and the first of several frames is
-  taken. Another size is scaled (bilinear, antialiased) and cropped at the
-  centre. Returns the conversions that were done, too: keys of `_CONVERTED`,
-  'frames', 'turned' and 'resized'. Raises a NoImage if it is damaged, of more
-  than 16 bits per channel, or larger than Pillow's limit.
+  Rotated as EXIF says, converted to RGB of 8 bits, without alpha; the first of
+  several frames. Another size is scaled (bilinear, antialiased) and cropped at
+  the centre. Returns the conversions that were done, too. Raises a NoImage if
+  it is damaged, of over 16 bits per channel, or larger than Pillow's limit.
   """
   from PIL import Image, ImageOps
 

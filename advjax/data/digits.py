@@ -13,26 +13,21 @@ import numpy as np
 
 from advjax.data.dataset import Dataset, Split
 
-NUM_TEST = 360
-NUM_CLASSES = 10
+_NUM_TEST = 360
 _FILE = pathlib.Path('datasets', 'data', 'digits.csv.gz')
 
 
 def load() -> Dataset:
-  """Loads the digits, uint8 [1437, 28, 28, 1] and [360, 28, 28, 1].
-
-  Every machine and every version of the libraries gets the same bytes.
-  """
-  pixels, target = _read()
-  images = _resize(pixels)[..., np.newaxis]
-  labels = target.astype(np.int32)
+  """Loads the digits: the same bytes on every machine."""
+  pixels, labels = _read()
+  images, labels = _resize(pixels)[..., np.newaxis], labels.astype(np.int32)
   train, test = _stratified_split(labels)
   return Dataset(
     name='digits',
     train=Split(images[train], labels[train]),
     test=Split(images[test], labels[test]),
-    num_classes=NUM_CLASSES,
-    class_names=tuple(str(digit) for digit in range(NUM_CLASSES)),
+    num_classes=10,
+    class_names=tuple('0123456789'),
   )
 
 
@@ -72,17 +67,14 @@ def _stratified_split(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   # RandomState's streams are frozen; those of default_rng may change.
   random = np.random.RandomState(0)
   order = random.permutation(len(labels))
-  counts = np.bincount(labels, minlength=NUM_CLASSES)
-  shares = counts * NUM_TEST / len(labels)
+  shares = np.bincount(labels) * _NUM_TEST / len(labels)
   num_test = np.floor(shares).astype(int)
   # The largest remainders get the images that rounding down left over.
   remainders = np.argsort(num_test - shares, kind='stable')
-  num_test[remainders[: NUM_TEST - num_test.sum()]] += 1
-
+  num_test[remainders[: _NUM_TEST - num_test.sum()]] += 1
   is_test = np.zeros(len(labels), bool)
-  for digit in range(NUM_CLASSES):
-    rows = order[labels[order] == digit]
-    is_test[rows[: num_test[digit]]] = True
+  for digit, count in enumerate(num_test):
+    is_test[order[labels[order] == digit][:count]] = True
   # Shuffled again: the test rows are the first of their class in this order, so
   # the training rows would begin with whichever class was full first.
   order = random.permutation(len(labels))

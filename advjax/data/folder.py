@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from advjax.config import check_range
 from advjax.data import cache, decode
 from advjax.data.dataset import Dataset, Split
 
@@ -45,9 +46,12 @@ _MAX_BYTES = 1 << 28
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
 # At most this fraction of a split's images may be left out.
 _MAX_BAD = 0.01
-
-# A file and its label.
-Sample = tuple[str, int]
+# Files and their labels, in order.
+Samples = tuple[tuple[str, int], ...]
+# The files of each class.
+ByClass = dict[str, list[str]]
+# Of each file its name, and what else changes with it; of a folder its name.
+Listing = list[tuple[Any, ...]]
 
 
 class Files(NamedTuple):
@@ -62,8 +66,8 @@ class Layout(NamedTuple):
   """Which files make a data set: the samples of both splits, in order."""
 
   files: Files
-  train: tuple[Sample, ...]
-  test: tuple[Sample, ...]
+  train: Samples
+  test: Samples
   class_names: tuple[str, ...]
   class_ids: tuple[str, ...] = ()
 
@@ -74,20 +78,9 @@ def load(
   test_fraction: float | None = None,
   cache_dir: str | None = None,
 ) -> Dataset:
-  """Loads image files from a folder or a zip.
-
-  The fields are those of docs/datasets.md.
-
-  Returns:
-    The data set, named like the folder: uint8 images [N, H, W, 3], memory-
-    mapped and read-only, and int32 labels [N].
-
-  Raises:
-    FileNotFoundError: If there is no such folder.
-    ValueError: If something is wrong with a field, the files, or the cache.
-  """
-  if image_size is not None and (type(image_size) is not int or image_size < 1):
-    raise ValueError(f'image_size = {image_size!r}; allowed: an integer >= 1')
+  """Loads uint8 images [N, H, W, 3], memory-mapped and read-only."""
+  if image_size is not None:
+    check_range('image_size', image_size, 1, integer=True)
   given = pathlib.Path(path).expanduser().absolute()
   size = (image_size, image_size) if image_size else None
   splits = []
@@ -99,11 +92,10 @@ def load(
     for split, samples in (('train', layout.train), ('test', layout.test)):
       name = f'{given.name} {split}'
       digest = hashlib.sha256(repr(samples).encode()).hexdigest()
+      source = f'{given.resolve()}\n{split}'
+      state = [files.fingerprint, digest, image_size]
       entry_path = cache.entry_path(
-        cache_dir,
-        f'{given.name}-{split}',
-        f'{given.resolve()}\n{split}',
-        [files.fingerprint, digest, image_size],
+        cache_dir, f'{given.name}-{split}', source, state
       )
       entry = cache.read(entry_path)
       if entry is None:
@@ -112,37 +104,22 @@ def load(
         decoded = _decode(layout, samples, size, name, info)
         entry = cache.write(entry_path, decoded, len(samples), info, name)
       splits.append(Split(entry.images, entry.labels))
-      _log(entry, name)
+      # At the first start and at all that follow.
+      report = '{}: {:,} images of {} x {}'.format(name, *entry.images.shape)
+      for what, count in sorted(entry.info['done'].items()):
+        report += f', {count:,} {what}'
+      logger.info(report)
+      if num_bad := entry.info['num_bad']:
+        message = '%s: %d images were left out, which cannot be decoded: %s'
+        logger.warning(message, name, num_bad, '; '.join(entry.info['bad']))
   used = dict((*layout.train, *layout.test))
   others = [n for n in layout.files.names if _IMAGE.search(n) and n not in used]
   if others:
-    message = (
-      '%s: %d images belong to neither split and are not used, such as %s'
-    )
+    message = '%s: %d images belong to neither split, such as %s'
     logger.info(message, given.name, len(others), others[0])
-  train, test = splits
-  return Dataset(
-    given.stem if given.is_file() else given.name,
-    train,
-    test,
-    len(layout.class_names),
-    layout.class_names,
-    layout.class_ids,
-  )
-
-
-def _log(entry: cache.Entry, name: str) -> None:
-  """Logs what was decoded, at the first start and at all that follow."""
-  size = '{:,} images of {} x {}'.format(*entry.images.shape)
-  done = (f', {n:,} {what}' for what, n in sorted(entry.info['done'].items()))
-  logger.info('%s: %s%s', name, size, ''.join(done))
-  if entry.info['num_bad']:
-    logger.warning(
-      '%s: %d images were left out, which cannot be decoded: %s',
-      name,
-      entry.info['num_bad'],
-      '; '.join(entry.info['bad']),
-    )
+  names, ids = layout.class_names, layout.class_ids
+  name = given.stem if given.is_file() else given.name
+  return Dataset(name, splits[0], splits[1], len(names), names, ids)
 
 
 @contextlib.contextmanager
@@ -150,49 +127,38 @@ def open_files(path: pathlib.Path) -> Iterator[Files]:
   """Lists a folder, following links, or a .zip, which is never unpacked."""
   if not path.exists():
     raise FileNotFoundError(f'path = {str(path)!r}: there is no such folder')
-  if path.is_dir():
-    try:
-      files = _list_folder(path)
-    except OSError as error:
-      raise ValueError(f'{path} cannot be read: {error}') from error
-    yield files
-  elif path.suffix.lower() == '.zip':
-    try:
-      archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-      raise ValueError(
-        f'{path}: invalid or truncated zip ({error}); copy or make it again'
-      ) from error
-    with archive:
-      yield _list_zip(path, archive)
-  else:
+  is_zip = path.is_file() and path.suffix.lower() == '.zip'
+  if not is_zip and not path.is_dir():
     raise ValueError(
       f'path = {str(path)!r}; allowed: a folder of images, or a .zip of one'
     )
-
-
-def _files(
-  path: pathlib.Path,
-  listing: list[tuple[Any, ...]],
-  read: Callable[[str], bytes],
-) -> Files:
-  """Makes Files of (name, size, what else changes with a file)."""
-  listing.sort()
-  digest = hashlib.sha256(ascii(listing).encode()).hexdigest()
-
-  def checked_read(name: str) -> bytes:
+  with contextlib.ExitStack() as stack:
     try:
-      return read(name)
-    except _UNREADABLE as error:
+      if is_zip:
+        archive = stack.enter_context(zipfile.ZipFile(path))
+        listing, read = _list_zip(path, archive)
+      else:
+        listing, read = _list_folder(path)
+    except (zipfile.BadZipFile, OSError) as error:
       raise ValueError(
-        f'{path}: {name} cannot be read ({error}); copy or make it again'
+        f'{path}: cannot be read ({error}); copy or make it again'
       ) from error
 
-  return Files(tuple(name for name, *_ in listing), digest, checked_read)
+    def checked_read(name: str) -> bytes:
+      try:
+        return read(name)
+      except _UNREADABLE as error:
+        raise ValueError(
+          f'{path}: {name} cannot be read ({error}); copy or make it again'
+        ) from error
+
+    listing.sort()
+    digest = hashlib.sha256(ascii(listing).encode()).hexdigest()
+    yield Files(tuple(name for name, *_ in listing), digest, checked_read)
 
 
-def _list_folder(root: pathlib.Path) -> Files:
-  listing: list[tuple[Any, ...]] = []
+def _list_folder(root: pathlib.Path) -> tuple[Listing, Callable[[str], bytes]]:
+  listing: Listing = []
   folders = ['']
   while folders:
     prefix = folders.pop()
@@ -206,13 +172,15 @@ def _list_folder(root: pathlib.Path) -> Files:
         listing.append((f'{name}/',))
       elif stat.S_ISREG(status.st_mode):
         listing.append((name, status.st_size, status.st_mtime_ns))
-  return _files(root, listing, lambda name: (root / name).read_bytes())
+  return listing, lambda name: (root / name).read_bytes()
 
 
-def _list_zip(path: pathlib.Path, archive: zipfile.ZipFile) -> Files:
+def _list_zip(
+  path: pathlib.Path, archive: zipfile.ZipFile
+) -> tuple[Listing, Callable[[str], bytes]]:
   """Lists a zip; `zipfile.Path` neither finds doubles nor is as fast."""
   time = path.stat().st_mtime_ns
-  listing: list[tuple[Any, ...]] = []
+  listing: Listing = []
   members: dict[str, zipfile.ZipInfo] = {}
   for info in archive.infolist():
     # Old archivers of Windows write its separator.
@@ -248,7 +216,7 @@ def _list_zip(path: pathlib.Path, archive: zipfile.ZipFile) -> Files:
     # Reads no more than that size, whatever the compressed bytes hold.
     return archive.read(members[name])
 
-  return _files(path, listing, read)
+  return listing, read
 
 
 def find_layout(files: Files, test_fraction: float | None = None) -> Layout:
@@ -263,8 +231,8 @@ def find_layout(files: Files, test_fraction: float | None = None) -> Layout:
     return _class_folders(files, test_fraction or 0.2)
   if test_fraction is not None:
     raise ValueError(
-      f'test_fraction = {test_fraction!r}; allowed: none, this data set has a '
-      'test split of its own'
+      f'test_fraction = {test_fraction!r}; allowed: None, for this data set '
+      'has a test split of its own'
     )
   return _split_folders(files)
 
@@ -273,15 +241,14 @@ def _enter(files: Files) -> Files:
   """Returns the files in the one folder that holds all images, if there is."""
   tops = {name.partition('/')[0] for name in files.names if '/' in name}
   beside = [name for name in files.names if '/' not in name]
-  top = next(iter(tops), 'train')
   if (
-    len(tops) > 1
-    or top in ('train', 'test', 'val', 'validation')
+    len(tops) != 1
+    or tops & {'train', 'test', 'val', 'validation'}
     or _IDS in beside
     or any(map(_IMAGE.search, beside))
   ):
     return files
-  prefix, read = f'{top}/', files.read
+  prefix, read = f'{tops.pop()}/', files.read
   names = (n.removeprefix(prefix) for n in files.names if n.startswith(prefix))
   return files._replace(
     names=tuple(filter(None, names)), read=lambda name: read(prefix + name)
@@ -296,12 +263,12 @@ def _has_classes(files: Files, prefix: str) -> bool:
   )
 
 
-def _by_class(files: Files, prefix: str = '') -> dict[str, list[str]]:
+def _by_class(files: Files, prefix: str = '') -> ByClass:
   """Returns the images in each folder of a split, at any depth."""
-  classes: dict[str, list[str]] = {}
+  classes: ByClass = {}
   for name in files.names:
-    folder, separator, _ = name.removeprefix(prefix).partition('/')
-    if name.startswith(prefix) and folder and separator:
+    folder, slash, _ = name.removeprefix(prefix).partition('/')
+    if name.startswith(prefix) and folder and slash:
       images = classes.setdefault(folder, [])
       if _IMAGE.search(name):
         images.append(name)
@@ -332,7 +299,7 @@ def _check_same(
   """Raises a ValueError unless two places have the same classes or images."""
   if different := set(names[0]) ^ set(names[1]):
     raise ValueError(
-      f'{first} and {second} must have the same {what}; only one of them has '
+      f'{first} and {second} need the same {what}; only one of them has '
       f'{_listed(different)}'
     )
 
@@ -342,14 +309,10 @@ def _draw(name: str) -> bytes:
   return hashlib.sha256(os.fsencode(name)).digest()
 
 
-def _samples(
-  classes: dict[str, list[str]], order: Sequence[str]
-) -> tuple[Sample, ...]:
+def _mix(classes: ByClass, order: Sequence[str]) -> Samples:
   """Mixes the classes, so that the first images are of all of them."""
-  samples = [
-    (file, label) for label, name in enumerate(order) for file in classes[name]
-  ]
-  return tuple(sorted(samples, key=lambda sample: _draw(sample[0])))
+  labels = {file: i for i, name in enumerate(order) for file in classes[name]}
+  return tuple((file, labels[file]) for file in sorted(labels, key=_draw))
 
 
 def _split_folders(files: Files) -> Layout:
@@ -360,28 +323,26 @@ def _split_folders(files: Files) -> Layout:
     if len(set(ids)) < max(2, len(ids)):
       raise ValueError(f'{_IDS} needs two or more different ids, one a line')
     names = _read_names(files, ids)
-  train = _by_class(files, 'train/')
+  by_class = _by_class(files, 'train/')
   if ids:
-    _check_same('classes', _IDS, 'train/', ids, train)
+    _check_same('classes', _IDS, 'train/', ids, by_class)
   else:
-    names = tuple(sorted(train))
-  order = ids or names
+    names = tuple(sorted(by_class))
+  train = _mix(by_class, ids or names)
   if ids and any(name.startswith('val/images/') for name in files.names):
-    test = _annotated(files, ids)
-  else:
-    # Many sort the images of Tiny ImageNet's val/ into folders.
-    folders = ['val/'] if ids else ['test/', 'val/', 'validation/']
-    there = [folder for folder in folders if _has_classes(files, folder)]
-    if not there:
-      raise ValueError(
-        'the test split is missing: train/ has folders of classes, but none of '
-        f'{", ".join(folders)} has (to hold out a fraction of train/ instead, '
-        'name that folder in path)'
-      )
-    classes = _by_class(files, there[0])
-    _check_same('classes', 'train/', there[0], train, classes)
-    test = _samples(classes, order)
-  return Layout(files, _samples(train, order), test, names, ids)
+    return Layout(files, train, _annotated(files, ids), names, ids)
+  # Many sort the images of Tiny ImageNet's val/ into folders.
+  folders = ['val/'] if ids else ['test/', 'val/', 'validation/']
+  folder = next((f for f in folders if _has_classes(files, f)), None)
+  if folder is None:
+    raise ValueError(
+      'the test split is missing: train/ has folders of classes, but none of '
+      f'{", ".join(folders)} has (to hold out a fraction of train/ instead, '
+      'name that folder in path)'
+    )
+  others = _by_class(files, folder)
+  _check_same('classes', 'train/', folder, by_class, others)
+  return Layout(files, train, _mix(others, ids or names), names, ids)
 
 
 def _class_folders(files: Files, test_fraction: float) -> Layout:
@@ -392,14 +353,11 @@ def _class_folders(files: Files, test_fraction: float) -> Layout:
     # Which images are held out depends on their names alone.
     ordered = sorted(classes[name], key=_draw)
     if len(ordered) < 2:
-      raise ValueError(
-        f'class {name!r} has one image; allowed: two or more, of which '
-        f'{test_fraction:.0%} are for the test split'
-      )
+      raise ValueError(f'class {name!r} has one image; allowed: two or more')
     count = math.floor(len(ordered) * test_fraction + 0.5)
     count = max(1, min(len(ordered) - 1, count))
     train[name], test[name] = ordered[count:], ordered[:count]
-  return Layout(files, _samples(train, names), _samples(test, names), names)
+  return Layout(files, _mix(train, names), _mix(test, names), names)
 
 
 def _lines(files: Files, name: str) -> list[str]:
@@ -418,17 +376,14 @@ def _read_names(files: Files, ids: Sequence[str]) -> tuple[str, ...]:
   lines = (line.partition('\t') for line in _lines(files, _WORDS))
   firsts = {wnid: names.split(',')[0].strip() for wnid, _, names in lines}
   if lacking := [wnid for wnid in ids if not firsts.get(wnid)]:
-    raise ValueError(
-      f'{_WORDS} has no line for these ids of {_IDS}: {_listed(lacking)}'
-    )
-  names = [firsts[wnid] for wnid in ids]
+    raise ValueError(f'{_WORDS} has no line for these ids: {_listed(lacking)}')
+  counts = Counter(firsts[wnid] for wnid in ids)
   return tuple(
-    name if names.count(name) == 1 else f'{name} ({wnid})'
-    for name, wnid in zip(names, ids, strict=True)
+    firsts[wnid] + f' ({wnid})' * (counts[firsts[wnid]] > 1) for wnid in ids
   )
 
 
-def _annotated(files: Files, ids: Sequence[str]) -> tuple[Sample, ...]:
+def _annotated(files: Files, ids: Sequence[str]) -> Samples:
   """Returns the images of val/images by the lines of val_annotations.txt."""
   labels = {wnid: label for label, wnid in enumerate(ids)}
   samples: dict[str, int] = {}
@@ -441,11 +396,8 @@ def _annotated(files: Files, ids: Sequence[str]) -> tuple[Sample, ...]:
         f'line has named yet, a tab, and an id of {_IDS}'
       )
     samples[name] = labels[wnid]
-  images = [
-    name
-    for name in files.names
-    if name.startswith('val/images/') and _IMAGE.search(name)
-  ]
+  listed = (n for n in files.names if n.startswith('val/images/'))
+  images = filter(_IMAGE.search, listed)
   _check_same('images', 'val/images/', _ANNOTATIONS, images, samples)
   named = {ids[label] for label in samples.values()}
   _check_same('classes', _IDS, _ANNOTATIONS, ids, named)
@@ -464,33 +416,29 @@ def _common_size(layout: Layout, path: pathlib.Path) -> tuple[int, int]:
   if not sizes:
     raise ValueError(f'{path}: none of its images can be decoded')
   (size, count), *_ = sizes.most_common(1)
-  if count < 0.9 * sizes.total():
-    shown = ', '.join(f'{h} x {w}' for (h, w), _ in sizes.most_common(4))
-    raise ValueError(
-      f'{path}: the images are of {len(sizes)} sizes or more ({shown}, ...; '
-      'height x width), but networks here take one size; set it by '
-      'config.dataset.image_size: they are scaled and cropped to a square'
-    )
-  return size
+  if count >= 0.9 * sizes.total():
+    return size
+  shown = ', '.join(f'{h} x {w}' for (h, w), _ in sizes.most_common(4))
+  raise ValueError(
+    f'{path}: images of {len(sizes)} sizes or more ({shown}, ...; height x '
+    'width); allowed: one size, or config.dataset.image_size, to which they '
+    'are scaled and cropped'
+  )
 
 
 def _decode(
   layout: Layout,
-  samples: Sequence[Sample],
+  samples: Samples,
   size: tuple[int, int],
   name: str,
   info: dict[str, Any],
 ) -> Iterator[tuple[np.ndarray, int]]:
-  """Yields a split in its order, decoded by all cores.
-
-  Puts into `info` how often each conversion was done, the number of images that
-  cannot be decoded, and the names of the first of them.
-  """
-  done: Counter[str] = Counter()
+  """Yields a split in its order, decoded by all cores; `info` says how."""
+  done: Counter[str] = Counter()  # How often each conversion.
   info.update(done=done, num_bad=0, bad=[])
   left = Counter(label for _, label in samples)
 
-  def decode_one(sample: Sample) -> tuple[Any, Any]:
+  def decode_one(sample: tuple[str, int]) -> tuple[Any, Any]:
     encoded = layout.files.read(sample[0])
     try:
       return decode.decode_rgb(encoded, size)
@@ -511,11 +459,10 @@ def _decode(
         left[label] -= 1
         info['num_bad'] += 1
         info['bad'] = [*info['bad'], f'{file} {said}'][:5]
-        if left[label] and info['num_bad'] <= _MAX_BAD * len(samples):
-          continue
-        raise ValueError(
-          f'{name}: more than 1 % of {len(samples):,} images or all of the '
-          f'class {layout.class_names[label]!r} cannot be decoded: '
-          f'{"; ".join(info["bad"])}; copy or make the data set again, or '
-          'remove these files'
-        )
+        if not left[label] or info['num_bad'] > _MAX_BAD * len(samples):
+          raise ValueError(
+            f'{name}: more than 1 % of {len(samples):,} images or all of the '
+            f'class {layout.class_names[label]!r} cannot be decoded: '
+            f'{"; ".join(info["bad"])}; copy or make the data set again, or '
+            'remove these files'
+          )

@@ -55,19 +55,7 @@ def load(
   test_split: str = 'test',
   cache_dir: str | None = None,
 ) -> Dataset:
-  """Loads a set of TensorFlow Datasets.
-
-  The fields are those of docs/datasets.md.
-
-  Returns:
-    The data set, named like the set: uint8 images [N, H, W, C] (C is 1 for
-    grey images), memory-mapped and read-only, and int32 labels [N].
-
-  Raises:
-    ValueError: If the set is not there and cannot be prepared, is incomplete or
-      no set of uint8 images of one size with one label each, or something is
-      wrong with a field or the cache.
-  """
+  """Loads uint8 images [N, H, W, C], memory-mapped and read-only."""
   default = os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
   root = pathlib.Path(default if data_dir is None else data_dir)
   root = root.expanduser().absolute()
@@ -96,20 +84,15 @@ def load(
     keys = _find_features(prepared, folder)
     info = {'class_names': prepared.info.features[keys[1]].names}
     sizes = [_check_split(prepared, *item) for item in splits.items()]
-    entries = [
-      cache.write(
-        path,
-        _decode(prepared, keys, split, size),
-        size,
-        info,
-        f'{prepared.info.full_name} {split}',
-      )
-      for path, split, size in zip(paths, splits.values(), sizes, strict=True)
-    ]
+    entries = []
+    for path, split, size in zip(paths, splits.values(), sizes, strict=True):
+      images = _decode(prepared, keys, split, size)
+      full_name = f'{prepared.info.full_name} {split}'
+      entries.append(cache.write(path, images, size, info, full_name))
   train, test = (Split(entry.images, entry.labels) for entry in entries)
   if train.images.shape[1:] != test.images.shape[1:]:
     raise ValueError(
-      f'{builder}: images of test_split = {test_split!r} have shape '
+      f'test_split = {test_split!r} with images of shape '
       f'{test.images.shape[1:]}; allowed: that of train_split = '
       f'{train_split!r}, {train.images.shape[1:]}'
     )
@@ -145,8 +128,7 @@ def _find_or_prepare(builder: str, data_dir: pathlib.Path) -> pathlib.Path:
   for folder in reversed(folders):
     of_config = folder.parent == (root / config if config else root)
     if of_config and fnmatch.fnmatch(folder.name, version or '*'):
-      lacks = [name for name in _FILES if not (folder / name).is_file()]
-      if lacks:
+      if lacks := [n for n in _FILES if not (folder / n).is_file()]:
         raise ValueError(
           f'{folder}: this set is incomplete, it lacks {", ".join(lacks)}; '
           'copy it again, or move the folder away and prepare the set again'
@@ -158,13 +140,12 @@ def _find_or_prepare(builder: str, data_dir: pathlib.Path) -> pathlib.Path:
         f'data_dir = {str(data_dir)!r}; allowed: the folder that holds the '
         f'sets, {str(above)!r}, not one inside of a set'
       )
-  there = ', '.join(
-    f'{folder.parent.relative_to(data_dir)}:{folder.name}'
-    for folder in _prepared(data_dir)
-  )
+  there = [
+    f'{f.parent.relative_to(data_dir)}:{f.name}' for f in _prepared(data_dir)
+  ]
   missing = (
-    f'builder = {builder!r}: no such set was prepared in {data_dir}; prepared '
-    f'there: {there or "none"}'
+    f'builder = {builder!r}; allowed: a set that was prepared in {data_dir}: '
+    f'{", ".join(there) or "none"}'
   )
   ways_out = (
     'Set config.dataset.data_dir to a folder that contains it; or let TFDS '
@@ -175,7 +156,7 @@ def _find_or_prepare(builder: str, data_dir: pathlib.Path) -> pathlib.Path:
   # Other versions or configs that are there are more likely meant.
   if folders or not _has_tensorflow():
     raise ValueError(f'{missing}. {ways_out}')
-  logger.info('%s; downloading and preparing it', missing)
+  logger.info('%s is not in %s: preparing it', builder, data_dir)
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core.download import download_manager, util
 
@@ -184,11 +165,9 @@ def _find_or_prepare(builder: str, data_dir: pathlib.Path) -> pathlib.Path:
     _check_network(made)
     made.download_and_prepare()
   except tfds.core.DatasetNotFoundError as error:
-    raise ValueError(
-      f'{missing}, and TFDS knows no set of this name'
-    ) from error
-  # What TFDS raises without a network, for files that have moved or changed,
-  # for sets to be downloaded by hand, and for packages that a set needs.
+    raise ValueError(f'{missing}, or one that TFDS knows') from error
+  # Of networks, of files that moved or changed, of sets to be downloaded by
+  # hand, and of packages that a set needs.
   except (
     OSError,
     AssertionError,
@@ -209,8 +188,11 @@ def _has_tensorflow() -> bool:
 
 def _check_network(builder: Any) -> None:
   """Raises an OSError if no host of a set is there: TFDS tries minutes."""
-  urls = [url for url in builder.url_infos or {} if url.startswith('http')]
-  by_host = {urllib.parse.urlsplit(url).netloc: url for url in urls}
+  by_host = {
+    urllib.parse.urlsplit(url).netloc: url
+    for url in builder.url_infos or ()
+    if url.startswith('http')
+  }
   for url in by_host.values():
     request = urllib.request.Request(url, method='HEAD')
     try:
@@ -242,9 +224,9 @@ def _open(folder: pathlib.Path) -> Any:
   if _ARRAY_RECORD not in formats and not _has_tensorflow():
     raise ValueError(
       f'{folder}: this set was prepared as {" and ".join(sorted(formats))}, '
-      'which takes TensorFlow to read. Two ways out: install it '
-      f'({_INSTALL}); or prepare the set again, in another data_dir, '
-      "by download_and_prepare(file_format='array_record')"
+      f'which takes TensorFlow to read. Install it ({_INSTALL}); or prepare '
+      'the set again, in another data_dir, by '
+      "download_and_prepare(file_format='array_record')"
     )
   return builder
 
@@ -259,16 +241,13 @@ def _find_features(builder: Any, folder: pathlib.Path) -> tuple[str, str]:
     names = [n for n, feature in features.items() if type(feature) is kind]
     if preferred in names:
       return str(preferred)
-    if len(names) != 1:
-      listed = ', '.join(
-        f'{n} ({type(f).__name__})' for n, f in features.items()
-      )
-      raise ValueError(
-        f'{folder}: an image-classification set is needed, with one '
-        f'{kind.__name__} feature; this one has {len(names) or "none"}: '
-        f'{listed}'
-      )
-    return names[0]
+    if len(names) == 1:
+      return names[0]
+    listed = (f'{n} ({type(f).__name__})' for n, f in features.items())
+    raise ValueError(
+      f'{folder}: features = {", ".join(listed)}; allowed: one '
+      f'{kind.__name__} feature, not {len(names) or "none"}'
+    )
 
   supervised = builder.info.supervised_keys or (None, None)
   image = find(tfds.features.Image, supervised[0])
@@ -280,7 +259,9 @@ def _find_features(builder: Any, folder: pathlib.Path) -> tuple[str, str]:
       '(height, width, channels) with 1 to 4 channels'
     )
   if not features[label].num_classes:
-    raise ValueError(f'{folder}: {label} does not say how many classes')
+    raise ValueError(
+      f'{folder}: {label} has no number of classes; allowed: one or more'
+    )
   return image, label
 
 
@@ -297,7 +278,7 @@ def _check_split(builder: Any, field: str, split: str) -> int:
       "such as 'train[:90%]' and 'train+test[:100]'"
     ) from error
   if not parts or any(part.take < 1 for part in parts):
-    raise ValueError(f'{field} = {split!r} selects no image')
+    raise ValueError(f'{field} = {split!r}; allowed: at least one image')
   files = {pathlib.Path(part.filename) for part in parts}
   if absent := sorted(file.name for file in files if not file.is_file()):
     raise ValueError(
@@ -312,31 +293,28 @@ def _decode(
   builder: Any, keys: tuple[str, str], split: str, num_images: int
 ) -> Iterator[tuple[np.ndarray, int]]:
   """Yields the images of a split, uint8 [H, W, C], and labels, in order."""
-  features = builder.info.features
-  name = f'{builder.info.full_name} {split}'
-  image_key, label_key = keys
-  channels = features[image_key].shape[-1]
-  num_classes = features[label_key].num_classes
+  features = [builder.info.features[key] for key in keys]
+  channels, num_classes = features[0].shape[-1], features[1].num_classes
   shape: tuple[int, ...] | None = None
   count = 0
   for record in _read(builder, split):
+    encoded, label = record[keys[0]], int(record[keys[1]])
+    name = f'{builder.info.full_name} {split}: image {count}'
     try:
-      image = decode_image(record[image_key], channels)
+      image = decode_image(encoded, channels)
     except NoImage as error:
-      raise ValueError(f'{name}: image {count} {error}') from error
+      raise ValueError(f'{name} {error}') from error
     shape = shape or image.shape
     if image.shape != shape:
       raise ValueError(
-        f'{name}: image {count} is {image.shape[0]} x {image.shape[1]} (height '
-        f'x width), but image 0 is {shape[0]} x {shape[1]}: the images are of '
-        'several sizes, networks here take one; resize them and bring them as '
-        "arrays: dataset.name='npz'"
+        f'{name} is {image.shape[0]} x {image.shape[1]} (height x width); '
+        f'allowed: {shape[0]} x {shape[1]}, as image 0, for networks here take '
+        "one size; resize them and bring them as arrays: dataset.name='npz'"
       )
-    label = int(record[label_key])
     if not 0 <= label < num_classes:
       raise ValueError(
-        f'{name}: image {count} has the label {label}; allowed: 0 to '
-        f'{num_classes - 1} (a split without labels cannot be used)'
+        f'{name} has the label {label}; allowed: 0 to {num_classes - 1} (a '
+        'split without labels cannot be used)'
       )
     count += 1
     yield image, label
@@ -351,24 +329,22 @@ def _read(builder: Any, split: str) -> Iterator[Any]:
   """Yields the records of a split, images as encoded bytes."""
   import tensorflow_datasets as tfds
 
-  is_array_record = builder.info.file_format.value == _ARRAY_RECORD
-  unreadable: tuple[type[Exception], ...] = (RuntimeError, IndexError, OSError)
-  if not is_array_record:
-    import tensorflow as tf
-
-    unreadable = (OSError, tf.errors.OpError)
   skip = {
     name: tfds.decode.SkipDecoding()
     for name, feature in builder.info.features.items()
     if type(feature) is tfds.features.Image
   }
+  unreadable: tuple[type[Exception], ...] = (RuntimeError, IndexError, OSError)
   try:
-    if is_array_record:
+    if builder.info.file_format.value == _ARRAY_RECORD:
       source = builder.as_data_source(split, decoders=skip)
       for start in range(0, len(source), _BLOCK):
         rows = range(start, min(start + _BLOCK, len(source)))
         yield from source.__getitems__(list(rows))
     else:
+      import tensorflow as tf
+
+      unreadable = (OSError, tf.errors.OpError)
       # One shard after the other: the order of the split, as in array_record.
       config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
       yield from tfds.as_numpy(

@@ -21,7 +21,7 @@ from advjax.evaluation.explanations import (
 from advjax.evaluation.models import parse_attacks
 from advjax.explain import find_methods
 from advjax.jobs.workdir import prepare_workdir
-from advjax.models.adapters import network_of
+from advjax.models import network_of
 from advjax.reporting.explained import write_explained
 from advjax.reporting.formatting import attack_label, format_epsilon
 from advjax.results import (

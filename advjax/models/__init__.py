@@ -1,8 +1,9 @@
 """Networks behind a two-function seam."""
 
-from advjax.models.adapters import Model, from_linen, from_nnx, network_of
+from advjax.models.adapters import Model, from_linen, from_nnx
 from advjax.models.create import create_model
 from advjax.models.keras import from_keras
+from advjax.models.logits import network_of
 from advjax.models.summary import summary
 
 __all__ = [

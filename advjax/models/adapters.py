@@ -7,9 +7,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
-from jax.tree_util import Partial
-
-from advjax.explain import Network
 
 if TYPE_CHECKING:
   from flax import nnx  # Slow to import, and few networks need it.
@@ -52,48 +49,6 @@ class Model(NamedTuple):
   class_weights: Callable[[PyTree], Array] | None = None
 
 
-def network_of(
-  model: Model, params: PyTree, model_state: PyTree, name: str = 'the model'
-) -> Network:
-  """Returns a model with its parameters, as `advjax.explain` takes it.
-
-  Args:
-    model: The model, which runs in evaluation mode.
-    params: Its parameters; they are traced, others do not recompile.
-    model_state: Its BatchNorm statistics.
-    name: What messages call it.
-
-  Returns:
-    The network; without the parts that the model does not expose.
-
-  Example:
-    >>> from advjax.models import create_model
-    >>> model = create_model({'name': 'logistic_regression'}, 10)
-    >>> images = jnp.zeros((2, 8, 8, 1))
-    >>> network = network_of(model, *model.init(jax.random.key(0), images))
-    >>> network.logits_fn(images).shape, network.features_fn
-    ((2, 10), None)
-  """
-
-  def bound(function: Callable | None) -> Partial | None:
-    return function and Partial(function, params, model_state)
-
-  weights = model.class_weights
-  return Network(
-    name,
-    Partial(_logits, model.apply, params, model_state),
-    bound(model.features),
-    bound(model.head),
-    weights and weights(params),
-  )
-
-
-def _logits(
-  apply: Callable, params: PyTree, model_state: PyTree, images: Array
-) -> Array:
-  return apply(params, model_state, images, train=False)[0]
-
-
 def from_linen(module: nn.Module) -> Model:
   """Adapts a Linen module that is called as `module(images, train=...)`.
 
@@ -114,9 +69,9 @@ def from_linen(module: nn.Module) -> Model:
 
   Example:
     >>> from advjax.models.cnn import MLP
-    >>> model = from_linen(MLP(10))
-    >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))
+    >>> model = from_linen(MLP(10, hidden_units=()))
     >>> images = jnp.zeros((2, 4, 4, 1))
+    >>> params, state = jax.jit(model.init)(jax.random.key(0), images)
     >>> model.apply(params, state, images, train=False)[0].shape
     (2, 10)
   """
@@ -125,6 +80,9 @@ def from_linen(module: nn.Module) -> Model:
   def init(key: Array, images: Array) -> tuple[PyTree, PyTree]:
     variables = dict(module.init(key, images, train=False))
     return variables.pop('params', {}), variables
+
+  def run(params: PyTree, state: PyTree, inputs: Array, **options: Any) -> Any:
+    return module.apply({'params': params, **state}, inputs, **options)
 
   def apply(
     params: PyTree,
@@ -135,27 +93,20 @@ def from_linen(module: nn.Module) -> Model:
     num_frozen: int = 0,
   ) -> tuple[Array, PyTree]:
     check_num_frozen(num_frozen, len(stages), type(module).__name__)
-    variables = {'params': params, **model_state}
     if not train or not model_state:
-      logits: Any = module.apply(variables, images, train=train)
+      logits = run(params, model_state, images, train=train)
       return at_least_float32(logits), model_state
-    frozen: dict[str, Any] = {'num_frozen': num_frozen} if stages else {}
-    logits, updated = module.apply(
-      variables, images, train=True, mutable=list(model_state), **frozen
-    )
+    options: dict[str, Any] = {'train': True, 'mutable': list(model_state)}
+    if stages:
+      options['num_frozen'] = num_frozen
+    logits, updated = run(params, model_state, images, **options)
     return at_least_float32(logits), _like(dict(updated), dict(model_state))
 
   def features(params: PyTree, model_state: PyTree, images: Array) -> Array:
-    variables = {'params': params, **model_state}
-    maps: Any = module.apply(
-      variables, images, train=False, method='feature_maps'
-    )
-    return maps
+    return run(params, model_state, images, train=False, method='feature_maps')
 
   def head(params: PyTree, model_state: PyTree, maps: Array) -> Array:
-    variables = {'params': params, **model_state}
-    logits: Any = module.apply(variables, maps, method='logits')
-    return at_least_float32(logits)
+    return at_least_float32(run(params, model_state, maps, method='logits'))
 
   is_open = hasattr(module, 'feature_maps') and hasattr(module, 'logits')
   return Model(
@@ -184,8 +135,9 @@ def from_nnx(create: 'Callable[[nnx.Rngs], nnx.Module]') -> Model:
   Example:
     >>> from flax import nnx
     >>> model = from_nnx(lambda rngs: nnx.Linear(4, 3, rngs=rngs))
-    >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 4)))
-    >>> model.apply(params, state, jnp.ones((2, 4)), train=False)[0].shape
+    >>> images = jnp.ones((2, 4))
+    >>> params, state = jax.jit(model.init)(jax.random.key(0), images)
+    >>> model.apply(params, state, images, train=False)[0].shape
     (2, 3)
   """
   from flax import nnx

@@ -15,33 +15,25 @@ from advjax.models.resnet import (
   small_resnet,
 )
 
-
-def _mlp(
-  num_classes: int, hidden_units: Sequence[int] = MLP.hidden_units
-) -> MLP:
-  return MLP(num_classes, hidden_units)
-
-
-def _logistic_regression(num_classes: int, zero_init: bool = False) -> MLP:
-  return MLP(num_classes, (), zero_init)
-
-
-# Each makes a Linen module or a `Model` from num_classes; the other parameters
+# Each makes a Linen module or a `Model` from num_classes; its other parameters
 # are a config's fields, save `_NO_FIELDS`.
 ARCHITECTURES: dict[str, Callable[..., Any]] = {
   'cnn': CNN,
   'matlab_cnn': MatlabCNN,
-  'mlp': _mlp,
-  'logistic_regression': _logistic_regression,
+  'mlp': lambda num_classes, hidden_units=(256, 128): MLP(
+    num_classes, hidden_units
+  ),
+  'logistic_regression': lambda num_classes, zero_init=False: MLP(
+    num_classes, (), zero_init
+  ),
   'keras': keras_applications.create,
   'small_resnet': small_resnet,
   **{
-    name: functools.partial(residual_network, name)
-    for name in RESIDUAL_NETWORKS
+    name: functools.partial(residual_network, architecture)
+    for name, architecture in RESIDUAL_NETWORKS.items()
   },
 }
-_AXIS = ('axis_name', 'axis_index_groups')
-_NO_FIELDS = ('num_classes', *_AXIS, 'parent', 'name')
+_NO_FIELDS = ('num_classes', 'axis_name', 'axis_index_groups', 'parent', 'name')
 
 
 def create_model(
@@ -75,7 +67,7 @@ def create_model(
     ((), None)
   """
   fields = dict(config)
-  name = choose('model', fields.pop('name'), ARCHITECTURES)
+  name = choose('model', fields.pop('name', None), ARCHITECTURES)
   check_range('num_classes', num_classes, 2, integer=True)
   build = ARCHITECTURES[name]
   parameters = inspect.signature(build).parameters
@@ -89,17 +81,16 @@ def create_model(
     elif isinstance(default, bool) and not isinstance(value, bool):
       raise ValueError(f'model.{field} = {value!r}; allowed: True or False')
   if 'axis_name' in parameters:
-    fields |= dict(zip(_AXIS, (axis_name, axis_index_groups), strict=True))
+    fields |= {'axis_name': axis_name, 'axis_index_groups': axis_index_groups}
   network = build(num_classes, **fields)
   return network if isinstance(network, Model) else from_linen(network)
 
 
 def _sizes(field: str, value: Any, is_pair: bool) -> tuple[int, ...]:
-  if isinstance(value, str) or not hasattr(value, '__iter__'):
-    raise ValueError(f'{field} = {value!r}; allowed: a tuple of integers >= 1')
-  sizes = tuple(value)
-  for index, size in enumerate(sizes):
+  is_tuple = hasattr(value, '__iter__') and not isinstance(value, str)
+  if not is_tuple or (is_pair and len(value) != 2):
+    allowed = 'two' if is_pair else 'a tuple of'
+    raise ValueError(f'{field} = {value!r}; allowed: {allowed} integers >= 1')
+  for index, size in enumerate(value):
     check_range(f'{field}[{index}]', size, 1, integer=True)
-  if is_pair and len(sizes) != 2:
-    raise ValueError(f'{field} = {value!r}; allowed: two integers >= 1')
-  return sizes
+  return tuple(value)

@@ -38,28 +38,28 @@ def import_keras() -> Any:
     os.environ.setdefault('KERAS_BACKEND', 'jax')
   try:
     import keras
+
+    backend = keras.backend.backend()
   except ModuleNotFoundError as error:
     if error.name == 'keras':
       raise ValueError(
         "Keras is not installed: pip install 'advjax[pretrained]'"
       ) from error
     # Keras imports what its backend needs, TensorFlow say.
-    raise _wrong_backend(os.environ['KERAS_BACKEND']) from error
-  if keras.backend.backend() != 'jax':
-    raise _wrong_backend(keras.backend.backend())
+    backend = os.environ['KERAS_BACKEND']
+    if backend == 'jax':
+      raise
+  if backend != 'jax':
+    raise ValueError(
+      f"KERAS_BACKEND = {backend!r}; allowed: 'jax', set before anything "
+      'imports Keras'
+    )
   if keras.config.image_data_format() != 'channels_last':
     raise ValueError(
-      f'image_data_format = {keras.config.image_data_format()!r} in the '
-      "configuration of Keras; allowed: 'channels_last'"
+      f'image_data_format = {keras.config.image_data_format()!r}; allowed: '
+      "'channels_last', in the configuration of Keras"
     )
   return keras
-
-
-def _wrong_backend(backend: str) -> ValueError:
-  return ValueError(
-    f"KERAS_BACKEND = {backend!r}; allowed: 'jax', set before anything "
-    'imports Keras'
-  )
 
 
 def from_keras(model: Any) -> Model:
@@ -99,8 +99,9 @@ def from_keras(model: Any) -> Model:
     >>> keras = import_keras()
     >>> network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     >>> model = from_keras(network)
-    >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 4)))
-    >>> model.apply(params, state, jnp.ones((2, 4)), train=False)[0].shape
+    >>> images = jnp.ones((2, 4))
+    >>> params, state = jax.jit(model.init)(jax.random.key(0), images)
+    >>> model.apply(params, state, images, train=False)[0].shape
     (2, 3)
   """
   network = Network(model)
@@ -113,10 +114,7 @@ def adapt(
   network_of: Callable[[tuple[int, ...]], 'Network'],
   preprocess: Callable[[Array], Array],
 ) -> Model:
-  """Adapts a family of networks that differ by their input size alone.
-
-  `network_of` takes the shape of one image, `preprocess` images in [0, 1].
-  """
+  """Adapts a family of networks, one for each shape of an image."""
   stages = network.stages
 
   def init(key: Array, images: Array) -> tuple[PyTree, PyTree]:
@@ -133,15 +131,14 @@ def adapt(
     check_num_frozen(num_frozen, len(stages), network.model.name)
     here = network_of(tuple(images.shape[1:]))
     train = train and (num_frozen == 0 or num_frozen < len(stages))
-    frozen, rest = None, here.model
+    parts = [here.model]
     if train and num_frozen:
       # Cut alike for all sizes of images.
-      frozen, rest = here.split(network.ranks, num_frozen)
+      parts = here.split(network.ranks, num_frozen)
     with here.variables_set(params, model_state) as scope:
-      hidden = preprocess(jnp.asarray(images))
-      if frozen is not None:
-        hidden = frozen(hidden, training=False)
-      logits = rest(hidden, training=train)
+      logits = preprocess(jnp.asarray(images))
+      for part in parts:
+        logits = part(logits, training=train and part is parts[-1])
       if train and model_state:
         model_state = jax.tree.map(scope.get_current_value, here.state)
     return at_least_float32(logits), model_state
@@ -190,8 +187,13 @@ class Network:
     if isinstance(model, keras.Sequential):
       model = keras.Model(_one(model.inputs), _one(model.outputs))
     operations = getattr(model, 'operations', [])
-    if operations:
-      _check_logits(model.layers[-1])
+    last: Any = model.layers[-1] if operations else None
+    softmax = getattr(last, 'activation', None) is keras.activations.softmax
+    if softmax or isinstance(last, keras.layers.Softmax):
+      raise ValueError(
+        f'layer {last.name!r} returns probabilities; allowed: logits (set its '
+        'activation to keras.activations.linear)'
+      )
     self.model = model  # A Sequential one as a functional one.
     self.params, self.state = _by_layer(model, renumber)
     # `Model.stages`, and the stage of each operation.
@@ -200,31 +202,26 @@ class Network:
     self.body: Any = None  # From images to feature maps, with a head alone.
     if self.head:
       self.body = keras.Model(_one(model.inputs), _inputs(self.head[0])[0])
-    self._splits: dict[int, tuple[Any, Any]] = {}
+    self._splits: dict[int, list[Any]] = {}
 
-  def split(self, ranks: Sequence[int], num_frozen: int) -> tuple[Any, Any]:
+  def split(self, ranks: Sequence[int], num_frozen: int) -> list[Any]:
     """Models of the first stages and of the others, with the same variables."""
     if num_frozen not in self._splits:
       keras = import_keras()
-      ranked = list(zip(self.model.operations, ranks, strict=True))
-      made = {
-        id(tensor)
-        for operation, rank in ranked
-        if rank < num_frozen
-        for tensor in _outputs(operation)
-      }
-      crossing = {
-        id(tensor): tensor
-        for operation, rank in ranked
-        if rank >= num_frozen
-        for tensor in _inputs(operation)
-        if id(tensor) in made
-      }
+      made: set[int] = set()
+      crossing: dict[int, Any] = {}
+      # Before others, the operations whose tensors they read.
+      for operation, rank in zip(self.model.operations, ranks, strict=True):
+        if rank < num_frozen:
+          made |= {id(tensor) for tensor in _outputs(operation)}
+        else:
+          read = {id(tensor): tensor for tensor in _inputs(operation)}
+          crossing |= {key: read[key] for key in read if key in made}
       between = _one(list(crossing.values()))
-      self._splits[num_frozen] = (
+      self._splits[num_frozen] = [
         keras.Model(_one(self.model.inputs), between),
         keras.Model(between, _one(self.model.outputs)),
-      )
+      ]
     return self._splits[num_frozen]
 
   @contextlib.contextmanager
@@ -232,10 +229,9 @@ class Network:
     """Computes with arrays in place of variables; yields Keras' scope."""
     keras = import_keras()
     mapping: list[Any] = []
+    variables = self.params, self.state
     jax.tree.map(
-      lambda *pair: mapping.append(pair),
-      (self.params, self.state),
-      (params, model_state),
+      lambda *pair: mapping.append(pair), variables, (params, model_state)
     )
     # Adapted ones keep what they computed from their variables.
     adapted = [
@@ -260,26 +256,20 @@ class Network:
           layer.mean, layer.variance = mean, variance
 
   def draw(self, key: Array) -> tuple[PyTree, PyTree]:
-    """Draws params and state with the initializers that the layers have.
-
-    Each layer is built once more, with the key in place of its initializers'
-    seeds; the model itself is not touched.
-    """
+    """Draws params and state with the initializers that the layers have."""
     values: dict[int, Array] = {}
     with jax.numpy_rank_promotion('allow'):
       for index, layer in enumerate(layers_of(self.model)):
         if layer.variables:
           values |= _draw_layer(layer, jax.random.fold_in(key, index))
-
-    def drawn(variable: Any) -> Array:
+    variables = self.params, self.state
+    for variable in jax.tree.leaves(variables):
       if id(variable) not in values:
         raise ValueError(
           f'variable {variable.path!r} belongs to no layer; allowed: variables '
           'of layers, which have initializers'
         )
-      return values[id(variable)]
-
-    return jax.tree.map(drawn, (self.params, self.state))
+    return jax.tree.map(lambda variable: values[id(variable)], variables)
 
   def current_values(
     self, params: PyTree, model_state: PyTree, without: Sequence[str] = ()
@@ -305,8 +295,7 @@ def layers_of(model: Any) -> Iterator[Any]:
 
 
 def _draw_layer(layer: Any, key: Array) -> dict[int, Array]:
-  """Draws a layer's variables: id -> array."""
-  keras = import_keras()
+  """Draws a layer's variables, id -> array, by building it once more."""
   try:
     twin = type(layer).from_config(layer.get_config())
   except (NotImplementedError, TypeError) as error:
@@ -314,7 +303,7 @@ def _draw_layer(layer: Any, key: Array) -> dict[int, Array]:
       f'layer {layer.name!r} cannot be made from its config, to draw new '
       f'weights: {str(error).splitlines()[0]}'
     ) from error
-  seed = keras.random.SeedGenerator(0)
+  seed = import_keras().random.SeedGenerator(0)
   seed.state.assign(jax.random.bits(key, (2,), 'uint32'))
   _set_seeds(twin, seed)
   twin.build_from_config(layer.get_build_config())
@@ -326,10 +315,8 @@ def _draw_layer(layer: Any, key: Array) -> dict[int, Array]:
       'own initializers; allowed: layers that do'
     )
   values = {}
-  for index, (variable, drawn) in enumerate(
-    zip(layer.variables, twin.variables, strict=True)
-  ):
-    values[id(variable)] = drawn.value
+  for index, variable in enumerate(layer.variables):
+    values[id(variable)] = twin.variables[index].value
     if variable.dtype == 'uint32':  # The state of a SeedGenerator.
       other = jax.random.fold_in(key, index)
       values[id(variable)] = jax.random.bits(other, (2,), 'uint32')
@@ -342,21 +329,11 @@ def _set_seeds(layer: Any, seed: Any) -> bool:
   changed = False
   for part in layer._flatten_layers():
     for initializer in list(vars(part).values()):
-      if isinstance(initializer, keras.initializers.Initializer):
-        changed |= getattr(initializer, 'seed', seed) is not seed
-        if hasattr(initializer, 'seed'):
-          initializer.seed = seed
+      is_one = isinstance(initializer, keras.initializers.Initializer)
+      if is_one and hasattr(initializer, 'seed'):
+        changed |= initializer.seed is not seed
+        initializer.seed = seed
   return changed
-
-
-def _check_logits(last: Any) -> None:
-  keras = import_keras()
-  softmax = getattr(last, 'activation', None) is keras.activations.softmax
-  if softmax or isinstance(last, keras.layers.Softmax):
-    raise ValueError(
-      f'layer {last.name!r} returns probabilities; allowed: logits (set its '
-      'activation to keras.activations.linear)'
-    )
 
 
 def _by_layer(model: Any, renumber: bool) -> tuple[Variables, Variables]:
@@ -377,25 +354,18 @@ def _by_layer(model: Any, renumber: bool) -> tuple[Variables, Variables]:
     seen |= {id(variable) for variable in own}
     if own and (name in params or name in state):
       raise ValueError(f'two layers are named {name!r}; allowed: unique names')
-    for key, variable in _names(own, layer).items():
+    # Variables without a name, and seeds, are numbered over all models.
+    keys = [re.sub(r'^variable_\d+$', 'variable', v.name) for v in own]
+    named: set[str] = set()
+    for index, (key, variable) in enumerate(zip(keys, own, strict=True)):
+      if keys.count(key) > 1:  # The paths tell layers in layers apart.
+        path = variable.path.rpartition(f'{layer.name}/')[2]
+        numbered = key == 'variable' or variable.dtype == 'uint32'
+        key = f'{key}_{index}' if numbered or path in named else path
+      named.add(key)
       part = params if id(variable) in trainable else state
       part.setdefault(name, {})[key] = variable
   return params, state
-
-
-def _names(variables: Sequence[Any], layer: Any) -> dict[str, Any]:
-  """Variables by name: with their paths only where layers are nested."""
-  # Variables without a name, and seeds, are numbered over all models.
-  names = [re.sub(r'^variable_\d+$', 'variable', v.name) for v in variables]
-  counts = Counter(names)
-  named: dict[str, Any] = {}
-  for index, (name, variable) in enumerate(zip(names, variables, strict=True)):
-    if counts[name] > 1:
-      path = variable.path.rpartition(f'{layer.name}/')[2]
-      numbered = name == 'variable' or variable.dtype == 'uint32'
-      name = f'{name}_{index}' if numbered or path in named else path
-    named[name] = variable
-  return named
 
 
 def _inputs(operation: Any) -> list[Any]:
@@ -432,22 +402,19 @@ def _stages(
   # A layer that is called twice is at two places of the graph.
   if not sizes or not read <= made:
     return (), ()
-  owner = {
-    id(variable): name
-    for name, variables in params.items()
-    for variable in variables.values()
-  }
-  stages: list[list[str]] = [[]]
+  owner = {id(v): name for name, own in params.items() for v in own.values()}
+  stages: list[dict[str, None]] = [{}]  # Sets in order.
   ranks: list[int] = []
   first = sizes[0]  # Of the stage.
   for operation, size in zip(operations, sizes, strict=True):
     if size < _FALL * first:
       first = size
       if stages[-1]:
-        stages.append([])
+        stages.append({})
     ranks.append(len(stages) - 1)
-    owned = (owner.get(id(v)) for v in getattr(operation, 'variables', ()))
-    stages[-1] += [name for name in dict.fromkeys(owned) if name is not None]
+    for variable in getattr(operation, 'variables', ()):
+      if id(variable) in owner:
+        stages[-1][owner[id(variable)]] = None
   return tuple(tuple(names) for names in stages if names), tuple(ranks)
 
 
@@ -457,13 +424,11 @@ def _head(model: Any) -> tuple[Any, ...]:
   layers = keras.layers
   made = {id(_outputs(layer)[0]): layer for layer in model.layers}
   dense = made.get(id(model.outputs[0]))
-  if not isinstance(dense, layers.Dense):
+  linear = getattr(dense, 'activation', None) is keras.activations.linear
+  if not (linear and isinstance(dense, layers.Dense)):
     return ()
-  if dense.activation is not keras.activations.linear:
-    return ()
-  below = made.get(id(_inputs(dense)[0]))
+  below: Any = made.get(id(_inputs(dense)[0]))
   while isinstance(below, layers.Dropout):
     below = made.get(id(_inputs(below)[0]))
-  if isinstance(below, layers.GlobalAveragePooling2D) and not below.keepdims:
-    return below, dense
-  return ()
+  pools = isinstance(below, layers.GlobalAveragePooling2D)
+  return (below, dense) if pools and not below.keepdims else ()

@@ -37,12 +37,9 @@ _DEVIATIONS = (0.229, 0.224, 0.225)
 
 def architectures() -> dict[str, Callable[..., Any]]:
   """Returns the functions of `keras.applications` by name."""
-  members = vars(import_keras().applications)
-  return {
-    name: member
-    for name, member in members.items()
-    if inspect.isfunction(member)
-  }
+  return dict(
+    inspect.getmembers(import_keras().applications, inspect.isfunction)
+  )
 
 
 def create(
@@ -53,11 +50,9 @@ def create(
 ) -> Model:
   """Builds a network of `keras.applications` with a new head.
 
-  The head is global average pooling and a dense layer; `preprocess_input` of
-  255 images runs inside `apply`. `weights` are 'random', 'imagenet', which
-  Keras downloads when training starts, or a file of the same architecture,
-  checked now and read when training starts; a head for other classes is left
-  random.
+  `weights` are 'random', 'imagenet', which Keras downloads when training
+  starts, or a file of the same architecture, checked now and read when training
+  starts; a head for other classes is left random.
   """
   choose('architecture', architecture, architectures())
   policy = _POLICIES[choose('dtype', dtype, _POLICIES)]
@@ -71,18 +66,11 @@ def create(
     _read(network, weights, architecture)
 
   def pretrained(params: Any, model_state: Any) -> tuple[Any, Any]:
-    head: tuple[str, ...] = ()
-    if weights == 'imagenet':
-      _download(network, architecture)
-      head = network.stages[-1]
-    elif not _read(network, weights, architecture):
-      head = network.stages[-1]
+    read = _download if weights == 'imagenet' else _read
+    head = () if read(network, weights, architecture) else network.stages[-1]
     if head:
-      logger.info(
-        '%s has no weights of the shapes of %s: initialised at random',
-        weights,
-        ', '.join(head),
-      )
+      message = '%s has no weights of the shapes of %s: initialised at random'
+      logger.info(message, weights, ', '.join(head))
     return network.current_values(params, model_state, without=head)
 
   return model._replace(pretrained=pretrained)
@@ -115,13 +103,13 @@ def build(
   keras.config.set_dtype_policy(policy)
   try:
     with jax.numpy_rank_promotion('allow'):
-      model = _without_values(make)
+      model = without_values(make)
   finally:
     keras.config.set_dtype_policy(previous)
   return Network(model, renumber=True)
 
 
-def _without_values(make: Callable[[], Any]) -> Any:
+def without_values(make: Callable[[], Any]) -> Any:
   """Makes a model of zeros: drawing weights would compile for each shape."""
   keras = import_keras()
   # Outside of any current trace: the model is kept.
@@ -151,12 +139,13 @@ def _read(network: Network, file: str, architecture: str) -> bool:
       f'*{", *".join(_SUFFIXES)}'
     )
   if not pathlib.Path(file).is_file():
-    raise ValueError(f'model.weights = {file!r}: there is no such file')
+    raise ValueError(f'model.weights = {file!r}; allowed: a file that exists')
   with_head = _load(network.model, file) is None
   reason = None if with_head else _load(network.body, file)
   if reason is not None:
     raise ValueError(
-      f'model.weights = {file!r} does not fit {architecture}: {reason}'
+      f'model.weights = {file!r}; allowed: weights of {architecture}, which '
+      f'these do not fit: {reason}'
     )
   _correct_deviations(network)
   return with_head
@@ -174,24 +163,25 @@ def _load(model: Any, file: str) -> str | None:
   return textwrap.shorten(reasons[0], 400) if reasons else None
 
 
-def _download(network: Network, architecture: str) -> None:
-  """Gives all but the head the ImageNet weights that Keras downloads."""
+def _download(network: Network, weights: str, architecture: str) -> bool:
+  """Gives all but the head ImageNet's weights; False, as `_read` then does."""
   try:
     trained = architectures()[architecture](
-      include_top=False, weights='imagenet', input_shape=_SHAPE
+      include_top=False, weights=weights, input_shape=_SHAPE
     )
   except Exception as error:  # Without network Keras raises just that.
     if not isinstance(error, OSError) and 'URL fetch' not in str(error):
       raise
     raise ValueError(
-      "model.weights = 'imagenet': Keras cannot download them; allowed "
-      f'without network: the name of a weight file ({error})'
+      "model.weights = 'imagenet'; allowed: the name of a weight file, for "
+      f'Keras cannot download any ({error})'
     ) from error
   for variable, other in zip(
     network.body.weights, trained.weights, strict=True
   ):
     variable.assign(other.value)
   _correct_deviations(network)
+  return False
 
 
 def _correct_deviations(network: Network) -> None:

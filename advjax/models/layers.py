@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 Padding = str | Sequence[tuple[int, int]]
+Pair = tuple[Array, Array]
 
 # On the CPU, batches of this size or more go through a convolution in parts.
 _LARGE_BATCH = 128
@@ -41,26 +42,18 @@ def conv_general_dilated(
 
   With dilation, or in other than two dimensions, it is JAX's own convolution.
   """
-
-  def plain(lhs: Array, rhs: Array) -> Array:
-    return lax.conv_general_dilated(
-      lhs,
-      rhs,
-      window_strides,
-      padding,
-      lhs_dilation=lhs_dilation,
-      rhs_dilation=rhs_dilation,
-      dimension_numbers=dimension_numbers,
-      feature_group_count=feature_group_count,
-      precision=precision,
-    )
-
-  dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
-  if (
-    lhs.ndim != 4
-    or any(dilation != 1 for dilation in dilations)
-    or dimension_numbers != _NHWC
-  ):
+  plain = functools.partial(
+    lax.conv_general_dilated,
+    window_strides=window_strides,
+    padding=padding,
+    lhs_dilation=lhs_dilation,
+    rhs_dilation=rhs_dilation,
+    dimension_numbers=dimension_numbers,
+    feature_group_count=feature_group_count,
+    precision=precision,
+  )
+  is_dilated = {*(lhs_dilation or ()), *(rhs_dilation or ())} - {1}
+  if lhs.ndim != 4 or is_dilated or dimension_numbers != _NHWC:
     return plain(lhs, rhs)
   pads = _explicit_pads(lhs.shape, rhs.shape, window_strides, padding)
 
@@ -86,7 +79,20 @@ def _conv_by_matmul(
   """The convolution as patches times a matrix."""
   parts = _windows(_pad(images, pads, 0), kernel.shape, strides)
   if groups > 1:
-    return _grouped_product(parts, kernel, groups, precision)
+    # XLA's own has a kernel gradient that takes 15 to 200 times as long on the
+    # CPU. One product per group would be faster still, but has so many more
+    # operations to compile.
+    *shape, channels = parts[0].shape
+    patches = jnp.stack(
+      [part.reshape(-1, groups, channels // groups) for part in parts], axis=2
+    )
+    product = lax.dot_general(
+      patches.reshape(*patches.shape[:2], -1),
+      kernel.reshape(-1, groups, kernel.shape[-1] // groups),
+      (((2,), (0,)), ((1,), (1,))),
+      precision=precision,
+    )
+    return jnp.moveaxis(product, 0, 1).reshape(*shape, -1)
   patches = jnp.concatenate(parts, axis=-1)
   # In two dimensions: for the kernel's gradient of an array of four, XLA
   # copies the outputs' gradient transposed first (a fifth of a step).
@@ -103,18 +109,13 @@ def _windows(
 ) -> list[Array]:
   """A strided slice `[B, H', W', C]` per place in the window, row by row."""
   batch, height, width, channels = images.shape
-  rows = (height - window[0]) // strides[0] + 1
-  columns = (width - window[1]) // strides[1] + 1
+  rows = (height - window[0]) // strides[0] * strides[0] + 1
+  columns = (width - window[1]) // strides[1] * strides[1] + 1
   return [
     lax.slice(
       images,
       (0, i, j, 0),
-      (
-        batch,
-        i + (rows - 1) * strides[0] + 1,
-        j + (columns - 1) * strides[1] + 1,
-        channels,
-      ),
+      (batch, i + rows, j + columns, channels),
       (1, *strides, 1),
     )
     for i, j in _places(window)
@@ -135,10 +136,8 @@ def _matmul(
 
 @_matmul.defjvp
 def _matmul_jvp(
-  precision: lax.PrecisionLike,
-  primals: tuple[Array, Array],
-  tangents: tuple[Array, Array],
-) -> tuple[Array, Array]:
+  precision: lax.PrecisionLike, primals: Pair, tangents: Pair
+) -> Pair:
   # The gradient of a kernel [K, N] is a product over the many rows of both
   # factors. Its narrow factor should come first: for 3,200 rows, K = 288 and
   # N = 64, `(gradient.T @ patches).T` is faster than `patches.T @ gradient`,
@@ -157,29 +156,6 @@ def _matmul_jvp(
     precision=precision,
   )
   return product, by_patches + by_kernel.T
-
-
-def _grouped_product(
-  parts: Sequence[Array],
-  kernel: Array,
-  groups: int,
-  precision: lax.PrecisionLike,
-) -> Array:
-  """A convolution in groups of channels, as one batched product over them."""
-  # XLA's own has a kernel gradient that takes 15 to 200 times as long on the
-  # CPU. One product per group would be faster still, but has so many more
-  # operations to compile.
-  *shape, channels = parts[0].shape
-  patches = jnp.stack(
-    [part.reshape(-1, groups, channels // groups) for part in parts], axis=2
-  )
-  product = lax.dot_general(
-    patches.reshape(*patches.shape[:2], -1),
-    kernel.reshape(-1, groups, kernel.shape[-1] // groups),
-    (((2,), (0,)), ((1,), (1,))),
-    precision=precision,
-  )
-  return jnp.moveaxis(product, 0, 1).reshape(*shape, -1)
 
 
 def max_pool(
@@ -203,7 +179,11 @@ def max_pool(
 
   def cpu(images: Array) -> Array:
     if tuple(window) != tuple(strides):
-      return _max_pool_by_slices(images, window, strides, pads)
+      first, *others = _windows(_pad(images, pads, -jnp.inf), window, strides)
+      for other in others:
+        # A strict comparison keeps the first of equal ones, and the gradient.
+        first = jnp.where((other > first) | jnp.isnan(other), other, first)
+      return first
     # Negative padding crops the rows and columns that no window reads.
     used = [
       (low, high - (size + low + high) % width)
@@ -234,7 +214,7 @@ def max_pool_by_blocks(images: Array, window: tuple[int, int]) -> Array:
 @max_pool_by_blocks.defjvp
 def _max_pool_by_blocks_jvp(
   window: tuple[int, int], primals: tuple[Array], tangents: tuple[Array]
-) -> tuple[Array, Array]:
+) -> Pair:
   blocks = _blocks(primals[0], window)
   maximum = max_pool_by_blocks(primals[0], window)
   row = jnp.full(maximum.shape, window[0] - 1, jnp.int32)
@@ -245,7 +225,7 @@ def _max_pool_by_blocks_jvp(
     row = jnp.where(equal, i, row)
     column = jnp.where(equal, j, column)
   # Two comparisons with bare iotas: XLA moves a sum of iotas out of the loop
-  # of training steps, once for each use, and is then blind to what the clean
+  # of training steps, once for each use, and then does not find what the clean
   # passes of NSL's objective have in common (a fifth of a step).
   first = (
     row[:, :, None, :, None] == lax.broadcasted_iota(jnp.int32, blocks.shape, 2)
@@ -262,21 +242,6 @@ def _blocks(images: Array, window: tuple[int, int]) -> Array:
   batch, height, width, channels = images.shape
   rows, columns = height // window[0], width // window[1]
   return images.reshape(batch, rows, window[0], columns, window[1], channels)
-
-
-def _max_pool_by_slices(
-  images: Array,
-  window: Sequence[int],
-  strides: Sequence[int],
-  pads: Sequence[tuple[int, int]],
-) -> Array:
-  """The maximum of strided slices, one per place, for windows that overlap."""
-  maximum, *others = _windows(_pad(images, pads, -jnp.inf), window, strides)
-  for other in others:
-    # A strict comparison keeps the first of equal ones, and so the gradient.
-    take = (other > maximum) | jnp.isnan(other)
-    maximum = jnp.where(take, other, maximum)
-  return maximum
 
 
 def conv_then_max_pool(window: Sequence[int]) -> Callable[..., Array]:

@@ -33,74 +33,76 @@ class Style(NamedTuple):
   axis_name: str | None = None
   axis_index_groups: Any = None
 
+
+class Part(nn.Module):
+  """Makes the layers of a network in its style."""
+
+  style: Style
+
   @property
-  def compute_dtype(self) -> Any:
+  def dtype(self) -> Any:
     """Flax's dtype: None takes that of images and parameters, if wider."""
-    return jnp.bfloat16 if self.dtype == 'bfloat16' else None
+    return jnp.bfloat16 if self.style.dtype == 'bfloat16' else None
 
-
-def _convolve(
-  hidden: Array,
-  channels: int,
-  size: int,
-  stride: int,
-  style: Style,
-  *,
-  name: str,
-  groups: int = 1,
-) -> Array:
-  """A convolution padded alike on all sides, as PyTorch's; 'SAME' would not."""
-  pad = size // 2
-  return nn.Conv(
-    channels,
-    (size, size),
-    strides=(stride, stride),
-    padding=((pad, pad), (pad, pad)),
-    feature_group_count=groups,
-    use_bias=False,
-    dtype=style.compute_dtype,
-    kernel_init=_he_normal,
-    conv_general_dilated=layers.conv_general_dilated,
-    name=name,
-  )(hidden)
-
-
-def _normalize(hidden: Array, style: Style, train: bool, *, name: str) -> Array:
-  """BatchNorm, or GroupNorm with 16 channels in a group (Wu and He 2018)."""
-  if style.normalization == 'group':
-    # A network may be narrower than 16, or end in an odd number of them.
-    return nn.GroupNorm(
-      num_groups=None,
-      group_size=math.gcd(hidden.shape[-1], 16),
-      epsilon=1e-5,
-      dtype=style.compute_dtype,
+  def conv(
+    self,
+    hidden: Array,
+    channels: int,
+    size: int,
+    stride: int = 1,
+    *,
+    name: str,
+    groups: int = 1,
+  ) -> Array:
+    """Pads alike on all sides, as PyTorch does; 'SAME' would not."""
+    pad = size // 2
+    return nn.Conv(
+      channels,
+      (size, size),
+      strides=(stride, stride),
+      padding=((pad, pad), (pad, pad)),
+      feature_group_count=groups,
+      use_bias=False,
+      dtype=self.dtype,
+      kernel_init=_he_normal,
+      conv_general_dilated=layers.conv_general_dilated,
       name=name,
     )(hidden)
-  return nn.BatchNorm(
-    use_running_average=not train,
-    momentum=0.9,
-    epsilon=1e-5,
-    dtype=style.compute_dtype,
-    axis_name=style.axis_name,
-    axis_index_groups=style.axis_index_groups,
-    name=name,
-  )(hidden)
+
+  def norm(self, hidden: Array, train: bool, *, name: str) -> Array:
+    """BatchNorm, or GroupNorm with 16 channels in a group (Wu and He 2018)."""
+    if self.style.normalization == 'group':
+      # A network may be narrower than 16, or end in an odd number of them.
+      return nn.GroupNorm(
+        num_groups=None,
+        group_size=math.gcd(hidden.shape[-1], 16),
+        epsilon=1e-5,
+        dtype=self.dtype,
+        name=name,
+      )(hidden)
+    return nn.BatchNorm(
+      use_running_average=not train,
+      momentum=0.9,
+      epsilon=1e-5,
+      dtype=self.dtype,
+      axis_name=self.style.axis_name,
+      axis_index_groups=self.style.axis_index_groups,
+      name=name,
+    )(hidden)
 
 
-class Block(nn.Module):
+class Block(Part):
   """What the residual blocks have in common."""
 
   width: int  # Channels; a quarter of them in a bottleneck.
   stride: int
-  style: Style
 
   def shortcut(self, images: Array, channels: int, train: bool) -> Array:
     """The block's images, through `conv_0` and `norm_0` at a new shape."""
     if self.stride == 1 and images.shape[-1] == channels:
       return images
-    style = self.style
-    shortcut = _convolve(images, channels, 1, self.stride, style, name='conv_0')
-    return _normalize(shortcut, style, train, name='norm_0')
+    shortcut = self.conv(images, channels, 1, self.stride, name='conv_0')
+    return self.norm(shortcut, train, name='norm_0')
 
 
 class BasicBlock(Block):
@@ -108,11 +110,10 @@ class BasicBlock(Block):
 
   @nn.compact
   def __call__(self, images: Array, train: bool) -> Array:
-    style = self.style
-    hidden = _convolve(images, self.width, 3, self.stride, style, name='conv_1')
-    hidden = nn.relu(_normalize(hidden, style, train, name='norm_1'))
-    hidden = _convolve(hidden, self.width, 3, 1, style, name='conv_2')
-    hidden = _normalize(hidden, style, train, name='norm_2')
+    hidden = self.conv(images, self.width, 3, self.stride, name='conv_1')
+    hidden = nn.relu(self.norm(hidden, train, name='norm_1'))
+    hidden = self.conv(hidden, self.width, 3, name='conv_2')
+    hidden = self.norm(hidden, train, name='norm_2')
     return nn.relu(hidden + self.shortcut(images, hidden.shape[-1], train))
 
 
@@ -124,16 +125,15 @@ class Bottleneck(Block):
 
   @nn.compact
   def __call__(self, images: Array, train: bool) -> Array:
-    style = self.style
     inner = self.width * self.group_width // 64 * self.groups
-    hidden = _convolve(images, inner, 1, 1, style, name='conv_1')
-    hidden = nn.relu(_normalize(hidden, style, train, name='norm_1'))
-    hidden = _convolve(
-      hidden, inner, 3, self.stride, style, name='conv_2', groups=self.groups
+    hidden = self.conv(images, inner, 1, name='conv_1')
+    hidden = nn.relu(self.norm(hidden, train, name='norm_1'))
+    hidden = self.conv(
+      hidden, inner, 3, self.stride, name='conv_2', groups=self.groups
     )
-    hidden = nn.relu(_normalize(hidden, style, train, name='norm_2'))
-    hidden = _convolve(hidden, 4 * self.width, 1, 1, style, name='conv_3')
-    hidden = _normalize(hidden, style, train, name='norm_3')
+    hidden = nn.relu(self.norm(hidden, train, name='norm_2'))
+    hidden = self.conv(hidden, 4 * self.width, 1, name='conv_3')
+    hidden = self.norm(hidden, train, name='norm_3')
     return nn.relu(hidden + self.shortcut(images, hidden.shape[-1], train))
 
 
@@ -142,16 +142,13 @@ class PreActivationBlock(Block):
 
   @nn.compact
   def __call__(self, images: Array, train: bool) -> Array:
-    style = self.style
-    active = nn.relu(_normalize(images, style, train, name='norm_1'))
-    hidden = _convolve(active, self.width, 3, self.stride, style, name='conv_1')
-    hidden = nn.relu(_normalize(hidden, style, train, name='norm_2'))
-    hidden = _convolve(hidden, self.width, 3, 1, style, name='conv_2')
+    active = nn.relu(self.norm(images, train, name='norm_1'))
+    hidden = self.conv(active, self.width, 3, self.stride, name='conv_1')
+    hidden = nn.relu(self.norm(hidden, train, name='norm_2'))
+    hidden = self.conv(hidden, self.width, 3, name='conv_2')
     if images.shape == hidden.shape:
       return hidden + images
-    return hidden + _convolve(
-      active, self.width, 1, self.stride, style, name='conv_0'
-    )
+    return hidden + self.conv(active, self.width, 1, self.stride, name='conv_0')
 
 
 class PoolingBlock(Block):
@@ -163,42 +160,38 @@ class PoolingBlock(Block):
 
   @nn.compact
   def __call__(self, images: Array, train: bool) -> Array:
-    style = self.style
-    hidden = _convolve(images, self.width, 3, 1, style, name='conv_1')
+    hidden = self.conv(images, self.width, 3, name='conv_1')
     if self.stride > 1:
       # On all platforms: XLA's own gradient of a pool is a scatter on GPUs.
       hidden = layers.max_pool_by_blocks(hidden, (self.stride, self.stride))
-    hidden = nn.relu(_normalize(hidden, style, train, name='norm_1'))
+    hidden = nn.relu(self.norm(hidden, train, name='norm_1'))
     if self.stride > 1:
       return hidden
-    hidden = _convolve(hidden, self.width, 3, 1, style, name='conv_2')
-    return images + nn.relu(_normalize(hidden, style, train, name='norm_2'))
+    hidden = self.conv(hidden, self.width, 3, name='conv_2')
+    return images + nn.relu(self.norm(hidden, train, name='norm_2'))
 
 
-class Stem(nn.Module):
+class Stem(Part):
   """The first convolution; 'imagenet' has a 3 x 3 max-pool of stride 2 too."""
 
   kind: str
   width: int
   activate: bool  # By norm and ReLU; pre-activation blocks bring theirs.
-  style: Style
 
   @nn.compact
   def __call__(self, images: Array, train: bool) -> Array:
     size, stride = _STEMS[self.kind]
     # Centred before bfloat16 rounds, which is finest around 0.
     hidden = (images - 0.5) / 0.25
-    hidden = _convolve(
-      hidden, self.width, size, stride, self.style, name='conv'
-    )
+    hidden = self.conv(hidden, self.width, size, stride, name='conv')
     if self.activate:
-      hidden = nn.relu(_normalize(hidden, self.style, train, name='norm'))
+      hidden = nn.relu(self.norm(hidden, train, name='norm'))
     if self.kind == 'imagenet':
       hidden = layers.max_pool(hidden, (3, 3), (2, 2), ((1, 1), (1, 1)))
     return hidden
 
 
-class Stage(nn.Module):
+class Stage(Part):
   """Blocks of one width, of which the first has the stride."""
 
   block: Callable[..., nn.Module]
@@ -206,26 +199,24 @@ class Stage(nn.Module):
   width: int
   stride: int
   activate: bool  # By norm and ReLU, at the end.
-  style: Style
 
   @nn.compact
   def __call__(self, images: Array, train: bool) -> Array:
     hidden = images
     for index in range(self.depth):
       stride = self.stride if index == 0 else 1
-      block = self.block(
-        self.width, stride, self.style, name=f'block_{index + 1}'
-      )
+      name = f'block_{index + 1}'
+      block = self.block(self.style, self.width, stride, name=name)
       hidden = block(hidden, train)
     if self.activate:
-      hidden = nn.relu(_normalize(hidden, self.style, train, name='norm'))
+      hidden = nn.relu(self.norm(hidden, train, name='norm'))
     return hidden
 
 
 class Architecture(NamedTuple):
   """The shape of a network, stage by stage."""
 
-  block: Callable[..., nn.Module]  # From width, stride and style.
+  block: Callable[..., nn.Module]  # From style, width and stride.
   depths: tuple[int, ...]
   widths: tuple[int, ...] = (64, 128, 256, 512)
   strides: tuple[int, ...] = (1, 2, 2, 2)
@@ -250,21 +241,17 @@ class ResNet(nn.Module):
 
   def setup(self) -> None:
     shape, style = self.architecture, self.style
+    stem, *names, _ = self.stages
     parts: list[nn.Module] = [
       Stem(
-        self.stem_kind,
-        shape.stem_width,
-        shape.activate_stem,
-        style,
-        name='stem',
+        style, self.stem_kind, shape.stem_width, shape.activate_stem, name=stem
       )
     ]
     sizes = zip(shape.depths, shape.widths, shape.strides, strict=True)
-    for index, (depth, width, stride) in enumerate(sizes):
-      activate = shape.activate_last and index == len(shape.depths) - 1
-      name = f'stage_{index + 1}'
+    for name, (depth, width, stride) in zip(names, sizes, strict=True):
+      activate = shape.activate_last and name == names[-1]
       parts.append(
-        Stage(shape.block, depth, width, stride, activate, style, name=name)
+        Stage(style, shape.block, depth, width, stride, activate, name=name)
       )
     self.parts = parts
     self.dense = nn.Dense(self.num_classes, name='head')
@@ -296,21 +283,21 @@ class ResNet(nn.Module):
     return params['head']['kernel']
 
 
-def _wide(depth: int) -> Architecture:
-  return Architecture(
-    PreActivationBlock,
-    (depth, depth, depth),
-    (160, 320, 640),
-    (1, 2, 2),
-    stem_width=16,
-    activate_stem=False,
-    activate_last=True,
-  )
-
-
+_wide = functools.partial(
+  Architecture,
+  PreActivationBlock,
+  widths=(160, 320, 640),
+  strides=(1, 2, 2),
+  stem_width=16,
+  activate_stem=False,
+  activate_last=True,
+)
 # Page 2018, "How to train your ResNet"; He et al. 2015 and 2016, arXiv
 # 1512.03385 and 1603.05027; Zagoruyko and Komodakis 2016, arXiv 1605.07146; Xie
-# et al. 2016, arXiv 1611.05431.
+# et al. 2016, arXiv 1611.05431. resnet18, 34, 50 and resnext50 have
+# torchvision's layers. preact_resnet18 has no norm and ReLU after its last
+# block, as in the code for CIFAR that most papers on robustness use. resnet9
+# pools its last maps by the mean, and its dense layer has a bias.
 RESIDUAL_NETWORKS = {
   'resnet9': Architecture(PoolingBlock, (2, 1, 2), (128, 256, 512), (2, 2, 2)),
   'resnet18': Architecture(BasicBlock, (2, 2, 2, 2)),
@@ -319,8 +306,8 @@ RESIDUAL_NETWORKS = {
   'preact_resnet18': Architecture(
     PreActivationBlock, (2, 2, 2, 2), activate_stem=False
   ),
-  'wide_resnet28_10': _wide(4),
-  'wide_resnet34_10': _wide(5),
+  'wide_resnet28_10': _wide((4, 4, 4)),
+  'wide_resnet34_10': _wide((5, 5, 5)),
   'resnext29': Architecture(
     functools.partial(Bottleneck, groups=8, group_width=64),
     (3, 3, 3),
@@ -334,7 +321,7 @@ RESIDUAL_NETWORKS = {
 
 
 def residual_network(
-  name: str,
+  architecture: Architecture,
   num_classes: int,
   *,
   stem: str = 'cifar',
@@ -343,19 +330,12 @@ def residual_network(
   axis_name: str | None = None,
   axis_index_groups: Sequence[Sequence[int]] | None = None,
 ) -> ResNet:
-  """Builds a residual network as it was published, without its weights.
-
-  resnet18, 34, 50 and resnext50 have torchvision's layers. preact_resnet18 has
-  no norm and ReLU after its last block, as in the code for CIFAR that most
-  papers on robustness use; the wide networks have both. resnet9 pools its last
-  maps by the mean, and has a bias in its dense layer. No network has dropout.
-  """
-  return _build(
-    RESIDUAL_NETWORKS[choose('residual network', name, RESIDUAL_NETWORKS)],
-    num_classes,
-    stem,
-    Style(normalization, dtype, axis_name, axis_index_groups),
-  )
+  """Builds a residual network as it was published, without its weights."""
+  choose('model.stem', stem, _STEMS)
+  choose('model.normalization', normalization, ('batch', 'group'))
+  choose('model.dtype', dtype, ('float32', 'bfloat16'))
+  style = Style(normalization, dtype, axis_name, axis_index_groups)
+  return ResNet(num_classes, architecture, stem, style)
 
 
 def small_resnet(
@@ -371,25 +351,20 @@ def small_resnet(
   """Builds a ResNet for CPUs: a basic block per stage, 225,204 parameters."""
   if not widths:
     raise ValueError('model.widths = (); allowed: one integer >= 1 or more')
-  return _build(
-    Architecture(
-      BasicBlock,
-      depths=(1,) * len(widths),
-      widths=tuple(widths),
-      # The last maps are not halved again: they are what CAM shows.
-      strides=(*(2 for _ in widths[1:]), 1),
-      stem_width=widths[0],
-    ),
-    num_classes,
-    stem,
-    Style(normalization, dtype, axis_name, axis_index_groups),
+  architecture = Architecture(
+    BasicBlock,
+    depths=(1,) * len(widths),
+    widths=tuple(widths),
+    # The last maps are not halved again: they are what CAM shows.
+    strides=(*(2 for _ in widths[1:]), 1),
+    stem_width=widths[0],
   )
-
-
-def _build(
-  architecture: Architecture, num_classes: int, stem: str, style: Style
-) -> ResNet:
-  choose('model.stem', stem, _STEMS)
-  choose('model.normalization', style.normalization, ('batch', 'group'))
-  choose('model.dtype', style.dtype, ('float32', 'bfloat16'))
-  return ResNet(num_classes, architecture, stem, style)
+  return residual_network(
+    architecture,
+    num_classes,
+    stem=stem,
+    normalization=normalization,
+    dtype=dtype,
+    axis_name=axis_name,
+    axis_index_groups=axis_index_groups,
+  )

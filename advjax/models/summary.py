@@ -40,12 +40,7 @@ def summary(model: Model, images: Array) -> str:
   # Not nn.tabulate, which takes Linen modules alone.
   calls: dict[str, tuple[str, str]] = {}
 
-  def record(
-    call: Callable,
-    args: Any,
-    kwargs: Any,
-    context: nn.module.InterceptorContext,
-  ) -> Any:
+  def record(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
     outputs = call(*args, **kwargs)
     if context.method_name == '__call__' and context.module.path:
       shape = getattr(outputs, 'shape', '')

@@ -90,10 +90,8 @@ def test_other_forms_of_tiny_imagenet():
   assert find(tiny(windows))[1:] == find(tiny())[1:]
 
 
-ANNOTATIONS = tiny()['val/val_annotations.txt']
-
-
 IDS, WORDS, LABELS = 'wnids.txt', 'words.txt', 'val/val_annotations.txt'
+ANNOTATIONS = tiny()[LABELS]
 
 
 @pytest.mark.parametrize(
@@ -102,16 +100,14 @@ IDS, WORDS, LABELS = 'wnids.txt', 'words.txt', 'val/val_annotations.txt'
     ({}, WORDS, r'words\.txt is missing'),
     ({}, LABELS, r'val/val_annotations\.txt is missing'),
     ({}, 'val/', r'the test split is missing.*val/'),
-    ({}, 'train/n01', r"train/ must have the same classes.*'n01'"),
+    ({}, 'train/n01', r"train/ need the same classes.*'n01'"),
     ({}, 'train', 'train/ has no folder for classes'),
     ({}, 'train/n01/images', "train/: no image in the folders.*'n01'"),
     ({}, 'val/images/val_1', "the same images.*'val/images/val_1.JPEG'"),
     ({'val/images/new.png': b''}, '-', "same images.*'val/images/new.png'"),
     ({IDS: b'n01\nn02'}, '-', r"same classes; .*'n03'"),
     ({IDS: b'n01\nn01'}, '-', 'two or more different ids'),
-    ({IDS: b''}, '-', 'two or more different ids'),
     ({IDS: b'\xff\xfe'}, '-', r'wnids\.txt is not UTF-8 text'),
-    ({WORDS: b'n01\ta\nn02\tb'}, '-', r"words\.txt has no.*'n03'"),
     ({WORDS: b'n01\ta\nn02\tb\nn03\t,'}, '-', r"words.*'n03'"),
     ({LABELS: ANNOTATIONS + b'val_3.JPEG\tn99\t1'}, '-', 'line 4: .*n99'),
     ({LABELS: ANNOTATIONS + b'val_0.JPEG\tn01\t1'}, '-', 'line 4: .*val_0'),
@@ -183,8 +179,6 @@ TRAIN = ['train/a/1.png', 'train/b/1.png']
   [
     ([], None, 'no folder for classes'),
     (['1.png', '2.png'], None, 'no folder for classes; allowed: wnids.txt'),
-    (['top/1.png'], None, 'no folder for classes'),
-    (['a/1.png', 'b/'], None, "no image in the folders of these classes: 'b'"),
     (['a/1.png', 'b/1.txt'], None, "no image in the folders.*'b'"),
     (['a/1.png', 'b/1.png', 'b/2.png'], None, "class 'a' has one image"),
     (TRAIN, None, 'test split is missing'),
@@ -192,7 +186,6 @@ TRAIN = ['train/a/1.png', 'train/b/1.png']
     (['train/a/1.png', 'val/a/1.png'], None, "train/ has 'a' for classes"),
     ([*TRAIN, 'val/a/1.png', 'val/b/1.png'], 0.3, '= 0.3; .* of its own'),
     (['a/1.png', 'b/1.png'], 1, r'test_fraction = 1; allowed'),
-    (['a/1.png', 'b/1.png'], 0.0, r'test_fraction = 0\.0; allowed'),
     (['a/1.png', 'b/1.png'], 'a', "test_fraction = 'a'; allowed"),
   ],
 )
@@ -204,7 +197,6 @@ def test_other_layouts_are_refused(files, fraction, message):
 # ------------------------------------------------------------ files and zips
 
 
-@pytest.mark.parametrize('top', ['', 'anything/'])
 @pytest.mark.parametrize(
   'files',
   [
@@ -214,26 +206,29 @@ def test_other_layouts_are_refused(files, fraction, message):
   ],
   ids=['tiny', 'splits', 'classes'],
 )
-def test_a_zip_is_the_folder_that_it_holds(load_folder, tmp_path, files, top):
+def test_a_zip_is_the_folder_that_it_holds(load_folder, tmp_path, files):
   junk = {'.hidden': b'', 'a/Thumbs.db': b'', '__MACOSX/b/._2.png': b''}
   one = load_folder(image_folders.write(tmp_path / 'set', {**files, **junk}))
-  path = image_folders.write_zip(tmp_path / 'set.zip', {**files, **junk}, top)
-  assert_same(one, load_folder(path))
+  path = tmp_path / 'set.zip'
+  for top in ('', 'anything/'):
+    image_folders.write_zip(path, {**files, **junk}, top)
+    assert_same(one, load_folder(path))
   assert one.name == 'set'
   # Nothing was unpacked, and files are only read.
   assert {p.name for p in tmp_path.iterdir()} == {'set', 'set.zip', 'cache'}
   assert all((tmp_path / 'set' / n).read_bytes() == files[n] for n in files)
 
 
-@pytest.mark.parametrize('kind', ['folder', 'zip'])
+@pytest.mark.parametrize(
+  'write', [image_folders.write, image_folders.write_zip]
+)
 def test_a_changed_data_set_is_decoded_again(
-  load_folder, tmp_path, caplog, kind
+  load_folder, tmp_path, caplog, write
 ):
   caplog.set_level(logging.INFO, 'advjax')
   files, _ = image_folders.class_folders(SPLITS)
   name, changed = 'train/a/0.png', picture(100)
-  path = tmp_path / ('set.zip' if kind == 'zip' else 'set')
-  write = image_folders.write_zip if kind == 'zip' else image_folders.write
+  path = tmp_path / f'set.{write.__name__.removeprefix("write_")}'
   first = load_folder(write(path, files))
   assert_same(first, load_folder(path))
   assert caplog.text.count('decoding') == 2
@@ -357,13 +352,10 @@ def test_image_size(load_folder, tmp_path):
     (path / f'train/a/{k}.png').write_bytes(encode(picture(k, 6, 6)))
   with pytest.raises(ValueError, match=r'2 sizes.*4 x 5, 6 x 6.*image_size'):
     load_folder(path)
+  for size in (0, 2.5, '64'):
+    with pytest.raises(ValueError, match=f'image_size = {size!r}; allowed: an'):
+      load_folder(path, image_size=size)
   assert load_folder(path, image_size=5).train.images.shape == (8, 5, 5, 3)
-
-
-@pytest.mark.parametrize('size', [0, -3, 2.5, True, '64'])
-def test_other_sizes_are_refused(tmp_path, size):
-  with pytest.raises(ValueError, match=f'image_size = {size!r}; allowed: an'):
-    folder.load(str(tmp_path), image_size=size)
 
 
 def with_bad(files, where, count):

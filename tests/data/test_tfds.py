@@ -75,6 +75,14 @@ def test_a_set_is_what_it_was_made_of(sets, caplog):
   tfds.load('pets', str(sets), train_split='train[:10]')
   assert 'decoding pets/1.0.0 train[:10] once: 10 images' in caplog.text
   assert caplog.text.count('decoding') == 3
+  # Of a set that changed, both.
+  (sets / 'pets' / '1.0.0' / 'pets-train.array_record-00000-of-00001').touch()
+  tfds.load('pets', str(sets))
+  assert caplog.text.count('decoding') == 5
+  info = sets / 'pets' / '1.0.0' / 'dataset_info.json'
+  info.write_text(info.read_text().replace('"30"', '"31"'))
+  with pytest.raises(ValueError, match=r"'train'.*(cannot be read|30 images)"):
+    tfds.load('pets', str(sets))
 
 
 def test_pixels_are_those_of_tfds(tmp_path, monkeypatch):
@@ -128,7 +136,7 @@ def test_versions_and_configs_by_name(tmp_path):
     assert (dataset.name, len(dataset.train.labels)) == ('pets', count)
   there = r'pets/large:2\.0\.0, pets/small:1\.0\.9, pets/small:1\.0\.10\. Set'
   for name in ('pets/huge', 'pets:4.*.*', 'pets/small:2.0.0'):
-    with pytest.raises(ValueError, match=f'prepared there: {there}'):
+    with pytest.raises(ValueError, match=f'allowed: .*: {there}'):
       tfds.load(name, str(tmp_path))
   for inside in ('pets', 'pets/small'):
     with pytest.raises(ValueError, match=r'holds the sets.*not one inside'):
@@ -165,7 +173,7 @@ def test_the_set_says_which_of_its_features_to_use(tmp_path):
     np.testing.assert_array_equal(dataset.train.images[0], expected)
     np.testing.assert_array_equal(dataset.train.labels, [label])
     assert dataset.num_classes == num_classes
-  message = r'one Image feature; this one has 2: .*mask \(Image\)'
+  message = r'mask \(Image\).*; allowed: one Image feature, not 2'
   with pytest.raises(ValueError, match=message):
     load('unsaid', None)
 
@@ -180,14 +188,6 @@ assert not {{'tensorflow', 'tensorflow_datasets'}}.intersection(sys.modules)
 """
   environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
   subprocess.run([sys.executable, '-c', program], env=environment, check=True)
-
-
-def test_a_changed_set_is_decoded_again(sets, caplog):
-  caplog.set_level(logging.INFO, 'advjax')
-  tfds.load('pets', str(sets))
-  (sets / 'pets' / '1.0.0' / 'pets-train.array_record-00000-of-00001').touch()
-  tfds.load('pets', str(sets))
-  assert caplog.text.count('decoding') == 4
 
 
 def test_mnist(tmp_path):
@@ -255,7 +255,7 @@ def test_a_set_that_cannot_be_prepared(tmp_path, with_tensorflow, monkeypatch):
   offline.mkdir()
   for builder, message in (
     ('advjax_made_up', r'\(no route to host\)\. Set config'),
-    ('no_such_set', 'TFDS knows no set of this name'),
+    ('no_such_set', 'or one that TFDS knows'),
   ):
     check_refused(offline, message, builder)
   # Without a network, no time is spent.
@@ -267,11 +267,11 @@ def test_a_set_that_cannot_be_prepared(tmp_path, with_tensorflow, monkeypatch):
 
 def test_a_missing_set_names_two_ways_out(sets, without_tensorflow):
   message = (
-    r"'mnist': no such set .*prepared there: pets:1\.0\.0\. Set "
+    r"'mnist'; allowed: a set that .*: pets:1\.0\.0\. Set "
     r'config\.dataset\.data_dir to .*pip install tensorflow-cpu'
   )
   check_refused(sets, message, 'mnist')
-  with pytest.raises(ValueError, match='prepared there: none') as error:
+  with pytest.raises(ValueError, match=r'prepared in .*: none') as error:
     tfds.load('mnist')
   home = sets.parent / 'home'
   assert str(home / 'tensorflow_datasets') in str(error.value)
@@ -283,8 +283,8 @@ def test_tfrecord_takes_tensorflow(sets, without_tensorflow):
   info.write_text(info.read_text().replace('array_record', 'tfrecord'))
   check_refused(
     sets,
-    r'prepared as tfrecord, which takes TensorFlow to read\. Two ways out: '
-    r"install it \(.*tensorflow-cpu.*\); or prepare .*file_format='array_rec",
+    r'prepared as tfrecord, which takes TensorFlow to read\. Install it '
+    r"\(.*tensorflow-cpu.*\); or prepare .*file_format='array_rec",
   )
 
 
@@ -307,13 +307,11 @@ def test_tfrecord_gives_the_same(tmp_path):
 # ------------------------------------------------------------- what is refused
 
 
-@pytest.mark.parametrize(
-  'name', ['Mnist', 'a b', 'mnist:3', 'mnist/', '../mnist', 'a/b/c', 'a/b=1']
-)
-def test_other_names_are_refused(name):
-  with pytest.raises(ValueError, match=r'builder = .*NAME\[/CONFIG\]') as error:
-    tfds.load(name)
-  assert repr(name) in str(error.value)
+def test_other_names_are_refused():
+  for name in ('Mnist', 'a b', 'mnist:3', 'mnist/', '../mnist', 'a/b/c'):
+    message = rf'builder = {name!r}; allowed: NAME\[/CONFIG\]'
+    with pytest.raises(ValueError, match=message):
+      tfds.load(name)
 
 
 def test_data_dir(sets, monkeypatch):
@@ -349,22 +347,14 @@ def test_damaged_sets(sets, name, how, message):
   check_refused(sets, message)
 
 
-def test_fewer_images_than_promised(sets):
-  info = sets / 'pets' / '1.0.0' / 'dataset_info.json'
-  info.write_text(info.read_text().replace('"30"', '"31"'))
-  check_refused(sets, r"'train'.*(cannot be read|30 images)")
-
-
 def test_wrong_splits(sets):
   for field in ('train_split', 'test_split'):
     for split, message in (
       ('dev', "'dev': Unknown split 'dev'.*allowed: train, test, slices"),
       ('train[:', 'Unrecognized split format'),
       ('train[:200%]', 'should be in'),
-      ('', 'Unrecognized split format'),
-      ('train[9:3]', 'selects no image'),
-      ('train[:0]', 'selects no image'),
-      ('test+train[9:3]', 'selects no image'),
+      ('train[9:3]', 'allowed: at least one image'),
+      ('test+train[9:3]', 'allowed: at least one image'),
     ):
       check_refused(sets, f'{field} = .*{message}', **{field: split})
 
@@ -378,7 +368,7 @@ DEEP_PNG = encode(np.zeros((5, 4), np.uint16))
 @pytest.mark.parametrize(
   ('name', 'feature', 'value', 'label', 'message'),
   [
-    ('text', tf_features.Text(), 'a cat', LABEL, r'none: .*text \(Text\)'),
+    ('text', tf_features.Text(), 'a cat', LABEL, r'text \(Text\); .*not none'),
     ('clip', tf_features.Sequence(IMAGE), [PNG], LABEL, r'clip \(Sequence\)'),
     ('image', IMAGE, PNG, tf_features.Scalar(np.int64), r'label \(Scalar\)'),
     ('image', DEEP, DEEP_PNG, LABEL, 'image is uint16 of .*; allowed: uint8'),
@@ -407,7 +397,11 @@ def test_images_of_several_sizes(tmp_path):
   other = tfds_sets.examples(tfds_sets.pixels(1, (7, 6, 1)))
   features = tfds_sets.default_features((None, None, 1))
   for name, train, message in (
-    ('one', [*records, *other], r'train: image 4 is 7 x 6 .*0 is 5 x 4.*npz'),
+    (
+      'one',
+      [*records, *other],
+      r'train: image 4 is 7 x 6 .*allowed: 5 x 4.*npz',
+    ),
     ('two', records, r'\(7, 6, 1\); allowed: that of train_split.*\(5, 4, 1\)'),
   ):
     splits = {'train': train, 'test': other}

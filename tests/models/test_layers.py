@@ -13,19 +13,15 @@ from advjax.models import layers
 
 # Images [B, H, W, C], channels out, kernel, strides, padding, groups.
 _CONVOLUTIONS = [
-  ((2, 6, 6, 1), 4, (3, 3), (1, 1), 'VALID', 1),
   ((3, 7, 9, 3), 2, (3, 3), (1, 1), 'SAME', 1),
   ((1, 8, 7, 2), 5, (3, 2), (2, 3), 'SAME', 1),
-  ((2, 6, 5, 2), 3, (3, 3), (1, 2), ((1, 1), (2, 0)), 1),
-  ((2, 5, 5, 3), 1, (1, 1), (2, 2), 'VALID', 1),
+  ((2, 5, 5, 3), 4, (1, 1), (2, 2), 'VALID', 1),
   ((1, 4, 4, 2), 2, (4, 4), (3, 3), ((3, 2), (0, 5)), 1),
   ((2, 5, 6, 4), 8, (3, 3), (2, 2), ((1, 1), (1, 1)), 4),
 ]
 # Height, width, window, strides, padding.
 _POOLS = [
   (7, 5, (2, 2), (2, 2), 'VALID'),
-  (8, 7, (3, 3), (2, 2), 'SAME'),
-  (6, 7, (3, 2), (1, 1), 'VALID'),
   (7, 7, (3, 3), (1, 2), ((1, 1), (0, 2))),
   (5, 6, (2, 3), (3, 2), 'SAME'),
 ]
@@ -78,10 +74,6 @@ def _each_close(cases, actual, expected):
     _close(a, b, err_msg=str(case))
 
 
-def _apply(module, kernel, bias, images):
-  return module.apply({'params': {'kernel': kernel, 'bias': bias}}, images)
-
-
 def _convolution(case, convolve=None):
   _, filters, kernel, strides, padding, groups = case
   module = nn.Conv(
@@ -92,7 +84,9 @@ def _convolution(case, convolve=None):
     feature_group_count=groups,
     conv_general_dilated=convolve,
   )
-  return functools.partial(_apply, module)
+  return lambda kernel, bias, images: module.apply(
+    {'params': {'kernel': kernel, 'bias': bias}}, images
+  )
 
 
 def _arguments(case, make=_rand):
@@ -110,25 +104,23 @@ def test_convolutions_and_their_gradients_equal_flax():
   _each_close(_CONVOLUTIONS, ours, plain)
 
 
-@pytest.mark.parametrize(
-  'options',
-  [
-    {'kernel_dilation': (2, 2)},
-    {'input_dilation': (2, 1), 'padding': 1},
-    {'kernel_size': (3,)},
-  ],
-)
-def test_other_convolutions_are_those_of_jax(options):
-  options = {'kernel_size': (3, 3), **options}
-  shape = (2, 8, 4) if len(options['kernel_size']) == 1 else (2, 8, 8, 4)
-  plain = nn.Conv(6, **options)
-  ours = nn.Conv(6, conv_general_dilated=layers.conv_general_dilated, **options)
-  params = jax.eval_shape(plain.init, jax.random.key(0), jnp.ones(shape))
-  actual, expected = (
-    jax.jit(module.apply).lower(params, jnp.ones(shape)).as_text()
-    for module in (ours, plain)
-  )
-  assert actual == expected
+def test_other_convolutions_are_those_of_jax():
+  for shape, options in (
+    ((2, 8, 8, 4), {'kernel_size': (3, 3), 'kernel_dilation': (2, 2)}),
+    (
+      (2, 8, 8, 4),
+      {'kernel_size': (3, 3), 'input_dilation': (2, 1), 'padding': 1},
+    ),
+    ((2, 8, 4), {'kernel_size': (3,)}),
+  ):
+    texts = []
+    for convolve in (layers.conv_general_dilated, None):
+      module = nn.Conv(6, **options, conv_general_dilated=convolve)
+      params = jax.eval_shape(module.init, jax.random.key(0), np.ones(shape))
+      texts.append(
+        jax.jit(module.apply).lower(params, np.ones(shape)).as_text()
+      )
+    assert texts[0] == texts[1]
 
 
 def test_pools_and_their_gradients_equal_flax():
@@ -157,29 +149,32 @@ def test_pool_keeps_nan():
     assert jnp.isnan(pooled).all()
 
 
-@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float64])
-def test_other_dtypes(dtype):
-  with jax.enable_x64(dtype == jnp.float64):
-    images = jnp.asarray(_rand(2, 7, 6, 3), dtype)
-    kernel = jnp.asarray(_rand(3, 3, 3, 4), dtype)
-    convolved, expected, pooled, maxima = jax.jit(
-      lambda images, kernel: (
-        layers.conv_general_dilated(images, kernel, (1, 1), 'SAME'),
-        lax.conv_general_dilated(
-          images, kernel, (1, 1), 'SAME', dimension_numbers=_NHWC
-        ),
-        layers.max_pool(images, (3, 3), (2, 2), 'SAME'),
-        nn.max_pool(images, (3, 3), (2, 2), 'SAME'),
+def test_other_dtypes():
+  @jax.jit
+  def run(images, kernel):
+    return (
+      layers.conv_general_dilated(images, kernel, (1, 1), 'SAME'),
+      lax.conv_general_dilated(
+        images, kernel, (1, 1), 'SAME', dimension_numbers=_NHWC
+      ),
+      layers.max_pool(images, (3, 3), (2, 2), 'SAME'),
+      nn.max_pool(images, (3, 3), (2, 2), 'SAME'),
+    )
+
+  with jax.enable_x64(True):
+    for dtype, rtol in ((jnp.bfloat16, 1e-2), (jnp.float64, 1e-14)):
+      args = _rand(2, 7, 6, 3), _rand(3, 3, 3, 4)
+      convolved, expected, pooled, maxima = run(
+        *(jnp.asarray(x, dtype) for x in args)
       )
-    )(images, kernel)
-    assert convolved.dtype == pooled.dtype == dtype
-    _close(convolved, expected, rtol=1e-2 if dtype == jnp.bfloat16 else 1e-14)
-    np.testing.assert_array_equal(pooled, maxima)
+      assert convolved.dtype == pooled.dtype == dtype
+      _close(convolved, expected, rtol=rtol)
+      np.testing.assert_array_equal(pooled, maxima)
 
 
 def test_convolution_then_pool_equals_one_after_the_other(monkeypatch):
   # Whole numbers, so that sums are exact and ties are ties in both.
-  cases = _CONVOLUTIONS[:4]
+  cases = _CONVOLUTIONS[:2]
   inputs = [_arguments(case, _ties) for case in cases]
   fused = layers.conv_then_max_pool((2, 2))
 
@@ -203,18 +198,16 @@ def test_convolution_then_pool_equals_one_after_the_other(monkeypatch):
   _each_close(cases, actual, expected)
 
 
-@pytest.mark.parametrize('batch', [128, 130, 131])  # Parts of 16, 13; whole.
-def test_large_batches_go_through_in_parts(batch):
+def test_large_batches_go_through_in_parts():
   fused = layers.conv_then_max_pool((2, 2))
 
   def ours(images, kernel):
     return fused(images, kernel, (1, 1), 'VALID')
 
-  args = _rand(batch, 6, 6, 2), _rand(3, 3, 2, 3)
-  text = jax.jit(ours).lower(*args).as_text()
-  assert ('stablehlo.while' in text) == (batch != 131)
-  if batch == 128:
-    return  # The next one's parts are odd.
+  for batch in (128, 131, 130):  # Parts of 16, whole, parts of 13.
+    args = _rand(batch, 6, 6, 2), _rand(3, 3, 2, 3)
+    text = jax.jit(ours).lower(*args).as_text()
+    assert ('stablehlo.while' in text) == (batch != 131)
 
   def plain(images, kernel):
     outputs = lax.conv_general_dilated(
@@ -228,7 +221,7 @@ def test_large_batches_go_through_in_parts(batch):
 def test_training_steps_in_a_loop_share_the_clean_pass():
   """NSL's objective: a clean pass, its input gradient, another pass."""
   # As large as in use, since XLA folds small constants; nothing is run.
-  kernels = _rand(3, 3, 1, 32), _rand(3, 3, 32, 64), _rand(3, 3, 64, 64)
+  kernels = _rand(3, 3, 1, 32), _rand(3, 3, 32, 64)
   batches = _rand(3, 32, 28, 28, 1)
 
   def loss_fn(kernels, images):
@@ -252,9 +245,9 @@ def test_training_steps_in_a_loop_share_the_clean_pass():
 
   program = jax.jit(lambda *args: lax.scan(step, *args)[0])
   text = program.lower(kernels, batches).compile().as_text()
-  # Two passes: 3 forward, 3 for the kernels, 2 back to the hidden images; the
+  # Two passes: 2 forward, 2 for the kernels, 1 back to the hidden images; the
   # clean one also to the images. What is not shared is computed again.
-  assert text.count(' dot(') == 2 * 8 + 1
+  assert text.count(' dot(') == 2 * 5 + 1
 
 
 def _network(convolve, pool):
@@ -302,31 +295,29 @@ def test_forward_mode_and_loops_over_kernels():
   def one(f, kernel):
     return jax.grad(f)(kernel, images)
 
-  def run(f, kernels):
-    return jax.jvp(f, (kernels[0], images), tangents), [
-      jax.vmap(functools.partial(one, f))(kernels),
-      lax.map(functools.partial(one, f), kernels),
-      lax.scan(lambda c, k: (c, one(f, k)), 0, kernels)[1],
-    ]
+  @jax.jit
+  def run(kernels):
+    return [
+      (
+        jax.jvp(f, (kernels[0], images), tangents),
+        jax.vmap(functools.partial(one, f))(kernels),
+      )
+      for f in (_OURS, _PLAIN)
+    ], lax.map(functools.partial(one, _OURS), kernels)
 
-  forward, found = jax.jit(functools.partial(run, _OURS))(kernels)
-  expected_forward, (expected, *_) = jax.jit(functools.partial(run, _PLAIN))(
-    kernels
-  )
-  _close(forward, expected_forward)
-  mapped = jax.pmap(functools.partial(one, _OURS))(kernels)
-  for gradients in (*found, mapped):
-    _close(gradients, expected)
+  (found, expected), looped = run(kernels)
+  _close(found, expected)
+  _close(looped, expected[1])
 
 
-@pytest.mark.parametrize('platform', ['cuda', 'tpu', 'cpu'])
-def test_the_platform_picks_the_form_at_lowering(platform):
-  f = jax.jit(jax.grad(_OURS, (0, 1)))
+def test_the_platform_picks_the_form_at_lowering():
   args = _rand(3, 3, 1, 2), _rand(2, 6, 6, 1)
-  text = f.trace(*args).lower(lowering_platforms=(platform,)).as_text()
-  assert ('stablehlo.convolution' in text) == (platform != 'cpu')
-  assert ('select_and_scatter' in text) == (platform != 'cpu')
-  assert ('stablehlo.dot_general' in text) == (platform == 'cpu')
+  traced = jax.jit(jax.grad(_OURS, (0, 1))).trace(*args)
+  for platform in ('cuda', 'tpu', 'cpu'):
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ('stablehlo.convolution' in text) == (platform != 'cpu')
+    assert ('select_and_scatter' in text) == (platform != 'cpu')
+    assert ('stablehlo.dot_general' in text) == (platform == 'cpu')
 
 
 def test_an_input_gradient_does_not_compute_that_of_the_kernel():

@@ -33,20 +33,22 @@ TINY = {
 }
 STAGES = ('stem', 'stage_1', 'stage_2', 'head')
 
-PUBLISHED = {
+# With the stem for large images, of 1,000 classes; else of 10.
+PUBLISHED = [
   # Page's 6,573,120, and a bias in the dense layer.
-  'resnet9': (6_573_130, 7_088_680),
-  'resnet18': (11_173_962, 11_689_512),
-  'resnet34': (21_282_122, 21_797_672),
-  'resnet50': (23_520_842, 25_557_032),
-  'preact_resnet18': (11_171_146, None),
-  'wide_resnet28_10': (36_479_194, None),
-  'wide_resnet34_10': (46_160_474, None),
+  ('resnet9', 'cifar', 6_573_130),
+  ('resnet18', 'cifar', 11_173_962),
+  ('resnet18', 'imagenet', 11_689_512),
+  ('resnet34', 'imagenet', 21_797_672),
+  ('resnet50', 'imagenet', 25_557_032),
+  ('preact_resnet18', 'cifar', 11_171_146),
+  ('wide_resnet28_10', 'cifar', 36_479_194),
+  ('wide_resnet34_10', 'cifar', 46_160_474),
   # Computed with the same layers, 16 x 64d has the 68,155,210 and 32 x 4d the
   # 4,775,754 parameters of other implementations.
-  'resnext29': (34_426_698, None),
-  'resnext50': (22_992_714, 25_028_904),
-}
+  ('resnext29', 'cifar', 34_426_698),
+  ('resnext50', 'imagenet', 25_028_904),
+]
 
 
 def tiny(name, stem='cifar', **style):
@@ -80,30 +82,23 @@ def _count(params):
   return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-@pytest.mark.parametrize('name', PUBLISHED)
-def test_parameters_of_published_networks(name):
-  small, large = PUBLISHED[name]
-  model = create_model({'name': name}, 10)
+@pytest.mark.parametrize(('name', 'stem', 'count'), PUBLISHED)
+def test_parameters_of_published_networks(name, stem, count):
+  num_classes = 1000 if stem == 'imagenet' else 10
+  model = create_model({'name': name, 'stem': stem}, num_classes)
   images = jax.ShapeDtypeStruct((2, 32, 32, 3), np.float32)
   params, _ = jax.eval_shape(model.init, jax.random.key(0), images)
-  assert _count(params) == small
+  assert _count(params) == count
   assert {names[0] for names in model.stages} == set(params)
-  if large is not None:
-    model = create_model({'name': name, 'stem': 'imagenet'}, 1000)
-    params, _ = jax.eval_shape(model.init, jax.random.key(0), images)
-    assert _count(params) == large
 
 
-@pytest.mark.parametrize(
-  ('name', 'size'), [('resnet9', 4), ('resnet18', 4), ('resnext29', 8)]
-)
-def test_maps_and_logits_of_published_networks(name, size):
+@pytest.mark.parametrize('name', ['resnet9', 'resnet18'])
+def test_maps_and_logits_of_published_networks(name):
   config = {'name': name, 'dtype': 'bfloat16'}
   model, params, state, maps, logits = _shapes(config, 10, 32)
-  assert {leaf.dtype for leaf in jax.tree.leaves((params, state))} == {
-    np.dtype('float32')
-  }
-  assert maps.shape[1:3] == (size, size)
+  leaves = jax.tree.leaves((params, state))
+  assert all(leaf.dtype == np.float32 for leaf in leaves)
+  assert maps.shape[1:3] == (4, 4)
   assert maps.dtype == jnp.bfloat16
   assert (logits.shape, logits.dtype) == ((2, 10), np.float32)
   assert model.class_weights(params).shape == (maps.shape[-1], 10)
@@ -111,7 +106,7 @@ def test_maps_and_logits_of_published_networks(name, size):
 
 @pytest.mark.parametrize(
   ('size', 'stem', 'map_size'),
-  [(64, 'strided', 8), (32, 'strided', 4), (32, 'cifar', 8)],
+  [(64, 'strided', 8), (32, 'cifar', 8)],
 )
 def test_small_resnet_is_small(size, stem, map_size):
   config = {'name': 'small_resnet', 'stem': stem}
@@ -120,30 +115,8 @@ def test_small_resnet_is_small(size, stem, map_size):
   assert maps.shape == (2, map_size, map_size, 96)
   assert logits.shape == (2, 20)
   assert set(state['batch_stats']) == set(params) - {'head'}
-
-
-def test_widths_of_small_resnet():
-  config = {'name': 'small_resnet', 'widths': (4, 6, 8, 10)}
-  assert _shapes(config, 2, 64)[3].shape == (2, 4, 4, 10)
-
-
-@pytest.mark.parametrize(
-  ('config', 'message'),
-  [
-    ({'name': 'resnet19'}, "'resnet19'.*'resnet18'"),
-    ({'name': 'resnet18', 'stem': 'image'}, "model.stem 'image'.*'imagenet'"),
-    ({'name': 'resnet50', 'normalization': 'layer'}, "normalization 'layer'"),
-    ({'name': 'small_resnet', 'dtype': 'float16'}, "dtype 'float16'.*bfloat16"),
-    ({'name': 'resnext29', 'dtype': 16}, 'dtype 16'),
-    ({'name': 'resnet18', 'widths': (8,)}, "field of model resnet18 'widths'"),
-    ({'name': 'small_resnet', 'widths': ()}, r'model.widths = \(\)'),
-    ({'name': 'small_resnet', 'widths': (8, 0)}, r'model.widths\[1\] = 0'),
-    ({'name': 'small_resnet', 'widths': 8}, 'model.widths = 8.*tuple'),
-  ],
-)
-def test_errors_name_the_field_and_what_is_allowed(config, message):
-  with pytest.raises(ValueError, match=message):
-    create_model(config, 10)
+  config = {'name': 'small_resnet', 'widths': (4, 6), 'stem': stem}
+  assert _shapes(config, 2, size)[3].shape == (2, 2 * map_size, 2 * map_size, 6)
 
 
 # ------------------------------------------------- an independent forward pass
@@ -262,11 +235,10 @@ def _reference(kind, params, state, images, stem):
 @pytest.mark.parametrize(
   ('name', 'stem', 'normalization'),
   [
-    ('basic', 'imagenet', 'batch'),
-    ('bottleneck', 'cifar', 'batch'),
+    ('basic', 'imagenet', 'group'),
+    ('bottleneck', 'strided', 'batch'),
     ('preactivation', 'cifar', 'batch'),
     ('pooling', 'cifar', 'batch'),
-    ('basic', 'strided', 'group'),
   ],
 )
 def test_forward_pass_equals_numpy(name, stem, normalization):
@@ -294,19 +266,6 @@ def test_forward_pass_equals_numpy(name, stem, normalization):
   )
 
 
-# ------------------------------------------------------------------ gradients
-
-
-def test_a_small_resnet_trains_and_is_attacked():
-  config = {'name': 'small_resnet', 'widths': (4,)}
-  model = create_model(config, NUM_CLASSES, axis_name=checks.AXIS)
-  images, labels = make_images(), np.arange(4)
-  params, state = checks.draw(model, images)
-  checks.check_training_and_attack(
-    model, params, state, images, labels, synchronized=True
-  )
-
-
 # --------------------------------------------------- stages, modes, precision
 
 
@@ -319,16 +278,14 @@ def test_frozen_stages_run_as_in_evaluation():
     evaluated, _ = model.apply(params, state, images, train=False)
     return evaluated, [
       model.apply(params, state, images, train=True, num_frozen=number)
-      for number in (0, 2, 3)
+      for number in (1, 3)
     ]
 
   evaluated, passes = run(params, state, make_images())
-  logits = [logits for logits, _ in passes]
-  assert not np.allclose(logits[0], logits[1], atol=1e-3)
-  assert not np.allclose(logits[1], logits[2], atol=1e-3)
+  assert not np.allclose(passes[0][0], evaluated, atol=1e-3)
   # The head, which is left, has no norm.
-  np.testing.assert_allclose(logits[2], evaluated, rtol=1e-5, atol=1e-5)
-  for number, (_, updated) in zip((0, 2, 3), passes, strict=True):
+  np.testing.assert_allclose(passes[1][0], evaluated, rtol=1e-5, atol=1e-5)
+  for number, (_, updated) in zip((1, 3), passes, strict=True):
     assert jax.tree.structure(updated) == jax.tree.structure(state)
     for index, stage in enumerate(STAGES):
       before = jax.tree.leaves(state['batch_stats'].get(stage))
@@ -337,23 +294,15 @@ def test_frozen_stages_run_as_in_evaluation():
         assert np.array_equal(one, other) == (index < number)
 
 
-@pytest.mark.parametrize('number', [-1, 5, 1.0])
-def test_frozen_stages_out_of_range(number):
-  model = tiny('basic')
-  with pytest.raises(ValueError, match=r'num_frozen.*from 0 to 4.*ResNet'):
-    model.apply(
-      *variables('basic'), make_images(), train=True, num_frozen=number
-    )
-
-
-def test_a_network_without_stages_has_none_to_freeze():
-  model = create_model({'name': 'mlp', 'hidden_units': (2,)}, NUM_CLASSES)
+def test_stages_that_there_are_not():
+  for number in (-1, 5, 1.0):
+    with pytest.raises(ValueError, match=r'num_frozen.*from 0 to 4.*ResNet'):
+      tiny('basic').apply({}, {}, make_images(), train=True, num_frozen=number)
+  model = create_model({'name': 'mlp'}, NUM_CLASSES)
   assert model.stages == ()
   assert (model.features, model.head, model.class_weights) == (None,) * 3
-  params, state = checks.draw(model, make_images())
   with pytest.raises(ValueError, match=r'num_frozen = 1.*MLP has no stages'):
-    model.apply(params, state, make_images(), train=True, num_frozen=1)
-  model.apply(params, state, make_images(), train=True, num_frozen=0)
+    model.apply({}, {}, make_images(), train=True, num_frozen=1)
 
 
 def test_group_norm_has_no_state_and_no_mode():
@@ -369,26 +318,43 @@ def test_group_norm_has_no_state_and_no_mode():
   assert str(programs[0]) == str(programs[1])
 
 
-def test_bfloat16_computes_nearly_the_same():
-  params, state = variables('basic', 'strided')
+def test_bfloat16_and_batches_in_parts_compute_nearly_the_same():
+  config = {'name': 'small_resnet', 'widths': (4,)}
+  model, narrow = (
+    create_model({**config, 'dtype': dtype}, NUM_CLASSES)
+    for dtype in ('float32', 'bfloat16')
+  )
+  in_parts = create_model(config, NUM_CLASSES, axis_name='parts')
   images = make_images()
+  params, state = checks.draw(model, images)
 
   @jax.jit
   def run(params, state, images):
-    return [
-      tiny('basic', 'strided', dtype=dtype).apply(
-        params, state, images, train=True
-      )
-      for dtype in ('float32', 'bfloat16')
-    ]
+    def part(images):
+      return in_parts.apply(params, state, images, train=True)
 
-  (wide, wide_state), (narrow, narrow_state) = run(params, state, images)
+    halves = images.reshape(2, -1, *images.shape[1:])
+    return (
+      model.apply(params, state, images, train=True),
+      narrow.apply(params, state, images, train=True),
+      jax.vmap(part, axis_name='parts')(halves),
+    )
+
+  (wide, wide_state), (narrow, narrow_state), parts = run(params, state, images)
+  # BatchNorm averages over all parts.
+  np.testing.assert_allclose(parts[0].reshape(wide.shape), wide, rtol=1e-4)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, np.stack([b, b]), rtol=1e-4),
+    parts[1],
+    wide_state,
+  )
   assert narrow.dtype == np.float32
   assert not np.array_equal(narrow, wide)
   # 8 bits, over four layers.
   np.testing.assert_allclose(narrow, wide, atol=0.03 * np.abs(wide).max())
-  for one, other in zip(
-    jax.tree.leaves(narrow_state), jax.tree.leaves(wide_state), strict=True
-  ):
-    assert one.dtype == other.dtype == np.float32
-    np.testing.assert_allclose(one, other, rtol=0.05, atol=0.02)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=0.05, atol=0.02),
+    narrow_state,
+    wide_state,
+  )
+  assert all(s.dtype == np.float32 for s in jax.tree.leaves(narrow_state))
