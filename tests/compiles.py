@@ -4,7 +4,7 @@ import contextlib
 
 import jax
 
-from advjax.training.compilations import count_compilations
+from advjax.compile_cache import count_compilations
 
 
 @contextlib.contextmanager

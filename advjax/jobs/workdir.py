@@ -1,15 +1,35 @@
 """The folder that a job writes to."""
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flax.traverse_util import flatten_dict
 from ml_collections import config_dict
 
 from advjax.config import config_to_json
-from advjax.files import write_json
+from advjax.files import lock_folder, write_json
+from advjax.processes.collectives import from_main
+
+
+@contextlib.contextmanager
+def open_workdir(
+  workdir: str | pathlib.Path, config: config_dict.ConfigDict
+) -> Iterator[pathlib.Path]:
+  """Prepares a job's folder, and locks it for as long as the job writes.
+
+  In process 0; all processes get its error.
+  """
+  with contextlib.ExitStack() as stack:
+
+    def prepare() -> pathlib.Path:
+      path = prepare_workdir(workdir, config)
+      stack.enter_context(lock_folder(path))
+      return path
+
+    yield from_main(prepare)
 
 
 def prepare_workdir(

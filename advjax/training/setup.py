@@ -1,7 +1,7 @@
 """From a config to a run: everything training needs, checked beforehand."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,19 +10,26 @@ import numpy as np
 import optax
 from ml_collections import config_dict
 
+from advjax.attacks import pgd
 from advjax.augmentation import create_augmentation
 from advjax.config import check_config
-from advjax.data import Dataset, Split, holdout
-from advjax.devices import AXIS, parallelize, replicate
+from advjax.data import Dataset, Split, holdout, to_float
+from advjax.devices import AXIS, Batching, map_examples, parallelize, replicate
 from advjax.models import Model, create_model
 from advjax.processes.collectives import from_main
 from advjax.training import checkpoint
-from advjax.training.monitor import make_evaluate, robust_accuracy_objective
-from advjax.training.objectives import Objective, create_objective, read_hparams
+from advjax.training.objectives import (
+  Metrics,
+  Objective,
+  create_objective,
+  read_hparams,
+)
 from advjax.training.optimizers import (
+  check_unfreezing,
   create_decay,
   create_optimizer,
   create_schedule,
+  staged_optimizer,
 )
 from advjax.training.step import (
   Groups,
@@ -33,7 +40,6 @@ from advjax.training.step import (
   make_train_step,
   make_train_steps,
 )
-from advjax.training.unfreezing import check_unfreezing, staged_optimizer
 from advjax.types import Array
 
 # What the steps depend on, besides the network and the sizes.
@@ -172,14 +178,14 @@ def create_run(
   steps = functools.partial(_steps, model, step_config, plan, placed)
   objective, optimizer, device_steps = steps(0)
   evaluate, monitor = (
-    _evaluate(
+    make_evaluate(
       model.apply,
       each,
       placed,
       batch_size=frozen.evaluation.batch_size,
       matmul_precision=frozen.evaluation.matmul_precision,
     )
-    for each in (objective, _monitor_objective(frozen.monitor.num_steps))
+    for each in (objective, robust_accuracy_objective(frozen.monitor.num_steps))
   )
   if config.init_from:
     # Read once for its errors, before anything is written or computed.
@@ -270,6 +276,107 @@ def _steps(
   return objective, optimizer, make_train_steps(step, plan, augment)
 
 
+@functools.lru_cache(maxsize=32)
+def make_evaluate(
+  apply: Callable,
+  objective: Objective,
+  devices: Sequence[jax.Device],
+  *,
+  batch_size: int,
+  matmul_precision: str = 'highest',
+) -> Callable[..., dict[str, float]]:
+  """Builds a function that averages an objective's metrics over a split.
+
+  `evaluate(params, model_state, split, hparams, key) -> metrics`: the network
+  in evaluation mode, at most `batch_size` images per device.
+  """
+
+  def apply_eval(
+    params: Any, model_state: Any, images: Array, *, train: bool
+  ) -> tuple[Array, Any]:
+    del train
+    with jax.default_matmul_precision(matmul_precision):
+      return apply(params, model_state, images, train=False)
+
+  def metrics_of(
+    images: Array, labels: Array, weight: Array, keys: Array, *shared: Any
+  ) -> Metrics:
+    params, model_state, hparams = shared
+    batch = {'image': to_float(images), 'label': labels, 'weight': weight}
+    return objective(apply_eval, params, model_state, batch, hparams, keys)[1][
+      1
+    ]
+
+  def evaluate(
+    params: Any,
+    model_state: Any,
+    split: Split,
+    hparams: Mapping[str, float],
+    key: Array,
+  ) -> dict[str, float]:
+    count = len(split.labels)
+    size = min(batch_size, -(-count // len(devices)))
+    rows = size * len(devices)
+    # The objective takes the mean over the batch, of which the last is smaller.
+    starts = np.arange(count) // rows * rows
+    weight = 1 / np.minimum(rows, count - starts).astype(np.float32)
+    metrics = map_examples(
+      metrics_of,
+      [split.images, split.labels, weight],
+      params,
+      model_state,
+      hparams,
+      batching=Batching(size, devices, key),
+      fill=True,
+    )
+    return {
+      name: float(values.mean(dtype=np.float64))
+      for name, values in metrics.items()
+    }
+
+  return evaluate
+
+
+@functools.lru_cache(maxsize=16)
+def robust_accuracy_objective(num_steps: int) -> Objective:
+  """Returns PGD accuracy (linf, random start) in the form of an objective.
+
+  The step size is 2.5 epsilon / num_steps (Madry et al. 2017, 1706.06083).
+  """
+
+  def objective(
+    apply: Callable,
+    params: Any,
+    model_state: Any,
+    batch: Mapping[str, Array],
+    hparams: Mapping[str, Array],
+    key: Array,
+  ) -> tuple[float, tuple[Any, Metrics]]:
+    images, labels = batch['image'], batch['label']
+
+    def logits_fn(images: Array) -> Array:
+      return apply(params, model_state, images, train=False)[0]
+
+    epsilon = hparams['epsilon']
+    adversarial = pgd(
+      logits_fn,
+      images,
+      labels,
+      epsilon,
+      2.5 * epsilon / num_steps,
+      num_steps=num_steps,
+      key=key,
+    )
+    # One forward pass for both: half the program to compile.
+    both = logits_fn(jnp.concatenate([adversarial, images]))
+    robust, clean = (
+      (logits.argmax(-1) == labels).astype('float32')
+      for logits in jnp.split(both, 2)
+    )
+    metrics = {'robust_accuracy': robust, 'clean_accuracy': clean}
+    return 0.0, (model_state, metrics)
+
+  return objective
+
+
 _mapped = functools.lru_cache(maxsize=16)(parallelize)
-_monitor_objective = functools.lru_cache(maxsize=16)(robust_accuracy_objective)
-_evaluate = functools.lru_cache(maxsize=32)(make_evaluate)

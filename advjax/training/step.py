@@ -198,18 +198,6 @@ def _mean_statistics(
   return jax.tree.unflatten(tree, leaves)
 
 
-def reduce_metrics(
-  metrics: Metrics, mask: Array, groups: Groups = None
-) -> Metrics:
-  """Averages metrics `[B]` over the real examples of all devices of a group.
-
-  psum(sum(mask * metric)) / psum(sum(mask))
-  """
-  sums = jax.tree.map(lambda metric: (mask * metric).sum(), metrics)
-  sums, count = _psum((sums, mask.sum()), groups)
-  return jax.tree.map(lambda total: total / count, sums)
-
-
 def make_train_step(
   apply: Callable,
   objective: Objective,

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import pathlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,13 +29,12 @@ from advjax.training.loop import (
   Diverged,
   Recorder,
   TrainResult,
-  lock_folders,
   run_steps,
   train,
 )
 from advjax.training.objectives import Metrics
 from advjax.training.setup import Run, create_run
-from advjax.training.step import RunInputs, TrainState
+from advjax.training.step import RunInputs
 from advjax.types import Array
 
 logger = logging.getLogger(__name__)
@@ -169,91 +168,6 @@ def many_inputs(runs: Sequence[Run]) -> tuple[dict[str, Array], RunInputs]:
   return replicate(data, devices), inputs
 
 
-class _Recorders:
-  """The recorders of several runs as one, for `run_steps`.
-
-  Those of the runs `moving` take steps; one that diverges is in `failures`.
-  """
-
-  num_frozen = 0
-
-  def __init__(
-    self,
-    recorders: Sequence[Recorder],
-    moving: list[int],
-    failures: dict[int, Diverged],
-  ) -> None:
-    self.all = recorders
-    self.moving = moving
-    self.failures = failures
-    self.placement = place([each.run for each in recorders])
-
-  @property
-  def num_runs(self) -> int:
-    return len(self.moving)
-
-  @property
-  def name(self) -> str:
-    return f'{self.num_runs} runs' if self.num_runs > 1 else self._first.name
-
-  @property
-  def run(self) -> Run:
-    return self._first.run
-
-  @property
-  def num_pending(self) -> int:
-    return self._first.num_pending
-
-  @property
-  def _first(self) -> Recorder:
-    return self.all[self.moving[0]]
-
-  def _for_each(self, function: Callable[[int, Recorder], Any]) -> list[Any]:
-    """Calls a function for each moving run; one that diverges drops out."""
-    found = []
-    for index in list(self.moving):
-      try:
-        found.append(function(index, self.all[index]))
-      except Diverged as error:
-        self.failures[index] = error
-        self.moving.remove(index)
-        logger.error('error: %s', error)
-    return found
-
-  def add_chunk(
-    self, history: Mapping[str, np.ndarray], step: int, seconds: float
-  ) -> dict[str, float]:
-    chunks, share = self.placement.get(history), seconds / len(self.moving)
-    return _mean_metrics(
-      self._for_each(
-        lambda index, each: each.add_chunk(chunks[index], step, share)
-      )
-    )
-
-  def log_steps(self, step: int, epoch: int, rate: float) -> None:
-    self._for_each(lambda _, each: each.log_steps(step, epoch, rate))
-
-  def end_epoch(self, state: Any, step: int, epoch: int) -> dict[str, float]:
-    states = self.placement.get(state)
-    return _mean_metrics(
-      self._for_each(
-        lambda index, each: each.end_epoch(states[index], step, epoch)
-      )
-    )
-
-  def save(self, state: Any) -> None:
-    states = self.placement.get(state)
-    self._for_each(lambda index, each: each.save(states[index]))
-
-
-def _mean_metrics(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
-  """The mean of each metric over runs; nothing of no runs."""
-  names = metrics[0] if metrics else ()
-  return {
-    name: float(np.mean([each[name] for each in metrics])) for name in names
-  }
-
-
 def train_many(
   runs: Sequence[Run],
   workdirs: Sequence[pathlib.Path],
@@ -274,57 +188,55 @@ def train_many(
       return [train(runs[0], workdirs[0], name=names[0])]
     except Diverged as error:
       return [error]
-  with lock_folders(workdirs):
-    recorders = [
-      Recorder(run, workdir, name)
-      for run, workdir, name in zip(runs, workdirs, names, strict=True)
-    ]
-    states = [recorder.restore() for recorder in recorders]
-    failures: dict[int, Diverged] = {}
-    end = runs[0].num_steps
-    while True:
-      steps = {
-        index: int(state.step)
-        for index, state in enumerate(states)
-        if index not in failures
-      }
-      lowest = min(steps.values(), default=end)
-      if lowest == end:
-        break
-      moving = [index for index, step in steps.items() if step == lowest]
-      until = min((s for s in steps.values() if s > lowest), default=end)
-      states = _train(
-        _Recorders(recorders, moving, failures), states, lowest, until
+  recorders = [
+    Recorder(run, workdir, name)
+    for run, workdir, name in zip(runs, workdirs, names, strict=True)
+  ]
+  states = [recorder.restore() for recorder in recorders]
+  data, inputs = many_inputs(runs)
+  placement, devices = place(runs), tuple(runs[0].devices)
+  batched = devices[0].platform != 'cpu'
+  program = map_train_many(runs[0].device_steps, devices, batched)
+  failures: dict[int, Diverged] = {}
+  end = runs[0].num_steps
+  while True:
+    steps = {
+      index: int(state.step)
+      for index, state in enumerate(states)
+      if index not in failures
+    }
+    lowest = min(steps.values(), default=end)
+    if lowest == end:
+      break
+    # Those of the lowest step; the others wait.
+    moving = {i: recorders[i] for i, step in steps.items() if step == lowest}
+    until = min((s for s in steps.values() if s > lowest), default=end)
+
+    def take_steps(
+      state: Any, count: int, moving: Collection[int] = moving
+    ) -> tuple[Any, Any]:
+      counts = placement.num_steps(count, moving)
+      return program(state, data, inputs, counts)
+
+    with contextlib.ExitStack() as stack:
+      for recorder in moving.values():
+        stack.enter_context(recorder.logging(lowest))
+      state = run_steps(
+        moving,
+        lambda take_steps=take_steps: take_steps,
+        placement.put(states),
+        lowest,
+        until,
+        placement.get,
+        failures,
       )
-    return [
-      failures.get(index) or recorder.result(state)
-      for index, (recorder, state) in enumerate(
-        zip(recorders, states, strict=True)
-      )
-    ]
-
-
-def _train(
-  recorders: _Recorders, states: Sequence[TrainState], step: int, until: int
-) -> list[TrainState]:
-  """Takes the moving runs, all at one step, to another; the others wait."""
-  placement = recorders.placement
-  run = recorders.run
-  batched = run.devices[0].platform != 'cpu'
-  program = map_train_many(run.device_steps, tuple(run.devices), batched)
-  data, inputs = many_inputs([each.run for each in recorders.all])
-
-  def take_steps(state: Any, count: int) -> tuple[Any, Any]:
-    counts = placement.num_steps(count, recorders.moving)
-    return program(state, data, inputs, counts)
-
-  with contextlib.ExitStack() as stack:
-    for index in recorders.moving:
-      stack.enter_context(recorders.all[index].logging(step))
-    state = run_steps(
-      recorders, lambda: take_steps, placement.put(states), step, until
+    states = placement.get(state)
+  return [
+    failures.get(index) or recorder.result(state)
+    for index, (recorder, state) in enumerate(
+      zip(recorders, states, strict=True)
     )
-  return placement.get(state)
+  ]
 
 
 def _common_fields(config: config_dict.ConfigDict) -> dict[str, Any]:
@@ -428,9 +340,12 @@ def train_group(
   names: Sequence[str],
   dataset: Dataset,
   devices: Sequence[jax.Device],
+  *,
+  num_runs: int,
 ) -> Iterator[Chunk]:
   """Trains the runs of one group, as many at once as fit in memory.
 
+  Device groups are those for `num_runs` runs, of which these are the ones left.
   If an accelerator still runs out of memory, half as many resume from the last
   checkpoints.
   """
@@ -445,8 +360,9 @@ def train_group(
     num_chunks = math.ceil(len(left) / limit)
     indices = left[: math.ceil(len(left) / num_chunks)]
     num_groups, group_size = choose_groups(
-      len(indices), len(devices), configs[0].batch_size
+      min(num_runs, limit), len(devices), configs[0].batch_size
     )
+    num_groups = min(num_groups, len(indices))
     used = devices[: num_groups * group_size]
     runs = [
       create_run(configs[i], dataset, used, num_groups=num_groups)

@@ -155,9 +155,9 @@ def watched(monkeypatch):
   trained = []
   once = job.train_group
 
-  def watching(configs, workdirs, names, *rest):
+  def watching(configs, workdirs, names, *rest, **options):
     trained.extend(names)
-    return once(configs, workdirs, names, *rest)
+    return once(configs, workdirs, names, *rest, **options)
 
   monkeypatch.setattr(job, 'train_group', watching)
   return trained

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from advjax.reporting import figures
-from advjax.training import logs, loop
+from advjax.training import loop
 from tests.experiments.commands import run
 
 ARGUMENTS = [
@@ -61,15 +61,15 @@ def kill_while_saving(kind: str) -> None:
 
 def kill_after(num_bytes: float, seconds: float) -> None:
   """Makes this process die a while after metrics.jsonl has some length."""
-  write = logs.MetricsLog.write
+  write = loop.MetricsLog.write
 
-  def written(log: logs.MetricsLog, record: Any) -> None:
+  def written(log: loop.MetricsLog, record: Any) -> None:
     write(log, record)
     if log.num_bytes >= num_bytes:
-      logs.MetricsLog.write = write
+      loop.MetricsLog.write = write
       threading.Timer(seconds, kill_oneself).start()
 
-  logs.MetricsLog.write = written
+  loop.MetricsLog.write = written
 
 
 def start(

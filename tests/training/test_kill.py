@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from advjax.training.checkpoint import restore_checkpoint
-from advjax.training.logs import read_metrics
+from advjax.training.loop import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(os.name != 'posix', reason='needs SIGKILL')

@@ -6,8 +6,8 @@ import pytest
 
 import advjax
 from advjax.data import Split
-from advjax.training.monitor import (
-  has_collapsed,
+from advjax.training.loop import has_collapsed
+from advjax.training.setup import (
   make_evaluate,
   robust_accuracy_objective,
 )

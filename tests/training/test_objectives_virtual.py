@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from advjax.training import objectives
-from advjax.training.objectives import virtual
 from tests import reference
 from tests.training import networks, nsl
 from tests.training.networks import IMAGES
@@ -68,7 +67,7 @@ def tanh_network(params, model_state, images, *, train):
 @pytest.mark.parametrize(('distance', 'transform', 'norm'), GOLDEN)
 def test_the_loss_of_nsl(distance, transform, norm, monkeypatch):
   monkeypatch.setattr(
-    virtual, '_normal', lambda keys, images: jnp.asarray(DRAWS, images.dtype)
+    objectives, '_normal', lambda keys, images: jnp.asarray(DRAWS, images.dtype)
   )
   objective = objectives.virtual_adversarial_regularization(
     norm=norm, num_steps=2, distance=distance, transform=transform

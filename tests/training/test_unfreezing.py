@@ -17,16 +17,15 @@ from advjax.models import Model, from_linen
 from advjax.processes.signals import Interrupted
 from advjax.training import loop, setup
 from advjax.training.checkpoint import restore_checkpoint
-from advjax.training.logs import read_metrics
-from advjax.training.loop import train
-from advjax.training.optimizers import create_optimizer
-from advjax.training.setup import device_inputs
-from advjax.training.step import TrainState
-from advjax.training.unfreezing import (
+from advjax.training.loop import read_metrics, train
+from advjax.training.optimizers import (
   check_unfreezing,
+  create_optimizer,
   num_frozen,
   staged_optimizer,
 )
+from advjax.training.setup import device_inputs
+from advjax.training.step import TrainState
 from advjax.training.vmapped import train_many
 from tests.training import runs
 from tests.training.runs import STEPS_PER_EPOCH, assert_same
