@@ -165,7 +165,8 @@ def _run_members(
     workdir = stack.enter_context(open_workdir(workdir, config))
     if print_model and is_main():
       for name, each in runs.items():
-        print(f'{name}:\n{summary(each[0].model, images[:1])}')
+        example = data.to_float(test.images[:1])
+        print(f'{name}:\n{summary(each[0].model, example)}')
     folders = {}
     for name, members in configs.items():
       above = workdir / name if 'members' in config else workdir

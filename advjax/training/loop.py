@@ -520,11 +520,11 @@ def run_steps(
   stages frozen now.
   """
 
-  def for_each(call: Callable[[Recorder, Any], Any], tree: Any) -> list[Any]:
+  def for_each(call: Callable, tree: Any, *arguments: Any) -> list[Any]:
     parts, found = unstack(tree), []
     for index, recorder in list(moving.items()):
       try:
-        found.append(call(recorder, parts[index]))
+        found.append(call(recorder, parts[index], *arguments))
       except Diverged as error:
         if failures is None:
           raise
@@ -567,12 +567,7 @@ def run_steps(
       )
       seconds = time.perf_counter() - start
       share = seconds / len(moving)
-      latest = for_each(
-        lambda each, part, at=step, share=share: each.add_chunk(
-          part, at, share
-        ),
-        history,
-      )
+      latest = for_each(Recorder.add_chunk, history, step, share)
       if not moving:
         break
       step += count
@@ -587,9 +582,7 @@ def run_steps(
         for each in moving.values():
           each.log_steps(step, epoch, rate)
       if epoch_done:
-        metrics = for_each(
-          lambda each, part, at=(step, epoch): each.end_epoch(part, *at), state
-        )
+        metrics = for_each(Recorder.end_epoch, state, step, epoch)
         seconds_left = (run.num_steps - step) * seconds / count
         progress.epoch_done(epoch, _mean_metrics(metrics), rate, seconds_left)
         if frozen != first.num_frozen and step < until:
@@ -600,7 +593,7 @@ def run_steps(
       # for a checkpoint.
       chunk, stopped = agree(chunk, stop.signum)
       if due or step == until or stopped:
-        for_each(lambda each, part: each.save(part), state)
+        for_each(Recorder.save, state)
   # Also after the last step: evaluation must not start. And no process ends
   # before process 0 has saved.
   _, stopped = agree(chunk, stop.signum)

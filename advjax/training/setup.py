@@ -351,7 +351,7 @@ def robust_accuracy_objective(num_steps: int) -> Objective:
     batch: Mapping[str, Array],
     hparams: Mapping[str, Array],
     key: Array,
-  ) -> tuple[float, tuple[Any, Metrics]]:
+  ) -> tuple[Array, tuple[Any, Metrics]]:
     images, labels = batch['image'], batch['label']
 
     def logits_fn(images: Array) -> Array:
@@ -374,7 +374,7 @@ def robust_accuracy_objective(num_steps: int) -> Objective:
       for logits in jnp.split(both, 2)
     )
     metrics = {'robust_accuracy': robust, 'clean_accuracy': clean}
-    return 0.0, (model_state, metrics)
+    return jnp.zeros(()), (model_state, metrics)
 
   return objective
 

@@ -197,7 +197,13 @@ def train_many(
   placement, devices = place(runs), tuple(runs[0].devices)
   batched = devices[0].platform != 'cpu'
   program = map_train_many(runs[0].device_steps, devices, batched)
+  moving: dict[int, Recorder] = {}
   failures: dict[int, Diverged] = {}
+
+  def take_steps(state: Any, count: int) -> tuple[Any, Any]:
+    counts = placement.num_steps(count, moving)
+    return program(state, data, inputs, counts)
+
   end = runs[0].num_steps
   while True:
     steps = {
@@ -209,21 +215,14 @@ def train_many(
     if lowest == end:
       break
     # Those of the lowest step; the others wait.
-    moving = {i: recorders[i] for i, step in steps.items() if step == lowest}
+    moving |= {i: recorders[i] for i, step in steps.items() if step == lowest}
     until = min((s for s in steps.values() if s > lowest), default=end)
-
-    def take_steps(
-      state: Any, count: int, moving: Collection[int] = moving
-    ) -> tuple[Any, Any]:
-      counts = placement.num_steps(count, moving)
-      return program(state, data, inputs, counts)
-
     with contextlib.ExitStack() as stack:
       for recorder in moving.values():
         stack.enter_context(recorder.logging(lowest))
       state = run_steps(
         moving,
-        lambda take_steps=take_steps: take_steps,
+        lambda: take_steps,
         placement.put(states),
         lowest,
         until,
@@ -231,6 +230,7 @@ def train_many(
         failures,
       )
     states = placement.get(state)
+    moving.clear()
   return [
     failures.get(index) or recorder.result(state)
     for index, (recorder, state) in enumerate(
