@@ -233,6 +233,15 @@ def seed_configs(
   return configs
 
 
+def check_one_network(config: Mapping[str, Any], command: str) -> None:
+  """Raises a ValueError if the config is one of several networks."""
+  if 'members' in config:
+    raise ValueError(
+      f'members = {config["members"]!r}; allowed: none with {command!r}, whose '
+      "config is of one network, as configs/digits.py; 'compare' takes several"
+    )
+
+
 def config_to_json(config: config_dict.ConfigDict) -> dict[str, Any]:
   """Returns a config as plain JSON values, references resolved."""
   return json.loads(config.to_json())

@@ -17,6 +17,7 @@ from advjax import data, results
 from advjax.attacks.specs import AnyAttack
 from advjax.config import (
   check_config,
+  check_one_network,
   check_range,
   config_to_json,
   member_config,
@@ -71,12 +72,7 @@ def train(
   Raises:
     ValueError: for anything wrong in the config, before anything is written.
   """
-  if 'members' in config:
-    raise ValueError(
-      f'the config has members, {", ".join(config.members)}: it belongs to '
-      "'compare'; train takes a config of one network, such as "
-      'configs/digits.py'
-    )
+  check_one_network(config, 'train')
   name = config.objective.name
   return _run_members(
     {name: list(seed_configs(config).values())},
@@ -111,8 +107,8 @@ def compare(
   """
   if not config.get('members'):
     raise ValueError(
-      'the config has no members to compare; compare takes a config such as '
-      "configs/nsl_digits.py, a config of one network belongs to 'train'"
+      'members = (); allowed: the names of one network or more, as in '
+      "configs/nsl_digits.py; a config of one network belongs to 'train'"
     )
   names = member_names(config)
   by_seed = seed_configs(config).values()

@@ -53,25 +53,6 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
   return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def _warn_of_lost_records(
-  path: pathlib.Path, num_bytes: int, step: int
-) -> None:
-  """Warns of steps that were logged after the last checkpoint."""
-  if not path.exists():
-    return
-  with path.open('rb') as file:
-    file.seek(num_bytes)
-    steps = re.findall(rb'"step": (\d+).*\n', file.read())
-  if steps:
-    logger.warning(
-      '%s: the run was killed after its last checkpoint, of step %d: steps '
-      'up to at least %d are repeated',
-      path.parent,
-      step,
-      int(steps[-1]),
-    )
-
-
 class MetricsLog:
   """Appends records to metrics.jsonl and scalars to TensorBoard events.
 
@@ -85,9 +66,18 @@ class MetricsLog:
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 
     self.path = workdir / 'metrics.jsonl'
-    _warn_of_lost_records(self.path, num_bytes, step)
     # Without a buffer, which would be written again on closing.
-    self._file = self.path.open('ab', buffering=0)
+    self._file = self.path.open('a+b', buffering=0)
+    self._file.seek(num_bytes)
+    steps = re.findall(rb'"step": (\d+).*\n', self._file.read())
+    if steps:
+      logger.warning(
+        '%s: the run was killed after its last checkpoint, of step %d: steps '
+        'up to at least %d are repeated',
+        workdir,
+        step,
+        int(steps[-1]),
+      )
     # A larger size would append zeros, were records lost.
     self._file.truncate(min(num_bytes, self.path.stat().st_size))
     self._file.seek(0, os.SEEK_END)
@@ -113,8 +103,16 @@ class MetricsLog:
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.summary_pb2 import Summary
 
+    line, start = json.dumps(record).encode() + b'\n', self.num_bytes
     try:
-      self._write_line(json.dumps(record).encode() + b'\n')
+      try:
+        # A full disk accepts a part of the line first.
+        while line:
+          line = line[self._file.write(line) :]
+      except OSError:
+        self._file.truncate(start)
+        self._file.seek(start)
+        raise
       values = [
         Summary.Value(tag=f'{record["kind"]}/{name}', simple_value=value)
         for name, value in record.items()
@@ -132,18 +130,6 @@ class MetricsLog:
     except OSError as error:
       self._failed = True
       raise OSError(error.errno, error.strerror, str(self.path)) from error
-
-  def _write_line(self, line: bytes) -> None:
-    start = self.num_bytes
-    try:
-      # A full disk accepts a part of the line first.
-      written = 0
-      while written < len(line):
-        written += self._file.write(line[written:])
-    except OSError:
-      self._file.truncate(start)
-      self._file.seek(start)
-      raise
 
   def close(self) -> None:
     """Closes both."""

@@ -49,14 +49,16 @@ _SHARE_FOR_STATES = 0.5
 _COPIES_OF_STATE = 4
 
 
-def make_train_many(train_steps: Callable, *, batched: bool) -> Callable:
-  """Builds the loop over several runs at once, on each device.
+@functools.lru_cache(maxsize=16)
+def map_train_many(
+  train_steps: Callable, devices: tuple[jax.Device, ...], batched: bool
+) -> functools.partial:
+  """Maps the loop over several runs, each device's own, over devices.
 
-  `train_many(rank, states, data, inputs, num_steps) -> (states, history)`, with
-  a leading axis over runs; num_steps is 0 for those that wait. Batched, it
-  vmaps over the runs (for accelerators); else it trains one after the other
-  (for CPUs, where batched products are slow; each run then rounds as it does
-  alone).
+  `(states, data, inputs, num_steps) -> (states, history)`, with leading axes
+  over devices and runs; num_steps is 0 for runs that wait. Batched, it vmaps
+  over the runs (for accelerators); else it trains one after the other (for
+  CPUs, where batched products are slow; each run then rounds as it does alone).
   """
 
   def by_map(
@@ -82,15 +84,7 @@ def make_train_many(train_steps: Callable, *, batched: bool) -> Callable:
 
     return jax.tree.map(choose, stepped, states), history
 
-  return by_vmap if batched else by_map
-
-
-@functools.lru_cache(maxsize=16)
-def map_train_many(
-  device_steps: Callable, devices: tuple[jax.Device, ...], batched: bool
-) -> functools.partial:
-  """Maps `make_train_many` over devices, each with states of its own."""
-  many = make_train_many(device_steps, batched=batched)
+  many = by_vmap if batched else by_map
   return parallelize(many, devices, num_args=4, split_args=(0, 2, 3))
 
 
@@ -239,16 +233,10 @@ def train_many(
   ]
 
 
-def _common_fields(config: config_dict.ConfigDict) -> dict[str, Any]:
-  """The fields that runs trained at once have to share, as JSON."""
-  fields = config_to_json(config)
-  return {name: fields.get(name) for name in _COMMON_FIELDS}
-
-
 def _check_same_program(first: Run, other: Run, names: str) -> None:
   """Raises a ValueError if two runs cannot be trained at once."""
-  fields, others = _common_fields(first.config), _common_fields(other.config)
-  differing = [field for field in fields if fields[field] != others[field]]
+  fields, others = config_to_json(first.config), config_to_json(other.config)
+  differing = [f for f in _COMMON_FIELDS if fields.get(f) != others.get(f)]
   if other.train_split is not first.train_split:
     differing.append('the training images')
   if other.device_steps is not first.device_steps and not differing:
@@ -304,7 +292,8 @@ def group_by_program(
   """Returns the indices of runs that differ in traced numbers alone."""
   groups: dict[str, list[int]] = {}
   for index, config in enumerate(configs):
-    key = json.dumps(_common_fields(config))
+    fields = config_to_json(config)
+    key = json.dumps([fields.get(name) for name in _COMMON_FIELDS])
     groups.setdefault(key, []).append(index)
   return list(groups.values())
 
