@@ -102,7 +102,7 @@ def default_config() -> config_dict.ConfigDict:
     mixup=0.0,
     cutmix=0.0,
   )
-  # How hparams.multiplier falls: see advjax.training.optimizers.create_decay.
+  # How hparams.multiplier falls: see advjax.training.setup.create_decay.
   config.multiplier_decay = config_dict.create(
     name='constant',
     decay_steps=1000,
@@ -122,7 +122,7 @@ def default_config() -> config_dict.ConfigDict:
   config.schedule = config_dict.create(
     name='constant', warmup=0.0, boundaries=(0.5, 0.75), factor=0.1
   )
-  # Fine-tuning from the head backwards: see advjax.training.optimizers.
+  # Fine-tuning from the head backwards: see advjax.training.setup.
   config.unfreezing = config_dict.create(
     name='none', patience=2, min_improvement=0.01, rate_factor=0.5
   )

@@ -39,7 +39,7 @@ from advjax.training.objectives import (
   hparams_read,
   read_hparams,
 )
-from advjax.training.optimizers import (
+from advjax.training.setup import (
   DECAYS,
   OPTIMIZERS,
   create_decay,
@@ -620,10 +620,8 @@ def check_trial(config: config_dict.ConfigDict, fields: Iterable[str]) -> None:
   for field in fields:
     other, values = READ_UNDER.get(field, ('', ()))
     if field.startswith('multiplier_decay.') and 'multiplier' not in reads:
-      other, values = (
-        'objective.name',
-        [n for n in OBJECTIVES if 'multiplier' in hparams_read(n)],
-      )
+      other = 'objective.name'
+      values = tuple(n for n in OBJECTIVES if 'multiplier' in hparams_read(n))
     if other and config[other] not in values:
       raise ValueError(
         f'{field} = {config[field]!r} has no effect with {other} = '

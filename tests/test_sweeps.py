@@ -26,15 +26,15 @@ from advjax.sweeps import (
   shard_trials,
   trial_names,
 )
-from advjax.training.optimizers import (
+from advjax.training.setup import (
   DECAYS,
   OPTIMIZERS,
   SCHEDULES,
   create_decay,
   create_optimizer,
+  create_run,
   create_schedule,
 )
-from advjax.training.setup import create_run
 
 CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 

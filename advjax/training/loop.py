@@ -28,8 +28,7 @@ from advjax.training.checkpoint import (
   save_checkpoint,
   saved_steps,
 )
-from advjax.training.optimizers import num_frozen
-from advjax.training.setup import Run, device_inputs
+from advjax.training.setup import Run, device_inputs, num_frozen
 from advjax.training.step import TrainState
 
 logger = logging.getLogger(__name__)

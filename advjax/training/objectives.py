@@ -17,8 +17,9 @@ The factories close over the static choices; every number comes from
 `hparams`, so that a sweep over them is a `vmap`.
 """
 
+import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,9 +28,11 @@ import numpy as np
 from jax.tree_util import Partial
 
 from advjax import norms
-from advjax.attacks import bim
+from advjax.attacks import bim, pgd
 from advjax.attacks._core.arguments import check_mask
 from advjax.config import check_range, choose
+from advjax.data import Split, to_float
+from advjax.devices import Batching, map_examples
 from advjax.losses import cross_entropy, kl
 from advjax.types import Array, Bounds, Images, LogitsFn
 
@@ -731,3 +734,109 @@ def read_hparams(
         f'{objective_name!r} reads'
       )
   return {name: float(value) for name, value in given.items()}
+
+
+# --------------------------------------------------------- measured on a split
+
+
+@functools.lru_cache(maxsize=32)
+def make_evaluate(
+  apply: Callable,
+  objective: Objective,
+  devices: Sequence[jax.Device],
+  *,
+  batch_size: int,
+  matmul_precision: str = 'highest',
+) -> Callable[..., dict[str, float]]:
+  """Builds a function that averages an objective's metrics over a split.
+
+  `evaluate(params, model_state, split, hparams, key) -> metrics`: the network
+  in evaluation mode, at most `batch_size` images per device.
+  """
+
+  def apply_eval(
+    params: Any, model_state: Any, images: Array, *, train: bool
+  ) -> tuple[Array, Any]:
+    del train
+    with jax.default_matmul_precision(matmul_precision):
+      return apply(params, model_state, images, train=False)
+
+  def metrics_of(
+    images: Array, labels: Array, weight: Array, keys: Array, *shared: Any
+  ) -> Metrics:
+    params, model_state, hparams = shared
+    batch = {'image': to_float(images), 'label': labels, 'weight': weight}
+    return objective(apply_eval, params, model_state, batch, hparams, keys)[1][
+      1
+    ]
+
+  def evaluate(
+    params: Any,
+    model_state: Any,
+    split: Split,
+    hparams: Mapping[str, float],
+    key: Array,
+  ) -> dict[str, float]:
+    count = len(split.labels)
+    size = min(batch_size, -(-count // len(devices)))
+    rows = size * len(devices)
+    # The objective takes the mean over the batch, of which the last is smaller.
+    starts = np.arange(count) // rows * rows
+    weight = 1 / np.minimum(rows, count - starts).astype(np.float32)
+    metrics = map_examples(
+      metrics_of,
+      [split.images, split.labels, weight],
+      params,
+      model_state,
+      hparams,
+      batching=Batching(size, devices, key),
+      fill=True,
+    )
+    return {
+      name: float(values.mean(dtype=np.float64))
+      for name, values in metrics.items()
+    }
+
+  return evaluate
+
+
+@functools.lru_cache(maxsize=16)
+def robust_accuracy_objective(num_steps: int) -> Objective:
+  """Returns PGD accuracy (linf, random start) in the form of an objective.
+
+  The step size is 2.5 epsilon / num_steps (Madry et al. 2017, 1706.06083).
+  """
+
+  def objective(
+    apply: Callable,
+    params: Any,
+    model_state: Any,
+    batch: Mapping[str, Array],
+    hparams: Mapping[str, Array],
+    key: Array,
+  ) -> tuple[Array, tuple[Any, Metrics]]:
+    images, labels = batch['image'], batch['label']
+
+    def logits_fn(images: Array) -> Array:
+      return apply(params, model_state, images, train=False)[0]
+
+    epsilon = hparams['epsilon']
+    adversarial = pgd(
+      logits_fn,
+      images,
+      labels,
+      epsilon,
+      2.5 * epsilon / num_steps,
+      num_steps=num_steps,
+      key=key,
+    )
+    # One forward pass for both: half the program to compile.
+    both = logits_fn(jnp.concatenate([adversarial, images]))
+    robust, clean = (
+      (logits.argmax(-1) == labels).astype('float32')
+      for logits in jnp.split(both, 2)
+    )
+    metrics = {'robust_accuracy': robust, 'clean_accuracy': clean}
+    return jnp.zeros(()), (model_state, metrics)
+
+  return objective

@@ -23,11 +23,13 @@ from advjax.data import to_float
 from advjax.devices import AXIS
 from advjax.models import Model
 from advjax.training.objectives import Metrics, Objective
-from advjax.training.optimizers import Decay
-from advjax.types import Array
+from advjax.types import Array, ArrayLike
 
 # Groups of positions on the axis that collectives stay within; None: one.
 Groups = tuple[tuple[int, ...], ...] | None
+
+# (value, step) -> value at that step
+Decay = Callable[[ArrayLike, ArrayLike], Array]
 
 # Images per microbatch on the CPU: activations of so few stay in its caches.
 _MICROBATCH_SIZES = range(16, 33)

@@ -7,7 +7,7 @@ import pytest
 import advjax
 from advjax.data import Split
 from advjax.training.loop import has_collapsed
-from advjax.training.setup import (
+from advjax.training.objectives import (
   make_evaluate,
   robust_accuracy_objective,
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from advjax.config import default_config
-from advjax.training.optimizers import (
+from advjax.training.setup import (
   create_decay,
   create_optimizer,
   create_schedule,

@@ -18,13 +18,13 @@ from advjax.processes.signals import Interrupted
 from advjax.training import loop, setup
 from advjax.training.checkpoint import restore_checkpoint
 from advjax.training.loop import read_metrics, train
-from advjax.training.optimizers import (
+from advjax.training.setup import (
   check_unfreezing,
   create_optimizer,
+  device_inputs,
   num_frozen,
   staged_optimizer,
 )
-from advjax.training.setup import device_inputs
 from advjax.training.step import TrainState
 from advjax.training.vmapped import train_many
 from tests.training import runs

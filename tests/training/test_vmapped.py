@@ -15,7 +15,7 @@ from advjax import memory
 from advjax.jobs.workdir import prepare_workdir
 from advjax.training import vmapped
 from advjax.training.loop import Diverged, train
-from advjax.training.optimizers import create_optimizer
+from advjax.training.setup import create_optimizer
 from advjax.training.step import make_train_step, make_train_steps
 from advjax.training.vmapped import (
   many_inputs,
