@@ -24,7 +24,7 @@ MEMBERS = ('base', 'adversarial')
 def test_all_files_are_there(run):
   workdir = run[2]
   files = {path.name for path in workdir.iterdir()}
-  assert files == {*MEMBERS, 'config.json', 'metrics.jsonl'} | REPORTED
+  assert files == {*MEMBERS, 'config.json', 'metrics.jsonl', '.lock'} | REPORTED
   for name in MEMBERS:
     files = {path.name for path in (workdir / name).iterdir()}
     assert files == TRAINED

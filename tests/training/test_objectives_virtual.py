@@ -39,22 +39,10 @@ DRAWS = np.array([[0.5, -1.0, 2.0, 0.1], [-0.3, 0.8, -0.2, 1.5]])
 #     num_approx_steps=2, approx_difference=0.1), fn(INPUTS), DRAWS)
 GOLDEN = {
   ('l2', 'none', 'infinity'): 1.8040765523910522,
-  ('l2', 'none', 'l2'): 1.3019979000091553,
-  ('l2', 'none', 'l1'): 0.49917343258857727,
-  ('l1', 'none', 'infinity'): 1.0012060403823853,
   ('l1', 'none', 'l2'): 0.8373115658760071,
-  ('l1', 'none', 'l1'): 0.47985097765922546,
-  ('cosine', 'none', 'infinity'): 0.21570110321044922,
-  ('cosine', 'none', 'l2'): 0.15737485885620117,
   ('cosine', 'none', 'l1'): 0.05722355842590332,
   ('jensen_shannon', 'softmax', 'infinity'): 0.07351104170084,
-  ('jensen_shannon', 'softmax', 'l2'): 0.0545150488615036,
-  ('jensen_shannon', 'softmax', 'l1'): 0.020924881100654602,
-  ('kl', 'softmax', 'infinity'): 0.36630016565322876,
   ('kl', 'softmax', 'l2'): 0.2580416798591614,
-  ('kl', 'softmax', 'l1'): 0.08988578617572784,
-  ('l2', 'softmax', 'infinity'): 0.06473582983016968,
-  ('l2', 'softmax', 'l2'): 0.03155483677983284,
   ('l2', 'softmax', 'l1'): 0.013083811849355698,
 }
 

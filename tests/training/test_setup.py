@@ -3,6 +3,7 @@
 import pytest
 
 from advjax.data import Split
+from advjax.training.checkpoint import restore_checkpoint
 from advjax.training.loop import train
 from tests.training import runs
 
@@ -35,7 +36,7 @@ def test_a_wrong_config_is_named_before_anything_runs(changes, message):
     runs.run(num_devices=2, **changes)
 
 
-def test_the_multiplier_decays_with_the_steps(tmp_path):
+def test_the_multiplier_decays_and_the_moving_average_is_reported(tmp_path):
   training = runs.run(
     objective={'name': 'adversarial_regularization', 'norm': 'infinity'},
     hparams={'learning_rate': 0.1, 'multiplier': 0.4, 'step_size': 0.1},
@@ -44,17 +45,24 @@ def test_the_multiplier_decays_with_the_steps(tmp_path):
     multiplier_decay__decay_rate=0.5,
     num_epochs=2,
     log_every_steps=1,
+    ema_decay=0.9,
   )
-  records = train(training, tmp_path).records
+  result = train(training, tmp_path)
   multipliers = [
     record['scaled_adversarial_loss'] / record['adversarial_loss']
-    for record in records
+    for record in result.records
     if record['kind'] == 'steps'
   ]
   expected = [0.4 / (1 + 0.5 * step / 6) for step in range(12)]
   assert multipliers == pytest.approx(expected, rel=1e-5)
   assert training.final_hparams['multiplier'] == pytest.approx(0.2)
   assert training.hparams['multiplier'] == 0.4
+  last = restore_checkpoint(tmp_path / 'checkpoints' / 'last').state
+  runs.assert_same(result.params, last['ema_params'])
+  averaged, newest = (
+    last[name]['Dense_0']['bias'] for name in ('ema_params', 'params')
+  )
+  assert (averaged != newest).all()
 
 
 @pytest.mark.parametrize(
