@@ -62,9 +62,11 @@ def test_the_loss_of_nsl(distance, transform, norm, monkeypatch):
   )
   with jax.enable_x64(True):
     batch = {'image': jnp.asarray(INPUTS), 'label': jnp.array([0, 1])}
-    _, (_, metrics) = objective(
-      tanh_network, jnp.asarray(WEIGHTS), {}, batch, CONFIG, networks.keys()
-    )
+    _, (_, metrics) = networks.compiled(
+      lambda batch: objective(
+        tanh_network, jnp.asarray(WEIGHTS), {}, batch, CONFIG, networks.keys()
+      )
+    )(batch)
   found = np.asarray(metrics['virtual_adversarial_loss']).mean()
   expected = GOLDEN[distance, transform, norm]
   np.testing.assert_allclose(found, expected, rtol=1e-5)
