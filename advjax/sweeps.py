@@ -100,11 +100,6 @@ def _check_base(config: config_dict.ConfigDict) -> None:
     )
 
 
-def _flatten(config: config_dict.ConfigDict) -> dict[str, Any]:
-  """All fields by their dotted names, references resolved."""
-  return flatten_dict(config.to_dict(), sep='.')
-
-
 def _field_kind(config: config_dict.ConfigDict, field: str) -> type:
   """The type of a field's values; a ValueError if it cannot be swept."""
   field = str(field)
@@ -121,7 +116,7 @@ def _field_kind(config: config_dict.ConfigDict, field: str) -> type:
     for name in OBJECTIVES
     for hparam in hparams_read(name)
   }
-  for name in _flatten(config):
+  for name in flatten_dict(config.to_dict(), sep='.'):
     above, _, end = name.rpartition('.')
     if name.partition('.')[0] not in _COMMON and name not in kinds:
       kind = (config[above] if above else config).get_type(end)
@@ -409,11 +404,6 @@ def create_trials(
   """
   _check_base(config)
   rows = _convert(config, rows)
-  _check_different(
-    [f'{number} ({_show(row)})' for number, row in enumerate(rows, 1)],
-    [repr(list(row.values())) for row in rows],
-    'have the same values',
-  )
   trials = []
   for name, row in zip(trial_names(rows), rows, strict=True):
     try:
@@ -422,11 +412,15 @@ def create_trials(
       part, trial = _part_at_fault(config, row, str(error)), f'trial {name!r}'
       where = f'{part} ({trial})' if part else f'{trial} of the sweep'
       raise ValueError(f'{where}: {error}') from error
-  _check_different(
-    [repr(trial.name) for trial in trials],
-    [_training_key(trial.config) for trial in trials],
-    'are equivalent: their values are equal in float32',
-  )
+  first: dict[str, int] = {}
+  for number, trial in enumerate(trials, 1):
+    other = first.setdefault(_training_key(trial.config), number)
+    if other != number:
+      raise ValueError(
+        f'trials {other} ({trials[other - 1].name}) and {number} '
+        f'({trial.name}) of the sweep are equivalent, in float32; allowed: '
+        'each trial once'
+      )
   return trials
 
 
@@ -476,10 +470,9 @@ def trial_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     parts.append([f'{label}={text}' for text in texts])
   names = [','.join(each) for each in zip(*parts, strict=True)]
+  most = _MAX_NAME_LENGTH
   return [
-    name
-    if len(name) <= _MAX_NAME_LENGTH
-    else f'{name[:_MAX_NAME_LENGTH]}-{_digest(name)}'
+    name if len(name) <= most else _with_digest(name[:most], name)
     for name in names
   ]
 
@@ -495,13 +488,12 @@ def _short(value: Any) -> str:
 
 
 def _full(value: Any) -> str:
-  if isinstance(value, float):
-    return repr(value)
-  return f'{_short(value)}-{_digest(repr(value))}'
+  is_float = isinstance(value, float)
+  return repr(value) if is_float else _with_digest(_short(value), repr(value))
 
 
-def _digest(text: str) -> str:
-  return hashlib.sha256(text.encode()).hexdigest()[:8]
+def _with_digest(name: str, text: str) -> str:
+  return f'{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}'
 
 
 def _convert(
@@ -541,8 +533,8 @@ def _configure(
       )
   resolved = changed.copy_and_resolve_references()
   check_trial(resolved, row)
-  base = _flatten(config)
-  for field, value in _flatten(resolved).items():
+  base = flatten_dict(config.to_dict(), sep='.')
+  for field, value in flatten_dict(resolved.to_dict(), sep='.').items():
     first = field.partition('.')[0]
     if first in _COMMON and value != base[field]:
       raise ValueError(
@@ -578,20 +570,6 @@ def _training_key(config: config_dict.ConfigDict) -> str:
     for name, value in config.hparams.items()
   }
   return config_dict.ConfigDict(fields).to_json(sort_keys=True)
-
-
-def _check_different(
-  names: Sequence[str], keys: Sequence[str], what: str
-) -> None:
-  """Raises a ValueError that names two trials of the same key."""
-  first: dict[str, str] = {}
-  for name, key in zip(names, keys, strict=True):
-    if key in first:
-      raise ValueError(
-        f'trials {first[key]} and {name} of the sweep {what}; allowed: each '
-        'trial once'
-      )
-    first[key] = name
 
 
 def check_trial(config: config_dict.ConfigDict, fields: Iterable[str]) -> None:

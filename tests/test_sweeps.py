@@ -388,7 +388,7 @@ def test_processes_take_shares_of_a_shard(count, num_processes, num_trials):
     # In float64 they differ.
     (
       'hparams.epsilon=0.1,0.1000000001',
-      "'epsilon=0.1' and 'epsilon=0.1000000001' of the sweep are equivalent",
+      r'1 \(epsilon=0.1\) and 2 \(epsilon=0.1000000001\) of the sweep are equ',
     ),
   ],
 )
@@ -416,7 +416,7 @@ def test_wrong_members_are_named(text, message):
     ([{'objective': {'name': 'trades'}}], "'objective'; allowed: objective."),
     (
       [{'seed': 1}, {'seed': 0}, {'seed': 1}],
-      r'trials 1 \(seed = 1\) and 3 \(seed = 1\) of the sweep have the same',
+      r'trials 1 \(seed=1\) and 3 \(seed=1\) of the sweep are equivalent',
     ),
   ],
 )

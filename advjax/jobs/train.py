@@ -14,7 +14,6 @@ import numpy as np
 from ml_collections import config_dict
 
 from advjax import data, results
-from advjax.attacks.specs import AnyAttack
 from advjax.config import (
   check_config,
   check_one_network,
@@ -183,8 +182,51 @@ def _run_members(
       )
       for name, each in runs.items()
     }
-    evaluations, shifted = _evaluate(
-      runs, trained, config, attacks, shifts, images, devices
+    networks = {
+      name: [
+        eval_logits_fn(
+          run.model,
+          result.params,
+          result.model_state,
+          evaluation.matmul_precision,
+        )
+        for run, result in zip(runs[name], each, strict=True)
+      ]
+      for name, each in trained.items()
+    }
+    evaluations: list[Evaluation] = []
+    for index, seed in enumerate(config.seeds or (config.seed,)):
+      logger.info('attacking %d test images (seed %d)', len(images), seed)
+      found = evaluate_models(
+        {name: each[index] for name, each in networks.items()},
+        attacks,
+        images,
+        test.labels,
+        epsilon=evaluation.epsilon,
+        epsilons=evaluation.epsilons,
+        batching=Batching(evaluation.batch_size, devices, jax.random.key(seed)),
+      )
+      # Adversarial examples are kept for the first seed alone.
+      evaluations.append(
+        dataclasses.replace(found, images={}) if evaluations else found
+      )
+    if shifts:
+      logger.info('measuring %s', ', '.join(shifts))
+    shifted = measure_shifts(
+      shifts,
+      networks,
+      images,
+      test.labels,
+      epsilon=evaluation.epsilon,
+      norm=next(iter(attacks.values())).norm,
+      bounds=evaluation.bounds,
+      seen={
+        name: seen_corruptions(each[0].config) for name, each in runs.items()
+      },
+      batching=Batching(
+        evaluation.batch_size, devices, jax.random.key(config.seed)
+      ),
+      top_k=evaluation.top_k,
     )
     report = _report(
       config, dataset, runs, trained, evaluations, shifted, devices
@@ -213,66 +255,6 @@ def _run_members(
   print(text)
   print(f'\nreport: {workdir / "report.html"}')
   return report
-
-
-def _evaluate(
-  runs: Mapping[str, Sequence[Run]],
-  trained: Mapping[str, Sequence[TrainResult]],
-  config: config_dict.ConfigDict,
-  attacks: Mapping[str, AnyAttack],
-  shifts: Sequence[str],
-  images: np.ndarray,
-  devices: Sequence[jax.Device],
-) -> tuple[list[Evaluation], Fields]:
-  """Attacks the networks of each seed, and measures the shifts.
-
-  Adversarial examples are kept for the first seed alone.
-  """
-  evaluation = config.evaluation
-  labels = next(iter(runs.values()))[0].test_split.labels
-  networks = {
-    name: [
-      eval_logits_fn(
-        run.model,
-        result.params,
-        result.model_state,
-        run.config.evaluation.matmul_precision,
-      )
-      for run, result in zip(runs[name], each, strict=True)
-    ]
-    for name, each in trained.items()
-  }
-  found: list[Evaluation] = []
-  for index, seed in enumerate(config.seeds or (config.seed,)):
-    logger.info('attacking %d test images (seed %d)', len(images), seed)
-    result = evaluate_models(
-      {name: each[index] for name, each in networks.items()},
-      attacks,
-      images,
-      labels,
-      epsilon=evaluation.epsilon,
-      epsilons=evaluation.epsilons,
-      batching=Batching(evaluation.batch_size, devices, jax.random.key(seed)),
-    )
-    found.append(dataclasses.replace(result, images={}) if found else result)
-  if shifts:
-    logger.info('measuring %s', ', '.join(shifts))
-  return found, measure_shifts(
-    shifts,
-    networks,
-    images,
-    labels,
-    epsilon=evaluation.epsilon,
-    norm=next(iter(attacks.values())).norm,
-    bounds=evaluation.bounds,
-    seen={
-      name: seen_corruptions(each[0].config) for name, each in runs.items()
-    },
-    batching=Batching(
-      evaluation.batch_size, devices, jax.random.key(config.seed)
-    ),
-    top_k=evaluation.top_k,
-  )
 
 
 def _report(

@@ -48,7 +48,7 @@ def prepare_workdir(
   try:
     path.mkdir(parents=True, exist_ok=True)
     if config_path.exists():
-      _check_same_config(path, json.loads(config_path.read_text()), wanted)
+      _check_same(path, json.loads(config_path.read_text()), wanted)
     # Also if it is the same: shows that the folder can be written to.
     write_json(config_path, wanted)
   except OSError as error:
@@ -63,17 +63,14 @@ def prepare_workdir(
   return path
 
 
-def _check_same_config(
-  path: pathlib.Path, found: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> None:
+def _check_same(path: pathlib.Path, *configs: Mapping[str, Any]) -> None:
   have, want = (
-    flatten_dict(each, keep_empty_nodes=True, sep='.')
-    for each in (found, wanted)
+    flatten_dict(each, keep_empty_nodes=True, sep='.') for each in configs
   )
   differing = sorted(
     field
     for field in {*have, *want}
-    if (field in have) != (field in want) or have.get(field) != want.get(field)
+    if have.get(field, 'not set') != want.get(field, 'not set')
   )
   if differing:
     shown = '; '.join(

@@ -170,7 +170,7 @@ class Progress:
       f'{self._name}: epoch {epoch} of {self._num_epochs}', refresh=False
     )
     self._bar.set_postfix_str(
-      f'{describe(metrics)}, {images_per_second:,.0f} images/s', refresh=False
+      f'{_describe(metrics)}, {images_per_second:,.0f} images/s', refresh=False
     )
     self._bar.update(num_steps)
 
@@ -189,7 +189,7 @@ class Progress:
         epoch,
         self._num_epochs,
         round(100 * epoch / self._num_epochs),
-        describe(metrics),
+        _describe(metrics),
         f'{images_per_second:,.0f}',
         round(seconds_left),
       )
@@ -199,7 +199,7 @@ class Progress:
     self._bar.close()
 
 
-def describe(metrics: Mapping[str, float]) -> str:
+def _describe(metrics: Mapping[str, float]) -> str:
   """Formats the loss and the accuracies among some metrics."""
   parts = [f'loss {metrics["loss"]:.4f}'] if 'loss' in metrics else []
   parts += [
@@ -411,9 +411,9 @@ class Recorder:
       raise
 
   def _what_stays(self) -> str:
-    if not saved_steps(self._last):
-      return 'there is no checkpoint before it'
-    return f"the last good checkpoint stays in '{self._last}'"
+    found = saved_steps(self._last)
+    stays = f"the last good checkpoint stays in '{self._last}'"
+    return stays if found else 'there is no checkpoint before it'
 
   def _diverged(self, what: str, step: int) -> Diverged:
     return Diverged(
@@ -444,10 +444,7 @@ class Recorder:
 
 
 def has_collapsed(robust_accuracies: Sequence[float]) -> bool:
-  """Whether the newest robust accuracy shows catastrophic overfitting.
-
-  FGSM training can overfit within an epoch (Wong et al. 2020, 2001.03994).
-  """
+  """Whether the newest shows catastrophic overfitting (Wong et al. 2020)."""
   if not robust_accuracies:
     return False
   best, last = max(robust_accuracies), robust_accuracies[-1]

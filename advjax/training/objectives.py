@@ -330,18 +330,6 @@ _DISTANCES: dict[str, Callable[[Array, Array], Array]] = {
 _OF_DISTRIBUTIONS = ('jensen_shannon', 'kl')
 
 
-def _choose_distance(
-  distance: str, transform: str
-) -> Callable[[Array, Array], Array]:
-  function = _DISTANCES[choose('distance', distance, _DISTANCES)]
-  choose('transform', transform, ('none', 'softmax'))
-  if transform == 'none' and distance not in _OF_DISTRIBUTIONS:
-    return function
-  return lambda reference, moved: function(
-    jax.nn.softmax(reference), jax.nn.softmax(moved)
-  )
-
-
 def virtual_adversarial_regularization(
   *,
   norm: str = 'l2',
@@ -398,7 +386,14 @@ def virtual_adversarial_regularization(
     >>> objective = virtual_adversarial_regularization(distance='kl')
   """
   ball = norms.NSL_NORMS[choose('norm', norm, norms.NSL_NORMS)]
-  distance_fn = _choose_distance(distance, transform)
+  function = _DISTANCES[choose('distance', distance, _DISTANCES)]
+  choose('transform', transform, ('none', 'softmax'))
+  softmax = transform == 'softmax' or distance in _OF_DISTRIBUTIONS
+  outputs = jax.nn.softmax if softmax else lambda logits: logits
+
+  def distance_fn(reference: Array, moved: Array) -> Array:
+    return function(outputs(reference), outputs(moved))
+
   if mask is not None:
     mask = np.asarray(mask, np.float32)
     check_mask(mask)

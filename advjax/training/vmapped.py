@@ -266,12 +266,11 @@ def train_seeds(
       train(run, workdir, name=name)
       for run, workdir, name in zip(runs, workdirs, names, strict=True)
     ]
-  results = []
-  for result in train_many(runs, workdirs, names=names):
+  results = train_many(runs, workdirs, names=names)
+  for result in results:
     if isinstance(result, Diverged):
       raise result
-    results.append(result)
-  return results
+  return results  # type: ignore[return-value]
 
 
 # ------------------------------------------------- many runs, chunk after chunk
@@ -357,7 +356,11 @@ def train_group(
       create_run(configs[i], dataset, used, num_groups=num_groups)
       for i in indices
     ]
-    how = _describe(len(indices), num_groups, used)
+    how = count_of(len(used) // num_groups, 'device')
+    if len(indices) > 1:
+      way = 'sequential' if used[0].platform == 'cpu' else 'vmapped'
+      groups = f'{num_groups} groups of ' if num_groups > 1 else ''
+      how = f'{way} on {groups}{how}, in one program'
     logger.info(
       '%s%s: %s',
       count_of(len(indices), 'run'),
@@ -387,16 +390,3 @@ def train_group(
 def count_of(number: int, what: str) -> str:
   """Returns a number with its noun: '1 run', '3 runs'."""
   return f'{number} {what}{"" if number == 1 else "s"}'
-
-
-def _describe(
-  num_runs: int, num_groups: int, devices: Sequence[jax.Device]
-) -> str:
-  """How runs share the devices, in words."""
-  each = count_of(len(devices) // num_groups, 'device')
-  if num_runs == 1:
-    return each
-  way = 'sequential' if devices[0].platform == 'cpu' else 'vmapped'
-  if num_groups == 1:
-    return f'{way} on {each}, in one program'
-  return f'{way} on {num_groups} groups of {each}, in one program'

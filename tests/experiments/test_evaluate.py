@@ -208,15 +208,15 @@ def test_the_data_may_have_moved(run, monkeypatch, tmp_path):
 def test_so_may_files_of_ones_own(run, tmp_path, name):
   data_set = {'name': name, 'path': 'gone'}
   folder = changed(run, tmp_path / 'run', dataset=data_set)
-  (config,) = trained._read_configs([folder], 'there')
+  config = trained._read_config(folder, 'there')
   assert config.dataset.path == 'there'
-  assert trained._read_configs([folder], None)[0].dataset.path == 'gone'
+  assert trained._read_config(folder, None).dataset.path == 'gone'
 
 
 def test_weights_that_training_started_from_may_be_gone(run, tmp_path):
   model = {'name': 'keras', 'architecture': 'MobileNetV2', 'weights': 'gone.h5'}
   folder = changed(run, tmp_path / 'run', model=model)
-  (config,) = trained._read_configs([folder], None)
+  config = trained._read_config(folder, None)
   assert config.model.weights == 'random'
 
 
