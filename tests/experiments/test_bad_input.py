@@ -15,7 +15,6 @@ ROOT = pathlib.Path(__file__).parents[2]
 # another config's run. The workdir is {}/new where none is given.
 DIGITS = ['train', '--config=configs/digits.py:pgd_at']
 
-
 CASES = {
   'no config': (
     ['train'],

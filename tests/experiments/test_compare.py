@@ -14,9 +14,7 @@ from tests.experiments.comparison import printed, smoke_config
 # Output files of training, and of a report.
 TRAINED = {'config.json', 'metrics.jsonl', 'events', 'checkpoints', '.lock'}
 
-
 REPORTED = {'report.json', 'report.html', 'figures', 'adversarial_examples.npz'}
-
 
 MEMBERS = ('base', 'adversarial')
 

@@ -30,7 +30,6 @@ from tests.test_configs import FOLDER, load
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-
 GRID = 'hparams.epsilon=0.05,8/255;hparams.step_size=0.02,0.1;seed=0'
 
 
@@ -252,7 +251,6 @@ def test_a_wrong_sweep_is_refused_before_anything_runs(text, named, tmp_path):
 
 
 COMBINATIONS = 'optimizer.name=adam,sgd;hparams.learning_rate=0.1'
-
 
 COMMAND = [
   sys.executable,

@@ -13,20 +13,15 @@ from tests.training.networks import IMAGES
 # With many hidden units, so that the direction depends on the draw.
 MLP = reference.Mlp.random(4, 6, 16, 3)
 
-
 CONFIG = {'multiplier': 1.0, 'step_size': 0.3, 'approx_difference': 0.1}
-
 
 WEIGHTS = np.array(
   [[1.0, -2.0, 0.5], [0.3, 0.8, -1.0], [2.0, 0.1, 0.4], [-0.6, 1.2, 0.9]]
 )
 
-
 INPUTS = np.array([[0.1, 0.9, 0.4, 0.0], [0.7, 0.2, 0.6, 1.0]])
 
-
 DRAWS = np.array([[0.5, -1.0, 2.0, 0.1], [-0.3, 0.8, -0.2, 1.5]])
-
 
 # From neural-structured-learning 1.4.0 on TensorFlow 2.15.1, in float32, with
 # the arrays above (sum_over_axis=None for l1 and l2 and -1 for the others):

@@ -92,7 +92,6 @@ def test_the_digits_take_45_steps_of_32_with_29_in_the_last():
 
 IMAGES = np.random.default_rng(1).uniform(size=(5, 4))
 
-
 LABELS = np.array([0, 1, 2, 1, 0])
 
 
@@ -206,8 +205,16 @@ def test_batch_norm_sees_the_batch_of_all_devices():
 @pytest.mark.parametrize(
   ('fields', 'expected'),
   [
-    ({'name': 'sgd', 'nesterov': True}, optax.sgd(0.5, 0.9, nesterov=True)),
-    ({'name': 'adam', 'eps': 1e-7}, optax.adam(0.5, eps=1e-7)),
+    (
+      {'name': 'sgd', 'nesterov': True, 'weight_decay': 0.1},
+      optax.chain(
+        optax.add_decayed_weights(0.1), optax.sgd(0.5, 0.9, nesterov=True)
+      ),
+    ),
+    (
+      {'name': 'adam', 'eps': 1e-7, 'weight_decay': 0.1},
+      optax.chain(optax.add_decayed_weights(0.1), optax.adam(0.5, eps=1e-7)),
+    ),
     (
       {'name': 'adamw', 'weight_decay': 0.01},
       optax.adamw(0.5, weight_decay=0.01),
