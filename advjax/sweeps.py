@@ -404,7 +404,7 @@ def create_trials(
   """
   _check_base(config)
   rows = _convert(config, rows)
-  trials = []
+  trials: list[Trial] = []
   for name, row in zip(trial_names(rows), rows, strict=True):
     try:
       trials.append(Trial(name, row, _configure(config, row)))
@@ -413,13 +413,12 @@ def create_trials(
       where = f'{part} ({trial})' if part else f'{trial} of the sweep'
       raise ValueError(f'{where}: {error}') from error
   first: dict[str, int] = {}
-  for number, trial in enumerate(trials, 1):
-    other = first.setdefault(_training_key(trial.config), number)
+  for number, made in enumerate(trials, 1):
+    other = first.setdefault(_training_key(made.config), number)
     if other != number:
       raise ValueError(
-        f'trials {other} ({trials[other - 1].name}) and {number} '
-        f'({trial.name}) of the sweep are equivalent, in float32; allowed: '
-        'each trial once'
+        f'trials {other} ({trials[other - 1].name}) and {number} ({made.name}) '
+        'of the sweep are equivalent, in float32; allowed: each trial once'
       )
   return trials
 
