@@ -18,6 +18,7 @@ import platform
 import re
 import tempfile
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -117,3 +118,32 @@ def _handle_errors(folder: pathlib.Path, warn: bool) -> None:
     logged.add(kind)
 
   warnings.showwarning = handle
+
+
+class Compilations:
+  """How many programs the backend has compiled, not read from a cache."""
+
+  count: int = 0
+
+
+@contextlib.contextmanager
+def count_compilations() -> Iterator[Compilations]:
+  """Counts the programs that the backend compiles within the block."""
+  found = Compilations()
+
+  # What JAX finds in its persistent cache counts as both.
+  def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+    del duration_secs, kwargs
+    found.count += event == '/jax/core/compile/backend_compile_duration'
+
+  def listen_for_found(event: str, **kwargs: str | int) -> None:
+    del kwargs
+    found.count -= event == '/jax/compilation_cache/cache_hits'
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  jax.monitoring.register_event_listener(listen_for_found)
+  try:
+    yield found
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+    jax.monitoring.unregister_event_listener(listen_for_found)

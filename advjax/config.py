@@ -9,7 +9,7 @@ import copy
 import difflib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import config_dict
@@ -46,6 +46,13 @@ def check_range(
 
 # What the models of a comparison have in common.
 _SHARED = frozenset({'dataset', 'evaluation', 'seeds'})
+# Those of a config, and the least that each may be.
+_WHOLE_NUMBERS = {
+  **{'seed': 0, 'num_validation': 0, 'batch_size': 1, 'num_epochs': 1},
+  **{'log_every_steps': 0, 'checkpoint_every_epochs': 1},
+  **{f'monitor.{x}': 1 for x in ('num_images', 'num_steps', 'every_epochs')},
+  **{'evaluation.batch_size': 1, 'evaluation.top_k': 1},
+}
 # Those of jax.default_matmul_precision that all platforms have.
 MATMUL_PRECISIONS = ('default', 'high', 'highest')
 
@@ -102,7 +109,7 @@ def default_config() -> config_dict.ConfigDict:
     mixup=0.0,
     cutmix=0.0,
   )
-  # How hparams.multiplier falls: see advjax.training.optimizers.create_decay.
+  # How hparams.multiplier falls: see advjax.training.setup.create_decay.
   config.multiplier_decay = config_dict.create(
     name='constant',
     decay_steps=1000,
@@ -122,7 +129,7 @@ def default_config() -> config_dict.ConfigDict:
   config.schedule = config_dict.create(
     name='constant', warmup=0.0, boundaries=(0.5, 0.75), factor=0.1
   )
-  # Fine-tuning from the head backwards: see advjax.training.unfreezing.
+  # Fine-tuning from the head backwards: see advjax.training.setup.
   config.unfreezing = config_dict.create(
     name='none', patience=2, min_improvement=0.01, rate_factor=0.5
   )
@@ -233,35 +240,41 @@ def seed_configs(
   return configs
 
 
+def check_one_network(config: Mapping[str, Any], command: str) -> None:
+  """Raises a ValueError if the config is one of several networks."""
+  if 'members' in config:
+    raise ValueError(
+      f'members = {config["members"]!r}; allowed: none with {command!r}, whose '
+      "config is of one network, as configs/digits.py; 'compare' takes several"
+    )
+
+
 def config_to_json(config: config_dict.ConfigDict) -> dict[str, Any]:
   """Returns a config as plain JSON values, references resolved."""
   return json.loads(config.to_json())
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-  """Checks the fields that training and evaluation share, before computing.
+  """Checks the fields that training and evaluation share.
 
-  Models, objectives, data and attacks check their own fields when they are
-  created, also before anything is computed.
+  Models, objectives, data and attacks check their own when they are created.
   """
-  monitor, evaluation = config['monitor'], config['evaluation']
-  for field, low in (
-    ('seed', 0),
-    ('num_validation', 0),
-    ('batch_size', 1),
-    ('num_epochs', 1),
-    ('log_every_steps', 0),
-    ('checkpoint_every_epochs', 1),
-  ):
-    check_range(field, config[field], low, integer=True)
+  evaluation, bounds = config['evaluation'], config['evaluation']['bounds']
+  for field, low in _WHOLE_NUMBERS.items():
+    value: Any = config
+    for name in field.split('.'):
+      value = value[name]
+    check_range(field, value, low, integer=True)
   check_range('ema_decay', config['ema_decay'], 0.0, 1.0)
-  for field in ('num_images', 'num_steps', 'every_epochs'):
-    check_range(f'monitor.{field}', monitor[field], 1, integer=True)
-  check_range('monitor.epsilon', monitor['epsilon'], 0.0)
-  for field in ('batch_size', 'top_k'):
-    check_range(f'evaluation.{field}', evaluation[field], 1, integer=True)
+  check_range('monitor.epsilon', config['monitor']['epsilon'], 0.0)
   check_range('evaluation.epsilon', evaluation['epsilon'], 0.0)
-  _check_bounds(evaluation['bounds'])
+  if bounds is not None:
+    numbers = [b for b in bounds if isinstance(b, (int, float))]
+    if len(numbers) != 2 or len(bounds) != 2 or bounds[0] > 0 or bounds[1] < 1:
+      raise ValueError(
+        f'evaluation.bounds = {bounds!r}; allowed: two numbers, at most 0 and '
+        'at least 1, since the images are in [0, 1]'
+      )
   choose(
     'evaluation.matmul_precision',
     evaluation['matmul_precision'],
@@ -278,16 +291,4 @@ def check_config(config: Mapping[str, Any]) -> None:
       "report_checkpoint = 'best' with num_validation = 0; allowed: 'last', or "
       'num_validation > 0, since the best checkpoint is chosen on held-out '
       'images'
-    )
-
-
-def _check_bounds(bounds: Sequence[float] | None) -> None:
-  """Raises a ValueError unless images, in [0, 1], are within the bounds."""
-  if bounds is None:
-    return
-  numbers = [b for b in bounds if isinstance(b, (int, float))]
-  if len(numbers) != 2 or len(bounds) != 2 or bounds[0] > 0 or bounds[1] < 1:
-    raise ValueError(
-      f'evaluation.bounds = {bounds}; allowed: two numbers, at most 0 and at '
-      'least 1, since the images are in [0, 1]'
     )

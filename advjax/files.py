@@ -49,7 +49,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def lock_folder(folder: pathlib.Path) -> Iterator[None]:
-  """Keeps other programs from training in a folder, or raises a ValueError.
+  """Keeps other programs from writing to a folder, or raises a ValueError.
 
   The kernel releases the lock however the process ends; the file `.lock` stays.
   On a file system without locks there is only a warning.
@@ -62,14 +62,14 @@ def lock_folder(folder: pathlib.Path) -> Iterator[None]:
       stack.enter_context(filelock.FileLock(path, timeout=0))
     except filelock.Timeout:
       raise ValueError(
-        f"another program is training in '{folder}' ({path.read_text()}): wait "
-        'for it, stop it, or give another workdir'
+        f"another program writes to '{folder}' ({path.read_text()}): wait for "
+        'it, stop it, or give another workdir'
       ) from None
     except OSError as error:
       if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
         raise
       logger.warning(
-        "'%s' cannot be locked (%s): do not train there with another program",
+        "'%s' cannot be locked (%s): do not start another program there",
         folder,
         error.strerror,
       )

@@ -8,17 +8,8 @@ import jax
 def free_memory(device: jax.Device, num_sharing: int = 1) -> int:
   """Returns the bytes that a device has left.
 
-  Args:
-    device: The device.
-    num_sharing: How many devices share the memory of the host, of this process
-      and of others; only devices without a memory of their own do.
-
-  Returns:
-    Bytes; 4 GiB in all where the host does not say.
-
-  Example:
-    >>> free_memory(jax.devices()[0]) > 2**20
-    True
+  Devices without a memory of their own have that of the host, which
+  `num_sharing` devices share, those of other processes included.
   """
   stats = device.memory_stats()
   if stats and 'bytes_limit' in stats:

@@ -25,15 +25,21 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import config_dict
 
-from advjax.config import check_config, choose, default_config
+from advjax.config import (
+  check_config,
+  check_one_network,
+  choose,
+  default_config,
+)
 from advjax.fractions import parse_number
 from advjax.models import create_model
 from advjax.training.objectives import (
   OBJECTIVES,
   create_objective,
+  hparams_read,
   read_hparams,
 )
-from advjax.training.optimizers import (
+from advjax.training.setup import (
   DECAYS,
   OPTIMIZERS,
   create_decay,
@@ -41,16 +47,16 @@ from advjax.training.optimizers import (
   create_schedule,
 )
 
-# Dotted field of the config -> value
-Settings = dict[str, Any]
+# What a trial sets: dotted field of the config -> value.
+Row = dict[str, Any]
 
 # Sections and fields that trials have in common, and why.
-_SHARED = {
-  'dataset': 'all trials are trained and tested on the same data',
-  'evaluation': 'all trials are evaluated with the same attacks',
-  'seeds': "sweep over 'seed' instead, one trial per seed",
-  'log_every_steps': 'it does not change the training',
-  'checkpoint_every_epochs': 'it does not change the training',
+_COMMON = {
+  'dataset': 'since all trials have the same data',
+  'evaluation': 'since all trials are evaluated with the same attacks',
+  'seeds': "since a sweep over 'seed' has one trial per seed",
+  'log_every_steps': 'since it does not change the training',
+  'checkpoint_every_epochs': 'since it does not change the training',
 }
 # Fields that are read only under some values of another field. Under the
 # others, trials that differ in them would be duplicates.
@@ -66,10 +72,10 @@ READ_UNDER: dict[str, tuple[str, tuple[str, ...]]] = {
   'schedule.warmup': ('schedule.name', ('cosine', 'one_cycle')),
   'schedule.boundaries': ('schedule.name', ('piecewise',)),
   'schedule.factor': ('schedule.name', ('piecewise',)),
-  'monitor.every_epochs': ('report_checkpoint', ('best',)),
-  'monitor.num_images': ('report_checkpoint', ('best',)),
-  'monitor.epsilon': ('report_checkpoint', ('best',)),
-  'monitor.num_steps': ('report_checkpoint', ('best',)),
+  **dict.fromkeys(
+    [f'monitor.{name}' for name in default_config().monitor],
+    ('report_checkpoint', ('best',)),
+  ),
 }
 _QUOTES = ('"', "'")
 _ALLOWED = {
@@ -87,60 +93,47 @@ _MAX_NAME_LENGTH = 200
 
 
 def _check_base(config: config_dict.ConfigDict) -> None:
-  if 'members' in config:
-    raise ValueError(
-      f'the config has members, {", ".join(config.members)}: it belongs to '
-      "'compare'; a sweep takes a config of one network, such as "
-      'configs/digits.py'
-    )
+  check_one_network(config, 'sweep')
   if config.seeds:
     raise ValueError(
-      f'seeds = {config.seeds!r}; allowed in a sweep: none; {_SHARED["seeds"]}'
+      f'seeds = {config.seeds!r}; allowed: (), {_COMMON["seeds"]}'
     )
-
-
-def _flatten(config: config_dict.ConfigDict) -> dict[str, Any]:
-  """All fields by their dotted names, references resolved."""
-  return flatten_dict(config.to_dict(), sep='.')
 
 
 def _field_kind(config: config_dict.ConfigDict, field: str) -> type:
   """The type of a field's values; a ValueError if it cannot be swept."""
   field = str(field)
+  section, _, last = field.rpartition('.')
   first = field.partition('.')[0]
-  if first in _SHARED:
-    raise ValueError(f'{field} cannot be swept: {_SHARED[first]}')
-  kinds = {}
-  for name in _flatten(config):
-    section, _, last = name.rpartition('.')
-    kind = (config[section] if section else config).get_type(last)
-    kinds[name] = tuple if kind is list else kind
+  if first in _COMMON:
+    raise ValueError(
+      f'field = {field!r}; allowed: fields other than {first}, {_COMMON[first]}'
+    )
   # Traced numbers: a config need not set those that are optional, and a sweep
   # over objectives has those of several.
-  kinds |= {
-    f'hparams.{name}': float
-    for spec in OBJECTIVES.values()
-    for name in ('learning_rate', *spec.required, *spec.optional)
+  kinds: dict[str, type] = {
+    f'hparams.{hparam}': float
+    for name in OBJECTIVES
+    for hparam in hparams_read(name)
   }
-  kinds = {n: k for n, k in kinds.items() if n.partition('.')[0] not in _SHARED}
+  for name in flatten_dict(config.to_dict(), sep='.'):
+    above, _, end = name.rpartition('.')
+    if name.partition('.')[0] not in _COMMON and name not in kinds:
+      kind = (config[above] if above else config).get_type(end)
+      kinds[name] = tuple if kind is list else kind
   within = [name for name in kinds if name.startswith(f'{field}.')]
   if within:
-    raise ValueError(
-      f'{field} is a section; sweep over its fields: {", ".join(within)}'
-    )
+    raise ValueError(f'field = {field!r}; allowed: {", ".join(within)}')
   if field not in kinds:
-    section, _, last = field.rpartition('.')
     alike = sorted(name for name in kinds if name.rpartition('.')[2] == last)
     if alike:
-      raise ValueError(
-        f'unknown field {field!r}; did you mean {" or ".join(alike)}?'
-      )
+      raise ValueError(f'field = {field!r}; allowed: {" or ".join(alike)}')
     beside = [name for name in kinds if name.rpartition('.')[0] == section]
     choose('field', field, beside or kinds)
   if kinds[field] not in _ALLOWED:
     raise ValueError(
-      f'{field} is {config[field]!r} in the config, so the type of its values '
-      'is unknown; set a value in the config first'
+      f'{field} = {config[field]!r} in the config; allowed: a value, of the '
+      'type that those of the sweep have'
     )
   return kinds[field]
 
@@ -179,11 +172,10 @@ def _parse_value(field: str, text: str, kind: type) -> Any:
     if kind is str:
       return text
   if not text.strip():
-    raise ValueError(f'{field} has an empty value; allowed: {_ALLOWED[kind]}')
+    raise ValueError(f"{field} = ''; allowed: {_ALLOWED[kind]}")
   if kind is tuple:
     raise ValueError(
-      f'{field} = {text!r}: tuples cannot be written in the text of a sweep; '
-      'write a file with sweep(add) for them'
+      f'{field} = {text!r}; allowed: tuples in a file with sweep(add) alone'
     )
   value: Any = text
   if kind is int and re.fullmatch(r'[-+]?\d+', text):
@@ -196,7 +188,7 @@ def _parse_value(field: str, text: str, kind: type) -> Any:
 # ---------- text and files
 
 
-def parse_sweep(text: str, config: config_dict.ConfigDict) -> list[Settings]:
+def parse_sweep(text: str, config: config_dict.ConfigDict) -> list[Row]:
   """Parses a sweep, as above, to what each trial sets.
 
   A value with commas or semicolons in it needs quotes, ' or ". The fields of
@@ -213,10 +205,10 @@ def parse_sweep(text: str, config: config_dict.ConfigDict) -> list[Settings]:
   _check_base(config)
   if not text.strip():
     raise ValueError(
-      'the sweep is empty: there is nothing to sweep; write, say, '
+      f'sweep = {text!r}; allowed: FIELD=VALUE,VALUE;..., such as '
       "'hparams.epsilon=0.1,8/255;seed=0,1,2'"
     )
-  parts: list[list[Settings]] = []
+  parts: list[list[Row]] = []
   for number, part in enumerate(_split(text, ';'), 1):
     try:
       parts.append(_parse_part(part, config))
@@ -226,12 +218,8 @@ def parse_sweep(text: str, config: config_dict.ConfigDict) -> list[Settings]:
         f'part {number} of the sweep, {part!r}: {error}'
       ) from error
   return [
-    {
-      field: value
-      for settings in combination
-      for field, value in settings.items()
-    }
-    for combination in itertools.product(*parts)
+    dict(itertools.chain.from_iterable(row.items() for row in rows))
+    for rows in itertools.product(*parts)
   ]
 
 
@@ -257,15 +245,15 @@ def _split(text: str, separator: str) -> list[str]:
     what = 'quote' if quote else 'parenthesis'
     raise ValueError(
       f'part {len(pieces)} of the sweep, {pieces[-1].strip()!r}: a {what} is '
-      f'not {"opened" if depth < 0 else "closed"}'
+      f'not {"opened" if depth < 0 else "closed"}; allowed: pairs'
     )
   return [piece.strip() for piece in pieces]
 
 
-def _parse_part(part: str, config: config_dict.ConfigDict) -> list[Settings]:
+def _parse_part(part: str, config: config_dict.ConfigDict) -> list[Row]:
   """The choices of a part, all different."""
   if not part:
-    raise ValueError('it is empty; allowed: FIELD=VALUE,VALUE,...')
+    raise ValueError("''; allowed: FIELD=VALUE,VALUE,...")
   form = re.fullmatch(r'(\w*)\s*\((.*)\)', part, re.DOTALL)
   name = choose('form', form[1], ('zip', 'list')) if form else 'values'
   pieces = _split(form[2], ';') if form else [part]
@@ -309,7 +297,7 @@ def _parse_values(
     raise ValueError(f'{piece.strip()!r}; allowed: FIELD=VALUE,VALUE,...')
   kind = _field_kind(config, field)
   if not text.strip():
-    raise ValueError(f'{field} has an empty list of values')
+    raise ValueError(f"{field} = ''; allowed: VALUE,VALUE,...")
   return field, [_parse_value(field, v, kind) for v in _split(text, ',')]
 
 
@@ -320,22 +308,22 @@ def _check_once(fields: list[str], where: str) -> None:
 
 
 def _check_same_fields(
-  settings: Mapping[str, Any], first: Mapping[str, Any], which: str
+  row: Mapping[str, Any], first: Mapping[str, Any], which: str
 ) -> None:
-  if set(settings) != set(first):
+  if set(row) != set(first):
     raise ValueError(
-      f'{which} sets {", ".join(settings) or "nothing"}, the first one sets '
-      f'{", ".join(first)}; allowed: the same fields in all'
+      f'{which} sets {", ".join(row) or "nothing"}; allowed: '
+      f'{", ".join(first)}, as the first one'
     )
 
 
-def _show(settings: Mapping[str, Any]) -> str:
-  return ', '.join(f'{field} = {value!r}' for field, value in settings.items())
+def _show(row: Mapping[str, Any]) -> str:
+  return ', '.join(f'{field} = {value!r}' for field, value in row.items())
 
 
 def collect_sweep(
   sweep: Callable[..., None], variant: str | None = None
-) -> list[Settings]:
+) -> list[Row]:
   """Calls the `sweep` of a config file and returns what it adds.
 
   Args:
@@ -356,22 +344,22 @@ def collect_sweep(
     >>> collect_sweep(sweep)[1]
     {'hparams.epsilon': 0.2, 'seed': 0}
   """
-  settings: list[Settings] = []
+  rows: list[Row] = []
 
   def add(fields: Mapping[str, Any]) -> None:
     if not isinstance(fields, Mapping):
       raise ValueError(
-        f'add({fields!r}) is call {len(settings) + 1}; allowed: a mapping '
+        f'add({fields!r}) is call {len(rows) + 1}; allowed: a mapping '
         "from fields to values, such as {'hparams.epsilon': 0.1, 'seed': 0}"
       )
-    settings.append(dict(fields))
+    rows.append(dict(fields))
 
   # A sweep whose trials are the same for all variants need not take one.
   takes_variant = len(inspect.signature(sweep).parameters) > 1
   sweep(*[add, variant] if variant is not None and takes_variant else [add])
-  if not settings:
-    raise ValueError('the sweep is empty: sweep(add) added no trial')
-  return settings
+  if not rows:
+    raise ValueError('sweep(add) adds no trial; allowed: one or more')
+  return rows
 
 
 # ---------- trials
@@ -384,12 +372,12 @@ class Trial(NamedTuple):
   """
 
   name: str
-  fields: Settings
+  fields: Row
   config: config_dict.ConfigDict
 
 
 def create_trials(
-  config: config_dict.ConfigDict, settings: Sequence[Mapping[str, Any]]
+  config: config_dict.ConfigDict, rows: Sequence[Mapping[str, Any]]
 ) -> list[Trial]:
   """Creates the trials of a sweep, and checks all that can be without data.
 
@@ -398,7 +386,7 @@ def create_trials(
 
   Args:
     config: A training config of one network; not changed.
-    settings: What each trial sets, from `parse_sweep` or `collect_sweep`.
+    rows: What each trial sets, from `parse_sweep` or `collect_sweep`.
 
   Returns:
     The trials, in the same order.
@@ -415,13 +403,8 @@ def create_trials(
     (['seed=0', 'seed=1'], 1)
   """
   _check_base(config)
-  rows = _convert(config, settings)
-  _check_different(
-    [f'{number} ({_show(row)})' for number, row in enumerate(rows, 1)],
-    [repr(list(row.values())) for row in rows],
-    'have the same values',
-  )
-  trials = []
+  rows = _convert(config, rows)
+  trials: list[Trial] = []
   for name, row in zip(trial_names(rows), rows, strict=True):
     try:
       trials.append(Trial(name, row, _configure(config, row)))
@@ -429,11 +412,14 @@ def create_trials(
       part, trial = _part_at_fault(config, row, str(error)), f'trial {name!r}'
       where = f'{part} ({trial})' if part else f'{trial} of the sweep'
       raise ValueError(f'{where}: {error}') from error
-  _check_different(
-    [repr(trial.name) for trial in trials],
-    [_training_key(trial.config) for trial in trials],
-    'are equivalent: their values are equal in float32',
-  )
+  first: dict[str, int] = {}
+  for number, made in enumerate(trials, 1):
+    other = first.setdefault(_training_key(made.config), number)
+    if other != number:
+      raise ValueError(
+        f'trials {other} ({trials[other - 1].name}) and {number} ({made.name}) '
+        'of the sweep are equivalent, in float32; allowed: each trial once'
+      )
   return trials
 
 
@@ -483,10 +469,9 @@ def trial_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     parts.append([f'{label}={text}' for text in texts])
   names = [','.join(each) for each in zip(*parts, strict=True)]
+  most = _MAX_NAME_LENGTH
   return [
-    name
-    if len(name) <= _MAX_NAME_LENGTH
-    else f'{name[:_MAX_NAME_LENGTH]}-{_digest(name)}'
+    name if len(name) <= most else _with_digest(name[:most], name)
     for name in names
   ]
 
@@ -502,31 +487,29 @@ def _short(value: Any) -> str:
 
 
 def _full(value: Any) -> str:
-  if isinstance(value, float):
-    return repr(value)
-  return f'{_short(value)}-{_digest(repr(value))}'
+  is_float = isinstance(value, float)
+  return repr(value) if is_float else _with_digest(_short(value), repr(value))
 
 
-def _digest(text: str) -> str:
-  return hashlib.sha256(text.encode()).hexdigest()[:8]
+def _with_digest(name: str, text: str) -> str:
+  return f'{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}'
 
 
 def _convert(
-  config: config_dict.ConfigDict, settings: Sequence[Mapping[str, Any]]
-) -> list[Settings]:
+  config: config_dict.ConfigDict, rows: Sequence[Mapping[str, Any]]
+) -> list[Row]:
   """Values of the right types, the fields in the order of the first trial."""
-  fields = list(settings[0]) if settings else []
-  if not fields:
-    raise ValueError('the sweep is empty: there is nothing to sweep')
-  kinds = {field: _field_kind(config, field) for field in fields}
-  rows = []
-  for number, setting in enumerate(settings, 1):
-    _check_same_fields(setting, settings[0], f'trial {number} of the sweep')
+  if not rows or not rows[0]:
+    raise ValueError(f'rows = {rows!r}; allowed: one or more, with fields')
+  kinds = {field: _field_kind(config, field) for field in rows[0]}
+  converted = []
+  for number, row in enumerate(rows, 1):
+    _check_same_fields(row, rows[0], f'trial {number} of the sweep')
     try:
-      rows.append({f: _convert_value(f, setting[f], kinds[f]) for f in fields})
+      converted.append({f: _convert_value(f, row[f], kinds[f]) for f in kinds})
     except ValueError as error:
       raise ValueError(f'trial {number} of the sweep: {error}') from error
-  return rows
+  return converted
 
 
 def _configure(
@@ -544,19 +527,18 @@ def _configure(
   for field, value in row.items():
     if changed[field] != value:
       raise ValueError(
-        f'{field} = {value!r} became {changed[field]!r}: in the config it '
-        'refers to the same value as another swept field; sweep over one of '
-        'them'
+        f'{field} = {value!r} became {changed[field]!r}; allowed: one of the '
+        'fields that refer to the same value in the config'
       )
   resolved = changed.copy_and_resolve_references()
   check_trial(resolved, row)
-  base = _flatten(config)
-  for field, value in _flatten(resolved).items():
+  base = flatten_dict(config.to_dict(), sep='.')
+  for field, value in flatten_dict(resolved.to_dict(), sep='.').items():
     first = field.partition('.')[0]
-    if first in _SHARED and value != base[field]:
+    if first in _COMMON and value != base[field]:
       raise ValueError(
-        f'{field} = {value!r} is derived from a swept field, but is common to '
-        f'all trials: {_SHARED[first]}'
+        f'{field} = {value!r}, derived from a swept field; allowed: '
+        f'{base[field]!r}, {_COMMON[first]}'
       )
   return resolved
 
@@ -589,20 +571,6 @@ def _training_key(config: config_dict.ConfigDict) -> str:
   return config_dict.ConfigDict(fields).to_json(sort_keys=True)
 
 
-def _check_different(
-  names: Sequence[str], keys: Sequence[str], what: str
-) -> None:
-  """Raises a ValueError that names two trials of the same key."""
-  first: dict[str, str] = {}
-  for name, key in zip(names, keys, strict=True):
-    if key in first:
-      raise ValueError(
-        f'trials {first[key]} and {name} of the sweep {what}; allowed: each '
-        'trial once'
-      )
-    first[key] = name
-
-
 def check_trial(config: config_dict.ConfigDict, fields: Iterable[str]) -> None:
   """Checks all of a trial's config that can be checked without the data.
 
@@ -610,16 +578,14 @@ def check_trial(config: config_dict.ConfigDict, fields: Iterable[str]) -> None:
   """
   check_config(config)
   name = config.objective.name
-  spec = OBJECTIVES[choose('objective', name, OBJECTIVES)]
-  reads = ('learning_rate', *spec.required, *spec.optional)
+  reads = hparams_read(name)
   if 'objective.name' in fields:
     for hparam, value in config.hparams.items():
       field = f'hparams.{hparam}'
       if value is not None and hparam not in reads and field not in fields:
         raise ValueError(
           f'{field} = {value!r} of the config is not read by the objective '
-          f'{name!r}, which reads {", ".join(reads)}; sweep over objectives '
-          'that read the same hparams'
+          f'{name!r}; allowed: objectives that read the same hparams'
         )
   read_hparams(config.hparams, name)
   create_objective(config.objective)
@@ -629,15 +595,13 @@ def check_trial(config: config_dict.ConfigDict, fields: Iterable[str]) -> None:
   create_schedule(config.schedule, num_steps=100)
   create_decay(config.multiplier_decay)
   for field in fields:
-    if field.startswith('multiplier_decay.') and 'multiplier' not in reads:
-      raise ValueError(
-        f'{field} = {config[field]!r} has no effect: the objective {name!r} '
-        'reads no multiplier'
-      )
     other, values = READ_UNDER.get(field, ('', ()))
+    if field.startswith('multiplier_decay.') and 'multiplier' not in reads:
+      other = 'objective.name'
+      values = tuple(n for n in OBJECTIVES if 'multiplier' in hparams_read(n))
     if other and config[other] not in values:
       raise ValueError(
-        f'{field} = {config[field]!r} has no effect: {other} = '
-        f'{config[other]!r}, and it is read under '
-        f'{" or ".join(repr(value) for value in values)} alone'
+        f'{field} = {config[field]!r} has no effect with {other} = '
+        f'{config[other]!r}; allowed: {other} = '
+        f'{" or ".join(repr(value) for value in values)}'
       )

@@ -98,8 +98,7 @@ def train_on_set(
 ) -> config_dict.ConfigDict:
   """Returns the config of one network on a set of TensorFlow Datasets.
 
-  5,000 training images are held out to choose the best checkpoint. `epsilon` is
-  the linf radius of training, monitoring and evaluation, and NSL's
+  `epsilon` is the linf radius of training, monitoring and evaluation, and NSL's
   adv_step_size.
   """
   config = default_config()

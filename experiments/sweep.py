@@ -13,10 +13,10 @@ from advjax.processes.topology import find_place
 from advjax.sweeps import collect_sweep, cut_shard, parse_sweep
 
 
-def _settings(
+def _rows(
   config: config_dict.ConfigDict, text: str | None, config_file: str
 ) -> list[dict[str, Any]]:
-  """What the trials set: by the flag, or by the config file."""
+  """What each trial sets: by the flag, or by the config file."""
   if text is not None:
     return parse_sweep(text, config)
   path, _, variant = config_file.partition(':')
@@ -34,7 +34,7 @@ def main() -> None:
   config_file = config_flags.get_config_filename(flag['config'])
   sweep(
     flag.config,
-    _settings(flag.config, flag.sweep, config_file),
+    _rows(flag.config, flag.sweep, config_file),
     flag.workdir,
     cli.devices_from_flags(),
     shard=cut_shard(flag.shard, *find_place()[:2]),

@@ -27,7 +27,7 @@ SETTINGS = dict(jax.config.values)
 
 import advjax
 import advjax.compile_cache
-from advjax.training.compilations import count_compilations
+from advjax.compile_cache import count_compilations
 
 UNCHANGED = dict(jax.config.values) == SETTINGS
 

@@ -22,8 +22,8 @@ from advjax.evaluation.models import (
   parse_attacks,
 )
 from advjax.evaluation.shifts import seen_corruptions
-from advjax.jobs.workdir import prepare_workdir
-from advjax.processes.collectives import from_main, is_main
+from advjax.jobs.workdir import open_workdir
+from advjax.processes.collectives import is_main
 from advjax.reporting.sanity import sanity_findings
 from advjax.reporting.write import write_run
 from advjax.results import DatasetSummary, Report
@@ -72,89 +72,88 @@ def evaluate(
   # JSON has lists.
   bounds = None if evaluation.bounds is None else tuple(evaluation.bounds)
   attacks = replace_bounds(attacks, bounds)
-  path = from_main(
-    lambda: prepare_workdir(
-      workdir,
-      config_dict.create(
-        checkpoint=tuple(str(e.directory.resolve()) for e in trained.values()),
-        attacks=tuple(attack_names),
-        norm=norm,
-        epsilons=tuple(epsilons),
-        step_size=step_size,
-        seed=seed,
-        num_images=num_images,
-        corruptions=corruptions,
-      ),
-    )
-  )
-  images = np.asarray(data.to_float(dataset.test.images[:num_images]))
-  labels = dataset.test.labels[:num_images]
-  logger.info('attacking %d test images', len(labels))
-  models = {name: each.logits_fn for name, each in trained.items()}
-  batching = Batching(batch_size, devices, jax.random.key(seed))
-  # One more epsilon, at which no network can be right.
-  large = large_epsilon(norm, bounds, images.shape[1:])
-  found = evaluate_models(
-    models,
-    attacks,
-    images,
-    labels,
-    epsilon=epsilons[-1],
-    epsilons=[*epsilons, large]
-    if large is not None and large > max(epsilons)
-    else epsilons,
-    batching=batching,
-    folder=path / 'autoattack',
-    progress=sys.stderr.isatty(),
-  )
-  diagnostics = measure_diagnostics(
-    models,
-    found,
-    images,
-    labels,
-    num_classes=dataset.num_classes,
-    bounds=bounds,
-    batching=batching,
-    seen={name: seen_corruptions(e.config) for name, e in trained.items()},
+  job = config_dict.create(
+    checkpoint=tuple(str(e.directory.resolve()) for e in trained.values()),
+    attacks=tuple(attack_names),
+    norm=norm,
+    epsilons=tuple(epsilons),
+    step_size=step_size,
+    seed=seed,
+    num_images=num_images,
     corruptions=corruptions,
-    top_k=evaluation.top_k,
   )
-  report = Report(
-    dataset=DatasetSummary(
-      name=dataset.name,
-      num_train=len(dataset.train.labels),
-      num_test=len(labels),
-      image_shape=list(images.shape[1:]),
-      largest_class_share=float(np.bincount(labels).max() / len(labels)),
-    ),
-    seeds=[seed],
-    classes=list(dataset.class_names),
-    members={
-      name: dataclasses.replace(
-        model_result([found], labels, name, top_k=evaluation.top_k),
-        num_params=each.num_params,
-        **diagnostics[name],
-      )
-      for name, each in trained.items()
-    },
-    command=command_line(),
-    environment=environment(devices),
-    config={name: config_to_json(e.config) for name, e in trained.items()},
-  )
-  report = dataclasses.replace(report, sanity=sanity_findings(report))
-  if is_main():
-    text = write_run(
-      path,
-      report,
+  with open_workdir(workdir, job) as path:
+    images = np.asarray(data.to_float(dataset.test.images[:num_images]))
+    labels = dataset.test.labels[:num_images]
+    logger.info('attacking %d test images', len(labels))
+    models = {name: each.logits_fn for name, each in trained.items()}
+    batching = Batching(batch_size, devices, jax.random.key(seed))
+    # One more epsilon, at which no network can be right.
+    large = large_epsilon(norm, bounds, images.shape[1:])
+    found = evaluate_models(
+      models,
+      attacks,
+      images,
+      labels,
+      epsilon=epsilons[-1],
+      epsilons=[*epsilons, large]
+      if large is not None and large > max(epsilons)
+      else epsilons,
+      batching=batching,
+      folder=path / 'autoattack',
+      progress=sys.stderr.isatty(),
+    )
+    diagnostics = measure_diagnostics(
+      models,
       found,
       images,
       labels,
-      {name: [] for name in trained},
-      dataset.class_names,
-      title=f'Robustness of {len(trained)} models'
-      if len(trained) > 1
-      else f'Robustness of {first.config.model.name}, trained by {first_name}',
+      num_classes=dataset.num_classes,
+      bounds=bounds,
+      batching=batching,
+      seen={name: seen_corruptions(e.config) for name, e in trained.items()},
+      corruptions=corruptions,
+      top_k=evaluation.top_k,
     )
-    print(text)
-    print(f'\nreport: {path / "report.html"}')
-  return report
+    report = Report(
+      dataset=DatasetSummary(
+        name=dataset.name,
+        num_train=len(dataset.train.labels),
+        num_test=len(labels),
+        image_shape=list(images.shape[1:]),
+        largest_class_share=float(np.bincount(labels).max() / len(labels)),
+      ),
+      seeds=[seed],
+      classes=list(dataset.class_names),
+      members={
+        name: dataclasses.replace(
+          model_result([found], labels, name, top_k=evaluation.top_k),
+          num_params=each.num_params,
+          **diagnostics[name],
+        )
+        for name, each in trained.items()
+      },
+      command=command_line(),
+      environment=environment(devices),
+      config={name: config_to_json(e.config) for name, e in trained.items()},
+    )
+    report = dataclasses.replace(report, sanity=sanity_findings(report))
+    if is_main():
+      title = (
+        f'Robustness of {first.config.model.name}, trained by {first_name}'
+      )
+      if len(trained) > 1:
+        title = f'Robustness of {len(trained)} models'
+      text = write_run(
+        path,
+        report,
+        found,
+        images,
+        labels,
+        {name: [] for name in trained},
+        dataset.class_names,
+        title=title,
+      )
+      print(text)
+      print(f'\nreport: {path / "report.html"}')
+    return report

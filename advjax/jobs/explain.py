@@ -20,7 +20,7 @@ from advjax.evaluation.explanations import (
 )
 from advjax.evaluation.models import parse_attacks
 from advjax.explain import find_methods
-from advjax.jobs.workdir import prepare_workdir
+from advjax.jobs.workdir import open_workdir
 from advjax.models import network_of
 from advjax.reporting.explained import write_explained
 from advjax.reporting.formatting import attack_label, format_epsilon
@@ -77,74 +77,72 @@ def explain(
     )
     allowed[name], reasons = find_methods(networks[name], example, methods)
     left_out += [f'Skipped: {reason}.' for reason in reasons.values()]
-  path = prepare_workdir(
-    workdir,
-    config_dict.create(
-      checkpoint=tuple(str(e.directory.resolve()) for e in trained.values()),
-      attack=attack,
-      norm=norm,
-      epsilon=epsilon,
-      classes=tuple(labels),
-      num_images=num_images,
-      num_cases=num_cases,
-      methods=None if methods is None else tuple(methods),
-      seed=seed,
-    ),
+  job = config_dict.create(
+    checkpoint=tuple(str(e.directory.resolve()) for e in trained.values()),
+    attack=attack,
+    norm=norm,
+    epsilon=epsilon,
+    classes=tuple(labels),
+    num_images=num_images,
+    num_cases=num_cases,
+    methods=None if methods is None else tuple(methods),
+    seed=seed,
   )
-  bounds = next(iter(trained.values())).config.evaluation.bounds
-  (parsed,) = replace_bounds(attacks, bounds and tuple(bounds)).values()
-  sample = choose_sample(dataset.test, labels, num_images, seed)
-  explained: dict[str, Explained] = {}
-  for name, network in networks.items():
-    logger.info('explaining %s', name)
-    explained[name] = explain_network(
-      network,
-      allowed[name],
-      sample,
-      parsed,
-      epsilon,
-      num_cases=num_cases,
-      preferred=[c.position for e in explained.values() for c in e.cases],
-      batching=Batching(devices=devices, key=jax.random.key(seed)),
-    )
-  settings = parsed.settings(epsilon)
-  label = attack_label(attack, settings.get('num_steps'))
-  report = ExplainReport(
-    dataset=DatasetSummary(
-      name=dataset.name,
-      num_train=len(dataset.train.labels),
-      num_test=len(dataset.test.labels),
-    ),
-    seeds=[seed],
-    num_images=len(sample.measured),
-    classes=list(dataset.class_names),
-    class_ids=list(dataset.class_ids),
-    attack=ExplainedAttack(
-      **settings,
-      epsilon=epsilon,
-      norm=parsed.norm,
-      label=f'{label} at {format_epsilon(epsilon)} ({parsed.norm})',
-    ),
-    left_out=left_out,
-    members={
-      name: ExplainedModel(
-        num_params=trained[name].num_params,
-        clean_accuracy=Estimate.of_correct([each.correct]),
-        # Also of images that are misclassified clean, as in `evaluate`.
-        white_box=Estimate.of_correct([each.robust]),
-        methods=list(allowed[name]),
-        similarity=each.similarity,
-        cases=[
-          case.result(f'{name}_{case.kind}_{case.row}', dataset)
-          for case in each.cases
-        ],
+  with open_workdir(workdir, job) as path:
+    bounds = next(iter(trained.values())).config.evaluation.bounds
+    (parsed,) = replace_bounds(attacks, bounds and tuple(bounds)).values()
+    sample = choose_sample(dataset.test, labels, num_images, seed)
+    explained: dict[str, Explained] = {}
+    for name, network in networks.items():
+      logger.info('explaining %s', name)
+      explained[name] = explain_network(
+        network,
+        allowed[name],
+        sample,
+        parsed,
+        epsilon,
+        num_cases=num_cases,
+        preferred=[c.position for e in explained.values() for c in e.cases],
+        batching=Batching(devices=devices, key=jax.random.key(seed)),
       )
-      for name, each in explained.items()
-    },
-    command=command_line(),
-    environment=environment(devices),
-    config={name: config_to_json(e.config) for name, e in trained.items()},
-  )
-  print(write_explained(path, report, explained, dataset, labels))
-  print(f'\nreport: {path / "report.html"}')
-  return report
+    settings = parsed.settings(epsilon)
+    label = attack_label(attack, settings.get('num_steps'))
+    report = ExplainReport(
+      dataset=DatasetSummary(
+        name=dataset.name,
+        num_train=len(dataset.train.labels),
+        num_test=len(dataset.test.labels),
+      ),
+      seeds=[seed],
+      num_images=len(sample.measured),
+      classes=list(dataset.class_names),
+      class_ids=list(dataset.class_ids),
+      attack=ExplainedAttack(
+        **settings,
+        epsilon=epsilon,
+        norm=parsed.norm,
+        label=f'{label} at {format_epsilon(epsilon)} ({parsed.norm})',
+      ),
+      left_out=left_out,
+      members={
+        name: ExplainedModel(
+          num_params=trained[name].num_params,
+          clean_accuracy=Estimate.of_correct([each.correct]),
+          # Also of images that are misclassified clean, as in `evaluate`.
+          white_box=Estimate.of_correct([each.robust]),
+          methods=list(allowed[name]),
+          similarity=each.similarity,
+          cases=[
+            case.result(f'{name}_{case.kind}_{case.row}', dataset)
+            for case in each.cases
+          ],
+        )
+        for name, each in explained.items()
+      },
+      command=command_line(),
+      environment=environment(devices),
+      config={name: config_to_json(e.config) for name, e in trained.items()},
+    )
+    print(write_explained(path, report, explained, dataset, labels))
+    print(f'\nreport: {path / "report.html"}')
+    return report

@@ -1,5 +1,6 @@
 """A sweep: many trials trained as few compiled programs, attacked, reported."""
 
+import contextlib
 import json
 import logging
 import pathlib
@@ -14,18 +15,22 @@ from ml_collections import config_dict
 
 from advjax import data, results
 from advjax.attacks.specs import AnyAttack
+from advjax.compile_cache import count_compilations
 from advjax.config import config_to_json
 from advjax.devices import Batching
 from advjax.environment import command_line, environment
 from advjax.evaluation.logits import NotFinite
-from advjax.evaluation.models import evaluate_models, parse_attacks
-from advjax.files import write_json
+from advjax.evaluation.models import (
+  evaluate_models,
+  model_result,
+  parse_attacks,
+)
+from advjax.files import lock_folder, write_json
 from advjax.jobs.workdir import prepare_workdir
 from advjax.models.logits import eval_logits_fn
 from advjax.processes.signals import Interrupted, stop_on_signals
 from advjax.reporting.sweep import write_rows, write_sweep
 from advjax.sweeps import Trial, create_trials, shard_trials
-from advjax.training.compilations import count_compilations
 from advjax.training.loop import Diverged, TrainResult
 from advjax.training.setup import Run, create_run
 from advjax.training.vmapped import count_of, group_by_program, train_group
@@ -56,7 +61,7 @@ class _Job(NamedTuple):
 
 def sweep(
   config: config_dict.ConfigDict,
-  settings: Sequence[Mapping[str, Any]],
+  rows: Sequence[Mapping[str, Any]],
   workdir: str | pathlib.Path,
   devices: Sequence[jax.Device] | None = None,
   *,
@@ -69,7 +74,7 @@ def sweep(
 
   Args:
     config: A training config, what the trials have in common.
-    settings: What each trial sets (`parse_sweep`, `collect_sweep`).
+    rows: The fields that each trial sets (`parse_sweep`, `collect_sweep`).
     workdir: The folder to write to; trials train in folders below it.
     devices: The devices; None: all.
     shard: 'i/n' trains the i-th of n shards; the jobs of the other shards may
@@ -82,39 +87,9 @@ def sweep(
   Raises:
     ValueError: for anything wrong in a trial, before anything is written.
   """
-  job = _prepare(config, settings, workdir, devices, train_command)
-  share = shard_trials(job.trials, shard)
-  prepare_workdir(job.workdir, config)
-  for trial in share:
-    prepare_workdir(job.folder(trial), trial.config)
-  left = {trial.name for trial in share if not job.result(trial)}
-  logger.info(
-    '%s in %s; %d of them done%s',
-    count_of(len(job.trials), 'trial'),
-    count_of(len(job.groups), 'group'),
-    len(share) - len(left),
-    '' if len(share) == len(job.trials) else f'; shard {shard}: {len(share)}',
-  )
-  for group in job.groups:
-    trials = [t for i in group if (t := job.trials[i]).name in left]
-    if trials:
-      _run_group(job, trials)
-  report, text = _write(job, write_sweep)
-  print(text)
-  print(f'\nreport: {job.workdir / "report.html"}')
-  return report
-
-
-def _prepare(
-  config: config_dict.ConfigDict,
-  settings: Sequence[Mapping[str, Any]],
-  workdir: str | pathlib.Path,
-  devices: Sequence[jax.Device] | None,
-  train_command: Sequence[str],
-) -> _Job:
-  """Checks all there is to check; writes nothing."""
   devices = devices or jax.devices()
-  trials = create_trials(config, settings)
+  trials = create_trials(config, rows)
+  share = shard_trials(trials, shard)
   dataset = data.load(config.dataset)
   evaluation = config.evaluation
   attacks = parse_attacks(
@@ -126,20 +101,49 @@ def _prepare(
       create_run(trial.config, dataset, devices[:1])
     except ValueError as error:
       raise ValueError(f'trial {trial.name}: {error}') from error
-  return _Job(
+  job = _Job(
     config,
     trials,
     group_by_program([trial.config for trial in trials]),
     dataset,
     attacks,
-    pathlib.Path(workdir),
+    # Not locked, unlike the folders of trials: all shards write there, complete
+    # files.
+    prepare_workdir(workdir, config),
     devices,
     train_command,
   )
+  for trial in share:
+    prepare_workdir(job.folder(trial), trial.config)
+  names = {trial.name for trial in share}
+  done = {trial.name for trial in share if job.result(trial)}
+  logger.info(
+    '%s in %s; %d of them done%s',
+    count_of(len(trials), 'trial'),
+    count_of(len(job.groups), 'group'),
+    len(done),
+    '' if len(share) == len(trials) else f'; shard {shard}: {len(share)}',
+  )
+  for group in job.groups:
+    own = [trial for i in group if (trial := trials[i]).name in names]
+    left = [trial for trial in own if trial.name not in done]
+    if left:
+      with contextlib.ExitStack() as stack:
+        for trial in left:
+          stack.enter_context(lock_folder(job.folder(trial)))
+        _run_group(job, left, len(own))
+  report, text = _write(job, write_sweep)
+  print(text)
+  print(f'\nreport: {job.workdir / "report.html"}')
+  return report
 
 
-def _run_group(job: _Job, trials: Sequence[Trial]) -> None:
-  """Trains and attacks trials of one group; writes a result.json of each."""
+def _run_group(job: _Job, trials: Sequence[Trial], num_runs: int) -> None:
+  """Trains and attacks trials of one group; writes a result.json of each.
+
+  Their devices follow from `num_runs`, those that are done included: else a
+  sweep that resumes would train the others on more devices than before.
+  """
   start = time.perf_counter()
   with count_compilations() as compilations:
     for chunk in train_group(
@@ -148,6 +152,7 @@ def _run_group(job: _Job, trials: Sequence[Trial]) -> None:
       [trial.name for trial in trials],
       job.dataset,
       job.devices,
+      num_runs=num_runs,
     ):
       done = [trials[index] for index in chunk.indices]
       work = {
@@ -172,12 +177,10 @@ def _run_group(job: _Job, trials: Sequence[Trial]) -> None:
         for trial, run, result in zip(
           done, chunk.runs, chunk.results, strict=True
         ):
-          trained = (job.folder(trial) / 'trained.json').read_text()
+          folder = job.folder(trial)
+          trained = json.loads((folder / 'trained.json').read_text())
           measured = _measure(job, trial, run, result)
-          write_json(
-            job.folder(trial) / 'result.json',
-            {**measured, **json.loads(trained)},
-          )
+          write_json(folder / 'result.json', {**measured, **trained})
           if stop.signum:
             raise Interrupted(stop.signum)
       _write(job, write_rows)
@@ -185,63 +188,56 @@ def _run_group(job: _Job, trials: Sequence[Trial]) -> None:
 
 
 def _measure(
-  job: _Job, trial: Trial, run: Run, result: TrainResult | Diverged
+  job: _Job, trial: Trial, run: Run, trained: TrainResult | Diverged
 ) -> dict[str, Any]:
   """Attacks a trained network: a `row` and, unless it diverged, a `curve`."""
-  if isinstance(result, Diverged):
-    return _diverged(result)
   evaluation, test = job.config.evaluation, job.dataset.test
-  logits_fn = eval_logits_fn(
-    run.model,
-    result.params,
-    result.model_state,
-    run.config.evaluation.matmul_precision,
-  )
+  name, labels = trial.name, test.labels
   try:
+    if isinstance(trained, Diverged):
+      raise trained
+    logits_fn = eval_logits_fn(
+      run.model,
+      trained.params,
+      trained.model_state,
+      evaluation.matmul_precision,
+    )
     found = evaluate_models(
-      {trial.name: logits_fn},
+      {name: logits_fn},
       job.attacks,
       np.asarray(data.to_float(test.images)),
-      test.labels,
+      labels,
       epsilon=evaluation.epsilon,
       epsilons=evaluation.epsilons,
       batching=Batching(
         evaluation.batch_size, job.devices, jax.random.key(trial.config.seed)
       ),
     )
-  except NotFinite as error:
-    return _diverged(error)
-  name, labels = trial.name, test.labels
-  clean = found.clean[name] == labels
-  attacked = {
-    attack: found.predictions[name, attack][name] == labels
-    for attack in job.attacks
-  }
-  curves = {
-    attack: found.curve_logits[name, attack][name].argmax(-1)
-    for attack in job.attacks
-  }
-  row: dict[str, Any] = {
+  except (Diverged, NotFinite) as error:
+    return {'row': {'status': 'diverged', 'reason': str(error), 'warnings': []}}
+  model = model_result([found], labels, name)
+  attacks = model.robust_accuracy
+  correct = [
+    each[name] == labels for each in (found.clean, *found.predictions.values())
+  ]
+  robust = results.Estimate.of_correct([np.all(correct, axis=0)])
+  row = {
     'status': 'done',
-    'attacks': {attack: float(c.mean()) for attack, c in attacked.items()},
-    'loss': [r['loss'] for r in result.records if r['kind'] == 'epoch'][-1],
-    'train_seconds': result.train_seconds,
-    'step_milliseconds': result.step_milliseconds,
-    'warnings': result.warnings,
+    'attacks': {attack: x.white_box.value for attack, x in attacks.items()},
+    'loss': [r['loss'] for r in trained.records if r['kind'] == 'epoch'][-1],
+    'train_seconds': trained.train_seconds,
+    'step_milliseconds': trained.step_milliseconds,
+    'warnings': trained.warnings,
+    'clean_accuracy': model.clean_accuracy.value,
+    'clean_accuracy_ci': model.clean_accuracy.ci,
+    'robust_accuracy': robust.value,
+    'robust_accuracy_ci': robust.ci,
   }
-  robust = np.all([clean, *attacked.values()], axis=0)
-  for field, each in (('clean_accuracy', clean), ('robust_accuracy', robust)):
-    estimate = results.Estimate.of_correct([each])
-    row |= {field: estimate.value, f'{field}_ci': estimate.ci}
   curve = {
-    attack: (each == labels[None, : each.shape[1]]).mean(1).tolist()
-    for attack, each in curves.items()
+    attack: [point.white_box.value for point in x.curve]
+    for attack, x in attacks.items()
   }
   return {'row': row, 'curve': {'epsilons': [*found.epsilons], **curve}}
-
-
-def _diverged(error: Diverged | NotFinite) -> dict[str, Any]:
-  return {'row': {'status': 'diverged', 'reason': str(error), 'warnings': []}}
 
 
 def _write(

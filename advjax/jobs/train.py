@@ -1,5 +1,6 @@
 """Training from a config: one model, or several compared side by side."""
 
+import contextlib
 import dataclasses
 import logging
 import pathlib
@@ -13,9 +14,9 @@ import numpy as np
 from ml_collections import config_dict
 
 from advjax import data, results
-from advjax.attacks.specs import AnyAttack
 from advjax.config import (
   check_config,
+  check_one_network,
   check_range,
   config_to_json,
   member_config,
@@ -36,10 +37,10 @@ from advjax.evaluation.shifts import (
   parse_shifts,
   seen_corruptions,
 )
-from advjax.jobs.workdir import prepare_workdir
+from advjax.jobs.workdir import open_workdir
 from advjax.models import summary
 from advjax.models.logits import eval_logits_fn
-from advjax.processes.collectives import from_main, is_main
+from advjax.processes.collectives import is_main
 from advjax.reporting.write import merge_metrics, write_run
 from advjax.results import mean_and_std
 from advjax.training.loop import TrainResult
@@ -70,16 +71,10 @@ def train(
   Raises:
     ValueError: for anything wrong in the config, before anything is written.
   """
-  if 'members' in config:
-    raise ValueError(
-      f'the config has members, {", ".join(config.members)}: it belongs to '
-      "'compare'; train takes a config of one network, such as "
-      'configs/digits.py'
-    )
-  name, workdir = config.objective.name, pathlib.Path(workdir)
+  check_one_network(config, 'train')
+  name = config.objective.name
   return _run_members(
     {name: list(seed_configs(config).values())},
-    {name: workdir},
     config,
     workdir,
     devices,
@@ -111,14 +106,13 @@ def compare(
   """
   if not config.get('members'):
     raise ValueError(
-      'the config has no members to compare; compare takes a config such as '
-      "configs/nsl_digits.py, a config of one network belongs to 'train'"
+      'members = (); allowed: the names of one network or more, as in '
+      "configs/nsl_digits.py; a config of one network belongs to 'train'"
     )
-  names, workdir = member_names(config), pathlib.Path(workdir)
+  names = member_names(config)
   by_seed = seed_configs(config).values()
   return _run_members(
     {name: [member_config(each, name) for each in by_seed] for name in names},
-    {name: workdir / name for name in names},
     config,
     workdir,
     devices,
@@ -129,23 +123,31 @@ def compare(
 
 def _run_members(
   configs: Mapping[str, Sequence[config_dict.ConfigDict]],
-  folders: Mapping[str, pathlib.Path],
   config: config_dict.ConfigDict,
-  workdir: pathlib.Path,
+  workdir: str | pathlib.Path,
   devices: Sequence[jax.Device] | None,
   *,
   title: str,
   print_model: bool,
 ) -> results.Report:
-  """Trains models, each with its config of every seed, and reports."""
+  """Trains models, each with its config of every seed, and reports.
+
+  Each run has a folder of its own, and no other where there is one alone.
+  """
   devices = devices or jax.devices()
   check_config(config)
-  _check_seeds(configs)
+  for name, members in configs.items():
+    first = members[0].seed
+    if len({member.seed for member in members}) < len(members):
+      raise ValueError(
+        f'{name}.seed = {first}; allowed: a reference to the common seed, '
+        f'else the same network would be trained {len(members)} times'
+      )
   dataset = data.load(config.dataset)
-  evaluation = config.evaluation
+  evaluation, test = config.evaluation, dataset.test
   most = dataset.num_classes - 1
   check_range('evaluation.top_k', evaluation.top_k, 1, most, integer=True)
-  shifts = parse_shifts(evaluation.shifts, dataset.test.images.shape[1:])
+  shifts = parse_shifts(evaluation.shifts, test.images.shape[1:])
   attacks = parse_attacks(
     evaluation.attacks, norm=evaluation.norm, bounds=evaluation.bounds
   )
@@ -153,142 +155,106 @@ def _run_members(
     name: [create_run(each, dataset, devices) for each in members]
     for name, members in configs.items()
   }
-  workdir = from_main(lambda: prepare_workdir(workdir, config))
-  run_folders = from_main(
-    lambda: {
-      name: _prepare_folders(folders[name], members, config.seeds)
-      for name, members in configs.items()
+  images = np.asarray(data.to_float(test.images))
+  with contextlib.ExitStack() as stack:
+    workdir = stack.enter_context(open_workdir(workdir, config))
+    if print_model and is_main():
+      for name, each in runs.items():
+        example = data.to_float(test.images[:1])
+        print(f'{name}:\n{summary(each[0].model, example)}')
+    folders = {}
+    for name, members in configs.items():
+      above = workdir / name if 'members' in config else workdir
+      folders[name] = [above / f'seed_{seed}' for seed in config.seeds] or [
+        above
+      ]
+      for folder, member in zip(folders[name], members, strict=True):
+        if folder != workdir:
+          stack.enter_context(open_workdir(folder, member))
+    trained = {
+      name: train_seeds(
+        each,
+        folders[name],
+        names=[
+          f'{name} {folder.name}' if config.seeds[1:] else name
+          for folder in folders[name]
+        ],
+      )
+      for name, each in runs.items()
     }
-  )
-  if print_model and is_main():
-    images = data.to_float(dataset.test.images[:1])
-    for name, each in runs.items():
-      print(f'{name}:\n{summary(each[0].model, images)}')
-  trained = {}
-  for name, each in runs.items():
-    names = [
-      name if len(each) == 1 else f'{name} {folder.name}'
-      for folder in run_folders[name]
-    ]
-    trained[name] = train_seeds(each, run_folders[name], names=names)
-  images = np.asarray(data.to_float(dataset.test.images))
-  evaluations, shifted = _evaluate(
-    runs, trained, config, attacks, shifts, images, devices
-  )
-  report = _report(
-    config, dataset, runs, trained, evaluations, shifted, devices
-  )
-  if not is_main():
-    return report
-  text = write_run(
-    workdir,
-    report,
-    evaluations[0],
-    images,
-    dataset.test.labels,
-    {name: each[0].records for name, each in trained.items()},
-    dataset.class_names,
-    title=title,
-  )
-  if [workdir] not in run_folders.values():
-    merge_metrics(
-      workdir / 'metrics.jsonl',
-      [
-        ({'member': name, 'seed': seed}, result.records)
-        for name, each in trained.items()
-        for seed, result in zip(report.seeds, each, strict=True)
-      ],
+    networks = {
+      name: [
+        eval_logits_fn(
+          run.model,
+          result.params,
+          result.model_state,
+          evaluation.matmul_precision,
+        )
+        for run, result in zip(runs[name], each, strict=True)
+      ]
+      for name, each in trained.items()
+    }
+    evaluations: list[Evaluation] = []
+    for index, seed in enumerate(config.seeds or (config.seed,)):
+      logger.info('attacking %d test images (seed %d)', len(images), seed)
+      found = evaluate_models(
+        {name: each[index] for name, each in networks.items()},
+        attacks,
+        images,
+        test.labels,
+        epsilon=evaluation.epsilon,
+        epsilons=evaluation.epsilons,
+        batching=Batching(evaluation.batch_size, devices, jax.random.key(seed)),
+      )
+      # Adversarial examples are kept for the first seed alone.
+      evaluations.append(
+        dataclasses.replace(found, images={}) if evaluations else found
+      )
+    if shifts:
+      logger.info('measuring %s', ', '.join(shifts))
+    shifted = measure_shifts(
+      shifts,
+      networks,
+      images,
+      test.labels,
+      epsilon=evaluation.epsilon,
+      norm=next(iter(attacks.values())).norm,
+      bounds=evaluation.bounds,
+      seen={
+        name: seen_corruptions(each[0].config) for name, each in runs.items()
+      },
+      batching=Batching(
+        evaluation.batch_size, devices, jax.random.key(config.seed)
+      ),
+      top_k=evaluation.top_k,
     )
+    report = _report(
+      config, dataset, runs, trained, evaluations, shifted, devices
+    )
+    if not is_main():
+      return report
+    text = write_run(
+      workdir,
+      report,
+      evaluations[0],
+      images,
+      test.labels,
+      {name: each[0].records for name, each in trained.items()},
+      dataset.class_names,
+      title=title,
+    )
+    if [workdir] not in folders.values():
+      merge_metrics(
+        workdir / 'metrics.jsonl',
+        [
+          ({'member': name, 'seed': seed}, result.records)
+          for name, each in trained.items()
+          for seed, result in zip(report.seeds, each, strict=True)
+        ],
+      )
   print(text)
   print(f'\nreport: {workdir / "report.html"}')
   return report
-
-
-def _check_seeds(
-  configs: Mapping[str, Sequence[config_dict.ConfigDict]],
-) -> None:
-  """Raises a ValueError if a model would be the same with several seeds."""
-  for name, members in configs.items():
-    seeds = [member.seed for member in members]
-    if len(set(seeds)) < len(seeds):
-      raise ValueError(
-        f'{name}.seed = {seeds[0]}; allowed: a reference to the common seed, '
-        f'else the same network would be trained {len(seeds)} times'
-      )
-
-
-def _prepare_folders(
-  folder: pathlib.Path,
-  members: Sequence[config_dict.ConfigDict],
-  seeds: Sequence[int],
-) -> list[pathlib.Path]:
-  """The folder of a model, or one below it for each of several seeds."""
-  if not seeds:
-    return [prepare_workdir(folder, members[0])]
-  return [
-    prepare_workdir(folder / f'seed_{seed}', member)
-    for seed, member in zip(seeds, members, strict=True)
-  ]
-
-
-def _evaluate(
-  runs: Mapping[str, Sequence[Run]],
-  trained: Mapping[str, Sequence[TrainResult]],
-  config: config_dict.ConfigDict,
-  attacks: Mapping[str, AnyAttack],
-  shifts: Sequence[str],
-  images: np.ndarray,
-  devices: Sequence[jax.Device],
-) -> tuple[list[Evaluation], Fields]:
-  """Attacks the networks of each seed, and measures the shifts.
-
-  Adversarial examples are kept for the first seed alone.
-  """
-  evaluation = config.evaluation
-  labels = next(iter(runs.values()))[0].test_split.labels
-  networks = {
-    name: [
-      eval_logits_fn(
-        run.model,
-        result.params,
-        result.model_state,
-        run.config.evaluation.matmul_precision,
-      )
-      for run, result in zip(runs[name], each, strict=True)
-    ]
-    for name, each in trained.items()
-  }
-  found: list[Evaluation] = []
-  for index, seed in enumerate(config.seeds or (config.seed,)):
-    logger.info('attacking %d test images (seed %d)', len(images), seed)
-    result = evaluate_models(
-      {name: each[index] for name, each in networks.items()},
-      attacks,
-      images,
-      labels,
-      epsilon=evaluation.epsilon,
-      epsilons=evaluation.epsilons,
-      batching=Batching(evaluation.batch_size, devices, jax.random.key(seed)),
-    )
-    found.append(dataclasses.replace(result, images={}) if found else result)
-  if shifts:
-    logger.info('measuring %s', ', '.join(shifts))
-  return found, measure_shifts(
-    shifts,
-    networks,
-    images,
-    labels,
-    epsilon=evaluation.epsilon,
-    norm=next(iter(attacks.values())).norm,
-    bounds=evaluation.bounds,
-    seen={
-      name: seen_corruptions(each[0].config) for name, each in runs.items()
-    },
-    batching=Batching(
-      evaluation.batch_size, devices, jax.random.key(config.seed)
-    ),
-    top_k=evaluation.top_k,
-  )
 
 
 def _report(

@@ -1,15 +1,35 @@
 """The folder that a job writes to."""
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flax.traverse_util import flatten_dict
 from ml_collections import config_dict
 
 from advjax.config import config_to_json
-from advjax.files import write_json
+from advjax.files import lock_folder, write_json
+from advjax.processes.collectives import from_main
+
+
+@contextlib.contextmanager
+def open_workdir(
+  workdir: str | pathlib.Path, config: config_dict.ConfigDict
+) -> Iterator[pathlib.Path]:
+  """Prepares a job's folder, and locks it for as long as the job writes.
+
+  In process 0; all processes get its error.
+  """
+  with contextlib.ExitStack() as stack:
+
+    def prepare() -> pathlib.Path:
+      path = prepare_workdir(workdir, config)
+      stack.enter_context(lock_folder(path))
+      return path
+
+    yield from_main(prepare)
 
 
 def prepare_workdir(
@@ -28,7 +48,7 @@ def prepare_workdir(
   try:
     path.mkdir(parents=True, exist_ok=True)
     if config_path.exists():
-      _check_same_config(path, json.loads(config_path.read_text()), wanted)
+      _check_same(path, json.loads(config_path.read_text()), wanted)
     # Also if it is the same: shows that the folder can be written to.
     write_json(config_path, wanted)
   except OSError as error:
@@ -43,17 +63,14 @@ def prepare_workdir(
   return path
 
 
-def _check_same_config(
-  path: pathlib.Path, found: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> None:
+def _check_same(path: pathlib.Path, *configs: Mapping[str, Any]) -> None:
   have, want = (
-    flatten_dict(each, keep_empty_nodes=True, sep='.')
-    for each in (found, wanted)
+    flatten_dict(each, keep_empty_nodes=True, sep='.') for each in configs
   )
   differing = sorted(
     field
     for field in {*have, *want}
-    if (field in have) != (field in want) or have.get(field) != want.get(field)
+    if have.get(field, 'not set') != want.get(field, 'not set')
   )
   if differing:
     shown = '; '.join(

@@ -56,14 +56,6 @@ def _manager(directory: pathlib.Path, keep: int | None = None) -> Any:
   )
 
 
-def _leaves_by_path(tree: Any) -> dict[str, Any]:
-  """Leaves by path, the same for a named tuple and for the dict read back."""
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }
-
-
 def _digest(folder: pathlib.Path) -> str:
   """SHA-256 of the names and the bytes of all files in a folder."""
   digest = hashlib.sha256()
@@ -188,8 +180,7 @@ def _read(
         state=ocp.args.StandardRestore(wanted), record=ocp.args.JsonRestore()
       ),
     )
-  state = jax.tree.map(np.asarray, found.state)
-  return Checkpoint(state, found.record)
+  return Checkpoint(jax.tree.map(np.asarray, found.state), found.record)
 
 
 def checkpoint_directory(path: str | pathlib.Path) -> pathlib.Path:
@@ -220,25 +211,31 @@ def load_params(path: str | pathlib.Path, like: TrainState) -> TrainState:
     raise ValueError(f"no checkpoint can be read in '{directory}'")
   saved = found.state
   params = saved.get('ema_params')
-  if params is None:
-    params = saved['params']
 
   def fit(name: str, have: Any, want: Any) -> Any:
     # By path: a named tuple is read back as a dict, sorted by name.
-    leaves, wanted = _leaves_by_path(have), _leaves_by_path(want)
-    shapes = [
+    leaves, wanted = (
+      {
+        jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+      }
+      for tree in (have, want)
+    )
+    found, needed = (
       {(path, leaf.shape) for path, leaf in each.items()}
       for each in (leaves, wanted)
-    ]
-    if shapes[0] != shapes[1]:
+    )
+    if found != needed:
       raise ValueError(
         f"the checkpoint in '{directory}' holds another network: {name} "
-        f'differ at {sorted(shapes[0] ^ shapes[1])[:4]}'
+        f'differ at {sorted(found ^ needed)[:4]}'
       )
     ordered = [leaves[path] for path in wanted]
     return jax.tree.unflatten(jax.tree.structure(want), ordered)
 
-  params = fit('params', params, like.params)
+  params = fit(
+    'params', saved['params'] if params is None else params, like.params
+  )
   return like._replace(
     params=params,
     model_state=fit(

@@ -1,19 +1,26 @@
-"""The training loop: chunks of compiled steps, with logs and checkpoints."""
+"""The training loop: chunks of compiled steps, with logs and checkpoints.
+
+A run appends records to metrics.jsonl and scalars to TensorBoard events.
+"""
 
 import contextlib
 import dataclasses
+import json
 import logging
+import os
 import pathlib
+import re
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import tqdm
 
 from advjax.devices import replicate
-from advjax.files import lock_folder
 from advjax.processes.collectives import agree, from_main, is_main
 from advjax.processes.signals import Interrupted, stop_on_signals
 from advjax.training.checkpoint import (
@@ -21,11 +28,8 @@ from advjax.training.checkpoint import (
   save_checkpoint,
   saved_steps,
 )
-from advjax.training.logs import MetricsLog, NoLog, Progress, read_metrics
-from advjax.training.monitor import has_collapsed
-from advjax.training.setup import Run, device_inputs
+from advjax.training.setup import Run, device_inputs, num_frozen
 from advjax.training.step import TrainState
-from advjax.training.unfreezing import num_frozen
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +37,180 @@ logger = logging.getLogger(__name__)
 # handled at its end.
 _CHUNK_SECONDS = 2.0
 _MAX_GROWTH = 8
+# Catastrophic overfitting loses most of the robust accuracy within an epoch.
+_COLLAPSE_RATIO = 0.5
+_COLLAPSE_DROP = 0.2
+
+
+# ------------------------------------------------------------------------ logs
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+  """Returns the records of a metrics.jsonl; none if it does not exist."""
+  if not path.exists():
+    return []
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class MetricsLog:
+  """Appends records to metrics.jsonl and scalars to TensorBoard events.
+
+  `num_bytes` is the length of metrics.jsonl at the checkpoint of `step`: later
+  records are removed, with a warning, and written again.
+  """
+
+  def __init__(self, workdir: pathlib.Path, num_bytes: int, step: int) -> None:
+    # Not needed where nothing is logged.
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    self.path = workdir / 'metrics.jsonl'
+    # Without a buffer, which would be written again on closing.
+    self._file = self.path.open('a+b', buffering=0)
+    self._file.seek(num_bytes)
+    steps = re.findall(rb'"step": (\d+).*\n', self._file.read())
+    if steps:
+      logger.warning(
+        '%s: the run was killed after its last checkpoint, of step %d: steps '
+        'up to at least %d are repeated',
+        workdir,
+        step,
+        int(steps[-1]),
+      )
+    # A larger size would append zeros, were records lost.
+    self._file.truncate(min(num_bytes, self.path.stat().st_size))
+    self._file.seek(0, os.SEEK_END)
+    self._failed = False
+    # Not a SummaryWriter: a full disk ends its thread, and the next write
+    # would never return.
+    folder = workdir / 'events'
+    folder.mkdir(exist_ok=True)
+    self._events = EventsWriter(str(folder / 'events'))
+    # TensorBoard hides older events of this step and later ones.
+    start = SessionLog(status=SessionLog.START)
+    self._events.write_event(
+      Event(wall_time=time.time(), step=step + 1, session_log=start)
+    )
+
+  @property
+  def num_bytes(self) -> int:
+    """Length of metrics.jsonl."""
+    return self._file.tell()
+
+  def write(self, record: Mapping[str, Any]) -> None:
+    """Writes a record; an OSError leaves no part of it in metrics.jsonl."""
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    line, start = json.dumps(record).encode() + b'\n', self.num_bytes
+    try:
+      try:
+        # A full disk accepts a part of the line first.
+        while line:
+          line = line[self._file.write(line) :]
+      except OSError:
+        self._file.truncate(start)
+        self._file.seek(start)
+        raise
+      values = [
+        Summary.Value(tag=f'{record["kind"]}/{name}', simple_value=value)
+        for name, value in record.items()
+        if isinstance(value, (int, float)) and name not in ('step', 'epoch')
+      ]
+      self._events.write_event(
+        Event(
+          wall_time=time.time(),
+          step=record['step'],
+          summary=Summary(value=values),
+        )
+      )
+      if record['kind'] == 'epoch':
+        self._events.flush()
+    except OSError as error:
+      self._failed = True
+      raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+  def close(self) -> None:
+    """Closes both."""
+    self._file.close()
+    try:
+      self._events.close()
+    except OSError:
+      # Closing writes its buffer again; the error has been raised before.
+      if not self._failed:
+        raise
+
+
+class Progress:
+  """A progress bar on a terminal, else one line per epoch."""
+
+  def __init__(
+    self, name: str, num_steps: int, num_epochs: int, step: int
+  ) -> None:
+    self._name = name
+    self._num_epochs = num_epochs
+    self._bar = tqdm.tqdm(
+      total=num_steps,
+      initial=step,
+      disable=not sys.stderr.isatty() or not is_main(),
+      dynamic_ncols=True,
+      mininterval=0.2,
+      bar_format='{desc} {percentage:3.0f} % |{bar}| {remaining} left{postfix}',
+    )
+
+  def update(
+    self,
+    epoch: int,
+    num_steps: int,
+    metrics: Mapping[str, float],
+    images_per_second: float,
+  ) -> None:
+    """Advances the bar by `num_steps`."""
+    self._bar.set_description_str(
+      f'{self._name}: epoch {epoch} of {self._num_epochs}', refresh=False
+    )
+    self._bar.set_postfix_str(
+      f'{_describe(metrics)}, {images_per_second:,.0f} images/s', refresh=False
+    )
+    self._bar.update(num_steps)
+
+  def epoch_done(
+    self,
+    epoch: int,
+    metrics: Mapping[str, float],
+    images_per_second: float,
+    seconds_left: float,
+  ) -> None:
+    """Logs the epoch's metrics where there is no bar."""
+    if self._bar.disable:
+      logger.info(
+        '%s: epoch %d of %d (%d %%): %s, %s images/s, %d s left',
+        self._name,
+        epoch,
+        self._num_epochs,
+        round(100 * epoch / self._num_epochs),
+        _describe(metrics),
+        f'{images_per_second:,.0f}',
+        round(seconds_left),
+      )
+
+  def close(self) -> None:
+    """Ends the bar."""
+    self._bar.close()
+
+
+def _describe(metrics: Mapping[str, float]) -> str:
+  """Formats the loss and the accuracies among some metrics."""
+  parts = [f'loss {metrics["loss"]:.4f}'] if 'loss' in metrics else []
+  parts += [
+    f'{name.replace("_", " ")} {value:.3f}'
+    for name, value in metrics.items()
+    if name.endswith('accuracy')
+  ]
+  return ', '.join(parts)
+
+
+# ---------------------------------------------------------------- one run
 
 
 class Diverged(RuntimeError):
@@ -79,8 +257,6 @@ class Record:
 class Recorder:
   """Writes what a run leaves in its folder: logs, checkpoints, warnings."""
 
-  num_runs = 1  # Several in `vmapped`.
-
   def __init__(self, run: Run, workdir: pathlib.Path, name: str) -> None:
     self.run = run
     self.name = name
@@ -88,7 +264,8 @@ class Recorder:
     self._workdir = workdir
     self._last = workdir / 'checkpoints' / 'last'
     self._best = workdir / 'checkpoints' / 'best'
-    self._log: MetricsLog | NoLog = NoLog()
+    # In process 0 alone.
+    self._log: MetricsLog | None = None
 
   def restore(self) -> TrainState:
     """Returns the state of the last checkpoint, or the initial one."""
@@ -102,10 +279,16 @@ class Recorder:
   @contextlib.contextmanager
   def logging(self, step: int) -> Iterator[None]:
     """Keeps the log open, which continues after `step`."""
-    if is_main():
-      self._log = MetricsLog(self._workdir, self.record.log_bytes, step)
+    if not is_main():
+      yield
+      return
+    self._log = MetricsLog(self._workdir, self.record.log_bytes, step)
     with contextlib.closing(self._log):
       yield
+
+  def _write(self, kind: str, step: int, epoch: int, **fields: Any) -> None:
+    if self._log:
+      self._log.write({'kind': kind, 'step': step, 'epoch': epoch, **fields})
 
   @property
   def num_pending(self) -> int:
@@ -143,15 +326,13 @@ class Recorder:
       for name, values in record.epoch_metrics.items()
     }
     means = {name: statistics.fmean(values) for name, values in pending.items()}
-    self._log.write(
-      {
-        'kind': 'steps',
-        'step': step,
-        'epoch': epoch,
-        **means,
-        'images_per_second': rate,
-        'losses': pending['loss'],
-      }
+    self._write(
+      'steps',
+      step,
+      epoch,
+      **means,
+      images_per_second=rate,
+      losses=pending['loss'],
     )
     record.num_logged = len(record.epoch_metrics['loss'])
 
@@ -180,7 +361,7 @@ class Recorder:
     metrics |= {f'monitor_{name}': v for name, v in monitored.items()}
     if run.config.unfreezing.name != 'none':
       metrics['num_frozen'] = frozen
-    self._log.write({'kind': 'epoch', 'step': step, 'epoch': epoch, **metrics})
+    self._write('epoch', step, epoch, **metrics)
     record.epoch_metrics, record.num_logged = {}, 0
     if monitored:
       self._add_robust_accuracy(
@@ -219,7 +400,7 @@ class Recorder:
     finite = jax.tree.map(lambda leaf: np.isfinite(leaf).all(), state.params)
     if not all(jax.tree.leaves(finite)):
       raise self._diverged('a parameter is not finite', int(state.step))
-    if not is_main():
+    if not self._log:
       return
     self.record.log_bytes = self._log.num_bytes
     record = dataclasses.asdict(self.record)
@@ -230,9 +411,9 @@ class Recorder:
       raise
 
   def _what_stays(self) -> str:
-    if not saved_steps(self._last):
-      return 'there is no checkpoint before it'
-    return f"the last good checkpoint stays in '{self._last}'"
+    found = saved_steps(self._last)
+    stays = f"the last good checkpoint stays in '{self._last}'"
+    return stays if found else 'there is no checkpoint before it'
 
   def _diverged(self, what: str, step: int) -> Diverged:
     return Diverged(
@@ -262,6 +443,14 @@ class Recorder:
     )
 
 
+def has_collapsed(robust_accuracies: Sequence[float]) -> bool:
+  """Whether the newest shows catastrophic overfitting (Wong et al. 2020)."""
+  if not robust_accuracies:
+    return False
+  best, last = max(robust_accuracies), robust_accuracies[-1]
+  return last < _COLLAPSE_RATIO * best and best - last >= _COLLAPSE_DROP
+
+
 def train(
   run: Run, workdir: pathlib.Path, *, name: str = 'model'
 ) -> TrainResult:
@@ -271,103 +460,122 @@ def train(
   bit for bit where an uninterrupted run on as many CPU devices ends. Diverged
   if the loss or a parameter is not finite; the last good checkpoint stays.
   """
-  with lock_folders([workdir]):
-    recorder = Recorder(run, workdir, name)
-    state = recorder.restore()
-    step = int(state.step)
-    if step < run.num_steps:
-      data, inputs = device_inputs(run)
+  recorder = Recorder(run, workdir, name)
+  state = recorder.restore()
+  step = int(state.step)
+  if step < run.num_steps:
+    data, inputs = device_inputs(run)
 
-      def find_steps() -> Callable:
-        frozen = recorder.num_frozen
-        if run.config.unfreezing.name != 'none':
-          total = len(run.model.stages)
-          logger.info('%s: %d of %d stages are frozen', name, frozen, total)
-        steps = run.frozen_steps(frozen) if frozen else run.train_steps
-        return lambda state, count: steps(state, data, inputs, np.int32(count))
+    def find_steps() -> Callable:
+      frozen = recorder.num_frozen
+      if run.config.unfreezing.name != 'none':
+        total = len(run.model.stages)
+        logger.info('%s: %d of %d stages are frozen', name, frozen, total)
+      steps = run.frozen_steps(frozen) if frozen else run.train_steps
+      return lambda state, count: steps(state, data, inputs, np.int32(count))
 
-      with recorder.logging(step):
-        state = run_steps(
-          recorder,
-          find_steps,
-          replicate(state, run.devices),
-          step,
-          run.num_steps,
-        )
-    return recorder.result(state)
-
-
-def lock_folders(
-  workdirs: Sequence[pathlib.Path],
-) -> contextlib.ExitStack[bool | None]:
-  """Locks the folders of runs, in process 0; all get its error."""
-  with contextlib.ExitStack() as stack:
-
-    def lock() -> None:
-      for workdir in workdirs:
-        stack.enter_context(lock_folder(workdir))
-
-    from_main(lock)
-    return stack.pop_all()
+    with recorder.logging(step):
+      state = run_steps(
+        {0: recorder},
+        find_steps,
+        replicate(state, run.devices),
+        step,
+        run.num_steps,
+      )
+  return recorder.result(state)
 
 
 def run_steps(
-  recorder: Any,
+  moving: dict[int, Recorder],
   find_steps: Callable[[], Callable[[Any, int], tuple[Any, Any]]],
   state: Any,
   step: int,
   until: int,
+  unstack: Callable[[Any], Sequence[Any]] = lambda tree: [tree],
+  failures: dict[int, Diverged] | None = None,
 ) -> Any:
   """Takes steps, with logs, evaluations and checkpoints where they are due.
 
-  `recorder` is a `Recorder`, or several runs' in one (`vmapped`). `find_steps`
-  returns `(state, num_steps) -> (state, history)`, for the stages frozen now.
+  `moving` are the runs that take them, by their places in what `unstack`
+  returns; one that diverges moves to `failures`, or raises where these are
+  None. `find_steps` returns `(state, num_steps) -> (state, history)`, for the
+  stages frozen now.
   """
-  run = recorder.run
+
+  def for_each(call: Callable, tree: Any, *arguments: Any) -> list[Any]:
+    parts, found = unstack(tree), []
+    for index, recorder in list(moving.items()):
+      try:
+        found.append(call(recorder, parts[index], *arguments))
+      except Diverged as error:
+        if failures is None:
+          raise
+        failures[index] = error
+        del moving[index]
+        logger.error('error: %s', error)
+    return found
+
+  def compile_steps(state: Any) -> tuple[Callable, Any]:
+    """Compiles by taking no steps, so that times are the steps' alone."""
+    start = time.perf_counter()
+    take_steps = find_steps()
+    state, _ = jax.block_until_ready(take_steps(state, 0))
+    seconds = time.perf_counter() - start
+    logger.info('%s: training starts, compiled in %.1f s', name, seconds)
+    return take_steps, state
+
+  first = next(iter(moving.values()))
+  run, name = first.run, first.name
+  if len(moving) > 1:
+    name = f'{len(moving)} runs'
   plan, config = run.plan, run.config
   if step:
-    logger.info('%s: resuming from step %d', recorder.name, step)
-  progress = Progress(recorder.name, run.num_steps, config.num_epochs, step)
+    logger.info('%s: resuming from step %d', name, step)
+  progress = Progress(name, run.num_steps, config.num_epochs, step)
   with contextlib.closing(progress), stop_on_signals() as stop:
-    frozen = recorder.num_frozen
-    take_steps, state = _compile(recorder, find_steps, state)
+    frozen = first.num_frozen
+    take_steps, state = compile_steps(state)
     chunk, stopped = 1, None
-    while step < until and recorder.num_runs and not stopped:
+    while step < until and moving and not stopped:
+      first = next(iter(moving.values()))
       rest = plan.steps_per_epoch - step % plan.steps_per_epoch
       count = min(chunk, rest, until - step)
       if config.log_every_steps:
-        count = min(count, config.log_every_steps - recorder.num_pending)
+        count = min(count, config.log_every_steps - first.num_pending)
       start = time.perf_counter()
       state, history = take_steps(state, count)
       history = jax.tree.map(
         lambda values, end=count: np.asarray(values)[..., :end], history
       )
       seconds = time.perf_counter() - start
-      latest = recorder.add_chunk(history, step, seconds)
-      if not recorder.num_runs:
+      share = seconds / len(moving)
+      latest = for_each(Recorder.add_chunk, history, step, share)
+      if not moving:
         break
       step += count
       fitting = int(_CHUNK_SECONDS * count / seconds)
       chunk = max(1, min(fitting, _MAX_GROWTH * count))
-      rate = recorder.num_runs * count * config.batch_size / seconds
+      rate = len(moving) * count * config.batch_size / seconds
       epoch = -(-step // plan.steps_per_epoch)
-      progress.update(epoch, count, latest, rate)
+      progress.update(epoch, count, _mean_metrics(latest), rate)
       epoch_done = step % plan.steps_per_epoch == 0
-      if epoch_done or recorder.num_pending == config.log_every_steps:
-        recorder.log_steps(step, epoch, rate)
+      first = next(iter(moving.values()))
+      if epoch_done or first.num_pending == config.log_every_steps:
+        for each in moving.values():
+          each.log_steps(step, epoch, rate)
       if epoch_done:
-        metrics = recorder.end_epoch(state, step, epoch)
+        metrics = for_each(Recorder.end_epoch, state, step, epoch)
         seconds_left = (run.num_steps - step) * seconds / count
-        progress.epoch_done(epoch, metrics, rate, seconds_left)
-        if frozen != recorder.num_frozen and step < until:
-          frozen = recorder.num_frozen
-          take_steps, state = _compile(recorder, find_steps, state)
+        progress.epoch_done(epoch, _mean_metrics(metrics), rate, seconds_left)
+        if frozen != first.num_frozen and step < until:
+          frozen = first.num_frozen
+          take_steps, state = compile_steps(state)
       due = epoch_done and epoch % config.checkpoint_every_epochs == 0
       # Read once: a signal that comes later waits for another chunk, and so
       # for a checkpoint.
       chunk, stopped = agree(chunk, stop.signum)
       if due or step == until or stopped:
-        recorder.save(state)
+        for_each(Recorder.save, state)
   # Also after the last step: evaluation must not start. And no process ends
   # before process 0 has saved.
   _, stopped = agree(chunk, stop.signum)
@@ -376,13 +584,9 @@ def run_steps(
   return state
 
 
-def _compile(
-  recorder: Any, find_steps: Callable[[], Callable], state: Any
-) -> tuple[Callable, Any]:
-  """Compiles the steps by taking none, so that times are the steps' alone."""
-  start = time.perf_counter()
-  take_steps = find_steps()
-  state, _ = jax.block_until_ready(take_steps(state, 0))
-  seconds = time.perf_counter() - start
-  logger.info('%s: training starts, compiled in %.1f s', recorder.name, seconds)
-  return take_steps, state
+def _mean_metrics(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  """The mean of each metric over runs; nothing of no runs."""
+  names = metrics[0] if metrics else ()
+  return {
+    name: float(np.mean([each[name] for each in metrics])) for name in names
+  }

@@ -23,11 +23,13 @@ from advjax.data import to_float
 from advjax.devices import AXIS
 from advjax.models import Model
 from advjax.training.objectives import Metrics, Objective
-from advjax.training.optimizers import Decay
-from advjax.types import Array
+from advjax.types import Array, ArrayLike
 
 # Groups of positions on the axis that collectives stay within; None: one.
 Groups = tuple[tuple[int, ...], ...] | None
+
+# (value, step) -> value at that step
+Decay = Callable[[ArrayLike, ArrayLike], Array]
 
 # Images per microbatch on the CPU: activations of so few stay in its caches.
 _MICROBATCH_SIZES = range(16, 33)
@@ -196,18 +198,6 @@ def _mean_statistics(
   for place, mean in zip(places, means, strict=True):
     leaves[place] = before[place] + mean if num_frozen else mean
   return jax.tree.unflatten(tree, leaves)
-
-
-def reduce_metrics(
-  metrics: Metrics, mask: Array, groups: Groups = None
-) -> Metrics:
-  """Averages metrics `[B]` over the real examples of all devices of a group.
-
-  psum(sum(mask * metric)) / psum(sum(mask))
-  """
-  sums = jax.tree.map(lambda metric: (mask * metric).sum(), metrics)
-  sums, count = _psum((sums, mask.sum()), groups)
-  return jax.tree.map(lambda total: total / count, sums)
 
 
 def make_train_step(

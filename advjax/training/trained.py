@@ -52,7 +52,18 @@ def load_trained(
     from_main(functools.partial(checkpoint_directory, path))
     for path in checkpoints
   ]
-  configs = _read_configs(directories, data_dir)
+  configs = [
+    from_main(functools.partial(_read_config, folder, data_dir))
+    for folder in directories
+  ]
+  for directory, config in zip(directories, configs, strict=True):
+    for field in ('dataset', 'evaluation.bounds'):
+      have, want = (_field(each, field) for each in (config, configs[0]))
+      if have != want:
+        raise ValueError(
+          f"checkpoint = '{directory}' has {field} = {have}, "
+          f"'{directories[0]}' has {want}; allowed: networks of one data set"
+        )
   dataset = data.load(configs[0].dataset)
   trained = {
     name: _load(directory, config, dataset)
@@ -76,39 +87,23 @@ def _names(
   return [f'{name}_{index}' for index, name in enumerate(objectives)]
 
 
-def _read_config(directory: pathlib.Path) -> config_dict.ConfigDict:
+def _read_config(
+  directory: pathlib.Path, data_dir: str | None
+) -> config_dict.ConfigDict:
   """The config of the run that a checkpoint folder belongs to."""
   for folder in (directory, *directory.parents):
     if (folder / 'config.json').is_file():
-      return saved_config(json.loads((folder / 'config.json').read_text()))
+      config = saved_config(json.loads((folder / 'config.json').read_text()))
+      # The checkpoint has the initial weights too; their source may be gone.
+      config.init_from = ''
+      if 'weights' in config.model:
+        config.model.weights = 'random'
+      if data_dir is not None:
+        config.dataset[_PLACES.get(config.dataset.name, 'data_dir')] = data_dir
+      return config
   raise ValueError(
     f"'{directory}' belongs to no run: there is no config.json above it"
   )
-
-
-def _read_configs(
-  directories: Sequence[pathlib.Path], data_dir: str | None
-) -> list[config_dict.ConfigDict]:
-  """The configs of the runs, which must have the same images."""
-  configs = [
-    from_main(functools.partial(_read_config, folder)) for folder in directories
-  ]
-  for config in configs:
-    # The checkpoint has the initial weights too; their source may be gone.
-    config.init_from = ''
-    if 'weights' in config.model:
-      config.model.weights = 'random'
-    if data_dir is not None:
-      config.dataset[_PLACES.get(config.dataset.name, 'data_dir')] = data_dir
-  for directory, config in zip(directories, configs, strict=True):
-    for field in ('dataset', 'evaluation.bounds'):
-      have, want = (_field(each, field) for each in (config, configs[0]))
-      if have != want:
-        raise ValueError(
-          f"checkpoint = '{directory}' has {field} = {have}, "
-          f"'{directories[0]}' has {want}; allowed: networks of one data set"
-        )
-  return configs
 
 
 def _field(config: config_dict.ConfigDict, name: str) -> Any:

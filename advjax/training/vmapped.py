@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import pathlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,13 +29,12 @@ from advjax.training.loop import (
   Diverged,
   Recorder,
   TrainResult,
-  lock_folders,
   run_steps,
   train,
 )
 from advjax.training.objectives import Metrics
 from advjax.training.setup import Run, create_run
-from advjax.training.step import RunInputs, TrainState
+from advjax.training.step import RunInputs
 from advjax.types import Array
 
 logger = logging.getLogger(__name__)
@@ -50,14 +49,16 @@ _SHARE_FOR_STATES = 0.5
 _COPIES_OF_STATE = 4
 
 
-def make_train_many(train_steps: Callable, *, batched: bool) -> Callable:
-  """Builds the loop over several runs at once, on each device.
+@functools.lru_cache(maxsize=16)
+def map_train_many(
+  train_steps: Callable, devices: tuple[jax.Device, ...], batched: bool
+) -> functools.partial:
+  """Maps the loop over several runs, each device's own, over devices.
 
-  `train_many(rank, states, data, inputs, num_steps) -> (states, history)`, with
-  a leading axis over runs; num_steps is 0 for those that wait. Batched, it
-  vmaps over the runs (for accelerators); else it trains one after the other
-  (for CPUs, where batched products are slow; each run then rounds as it does
-  alone).
+  `(states, data, inputs, num_steps) -> (states, history)`, with leading axes
+  over devices and runs; num_steps is 0 for runs that wait. Batched, it vmaps
+  over the runs (for accelerators); else it trains one after the other (for
+  CPUs, where batched products are slow; each run then rounds as it does alone).
   """
 
   def by_map(
@@ -83,15 +84,7 @@ def make_train_many(train_steps: Callable, *, batched: bool) -> Callable:
 
     return jax.tree.map(choose, stepped, states), history
 
-  return by_vmap if batched else by_map
-
-
-@functools.lru_cache(maxsize=16)
-def map_train_many(
-  device_steps: Callable, devices: tuple[jax.Device, ...], batched: bool
-) -> functools.partial:
-  """Maps `make_train_many` over devices, each with states of its own."""
-  many = make_train_many(device_steps, batched=batched)
+  many = by_vmap if batched else by_map
   return parallelize(many, devices, num_args=4, split_args=(0, 2, 3))
 
 
@@ -169,91 +162,6 @@ def many_inputs(runs: Sequence[Run]) -> tuple[dict[str, Array], RunInputs]:
   return replicate(data, devices), inputs
 
 
-class _Recorders:
-  """The recorders of several runs as one, for `run_steps`.
-
-  Those of the runs `moving` take steps; one that diverges is in `failures`.
-  """
-
-  num_frozen = 0
-
-  def __init__(
-    self,
-    recorders: Sequence[Recorder],
-    moving: list[int],
-    failures: dict[int, Diverged],
-  ) -> None:
-    self.all = recorders
-    self.moving = moving
-    self.failures = failures
-    self.placement = place([each.run for each in recorders])
-
-  @property
-  def num_runs(self) -> int:
-    return len(self.moving)
-
-  @property
-  def name(self) -> str:
-    return f'{self.num_runs} runs' if self.num_runs > 1 else self._first.name
-
-  @property
-  def run(self) -> Run:
-    return self._first.run
-
-  @property
-  def num_pending(self) -> int:
-    return self._first.num_pending
-
-  @property
-  def _first(self) -> Recorder:
-    return self.all[self.moving[0]]
-
-  def _for_each(self, function: Callable[[int, Recorder], Any]) -> list[Any]:
-    """Calls a function for each moving run; one that diverges drops out."""
-    found = []
-    for index in list(self.moving):
-      try:
-        found.append(function(index, self.all[index]))
-      except Diverged as error:
-        self.failures[index] = error
-        self.moving.remove(index)
-        logger.error('error: %s', error)
-    return found
-
-  def add_chunk(
-    self, history: Mapping[str, np.ndarray], step: int, seconds: float
-  ) -> dict[str, float]:
-    chunks, share = self.placement.get(history), seconds / len(self.moving)
-    return _mean_metrics(
-      self._for_each(
-        lambda index, each: each.add_chunk(chunks[index], step, share)
-      )
-    )
-
-  def log_steps(self, step: int, epoch: int, rate: float) -> None:
-    self._for_each(lambda _, each: each.log_steps(step, epoch, rate))
-
-  def end_epoch(self, state: Any, step: int, epoch: int) -> dict[str, float]:
-    states = self.placement.get(state)
-    return _mean_metrics(
-      self._for_each(
-        lambda index, each: each.end_epoch(states[index], step, epoch)
-      )
-    )
-
-  def save(self, state: Any) -> None:
-    states = self.placement.get(state)
-    self._for_each(lambda index, each: each.save(states[index]))
-
-
-def _mean_metrics(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
-  """The mean of each metric over runs; nothing of no runs."""
-  names = metrics[0] if metrics else ()
-  return {
-    name: float(np.mean([each[name] for each in metrics])) for name in names
-  }
-
-
 def train_many(
   runs: Sequence[Run],
   workdirs: Sequence[pathlib.Path],
@@ -274,69 +182,61 @@ def train_many(
       return [train(runs[0], workdirs[0], name=names[0])]
     except Diverged as error:
       return [error]
-  with lock_folders(workdirs):
-    recorders = [
-      Recorder(run, workdir, name)
-      for run, workdir, name in zip(runs, workdirs, names, strict=True)
-    ]
-    states = [recorder.restore() for recorder in recorders]
-    failures: dict[int, Diverged] = {}
-    end = runs[0].num_steps
-    while True:
-      steps = {
-        index: int(state.step)
-        for index, state in enumerate(states)
-        if index not in failures
-      }
-      lowest = min(steps.values(), default=end)
-      if lowest == end:
-        break
-      moving = [index for index, step in steps.items() if step == lowest]
-      until = min((s for s in steps.values() if s > lowest), default=end)
-      states = _train(
-        _Recorders(recorders, moving, failures), states, lowest, until
-      )
-    return [
-      failures.get(index) or recorder.result(state)
-      for index, (recorder, state) in enumerate(
-        zip(recorders, states, strict=True)
-      )
-    ]
-
-
-def _train(
-  recorders: _Recorders, states: Sequence[TrainState], step: int, until: int
-) -> list[TrainState]:
-  """Takes the moving runs, all at one step, to another; the others wait."""
-  placement = recorders.placement
-  run = recorders.run
-  batched = run.devices[0].platform != 'cpu'
-  program = map_train_many(run.device_steps, tuple(run.devices), batched)
-  data, inputs = many_inputs([each.run for each in recorders.all])
+  recorders = [
+    Recorder(run, workdir, name)
+    for run, workdir, name in zip(runs, workdirs, names, strict=True)
+  ]
+  states = [recorder.restore() for recorder in recorders]
+  data, inputs = many_inputs(runs)
+  placement, devices = place(runs), tuple(runs[0].devices)
+  batched = devices[0].platform != 'cpu'
+  program = map_train_many(runs[0].device_steps, devices, batched)
+  moving: dict[int, Recorder] = {}
+  failures: dict[int, Diverged] = {}
 
   def take_steps(state: Any, count: int) -> tuple[Any, Any]:
-    counts = placement.num_steps(count, recorders.moving)
+    counts = placement.num_steps(count, moving)
     return program(state, data, inputs, counts)
 
-  with contextlib.ExitStack() as stack:
-    for index in recorders.moving:
-      stack.enter_context(recorders.all[index].logging(step))
-    state = run_steps(
-      recorders, lambda: take_steps, placement.put(states), step, until
+  end = runs[0].num_steps
+  while True:
+    steps = {
+      index: int(state.step)
+      for index, state in enumerate(states)
+      if index not in failures
+    }
+    lowest = min(steps.values(), default=end)
+    if lowest == end:
+      break
+    # Those of the lowest step; the others wait.
+    moving |= {i: recorders[i] for i, step in steps.items() if step == lowest}
+    until = min((s for s in steps.values() if s > lowest), default=end)
+    with contextlib.ExitStack() as stack:
+      for recorder in moving.values():
+        stack.enter_context(recorder.logging(lowest))
+      state = run_steps(
+        moving,
+        lambda: take_steps,
+        placement.put(states),
+        lowest,
+        until,
+        placement.get,
+        failures,
+      )
+    states = placement.get(state)
+    moving.clear()
+  return [
+    failures.get(index) or recorder.result(state)
+    for index, (recorder, state) in enumerate(
+      zip(recorders, states, strict=True)
     )
-  return placement.get(state)
-
-
-def _common_fields(config: config_dict.ConfigDict) -> dict[str, Any]:
-  """The fields that runs trained at once have to share, as JSON."""
-  fields = config_to_json(config)
-  return {name: fields.get(name) for name in _COMMON_FIELDS}
+  ]
 
 
 def _check_same_program(first: Run, other: Run, names: str) -> None:
   """Raises a ValueError if two runs cannot be trained at once."""
-  fields, others = _common_fields(first.config), _common_fields(other.config)
-  differing = [field for field in fields if fields[field] != others[field]]
+  fields, others = config_to_json(first.config), config_to_json(other.config)
+  differing = [f for f in _COMMON_FIELDS if fields.get(f) != others.get(f)]
   if other.train_split is not first.train_split:
     differing.append('the training images')
   if other.device_steps is not first.device_steps and not differing:
@@ -366,12 +266,11 @@ def train_seeds(
       train(run, workdir, name=name)
       for run, workdir, name in zip(runs, workdirs, names, strict=True)
     ]
-  results = []
-  for result in train_many(runs, workdirs, names=names):
+  results = train_many(runs, workdirs, names=names)
+  for result in results:
     if isinstance(result, Diverged):
       raise result
-    results.append(result)
-  return results
+  return results  # type: ignore[return-value]
 
 
 # ------------------------------------------------- many runs, chunk after chunk
@@ -392,7 +291,8 @@ def group_by_program(
   """Returns the indices of runs that differ in traced numbers alone."""
   groups: dict[str, list[int]] = {}
   for index, config in enumerate(configs):
-    key = json.dumps(_common_fields(config))
+    fields = config_to_json(config)
+    key = json.dumps([fields.get(name) for name in _COMMON_FIELDS])
     groups.setdefault(key, []).append(index)
   return list(groups.values())
 
@@ -428,9 +328,12 @@ def train_group(
   names: Sequence[str],
   dataset: Dataset,
   devices: Sequence[jax.Device],
+  *,
+  num_runs: int,
 ) -> Iterator[Chunk]:
   """Trains the runs of one group, as many at once as fit in memory.
 
+  Device groups are those for `num_runs` runs, of which these are the ones left.
   If an accelerator still runs out of memory, half as many resume from the last
   checkpoints.
   """
@@ -445,14 +348,19 @@ def train_group(
     num_chunks = math.ceil(len(left) / limit)
     indices = left[: math.ceil(len(left) / num_chunks)]
     num_groups, group_size = choose_groups(
-      len(indices), len(devices), configs[0].batch_size
+      min(num_runs, limit), len(devices), configs[0].batch_size
     )
+    num_groups = min(num_groups, len(indices))
     used = devices[: num_groups * group_size]
     runs = [
       create_run(configs[i], dataset, used, num_groups=num_groups)
       for i in indices
     ]
-    how = _describe(len(indices), num_groups, used)
+    how = count_of(len(used) // num_groups, 'device')
+    if len(indices) > 1:
+      way = 'sequential' if used[0].platform == 'cpu' else 'vmapped'
+      groups = f'{num_groups} groups of ' if num_groups > 1 else ''
+      how = f'{way} on {groups}{how}, in one program'
     logger.info(
       '%s%s: %s',
       count_of(len(indices), 'run'),
@@ -482,16 +390,3 @@ def train_group(
 def count_of(number: int, what: str) -> str:
   """Returns a number with its noun: '1 run', '3 runs'."""
   return f'{number} {what}{"" if number == 1 else "s"}'
-
-
-def _describe(
-  num_runs: int, num_groups: int, devices: Sequence[jax.Device]
-) -> str:
-  """How runs share the devices, in words."""
-  each = count_of(len(devices) // num_groups, 'device')
-  if num_runs == 1:
-    return each
-  way = 'sequential' if devices[0].platform == 'cpu' else 'vmapped'
-  if num_groups == 1:
-    return f'{way} on {each}, in one program'
-  return f'{way} on {num_groups} groups of {each}, in one program'

@@ -52,7 +52,7 @@ def check(experiment: str, *arguments: str) -> int:
 def main() -> None:
   # Before the mains import these names.
   data.load = stand_ins.load  # No command depends on what a machine has.
-  workdir.prepare_workdir = stop  # train, compare: all configs are checked.
+  workdir.open_workdir = stop  # train, compare: all configs are checked.
   checkpoint.checkpoint_directory = stop  # evaluate: so are the attacks.
   common = set(flags.FLAGS)
   results = []

@@ -10,6 +10,7 @@ import runpy
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 
 import orbax.checkpoint  # noqa: F401  What a run imports when it needs it.
 
@@ -30,6 +31,25 @@ def run(experiment: str, *arguments: str) -> int:
   return 0
 
 
+def start(
+  command: list[str],
+  stderr: int,
+  stdout: int | None = None,
+  prepare: Callable[[], None] = lambda: None,
+) -> int:
+  """Starts a command in a fork, prepared there; returns its process id."""
+  child = os.fork()
+  if not child:
+    os.dup2(os.open(os.devnull, os.O_WRONLY) if stdout is None else stdout, 1)
+    os.dup2(stderr, 2)
+    prepare()
+    code = run(*command)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+  return child
+
+
 def main() -> None:
   results = []
   for command in json.load(sys.stdin):
@@ -37,14 +57,7 @@ def main() -> None:
       tempfile.TemporaryFile('w+') as stdout,
       tempfile.TemporaryFile('w+') as stderr,
     ):
-      child = os.fork()
-      if not child:
-        os.dup2(stdout.fileno(), 1)
-        os.dup2(stderr.fileno(), 2)
-        code = run(*command)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+      child = start(command, stderr.fileno(), stdout.fileno())
       code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
       result = {'code': code}
       for name, stream in (('stdout', stdout), ('stderr', stderr)):

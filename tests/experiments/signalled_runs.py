@@ -16,19 +16,7 @@ import time
 
 import sklearn.datasets  # noqa: F401  What the embedded data takes longest for.
 
-from tests.experiments.commands import run
-
-
-def start(command: list[str], log: pathlib.Path) -> int:
-  """Starts a command in a fork; returns its process id."""
-  child = os.fork()
-  if not child:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-    code = run(*command)
-    sys.stderr.flush()
-    os._exit(code)
-  return child
+from tests.experiments.commands import start
 
 
 def ended(child: int, seconds: float) -> int | None:
@@ -46,8 +34,9 @@ def ended(child: int, seconds: float) -> int | None:
 def signalled(job: dict) -> int | None:
   """Runs a job to its end; None if the signal has not stopped it."""
   log = pathlib.Path(job['log'])
-  child = start(job['command'], log)
-  while not (log.exists() and re.search(job['wait_for'], log.read_text())):
+  with log.open('w') as stderr:
+    child = start(job['command'], stderr.fileno())
+  while not re.search(job['wait_for'], log.read_text()):
     code = ended(child, 0.05)
     if code is not None:
       return code

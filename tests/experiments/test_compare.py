@@ -14,9 +14,7 @@ from tests.experiments.comparison import printed, smoke_config
 # Output files of training, and of a report.
 TRAINED = {'config.json', 'metrics.jsonl', 'events', 'checkpoints', '.lock'}
 
-
 REPORTED = {'report.json', 'report.html', 'figures', 'adversarial_examples.npz'}
-
 
 MEMBERS = ('base', 'adversarial')
 
@@ -24,7 +22,7 @@ MEMBERS = ('base', 'adversarial')
 def test_all_files_are_there(run):
   workdir = run[2]
   files = {path.name for path in workdir.iterdir()}
-  assert files == {*MEMBERS, 'config.json', 'metrics.jsonl'} | REPORTED
+  assert files == {*MEMBERS, 'config.json', 'metrics.jsonl', '.lock'} | REPORTED
   for name in MEMBERS:
     files = {path.name for path in (workdir / name).iterdir()}
     assert files == TRAINED

@@ -191,12 +191,12 @@ def test_files_of_ones_own_may_have_moved_too(run, tmp_path):
   for name in ('folder', 'npz'):
     data_set = {'name': name, 'path': 'gone'}
     folder = changed(run, tmp_path / name, dataset=data_set)
-    (config,) = trained._read_configs([folder], 'there')
+    config = trained._read_config(folder, 'there')
     assert config.dataset.path == 'there'
-    assert trained._read_configs([folder], None)[0].dataset.path == 'gone'
+    assert trained._read_config(folder, None).dataset.path == 'gone'
   model = {'name': 'keras', 'architecture': 'MobileNetV2', 'weights': 'gone.h5'}
   folder = changed(run, tmp_path / 'run', model=model)
-  (config,) = trained._read_configs([folder], None)
+  config = trained._read_config(folder, None)
   assert config.model.weights == 'random'
 
 

@@ -6,7 +6,10 @@ import os
 import pytest
 
 from advjax.config import default_config
-from advjax.jobs.workdir import prepare_workdir
+from advjax.files import lock_folder
+from advjax.jobs.train import compare, train
+from advjax.jobs.workdir import open_workdir, prepare_workdir
+from tests.test_configs import FOLDER, load
 
 
 def make_config(**fields):
@@ -77,3 +80,29 @@ def test_a_config_that_is_not_json_is_left_alone(tmp_path):
   with pytest.raises(ValueError, match=r"config.json' is not JSON"):
     prepare_workdir(tmp_path, make_config())
   assert (tmp_path / 'config.json').read_text() == '{"seed": '
+
+
+def test_a_folder_is_locked_until_the_job_ends(tmp_path):
+  with open_workdir(tmp_path / 'run', make_config()) as path:
+    again = open_workdir(path, make_config())
+    with pytest.raises(ValueError, match='another program'), again:
+      pass
+  with open_workdir(path, make_config()), pytest.raises(KeyError):
+    raise KeyError
+
+
+@pytest.mark.parametrize(
+  ('job', 'file', 'locked'),
+  [
+    (train, 'digits', ''),
+    (compare, 'nsl_digits', ''),
+    (compare, 'nsl_digits', 'adversarial'),
+  ],
+)
+def test_no_job_starts_in_a_folder_of_another(job, file, locked, tmp_path):
+  config = load(FOLDER / f'{file}.py', 'smoke')
+  folder = tmp_path / locked
+  folder.mkdir(exist_ok=True)
+  with lock_folder(folder), pytest.raises(ValueError, match=str(folder)):
+    job(config, tmp_path)
+  assert not list(tmp_path.rglob('checkpoints'))

@@ -17,12 +17,11 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from advjax.reporting.figures import run as figures
-from advjax.training import logs, loop
-from tests.experiments.commands import run
+from advjax.training import loop
+from tests.experiments.commands import start
 
 ARGUMENTS = [
   '--config=configs/digits.py:standard',
@@ -61,30 +60,15 @@ def kill_while_saving(kind: str) -> None:
 
 def kill_after(num_bytes: float, seconds: float) -> None:
   """Makes this process die a while after metrics.jsonl has some length."""
-  write = logs.MetricsLog.write
+  write = loop.MetricsLog.write
 
-  def written(log: logs.MetricsLog, record: Any) -> None:
+  def written(log: loop.MetricsLog, record: Any) -> None:
     write(log, record)
     if log.num_bytes >= num_bytes:
-      logs.MetricsLog.write = write
+      loop.MetricsLog.write = write
       threading.Timer(seconds, kill_oneself).start()
 
-  logs.MetricsLog.write = written
-
-
-def start(
-  workdir: pathlib.Path, stderr: int, prepare: Callable[[], None]
-) -> int:
-  """Starts a run in a fork, prepared there; returns its process id."""
-  child = os.fork()
-  if not child:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(stderr, 2)
-    prepare()
-    code = run('train', *ARGUMENTS, f'--workdir={workdir}')
-    sys.stderr.flush()
-    os._exit(code)
-  return child
+  loop.MetricsLog.write = written
 
 
 def run_once(workdir: pathlib.Path, moment: Any, num_bytes: int) -> dict:
@@ -97,7 +81,8 @@ def run_once(workdir: pathlib.Path, moment: Any, num_bytes: int) -> dict:
       kill_after(moment[0] * num_bytes, moment[1])
 
   with tempfile.TemporaryFile('w+') as stderr:
-    child = start(workdir, stderr.fileno(), prepare)
+    command = ['train', *ARGUMENTS, f'--workdir={workdir}']
+    child = start(command, stderr.fileno(), prepare=prepare)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     stderr.seek(0)
     return {

@@ -1,5 +1,7 @@
 """A small network for the tests of training, in JAX and in NumPy float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,9 +47,8 @@ def compiled(function):
   return run
 
 
-def adversarial_of(objective, hparams, *, mlp=MLP, dtype=jnp.float32, **others):
-  """The images that an objective trains on: what its last pass is given."""
-
+@functools.cache
+def _program(objective):
   def run(params, batch, hparams):
     seen = []
 
@@ -56,12 +57,23 @@ def adversarial_of(objective, hparams, *, mlp=MLP, dtype=jnp.float32, **others):
         seen.append(images)
       return apply(params, model_state, images, train=train)
 
-    objective(spy, params, {}, batch, hparams, keys())
-    return seen[-1]
+    loss, (_, metrics) = objective(spy, params, {}, batch, hparams, keys())
+    return seen[-1], loss, metrics
 
-  return np.asarray(
-    compiled(run)(params(dtype, mlp), batch(dtype, **others), hparams)
+  return compiled(run)
+
+
+def run(objective, hparams, *, mlp=MLP, dtype=jnp.float32, **others):
+  """The images that an objective trains on, its loss and its metrics."""
+  found = _program(objective)(
+    params(dtype, mlp), batch(dtype, **others), hparams
   )
+  return jax.tree.map(np.asarray, found)
+
+
+def adversarial_of(objective, hparams, **others):
+  """The images that an objective trains on: what its last pass is given."""
+  return run(objective, hparams, **others)[0]
 
 
 def mean_gradient(images, mlp=MLP, labels=LABELS):

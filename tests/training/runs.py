@@ -11,10 +11,8 @@ from advjax.training.setup import create_run
 
 NUM_TRAIN, NUM_TEST, NUM_CLASSES = 22, 10, 3
 
-
 # 22 examples in batches of 4: six steps per epoch, two examples in the last.
 STEPS_PER_EPOCH = 6
-
 
 UNFREEZING = {
   'name': 'plateau',

@@ -8,7 +8,7 @@ import os
 import pytest
 from tensorboardX.proto import event_pb2
 
-from advjax.training.logs import MetricsLog, Progress, read_metrics
+from advjax.training.loop import MetricsLog, Progress, read_metrics
 
 
 def write(workdir, num_bytes, step, records):

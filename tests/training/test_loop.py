@@ -12,8 +12,7 @@ import pytest
 from advjax.processes.signals import Interrupted
 from advjax.training import checkpoint, loop
 from advjax.training.checkpoint import restore_checkpoint
-from advjax.training.logs import read_metrics
-from advjax.training.loop import Diverged, train
+from advjax.training.loop import Diverged, read_metrics, train
 from tests import compiles
 from tests.training import runs
 from tests.training.runs import STEPS_PER_EPOCH, assert_same
@@ -159,7 +158,6 @@ def whole_runs(training, whole, tmp_path_factory):
   [
     ([0, 5], signal.SIGINT, 0),
     pytest.param([6, 7, 13], signal.SIGTERM, 4, marks=pytest.mark.accelerator),
-    ([17], signal.SIGTERM, 0),
   ],
 )
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
@@ -257,15 +255,6 @@ def test_the_monitor_looks_when_it_is_told_to_and_at_the_end(
   assert looked == [2, 3]
 
 
-def test_the_moving_average_is_what_is_reported(tmp_path):
-  result = train(runs.run(ema_decay=0.9, num_epochs=1), tmp_path)
-  last = restore_checkpoint(tmp_path / 'checkpoints' / 'last').state
-  assert_same(result.params, last['ema_params'])
-  assert (
-    last['ema_params']['Dense_0']['bias'] != last['params']['Dense_0']['bias']
-  ).all()
-
-
 def test_a_collapse_is_said_once_and_the_state_before_it_stays(
   training, tmp_path, caplog
 ):
@@ -345,13 +334,12 @@ def fails_at(function, number, error):
   return call
 
 
-# The saves are: best and last of step 6, perhaps best, and last of step 12.
-@pytest.mark.parametrize('number, stays', [(1, 'there is no'), (4, 'stays in')])
 def test_a_full_disk_while_saving_ends_the_run_and_loses_nothing(
-  training, whole, tmp_path, monkeypatch, number, stays
+  training, whole, tmp_path, monkeypatch
 ):
   with monkeypatch.context() as patch:
-    check = fails_at(checkpoint._reserve_space, number, FULL)
+    # The saves are: best and last of step 6, perhaps best, and last of step 12.
+    check = fails_at(checkpoint._reserve_space, 4, FULL)
     patch.setattr(checkpoint, '_reserve_space', check)
     with pytest.raises(OSError) as error:
       train(training, tmp_path)
@@ -359,8 +347,8 @@ def test_a_full_disk_while_saving_ends_the_run_and_loses_nothing(
   assert error.value.errno == errno.ENOSPC
   assert 'No space left on device' in message
   assert str(tmp_path / 'checkpoints') in message
-  assert stays in message
-  assert [path.name for path in tmp_path.rglob('.*')] == ['.lock']
+  assert 'stays in' in message
+  assert list(tmp_path.rglob('.*')) == []
   # With space again, the same call goes on.
   assert_same(train(training, tmp_path).params, whole[0].params)
 

@@ -6,8 +6,8 @@ import pytest
 
 import advjax
 from advjax.data import Split
-from advjax.training.monitor import (
-  has_collapsed,
+from advjax.training.loop import has_collapsed
+from advjax.training.objectives import (
   make_evaluate,
   robust_accuracy_objective,
 )
@@ -49,7 +49,10 @@ def accuracy(logits, labels):
 
 def test_robust_accuracy_is_that_of_pgd(many):
   program = make_evaluate(
-    networks.apply, robust_accuracy_objective(4), jax.devices(), batch_size=4
+    networks.apply,
+    robust_accuracy_objective(4),
+    tuple(jax.devices()),
+    batch_size=4,
   )
   found = program(
     networks.params(), {}, many, {'epsilon': 0.1}, jax.random.key(3)
@@ -87,6 +90,6 @@ def test_metrics_run_in_evaluation_mode(many):
   def apply(params, model_state, images, *, train):
     return jax.numpy.full((len(images), 2), float(train)), model_state
 
-  program = make_evaluate(apply, objective, jax.devices(), batch_size=3)
+  program = make_evaluate(apply, objective, tuple(jax.devices()), batch_size=3)
   found = program({}, {}, many, {}, jax.random.key(0))
   assert found == {'trains': 0.0, 'all': 1.0}

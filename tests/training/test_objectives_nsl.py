@@ -37,7 +37,6 @@ def test_the_reference_gives_the_golden_vectors_of_nsl(
 
 NSL_CASES = {
   'defaults': {'norm': 'infinity'},
-  'l2': {'norm': 'l2'},
   'steps_l1': {'norm': 'l1', 'num_steps': 3},
   'epsilon': {'norm': 'infinity', 'num_steps': 2, 'epsilon': 0.25},
   'box_l2_epsilon': {

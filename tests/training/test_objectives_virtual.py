@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from advjax.training import objectives
-from advjax.training.objectives import virtual
 from tests import reference
 from tests.training import networks, nsl
 from tests.training.networks import IMAGES
@@ -14,20 +13,15 @@ from tests.training.networks import IMAGES
 # With many hidden units, so that the direction depends on the draw.
 MLP = reference.Mlp.random(4, 6, 16, 3)
 
-
 CONFIG = {'multiplier': 1.0, 'step_size': 0.3, 'approx_difference': 0.1}
-
 
 WEIGHTS = np.array(
   [[1.0, -2.0, 0.5], [0.3, 0.8, -1.0], [2.0, 0.1, 0.4], [-0.6, 1.2, 0.9]]
 )
 
-
 INPUTS = np.array([[0.1, 0.9, 0.4, 0.0], [0.7, 0.2, 0.6, 1.0]])
 
-
 DRAWS = np.array([[0.5, -1.0, 2.0, 0.1], [-0.3, 0.8, -0.2, 1.5]])
-
 
 # From neural-structured-learning 1.4.0 on TensorFlow 2.15.1, in float32, with
 # the arrays above (sum_over_axis=None for l1 and l2 and -1 for the others):
@@ -40,22 +34,10 @@ DRAWS = np.array([[0.5, -1.0, 2.0, 0.1], [-0.3, 0.8, -0.2, 1.5]])
 #     num_approx_steps=2, approx_difference=0.1), fn(INPUTS), DRAWS)
 GOLDEN = {
   ('l2', 'none', 'infinity'): 1.8040765523910522,
-  ('l2', 'none', 'l2'): 1.3019979000091553,
-  ('l2', 'none', 'l1'): 0.49917343258857727,
-  ('l1', 'none', 'infinity'): 1.0012060403823853,
   ('l1', 'none', 'l2'): 0.8373115658760071,
-  ('l1', 'none', 'l1'): 0.47985097765922546,
-  ('cosine', 'none', 'infinity'): 0.21570110321044922,
-  ('cosine', 'none', 'l2'): 0.15737485885620117,
   ('cosine', 'none', 'l1'): 0.05722355842590332,
   ('jensen_shannon', 'softmax', 'infinity'): 0.07351104170084,
-  ('jensen_shannon', 'softmax', 'l2'): 0.0545150488615036,
-  ('jensen_shannon', 'softmax', 'l1'): 0.020924881100654602,
-  ('kl', 'softmax', 'infinity'): 0.36630016565322876,
   ('kl', 'softmax', 'l2'): 0.2580416798591614,
-  ('kl', 'softmax', 'l1'): 0.08988578617572784,
-  ('l2', 'softmax', 'infinity'): 0.06473582983016968,
-  ('l2', 'softmax', 'l2'): 0.03155483677983284,
   ('l2', 'softmax', 'l1'): 0.013083811849355698,
 }
 
@@ -68,16 +50,18 @@ def tanh_network(params, model_state, images, *, train):
 @pytest.mark.parametrize(('distance', 'transform', 'norm'), GOLDEN)
 def test_the_loss_of_nsl(distance, transform, norm, monkeypatch):
   monkeypatch.setattr(
-    virtual, '_normal', lambda keys, images: jnp.asarray(DRAWS, images.dtype)
+    objectives, '_normal', lambda keys, images: jnp.asarray(DRAWS, images.dtype)
   )
   objective = objectives.virtual_adversarial_regularization(
     norm=norm, num_steps=2, distance=distance, transform=transform
   )
   with jax.enable_x64(True):
     batch = {'image': jnp.asarray(INPUTS), 'label': jnp.array([0, 1])}
-    _, (_, metrics) = objective(
-      tanh_network, jnp.asarray(WEIGHTS), {}, batch, CONFIG, networks.keys()
-    )
+    _, (_, metrics) = networks.compiled(
+      lambda batch: objective(
+        tanh_network, jnp.asarray(WEIGHTS), {}, batch, CONFIG, networks.keys()
+      )
+    )(batch)
   found = np.asarray(metrics['virtual_adversarial_loss']).mean()
   expected = GOLDEN[distance, transform, norm]
   np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -17,16 +17,15 @@ from advjax.models import Model, from_linen
 from advjax.processes.signals import Interrupted
 from advjax.training import loop, setup
 from advjax.training.checkpoint import restore_checkpoint
-from advjax.training.logs import read_metrics
-from advjax.training.loop import train
-from advjax.training.optimizers import create_optimizer
-from advjax.training.setup import device_inputs
-from advjax.training.step import TrainState
-from advjax.training.unfreezing import (
+from advjax.training.loop import read_metrics, train
+from advjax.training.setup import (
   check_unfreezing,
+  create_optimizer,
+  device_inputs,
   num_frozen,
   staged_optimizer,
 )
+from advjax.training.step import TrainState
 from advjax.training.vmapped import train_many
 from tests.training import runs
 from tests.training.runs import STEPS_PER_EPOCH, assert_same
@@ -157,10 +156,10 @@ def test_each_stage_has_its_rate_and_frozen_ones_rest(name, frozen):
     assert_same(state.inner_states[index], start.inner_states[index])
 
 
-def staged_run(num_devices=2, **changes):
+def staged_run(num_devices=1, **changes):
   return runs.run(
     num_devices=num_devices,
-    num_epochs=5,
+    num_epochs=3,
     objective={'name': 'standard'},
     hparams={'learning_rate': 0.1},
     unfreezing=runs.UNFREEZING,
@@ -180,13 +179,13 @@ def test_a_run_unfreezes_and_resumes_in_the_middle(
     (tmp_path / name).mkdir()
   whole = train(run, tmp_path / 'whole')
   epochs = [r for r in whole.records if r['kind'] == 'epoch']
-  assert [epoch['num_frozen'] for epoch in epochs] == [2, 2, 1, 1, 0]
+  assert [epoch['num_frozen'] for epoch in epochs] == [2, 2, 1]
 
   monkeypatch.setattr(loop, '_CHUNK_SECONDS', 0.0)
   with pytest.raises(Interrupted):
-    train(runs.stopped_after(run, 3 * STEPS_PER_EPOCH), tmp_path / 'parts')
+    train(runs.stopped_after(run, 2 * STEPS_PER_EPOCH), tmp_path / 'parts')
   stopped = state_of(tmp_path / 'parts', run)
-  assert 3 * STEPS_PER_EPOCH <= int(stopped.state.step) < 4 * STEPS_PER_EPOCH
+  assert 2 * STEPS_PER_EPOCH <= int(stopped.state.step) < 3 * STEPS_PER_EPOCH
   with caplog.at_level(logging.INFO):
     resumed = train(run, tmp_path / 'parts')
   assert '1 of 3 stages are frozen' in caplog.text
@@ -196,7 +195,7 @@ def test_a_run_unfreezes_and_resumes_in_the_middle(
     record['num_frozen']
     for record in read_metrics(tmp_path / 'parts' / 'metrics.jsonl')
     if record['kind'] == 'epoch'
-  ] == [2, 2, 1, 1, 0]
+  ] == [2, 2, 1]
 
 
 def test_frozen_stages_keep_params_statistics_and_momentum(with_stages):

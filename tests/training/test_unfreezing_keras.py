@@ -11,8 +11,7 @@ from advjax.models import keras_applications
 from advjax.models.keras import import_keras
 from advjax.processes.signals import Interrupted
 from advjax.training import loop
-from advjax.training.logs import read_metrics
-from advjax.training.loop import train
+from advjax.training.loop import read_metrics, train
 from tests.training import runs
 
 keras = import_keras()

@@ -17,8 +17,8 @@ import advjax
 from advjax import norms
 from advjax.losses import cross_entropy
 from advjax.models import Model, create_model
-from advjax.training.objectives import create_objective, regularization, virtual
-from advjax.training.optimizers import create_decay
+from advjax.training import objectives
+from advjax.training.setup import create_decay
 from experiments.benchmarks.nsl.cases import Case, translate
 
 Arrays = dict[str, np.ndarray]
@@ -119,7 +119,7 @@ def run(case: Case, arrays: Mapping[str, Any], given: Any = None) -> Arrays:
   options, hparams = translate(case, arrays)
   if case.kind == 'perturb':
     return named(_perturb(network, batch, options, hparams))
-  objective = create_objective(options)
+  objective = objectives.create_objective(options)
   keys = jax.random.split(jax.random.key(1), len(arrays['label']))
 
   def loss_fn(params: Any, hparams: Any, given: Any) -> Any:
@@ -140,8 +140,8 @@ def run(case: Case, arrays: Mapping[str, Any], given: Any = None) -> Arrays:
     if given is not None:
       attack = mock.Mock(return_value=given)
     with (
-      mock.patch.object(virtual, '_normal', lambda *_: arrays['draw']),
-      mock.patch.object(regularization, 'bim', attack),
+      mock.patch.object(objectives, '_normal', lambda *_: arrays['draw']),
+      mock.patch.object(objectives, 'bim', attack),
     ):
       loss, (state, metrics) = objective(
         spy, params, network.state, batch, hparams, keys
