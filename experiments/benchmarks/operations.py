@@ -20,7 +20,7 @@ import jax
 from absl import flags
 
 from advjax import cli, data
-from advjax.config import check_range, choose
+from advjax.config import choose
 from advjax.devices import select_devices
 from experiments.benchmarks import harness, roofline, runs
 
@@ -128,14 +128,14 @@ def tables(
 def main() -> None:
   flag = flags.FLAGS
   choose('--objective:', flag.objective, runs.OBJECTIVES)
-  check_range('batch_size', flag.batch_size, 1, 700, integer=True)
-  check_range('top', flag.top, 1, integer=True)
+  harness.check_counts('batch_size', high=700)
+  harness.check_counts('top')
   dataset = data.load({'name': 'digits'})
   devices = select_devices('cpu', 1)
   training = runs.tutorial(flag.objective, flag.batch_size, dataset, devices)
   steps = min(20, training.plan.steps_per_epoch - 1)
   run = runs.seconds_per_step(training, steps)
-  whole = harness.spread([run() for _ in range(9)][2:]).low
+  whole, _, _ = harness.spread([run() for _ in range(9)][2:])
   program: Any = training.train_steps.func
   compiled = program.lower(*runs.step_arguments(training, steps)).compile()
   operations = read_operations(compiled.as_text())

@@ -6,11 +6,7 @@ from absl import flags
 
 from advjax.models import create_model
 from advjax.training.objectives import read_hparams
-from experiments.benchmarks import (
-  harness,
-  objectives,
-  peers,
-)
+from experiments.benchmarks import harness, objectives, peers
 
 # ----------------------------------------------------------------- the harness
 
@@ -82,12 +78,9 @@ def test_integers_of_a_flag_are_checked(monkeypatch, texts):
   flags.DEFINE_list('sizes', texts, '', flag_values=values)
   values.mark_as_parsed()
   monkeypatch.setattr(harness.flags, 'FLAGS', values)
-  message = r'--sizes=.*; allowed: integers from 1 to 9, each once'
+  message = r'--sizes = .*; allowed: integers from 1 to 9, each once'
   with pytest.raises(ValueError, match=message):
     harness.integers('sizes', 1, 9)
-
-
-# ----------------------------------------------------------- all parts in turn
 
 
 # ----------------------------------------------------- benchmarks of our own

@@ -17,13 +17,13 @@ from advjax.models.logits import eval_logits_fn
 from advjax.training.setup import create_run
 from experiments.benchmarks import peers, runs
 
-PEER = peers.PEERS['torch_residual']
 VARIABLE = 'ADVJAX_TORCH_PYTHON'
 MODEL = create_model({'name': 'preact_resnet18'}, 10)
 SGD = {'momentum': 0.9, 'nesterov': True, 'weight_decay': 5e-4}
 RATE, EPSILON, STEP_SIZE, NUM_STEPS = 0.1, 8 / 255, 6 / 255, 2
 JOB = {
   **{'task': 'prepare', 'name': 'network', 'device': 'cpu'},
+  **{'network': 'preact_resnet18', 'objective': 'pgd'},
   **{'dtype': 'float32', 'tf32': False, 'channels_last': False},
   **{'compile': False, 'epsilon': EPSILON, 'step_size': STEP_SIZE},
   **{'attack_steps': NUM_STEPS, 'attack_batch_norm': 'train'},
@@ -46,12 +46,13 @@ def arrays():
   rng = np.random.default_rng(0)
   images = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
   params, state = jax.eval_shape(MODEL.init, jax.random.key(0), images)
-  tree = {'params': params, **state}
   # Variances are large, so that logits in evaluation mode are near 1: where a
   # softmax is 1 after rounding, the sign of the gradient is that of nothing.
   ranges = {'scale': (0.5, 1.5), 'var': (2.0, 6.0)}
   found = {}
-  for name, leaf in traverse_util.flatten_dict(tree, sep='/').items():
+  flat = traverse_util.flatten_dict
+  leaves = flat(params, sep='/') | flat(state['batch_stats'], sep='/')
+  for name, leaf in leaves.items():
     kind = name.rpartition('/')[2]
     if kind in ranges:
       value = rng.uniform(*ranges[kind], leaf.shape)
@@ -68,7 +69,7 @@ def arrays():
 @pytest.fixture
 def run_job(python, arrays):
   """Prepares a network with changes of the job; returns what does jobs."""
-  with peers.started(PEER, python) as run:
+  with peers.started(peers.PEERS['torch'], python) as run:
 
     def prepared(**changes):
       run({**JOB, **changes}, arrays)
@@ -82,8 +83,11 @@ def run_job(python, arrays):
 def variables(arrays):
   """Params and statistics as the network's nested dictionaries."""
   own = {name: jnp.asarray(x) for name, x in arrays.items() if '/' in name}
-  tree = traverse_util.unflatten_dict(own, sep='/')
-  return tree.pop('params'), tree
+  statistics = {n: own.pop(n) for n in list(own) if n.endswith(('mean', 'var'))}
+  params, batch_stats = (
+    traverse_util.unflatten_dict(part, sep='/') for part in (own, statistics)
+  )
+  return params, {'batch_stats': batch_stats}
 
 
 def our_step(arrays, batch, attack_batch_norm):
@@ -106,7 +110,7 @@ def our_step(arrays, batch, attack_batch_norm):
   start = training.init_state()._replace(params=params, model_state=model_state)
   given = runs.step_arguments(training, 1, replicate(start, training.devices))
   after, _ = training.train_steps.func(*given)
-  return runs.by_name({'params': after.params, **after.model_state})
+  return runs.by_name(after.params, after.model_state['batch_stats'])
 
 
 def distance(found, expected, scale):
@@ -134,7 +138,7 @@ def largest_gap(found, expected, before, batch_size):
     moved = found[name] - before[name]
     if name.endswith('/var'):
       # PyTorch's running variance is of n - 1, n numbers in a channel.
-      stage = int(name.split('/')[1].removeprefix('stage_'))
+      stage = int(name.split('/')[0].removeprefix('stage_'))
       size = 2 ** (6 - stage)
       if stage > 1 and name.endswith('block_1/norm_1/var'):
         size *= 2
@@ -174,7 +178,7 @@ def test_attacks_and_their_steps_leave_the_statistics_alone(run_job, arrays):
   job = {'num_steps': 2, 'epsilon': 0.1, 'step_size': 0.06, 'rounds': 2}
   before = run('logits', {}, {'images': images})['logits']
   batch = {'images': images, 'labels': arrays['train_labels']}
-  found = run('attack', job, batch)
+  found = run('pgd', job, batch)
   assert found['seconds'].shape == (2,)
   moved = found['adversarial'] - images
   assert 0.05 < np.abs(moved).max() < 0.1 + 1e-6

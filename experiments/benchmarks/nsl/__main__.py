@@ -34,7 +34,7 @@ from advjax import cli, data
 from advjax.config import check_range
 from experiments.benchmarks import harness, peers
 from experiments.benchmarks.nsl import cases as nsl_cases
-from experiments.benchmarks.nsl import judge, parity, training
+from experiments.benchmarks.nsl import comparison, parity, training
 from experiments.benchmarks.peers import RunJob
 
 logger = logging.getLogger('advjax')
@@ -57,7 +57,7 @@ def compare(
   start = parity.make_arrays(images, dataset.test.labels[:_NUM_IMAGES])
   rows: list[dict[str, Any]] = []
   exact: dict[str, Any] = {}
-  for dtype in judge.DTYPES:
+  for dtype in comparison.DTYPES:
     arrays = parity.cast(start, dtype)
     with contextlib.ExitStack() as stack:
       if dtype == 'float64':
@@ -72,21 +72,21 @@ def compare(
         'dtype': dtype,
         'cases': [nsl_cases.job_of(case) for case in cases],
         'decays': decays,
-        'steps': judge.DECAY_STEPS,
+        'steps': comparison.DECAY_STEPS,
         'num_draws': _NUM_DRAWS,
       }
       logger.info('parity in %s: NSL', dtype)
       theirs = run_job(job, arrays)
       exact = exact or theirs
       for case in cases:
-        row = judge.compare_case(case, arrays, theirs, dtype, exact)
-        logger.info('%s', judge.summary(row))
+        row = comparison.compare_case(case, arrays, theirs, dtype, exact)
+        logger.info('%s', comparison.summary(row))
         rows.append(row)
   return {
-    'tolerance': judge.TOLERANCE,
+    'tolerance': comparison.TOLERANCE,
     'versions': str(theirs['versions']),
-    'rows': rows + [judge.compare_decay(item, theirs) for item in decays],
-    'random_init': judge.compare_draws(theirs, _NUM_DRAWS),
+    'rows': rows + [comparison.compare_decay(item, theirs) for item in decays],
+    'random_init': comparison.compare_draws(theirs, _NUM_DRAWS),
   }
 
 
@@ -135,9 +135,9 @@ def main() -> None:
   failed = []
   if not flag.train_only:
     result = compare(dataset, run_job, flag.cases)
-    print(judge.table(result['rows'], result['random_init']))
-    failed = judge.failures(result['rows'], result['random_init'])
-    print('\n'.join(failed) or '\nEverything judged is within 1e-5.')
+    print(comparison.table(result['rows'], result['random_init']))
+    failed = comparison.failures(result['rows'], result['random_init'])
+    print('\n'.join(failed) or '\nEverything is within 1e-5.')
     harness.save(workdir / 'nsl_parity.json', result, devices)
   if not flag.parity_only:
     config = runpy.run_path(str(_CONFIG))['get_config']()
