@@ -32,7 +32,7 @@ from advjax import cli
 from advjax.devices import select_devices
 from advjax.models import layers
 from experiments.benchmarks import harness
-from experiments.benchmarks.harness import OURS, Row, spread, timed
+from experiments.benchmarks.harness import OURS, Row, TimedRun, spread, timed
 from experiments.benchmarks.peers import PeerError, RunJob
 
 FILE = 'autoattack_benchmark.json'
@@ -154,12 +154,15 @@ def _compare(
 ) -> dict[str, Any]:
   robust: dict[str, np.ndarray] = {}
 
-  def run(name: str) -> float:
-    robust[name], seconds = sides[name](norm, attack)
-    return seconds
+  def prepare(name: str) -> TimedRun:
+    def run() -> float:
+      robust[name], seconds = sides[name](norm, attack)
+      return seconds
+
+    return run
 
   times = harness.in_turns(
-    {name: lambda n=name: functools.partial(run, n) for name in sides}, rounds
+    {name: functools.partial(prepare, name) for name in sides}, rounds
   )
   if times.failures:
     raise PeerError(times.failures[THEIRS])

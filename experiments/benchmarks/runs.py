@@ -224,6 +224,10 @@ def sweep_configs(count: int) -> list[config_dict.ConfigDict]:
   return configs
 
 
+def _start(training: Run) -> tuple[Any, ...]:
+  return start_state(training), *device_inputs(training)
+
+
 def train_way(
   way: str, trainings: Sequence[Run], steps: int
 ) -> tuple[float, float]:
@@ -246,16 +250,13 @@ def train_way(
     return middle - start, time.perf_counter() - middle
 
   if way in ('in turn', 'separate'):
-    compiling = stepping = 0.0
+    rounds = []
     for training in trainings:
       if way == 'separate':
         jax.clear_caches()
-      seconds = measure(
-        training.train_steps,
-        lambda run=training: (start_state(run), *device_inputs(run)),
-        np.int32,
-      )
-      compiling, stepping = compiling + seconds[0], stepping + seconds[1]
+      start = functools.partial(_start, training)
+      rounds.append(measure(training.train_steps, start, np.int32))
+    compiling, stepping = map(sum, zip(*rounds, strict=True))
     return compiling, stepping
   first, placement = trainings[0], place(trainings)
   return measure(

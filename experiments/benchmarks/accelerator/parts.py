@@ -334,10 +334,10 @@ def _train_cifar(
   row = {'seed': seed, **trained.costs, **context.shares(work, seconds)}
   yield row, trained
   test = first(dataset.test, context.sizes.pgd_images)
-  attacks = parse_attacks([attack], step_size=2 / 255)
+  (parsed,) = parse_attacks([attack], step_size=2 / 255).values()
   network = runs.float32_network(training, trained)
   batching = Batching(config.evaluation.batch_size, [context.device])
-  found = attack_network(network, attacks, test, EPSILON, batching)
+  found = attack_network(network, {attack: parsed}, test, EPSILON, batching)
   yield row | found | {'num_images': len(test.labels)}, trained
 
 
