@@ -31,9 +31,6 @@ def test_every_case_is_one_of_ours_and_travels_as_json():
     assert json.loads(json.dumps(job)) == job
 
 
-# -------------------------------------------------------------- our side of one
-
-
 # ----------------------------------------------------------------- differences
 
 
@@ -92,6 +89,3 @@ def test_failures():
   ):
     flips = {'flips': {'share': share, 'gradient': gradient}}
     assert len(comparison.failures([shown | flips])) == fails
-
-
-# ------------------------------------------------------------------- training

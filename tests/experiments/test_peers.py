@@ -20,36 +20,26 @@ PYTHON = pathlib.Path(sys.executable)
 # ----------------------------------------------------------------------- venvs
 
 
-def fake_python(path, script):
-  path.write_text(f'#!/bin/sh\n{script}')
-  path.chmod(0o755)
-  return str(path)
-
-
-def test_a_python_that_is_too_new_or_not_there_is_named(tmp_path):
-  fake = fake_python(tmp_path / 'python3.99', 'echo 3.99\n')
-  for name, reason in (('no-such-python', 'is not there'), (fake, 'is 3.99')):
+def test_a_venv_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
+  python, venv = tmp_path / 'python', tmp_path / 'venv'
+  python.write_text(
+    '#!/bin/sh\n[ "$1" = -I ] && cat "$0.version" && exit\nmkdir "$3"; '
+    'echo ERROR: no disk >&2; exit 1\n'
+  )
+  python.chmod(0o755)
+  version = tmp_path / 'python.version'
+  version.write_text('3.99')
+  for name, reason in (('no-such-one', 'is not there'), (python, 'is 3.99')):
     wrong = (
       rf'--python = .*; allowed: Python 3.11 or 3.10, for peer==1.*{reason}'
     )
     with pytest.raises(ValueError, match=wrong):
-      peers.find_python(PEER, name)
-
-
-def test_a_venv_that_cannot_be_made_leaves_nothing(tmp_path):
-  broken = fake_python(
-    tmp_path / 'python',
-    '[ "$1" = -I ] && echo 3.11 && exit\nmkdir "$3"; echo ERROR: no disk >&2; '
-    'exit 1\n',
-  )
+      peers.prepare(PEER, str(venv), str(name))
+  version.write_text('3.11')
   with pytest.raises(ValueError, match=r'making the venv failed: ERROR: no di'):
-    peers.prepare(PEER, str(tmp_path / 'venv'), broken)
-  assert not (tmp_path / 'venv').exists()
-
-
-def test_a_venv_goes_to_the_cache_folder_unless_another_is_named(
-  tmp_path, monkeypatch
-):
+    peers.prepare(PEER, str(venv), str(python))
+  assert not venv.exists()
+  # By default it is in the cache folder, whose files are kept.
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   folder = tmp_path / 'advjax' / 'venv'
   folder.mkdir(parents=True)

@@ -18,6 +18,10 @@ from advjax.training.setup import create_run
 from experiments.benchmarks import peers, runs
 
 VARIABLE = 'ADVJAX_TORCH_PYTHON'
+# Two minutes of a CPU core are needed.
+pytestmark = pytest.mark.skipif(
+  VARIABLE not in os.environ, reason=f'{VARIABLE} names no Python with PyTorch'
+)
 MODEL = create_model({'name': 'preact_resnet18'}, 10)
 SGD = {'momentum': 0.9, 'nesterov': True, 'weight_decay': 5e-4}
 RATE, EPSILON, STEP_SIZE, NUM_STEPS = 0.1, 8 / 255, 6 / 255, 2
@@ -33,14 +37,6 @@ JOB = {
 
 
 @pytest.fixture(scope='module')
-def python():
-  """An interpreter with PyTorch; four minutes of two CPU cores are needed."""
-  if VARIABLE not in os.environ:
-    pytest.skip(f'{VARIABLE} names no Python with PyTorch')
-  return pathlib.Path(os.environ[VARIABLE])
-
-
-@pytest.fixture(scope='module')
 def arrays():
   """All of the network by name, no scale 1 and no mean 0, and a few images."""
   rng = np.random.default_rng(0)
@@ -50,9 +46,11 @@ def arrays():
   # softmax is 1 after rounding, the sign of the gradient is that of nothing.
   ranges = {'scale': (0.5, 1.5), 'var': (2.0, 6.0)}
   found = {}
-  flat = traverse_util.flatten_dict
-  leaves = flat(params, sep='/') | flat(state['batch_stats'], sep='/')
-  for name, leaf in leaves.items():
+  zeros = [
+    jax.tree.map(lambda x: np.zeros(x.shape), tree)
+    for tree in (params, state['batch_stats'])
+  ]
+  for name, leaf in runs.by_name(*zeros).items():
     kind = name.rpartition('/')[2]
     if kind in ranges:
       value = rng.uniform(*ranges[kind], leaf.shape)
@@ -66,14 +64,15 @@ def arrays():
   return found
 
 
-@pytest.fixture
-def run_job(python, arrays):
+@pytest.fixture(scope='module')
+def run_job(arrays):
   """Prepares a network with changes of the job; returns what does jobs."""
+  python = pathlib.Path(os.environ[VARIABLE])
   with peers.started(peers.PEERS['torch'], python) as run:
 
     def prepared(**changes):
       run({**JOB, **changes}, arrays)
-      return lambda task, job, arrays: run(
+      return lambda task, arrays, **job: run(
         {'task': task, 'name': 'network', **job}, arrays
       )
 
@@ -113,9 +112,9 @@ def our_step(arrays, batch, attack_batch_norm):
   return runs.by_name(after.params, after.model_state['batch_stats'])
 
 
-def distance(found, expected, scale):
-  """Of two arrays, in units of the norm of a third."""
-  return np.linalg.norm(found - expected) / np.linalg.norm(scale)
+def distance(found, expected):
+  """Of two arrays, in units of the norm of the second."""
+  return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
 
 def test_logits_agree(run_job, arrays):
@@ -124,9 +123,9 @@ def test_logits_agree(run_job, arrays):
   expected = jax.jit(network)(images)
   for channels_last in (False, True):
     run = run_job(channels_last=channels_last)
-    found = run('logits', {}, {'images': images})['logits']
+    found = run('logits', {'images': images})['logits']
     assert found.dtype == np.float32
-    assert distance(found, expected, expected) < 1e-4
+    assert distance(found, expected) < 1e-4
 
 
 def largest_gap(found, expected, before, batch_size):
@@ -145,7 +144,7 @@ def largest_gap(found, expected, before, batch_size):
       count = batch_size * size**2
       moved = (moved + 0.1 * before[name]) * (count - 1) / count
       moved -= 0.1 * before[name]
-    gaps.append(distance(moved, change, change))
+    gaps.append(distance(moved, change))
   return max(gaps)
 
 
@@ -160,7 +159,7 @@ def test_a_step_is_ours(run_job, arrays, attack_batch_norm):
     }
     # Prepared again: every batch is the first.
     run = run_job(attack_batch_norm=attack_batch_norm)
-    found = run('update', {}, batch)
+    found = run('update', batch)
     found.pop('versions')
     expected = our_step(arrays, batch, attack_batch_norm)
     assert found.keys() == expected.keys()
@@ -176,13 +175,13 @@ def test_attacks_and_their_steps_leave_the_statistics_alone(run_job, arrays):
   run = run_job(attack_steps=3, learning_rate=0.0)
   images = to_float(arrays['train_images'])
   job = {'num_steps': 2, 'epsilon': 0.1, 'step_size': 0.06, 'rounds': 2}
-  before = run('logits', {}, {'images': images})['logits']
+  before = run('logits', {'images': images})['logits']
   batch = {'images': images, 'labels': arrays['train_labels']}
-  found = run('pgd', job, batch)
+  found = run('pgd', batch, **job)
   assert found['seconds'].shape == (2,)
   moved = found['adversarial'] - images
   assert 0.05 < np.abs(moved).max() < 0.1 + 1e-6
   assert found['adversarial'].min() >= 0 and found['adversarial'].max() <= 1
-  after = run('logits', {}, {'images': images})['logits']
+  after = run('logits', {'images': images})['logits']
   np.testing.assert_array_equal(before, after)
-  assert run('steps', {'num_steps': 1}, {})['seconds'] > 0
+  assert run('steps', {}, num_steps=1)['seconds'] > 0
