@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from advjax.config import default_config
 from advjax.data import Dataset, Split, to_float
 from advjax.devices import replicate
 from advjax.models import create_model
 from advjax.models.logits import eval_logits_fn
 from advjax.training.setup import create_run
 from experiments.benchmarks import peers, runs
+from experiments.benchmarks.accelerator.parts import pgd_config
 
 VARIABLE = 'ADVJAX_TORCH_PYTHON'
 # Two minutes of a CPU core are needed.
@@ -91,17 +91,10 @@ def variables(arrays):
 
 def our_step(arrays, batch, attack_batch_norm):
   """All parameters and statistics by name after a step of ours on a batch."""
-  config = default_config()
-  config.model = {'name': 'preact_resnet18'}
-  config.objective = {
-    **{'name': 'pgd_at', 'num_steps': NUM_STEPS, 'random_start': False},
-    **{'attack_batch_norm': attack_batch_norm, 'clean_metrics': False},
-  }
-  config.hparams.update(
-    learning_rate=RATE, epsilon=EPSILON, step_size=STEP_SIZE
-  )
-  config.optimizer.update(name='sgd', **SGD)
-  config.batch_size, config.num_validation = 4, 0
+  config = pgd_config({'name': 'preact_resnet18'}, NUM_STEPS, 4)
+  config.model.dtype, config.hparams.step_size = 'float32', STEP_SIZE
+  options = {'random_start': False, 'attack_batch_norm': attack_batch_norm}
+  config.objective = {**config.objective, **options}
   split = Split(batch['images'], batch['labels'].astype(np.int32))
   dataset = Dataset('noise', split, split, 10, tuple('0123456789'))
   training = create_run(config, dataset, jax.devices()[:1])
