@@ -33,7 +33,7 @@ EPSILON = 0.1
 STEP_SIZE = 0.01
 # Every library has them: by name, the attack and its steps.
 ATTACKS = {'fgsm': ('fgsm', 1), 'bim-20': ('bim', 20), 'pgd-40': ('pgd', 40)}
-# By peer, the variants: a name for the table, and what its side is told.
+# By peer, the variants: a name for the table, and options of the job.
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
   'foolbox_jax': {
     'foolbox on JAX': {'jit': False},

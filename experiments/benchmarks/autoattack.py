@@ -114,7 +114,7 @@ def their_attack(
 ) -> tuple[np.ndarray, float]:
   """Attacks all images with torchattacks; which are robust, and seconds."""
   job = {'task': 'flags', 'attack': attack, 'norm': norm, 'seed': seed}
-  # The standard version's, which torchattacks has to be told.
+  # The standard version's, which are not torchattacks' defaults.
   job |= {'epsilon': EPSILONS[norm], 'num_steps': 100, 'num_queries': 5000}
   names = [f'Conv_{index}/kernel' for index in range(3)]
   names += [f'Dense_{index}/kernel' for index in range(2)]

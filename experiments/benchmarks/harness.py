@@ -80,7 +80,7 @@ def peer_side(
   arrays: Mapping[str, np.ndarray],
   task: str = 'steps',
 ) -> Side:
-  """The side of a peer, which prepares a job and is told to do its task."""
+  """The side of a peer: it prepares a job, and each run does its task."""
 
   def prepare() -> TimedRun:
     run_job({**job, 'task': 'prepare'}, arrays)

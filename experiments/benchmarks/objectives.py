@@ -47,8 +47,8 @@ def check_attack(text: str) -> Attack:
   attack = parse_attack(text)
   if not isinstance(attack, Attack):
     raise ValueError(
-      f'attack {text!r} is not measured here; allowed: attacks of a radius '
-      'such as fgsm, bim-20, pgd-40, apgd-100'
+      f'--attacks = {text!r}; allowed: attacks of a radius, such as fgsm, '
+      'bim-20, pgd-40, apgd-100'
     )
   return attack
 

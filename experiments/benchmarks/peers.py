@@ -172,12 +172,12 @@ def started(
   """
   with (
     tempfile.TemporaryDirectory() as name,
-    open(pathlib.Path(name) / 'stderr', 'w+', encoding='utf-8') as said,
+    open(pathlib.Path(name) / 'stderr', 'w+', encoding='utf-8') as stderr,
     subprocess.Popen(
       [str(interpreter), str(peer.main)],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
-      stderr=said,
+      stderr=stderr,
       bufsize=0,
       env=outside_environment() | {'PYTHONPATH': str(_SIDES)},
     ) as process,
@@ -190,7 +190,7 @@ def started(
       (folder / 'job.json').write_text(json.dumps(job))
       np.savez(folder / 'arrays.npz', **dict[str, Any](arrays))
       assert process.stdin and process.stdout
-      with contextlib.suppress(BrokenPipeError):  # It ended: told below.
+      with contextlib.suppress(BrokenPipeError):  # It ended: see below.
         process.stdin.write(f'{folder}\n'.encode())
       if not select.select([process.stdout], [], [], timeout)[0]:
         process.kill()
@@ -199,8 +199,8 @@ def started(
         )
       if process.stdout.readline() != b'done\n':
         process.wait()
-        said.seek(0)
-        tail = '\n'.join(said.read().splitlines()[-20:])
+        stderr.seek(0)
+        tail = '\n'.join(stderr.read().splitlines()[-20:])
         raise PeerError(f'{peer.name} failed at {job["task"]!r}:\n{tail}')
       with np.load(folder / 'out.npz') as file:
         return dict(file)

@@ -33,7 +33,7 @@ _SIGN = 'training starts'
 
 def time_start(cache: pathlib.Path) -> dict[str, float]:
   """Starts the default experiment, and ends it when its training starts."""
-  said = ''
+  output = ''
   before = resource.getrusage(resource.RUSAGE_CHILDREN)
   # The user's settings of JAX's cache would win.
   own = {k: value for k, value in os.environ.items() if 'CACHE' not in k}
@@ -52,13 +52,13 @@ def time_start(cache: pathlib.Path) -> dict[str, float]:
     with job:
       assert job.stderr is not None
       for line in job.stderr:
-        said += line
+        output += line
         if _SIGN in line:
           seconds = time.perf_counter() - start
           job.kill()
           break
       else:
-        raise ValueError(f'compare ended before training: {said}')
+        raise ValueError(f'compare ended before training: {output}')
   after = resource.getrusage(resource.RUSAGE_CHILDREN)
   user, system = (after[i] - before[i] for i in (0, 1))
   return {'seconds': seconds, 'processor_seconds': user + system}

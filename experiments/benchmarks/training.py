@@ -31,8 +31,8 @@ from experiments.benchmarks.peers import RunJob
 logger = logging.getLogger('advjax')
 
 FILE = 'training_steps.json'
-# By peer and objective, the variants: a name for the table, and what the side
-# has to be told. --nocompiled omits torch.compile.
+# By peer and objective, the variants: a name for the table, and options of the
+# job. --nocompiled omits torch.compile.
 VARIANTS: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
   'nsl': {
     'standard': {

@@ -92,7 +92,9 @@ def test_objectives_and_attacks_are_measured_with_both_kinds_of_layers(
   for name, hparams in objectives.OBJECTIVES.items():
     wanted = hparams | {'learning_rate': 0.1}
     assert read_hparams(wanted, name) == wanted
-  with pytest.raises(ValueError, match="'deepfool' is not measured here"):
+  with pytest.raises(
+    ValueError, match="'deepfool'; allowed: attacks of a radius"
+  ):
     objectives.check_attack('deepfool')
   # The same weights fit both.
   given = jax.random.key(0), jax.ShapeDtypeStruct((1, 28, 28, 1), 'float32')

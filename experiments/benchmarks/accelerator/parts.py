@@ -191,8 +191,8 @@ def machine(context: Context) -> Results:
   with contextlib.suppress(OSError, subprocess.TimeoutExpired):
     command = ['nvidia-smi', '--query-gpu=driver_version']
     command.append('--format=csv,noheader')
-    said = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    driver = said.stdout.split('\n')[0].strip() or None
+    found = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    driver = found.stdout.split('\n')[0].strip() or None
   yield {
     'platform': device.platform,
     'device': device.device_kind,
