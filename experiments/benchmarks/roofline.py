@@ -154,13 +154,13 @@ def _work(jaxpr: core.Jaxpr) -> Work:
   for eqn in jaxpr.eqns:
     name, times = eqn.primitive.name, 1
     if name in ('conv_general_dilated', 'dot_general'):
-      avals = [var.aval for var in (*eqn.invars, *eqn.outvars)]
+      avals: list[Any] = [var.aval for var in (*eqn.invars, *eqn.outvars)]
       count = _convolution if name == 'conv_general_dilated' else _matmul
       size = float(sum(aval.size * aval.dtype.itemsize for aval in avals))
       found = [Work(count(eqn), size)]
     else:
       # Of any kind of call or loop.
-      leaves = jax.tree.leaves(eqn.params, is_leaf=_is_jaxpr)
+      leaves: Any = jax.tree.leaves(eqn.params, is_leaf=_is_jaxpr)
       found = [_work(getattr(x, 'jaxpr', x)) for x in leaves if _is_jaxpr(x)]
     if name == 'cond':
       found = [min(found, key=lambda work: work.flops)]
