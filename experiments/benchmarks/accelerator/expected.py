@@ -9,7 +9,9 @@ not run. The rates are the data-sheet values of an NVIDIA H200, in operations
 and bytes per second.
 """
 
+import functools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ from ml_collections import config_dict
 
 from advjax import cli, data
 from advjax.callables import Callee
-from advjax.models import create_model
+from advjax.models import Model, create_model
 from advjax.models.logits import eval_logits_fn
 from advjax.training.setup import create_run
 from experiments.benchmarks import harness, roofline
@@ -48,16 +50,20 @@ def workloads(device: jax.Device) -> Iterator[tuple[str, int, str, Work]]:
     name = f'{fields["name"]}: a step with PGD-{steps}'
     yield name, batch_size, 'bfloat16', step(config)
   fields, _, _ = sizes.pgd_trainings[0]
+  images = jnp.zeros((sizes.pgd_batch_size, 32, 32, 3))
+  labels = jnp.zeros(len(images), jnp.int32)
+
+  def attacked(model: Model, variables: Any, key: jax.Array) -> jax.Array:
+    network = Callee.of(eval_logits_fn(model, *variables))
+    return parts.pgd(sizes.pgd_steps)(network, images, labels, key)
+
   for dtype in ('bfloat16', 'float32'):
     model = create_model({**fields, 'dtype': dtype}, 10)
-    images = jnp.zeros((sizes.pgd_batch_size, 32, 32, 3))
-    labels = jnp.zeros(len(images), jnp.int32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images[:1])
-    network = Callee.of(eval_logits_fn(model, *variables))
-    attack = parts.pgd(sizes.pgd_steps)
-    given = network, images, labels, jax.random.key(0)
+    key = jax.random.key(0)
+    variables = jax.eval_shape(model.init, key, images[:1])
+    attack = functools.partial(attacked, model)
     name = f'{fields["name"]}: PGD-{sizes.pgd_steps} in {dtype}'
-    yield name, len(images), dtype, roofline.work_of(attack, *given)
+    yield name, len(images), dtype, roofline.work_of(attack, variables, key)
 
 
 def main() -> None:
