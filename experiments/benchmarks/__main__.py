@@ -19,7 +19,7 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -42,15 +42,14 @@ _CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 
 
 class Part(NamedTuple):
-  """One of the benchmarks."""
+  """One of the benchmarks, with the flags of this program that it takes too."""
 
   title: str
   module: str
   file: str  # The JSON that it writes to its workdir.
   table: Callable[[Mapping[str, Any]], str]
-  arguments: tuple[str, ...] = ()  # Of the command, beside --workdir.
-  flags: tuple[str, ...] = ()  # Which of this program's flags it takes too.
-  has_peers: bool = False  # Whether other libraries, on the CPU, are in it.
+  flags: tuple[str, ...] = ()
+  arguments: tuple[str, ...] = ()  # Of the command, beside these flags.
 
 
 def tutorial_table(result: Mapping[str, Any]) -> str:
@@ -64,69 +63,32 @@ def tutorial_table(result: Mapping[str, Any]) -> str:
   )
 
 
-def _part(title: str, module: Any, **others: Any) -> Part:
+def _part(title: str, module: Any, *options: tuple[str, ...]) -> Part:
   """A part that is a module here, with its own FILE and table."""
-  return Part(title, module.__name__, module.FILE, module.table, **others)
+  return Part(title, module.__name__, module.FILE, module.table, *options)
 
 
+_TUTORIAL = "NSL's tutorial on the embedded digits, from start to report"
+_START = 'From the start of Python to the first step of the main job'
 PARTS = {
   'training': _part(
-    'Training steps',
-    training,
-    flags=('data_dir', 'nsl_venv', 'torch_venv'),
-    has_peers=True,
+    'Training steps', training, ('data_dir', 'nsl_venv', 'torch_venv')
   ),
-  'attacks': _part(
-    'Attacks', attacks, flags=('torch_venv', 'foolbox_jax_venv'), has_peers=True
-  ),
+  'attacks': _part('Attacks', attacks, ('torch_venv', 'foolbox_jax_venv')),
   'autoattack': _part(
-    'AutoAttack',
-    autoattack,
-    arguments=('--norms=linf',),
-    flags=('torch_venv',),
-    has_peers=True,
+    'AutoAttack', autoattack, ('torch_venv',), ('--norms=linf',)
   ),
-  'startup': _part(
-    'From the start of Python to the first step of the main job', startup
-  ),
+  'startup': _part(_START, startup),
   'tutorial': Part(
-    "NSL's tutorial on the embedded digits, from start to report",
-    'experiments.compare',
-    'report.json',
-    tutorial_table,
+    *(_TUTORIAL, 'experiments.compare', 'report.json', tutorial_table),
     arguments=(f'--config={_CONFIGS / "nsl_digits.py"}',),
   ),
   'objectives': Part(
-    'Every objective',
-    'experiments.benchmark',
-    objectives.FILE,
-    objectives.table,
+    *('Every objective', 'experiments.benchmark'),
+    *(objectives.FILE, objectives.table),
   ),
   'scaling': _part('Scaling', scaling),
 }
-
-
-def command(
-  part: Part, workdir: pathlib.Path, given: Mapping[str, Any]
-) -> list[str]:
-  """Returns what runs a part."""
-  taken = (*part.flags, 'platform', 'devices')
-  return [
-    *(sys.executable, '-m', part.module, f'--workdir={workdir}'),
-    *part.arguments,
-    *(f'--{name}={given[name]}' for name in taken if given[name] is not None),
-  ]
-
-
-def platform(asked: str | None) -> str:
-  """Returns where the parts will run, without taking the devices from them."""
-  if asked:
-    return asked
-  code = 'import jax; print(jax.default_backend())'
-  result = subprocess.run(
-    [sys.executable, '-c', code], stdout=subprocess.PIPE, text=True
-  )
-  return result.stdout.strip()
 
 
 def page(workdir: pathlib.Path) -> str:
@@ -146,38 +108,50 @@ def page(workdir: pathlib.Path) -> str:
   return '\n'.join([f'{date}\n', *tables])
 
 
-def run_parts(
-  names: Sequence[str], workdir: pathlib.Path, given: Mapping[str, Any]
-) -> None:
-  """Runs parts, each in a process of its own; raises where one fails."""
-  for name in names:
-    logger.info('%s', PARTS[name].title)
-    start = time.perf_counter()
-    result = subprocess.run(command(PARTS[name], workdir / name, given))
-    if result.returncode:
-      raise ValueError(
-        f'--parts: {name!r} ended with exit code {result.returncode}; what '
-        'the others left stays, and --parts runs some of them again'
-      )
-    seconds = time.perf_counter() - start
-    write_json(workdir / name / 'seconds.json', {'seconds': seconds})
+def run_part(name: str, workdir: pathlib.Path) -> None:
+  """Runs a part in a process of its own; raises where it fails."""
+  part, given = PARTS[name], flags.FLAGS.flag_values_dict()
+  logger.info('%s', part.title)
+  taken = (*part.flags, 'platform', 'devices')
+  start = time.perf_counter()
+  result = subprocess.run(
+    [
+      *(sys.executable, '-m', part.module, f'--workdir={workdir / name}'),
+      *part.arguments,
+      *(f'--{flag}={given[flag]}' for flag in taken if given[flag] is not None),
+    ]
+  )
+  if result.returncode:
+    raise ValueError(
+      f'--parts: {name!r} ended with exit code {result.returncode}; what the '
+      'others left stays, and --parts runs some of them again'
+    )
+  seconds = time.perf_counter() - start
+  write_json(workdir / name / 'seconds.json', {'seconds': seconds})
 
 
 def main() -> None:
   names = harness.chosen('parts', PARTS)
-  if platform(flags.FLAGS.platform) != 'cpu':
-    names = [name for name in names if not PARTS[name].has_peers]
+  platform = flags.FLAGS.platform
+  if not platform:  # Found out without taking the devices from the parts.
+    code = 'import jax; print(jax.default_backend())'
+    platform = subprocess.check_output([sys.executable, '-c', code], text=True)
+  if platform.strip() != 'cpu':
+    names = [
+      name
+      for name in names
+      if not any(flag.endswith('_venv') for flag in PARTS[name].flags)
+    ]
   workdir = harness.make_workdir()
-  run_parts(names, workdir, flags.FLAGS.flag_values_dict())
+  for name in names:
+    run_part(name, workdir)
   text = page(workdir)
   (workdir / 'performance.md').write_text(text)
   print(f'\n{text}\nwritten: {workdir / "performance.md"}')
 
 
 if __name__ == '__main__':
-  harness.define_flags()
+  harness.define_flags(data_dir=True)
   flags.DEFINE_list('parts', list(PARTS), 'Which to run.')
-  harness.define_data_dir()
-  for peer in ('nsl', 'torch', 'foolbox_jax'):
-    harness.define_venv_flag(peer)
+  harness.define_venv_flags('nsl', 'torch', 'foolbox_jax')
   cli.run(main)

@@ -22,7 +22,6 @@ from absl import flags
 import advjax
 from advjax import cli, data, losses
 from advjax.callables import Callee
-from advjax.config import check_range
 from advjax.models import create_model
 from advjax.models.logits import eval_logits_fn
 from experiments.benchmarks import harness, runs
@@ -34,7 +33,7 @@ EPSILON = 0.1
 STEP_SIZE = 0.01
 # Every library has them: by name, the attack and its steps.
 ATTACKS = {'fgsm': ('fgsm', 1), 'bim-20': ('bim', 20), 'pgd-40': ('pgd', 40)}
-# By peer, the variants: a name for the table, and what its side is told.
+# By peer, the variants: a name for the table, and options of the job.
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
   'foolbox_jax': {
     'foolbox on JAX': {'jit': False},
@@ -91,14 +90,6 @@ def our_attack(
   return lambda: timed(lambda: mapped(*arguments))[1], found
 
 
-def their_attack(
-  run_job: RunJob, job: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
-) -> tuple[TimedRun, np.ndarray]:
-  """Returns a peer's run, and what it finds."""
-  found = run_job({**job, 'task': 'prepare_attack'}, arrays)['perturbed']
-  return lambda: float(run_job({**job, 'task': 'attack'}, {})['seconds']), found
-
-
 def measure(
   name: str,
   batch_size: int,
@@ -115,7 +106,6 @@ def measure(
   network = eval_logits_fn(model, params, state)
   arrays = {**runs.by_name(params), 'images': images, 'labels': labels}
   attack, num_steps = ATTACKS[name]
-  logits_fn = jax.jit(network)
   perturbed: dict[str, np.ndarray] = {}
 
   def ours() -> TimedRun:
@@ -127,8 +117,9 @@ def measure(
   def theirs(variant: str, run_job: RunJob, options: Row) -> TimedRun:
     job = {'name': f'{variant}/{name}', 'attack': attack, **options}
     job |= {'num_steps': num_steps, 'epsilon': EPSILON, 'step_size': STEP_SIZE}
-    run, perturbed[variant] = their_attack(run_job, job, arrays)
-    return run
+    found = run_job({**job, 'task': 'prepare_attack'}, arrays)
+    perturbed[variant] = found['perturbed']
+    return lambda: float(run_job({**job, 'task': 'attack'}, {})['seconds'])
 
   sides: dict[str, Side] = {OURS: ours}
   for peer, run_job in run_jobs.items():
@@ -136,6 +127,7 @@ def measure(
       sides[variant] = functools.partial(theirs, variant, run_job, options)
   times, size = harness.in_turns(sides, rounds), len(labels)
   rows = harness.compare(times, size, attack=name, batch_size=size)
+  logits_fn = jax.jit(network)
   for row in rows:
     if 'error' not in row:
       found = perturbed[row['name']]
@@ -160,11 +152,11 @@ def main() -> None:
   flag = flags.FLAGS
   names = harness.chosen('attacks', ATTACKS)
   peers = harness.chosen('peers', VARIANTS)
-  check_range('batch_size', flag.batch_size, 1, 1437, integer=True)
+  harness.check_counts('batch_size', high=1437)
   devices = cli.devices_from_flags()
   if flag.batch_size % len(devices):
     raise ValueError(
-      f'--batch_size={flag.batch_size}; allowed: a multiple of the number of '
+      f'--batch_size = {flag.batch_size}; allowed: a multiple of the number of '
       f'devices, {len(devices)}'
     )
   workdir = harness.make_workdir()

@@ -29,7 +29,6 @@ from jax.tree_util import Partial
 
 import advjax
 from advjax import cli
-from advjax.config import check_range
 from advjax.devices import select_devices
 from advjax.models import layers
 from experiments.benchmarks import harness
@@ -61,15 +60,6 @@ class Reference(NamedTuple):
   # norm -> attack -> bool `[seeds, N]`; 'autoattack' is all four.
   robust: Mapping[str, Mapping[str, np.ndarray]]
 
-  def arrays(self) -> dict[str, np.ndarray]:
-    """Returns network and images by name."""
-    return {**self.kernels, 'images': self.images, 'labels': self.labels}
-
-  def first(self, count: int) -> 'Reference':
-    """Returns so many images, from the beginning again if they end."""
-    rows = np.arange(count) % len(self.labels)
-    return self._replace(images=self.images[rows], labels=self.labels[rows])
-
 
 def logits(kernels: Mapping[str, Array], images: Array) -> Array:
   """Three VALID convolutions with ReLU, two pools between; two dense layers."""
@@ -85,7 +75,7 @@ def logits(kernels: Mapping[str, Array], images: Array) -> Array:
 def load(path: pathlib.Path) -> Reference:
   """Reads a network without biases, and what attacks of a reference found."""
   if not path.is_file():
-    raise ValueError(f"--golden: there is no file '{path}'")
+    raise ValueError(f"--golden = '{path}'; allowed: a file, here is none")
   with np.load(path) as file:
     arrays = dict(file)
   keys = {
@@ -124,9 +114,14 @@ def their_attack(
 ) -> tuple[np.ndarray, float]:
   """Attacks all images with torchattacks; which are robust, and seconds."""
   job = {'task': 'flags', 'attack': attack, 'norm': norm, 'seed': seed}
-  # The standard version's, which torchattacks has to be told.
+  # The standard version's, which are not torchattacks' defaults.
   job |= {'epsilon': EPSILONS[norm], 'num_steps': 100, 'num_queries': 5000}
-  found = run_job(job, reference.arrays())
+  names = [f'Conv_{index}/kernel' for index in range(3)]
+  names += [f'Dense_{index}/kernel' for index in range(2)]
+  kernels = (reference.kernels[name] for name in KERNELS)
+  arrays: dict[str, np.ndarray] = dict(zip(names, kernels, strict=True))
+  arrays |= {'images': reference.images, 'labels': reference.labels}
+  found = run_job(job, arrays)
   return found['robust'], float(found['seconds'])
 
 
@@ -171,14 +166,10 @@ def _compare(
   )
   if times.failures:
     raise PeerError(times.failures[THEIRS])
-  ours, theirs = (spread(times.seconds[n]).median for n in (OURS, THEIRS))
+  ours, theirs = (spread(times.seconds[n])[1] for n in (OURS, THEIRS))
   return {
-    'norm': norm,
-    'attack': attack,
-    'robust': robust,
-    'ours': ours,
-    'theirs': theirs,
-    'rounds': times.seconds,
+    **{'norm': norm, 'attack': attack, 'robust': robust},
+    **{'ours': ours, 'theirs': theirs, 'rounds': times.seconds},
     'compile_seconds': times.first[OURS] - ours,
   }
 
@@ -199,33 +190,28 @@ def table(result: Row) -> str:
   )
 
 
-def stay_on(threads: int) -> None:
-  """Binds this process, and those that it starts, to so many CPU cores."""
-  if not hasattr(os, 'sched_setaffinity'):
-    raise ValueError('--threads: only Linux binds a program to CPU cores')
-  cores = sorted(os.sched_getaffinity(0))
-  check_range('threads', threads, 1, len(cores), integer=True)
-  os.sched_setaffinity(0, cores[:threads])
-
-
 def main() -> None:
   flag = flags.FLAGS
   norms = harness.chosen('norms', EPSILONS)
   attacks = harness.chosen('attacks', ATTACKS)
   reference = load(pathlib.Path(flag.golden))
   if flag.num_images is not None:
-    most = len(reference.labels)
-    check_range('num_images', flag.num_images, 1, most, integer=True)
-    reference = reference.first(flag.num_images)
-  stay_on(flag.threads)
+    harness.check_counts('num_images', high=len(reference.labels))
+    some = slice(flag.num_images)
+    images, labels = reference.images[some], reference.labels[some]
+    reference = reference._replace(images=images, labels=labels)
+  if not hasattr(os, 'sched_setaffinity'):
+    raise ValueError('--threads: only Linux binds a program to CPU cores')
+  cores = sorted(os.sched_getaffinity(0))
+  harness.check_counts('threads', high=len(cores))
+  # Of this process, and of those that it starts.
+  os.sched_setaffinity(0, cores[: flag.threads])
   # XLA runs the body of a loop on one thread: a device for each core.
   devices = select_devices('cpu', flag.threads)
   workdir = harness.make_workdir()
   with harness.start_peers(['torch'], devices) as run_jobs:
-    sides = {
-      OURS: lambda *case: our_attack(reference, *case),
-      THEIRS: lambda *case: their_attack(reference, run_jobs['torch'], *case),
-    }
+    theirs = functools.partial(their_attack, reference, run_jobs['torch'])
+    sides = {OURS: functools.partial(our_attack, reference), THEIRS: theirs}
     rows = measure(sides, norms, attacks, flag.rounds)
   num_images = len(reference.labels)
   result = {'rows': rows, 'num_images': num_images, 'threads': flag.threads}

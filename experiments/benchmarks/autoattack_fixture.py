@@ -19,7 +19,6 @@ import numpy as np
 from absl import flags
 
 from advjax import cli, data
-from advjax.config import check_range
 from advjax.models import Model
 from advjax.models.create import ARCHITECTURES
 from advjax.training.setup import create_run
@@ -52,19 +51,7 @@ def apply(
 ARCHITECTURES['autoattack_digits'] = lambda num_classes: Model(init, apply)
 
 
-def train_network(
-  dataset: data.Dataset, num_epochs: int
-) -> dict[str, np.ndarray]:
-  """Trains by PGD with Adam and a learning rate that falls to 0."""
-  config = runs.tutorial_config('pgd')
-  config.model = {'name': 'autoattack_digits'}
-  config.schedule.name = 'cosine'
-  config.hparams.learning_rate = 3e-3
-  config.num_epochs = num_epochs
-  return runs.train_timed(create_run(config, dataset, jax.devices()[:1])).params
-
-
-def reference_flags(
+def attack_all(
   run_job: RunJob, reference: Reference, norm: str, num_seeds: int
 ) -> dict[str, np.ndarray]:
   """Runs the reference's attacks, each on its own on all images."""
@@ -85,30 +72,35 @@ def reference_flags(
 def main() -> None:
   flag = flags.FLAGS
   dataset = data.load({'name': 'digits'})
-  most = len(dataset.test.labels)
-  check_range('num_images', flag.num_images, 1, most, integer=True)
-  for field in ('num_epochs', 'num_seeds'):
-    check_range(field, getattr(flag, field), 1, integer=True)
+  harness.check_counts('num_images', high=len(dataset.test.labels))
+  harness.check_counts('num_epochs', 'num_seeds')
   peer = peers.PEERS['torch']
   python = peers.prepare(peer, flag.torch_venv, None)
-  kernels = train_network(dataset, flag.num_epochs)
+  # PGD with Adam and a learning rate that falls to 0.
+  config = runs.tutorial_config('pgd')
+  config.model = {'name': 'autoattack_digits'}
+  config.schedule.name = 'cosine'
+  config.hparams.learning_rate = 3e-3
+  config.num_epochs = flag.num_epochs
+  training = create_run(config, dataset, jax.devices()[:1])
+  kernels = runs.train_timed(training).params
   images = np.asarray(data.to_float(dataset.test.images[: flag.num_images]))
   labels = dataset.test.labels[: flag.num_images]
   reference = Reference(kernels, images, labels, {})
   flagged: dict[str, Any] = {}
   with peers.started(peer, python) as run_job:
     for norm in autoattack.EPSILONS:
-      flagged |= reference_flags(run_job, reference, norm, flag.num_seeds)
-  arrays: dict[str, Any] = reference.arrays()
+      flagged |= attack_all(run_job, reference, norm, flag.num_seeds)
+  arrays = {**kernels, 'images': images, 'labels': labels, **flagged}
   seeds = np.arange(flag.num_seeds)
-  np.savez_compressed(flag.output, seeds=seeds, **arrays, **flagged)
+  np.savez_compressed(flag.output, seeds=seeds, **arrays)
   for name, robust in flagged.items():
     print(name, robust.sum(axis=1))
   print(f'written: {flag.output}')
 
 
 if __name__ == '__main__':
-  harness.define_venv_flag('torch')
+  harness.define_venv_flags('torch')
   flags.DEFINE_string('output', str(autoattack.OWN), 'The npz file to write.')
   flags.DEFINE_integer('num_images', 64, 'Test images to attack.')
   flags.DEFINE_integer('num_epochs', 40, 'Epochs of the training.')

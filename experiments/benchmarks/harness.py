@@ -8,6 +8,7 @@ continue.
 """
 
 import contextlib
+import math
 import pathlib
 import statistics
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from absl import flags
 
 from advjax.config import check_range, choose
@@ -32,14 +34,6 @@ TimedRun = Callable[[], float]
 Side = Callable[[], TimedRun]
 # The title of a column, its key in a row or a function of the row, its format.
 Column = tuple[str, str | Callable[[Row], Any], str]
-
-
-class Spread(NamedTuple):
-  """Median and quartiles of the seconds of several rounds."""
-
-  median: float
-  low: float
-  high: float
 
 
 class Times(NamedTuple):
@@ -61,34 +55,46 @@ def in_turns(sides: Mapping[str, Side], rounds: int) -> Times:
   """Prepares all sides, runs each once, and takes rounds of all in turns."""
   runs: dict[str, TimedRun] = {}
   times = Times({}, {}, {})
-  for name, prepare in sides.items():
-    with _noted(name, times):
-      runs[name] = prepare()
-      times.first[name] = runs[name]()
-      times.seconds[name] = []
-  for _ in range(rounds):
-    for name in list(times.seconds):
-      with _noted(name, times):
-        times.seconds[name].append(runs[name]())
+
+  def start(name: str) -> None:
+    runs[name] = sides[name]()
+    times.first[name] = runs[name]()
+    times.seconds[name] = []
+
+  def take(name: str) -> None:
+    times.seconds[name].append(runs[name]())
+
+  for index in range(rounds + 1):
+    for name in list(times.seconds if index else sides):
+      try:
+        (take if index else start)(name)
+      except peers.PeerError as error:
+        times.failures[name] = str(error)
+        times.seconds.pop(name, None)
   return times
 
 
-@contextlib.contextmanager
-def _noted(name: str, times: Times) -> Iterator[None]:
-  """Notes why a peer failed, instead of its seconds."""
-  try:
-    yield
-  except peers.PeerError as error:
-    times.failures[name] = str(error)
-    times.seconds.pop(name, None)
+def peer_side(
+  run_job: peers.RunJob,
+  job: Mapping[str, Any],
+  arrays: Mapping[str, np.ndarray],
+  task: str = 'steps',
+) -> Side:
+  """The side of a peer: it prepares a job, and each run does its task."""
+
+  def prepare() -> TimedRun:
+    run_job({**job, 'task': 'prepare'}, arrays)
+    return lambda: float(run_job({**job, 'task': task}, {})['seconds'])
+
+  return prepare
 
 
-def spread(seconds: Sequence[float]) -> Spread:
-  """Returns the median and the quartiles of some rounds."""
+def spread(seconds: Sequence[float]) -> tuple[float, float, float]:
+  """Returns the first quartile, the median and the third of some rounds."""
   if len(seconds) == 1:
-    return Spread(seconds[0], seconds[0], seconds[0])
+    return seconds[0], seconds[0], seconds[0]
   low, median, high = statistics.quantiles(seconds, n=4, method='inclusive')
-  return Spread(median, low, high)
+  return low, median, high
 
 
 def times_as_fast(times: Times, name: str) -> float:
@@ -105,7 +111,7 @@ def compare(times: Times, num_images: int, **fields: Any) -> list[dict]:
   """
   rows: list[dict[str, Any]] = []
   for name, seconds in times.seconds.items():
-    median, low, high = spread(seconds)
+    low, median, high = spread(seconds)
     rows.append(
       {
         **fields,
@@ -117,8 +123,9 @@ def compare(times: Times, num_images: int, **fields: Any) -> list[dict]:
         'rounds': seconds,
       }
     )
-  failures = times.failures.items()
-  return rows + [{**fields, 'name': n, 'error': text} for n, text in failures]
+  for name, text in times.failures.items():
+    rows.append({**fields, 'name': name, 'error': text})
+  return rows
 
 
 # --------------------------------------------------------------------- tables
@@ -185,7 +192,9 @@ def environment_line(environment: Row) -> str:
 # ---------------------------------------------------------------------- flags
 
 
-def define_flags(*, rounds: int | None = None, use: Sequence[str] = ()) -> None:
+def define_flags(
+  *, rounds: int | None = None, use: Sequence[str] = (), data_dir: bool = False
+) -> None:
   """Defines --workdir, --rounds with a default, and the flags of peers."""
   flags.DEFINE_string('workdir', None, 'Folder of the results.', required=True)
   flags.register_validator(
@@ -193,25 +202,22 @@ def define_flags(*, rounds: int | None = None, use: Sequence[str] = ()) -> None:
   )
   if rounds:
     flags.DEFINE_integer('rounds', rounds, 'Rounds of which the median is.')
-  for name in use:
-    define_venv_flag(name)
+  if data_dir:
+    text = 'Sets of TensorFlow Datasets, with mnist.'
+    flags.DEFINE_string('data_dir', None, text)
   if use:
+    define_venv_flags(*use)
     flags.DEFINE_string('python', None, 'Python to make venvs with.')
     flags.DEFINE_float('timeout', 3600.0, "Seconds of a peer's job at most.")
 
 
-def define_venv_flag(name: str) -> None:
-  """Defines the flag that names a peer's venv."""
-  peer = peers.PEERS[name]
-  default = f"{peer.folder} in the user's cache folder"
-  text = f'Venv of {peer.name}; default: {default}.'
-  flags.DEFINE_string(f'{name}_venv', None, text)
-
-
-def define_data_dir() -> None:
-  """Defines the flag that says where MNIST is."""
-  text = 'Sets of TensorFlow Datasets, with mnist.'
-  flags.DEFINE_string('data_dir', None, text)
+def define_venv_flags(*names: str) -> None:
+  """Defines the flags that name the venvs of peers."""
+  for name in names:
+    peer = peers.PEERS[name]
+    default = f"{peer.folder} in the user's cache folder"
+    text = f'Venv of {peer.name}; default: {default}.'
+    flags.DEFINE_string(f'{name}_venv', None, text)
 
 
 def chosen(flag: str, allowed: Iterable[str]) -> list[str]:
@@ -228,18 +234,24 @@ def integers(flag: str, low: int = 1, high: int | None = None) -> list[int]:
   if not values or len(set(values)) < len(texts) or not within:
     span = f'>= {low}' if high is None else f'from {low} to {high}'
     raise ValueError(
-      f'--{flag}={",".join(texts)}; allowed: integers {span}, each once'
+      f'--{flag} = {",".join(texts)!r}; allowed: integers {span}, each once'
     )
   return values
+
+
+def check_counts(*names: str, high: float = math.inf) -> None:
+  """Raises a ValueError unless these flags are integers from 1 to `high`."""
+  for name in names:
+    check_range(f'--{name}', getattr(flags.FLAGS, name), 1, high, integer=True)
 
 
 def make_workdir() -> pathlib.Path:
   """Returns the folder of --workdir, after a check of --rounds."""
   if 'rounds' in flags.FLAGS:
-    check_range('rounds', flags.FLAGS.rounds, 1, integer=True)
+    check_counts('rounds')
   workdir = pathlib.Path(flags.FLAGS.workdir)
   if workdir.exists() and not workdir.is_dir():
-    raise ValueError(f"--workdir: '{workdir}' is a file; give a folder")
+    raise ValueError(f"--workdir = '{workdir}'; allowed: a folder, not a file")
   workdir.mkdir(parents=True, exist_ok=True)
   return workdir
 
@@ -262,8 +274,8 @@ def start_peers(
   """
   if devices[0].platform != 'cpu' and names:
     raise ValueError(
-      f'--platform: the devices are {devices[0].platform}, but peers run on '
-      'the CPU here; give --platform=cpu, or leave the peers out'
+      f'--platform = {devices[0].platform!r}; allowed: cpu, where the peers '
+      'run, unless they are left out'
     )
   flag = flags.FLAGS
   run_jobs: dict[str, peers.RunJob] = {}

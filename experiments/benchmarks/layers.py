@@ -20,7 +20,6 @@ from flax import linen as nn
 from jax import Array, lax
 
 from advjax import cli
-from advjax.config import check_range
 from advjax.models import create_model, from_linen
 from experiments.benchmarks import harness
 from experiments.benchmarks.harness import OURS, Side, TimedRun, timed
@@ -45,21 +44,18 @@ class PlainCNN(nn.Module):
     return nn.Dense(self.num_classes)(hidden)
 
 
-def cross_entropy(logits: Array, labels: Array) -> Array:
+def mean_loss(apply: ApplyFn, params: Any, images: Array, y: Array) -> Array:
   """The mean loss; one-hot, since a gather's gradient escapes XLA's CSE."""
-  return -jnp.mean(
-    jnp.sum(jax.nn.log_softmax(logits) * jax.nn.one_hot(labels, 10), -1)
-  )
+  log_probs = jax.nn.log_softmax(apply(params, images))
+  return -(log_probs * jax.nn.one_hot(y, 10)).sum(-1).mean()
 
 
-def train_loop(apply: ApplyFn, multiplier: float) -> Callable[..., Any]:
+def train_loop(multiplier: float, apply: ApplyFn) -> Callable[..., Any]:
   """Adam over batches `[S, B, ...]`; multiplier 0 omits NSL's term."""
   optimizer = optax.adam(1e-3)
 
   def loss_fn(params: Any, images: Array, labels: Array) -> Array:
-    def clean(images: Array) -> Array:
-      return cross_entropy(apply(params, images), labels)
-
+    clean = functools.partial(mean_loss, apply, params, y=labels)
     if not multiplier:
       return clean(images)
     direction = jnp.sign(lax.stop_gradient(jax.grad(clean)(images)))
@@ -71,11 +67,9 @@ def train_loop(apply: ApplyFn, multiplier: float) -> Callable[..., Any]:
     updates, opt_state = optimizer.update(gradient, opt_state)
     return (optax.apply_updates(params, updates), opt_state), loss
 
-  @jax.jit
-  def run(params: Any, images: Array, labels: Array) -> Any:
-    return lax.scan(step, (params, optimizer.init(params)), (images, labels))
-
-  return run
+  return jax.jit(
+    lambda params, *data: lax.scan(step, (params, optimizer.init(params)), data)
+  )
 
 
 def bim(apply: ApplyFn) -> Callable[..., Array]:
@@ -83,11 +77,10 @@ def bim(apply: ApplyFn) -> Callable[..., Array]:
 
   @jax.jit
   def run(params: Any, images: Array, labels: Array) -> Array:
+    gradient = jax.grad(functools.partial(mean_loss, apply, params, y=labels))
+
     def step(_: int, attacked: Array) -> Array:
-      gradient = jax.grad(lambda x: cross_entropy(apply(params, x), labels))(
-        attacked
-      )
-      attacked = attacked + 0.01 * jnp.sign(gradient)
+      attacked = attacked + 0.01 * jnp.sign(gradient(attacked))
       attacked = images + jnp.clip(attacked - images, -0.1, 0.1)
       return jnp.clip(attacked, 0, 1)
 
@@ -111,21 +104,22 @@ def measure(steps: int, batch_size: int, rounds: int) -> list[dict[str, Any]]:
   def apply(layers: str, params: Any, images: Array) -> Array:
     return models[layers].apply(params, {}, images, train=False)[0]
 
-  def run_of(loop: Callable[..., Any], data: Any, divisor: int) -> TimedRun:
+  def side(make_loop: Any, name: str, data: Any, divisor: int) -> TimedRun:
+    loop = make_loop(functools.partial(apply, name))
     return lambda: timed(lambda: loop(params, *data))[1] / divisor
 
+  standard, nsl = (functools.partial(train_loop, m) for m in (0.0, 0.2))
+  train = (images, labels), steps, batch_size
   rows = []
-  train = images, labels
-  for case, make_loop, data, divisor in (
-    ('standard, per step', lambda f: train_loop(f, 0.0), train, steps),
-    ('NSL, per step', lambda f: train_loop(f, 0.2), train, steps),
-    ('BIM-20', bim, batch, 1),
+  for case, make_loop, (data, divisor, num_images) in (
+    ('standard, per step', standard, train),
+    ('NSL, per step', nsl, train),
+    ('BIM-20', bim, (batch, 1, 4 * batch_size)),
   ):
-    sides: dict[str, Side] = {}
-    for name in models:
-      loop = make_loop(functools.partial(apply, name))
-      sides[name] = functools.partial(run_of, loop, data, divisor)
-    num_images = len(batch[1]) if divisor == 1 else batch_size
+    sides: dict[str, Side] = {
+      name: functools.partial(side, make_loop, name, data, divisor)
+      for name in models
+    }
     times = harness.in_turns(sides, rounds)
     rows += harness.compare(times, num_images, case=case)
   return rows
@@ -143,8 +137,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
   flag = flags.FLAGS
-  for field in ('rounds', 'steps', 'batch_size'):
-    check_range(field, getattr(flag, field), 1, integer=True)
+  harness.check_counts('rounds', 'steps', 'batch_size')
   cli.devices_from_flags()
   print(table(measure(flag.steps, flag.batch_size, flag.rounds)))
 

@@ -3,7 +3,6 @@
 The program is `experiments/benchmark.py`.
 """
 
-import functools
 import resource
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from advjax.config import default_config
 from advjax.models import create_model
 from advjax.models.create import ARCHITECTURES
 from advjax.models.logits import eval_logits_fn
-from advjax.training.setup import create_run
+from advjax.training.setup import Run, create_run
 from experiments.benchmarks import harness, runs
 from experiments.benchmarks.harness import OURS, Row
 from experiments.benchmarks.layers import PlainCNN
@@ -43,85 +42,30 @@ NETWORKS = {OURS: 'cnn', PLAIN: 'flax_cnn'}
 ARCHITECTURES['flax_cnn'] = PlainCNN
 
 
-def train_program(
-  network: str,
-  objective: str,
-  dataset: data.Dataset,
-  devices: Sequence[jax.Device],
-  batch_size: int,
-  steps: int,
-) -> tuple[runs.Program, int]:
-  """Compiles the loop of an objective, as training runs it; and its steps."""
-  config = default_config()
-  config.model = {'name': network}
-  config.objective = {'name': objective}
-  config.hparams.update(OBJECTIVES[objective])
-  config.batch_size = batch_size
-  config.num_validation = 0
-  training = create_run(config, dataset, devices)
-  steps = min(steps, training.plan.steps_per_epoch)
-  function: Any = training.train_steps.func
-  ranks, state, *inputs = runs.step_arguments(training, steps)
-  program = runs.compile_program(function, ranks, state, *inputs)
-
-  def call() -> Any:
-    nonlocal state
-    state, history = program.call(ranks, state, *inputs)
-    return history
-
-  return program._replace(call=call), steps
-
-
 def check_attack(text: str) -> Attack:
   """Returns the attack that a text names, if it is one of a radius."""
   attack = parse_attack(text)
   if not isinstance(attack, Attack):
     raise ValueError(
-      f'attack {text!r} is not measured here; allowed: attacks of a radius '
-      'such as fgsm, bim-20, pgd-40, apgd-100'
+      f'--attacks = {text!r}; allowed: attacks of a radius, such as fgsm, '
+      'bim-20, pgd-40, apgd-100'
     )
   return attack
 
 
-def attack_program(
-  network: str, name: str, dataset: data.Dataset, batch_size: int
-) -> runs.Program:
-  """Compiles an attack on a network as it is initialised."""
-  model = create_model({'name': network}, dataset.num_classes)
-  images = jnp.asarray(data.to_float(dataset.train.images[:batch_size]))
-  labels = jnp.asarray(dataset.train.labels[:batch_size])
-  variables = model.init(jax.random.key(0), images[:1])
-  logits_fn = Callee.of(eval_logits_fn(model, *variables))
-  arguments = (logits_fn, images, labels, jnp.float32(0.1), jax.random.key(0))
-  program = runs.compile_program(jax.jit(check_attack(name)), *arguments)
-  return program._replace(call=functools.partial(program.call, *arguments))
+def train_program(training: Run, steps: int) -> runs.Program:
+  """Compiles the loop of training, whose calls go from state to state."""
+  function: Any = training.train_steps.func
+  ranks, state, *inputs = runs.step_arguments(training, steps)
+  program = runs.compile_program(function, ranks, state, *inputs)
+  compiled: Any = program.call
 
+  def call() -> Any:
+    nonlocal state
+    state, history = compiled.func(ranks, state, *inputs)
+    return history
 
-def _compare(
-  kind: str,
-  programs: dict[str, runs.Program],
-  steps: int,
-  images: int,
-  rounds: int,
-) -> dict[str, Any]:
-  """Times programs with both kinds of layers in turns."""
-  sides = {
-    name: functools.partial(getattr, each, 'run')
-    for name, each in programs.items()
-  }
-  times = harness.in_turns(sides, rounds)
-  row: dict[str, Any] = {'kind': kind}
-  for compared in harness.compare(times, images):
-    program = programs[compared['name']]
-    own = row[compared['name']] = {
-      'images_per_second': compared['images_per_second'],
-      'compile_seconds': program.compile_seconds,
-      'temporary_mib': program.temporary_mib,
-    }
-    if kind == 'objective':
-      own['milliseconds_per_step'] = compared['milliseconds'] / steps
-  row['ratio'] = harness.times_as_fast(times, PLAIN)
-  return row
+  return program._replace(call=call)
 
 
 def measure(
@@ -136,23 +80,44 @@ def measure(
 ) -> dict[str, Any]:
   """Measures objectives and attacks with our layers and with Flax's."""
   dataset = data.load({'name': 'digits'})
+  images = jnp.asarray(data.to_float(dataset.train.images[:attack_batch_size]))
+  labels = jnp.asarray(dataset.train.labels[:attack_batch_size])
   rows: dict[str, dict[str, Any]] = {}
   for name in (*objectives, *attacks):
-    if name in objectives:
-      compiled = {
-        layers: train_program(net, name, dataset, devices, batch_size, steps)
-        for layers, net in NETWORKS.items()
+    programs = {}
+    for layers, network in NETWORKS.items():
+      if name in objectives:
+        config = default_config()
+        config.model = {'name': network}
+        config.objective = {'name': name}
+        config.hparams.update(OBJECTIVES[name])
+        config.batch_size = batch_size
+        training = create_run(config, dataset, devices)
+        count = min(steps, training.plan.steps_per_epoch)
+        num_images = count * batch_size
+        programs[layers] = train_program(training, count)
+      else:
+        model = create_model({'name': network}, dataset.num_classes)
+        key, num_images = jax.random.key(0), attack_batch_size
+        logits_fn = eval_logits_fn(model, *model.init(key, images[:1]))
+        programs[layers] = runs.compile_program(
+          *(jax.jit(check_attack(name)), Callee.of(logits_fn)),
+          *(images, labels, jnp.float32(0.1), key),
+        )
+    sides = {n: lambda p=program: p.run for n, program in programs.items()}
+    times = harness.in_turns(sides, rounds)
+    kind = 'objective' if name in objectives else 'attack'
+    row = rows[name] = {'kind': kind}
+    for compared in harness.compare(times, num_images):
+      program = programs[compared['name']]
+      own = row[compared['name']] = {
+        'images_per_second': compared['images_per_second'],
+        'compile_seconds': program.compile_seconds,
+        'temporary_mib': program.temporary_mib,
       }
-      count = compiled[OURS][1]
-      programs = {layers: program for layers, (program, _) in compiled.items()}
-      row = _compare('objective', programs, count, count * batch_size, rounds)
-    else:
-      programs = {
-        layers: attack_program(net, name, dataset, attack_batch_size)
-        for layers, net in NETWORKS.items()
-      }
-      row = _compare('attack', programs, 1, attack_batch_size, rounds)
-    rows[name] = row
+      if kind == 'objective':
+        own['milliseconds_per_step'] = compared['milliseconds'] / count
+    row['ratio'] = harness.times_as_fast(times, PLAIN)
     print(table({'rows': {name: row}}), flush=True)
   return {
     'rows': rows,

@@ -13,14 +13,14 @@ import collections
 import pathlib
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import jax
 from absl import flags
 
 from advjax import cli, data
-from advjax.config import check_range, choose
+from advjax.config import choose
 from advjax.devices import select_devices
 from experiments.benchmarks import harness, roofline, runs
 
@@ -40,78 +40,61 @@ KINDS = {
 _LAYER = re.compile(r'(Conv|Dense|BatchNorm)_\d+')
 
 
-class Operation(NamedTuple):
-  """An operation of the optimized program."""
+def read_operations(hlo: str) -> dict[str, dict[str, str]]:
+  """Finds the operations of a program in optimized HLO, by their names.
 
-  shape: str  # Of its result.
-  layer: str  # Of the network, or ''.
-  backward: bool  # Whether it belongs to a gradient.
-  last: str  # The JAX operation that it comes from, or the last of them.
-
-  @property
-  def kind(self) -> str:
-    """One of the values of KINDS, or 'others'."""
-    return KINDS.get(self.last, 'others')
-
-
-def read_operations(hlo: str) -> dict[str, Operation]:
-  """Finds the operations of a program in optimized HLO, by their names."""
+  Of each: the shape of its result, the JAX operation that it comes from (or the
+  last of them) and where it belongs to, a gradient or not and a layer.
+  """
   found = {}
   for match in _OPERATION.finditer(hlo):
-    layer = _LAYER.search(match['path'])
-    found[match['name']] = Operation(
-      match['shape'].partition('{')[0],
-      layer[0] if layer else '',
-      'transpose(' in match['path'],
-      match['path'].rpartition('/')[2],
-    )
+    path = match['path']
+    direction = 'backward' if 'transpose(' in path else 'forward'
+    layer = _LAYER.search(path)
+    found[match['name']] = {
+      'shape': match['shape'].partition('{')[0],
+      'where': f'{direction} {layer[0] if layer else ""}',
+      'last': path.rpartition('/')[2],
+    }
   return found
 
 
 def milliseconds_per_step(
-  events: Iterable[tuple[str, float]],
-  operations: Mapping[str, Operation],
+  run: Callable[[], Any],
+  rounds: int,
+  operations: Collection[str],
   num_steps: int,
 ) -> dict[str, float]:
-  """Returns what each operation takes in a step."""
+  """Returns what each operation takes in a step, under the profiler."""
   taken = collections.defaultdict(list)
-  for name, nanoseconds in events:
-    if name in operations:
-      taken[name].append(nanoseconds)
+  with tempfile.TemporaryDirectory() as folder:
+    with jax.profiler.trace(folder):
+      for _ in range(rounds):
+        run()
+    (path,) = pathlib.Path(folder).rglob('*.xplane.pb')
+    for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
+      for line in plane.lines:
+        for event in line.events:
+          if event.name in operations:
+            taken[event.name].append(event.duration_ns)
   return {
     name: sorted(times)[len(times) // 5] * len(times) / num_steps / 1e6
     for name, times in taken.items()
   }
 
 
-def trace(run: Any, rounds: int) -> list[tuple[str, float]]:
-  """Runs something under the profiler; names and nanoseconds of all events."""
-  with tempfile.TemporaryDirectory() as folder:
-    with jax.profiler.trace(folder):
-      for _ in range(rounds):
-        run()
-    (path,) = pathlib.Path(folder).rglob('*.xplane.pb')
-    planes = jax.profiler.ProfileData.from_file(str(path)).planes
-    return [
-      (event.name, event.duration_ns)
-      for plane in planes
-      for line in plane.lines
-      for event in line.events
-    ]
-
-
 def tables(
-  taken: Mapping[str, float], operations: Mapping[str, Operation], top: int
+  taken: Mapping[str, float],
+  operations: Mapping[str, Mapping[str, str]],
+  top: int,
 ) -> str:
   """Returns the slowest operations, and the sums of their kinds, as tables."""
   kinds: dict[str, float] = collections.defaultdict(float)
   rows = []
   for name, milliseconds in sorted(taken.items(), key=lambda x: -x[1]):
-    each = operations[name]
-    where = f'{"backward" if each.backward else "forward"} {each.layer}'
-    own = {'name': name, 'where': where, 'milliseconds': milliseconds}
-    rows.append({**each._asdict(), **own})
-    kinds[each.kind] += milliseconds
+    row = {**operations[name], 'name': name, 'milliseconds': milliseconds}
+    rows.append(row)
+    kinds[KINDS.get(operations[name]['last'], 'others')] += milliseconds
   slowest = harness.table(
     rows[:top],
     ('operation', 'name', ''),
@@ -128,21 +111,18 @@ def tables(
 def main() -> None:
   flag = flags.FLAGS
   choose('--objective:', flag.objective, runs.OBJECTIVES)
-  check_range('batch_size', flag.batch_size, 1, 700, integer=True)
-  check_range('top', flag.top, 1, integer=True)
+  harness.check_counts('batch_size', high=700)
+  harness.check_counts('top')
   dataset = data.load({'name': 'digits'})
   devices = select_devices('cpu', 1)
   training = runs.tutorial(flag.objective, flag.batch_size, dataset, devices)
   steps = min(20, training.plan.steps_per_epoch - 1)
   run = runs.seconds_per_step(training, steps)
-  whole = harness.spread([run() for _ in range(9)][2:]).low
+  whole, _, _ = harness.spread([run() for _ in range(9)][2:])
   program: Any = training.train_steps.func
   compiled = program.lower(*runs.step_arguments(training, steps)).compile()
   operations = read_operations(compiled.as_text())
-  rounds = 5
-  taken = milliseconds_per_step(
-    trace(run, rounds), operations, rounds * (steps + 2)
-  )
+  taken = milliseconds_per_step(run, 5, operations, 5 * (steps + 2))
   print(tables(taken, operations, flag.top))
   work = roofline.least_work(flag.objective, flag.batch_size)
   least = work.seconds(roofline.measure_rates(devices))

@@ -46,7 +46,6 @@ class Peer(NamedTuple):
 
 
 _PYTHONS = ('3.14', '3.13', '3.12', '3.11')
-_TORCH = ('torch==2.13.0', 'numpy>=2.0')
 PEERS = {
   # From PyPI, PyTorch for Linux comes with CUDA, some gigabytes. Where these
   # are too many, make a venv with the CPU build and name it by --torch_venv.
@@ -54,28 +53,21 @@ PEERS = {
     name='PyTorch',
     folder='torch_venv',
     module='torch, torchattacks, foolbox',
-    packages=(*_TORCH, 'tqdm>=4.66', 'requests>=2.32', 'foolbox==3.3.4'),
+    packages=(
+      *('torch==2.13.0', 'numpy>=2.0'),
+      *('tqdm>=4.66', 'requests>=2.32', 'foolbox==3.3.4'),
+    ),
     pythons=(*_PYTHONS, '3.10'),
     main=_SIDES / 'pytorch.py',
     # It asks for a version of requests from 2021.
     bare_packages=('torchattacks==3.5.1',),
-  ),
-  # PyTorch alone, in any Python that has it.
-  'torch_residual': Peer(
-    name='PyTorch',
-    folder='torch_venv',
-    module='torch',
-    packages=_TORCH,
-    pythons=(*_PYTHONS, '3.10'),
-    main=_SIDES / 'torch_residual.py',
   ),
   'nsl': Peer(
     name='neural-structured-learning',
     folder='nsl_venv',
     module='neural_structured_learning',
     packages=(
-      'tensorflow-cpu==2.15.1',
-      'numpy<2',
+      *('tensorflow-cpu==2.15.1', 'numpy<2'),
       'neural-structured-learning==1.4.0',
     ),
     # TensorFlow 2.15 has wheels up to 3.11, and its side is written for 3.10.
@@ -101,28 +93,25 @@ def outside_environment() -> dict[str, str]:
 
 
 def find_python(peer: Peer, python: str | None) -> str:
-  """Returns an interpreter that a peer's packages install for.
+  """Returns an interpreter of a version that a peer's packages install for.
 
-  It is the one that is asked for; else this one, or the first of the peer's
-  that there is.
+  Without the one that is asked for: this one, or the first that there is.
   """
   own = [sys.executable, *(f'python{version}' for version in peer.pythons)]
-  candidates = [python] if python else own
   found = []
-  for name in candidates:
+  for name in [python] if python else own:
     path = shutil.which(name)
     if path is None:
-      found.append(f"'{name}' is not there")
+      found.append(f'{name!r} is not there')
       continue
-    result = subprocess.run(
-      [path, '-I', '-c', _VERSION], capture_output=True, text=True
-    )
+    command = [path, '-I', '-c', _VERSION]
+    result = subprocess.run(command, capture_output=True, text=True)
     if result.stdout.strip() in peer.pythons:
       return path
-    found.append(f"'{name}' is {result.stdout.strip() or 'no Python'}")
+    found.append(f'{name!r} is {result.stdout.strip() or "no Python"}')
   raise ValueError(
-    f'{peer.packages[0]} needs Python {" or ".join(peer.pythons)}; '
-    f'{", ".join(found)}; give one with --python'
+    f'--python = {python!r}; allowed: Python {" or ".join(peer.pythons)}, for '
+    f'{peer.packages[0]}; {", ".join(found)}'
   )
 
 
@@ -136,40 +125,39 @@ def prepare(peer: Peer, folder: str | None, python: str | None) -> pathlib.Path:
   default = user_cache_folder() / peer.folder
   venv = pathlib.Path(folder).absolute() if folder else default
   interpreter = venv / 'bin' / 'python'
-  if venv.exists() and not (venv / 'pyvenv.cfg').is_file():
-    raise ValueError(f"'{venv}' is there and is no venv; give another folder")
-  if interpreter.is_file():
-    imports = [str(interpreter), '-c', f'import {peer.module}']
-    if not subprocess.run(
-      imports, capture_output=True, env=outside_environment()
-    ).returncode:
-      return interpreter
   was_there = venv.exists()
+  if was_there and not (venv / 'pyvenv.cfg').is_file():
+    raise ValueError(f"folder = '{venv}'; allowed: a venv, or a new folder")
+
+  def run(what: str, *command: Any) -> None:
+    environment = outside_environment()
+    result = subprocess.run(
+      command, capture_output=True, text=True, env=environment
+    )
+    if result.returncode:
+      lines = [line for line in result.stderr.splitlines() if line.strip()]
+      errors = [x for x in lines if x.startswith('ERROR')] or lines[-3:]
+      raise ValueError(f'{what}: {" / ".join(errors)}')
+
+  if interpreter.is_file():
+    with contextlib.suppress(ValueError):
+      run('', interpreter, '-c', f'import {peer.module}')
+      return interpreter
   base = str(interpreter) if was_there else find_python(peer, python)
   logger.info("installing %s in '%s', some minutes", peer.name, venv)
-  install = [str(interpreter), '-m', 'pip', 'install', '--quiet']
+  install = (interpreter, '-m', 'pip', 'install', '--quiet')
   failed = 'installing packages failed (it needs the network to PyPI)'
   try:
     if not was_there:
-      _run([base, '-m', 'venv', str(venv)], 'making the venv failed')
-    _run([*install, *peer.packages], failed)
+      run('making the venv failed', base, '-m', 'venv', venv)
+    run(failed, *install, *peer.packages)
     if peer.bare_packages:
-      _run([*install, '--no-deps', *peer.bare_packages], failed)
+      run(failed, *install, '--no-deps', *peer.bare_packages)
   except BaseException:
     if not was_there:
       shutil.rmtree(venv, ignore_errors=True)
     raise
   return interpreter
-
-
-def _run(command: list[str], what: str) -> None:
-  result = subprocess.run(
-    command, capture_output=True, text=True, env=outside_environment()
-  )
-  if result.returncode:
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith('ERROR')] or lines[-3:]
-    raise ValueError(f'{what}: {" / ".join(errors)}')
 
 
 @contextlib.contextmanager
@@ -184,12 +172,12 @@ def started(
   """
   with (
     tempfile.TemporaryDirectory() as name,
-    open(pathlib.Path(name) / 'stderr', 'w+', encoding='utf-8') as said,
+    open(pathlib.Path(name) / 'stderr', 'w+', encoding='utf-8') as stderr,
     subprocess.Popen(
       [str(interpreter), str(peer.main)],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
-      stderr=said,
+      stderr=stderr,
       bufsize=0,
       env=outside_environment() | {'PYTHONPATH': str(_SIDES)},
     ) as process,
@@ -202,7 +190,7 @@ def started(
       (folder / 'job.json').write_text(json.dumps(job))
       np.savez(folder / 'arrays.npz', **dict[str, Any](arrays))
       assert process.stdin and process.stdout
-      with contextlib.suppress(BrokenPipeError):  # It ended: told below.
+      with contextlib.suppress(BrokenPipeError):  # It ended: see below.
         process.stdin.write(f'{folder}\n'.encode())
       if not select.select([process.stdout], [], [], timeout)[0]:
         process.kill()
@@ -211,8 +199,8 @@ def started(
         )
       if process.stdout.readline() != b'done\n':
         process.wait()
-        said.seek(0)
-        tail = '\n'.join(said.read().splitlines()[-20:])
+        stderr.seek(0)
+        tail = '\n'.join(stderr.read().splitlines()[-20:])
         raise PeerError(f'{peer.name} failed at {job["task"]!r}:\n{tail}')
       with np.load(folder / 'out.npz') as file:
         return dict(file)

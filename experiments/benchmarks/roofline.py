@@ -145,16 +145,23 @@ def step_work(training: Run) -> Work:
   return Work(counted.flops, counted.bytes + moved)
 
 
+def _is_jaxpr(value: Any) -> bool:
+  return isinstance(value, (core.ClosedJaxpr, core.Jaxpr))
+
+
 def _work(jaxpr: core.Jaxpr) -> Work:
   flops = moved = 0.0
   for eqn in jaxpr.eqns:
     name, times = eqn.primitive.name, 1
-    if name == 'conv_general_dilated':
-      found = [_product(eqn, _convolution(eqn))]
-    elif name == 'dot_general':
-      found = [_product(eqn, _matmul(eqn))]
+    if name in ('conv_general_dilated', 'dot_general'):
+      avals: list[Any] = [var.aval for var in (*eqn.invars, *eqn.outvars)]
+      count = _convolution if name == 'conv_general_dilated' else _matmul
+      size = float(sum(aval.size * aval.dtype.itemsize for aval in avals))
+      found = [Work(count(eqn), size)]
     else:
-      found = [_work(inner) for inner in _inner(eqn)]
+      # Of any kind of call or loop.
+      leaves: Any = jax.tree.leaves(eqn.params, is_leaf=_is_jaxpr)
+      found = [_work(getattr(x, 'jaxpr', x)) for x in leaves if _is_jaxpr(x)]
     if name == 'cond':
       found = [min(found, key=lambda work: work.flops)]
     elif name == 'scan':
@@ -164,22 +171,6 @@ def _work(jaxpr: core.Jaxpr) -> Work:
     flops += times * sum(work.flops for work in found)
     moved += times * sum(work.bytes for work in found)
   return Work(flops, moved)
-
-
-def _inner(eqn: Any) -> list[core.Jaxpr]:
-  """The jaxprs of an equation, whatever kind of call or loop it is."""
-  kinds = (core.ClosedJaxpr, core.Jaxpr)
-  leaves = jax.tree.leaves(eqn.params, is_leaf=lambda x: isinstance(x, kinds))
-  return [
-    leaf.jaxpr if isinstance(leaf, core.ClosedJaxpr) else leaf
-    for leaf in leaves
-    if isinstance(leaf, kinds)
-  ]
-
-
-def _product(eqn: Any, flops: float) -> Work:
-  avals = [var.aval for var in (*eqn.invars, *eqn.outvars)]
-  return Work(flops, float(sum(a.size * a.dtype.itemsize for a in avals)))
 
 
 def _matmul(eqn: Any) -> float:

@@ -1,6 +1,5 @@
 """Our training as benchmarks run it: the compiled steps of `train`, timed."""
 
-import copy
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -31,16 +30,12 @@ ATTACK_STEPS = 7
 OBJECTIVES = {'standard': 'standard', 'nsl': 'nsl', 'pgd': 'pgd_at'}
 
 
-def _variant(name: str) -> config_dict.ConfigDict:
-  steps = {'epsilon': EPSILON, 'nsl_step_size': NSL_STEP_SIZE}
-  return set_variant(default_config(), name, **steps)
-
-
 def tutorial_config(
   objective: str, batch_size: int = 32
 ) -> config_dict.ConfigDict:
   """Returns the config of NSL's network with one of OBJECTIVES."""
-  config = _variant(OBJECTIVES[objective])
+  steps = {'epsilon': EPSILON, 'nsl_step_size': NSL_STEP_SIZE}
+  config = set_variant(default_config(), OBJECTIVES[objective], **steps)
   config.batch_size = batch_size
   config.num_validation = 0
   config.report_checkpoint = 'last'
@@ -57,10 +52,13 @@ def tutorial(
   return create_run(tutorial_config(objective, batch_size), dataset, devices)
 
 
-def by_name(tree: Any) -> dict[str, np.ndarray]:
-  """Returns the arrays of a Flax tree by the path of their names."""
-  flat = traverse_util.flatten_dict(tree, sep='/')
-  return {name: np.asarray(value) for name, value in flat.items()}
+def by_name(*trees: Any) -> dict[str, np.ndarray]:
+  """Returns the arrays of Flax trees by the path of their names."""
+  return {
+    name: np.asarray(value)
+    for tree in trees
+    for name, value in traverse_util.flatten_dict(tree, sep='/').items()
+  }
 
 
 def start_state(training: Run) -> Any:
@@ -82,28 +80,21 @@ def step_arguments(
   return *training.train_steps.args, state, *inputs, np.int32(num_steps)
 
 
-def next_steps(training: Run) -> Callable[[int], float]:
-  """Returns what takes so many steps of a run, from step to step, timed."""
-  _, state, *arguments, _ = step_arguments(training, 1)
-
-  def take(count: int) -> float:
-    def steps() -> Any:
-      nonlocal state
-      state, history = training.train_steps(state, *arguments, np.int32(count))
-      return state, history
-
-    return timed(steps)[1]
-
-  return take
-
-
 def seconds_per_step(training: Run, num_steps: int) -> TimedRun:
   """Returns what takes steps of a run, fewer than an epoch has.
 
   Images are permuted where a call begins, which in training is once per
   epoch: that is not counted, nor are the first steps of other libraries.
   """
-  take = next_steps(training)
+  state, inputs = start_state(training), device_inputs(training)
+
+  def take(count: int) -> float:
+    def steps() -> Any:
+      nonlocal state
+      state, history = training.train_steps(state, *inputs, np.int32(count))
+      return state, history
+
+    return timed(steps)[1]
 
   def run() -> float:
     beginning = take(1)
@@ -113,9 +104,9 @@ def seconds_per_step(training: Run, num_steps: int) -> TimedRun:
 
 
 class Program(NamedTuple):
-  """A compiled program."""
+  """A compiled program, with its arguments."""
 
-  call: Callable[..., Any]
+  call: Callable[[], Any]
   compile_seconds: float  # Tracing included.
   temporary_mib: float  # Memory that it needs besides its arguments.
   argument_mib: float
@@ -132,20 +123,15 @@ def compile_program(function: Any, *arguments: Any) -> Program:
   seconds = time.perf_counter() - start
   memory = compiled.memory_analysis()
   sizes = memory.temp_size_in_bytes, memory.argument_size_in_bytes
-  return Program(compiled, seconds, *(size / 2**20 for size in sizes))
+  call = functools.partial(compiled, *arguments)
+  return Program(call, seconds, *(size / 2**20 for size in sizes))
 
 
 # ------------------------------------------------------------ a whole training
 
 
 class Trained(NamedTuple):
-  """A network that was trained with nothing but steps, on the host.
-
-  Its costs are `compile_seconds` (next to nothing where another run has
-  compiled the same program), `upload_seconds`, `train_seconds`,
-  `step_milliseconds`, `images_per_second` and `peak_mib` (of the first device
-  up to here, None where it does not say).
-  """
+  """A network that was trained with nothing but steps, on the host."""
 
   params: Any
   model_state: Any
@@ -155,7 +141,7 @@ class Trained(NamedTuple):
 def check_trainable(config: config_dict.ConfigDict) -> None:
   """Raises a ValueError for what cannot be timed from first to last step."""
   if 'members' in config:
-    raise ValueError('the config has members; allowed: one of a single network')
+    raise ValueError(f'members = {config.members!r}; allowed: a single network')
   for field, value, allowed in (
     ('report_checkpoint', config.report_checkpoint, 'last'),
     ('unfreezing.name', config.unfreezing.name, 'none'),
@@ -163,13 +149,18 @@ def check_trainable(config: config_dict.ConfigDict) -> None:
   ):
     if value != allowed:
       raise ValueError(
-        f'{field} = {value!r}; allowed: {allowed!r}, for all of the training '
-        'is timed and the last state counts'
+        f'{field} = {value!r}; allowed: {allowed!r}, since all of the training '
+        'is timed and its last state is evaluated'
       )
 
 
 def train_timed(training: Run) -> Trained:
-  """Trains a network with nothing but steps between first and last."""
+  """Trains a network with nothing but steps between first and last.
+
+  Compiling costs next to nothing where another run has the same program; the
+  peak of memory is that of the first device up to here, None where it does not
+  say.
+  """
   plan, config = training.plan, training.config
   start = time.perf_counter()
   inputs = jax.block_until_ready(device_inputs(training))
@@ -223,18 +214,9 @@ def float32_network(training: Run, trained: Trained) -> LogitsFn:
 # --------------------------------------------------------- several runs at once
 
 
-class Round(NamedTuple):
-  """What a round of all runs took, in seconds."""
-
-  compiling: float
-  stepping: float
-
-
 def sweep_configs(count: int) -> list[config_dict.ConfigDict]:
   """Returns configs of `digits.py:nsl` that differ in traced numbers alone."""
-  base = _variant('nsl')
-  base.report_checkpoint = 'last'
-  configs = [copy.deepcopy(base) for _ in range(count)]
+  configs = [tutorial_config('nsl') for _ in range(count)]
   for index, config in enumerate(configs):
     config.seed = index
     config.hparams.step_size = 0.1 + 0.2 * index / count
@@ -242,39 +224,42 @@ def sweep_configs(count: int) -> list[config_dict.ConfigDict]:
   return configs
 
 
-def _round(
-  program: Callable[..., Any],
-  prepare: Callable[[], tuple[Any, ...]],
-  counts: Callable[[int], Any],
-  steps: int,
-) -> Round:
-  """Compiles a program on its first use, and takes the steps."""
-  start = time.perf_counter()
-  state, *inputs = prepare()
-  state, _ = jax.block_until_ready(program(state, *inputs, counts(0)))
-  middle = time.perf_counter()
-  jax.block_until_ready(program(state, *inputs, counts(steps)))
-  return Round(middle - start, time.perf_counter() - middle)
-
-
 def _start(training: Run) -> tuple[Any, ...]:
   return start_state(training), *device_inputs(training)
 
 
-def train_way(way: str, trainings: Sequence[Run], steps: int) -> Round:
-  """Takes steps of runs that share a program, compiling again."""
-  first = trainings[0]
+def train_way(
+  way: str, trainings: Sequence[Run], steps: int
+) -> tuple[float, float]:
+  """Takes steps of runs that share a program, compiling again.
+
+  Returns the seconds of compiling and those of the steps.
+  """
   jax.clear_caches()
+
+  def measure(
+    program: Callable[..., Any],
+    prepare: Callable[[], tuple[Any, ...]],
+    counts: Callable[[int], Any],
+  ) -> tuple[float, float]:
+    start = time.perf_counter()
+    state, *inputs = prepare()
+    state, _ = jax.block_until_ready(program(state, *inputs, counts(0)))
+    middle = time.perf_counter()
+    jax.block_until_ready(program(state, *inputs, counts(steps)))
+    return middle - start, time.perf_counter() - middle
+
   if way in ('in turn', 'separate'):
     rounds = []
     for training in trainings:
       if way == 'separate':
         jax.clear_caches()
-      prepare = functools.partial(_start, training)
-      rounds.append(_round(training.train_steps, prepare, np.int32, steps))
-    return Round(*map(sum, zip(*rounds, strict=True)))
-  placement = place(trainings)
-  return _round(
+      start = functools.partial(_start, training)
+      rounds.append(measure(training.train_steps, start, np.int32))
+    compiling, stepping = map(sum, zip(*rounds, strict=True))
+    return compiling, stepping
+  first, placement = trainings[0], place(trainings)
+  return measure(
     map_train_many(
       first.device_steps, tuple(first.devices), way.startswith('vmap')
     ),
@@ -283,5 +268,4 @@ def train_way(way: str, trainings: Sequence[Run], steps: int) -> Round:
       *many_inputs(trainings),
     ),
     lambda count: placement.num_steps(count, range(len(trainings))),
-    steps,
   )

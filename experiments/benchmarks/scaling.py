@@ -22,7 +22,6 @@ from matplotlib.figure import Figure
 import advjax
 from advjax import cli, data
 from advjax.attacks.specs import parse_attack
-from advjax.config import check_range
 from advjax.reporting.figures.charts import model_colors
 from advjax.training.setup import create_run
 from experiments.benchmarks import harness, roofline, runs, sweep
@@ -45,9 +44,9 @@ Devices = Sequence[jax.Device]
 
 
 def _row(axis: str, value: int, series: str, seconds: Sequence[float]) -> dict:
-  median, *ends = spread(seconds)
+  low, median, high = spread(seconds)
   row = {'series': series, axis: value, 'seconds': median}
-  return row | {'quartiles': ends}
+  return row | {'quartiles': [low, high]}
 
 
 def _in_turns(
@@ -62,17 +61,6 @@ def _in_turns(
   ]
 
 
-def _step_side(
-  objective: str, size: int, dataset: data.Dataset, devices: Devices
-) -> Side:
-  def prepare() -> TimedRun:
-    training = runs.tutorial(objective, size, dataset, devices)
-    images = min(_IMAGES_IN_A_ROUND, len(training.rows))
-    return runs.seconds_per_step(training, max(1, images // size - 1))
-
-  return prepare
-
-
 def by_steps(
   axis: str,
   cases: Mapping[int, tuple[int, Devices]],
@@ -80,10 +68,16 @@ def by_steps(
   rounds: int,
 ) -> Rows:
   """Seconds of a training step of each objective, by batch size and devices."""
-  sides = {
-    (name, value): _step_side(name, size, dataset, devices)
+
+  def side(objective: str, size: int, devices: Devices) -> TimedRun:
+    training = runs.tutorial(objective, size, dataset, devices)
+    images = min(_IMAGES_IN_A_ROUND, len(training.rows))
+    return runs.seconds_per_step(training, max(1, images // size - 1))
+
+  sides: dict[tuple[str, int], Side] = {
+    (name, value): functools.partial(side, name, *case)
     for name in runs.OBJECTIVES
-    for value, (size, devices) in cases.items()
+    for value, case in cases.items()
   }
   return _in_turns(axis, sides, rounds)
 
@@ -114,10 +108,9 @@ def by_members(
     )
     for way, found in taken.items():
       series = 'in turn' if way == 'in turn' else 'at once'
-      seconds = [each.stepping / _SWEEP_STEPS for each in found]
-      row = _row('members', count, series, seconds)
-      compiling = spread([each.compiling for each in found]).median
-      rows.append(row | {'compile_seconds': compiling})
+      compiling, stepping = zip(*found, strict=True)
+      row = _row('members', count, series, [s / _SWEEP_STEPS for s in stepping])
+      rows.append(row | {'compile_seconds': spread(compiling)[1]})
   return rows
 
 
@@ -206,7 +199,7 @@ def main() -> None:
   dataset = data.load({'name': 'digits'})
   most = len(dataset.train.labels) // 2  # Two steps at least.
   sizes = harness.integers('batch_sizes', 1, most)
-  check_range('batch_size', flag.batch_size, 1, most, integer=True)
+  harness.check_counts('batch_size', high=most)
   members, images = harness.integers('members'), harness.integers('images')
   devices = cli.devices_from_flags()
   by_count = {

@@ -12,6 +12,7 @@ import logging
 import os
 import pathlib
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,7 @@ _SIGN = 'training starts'
 
 def time_start(cache: pathlib.Path) -> dict[str, float]:
   """Starts the default experiment, and ends it when its training starts."""
-  said = ''
+  output = ''
   before = resource.getrusage(resource.RUSAGE_CHILDREN)
   # The user's settings of JAX's cache would win.
   own = {k: value for k, value in os.environ.items() if 'CACHE' not in k}
@@ -51,13 +52,13 @@ def time_start(cache: pathlib.Path) -> dict[str, float]:
     with job:
       assert job.stderr is not None
       for line in job.stderr:
-        said += line
+        output += line
         if _SIGN in line:
           seconds = time.perf_counter() - start
           job.kill()
           break
       else:
-        raise ValueError(f'compare ended before training: {said}')
+        raise ValueError(f'compare ended before training: {output}')
   after = resource.getrusage(resource.RUSAGE_CHILDREN)
   user, system = (after[i] - before[i] for i in (0, 1))
   return {'seconds': seconds, 'processor_seconds': user + system}
@@ -79,17 +80,16 @@ def table(result: harness.Row) -> str:
   """Returns medians and quartiles as a table, a row per kind of cache."""
   rows = []
   for name, starts in result['rounds'].items():
-    seconds, spent = (
-      harness.spread([start[key] for start in starts])
-      for key in ('seconds', 'processor_seconds')
-    )
-    rows.append({'cache': name, 'seconds': seconds, 'spent': spent})
+    low, seconds, high = harness.spread([each['seconds'] for each in starts])
+    spent = statistics.median(each['processor_seconds'] for each in starts)
+    row = {'cache': name, 'seconds': seconds, 'quartiles': [low, high]}
+    rows.append(row | {'spent': spent})
   return harness.table(
     rows,
     ('cache', 'cache', ''),
-    ('s', lambda row: row['seconds'].median, '.2f'),
-    ('quartiles', lambda row: row['seconds'][1:], '.2f'),
-    ('CPU s', lambda row: row['spent'].median, '.2f'),
+    ('s', 'seconds', '.2f'),
+    ('quartiles', 'quartiles', '.2f'),
+    ('CPU s', 'spent', '.2f'),
   )
 
 

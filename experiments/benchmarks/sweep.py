@@ -26,7 +26,7 @@ import jax
 from absl import flags
 
 from advjax import cli, data
-from advjax.config import check_range, default_config
+from advjax.config import default_config
 from advjax.environment import environment
 from advjax.training.setup import create_run
 from advjax.training.vmapped import choose_groups
@@ -34,14 +34,6 @@ from experiments.benchmarks import harness, runs
 
 _GROUPS = ('map', 'vmap')
 WAYS = ('in turn', *_GROUPS, 'map, one group', 'vmap, one group', 'separate')
-_COLUMNS: list[harness.Column] = [
-  ('runs', 'members', 'd'),
-  ('way', 'way', ''),
-  ('s', 'seconds', '.2f'),
-  ('s to compile', 'compile_seconds', '.2f'),
-  ('ms per step', 'step_milliseconds', '.2f'),
-  ('to in turn', 'ratio', '.2f'),
-]
 
 
 def measure(
@@ -52,7 +44,7 @@ def measure(
   *,
   steps: int,
   rounds: int,
-) -> dict[str, list[runs.Round]]:
+) -> dict[str, list[tuple[float, float]]]:
   """Returns the rounds of each way to train so many runs."""
   configs = runs.sweep_configs(count)
   groups, _ = choose_groups(count, len(devices), configs[0].batch_size)
@@ -60,7 +52,7 @@ def measure(
     [create_run(c, dataset, devices, num_groups=number) for c in configs]
     for number in (groups, 1)
   )
-  taken: dict[str, list[runs.Round]] = {way: [] for way in ways}
+  taken: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
   for _ in range(rounds):
     for way in ways:
       trainings = in_groups if way in _GROUPS else whole
@@ -79,19 +71,19 @@ def ways_of(count: int, num_devices: int, separate: int) -> list[str]:
 
 
 def rows_of(
-  count: int, steps: int, taken: dict[str, list[runs.Round]]
+  count: int, steps: int, taken: dict[str, list[tuple[float, float]]]
 ) -> list[dict[str, Any]]:
   """Returns medians by way; ratios are to 'in turn'."""
   rows: list[dict[str, Any]] = []
   for way, found in taken.items():
-    stepping = statistics.median(each.stepping for each in found)
-    seconds = statistics.median(sum(each) for each in found)
+    compiling, stepping = map(statistics.median, zip(*found, strict=True))
+    seconds = statistics.median(map(sum, found))
     rows.append(
       {
         'members': count,
         'way': way,
         'seconds': seconds,
-        'compile_seconds': statistics.median(e.compiling for e in found),
+        'compile_seconds': compiling,
         'step_milliseconds': 1e3 * stepping / (count * steps),
         'ratio': seconds / (rows[0]['seconds'] if rows else seconds),
       }
@@ -101,8 +93,7 @@ def rows_of(
 
 def main() -> None:
   flag = flags.FLAGS
-  for field in ('steps', 'rounds', 'separate'):
-    check_range(field, getattr(flag, field), 1, integer=True)
+  harness.check_counts('steps', 'rounds', 'separate')
   counts = harness.integers('members')
   dataset = data.load(default_config().dataset)
   devices = cli.devices_from_flags()
@@ -113,7 +104,16 @@ def main() -> None:
       count, ways, dataset, devices, steps=flag.steps, rounds=flag.rounds
     )
     rows += rows_of(count, flag.steps, taken)
-    print(f'{harness.table(rows, *_COLUMNS)}\n', flush=True)
+    text = harness.table(
+      rows,
+      ('runs', 'members', 'd'),
+      ('way', 'way', ''),
+      ('s', 'seconds', '.2f'),
+      ('s to compile', 'compile_seconds', '.2f'),
+      ('ms per step', 'step_milliseconds', '.2f'),
+      ('to in turn', 'ratio', '.2f'),
+    )
+    print(f'{text}\n', flush=True)
   print(harness.environment_line(environment(devices)))
 
 

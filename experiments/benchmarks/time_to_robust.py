@@ -75,9 +75,7 @@ def attack(
 
 
 def measure(
-  trainings: Sequence[Run],
-  attacks: Mapping[str, AnyAttack],
-  test: data.Split,
+  trainings: Sequence[Run], attacks: Mapping[str, AnyAttack], test: data.Split
 ) -> list[dict[str, Any]]:
   """Trains all networks, then attacks them."""
   # First all are trained: the peak of memory is then that of training.
@@ -107,7 +105,7 @@ def table(
   rows: Sequence[Mapping[str, Any]], attacks: Sequence[str], target: float
 ) -> str:
   """Returns costs and accuracies by seed, their mean and standard deviation."""
-  columns: list[harness.Column] = [
+  columns: list[tuple[str, str, str]] = [
     ('s', 'train_seconds', '.2f'),
     ('ms per step', 'step_milliseconds', '.3f'),
     ('images/s', 'images_per_second', ',.0f'),
@@ -116,24 +114,26 @@ def table(
     ('compiling, s', 'compile_seconds', '.1f'),
     *((name, name, '.2%') for name in ('clean', *attacks)),
   ]
-  shown = [
-    {
-      **{key: 'n/a' if v is None else v for key, v in row.items()},
-      'seed': str(row['seed']),
-      'reached': 'yes' if row[attacks[0]] >= target else 'no',
-    }
-    for row in rows
-  ]
-  summaries: Any = {'mean': statistics.fmean, 'std': statistics.stdev}
+  shown = []
+  for row in rows:
+    reached = 'yes' if row[attacks[0]] >= target else 'no'
+    shown.append({**row, 'seed': str(row['seed']), 'reached': reached})
   if len(rows) > 1:
-    for name, summary in summaries.items():
+    for name, summary in (
+      ('mean', statistics.fmean),
+      ('std', statistics.stdev),
+    ):
       line: dict[str, Any] = {'seed': name}
       for _, key, _ in columns:
-        values = [row[str(key)] for row in rows]
-        line[str(key)] = 'n/a' if None in values else summary(values)
+        values = [row[key] for row in rows]
+        line[key] = None if None in values else summary(values)
       shown.append(line)
-  reached = (f'{100 * target:g} % reached', 'reached', '')
-  return harness.table(shown, ('seed', 'seed', ''), *columns, reached)
+  for line in shown:
+    line.update({key: 'n/a' for key, value in line.items() if value is None})
+  title = f'{100 * target:g} % reached'
+  return harness.table(
+    shown, ('seed', 'seed', ''), *columns, (title, 'reached', '')
+  )
 
 
 def read_seeds(
@@ -153,7 +153,7 @@ def main() -> None:
   config = flag.config
   runs.check_trainable(config)
   configs = read_seeds(config, harness.integers('seeds', 0))
-  check_range('target', flag.target, 0.0, 1.0)
+  check_range('--target', flag.target, 0.0, 1.0)
   evaluation = config.evaluation
   attacks = parse_attacks(
     flag.attacks,
@@ -164,8 +164,7 @@ def main() -> None:
   dataset = data.load(config.dataset)
   test = dataset.test
   if flag.num_images is not None:
-    most = len(test.labels)
-    check_range('num_images', flag.num_images, 1, most, integer=True)
+    harness.check_counts('num_images', high=len(test.labels))
     test = data.Split(*(x[: flag.num_images] for x in test))
   devices = cli.devices_from_flags()
   trainings = [create_run(own, dataset, devices) for own in configs]

@@ -15,27 +15,24 @@ or bytes over that of copies, whichever takes longer.
 """
 
 import functools
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
 
 from advjax import cli, data
-from advjax.config import check_range
-from advjax.training.setup import Run
 from experiments.benchmarks import harness, roofline, runs
-from experiments.benchmarks.harness import OURS, Row, Side, TimedRun, spread
+from experiments.benchmarks.harness import OURS, Row, Side
 from experiments.benchmarks.peers import RunJob
 
 logger = logging.getLogger('advjax')
 
 FILE = 'training_steps.json'
-FLOOR = 'floor'
-# By peer and objective, the variants: a name for the table, and what the side
-# has to be told. --nocompiled omits torch.compile.
+# By peer and objective, the variants: a name for the table, and options of the
+# job. --nocompiled omits torch.compile.
 VARIANTS: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
   'nsl': {
     'standard': {
@@ -49,58 +46,22 @@ VARIANTS: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
     'standard': {'PyTorch': {}, 'PyTorch, compiled': {'compile': True}},
     'nsl': {'PyTorch, written out': {}},
     'pgd': {
-      'PyTorch, torchattacks': {'attack': 'torchattacks'},
+      'PyTorch, torchattacks': {'library': 'torchattacks'},
       'PyTorch, written out': {},
       'PyTorch, written out, compiled': {'compile': True},
     },
   },
 }
-
-
-def their_steps(
-  run_job: RunJob, job: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
-) -> TimedRun:
-  """Prepares a side, and returns what takes steps there."""
-  run_job({**job, 'task': 'prepare'}, arrays)
-  return lambda: float(run_job({**job, 'task': 'steps'}, {})['seconds'])
-
-
-def _sides(
-  training: Run,
-  objective: str,
-  run_jobs: Mapping[str, RunJob],
-  steps: int,
-  compiled: bool,
-) -> dict[str, Side]:
-  """Ours and the peers' variants of an objective."""
-  train, batch_size = training.train_split, training.config.batch_size
-  arrays = runs.by_name(training.init_state().params)
-  arrays |= {'train_images': train.images, 'train_labels': train.labels}
-  job: dict[str, Any] = {
-    'objective': objective,
-    'batch_size': batch_size,
-    'num_steps': steps,
-    'multiplier': 0.2,
-    'step_size': runs.NSL_STEP_SIZE,
-    'norm': 'infinity',
-    'compile': False,
-    'attack': '',
-  }
-  if objective == 'pgd':
-    job |= {
-      'epsilon': runs.EPSILON,
-      'step_size': 2.5 * runs.EPSILON / runs.ATTACK_STEPS,
-      'attack_steps': runs.ATTACK_STEPS,
-    }
-  sides: dict[str, Side] = {
-    OURS: lambda: runs.seconds_per_step(training, steps)
-  }
-  for peer, run_job in run_jobs.items():
-    for name, options in VARIANTS[peer][objective].items():
-      if compiled or not options.get('compile'):
-        own = job | options | {'name': f'{name}/{objective}/{batch_size}'}
-        sides[name] = functools.partial(their_steps, run_job, own, arrays)
-  return sides
+_JOB = {
+  **{'network': 'cnn', 'multiplier': 0.2, 'norm': 'infinity'},
+  **{'step_size': runs.NSL_STEP_SIZE, 'compile': False, 'device': 'cpu'},
+  **{'channels_last': False, 'dtype': 'float32', 'tf32': False},
+}
+_PGD = {
+  **{'epsilon': runs.EPSILON, 'attack_steps': runs.ATTACK_STEPS},
+  **{'step_size': 2.5 * runs.EPSILON / runs.ATTACK_STEPS},
+  'random_start': True,
+}
 
 
 def measure(
@@ -114,14 +75,25 @@ def measure(
   rounds: int,
   compiled: bool = True,
 ) -> dict[str, Any]:
-  """Measures everything."""
+  """Measures all variants of objectives, and the floors at the end."""
   found = {}
-  for objective in objectives:
-    for size in batch_sizes:
-      training = runs.tutorial(objective, size, dataset, devices)
-      sides = _sides(training, objective, run_jobs, steps, compiled)
-      found[objective, size] = harness.in_turns(sides, rounds)
-      logger.info('%s, batches of %d: measured', objective, size)
+  for objective, size in itertools.product(objectives, batch_sizes):
+    training = runs.tutorial(objective, size, dataset, devices)
+    arrays = runs.by_name(training.init_state().params)
+    arrays['train_images'] = dataset.train.images
+    arrays['train_labels'] = dataset.train.labels
+    job = {**_JOB, 'objective': objective, 'batch_size': size}
+    job |= {'num_steps': steps, **(_PGD if objective == 'pgd' else {})}
+    sides: dict[str, Side] = {
+      OURS: functools.partial(runs.seconds_per_step, training, steps)
+    }
+    for peer, run_job in run_jobs.items():
+      for name, options in VARIANTS[peer][objective].items():
+        if compiled or not options.get('compile'):
+          own = job | options | {'name': f'{name}/{objective}/{size}'}
+          sides[name] = harness.peer_side(run_job, own, arrays)
+    found[objective, size] = harness.in_turns(sides, rounds)
+    logger.info('%s, batches of %d: measured', objective, size)
   # At the end, when no other side is busy any more with its start.
   rates = roofline.measure_rates(devices)
   rows: list[dict[str, Any]] = []
@@ -131,10 +103,10 @@ def measure(
     work = roofline.least_work(objective, size)
     least = work.seconds(rates)
     floor = {
-      'name': FLOOR,
+      'name': 'floor',
       'milliseconds': 1e3 * least,
       'images_per_second': size / least,
-      'times_as_fast': least / spread(times.seconds[OURS]).median,
+      'times_as_fast': least / harness.spread(times.seconds[OURS])[1],
       'bound': work.bound(rates),
     }
     rows.append(case | floor | work._asdict())
@@ -156,8 +128,7 @@ def main() -> None:
   objectives = harness.chosen('objectives', runs.OBJECTIVES)
   peers = harness.chosen('peers', VARIANTS)
   batch_sizes = harness.integers('batch_sizes', 1, 1024)
-  most = 60000 // max(batch_sizes)
-  check_range('steps', flag.steps, 1, most, integer=True)
+  harness.check_counts('steps', high=60000 // max(batch_sizes))
   dataset = data.load(
     {'name': 'tfds', 'builder': 'mnist', 'data_dir': flag.data_dir}
   )
@@ -175,8 +146,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  harness.define_flags(rounds=7, use=list(VARIANTS))
-  harness.define_data_dir()
+  harness.define_flags(rounds=7, use=list(VARIANTS), data_dir=True)
   flags.DEFINE_list('objectives', list(runs.OBJECTIVES), 'Which.')
   flags.DEFINE_list('batch_sizes', ['32', '128'], 'Which.')
   flags.DEFINE_list('peers', list(VARIANTS), 'Libraries to compare with.')

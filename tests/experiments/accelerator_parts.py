@@ -53,23 +53,23 @@ def hangs(settings, folder):
   time.sleep(120)
 
 
-def run_until_stopped(workdir, scratch):
-  """Runs a part that hangs, after the first."""
+def run_parts(estimates, workdir, **settings):
+  """Runs parts by name, which are said to take so many seconds."""
   # Parts start faster without these.
   from advjax.processes.signals import stop_on_signals
   from experiments.benchmarks.accelerator import __main__ as program
 
-  machine, hangs = (program.Part('', each, {}, 1.0) for each in (20, 99))
+  scratch = workdir / 'scratch'
+  scratch.mkdir()
+  parts = {n: program.Part('', each, {}, 1) for n, each in estimates.items()}
+  settings, deadline = SETTINGS | settings, time.monotonic() + 200
   with stop_on_signals() as stop:
-    program.run_parts(
-      {'machine': machine, 'hangs': hangs},
-      program.Run(workdir, scratch, SETTINGS, time.monotonic() + 200, stop),
-      HEADER,
-    )
+    run = program.Run(workdir, scratch, settings, deadline, stop)
+    program.run_parts(parts, run, HEADER)
 
 
 if __name__ == '__main__':
   if sys.argv[1] == 'run':
-    run_until_stopped(*map(pathlib.Path, sys.argv[2:]))
+    run_parts({'machine': 20, 'hangs': 99}, pathlib.Path(sys.argv[2]))
   else:
     child.run(lambda name, *given: globals()[name](*given))

@@ -7,7 +7,7 @@ import pytest
 
 from advjax.training.objectives import create_objective, read_hparams
 from experiments.benchmarks.nsl import cases as nsl_cases
-from experiments.benchmarks.nsl import judge
+from experiments.benchmarks.nsl import comparison
 
 CASES = nsl_cases.adversarial_cases() + nsl_cases.virtual_cases()
 MASKS = {
@@ -31,26 +31,23 @@ def test_every_case_is_one_of_ours_and_travels_as_json():
     assert json.loads(json.dumps(job)) == job
 
 
-# -------------------------------------------------------------- our side of one
-
-
 # ----------------------------------------------------------------- differences
 
 
 def test_differences_are_relative_to_the_largest_entry():
-  assert judge.difference([0.0, 4.0], [0.1, 5.0]) == pytest.approx(0.2)
-  assert judge.difference([0.0], [0.0]) == 0
-  assert judge.difference([1e-3], [0.0]) == 1e-3
-  assert judge.over({'a': float('nan'), 'b': 0.0}, 1e-5) == ['a']
+  assert comparison.difference([0.0, 4.0], [0.1, 5.0]) == pytest.approx(0.2)
+  assert comparison.difference([0.0], [0.0]) == 0
+  assert comparison.difference([1e-3], [0.0]) == 1e-3
+  assert comparison.over({'a': float('nan'), 'b': 0.0}, 1e-5) == ['a']
   with pytest.raises(ValueError, match=r'ours \(2,\), NSL \(3,\)'):
-    judge.difference([1, 2], [1, 2, 3])
+    comparison.difference([1, 2], [1, 2, 3])
   with pytest.raises(ValueError, match=r"names differ: \['b'\]"):
-    judge.tree_difference({'a': np.ones(1)}, {'a': np.ones(1), 'b': 0})
+    comparison.tree_difference({'a': np.ones(1)}, {'a': np.ones(1), 'b': 0})
   # A small array is not lost beside a large one, unless it is but rounding.
   theirs = {'kernel': np.array([100.0]), 'bias': np.array([1e-3])}
   ours = theirs | {'bias': np.array([1.5e-3])}
-  assert judge.tree_difference(ours, theirs) == pytest.approx(0.5)
-  found = judge.tree_difference(ours, theirs, zero=['bias'])
+  assert comparison.tree_difference(ours, theirs) == pytest.approx(0.5)
+  found = comparison.tree_difference(ours, theirs, zero=['bias'])
   assert found == pytest.approx(5e-6)
 
 
@@ -61,26 +58,28 @@ def test_differences_are_relative_to_the_largest_entry():
 def test_flips_are_counted_apart(norm, expected, flips):
   theirs = np.array([[0.2, 0.2, -0.2]])
   ours = np.array([[0.2 * (1 + 1e-4), -0.2, -0.2]])
-  found, flipped = judge.perturbation_difference(ours, theirs, 0.2, norm)
+  found, flipped = comparison.perturbation_difference(ours, theirs, 0.2, norm)
   assert found == pytest.approx(expected)
   assert flipped.sum() == flips and not flipped[0, 0]
 
 
-def test_verdicts():
+def test_failures():
   quantities = {'gradient': 2e-4, 'clean_loss': 1e-8}
   bad = {'name': 'an option', 'dtype': 'float32', 'note': ''}
   bad |= {'quantities': quantities}
   line = 'over 1e-05: an option (float32): gradient 2.0e-04'
-  assert judge.failures([bad]) == [line]
-  unjudged = bad | {'not_judged': ['gradient']}
-  assert judge.failures([unjudged]) == []
-  assert '(2.0e-04)' in judge.table([unjudged], [])
+  assert comparison.failures([bad]) == [line]
+  shown = bad | {'excluded': ['gradient']}
+  assert comparison.failures([shown]) == []
+  assert '(2.0e-04)' in comparison.table([shown], [])
   # What is NSL's rounding is no failure, and the table says so.
   rounded = bad | {'to_float64': {'gradient': 1e-6, 'clean_loss': 0.0}}
-  assert judge.failures([rounded]) == []
-  text = judge.table([rounded], [])
+  assert comparison.failures([rounded]) == []
+  text = comparison.table([rounded], [])
   assert 'gradient: NSL rounds, ours is within 1.0e-06' in text
-  assert judge.failures([bad | {'to_float64': {'gradient': 1e-4}}]) == [line]
+  assert comparison.failures([bad | {'to_float64': {'gradient': 1e-4}}]) == [
+    line
+  ]
   # Flips that rounding cannot explain.
   for share, gradient, fails in (
     (1e-4, 1e-6, False),
@@ -89,7 +88,4 @@ def test_verdicts():
     (float('nan'), 0.0, True),
   ):
     flips = {'flips': {'share': share, 'gradient': gradient}}
-    assert len(judge.failures([unjudged | flips])) == fails
-
-
-# ------------------------------------------------------------------- training
+    assert len(comparison.failures([shown | flips])) == fails

@@ -34,14 +34,12 @@ def test_convolutions_and_their_gradients(name):
     )
 
   def by_images(kernel, cotangent):
-    return jax.linear_transpose(lambda x: convolve(x, kernel), images)(
-      cotangent
-    )
+    transpose = jax.linear_transpose(lambda x: convolve(x, kernel), images)
+    return transpose(cotangent)
 
   def by_kernel(images, cotangent):
-    return jax.linear_transpose(lambda x: convolve(images, x), kernel)(
-      cotangent
-    )
+    transpose = jax.linear_transpose(lambda x: convolve(images, x), kernel)
+    return transpose(cotangent)
 
   out = jax.eval_shape(convolve, images, kernel)
   for function, first, second in (
@@ -88,14 +86,13 @@ def test_passes_of_objectives():
     assert many.bytes < 32 * one.bytes
 
 
-@pytest.mark.parametrize('num_devices', [1, 2])
-def test_a_training_step_is_the_closed_form(num_devices):
+def test_a_training_step_is_the_closed_form():
   """The tutorial's: three convolutions, of which the pools read a part."""
   dataset = tiny.dataset(num_train=40, shape=(28, 28, 1))
   dataset = dataset._replace(num_classes=10)
-  training = runs.tutorial('standard', 32, dataset, jax.devices()[:num_devices])
+  training = runs.tutorial('standard', 32, dataset, jax.devices()[:2])
   found = roofline.step_work(training)
   assert found.flops == roofline.least_work('standard', 32).flops
   # Beside the activations, params and Adam's moments: read and written.
-  assert found.bytes > num_devices * 6 * 4 * roofline.PARAMETERS
+  assert found.bytes > 2 * 6 * 4 * roofline.PARAMETERS
   assert roofline.PARAMETERS == 93322

@@ -9,21 +9,25 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from advjax.config import default_config
 from advjax.data import Dataset, Split, to_float
 from advjax.devices import replicate
 from advjax.models import create_model
 from advjax.models.logits import eval_logits_fn
 from advjax.training.setup import create_run
 from experiments.benchmarks import peers, runs
+from experiments.benchmarks.accelerator.parts import pgd_config
 
-PEER = peers.PEERS['torch_residual']
 VARIABLE = 'ADVJAX_TORCH_PYTHON'
+# Two minutes of a CPU core are needed.
+pytestmark = pytest.mark.skipif(
+  VARIABLE not in os.environ, reason=f'{VARIABLE} names no Python with PyTorch'
+)
 MODEL = create_model({'name': 'preact_resnet18'}, 10)
 SGD = {'momentum': 0.9, 'nesterov': True, 'weight_decay': 5e-4}
 RATE, EPSILON, STEP_SIZE, NUM_STEPS = 0.1, 8 / 255, 6 / 255, 2
 JOB = {
   **{'task': 'prepare', 'name': 'network', 'device': 'cpu'},
+  **{'network': 'preact_resnet18', 'objective': 'pgd'},
   **{'dtype': 'float32', 'tf32': False, 'channels_last': False},
   **{'compile': False, 'epsilon': EPSILON, 'step_size': STEP_SIZE},
   **{'attack_steps': NUM_STEPS, 'attack_batch_norm': 'train'},
@@ -33,25 +37,20 @@ JOB = {
 
 
 @pytest.fixture(scope='module')
-def python():
-  """An interpreter with PyTorch; four minutes of two CPU cores are needed."""
-  if VARIABLE not in os.environ:
-    pytest.skip(f'{VARIABLE} names no Python with PyTorch')
-  return pathlib.Path(os.environ[VARIABLE])
-
-
-@pytest.fixture(scope='module')
 def arrays():
   """All of the network by name, no scale 1 and no mean 0, and a few images."""
   rng = np.random.default_rng(0)
   images = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
   params, state = jax.eval_shape(MODEL.init, jax.random.key(0), images)
-  tree = {'params': params, **state}
   # Variances are large, so that logits in evaluation mode are near 1: where a
   # softmax is 1 after rounding, the sign of the gradient is that of nothing.
   ranges = {'scale': (0.5, 1.5), 'var': (2.0, 6.0)}
   found = {}
-  for name, leaf in traverse_util.flatten_dict(tree, sep='/').items():
+  zeros = [
+    jax.tree.map(lambda x: np.zeros(x.shape), tree)
+    for tree in (params, state['batch_stats'])
+  ]
+  for name, leaf in runs.by_name(*zeros).items():
     kind = name.rpartition('/')[2]
     if kind in ranges:
       value = rng.uniform(*ranges[kind], leaf.shape)
@@ -65,14 +64,15 @@ def arrays():
   return found
 
 
-@pytest.fixture
-def run_job(python, arrays):
+@pytest.fixture(scope='module')
+def run_job(arrays):
   """Prepares a network with changes of the job; returns what does jobs."""
-  with peers.started(PEER, python) as run:
+  python = pathlib.Path(os.environ[VARIABLE])
+  with peers.started(peers.PEERS['torch'], python) as run:
 
     def prepared(**changes):
       run({**JOB, **changes}, arrays)
-      return lambda task, job, arrays: run(
+      return lambda task, arrays, **job: run(
         {'task': task, 'name': 'network', **job}, arrays
       )
 
@@ -82,23 +82,19 @@ def run_job(python, arrays):
 def variables(arrays):
   """Params and statistics as the network's nested dictionaries."""
   own = {name: jnp.asarray(x) for name, x in arrays.items() if '/' in name}
-  tree = traverse_util.unflatten_dict(own, sep='/')
-  return tree.pop('params'), tree
+  statistics = {n: own.pop(n) for n in list(own) if n.endswith(('mean', 'var'))}
+  params, batch_stats = (
+    traverse_util.unflatten_dict(part, sep='/') for part in (own, statistics)
+  )
+  return params, {'batch_stats': batch_stats}
 
 
 def our_step(arrays, batch, attack_batch_norm):
   """All parameters and statistics by name after a step of ours on a batch."""
-  config = default_config()
-  config.model = {'name': 'preact_resnet18'}
-  config.objective = {
-    **{'name': 'pgd_at', 'num_steps': NUM_STEPS, 'random_start': False},
-    **{'attack_batch_norm': attack_batch_norm, 'clean_metrics': False},
-  }
-  config.hparams.update(
-    learning_rate=RATE, epsilon=EPSILON, step_size=STEP_SIZE
-  )
-  config.optimizer.update(name='sgd', **SGD)
-  config.batch_size, config.num_validation = 4, 0
+  config = pgd_config({'name': 'preact_resnet18'}, NUM_STEPS, 4)
+  config.model.dtype, config.hparams.step_size = 'float32', STEP_SIZE
+  options = {'random_start': False, 'attack_batch_norm': attack_batch_norm}
+  config.objective = {**config.objective, **options}
   split = Split(batch['images'], batch['labels'].astype(np.int32))
   dataset = Dataset('noise', split, split, 10, tuple('0123456789'))
   training = create_run(config, dataset, jax.devices()[:1])
@@ -106,12 +102,12 @@ def our_step(arrays, batch, attack_batch_norm):
   start = training.init_state()._replace(params=params, model_state=model_state)
   given = runs.step_arguments(training, 1, replicate(start, training.devices))
   after, _ = training.train_steps.func(*given)
-  return runs.by_name({'params': after.params, **after.model_state})
+  return runs.by_name(after.params, after.model_state['batch_stats'])
 
 
-def distance(found, expected, scale):
-  """Of two arrays, in units of the norm of a third."""
-  return np.linalg.norm(found - expected) / np.linalg.norm(scale)
+def distance(found, expected):
+  """Of two arrays, in units of the norm of the second."""
+  return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
 
 def test_logits_agree(run_job, arrays):
@@ -120,9 +116,9 @@ def test_logits_agree(run_job, arrays):
   expected = jax.jit(network)(images)
   for channels_last in (False, True):
     run = run_job(channels_last=channels_last)
-    found = run('logits', {}, {'images': images})['logits']
+    found = run('logits', {'images': images})['logits']
     assert found.dtype == np.float32
-    assert distance(found, expected, expected) < 1e-4
+    assert distance(found, expected) < 1e-4
 
 
 def largest_gap(found, expected, before, batch_size):
@@ -134,14 +130,14 @@ def largest_gap(found, expected, before, batch_size):
     moved = found[name] - before[name]
     if name.endswith('/var'):
       # PyTorch's running variance is of n - 1, n numbers in a channel.
-      stage = int(name.split('/')[1].removeprefix('stage_'))
+      stage = int(name.split('/')[0].removeprefix('stage_'))
       size = 2 ** (6 - stage)
       if stage > 1 and name.endswith('block_1/norm_1/var'):
         size *= 2
       count = batch_size * size**2
       moved = (moved + 0.1 * before[name]) * (count - 1) / count
       moved -= 0.1 * before[name]
-    gaps.append(distance(moved, change, change))
+    gaps.append(distance(moved, change))
   return max(gaps)
 
 
@@ -156,7 +152,7 @@ def test_a_step_is_ours(run_job, arrays, attack_batch_norm):
     }
     # Prepared again: every batch is the first.
     run = run_job(attack_batch_norm=attack_batch_norm)
-    found = run('update', {}, batch)
+    found = run('update', batch)
     found.pop('versions')
     expected = our_step(arrays, batch, attack_batch_norm)
     assert found.keys() == expected.keys()
@@ -172,13 +168,13 @@ def test_attacks_and_their_steps_leave_the_statistics_alone(run_job, arrays):
   run = run_job(attack_steps=3, learning_rate=0.0)
   images = to_float(arrays['train_images'])
   job = {'num_steps': 2, 'epsilon': 0.1, 'step_size': 0.06, 'rounds': 2}
-  before = run('logits', {}, {'images': images})['logits']
+  before = run('logits', {'images': images})['logits']
   batch = {'images': images, 'labels': arrays['train_labels']}
-  found = run('attack', job, batch)
+  found = run('pgd', batch, **job)
   assert found['seconds'].shape == (2,)
   moved = found['adversarial'] - images
   assert 0.05 < np.abs(moved).max() < 0.1 + 1e-6
   assert found['adversarial'].min() >= 0 and found['adversarial'].max() <= 1
-  after = run('logits', {}, {'images': images})['logits']
+  after = run('logits', {'images': images})['logits']
   np.testing.assert_array_equal(before, after)
-  assert run('steps', {'num_steps': 1}, {})['seconds'] > 0
+  assert run('steps', {}, num_steps=1)['seconds'] > 0

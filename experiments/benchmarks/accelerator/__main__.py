@@ -28,17 +28,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from absl import flags
 
 from advjax import cli
-from advjax.config import check_range, choose
+from advjax.config import check_range
 from advjax.environment import command_line
 from advjax.files import replacing, write_json
 from advjax.processes.signals import StopRequest, stop_on_signals
-from advjax.processes.topology import LAUNCHER
 from experiments.benchmarks import harness
 from experiments.benchmarks.accelerator.page import page
 
@@ -60,16 +59,6 @@ class Part(NamedTuple):
   flops: Mapping[str, float]  # Operations by the rate that bounds them.
   tiny_seconds: float  # At its tiny size, on two CPU cores.
   env: Mapping[str, str] = {}
-
-  def estimate(self, rates: Mapping[str, float] | None, *, tiny: bool) -> float:
-    """Seconds that the part takes, at measured rates where there are any."""
-    if tiny:
-      return self.tiny_seconds
-    seconds = self.seconds
-    for rate, flops in self.flops.items():
-      assert rates is not None  # The first part measures them.
-      seconds += flops / (_TYPICAL_SHARES[rate] * rates[rate])
-    return seconds
 
 
 # Both sides are on the device at once.
@@ -124,24 +113,18 @@ def run_part(name: str, part: Part, limit: float, run: Run) -> dict[str, Any]:
   Returns its results so far, `status` ('done', 'failed' or 'stopped'),
   `seconds`, and `reason` unless it is done.
   """
-  settings = run.settings | {'seconds': limit}
+  settings = {**run.settings, 'seconds': limit, 'launcher': os.getpid()}
   write_json(run.scratch / 'settings.json', settings)
-  start = time.monotonic()
   paths = [str(_ROOT), os.environ.get('PYTHONPATH')]
+  env = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))}
   # JAX has the CPU beside the platform that the user has named.
   named = os.environ.get('JAX_PLATFORMS', '')
-  platforms = {'JAX_PLATFORMS': f'{named},cpu'}
-  if not named or 'cpu' in named.split(','):
-    platforms = {}
+  if named and 'cpu' not in named.split(','):
+    env['JAX_PLATFORMS'] = f'{named},cpu'
+  start = time.monotonic()
   child = subprocess.Popen(
     [sys.executable, '-P', '-m', run.settings['module'], name, run.scratch],
-    env={
-      **os.environ,
-      'PYTHONPATH': os.pathsep.join(filter(None, paths)),
-      LAUNCHER: str(os.getpid()),
-      **platforms,
-      **part.env,
-    },
+    env={**env, **part.env},
     stdout=sys.stderr,
     start_new_session=True,
   )
@@ -157,7 +140,13 @@ def run_part(name: str, part: Part, limit: float, run: Run) -> dict[str, Any]:
       # With all that it has started.
       os.killpg(child.pid, signal.SIGKILL)
       child.wait()
-  found = _results(run.scratch / f'{name}.jsonl')
+  found: dict[str, Any] = {}
+  path = run.scratch / f'{name}.jsonl'
+  for line in path.read_text().splitlines() if path.is_file() else []:
+    try:
+      found |= json.loads(line)
+    except ValueError:  # Half a line, of one that was ended.
+      break
   if child.returncode == -signal.SIGKILL and reason:
     status = 'stopped'
   elif child.returncode:
@@ -169,17 +158,6 @@ def run_part(name: str, part: Part, limit: float, run: Run) -> dict[str, Any]:
   return {**found, 'status': status, 'seconds': seconds, 'reason': reason}
 
 
-def _results(path: pathlib.Path) -> dict[str, Any]:
-  """Merges the lines that a part has written."""
-  found: dict[str, Any] = {}
-  for line in path.read_text().splitlines() if path.is_file() else []:
-    try:
-      found |= json.loads(line)
-    except ValueError:  # Half a line, of one that was ended.
-      break
-  return found
-
-
 def run_parts(
   parts: Mapping[str, Part], run: Run, header: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -188,14 +166,19 @@ def run_parts(
   Returns what accelerator.json holds, the header besides. The first part
   measures the rates; if it fails (there is no accelerator, say), ValueError.
   """
-  tiny = run.settings['platform'] == 'cpu'
   results: dict[str, Any] = {
     name: {'title': part.title, 'status': 'not started'}
     for name, part in parts.items()
   }
   report = {**header, 'parts': results}
   for index, (name, part) in enumerate(parts.items()):
-    estimate = part.estimate(run.settings['rates'], tiny=tiny)
+    if run.settings['platform'] == 'cpu':
+      estimate = part.tiny_seconds
+    else:
+      estimate = part.seconds + sum(
+        flops / (_TYPICAL_SHARES[rate] * run.settings['rates'][rate])
+        for rate, flops in part.flops.items()
+      )
     left = run.deadline - time.monotonic()
     entry = {'title': part.title, 'estimate_seconds': estimate}
     if estimate > left:
@@ -235,24 +218,18 @@ def write(workdir: pathlib.Path, report: Mapping[str, Any]) -> None:
     file.write(text.encode())
 
 
-def choose_parts(names: Sequence[str]) -> dict[str, Part]:
-  """Returns parts in their order; the first always, which the others need."""
-  chosen = {choose('--parts:', name, PARTS) for name in names}
-  first = next(iter(PARTS))
-  return {n: part for n, part in PARTS.items() if n in chosen or n == first}
-
-
 def main() -> None:
   flag = flags.FLAGS
-  check_range('minutes', flag.minutes, 0.1)
-  parts = choose_parts(flag.parts)
+  check_range('--minutes', flag.minutes, 0.1)
+  # The others need the first one.
+  chosen = {'machine', *harness.chosen('parts', PARTS)}
   path = pathlib.Path(flag.data)
   if not path.is_file():
     raise FileNotFoundError(
       f"--data: there is no file '{path}'; docs/datasets.md says how to make it"
     )
   if flag.devices not in (None, 1):
-    raise ValueError(f'--devices={flag.devices}; allowed: 1, it measures one')
+    raise ValueError(f'--devices = {flag.devices}; allowed: 1, it measures one')
   workdir = harness.make_workdir()
   date = datetime.datetime.now(datetime.UTC).date().isoformat()
   header = {'date': date, 'command': command_line(), 'minutes': flag.minutes}
@@ -267,6 +244,7 @@ def main() -> None:
   deadline = time.monotonic() + 60 * flag.minutes
   with tempfile.TemporaryDirectory() as scratch, stop_on_signals() as stop:
     run = Run(workdir, pathlib.Path(scratch), settings, deadline, stop)
+    parts = {name: part for name, part in PARTS.items() if name in chosen}
     report = run_parts(parts, run, header)
   print(page(report))
   print(f'written: {workdir / "accelerator.md"}')

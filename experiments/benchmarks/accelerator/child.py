@@ -9,13 +9,20 @@ FOLDER/NAME.jsonl, and so is the error that ends a part.
 import json
 import os
 import pathlib
+import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from advjax.processes.distributed import end_with_launcher
-from advjax.processes.topology import LAUNCHER
+
+def _end_with(launcher: int) -> None:
+  """Ends this process, and all that it has started, after its launcher."""
+  while os.getppid() == launcher:
+    time.sleep(0.5)
+  os.killpg(0, signal.SIGKILL)
 
 
 def run(
@@ -26,8 +33,8 @@ def run(
   """Runs the part that the command line names."""
   name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
   settings = json.loads((folder / 'settings.json').read_text())
-  end_with_launcher()
-  os.environ[LAUNCHER] = str(os.getpid())  # Of its own children.
+  launcher = [settings['launcher']]
+  threading.Thread(target=_end_with, args=launcher, daemon=True).start()
   with open(folder / f'{name}.jsonl', 'w') as file:
     try:
       for result in part(name, settings, folder):

@@ -9,7 +9,9 @@ not run. The rates are the data-sheet values of an NVIDIA H200, in operations
 and bytes per second.
 """
 
+import functools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,18 +21,12 @@ from ml_collections import config_dict
 
 from advjax import cli, data
 from advjax.callables import Callee
-from advjax.models import create_model
+from advjax.models import Model, create_model
 from advjax.models.logits import eval_logits_fn
 from advjax.training.setup import create_run
-from experiments.benchmarks import harness
+from experiments.benchmarks import harness, roofline
 from experiments.benchmarks.accelerator import parts
-from experiments.benchmarks.roofline import (
-  Rates,
-  Work,
-  least_work,
-  step_work,
-  work_of,
-)
+from experiments.benchmarks.roofline import Rates, Work
 
 
 def workloads(device: jax.Device) -> Iterator[tuple[str, int, str, Work]]:
@@ -42,27 +38,32 @@ def workloads(device: jax.Device) -> Iterator[tuple[str, int, str, Work]]:
   dataset = data.Dataset('zeros', split, split, 10, tuple('0123456789'))
 
   def step(config: config_dict.ConfigDict) -> Work:
-    return step_work(create_run(config, dataset, [device]))
+    return roofline.step_work(create_run(config, dataset, [device]))
 
   recipe = parts.cifar_config(sizes)
   yield 'cifar10_fast: a step', recipe.batch_size, 'bfloat16', step(recipe)
   for batch_size in sizes.nsl_batch_sizes:
-    work = least_work('nsl', batch_size)
+    work = roofline.least_work('nsl', batch_size)
     yield 'NSL CNN: a step', batch_size, 'tf32', work
   for fields, steps, batch_size in sizes.pgd_trainings:
-    config = parts.pgd_config(fields, 'bfloat16', steps, batch_size)
+    config = parts.pgd_config(fields, steps, batch_size)
     name = f'{fields["name"]}: a step with PGD-{steps}'
     yield name, batch_size, 'bfloat16', step(config)
-  for dtype in ('bfloat16', 'float32'):
-    model = create_model({**sizes.residual, 'dtype': dtype}, 10)
-    images = jnp.zeros((sizes.pgd_batch_size, 32, 32, 3))
-    labels = jnp.zeros(len(images), jnp.int32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images[:1])
+  fields, _, _ = sizes.pgd_trainings[0]
+  images = jnp.zeros((sizes.pgd_batch_size, 32, 32, 3))
+  labels = jnp.zeros(len(images), jnp.int32)
+
+  def attacked(model: Model, variables: Any, key: jax.Array) -> jax.Array:
     network = Callee.of(eval_logits_fn(model, *variables))
-    attack = parts.pgd(sizes.pgd_steps)
-    work = work_of(attack, network, images, labels, jax.random.key(0))
-    name = f'{sizes.residual["name"]}: PGD-{sizes.pgd_steps} in {dtype}'
-    yield name, len(images), dtype, work
+    return parts.pgd(sizes.pgd_steps)(network, images, labels, key)
+
+  for dtype in ('bfloat16', 'float32'):
+    model = create_model({**fields, 'dtype': dtype}, 10)
+    key = jax.random.key(0)
+    variables = jax.eval_shape(model.init, key, images[:1])
+    attack = functools.partial(attacked, model)
+    name = f'{fields["name"]}: PGD-{sizes.pgd_steps} in {dtype}'
+    yield name, len(images), dtype, roofline.work_of(attack, variables, key)
 
 
 def main() -> None:

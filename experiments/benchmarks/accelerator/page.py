@@ -7,8 +7,6 @@ from advjax.results import accuracy_interval
 from experiments.benchmarks.harness import Column, cell, markdown, table
 
 Entry = Mapping[str, Any]
-_ARRAYS = ('logits', 'loss', 'gradient', 'update')
-_ATTACKS = ('fgsm', 'bim-20', 'apgd-50')
 
 _NAME: Column = ('', 'name', '')
 _BATCH: Column = ('batch', 'batch_size', 'd')
@@ -40,46 +38,21 @@ def _rows(*columns: Column) -> Callable[[Entry], str]:
   return lambda entry: table(entry['rows'], *columns)
 
 
-_steps = _rows(
-  *(_NAME, _BATCH, _STEP, *_RATES, _PEAK),
-  ('s of the first call', 'first_call_seconds', '.1f'),
-)
-_attacks = _rows(
-  *(_NAME, _BATCH, ('s', 'seconds', '.3f'), *_RATES),
-  ('program MiB', 'program_mib', ',.0f'),
-  _COMPILE,
-)
-_cifar = _rows(
-  ('seed', 'seed', 'd'),
-  ('s of training', 'train_seconds', '.1f'),
-  *(_STEP, *_RATES, _PEAK, _COMPILE),
-  ('attacked', 'num_images', 'd'),
-  *(
-    (name, _accuracy(name.lower()), '')
-    for name in ('clean', 'PGD-50-10', 'PGD-10')
-  ),
-)
-_sweeps = _rows(
-  ('simultaneous runs', 'members', 'd'),
-  ('ms per step of all', 'step_milliseconds', '.2f'),
-  ('s per run and epoch', 'seconds_per_member', '.4f'),
-  _COMPILE,
+_torch_rows = _rows(
+  *(_NAME, _BATCH),
+  ('advjax, ms', 'milliseconds', '.2f'),
+  ('', 'torch', ''),
+  ('ms', 'torch_milliseconds', '.2f'),
+  ('its peak MiB', 'peak_mib', ',.0f'),
+  ('speed-up of advjax', 'times_as_fast', '.2f'),
 )
 
 
 def _torch(entry: Entry) -> str:
-  text = table(
-    entry.get('rows', ()),
-    *(_NAME, _BATCH),
-    ('advjax, ms', 'milliseconds', '.2f'),
-    ('', 'torch', ''),
-    ('ms', 'torch_milliseconds', '.2f'),
-    ('its peak MiB', 'peak_mib', ',.0f'),
-    ('speed-up of advjax', 'times_as_fast', '.2f'),
-  )
   return (
     f'{entry["versions"]}; logits of the two differ by '
-    f'{entry["logits_difference"]:.1e} of the largest in float32.\n\n{text}'
+    f'{entry["logits_difference"]:.1e} of the largest in float32.\n\n'
+    f'{_torch_rows({"rows": entry.get("rows", ())})}'
   )
 
 
@@ -92,30 +65,32 @@ def _machine(entry: Entry) -> str:
     f'- {entry["cpu_cores"]} CPU cores, Python {entry["python"]}, '
     + ', '.join(f'{k} {v}' for k, v in entry['versions'].items() if v),
   ]
-  rates = entry.get('rates')
-  if rates:
+  if 'rates' in entry:
+    rates = {name: rate / 1e12 for name, rate in entry['rates'].items()}
     lines.append(
-      f'- measured: {rates["bfloat16"] / 1e12:,.1f} TFLOP/s of bfloat16 '
-      f'products, {rates["float32_default"] / 1e12:,.1f} of float32 at '
-      f'the default precision, {rates["float32"] / 1e12:,.1f} at the highest; '
-      f'copies read and write {rates["bytes"] / 1e12:,.2f} TB/s'
+      f'- measured: {rates["bfloat16"]:,.1f} TFLOP/s of bfloat16 products, '
+      f'{rates["float32_default"]:,.1f} of float32 at the default precision, '
+      f'{rates["float32"]:,.1f} at the highest; copies read and write '
+      f'{rates["bytes"]:,.2f} TB/s'
     )
   return '\n'.join(lines)
 
 
 def _numerics(entry: Entry) -> str:
-  def column(group: str, name: str, title: str, form: str) -> Column:
-    return title, lambda row: row.get(group, {}).get(name), form
+  def columns(group: str, names: Sequence[str], title: str, form: str) -> Any:
+    return [
+      (title.format(n), lambda row, n=n: row.get(group, {}).get(n), form)
+      for n in names
+    ]
 
+  arrays = ('logits', 'loss', 'gradient', 'update')
+  attacks = ('fgsm', 'bim-20', 'apgd-50')
   text = table(
     entry['rows'],
     _NAME,
-    *(column('differences', n, n, '.1e') for n in _ARRAYS),
-    *(column('other_signs', n, f'{n}: other sign', '.3%') for n in _ATTACKS),
-    *(
-      column('accuracy', n, f'{n}: accuracy', '.1%')
-      for n in ('clean', *_ATTACKS)
-    ),
+    *columns('differences', arrays, '{}', '.1e'),
+    *columns('other_signs', attacks, '{}: other sign', '.3%'),
+    *columns('accuracy', ('clean', *attacks), '{}: accuracy', '.1%'),
   )
   return (
     f'{entry["num_images"]} digits, linf {entry["epsilon"]}. Differences from '
@@ -142,10 +117,10 @@ def _autoattack(entry: Entry) -> str:
 
 def _tutorial(entry: Entry) -> str:
   rows = [{'name': n, **row} for n, row in entry['members'].items()]
-  names = dict.fromkeys(k for row in entry['members'].values() for k in row)
   columns: list[Column] = [
     (key.replace('_', ' '), key, '.1f' if key.endswith('seconds') else '.1%')
-    for key in names
+    for key in dict.fromkeys(key for row in rows for key in row)
+    if key != 'name'
   ]
   text = table(rows, _NAME, *columns)
   return f'{entry["seconds_to_report"]:.1f} s in all.\n\n{text}'
@@ -163,6 +138,20 @@ def _tests(entry: Entry) -> str:
   return '\n'.join(lines)
 
 
+_steps = _rows(
+  *(_NAME, _BATCH, _STEP, *_RATES, _PEAK),
+  ('s of the first call', 'first_call_seconds', '.1f'),
+)
+_cifar = _rows(
+  ('seed', 'seed', 'd'),
+  ('s of training', 'train_seconds', '.1f'),
+  *(_STEP, *_RATES, _PEAK, _COMPILE),
+  ('attacked', 'num_images', 'd'),
+  *(
+    (name, _accuracy(name.lower()), '')
+    for name in ('clean', 'PGD-50-10', 'PGD-10')
+  ),
+)
 BODIES: dict[str, Callable[[Entry], str]] = {
   'machine': _machine,
   'numerics': _numerics,
@@ -171,33 +160,23 @@ BODIES: dict[str, Callable[[Entry], str]] = {
   'steps_nsl': _steps,
   'steps_resnet18': _steps,
   'steps_wide_resnet': _steps,
-  'attacks': _attacks,
+  'attacks': _rows(
+    *(_NAME, _BATCH, ('s', 'seconds', '.3f'), *_RATES),
+    ('program MiB', 'program_mib', ',.0f'),
+    _COMPILE,
+  ),
   'torch': _torch,
   'torch_compiled': _torch,
-  'sweeps': _sweeps,
+  'sweeps': _rows(
+    ('simultaneous runs', 'members', 'd'),
+    ('ms per step of all', 'step_milliseconds', '.2f'),
+    ('s per run and epoch', 'seconds_per_member', '.4f'),
+    _COMPILE,
+  ),
   'tutorial': _tutorial,
   'tests': _tests,
   'cifar10_seeds': _cifar,
 }
-
-
-def _body(name: str, entry: Entry) -> str | None:
-  """What a part has found, or None if that is too little to show."""
-  try:
-    return BODIES[name](entry)
-  except KeyError:
-    if entry['status'] == 'done':
-      raise
-    return None  # It was ended, or has failed, before it knew.
-
-
-def _status(entry: Entry) -> str:
-  status = entry['status']
-  if 'seconds' in entry:
-    status += f', {entry["seconds"]:.0f} s'
-    if 'estimate_seconds' in entry:
-      status += f' of about {entry["estimate_seconds"]:.0f}'
-  return status + (f': {entry["reason"]}' if entry.get('reason') else '')
 
 
 def page(report: Mapping[str, Any]) -> str:
@@ -211,12 +190,19 @@ def page(report: Mapping[str, Any]) -> str:
   ]
   if machine.get('platform') == 'cpu':
     lines.append('On a CPU all sizes and networks are tiny: it runs, no more.')
-  ended: Sequence[Sequence[str]] = [
-    [entry['title'], _status(entry)] for entry in parts.values()
-  ]
-  lines.append(markdown(['part', 'how it ended'], ended))
+  ended, bodies = [], []
   for name, entry in parts.items():
-    body = _body(name, entry)
-    if body:
-      lines += [f'## {entry["title"]}', body]
-  return '\n\n'.join(lines) + '\n'
+    status = entry['status']
+    if 'seconds' in entry:
+      status += f', {entry["seconds"]:.0f} s'
+      if 'estimate_seconds' in entry:
+        status += f' of about {entry["estimate_seconds"]:.0f}'
+    status += f': {entry["reason"]}' if entry.get('reason') else ''
+    ended.append([entry['title'], status])
+    try:
+      bodies += [f'## {entry["title"]}', BODIES[name](entry)]
+    except KeyError:  # It was ended, or has failed, before it knew.
+      if entry['status'] == 'done':
+        raise
+  table_of_parts = markdown(['part', 'how it ended'], ended)
+  return '\n\n'.join([*lines, table_of_parts, *bodies]) + '\n'

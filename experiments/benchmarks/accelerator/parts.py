@@ -36,8 +36,15 @@ from advjax.evaluation.models import parse_attacks
 from advjax.losses import cross_entropy
 from advjax.models import create_model
 from advjax.models.logits import eval_logits_fn
-from advjax.training.setup import Run, create_run
-from experiments.benchmarks import harness, peers, roofline, runs
+from advjax.training.setup import create_run
+from experiments.benchmarks import (
+  autoattack,
+  harness,
+  peers,
+  roofline,
+  runs,
+  sweep,
+)
 from experiments.benchmarks.accelerator import child
 from experiments.benchmarks.harness import OURS, TimedRun, timed
 from experiments.benchmarks.roofline import Rates, Work
@@ -45,9 +52,6 @@ from experiments.benchmarks.time_to_robust import attack as attack_network
 
 ROOT = pathlib.Path(__file__).parents[3]
 EPSILON = 8 / 255
-# The attacks of AutoAttack in its order.
-_AUTOATTACK = ('apgd-ce', 'apgd-t', 'fab-t', 'square')
-
 Results = Iterator[dict[str, Any]]
 
 
@@ -63,12 +67,13 @@ class Sizes(NamedTuple):
   pgd_images: int = 1000
   autoattack_images: int = 512
   nsl_batch_sizes: tuple[int, ...] = (128, 1024, 8192)
-  residual: Mapping[str, Any] = {'name': 'preact_resnet18'}
-  wide: Mapping[str, Any] = {'name': 'wide_resnet28_10'}
-  residual_batch_size: int = 256
-  wide_batch_size: int = 128
-  torch_batch_size: int = 256
-  attack_steps: tuple[int, int] = (7, 10)
+  # Network, attack steps and batch size of two trainings.
+  pgd_trainings: tuple[tuple[Mapping[str, Any], int, int], ...] = (
+    ({'name': 'preact_resnet18'}, 7, 256),
+    ({'name': 'wide_resnet28_10'}, 10, 128),
+  )
+  # Batch size and attack steps of a training, attack steps beside it.
+  torch: tuple[int, int, int] = (256, 7, 10)
   pgd_steps: int = 50
   pgd_batch_size: int = 512
   members: tuple[int, ...] = (1, 16, 64, 256)
@@ -81,15 +86,6 @@ class Sizes(NamedTuple):
   )
   rounds: int = 5
   steps: int = 20
-
-  @property
-  def pgd_trainings(self) -> tuple[tuple[Mapping[str, Any], int, int], ...]:
-    """Network, attack steps and batch size of two trainings."""
-    residual, wide = self.attack_steps
-    return (
-      (self.residual, residual, self.residual_batch_size),
-      (self.wide, wide, self.wide_batch_size),
-    )
 
 
 FULL = Sizes()
@@ -104,12 +100,11 @@ TINY = Sizes(
   pgd_images=16,
   autoattack_images=8,
   nsl_batch_sizes=(32,),
-  residual={'name': 'small_resnet', 'widths': (4,)},
-  wide={'name': 'small_resnet', 'widths': (8,)},
-  residual_batch_size=8,
-  wide_batch_size=8,
-  torch_batch_size=2,
-  attack_steps=(1, 1),
+  pgd_trainings=(
+    ({'name': 'small_resnet', 'widths': (4,)}, 1, 8),
+    ({'name': 'small_resnet', 'widths': (8,)}, 1, 8),
+  ),
+  torch=(2, 1, 1),
   pgd_steps=2,
   pgd_batch_size=4,
   members=(1, 2),
@@ -149,13 +144,14 @@ class Context(NamedTuple):
   def dataset(self) -> data.Dataset:
     """Returns the images, of which a tiny run takes the first."""
     found = data.load({'name': 'npz', 'path': self.path})
-    if found.train.images.shape[1:] != (32, 32, 3):
+    shape = found.train.images.shape[1:]
+    if shape != (32, 32, 3):
       raise ValueError(
-        f'--data: {self.path} holds images of shape '
-        f'{found.train.images.shape[1:]}; allowed: (32, 32, 3), as CIFAR-10'
+        f'--data: {self.path} holds images of shape {shape}; allowed: '
+        '(32, 32, 3), as CIFAR-10'
       )
-    count = self.sizes.cifar_train
-    return found._replace(train=data.Split(*(x[:count] for x in found.train)))
+    train = first(found.train, self.sizes.cifar_train)
+    return found._replace(train=train)
 
   def shares(
     self, work: Work, seconds: float, bound: str = 'bfloat16'
@@ -171,6 +167,15 @@ class Context(NamedTuple):
     }
 
 
+def first(split: data.Split, count: int | None) -> data.Split:
+  return data.Split(*(array[:count] for array in split))
+
+
+def difference(found: np.ndarray, expected: np.ndarray) -> float:
+  """Returns the largest difference, relative to the largest number."""
+  return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
 # ---------------------------------------------------------------- the machine
 
 
@@ -180,15 +185,20 @@ def machine(context: Context) -> Results:
   memory = (device.memory_stats() or {}).get('bytes_limit')
   here = environment([device])
   versions = {n: here[n] for n in ('jax', 'jaxlib', 'flax', 'optax', 'numpy')}
-  versions['torch'] = None
+  versions['torch'] = driver = None
   with contextlib.suppress(importlib.metadata.PackageNotFoundError):
     versions['torch'] = importlib.metadata.version('torch')
+  with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+    command = ['nvidia-smi', '--query-gpu=driver_version']
+    command.append('--format=csv,noheader')
+    found = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    driver = found.stdout.split('\n')[0].strip() or None
   yield {
     'platform': device.platform,
     'device': device.device_kind,
     'num_devices': len(jax.devices(device.platform)),
     'memory_gib': memory and memory / 2**30,
-    'driver': _driver(),
+    'driver': driver,
     'cpu_cores': len(os.sched_getaffinity(0)),
     'python': here['python'],
     'versions': versions,
@@ -203,16 +213,6 @@ def machine(context: Context) -> Results:
     rates[name] = roofline.matmul_rate([device], *how, repeats=20)
   rates['bytes'] = roofline.copy_rate([device], sizes.copy_mib, repeats=20)
   yield {'rates': rates}
-
-
-def _driver() -> str | None:
-  command = ['nvidia-smi', '--query-gpu=driver_version']
-  command.append('--format=csv,noheader')
-  try:
-    found = subprocess.run(command, capture_output=True, text=True, timeout=20)
-  except (OSError, subprocess.TimeoutExpired):
-    return None
-  return found.stdout.split('\n')[0].strip() or None
 
 
 # --------------------------------------------------------------- the numerics
@@ -234,11 +234,22 @@ def numerics(context: Context) -> Results:
   start = jax.tree.map(
     np.asarray, create_run(config, digits, [cpu]).init_state()
   )
-  count = context.sizes.check_images
-  images = np.asarray(data.to_float(digits.test.images[:count]))
-  labels = digits.test.labels[:count]
+  test = first(digits.test, context.sizes.check_images)
+  images = np.asarray(data.to_float(test.images))
+  on_host = functools.partial(jax.tree.map, lambda x: np.asarray(x, np.float64))
 
-  def compute(device: jax.Device, precision: str, dtype: Any) -> _Numerics:
+  def update(device: jax.Device) -> np.ndarray:
+    """The change of the parameters in one training step."""
+    here = create_run(config, digits, [device])
+    given = runs.step_arguments(here, 1, replicate(start, here.devices))
+    state, _ = here.train_steps.func(*given)
+    new, old = (jax.tree.leaves(on_host(s.params)) for s in (state, start))
+    return np.concatenate(
+      [(a - b).ravel() for a, b in zip(new, old, strict=True)]
+    )
+
+  def compute(device: jax.Device, precision: str, dtype: Any) -> Any:
+    """Arrays, adversarial images by attack, and accuracies."""
     with (
       jax.enable_x64(dtype == np.float64),
       jax.default_device(device),
@@ -246,100 +257,52 @@ def numerics(context: Context) -> Results:
     ):
       cast = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
       network = eval_logits_fn(training.model, cast, {}, None)
-      found = _numerics(network, jnp.asarray(images, dtype), labels, device)
-      if dtype == np.float32:
-        here = create_run(config, digits, [device])
-        found.arrays['update'] = _update(here, start)
-      return found
+      x, y = jnp.asarray(images, dtype), jnp.asarray(test.labels)
 
-  reference = compute(cpu, 'highest', np.float32)
-  rows: list[dict[str, Any]] = [
-    {'name': 'CPU, float32', 'accuracy': reference.accuracy}
-  ]
+      @jax.jit
+      def gradient(images: jax.Array) -> Any:
+        def summed(images: jax.Array) -> Any:
+          logits = network(images)
+          losses = cross_entropy(logits, y)
+          return losses.sum(), (logits, losses)
+
+        return jax.grad(summed, has_aux=True)(images)
+
+      gradients, (logits, losses) = gradient(x)
+      assert logits.devices() == {device}
+      given, key = (network, x, y, runs.EPSILON), jax.random.key(0)
+      adversarial = {
+        'fgsm': advjax.fgsm(*given),
+        'bim-20': advjax.bim(*given, 0.01, num_steps=20),
+        'apgd-50': advjax.apgd(*given, num_steps=50, key=key),
+      }
+      accuracy = {
+        name: float((gradient(each)[1][0].argmax(-1) == y).mean())
+        for name, each in {'clean': x, **adversarial}.items()
+      }
+      arrays = {'logits': logits, 'loss': losses, 'gradient': gradients}
+      arrays = on_host(arrays)
+      if dtype == np.float32:
+        arrays['update'] = update(device)
+      return arrays, on_host(adversarial), accuracy
+
+  expected, reference, accuracy = compute(cpu, 'highest', np.float32)
+  rows: list[dict[str, Any]] = [{'name': 'CPU, float32', 'accuracy': accuracy}]
   kind = context.device.platform.upper()
   for name, device, precision, dtype in (
     (f'{kind}, highest precision', context.device, 'highest', np.float32),
     (f'{kind}, default precision', context.device, 'default', np.float32),
     ('CPU, float64', cpu, 'highest', np.float64),
   ):
-    found = compute(device, precision, dtype)
-    rows.append({'name': name, **_differences(found, reference, images)})
+    arrays, adversarial, accuracy = compute(device, precision, dtype)
+    signs = {}
+    for attack, found in adversarial.items():
+      moved, other = (np.sign(x - images) for x in (found, reference[attack]))
+      signs[attack] = float((moved != other).mean())
+    differences = {k: difference(x, expected[k]) for k, x in arrays.items()}
+    row = {'name': name, 'differences': differences, 'other_signs': signs}
+    rows.append(row | {'accuracy': accuracy})
     yield {'num_images': len(images), 'epsilon': runs.EPSILON, 'rows': rows}
-
-
-class _Numerics(NamedTuple):
-  """What one device computes, on the host, by array and by attack."""
-
-  arrays: dict[str, np.ndarray]
-  adversarial: dict[str, np.ndarray]
-  accuracy: dict[str, float]
-
-
-def _numerics(
-  network: Any, images: jax.Array, labels: np.ndarray, device: jax.Device
-) -> _Numerics:
-  y, epsilon = jnp.asarray(labels), runs.EPSILON
-
-  @jax.jit
-  def gradient(images: jax.Array) -> Any:
-    def summed(images: jax.Array) -> Any:
-      logits = network(images)
-      losses = cross_entropy(logits, y)
-      return losses.sum(), (logits, losses)
-
-    return jax.grad(summed, has_aux=True)(images)
-
-  gradients, (logits, losses) = gradient(images)
-  assert logits.devices() == {device}
-  key = jax.random.key(0)
-  adversarial = {
-    'fgsm': advjax.fgsm(network, images, y, epsilon),
-    'bim-20': advjax.bim(network, images, y, epsilon, 0.01, num_steps=20),
-    'apgd-50': advjax.apgd(network, images, y, epsilon, num_steps=50, key=key),
-  }
-  accuracy = {
-    name: float((gradient(each)[1][0].argmax(-1) == y).mean())
-    for name, each in {'clean': images, **adversarial}.items()
-  }
-  arrays = {'logits': logits, 'loss': losses, 'gradient': gradients}
-  on_host = functools.partial(jax.tree.map, lambda x: np.asarray(x, np.float64))
-  return _Numerics(on_host(arrays), on_host(adversarial), accuracy)
-
-
-def _update(training: Run, start: Any) -> np.ndarray:
-  """The change of the parameters in one training step from a given state."""
-  given = runs.step_arguments(training, 1, replicate(start, training.devices))
-  state, _ = training.train_steps.func(*given)
-  changes = jax.tree.map(
-    lambda new, old: (np.asarray(new, np.float64) - old).ravel(),
-    state.params,
-    start.params,
-  )
-  return np.concatenate(jax.tree.leaves(changes))
-
-
-def _differences(
-  found: _Numerics, reference: _Numerics, images: np.ndarray
-) -> dict[str, Any]:
-  """Largest relative differences, shares of other signs, and accuracies."""
-  signs = {}
-  for name, x in found.adversarial.items():
-    other = np.sign(reference.adversarial[name] - images)
-    signs[name] = float((np.sign(x - images) != other).mean())
-  differences = {
-    name: _difference(x, reference.arrays[name])
-    for name, x in found.arrays.items()
-  }
-  accuracy = found.accuracy
-  return {
-    'differences': differences,
-    'other_signs': signs,
-    'accuracy': accuracy,
-  }
-
-
-def _difference(found: np.ndarray, expected: np.ndarray) -> float:
-  return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
 # ------------------------------------------------------------------- CIFAR-10
@@ -370,7 +333,7 @@ def _train_cifar(
   work = roofline.step_work(training)
   row = {'seed': seed, **trained.costs, **context.shares(work, seconds)}
   yield row, trained
-  test = data.Split(*(x[: context.sizes.pgd_images] for x in dataset.test))
+  test = first(dataset.test, context.sizes.pgd_images)
   (parsed,) = parse_attacks([attack], step_size=2 / 255).values()
   network = runs.float32_network(training, trained)
   batching = Batching(config.evaluation.batch_size, [context.device])
@@ -400,25 +363,21 @@ def cifar10_autoattack(context: Context) -> Results:
   path = context.folder / 'cifar10.pickle'
   if not path.is_file():
     raise ValueError('there is no network: the part cifar10 has left none')
-  params, model_state = jax.device_put(
-    pickle.loads(path.read_bytes()), context.device
-  )
+  variables = jax.device_put(pickle.loads(path.read_bytes()), context.device)
   dataset = context.dataset()
-  count = context.sizes.autoattack_images
-  images = np.asarray(data.to_float(dataset.test.images[:count]))
+  test = first(dataset.test, context.sizes.autoattack_images)
   fields = cifar_config(context.sizes).model.to_dict() | {'dtype': 'float32'}
   model = create_model(fields, dataset.num_classes)
-  network = eval_logits_fn(model, params, model_state)
-  found: dict[str, Any] = {'num_images': len(images), 'attacks': {}}
-  labels = dataset.test.labels[:count]
+  images = np.asarray(data.to_float(test.images))
+  given = eval_logits_fn(model, *variables), images, test.labels, EPSILON
   options: dict[str, Any] = {'key': jax.random.key(0)}
   options['devices'] = [context.device]
   options['path'] = context.folder / 'autoattack.npz'
-  for index, name in enumerate(_AUTOATTACK):
-    so_far = _AUTOATTACK[: index + 1]  # Those before are read from the file.
-    result = advjax.autoattack(
-      network, images, labels, EPSILON, attacks=so_far, **options
-    )
+  found: dict[str, Any] = {'num_images': len(test.labels), 'attacks': {}}
+  names = autoattack.ATTACKS
+  for index, name in enumerate(names):
+    options['attacks'] = names[: index + 1]  # Earlier ones are in the file.
+    result = advjax.autoattack(*given, **options)
     record = result.per_attack[name]
     found['clean'] = float(result.clean.mean())
     found['attacks'][name] = {
@@ -477,11 +436,11 @@ def steps_nsl(context: Context) -> Results:
 
 
 def pgd_config(
-  model: Mapping[str, Any], dtype: str, num_steps: int, batch_size: int
+  model: Mapping[str, Any], num_steps: int, batch_size: int
 ) -> config_dict.ConfigDict:
-  """PGD training without augmentation and without a pass on clean images."""
+  """PGD training in bfloat16, no augmentation, no pass on clean images."""
   config = default_config()
-  config.model = {**model, 'dtype': dtype}
+  config.model = {**model, 'dtype': 'bfloat16'}
   objective = {'name': 'pgd_at', 'num_steps': num_steps}
   config.objective = {**objective, 'clean_metrics': False}
   config.hparams.update(
@@ -492,21 +451,17 @@ def pgd_config(
   return config
 
 
-def steps_resnet18(context: Context) -> Results:
+def steps_resnet18(context: Context, index: int = 0) -> Results:
   """PGD training of PreAct ResNet-18 in bfloat16."""
-  return _pgd_steps(context, 0)
+  model, num_steps, batch_size = context.sizes.pgd_trainings[index]
+  config = pgd_config(model, num_steps, batch_size)
+  name = f'{model["name"]}, PGD-{num_steps}'
+  yield {'rows': [_steps(context, name, config, context.dataset())]}
 
 
 def steps_wide_resnet(context: Context) -> Results:
   """PGD training of WRN-28-10 in bfloat16."""
-  return _pgd_steps(context, 1)
-
-
-def _pgd_steps(context: Context, index: int) -> Results:
-  model, num_steps, batch_size = context.sizes.pgd_trainings[index]
-  config = pgd_config(model, 'bfloat16', num_steps, batch_size)
-  name = f'{model["name"]}, PGD-{num_steps}'
-  yield {'rows': [_steps(context, name, config, context.dataset())]}
+  return steps_resnet18(context, 1)
 
 
 # -------------------------------------------------------------------- attacks
@@ -524,9 +479,8 @@ def pgd(num_steps: int) -> Callable[..., Any]:
   """Returns PGD (Madry et al. 2017): a random start, the last iterate."""
 
   def attacked(network: Callee, images: Any, labels: Any, key: Any) -> Any:
-    step_size = EPSILON / 4
-    options: dict[str, Any] = {'num_steps': num_steps, 'key': key}
-    return advjax.bim(network, images, labels, EPSILON, step_size, **options)
+    given = network, images, labels, EPSILON, EPSILON / 4
+    return advjax.bim(*given, num_steps=num_steps, key=key)
 
   return attacked
 
@@ -543,13 +497,12 @@ def _pgd(
   dtype, matmul, _ = _PRECISIONS[precision]
   made = create_model({**model, 'dtype': dtype}, 10)
   network = Callee.of(eval_logits_fn(made, *variables, matmul))
-  attacked = pgd(num_steps)
   arguments = jax.device_put(
     (network, *batch, jax.random.key(0)), context.device
   )
-  program = runs.compile_program(jax.jit(attacked), *arguments)
-  call = functools.partial(program.call, *arguments)
-  return program._replace(call=call), roofline.work_of(attacked, *arguments)
+  attacked = pgd(num_steps)
+  work = roofline.work_of(attacked, *arguments)
+  return runs.compile_program(jax.jit(attacked), *arguments), work
 
 
 def _test_batch(
@@ -562,19 +515,20 @@ def _test_batch(
 
 def attacks(context: Context) -> Results:
   """Images per second of PGD on PreAct ResNet-18, by precision."""
-  sizes = context.sizes
+  num_steps = context.sizes.pgd_steps
+  fields, _, _ = context.sizes.pgd_trainings[0]
   batch = _test_batch(context, context.dataset())
-  model = create_model(sizes.residual, 10)
-  variables = model.init(jax.random.key(0), batch[0][:1])
+  variables = create_model(fields, 10).init(jax.random.key(0), batch[0][:1])
   rows = []
   for precision, (_, _, bound) in _PRECISIONS.items():
     program, work = _pgd(
-      context, sizes.residual, batch, variables, precision, sizes.pgd_steps
+      context, fields, batch, variables, precision, num_steps
     )
     program.run()
     seconds = statistics.median(program.run() for _ in range(3))
-    row = {'name': f'PGD-{sizes.pgd_steps}, {precision}', 'seconds': seconds}
-    row |= {
+    row = {
+      'name': f'PGD-{num_steps}, {precision}',
+      'seconds': seconds,
       'batch_size': len(batch[1]),
       'images_per_second': len(batch[1]) / seconds,
       **context.shares(work, seconds, bound),
@@ -598,21 +552,22 @@ def torch_compiled(context: Context) -> Results:
 def torch(context: Context, *, compiled: bool = False) -> Results:
   """The same training step and the same PGD in PyTorch, in turns."""
   name = 'PyTorch, compiled' if compiled else 'PyTorch'
-  sizes = context.sizes
-  model = {'name': 'preact_resnet18'}
-  num_steps, num_attack_steps = sizes.attack_steps
-  config = pgd_config(model, 'bfloat16', num_steps, sizes.torch_batch_size)
+  sizes, model = context.sizes, {'name': 'preact_resnet18'}
+  batch_size, num_steps, num_attack_steps = sizes.torch
+  config = pgd_config(model, num_steps, batch_size)
   dataset = context.dataset()
   training = create_run(config, dataset, [context.device])
   state = training.init_state()
   variables = state.params, state.model_state
   arrays = {
-    **runs.by_name({'params': state.params, **state.model_state}),
+    **runs.by_name(state.params, state.model_state['batch_stats']),
     'train_images': dataset.train.images[:_TORCH_IMAGES],
     'train_labels': dataset.train.labels[:_TORCH_IMAGES],
   }
   hparams, optimizer = config.hparams, config.optimizer
   job = {
+    'network': model['name'],
+    'objective': 'pgd',
     'device': 'cpu' if context.device.platform == 'cpu' else 'cuda',
     'channels_last': True,
     'compile': compiled,
@@ -622,12 +577,12 @@ def torch(context: Context, *, compiled: bool = False) -> Results:
     'random_start': True,
     **{name: hparams[name] for name in ('learning_rate', 'step_size')},
     **{n: optimizer[n] for n in ('momentum', 'nesterov', 'weight_decay')},
-    'batch_size': config.batch_size,
+    'batch_size': batch_size,
   }
   batch = _test_batch(context, dataset)
   shown = {'images': batch[0], 'labels': batch[1]}
-  peer = peers.PEERS['torch_residual']
-  with peers.started(peer, context.torch_python) as run_job:
+  rows: list[dict[str, Any]] = []
+  with peers.started(peers.PEERS['torch'], context.torch_python) as run_job:
 
     def prepare(precision: str) -> str:
       dtype, matmul, _ = _PRECISIONS[precision]
@@ -639,9 +594,9 @@ def torch(context: Context, *, compiled: bool = False) -> Results:
     theirs = run_job({'task': 'logits', 'name': exact}, {'images': batch[0]})
     float32 = create_model(model, dataset.num_classes)
     ours = np.asarray(jax.jit(eval_logits_fn(float32, *variables))(batch[0]))
-    difference = _difference(theirs['logits'], ours)
     versions = str(theirs['versions'])
-    yield {'versions': versions, 'logits_difference': difference}
+    apart = difference(theirs['logits'], ours)
+    yield {'versions': versions, 'logits_difference': apart}
     peaks: list[float] = []
 
     def their_steps() -> TimedRun:
@@ -655,7 +610,7 @@ def torch(context: Context, *, compiled: bool = False) -> Results:
       return run
 
     def their_attack(precision: str) -> TimedRun:
-      task = {'task': 'attack', 'name': prepare(precision), 'rounds': 1}
+      task = {'task': 'pgd', 'name': prepare(precision), 'rounds': 1}
       lengths = {'epsilon': EPSILON, 'step_size': EPSILON / 4}
       attack = {**task, **lengths, 'num_steps': num_attack_steps}
       return lambda: float(run_job(attack, shown)['seconds'][-1])
@@ -669,16 +624,19 @@ def torch(context: Context, *, compiled: bool = False) -> Results:
       if times.failures:
         raise peers.PeerError(times.failures[name])
       own, other = harness.compare(times, 1)
-      found = {'torch': name, 'milliseconds': own['milliseconds']}
-      found['torch_milliseconds'] = other['milliseconds']
-      return found | {'times_as_fast': other['times_as_fast']}
+      return {
+        'torch': name,
+        'milliseconds': own['milliseconds'],
+        'torch_milliseconds': other['milliseconds'],
+        'times_as_fast': other['times_as_fast'],
+      }
 
     found = beside(
       lambda: runs.seconds_per_step(training, sizes.steps), their_steps
     )
     case = f'{model["name"]}, PGD-{num_steps} training, bfloat16'
-    row = {'name': case, 'batch_size': config.batch_size, **found}
-    rows = [row | {'peak_mib': max(peaks)}]
+    row = {'name': case, 'batch_size': batch_size, **found}
+    rows.append(row | {'peak_mib': max(peaks)})
     yield {'rows': rows}
     for precision in ('bfloat16', 'float32, default precision'):
       found = beside(
@@ -695,21 +653,19 @@ def torch(context: Context, *, compiled: bool = False) -> Results:
 
 def sweeps(context: Context) -> Results:
   """An epoch of so many runs at once, on the embedded digits."""
-  digits = data.load({'name': 'digits'})
-  way = 'map' if context.device.platform == 'cpu' else 'vmap'
+  digits, devices = data.load({'name': 'digits'}), [context.device]
+  at_once = 'map' if devices[0].platform == 'cpu' else 'vmap'
+  config = runs.tutorial_config('nsl')
+  steps = create_run(config, digits, devices).plan.steps_per_epoch
   rows = []
   for count in context.sizes.members:
-    trainings = [
-      create_run(config, digits, [context.device])
-      for config in runs.sweep_configs(count)
-    ]
-    num_steps = trainings[0].plan.steps_per_epoch
-    own = way if count > 1 else 'in turn'
-    compiling, seconds = runs.train_way(own, trainings, num_steps)
+    way = at_once if count > 1 else 'in turn'
+    taken = sweep.measure(count, [way], digits, devices, steps=steps, rounds=1)
+    ((compiling, seconds),) = taken[way]
     row = {'members': count, 'compile_seconds': compiling}
-    row['step_milliseconds'] = 1e3 * seconds / num_steps
+    row['step_milliseconds'] = 1e3 * seconds / steps
     rows.append(row | {'seconds_per_member': seconds / count})
-    yield {'rows': rows, 'num_steps': num_steps}
+    yield {'rows': rows, 'num_steps': steps}
 
 
 def tutorial(context: Context) -> Results:
@@ -728,14 +684,14 @@ def tutorial(context: Context) -> Results:
   )
   seconds = time.perf_counter() - start
   report = json.loads((workdir / 'report.json').read_text())
-  members = {}
-  for name, member in report['members'].items():
-    members[name] = {
+  members = {
+    name: {
       'clean': member['clean_accuracy'],
       'train_seconds': member['train_seconds'],
+      **{n: each['white_box'] for n, each in member['robust_accuracy'].items()},
     }
-    for attack, entry in member['robust_accuracy'].items():
-      members[name][attack] = entry['white_box']
+    for name, member in report['members'].items()
+  }
   yield {'seconds_to_report': seconds, 'members': members}
 
 
@@ -785,24 +741,25 @@ def _pytest(
   return {**counts, 'failed': failed}
 
 
-# --------------------------------------------------------------- the process
-
-
-def context_of(settings: Mapping[str, Any], folder: pathlib.Path) -> Context:
-  """Returns what a part is given."""
-  if settings['platform'] == 'cpu':
-    jax.config.update('jax_platforms', 'cpu')
-  if settings['keep_compiled']:
-    compile_cache.turn_on()
-  return Context(
-    **{name: settings[name] for name in ('platform', 'kind', 'rates')},
-    sizes=TINY if settings['platform'] == 'cpu' else FULL,
-    path=settings['data'],
-    folder=folder,
-    torch_python=pathlib.Path(settings['torch_python']),
-    deadline=time.monotonic() + settings['seconds'],
-  )
-
-
 if __name__ == '__main__':
-  child.run(lambda name, *given: globals()[name](context_of(*given)))
+
+  def run(
+    name: str, settings: Mapping[str, Any], folder: pathlib.Path
+  ) -> Results:
+    """Runs a part by the settings of the program."""
+    is_tiny = settings['platform'] == 'cpu'
+    if is_tiny:
+      jax.config.update('jax_platforms', 'cpu')
+    if settings['keep_compiled']:
+      compile_cache.turn_on()
+    context = Context(
+      **{key: settings[key] for key in ('platform', 'kind', 'rates')},
+      sizes=TINY if is_tiny else FULL,
+      path=settings['data'],
+      folder=folder,
+      torch_python=pathlib.Path(settings['torch_python']),
+      deadline=time.monotonic() + settings['seconds'],
+    )
+    return globals()[name](context)
+
+  child.run(run)

@@ -18,7 +18,6 @@ No test runs this, since TensorFlow is not among the project's dependencies;
 tests cover what is pure: cases, differences and tables.
 """
 
-import contextlib
 import logging
 import pathlib
 import runpy
@@ -31,10 +30,9 @@ import numpy as np
 from absl import flags
 
 from advjax import cli, data
-from advjax.config import check_range
 from experiments.benchmarks import harness, peers
 from experiments.benchmarks.nsl import cases as nsl_cases
-from experiments.benchmarks.nsl import judge, parity, training
+from experiments.benchmarks.nsl import comparison, parity, training
 from experiments.benchmarks.peers import RunJob
 
 logger = logging.getLogger('advjax')
@@ -52,18 +50,16 @@ def compare(
   cases = [case for case in every if only in case.name]
   decays = [item for item in nsl_cases.decays() if only in item['name']]
   if not cases and not decays:
-    raise ValueError(f'--cases={only}: no option has this in its name')
+    names = ', '.join(case.name for case in every)
+    raise ValueError(f'--cases = {only!r}; allowed: a part of one of {names}')
   images = np.asarray(data.to_float(dataset.test.images[:_NUM_IMAGES]))
   start = parity.make_arrays(images, dataset.test.labels[:_NUM_IMAGES])
   rows: list[dict[str, Any]] = []
   exact: dict[str, Any] = {}
-  for dtype in judge.DTYPES:
-    arrays = parity.cast(start, dtype)
-    with contextlib.ExitStack() as stack:
-      if dtype == 'float64':
-        # Op by op, to compile less: what users run is float32, and compiled.
-        stack.enter_context(jax.disable_jit())
-        stack.enter_context(jax.enable_x64(True))
+  for dtype in comparison.DTYPES:
+    arrays, wide = parity.cast(start, dtype), dtype == 'float64'
+    # Op by op, to compile less: what users run is float32, and compiled.
+    with jax.disable_jit(wide), jax.enable_x64(wide):
       for case in cases:
         if case.start:
           arrays[case.start] = parity.random_start(case, arrays)
@@ -72,21 +68,21 @@ def compare(
         'dtype': dtype,
         'cases': [nsl_cases.job_of(case) for case in cases],
         'decays': decays,
-        'steps': judge.DECAY_STEPS,
+        'steps': comparison.DECAY_STEPS,
         'num_draws': _NUM_DRAWS,
       }
       logger.info('parity in %s: NSL', dtype)
       theirs = run_job(job, arrays)
       exact = exact or theirs
       for case in cases:
-        row = judge.compare_case(case, arrays, theirs, dtype, exact)
-        logger.info('%s', judge.summary(row))
+        row = comparison.compare_case(case, arrays, theirs, dtype, exact)
+        logger.info('%s', comparison.summary(row))
         rows.append(row)
   return {
-    'tolerance': judge.TOLERANCE,
+    'tolerance': comparison.TOLERANCE,
     'versions': str(theirs['versions']),
-    'rows': rows + [judge.compare_decay(item, theirs) for item in decays],
-    'random_init': judge.compare_draws(theirs, _NUM_DRAWS),
+    'rows': rows + [comparison.compare_decay(item, theirs) for item in decays],
+    'random_init': comparison.compare_draws(theirs, _NUM_DRAWS),
   }
 
 
@@ -103,23 +99,21 @@ def _load() -> data.Dataset:
     )
   if flag.num_train is None:
     return dataset
-  most = len(dataset.train.labels)
-  check_range('num_train', flag.num_train, 1, most, integer=True)
+  harness.check_counts('num_train', high=len(dataset.train.labels))
   train = data.Split(*(x[: flag.num_train] for x in dataset.train))
   return dataset._replace(train=train)
 
 
 def main() -> None:
   flag = flags.FLAGS
-  check_range('num_epochs', flag.num_epochs, 1, integer=True)
+  harness.check_counts('num_epochs')
   seeds = harness.integers('seeds', 0)
   dataset = _load()
   devices = cli.devices_from_flags()
   if devices[0].platform != 'cpu' and not flag.parity_only:
     raise ValueError(
-      f'--platform: the devices are {devices[0].platform}, but NSL runs on '
-      "TensorFlow's CPU build here: times would say nothing; give "
-      '--platform=cpu, or --parity_only'
+      f"--platform = '{devices[0].platform}'; allowed: cpu, where NSL runs, "
+      'or --parity_only'
     )
   workdir = harness.make_workdir()
   peer = peers.PEERS['nsl']
@@ -135,9 +129,9 @@ def main() -> None:
   failed = []
   if not flag.train_only:
     result = compare(dataset, run_job, flag.cases)
-    print(judge.table(result['rows'], result['random_init']))
-    failed = judge.failures(result['rows'], result['random_init'])
-    print('\n'.join(failed) or '\nEverything judged is within 1e-5.')
+    print(comparison.table(result['rows'], result['random_init']))
+    failed = comparison.failures(result['rows'], result['random_init'])
+    print('\n'.join(failed) or '\nEverything is within 1e-5.')
     harness.save(workdir / 'nsl_parity.json', result, devices)
   if not flag.parity_only:
     config = runpy.run_path(str(_CONFIG))['get_config']()
@@ -154,8 +148,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  harness.define_flags(use=['nsl'])
-  harness.define_data_dir()
+  harness.define_flags(use=['nsl'], data_dir=True)
   flags.DEFINE_string('npz', None, 'Images of 28 x 28 x 1, instead of mnist.')
   flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds of the training.')
   flags.DEFINE_integer('num_epochs', 5, 'Epochs of the training.')

@@ -151,9 +151,8 @@ def run(case: Case, arrays: Mapping[str, Any], given: Any = None) -> Arrays:
   (total, (state, metrics, perturbed)), gradient = jax.jit(
     jax.value_and_grad(loss_fn, has_aux=True)
   )(network.params, hparams, given)
-  second = 'virtual_adversarial_loss'
-  if case.kind == 'adversarial':
-    second = 'adversarial_loss'
+  virtual_case = case.kind == 'virtual'
+  second = 'virtual_adversarial_loss' if virtual_case else 'adversarial_loss'
 
   def mean(name: str) -> np.ndarray:
     return np.asarray((batch['weight'] * np.asarray(metrics[name])).sum())
@@ -168,10 +167,6 @@ def run(case: Case, arrays: Mapping[str, Any], given: Any = None) -> Arrays:
   }
 
 
-def _weighted_loss(weight: Any, logits: Any, labels: Any) -> Any:
-  return weight * cross_entropy(logits, labels)
-
-
 def _perturb(
   network: Network,
   batch: Mapping[str, Any],
@@ -179,6 +174,9 @@ def _perturb(
   hparams: Mapping[str, float],
 ) -> Any:
   """The counterpart of perturb_on_batch: `bim` in evaluation mode."""
+
+  def loss_fn(weight: Any, logits: Any, labels: Any) -> Any:
+    return weight * cross_entropy(logits, labels)
 
   def logits_fn(images: Any) -> Any:
     return network.apply(network.params, network.state, images, train=False)[0]
@@ -191,7 +189,7 @@ def _perturb(
     hparams['step_size'],
     num_steps=options['num_steps'],
     norm=norms.NSL_NORMS[options['norm']],
-    loss_fn=Partial(_weighted_loss, batch['weight']),
+    loss_fn=Partial(loss_fn, batch['weight']),
     bounds=options['bounds'],
   )
 
@@ -202,9 +200,8 @@ def input_gradient(case: Case, arrays: Mapping[str, Any]) -> Arrays:
   train = case.kind != 'perturb'
 
   def loss_fn(images: Any) -> Any:
-    logits = network.apply(network.params, network.state, images, train=train)[
-      0
-    ]
+    given = network.params, network.state, images
+    logits, _ = network.apply(*given, train=train)
     return (batch['weight'] * cross_entropy(logits, batch['label'])).sum()
 
   return named(jax.jit(jax.grad(loss_fn))(batch['image']))

@@ -6,7 +6,7 @@ the same size; each side's networks start from weights of their own.
 
 import logging
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -62,24 +62,6 @@ def _nsl_job(
   }
 
 
-def _train(
-  config: config_dict.ConfigDict,
-  dataset: data.Dataset,
-  devices: Sequence[jax.Device],
-) -> tuple[dict[str, float], LogitsFn]:
-  """The times and the network of one member."""
-  jax.clear_caches()  # Each run compiles for itself, as each run of NSL traces.
-  training = create_run(config, dataset, devices)
-  trained = runs.train_timed(training)
-  costs = trained.costs
-  times = {
-    'seconds': costs['train_seconds'],
-    'seconds_with_compile': costs['train_seconds'] + costs['compile_seconds'],
-    'milliseconds_per_step': costs['step_milliseconds'],
-  }
-  return times, runs.float32_network(training, trained)
-
-
 def _evaluate(
   networks: Mapping[str, LogitsFn],
   test: data.Split,
@@ -125,9 +107,18 @@ def run_training(
         if name.startswith('weights/'):
           shown[f'{member}/{name.removeprefix("weights/")}'] = value
       logger.info('seed %d, %s: advjax', seed, member)
-      times['advjax'][member], networks[member] = _train(
-        member_config(config, member), dataset, devices
-      )
+      # Each run compiles for itself, as each run of NSL traces.
+      jax.clear_caches()
+      training = create_run(member_config(config, member), dataset, devices)
+      trained = runs.train_timed(training)
+      costs = trained.costs
+      whole = costs['train_seconds'] + costs['compile_seconds']
+      times['advjax'][member] = {
+        'seconds': costs['train_seconds'],
+        'seconds_with_compile': whole,
+        'milliseconds_per_step': costs['step_milliseconds'],
+      }
+      networks[member] = runs.float32_network(training, trained)
     epsilon = config.evaluation.epsilon
     correct = {
       'NSL': run_job(_nsl_job(config, 'evaluate'), shown),
@@ -163,17 +154,18 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def tables(rows: Sequence[Mapping[str, Any]], epsilon: float) -> str:
   """Returns accuracies and times as two tables in Markdown, and the ratio."""
   ratios = summarize(rows)['adversarial']
-
-  def times(row: Mapping[str, Any]) -> dict[str, float]:
-    return {
+  times = [
+    {
       f'{member}: {title}': row['times'][member][key]
       for member in MEMBERS
       for key, title in _TIMES.items()
     }
-
+    for row in rows
+  ]
+  accuracies = [row['accuracies'] for row in rows]
   return (
     f'Accuracy on the test images; attacks: FGSM {epsilon:g}, clipped to '
-    f'[0, 1].\n\n{_with_means(rows, lambda row: row["accuracies"], ".4f")}'
+    f'[0, 1].\n\n{_with_means(rows, accuracies, ".4f")}'
     f'\n\nTraining.\n\n{_with_means(rows, times, ".2f")}\n\n'
     'Seconds of training with the adversarial objective, advjax / NSL: '
     f'{ratios["seconds"]["mean"]:.3f} '
@@ -183,19 +175,20 @@ def tables(rows: Sequence[Mapping[str, Any]], epsilon: float) -> str:
 
 def _with_means(
   rows: Sequence[Mapping[str, Any]],
-  cells_of: Callable[[Mapping[str, Any]], Mapping[str, float]],
+  values: Sequence[Mapping[str, float]],
   form: str,
 ) -> str:
   """Writes a line per library and seed, and the means of libraries."""
-  lines = []
-  for row in rows:
-    cells = [harness.cell(value, form) for value in cells_of(row).values()]
-    lines.append([f'{row["library"]}, seed {row["seed"]}', *cells])
-  for library in LIBRARIES:
-    own = [cells_of(row) for row in rows if row['library'] == library]
-    cells = [
-      harness.mean_and_std([each[title] for each in own], form)
-      for title in own[0]
+  lines = [
+    [
+      f'{row["library"]}, seed {row["seed"]}',
+      *(harness.cell(value, form) for value in own.values()),
     ]
+    for row, own in zip(rows, values, strict=True)
+  ]
+  for index, library in enumerate(LIBRARIES):
+    # They alternate.
+    columns = zip(*(own.values() for own in values[index::2]), strict=True)
+    cells = [harness.mean_and_std(column, form) for column in columns]
     lines.append([f'{library}, mean ± std', *cells])
-  return harness.markdown(['', *cells_of(rows[0])], lines)
+  return harness.markdown(['', *values[0]], lines)

@@ -1,4 +1,4 @@
-"""Our numbers of NSL's options beside NSL's: how far apart, and the verdict.
+"""Our numbers of NSL's options beside NSL's: how far apart they are.
 
 Differences are relative to the largest magnitude of the array.
 """
@@ -17,7 +17,7 @@ TOLERANCE = 1e-5
 # alone: so many pixels, and so much of the example's largest gradient.
 _FLIPS = {'share': 1e-3, 'gradient': 1e-4}
 _STANDARD_ERRORS = 5.0
-# The second is judged by the first too.
+# The second is compared with the first too.
 DTYPES = ('float64', 'float32')
 DECAY_STEPS = (0, 1, 7, 10, 25, 100)
 _LOSSES = ('clean_loss', 'adversarial_loss', 'total_loss')
@@ -78,14 +78,6 @@ def perturbation_difference(
   return difference(np.where(flipped, theirs, ours), theirs), flipped
 
 
-def gradient_at(flipped: np.ndarray, gradient: np.ndarray) -> float:
-  """Returns the largest gradient at flips, over the example's largest."""
-  size = np.abs(gradient)
-  largest = size.max(axis=tuple(range(1, size.ndim)), keepdims=True)
-  relative = np.where(largest > 0, size / np.where(largest > 0, largest, 1), 0)
-  return float(relative[flipped].max(initial=0.0))
-
-
 def over(quantities: Row, tolerance: float = TOLERANCE) -> list[str]:
   """Returns the quantities above a tolerance; NaN is above any."""
   return [n for n, value in quantities.items() if not value <= tolerance]
@@ -102,8 +94,8 @@ def _part(arrays: Arrays, prefix: str) -> dict[str, np.ndarray]:
   }
 
 
-def not_judged(case: Case, dtype: str) -> tuple[str, list[str]]:
-  """Returns why some quantities are shown and not judged, and which."""
+def excluded(case: Case, dtype: str) -> tuple[str, list[str]]:
+  """Returns which quantities are shown but may differ, and why."""
   virtual, batch_norm = case.kind == 'virtual', case.network == 'cnn_bn'
   steps = case.config.get('pgd_iterations', 1)
   if batch_norm and case.kind == 'adversarial' and steps > 1:
@@ -125,48 +117,36 @@ def compare_case(
   dtype: str,
   exact: Arrays | None = None,
 ) -> dict[str, Any]:
-  """Runs our side of a case and compares it with NSL's.
+  """Runs our side of a case from the same arrays and compares it with NSL's.
 
   Where rounding decided some pixels differently (flips), or moved the images
   over a kink of the network, losses and gradients are compared at NSL's
-  perturbed images.
-
-  Args:
-    case: The case.
-    arrays: What both sides started from.
-    theirs: NSL's results, of all cases.
-    dtype: Of both.
-    exact: NSL's results in float64, to tell whose rounding a difference is.
-
-  Returns:
-    A row of the table.
+  perturbed images. `exact` are NSL's results in float64, to tell whose
+  rounding a difference is.
   """
   theirs, exact = (_part(x, f'{case.name}/') for x in (theirs, exact or {}))
   row: dict[str, Any] = {'name': case.name, 'dtype': dtype, 'note': ''}
   if 'error' in theirs:
     return row | {'quantities': {}, 'note': f'NSL: {theirs["error"]}'}
   ours = parity.run(case, arrays)
-  row['quantities'], flips = _compare(case, arrays, ours, theirs, dtype)
-  row['note'], row['not_judged'] = not_judged(case, dtype)
-  row['flips'] = flips
+
+  def compare(theirs: Arrays) -> tuple[dict[str, float], dict[str, float]]:
+    """The differences of all quantities, and the flips if there are any."""
+    worst, flips = _perturbations(case, arrays, ours, theirs)
+    found = _quantities(case, ours, theirs)
+    if case.kind != 'perturb' and (flips or over(found)):
+      given: Any = parity.cast(_part(theirs, 'perturbed/'), dtype)
+      if set(given) == {'image'}:
+        given = given['image']
+      found = _quantities(case, parity.run(case, arrays, given), theirs)
+    return {'perturbation': worst, **found}, flips
+
+  row['quantities'], row['flips'] = compare(theirs)
+  row['note'], row['excluded'] = excluded(case, dtype)
   # Random starts differ between the dtypes, flipped images may.
-  if exact and 'error' not in exact and not flips and not case.start:
-    row['to_float64'], _ = _compare(case, arrays, ours, exact, dtype)
+  if exact and 'error' not in exact and not row['flips'] and not case.start:
+    row['to_float64'], _ = compare(exact)
   return row
-
-
-def _compare(
-  case: Case, arrays: Arrays, ours: Arrays, theirs: Arrays, dtype: str
-) -> tuple[dict[str, float], dict[str, float]]:
-  """The differences of all quantities, and the flips if there are any."""
-  worst, flips = _perturbations(case, arrays, ours, theirs)
-  found = _quantities(case, ours, theirs)
-  if case.kind != 'perturb' and (flips or over(found)):
-    given: Any = parity.cast(_part(theirs, 'perturbed/'), dtype)
-    if set(given) == {'image'}:
-      given = given['image']
-    found = _quantities(case, parity.run(case, arrays, given), theirs)
-  return {'perturbation': worst, **found}, flips
 
 
 def _quantities(case: Case, ours: Arrays, theirs: Arrays) -> dict[str, float]:
@@ -182,7 +162,11 @@ def _quantities(case: Case, ours: Arrays, theirs: Arrays) -> dict[str, float]:
 def _perturbations(
   case: Case, arrays: Arrays, ours: Arrays, theirs: Arrays
 ) -> tuple[float, dict[str, float]]:
-  """The largest difference over the features, and their flips if any."""
+  """The largest difference over the features, and their flips if any.
+
+  Flips are given by their share of the pixels and their largest gradient over
+  the example's largest.
+  """
   # The direction of the virtual ones does not jump.
   norm = 'l2' if case.kind == 'virtual' else case.config['adv_grad_norm']
   step_size = case.config['adv_step_size']
@@ -193,9 +177,12 @@ def _perturbations(
     distance, flipped = perturbation_difference(own, other, step_size, norm)
     worst = max(worst, distance)
     if flipped.any():
-      gradient = parity.input_gradient(case, arrays)[name]
+      size = np.abs(parity.input_gradient(case, arrays)[name])
+      largest = size.max(axis=tuple(range(1, size.ndim)), keepdims=True)
+      relative = size / np.where(largest > 0, largest, 1)
       flips['share'] = max(flips['share'], float(flipped.mean()))
-      flips['gradient'] = max(flips['gradient'], gradient_at(flipped, gradient))
+      gradient = float(relative[flipped].max())
+      flips['gradient'] = max(flips['gradient'], gradient)
   return worst, flips if flips['share'] else {}
 
 
@@ -211,14 +198,15 @@ def compare_draws(theirs: Arrays, count: int) -> list[dict[str, Any]]:
   rows = []
   for norm in NORMS:
     order = {'infinity': np.inf, 'l2': 2, 'l1': 1}[norm]
-    measures: dict[str, dict[str, Any]] = {'size': {}, 'magnitude': {}}
-    for library, draws in (
-      ('NSL', theirs[f'draws/{norm}'].astype(float)),
-      ('advjax', parity.draws(norm, count).astype(float)),
+    draws = {
+      'NSL': theirs[f'draws/{norm}'].astype(float),
+      'advjax': parity.draws(norm, count).astype(float),
+    }
+    for what, measure in (
+      ('size', lambda x, order=order: np.linalg.norm(x, order, axis=1)),
+      ('magnitude', lambda x: np.abs(x).mean(axis=1)),
     ):
-      measures['size'][library] = np.linalg.norm(draws, order, axis=1)
-      measures['magnitude'][library] = np.abs(draws).mean(axis=1)
-    for what, values in measures.items():
+      values = {name: measure(x) for name, x in draws.items()}
       means = {name: float(v.mean()) for name, v in values.items()}
       spread = sum(v.var(ddof=1) / len(v) for v in values.values())
       apart = float(abs(means['NSL'] - means['advjax']) / np.sqrt(spread))
@@ -227,10 +215,10 @@ def compare_draws(theirs: Arrays, count: int) -> list[dict[str, Any]]:
   return rows
 
 
-# ------------------------------------------------------------- verdicts
+# ------------------------------------------------------------- the report
 
 
-def judge(row: Row) -> tuple[list[str], list[str]]:
+def failing(row: Row) -> tuple[list[str], list[str]]:
   """The quantities over the tolerance, and those that are NSL's own rounding.
 
   These are within the tolerance of NSL's results in float64.
@@ -239,7 +227,7 @@ def judge(row: Row) -> tuple[list[str], list[str]]:
   rounding: list[str] = []
   for name in over(row['quantities']):
     explained = row.get('to_float64', {}).get(name, np.inf) <= TOLERANCE
-    if name not in row.get('not_judged', ()):
+    if name not in row.get('excluded', ()):
       (rounding if explained else bad).append(name)
   return bad, rounding
 
@@ -253,7 +241,7 @@ def failures(rows: Sequence[Row], draws: Sequence[Row] = ()) -> list[str]:
   lines = []
   for row in rows:
     label = f'{row["name"]} ({row["dtype"]})'
-    bad = [f'{name} {row["quantities"][name]:.1e}' for name in judge(row)[0]]
+    bad = [f'{name} {row["quantities"][name]:.1e}' for name in failing(row)[0]]
     if bad:
       lines.append(f'over {TOLERANCE:g}: {label}: {", ".join(bad)}')
     flips = row.get('flips') or {}
@@ -278,24 +266,25 @@ def summary(row: Row) -> str:
 
 
 def table(rows: Sequence[Row], draws: Sequence[Row]) -> str:
-  """Returns the parity tables; numbers in brackets are not judged."""
-  cases = [row for row in rows if 'value' not in row['quantities']]
-  decays = [
-    {'name': row['name'], **row['quantities']}
-    for row in rows
-    if 'value' in row['quantities']
-  ]
+  """Returns the parity tables; numbers in brackets may differ."""
   titles = [name.replace('_', ' ') for name in _COLUMNS]
   header = ['option', *titles, 'flips', 'note']
   text = []
   for dtype in DTYPES:
-    cells = [_cells(row) for row in cases if row['dtype'] == dtype]
+    cells = [
+      _cells(row)
+      for row in rows
+      if row['dtype'] == dtype and 'value' not in row['quantities']
+    ]
     text.append(f'\nLargest relative difference, {dtype}.\n')
     text.append(harness.markdown(header, cells))
+  value = 'difference', lambda row: row['quantities']['value'], '.1e'
   text += [
     '\nDecay over time.\n',
     harness.table(
-      decays, ('option', 'name', ''), ('difference', 'value', '.1e')
+      [row for row in rows if 'value' in row['quantities']],
+      ('option', 'name', ''),
+      value,
     ),
     '\nRandom starts in the unit ball: means over the draws.\n',
     harness.table(
@@ -314,12 +303,12 @@ def _cells(row: Row) -> list[str]:
   cells = [row['name']]
   for name in _COLUMNS:
     text = harness.cell(row['quantities'].get(name))
-    cells.append(f'({text})' if name in row.get('not_judged', ()) else text)
+    cells.append(f'({text})' if name in row.get('excluded', ()) else text)
   notes = [row['note']] if row['note'] else []
   notes += [
     f'{name}: NSL rounds, ours is within {row["to_float64"][name]:.1e} of '
     "NSL's float64"
-    for name in judge(row)[1]
+    for name in failing(row)[1]
   ]
   shown = '0' if row['quantities'] else ''
   if row.get('flips'):
