@@ -52,7 +52,8 @@ def check(experiment: str, *arguments: str) -> int:
 def main() -> None:
   # Before the mains import these names.
   data.load = stand_ins.load  # No command depends on what a machine has.
-  workdir.open_workdir = stop  # train, compare: all configs are checked.
+  # train, compare, sweep: all configs are checked.
+  workdir.open_workdir = workdir.prepare_workdir = stop
   checkpoint.checkpoint_directory = stop  # evaluate: so are the attacks.
   common = set(flags.FLAGS)
   results = []
