@@ -254,7 +254,7 @@ def threefry(key: Any) -> Array:
 
 
 def error(name: str, value: Any, allowed: str) -> ValueError:
-  """The error of an argument; of arrays it tells dtype and shape."""
+  """The error of an argument; of arrays it gives dtype and shape."""
   if getattr(value, 'shape', None) and hasattr(value, 'dtype'):
     value = f'{value.dtype} {list(value.shape)}'
   return ValueError(f'{name} = {value!s}; allowed: {allowed}')

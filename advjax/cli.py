@@ -126,14 +126,14 @@ def _check_config_flags(arguments: Sequence[str]) -> None:
     )
   config = get_config(*[variant] if variant else [])
   for field in named:
-    section = config
+    section, above = config, 'config'
     for name in field.removeprefix('config.').split('.'):
       if not isinstance(section, config_dict.ConfigDict):
         raise ValueError(
-          f'config field = {field!r}; allowed: none below a plain value'
+          f'--{field}: {section!r} has no fields; allowed: --{above}=...'
         )
       choose(f'config field in {field!r}:', name, section)
-      section = section[name]
+      section, above = section[name], f'{above}.{name}'
 
 
 def run(

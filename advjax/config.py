@@ -48,10 +48,17 @@ def check_range(
 _SHARED = frozenset({'dataset', 'evaluation', 'seeds'})
 # Those of a config, and the least that each may be.
 _WHOLE_NUMBERS = {
-  **{'seed': 0, 'num_validation': 0, 'batch_size': 1, 'num_epochs': 1},
-  **{'log_every_steps': 0, 'checkpoint_every_epochs': 1},
-  **{f'monitor.{x}': 1 for x in ('num_images', 'num_steps', 'every_epochs')},
-  **{'evaluation.batch_size': 1, 'evaluation.top_k': 1},
+  'seed': 0,
+  'num_validation': 0,
+  'batch_size': 1,
+  'num_epochs': 1,
+  'log_every_steps': 0,
+  'checkpoint_every_epochs': 1,
+  'monitor.every_epochs': 1,
+  'monitor.num_images': 1,
+  'monitor.num_steps': 1,
+  'evaluation.batch_size': 1,
+  'evaluation.top_k': 1,
 }
 # Those of jax.default_matmul_precision that all platforms have.
 MATMUL_PRECISIONS = ('default', 'high', 'highest')

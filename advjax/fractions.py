@@ -9,7 +9,7 @@ _FRACTION = re.compile(rf'{_NUMBER}\s*/\s*{_NUMBER}', re.I)
 _ONLY_NUMBERS = re.compile(r'[\d\s.,/()\[\]+\-eE]*')
 
 
-def parse_number(text: str | float) -> float:
+def parse_number(text: str | float, name: str = 'number') -> float:
   """Reads a finite number written as `8/255`, `0.031` or `1e-3`."""
   if isinstance(text, (int, float)):
     return float(text)
@@ -20,9 +20,13 @@ def parse_number(text: str | float) -> float:
     value = math.nan
   if not math.isfinite(value):
     raise ValueError(
-      f'number = {text!r}; allowed: finite numbers such as 0.031 or 8/255'
+      f'{name} = {text!r}; allowed: finite numbers such as 0.031 or 8/255'
     )
   return value
+
+
+def _expand(text: str, name: str) -> str:
+  return _FRACTION.sub(lambda match: repr(parse_number(match[0], name)), text)
 
 
 def expand_fractions(arguments: Sequence[str]) -> list[str]:
@@ -36,9 +40,7 @@ def expand_fractions(arguments: Sequence[str]) -> list[str]:
     start = field.end() if field else 0
     is_value = field or re.fullmatch(r'--?config\.[^=]*', previous)
     if is_value and _ONLY_NUMBERS.fullmatch(argument, start):
-      value = _FRACTION.sub(
-        lambda match: repr(parse_number(match[0])), argument[start:]
-      )
-      argument = argument[:start] + value
+      name = (argument[:start] or previous).removesuffix('=')
+      argument = argument[:start] + _expand(argument[start:], name)
     expanded.append(argument)
   return expanded

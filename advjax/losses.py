@@ -204,6 +204,6 @@ def _true_and_other(
 
 
 def _rescale(logits: Array) -> Array:
-  """Divides by the largest logit, to which the ratios are blind, if above 1."""
+  """Divides by the largest logit if above 1, which keeps all ratios."""
   largest = jnp.max(jnp.abs(logits), axis=-1, keepdims=True)
   return logits / jax.lax.stop_gradient(jnp.maximum(largest, 1))

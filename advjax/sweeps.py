@@ -36,7 +36,7 @@ from advjax.models import create_model
 from advjax.training.objectives import (
   OBJECTIVES,
   create_objective,
-  hparams_read,
+  hparams_of,
   read_hparams,
 )
 from advjax.training.setup import (
@@ -114,7 +114,7 @@ def _field_kind(config: config_dict.ConfigDict, field: str) -> type:
   kinds: dict[str, type] = {
     f'hparams.{hparam}': float
     for name in OBJECTIVES
-    for hparam in hparams_read(name)
+    for hparam in hparams_of(name)
   }
   for name in flatten_dict(config.to_dict(), sep='.'):
     above, _, end = name.rpartition('.')
@@ -578,7 +578,7 @@ def check_trial(config: config_dict.ConfigDict, fields: Iterable[str]) -> None:
   """
   check_config(config)
   name = config.objective.name
-  reads = hparams_read(name)
+  reads = hparams_of(name)
   if 'objective.name' in fields:
     for hparam, value in config.hparams.items():
       field = f'hparams.{hparam}'
@@ -598,7 +598,7 @@ def check_trial(config: config_dict.ConfigDict, fields: Iterable[str]) -> None:
     other, values = READ_UNDER.get(field, ('', ()))
     if field.startswith('multiplier_decay.') and 'multiplier' not in reads:
       other = 'objective.name'
-      values = tuple(n for n in OBJECTIVES if 'multiplier' in hparams_read(n))
+      values = tuple(n for n in OBJECTIVES if 'multiplier' in hparams_of(n))
     if other and config[other] not in values:
       raise ValueError(
         f'{field} = {config[field]!r} has no effect with {other} = '

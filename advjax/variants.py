@@ -59,11 +59,11 @@ def set_variant(
     >>> config.objective.name, config.hparams.beta
     ('trades', 6.0)
   """
-  chosen = {'smoke': f'{_DEFAULT}-smoke'}.get(variant or '', variant)
-  name, dash, smoke = (chosen or _DEFAULT).partition('-')
-  choose('variant', name, _OBJECTIVES)
-  if dash:
-    choose('variant', smoke, ('smoke',))
+  chosen = variant or _DEFAULT
+  short = [f'{name}-smoke' for name in _OBJECTIVES]
+  choose('variant', chosen, (*_OBJECTIVES, *short, 'smoke'))
+  smoke = chosen.endswith('smoke')
+  name = chosen.removesuffix('smoke').removesuffix('-') or _DEFAULT
   config.objective = _OBJECTIVES[name]
   config.report_checkpoint = 'last' if name == 'standard' else 'best'
   if name == 'nsl':

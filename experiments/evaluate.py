@@ -49,14 +49,16 @@ def define_flags() -> None:
 def main() -> None:
   flag = flags.FLAGS
   step_size = flag.step_size
+  if step_size is not None:
+    step_size = parse_number(step_size, '--step_size')
   evaluate(
     flag.checkpoint,
     flag.attacks,
-    [parse_number(text) for text in flag.epsilons],
+    [parse_number(text, '--epsilons') for text in flag.epsilons],
     flag.workdir,
     cli.devices_from_flags(),
     norm=flag.norm,
-    step_size=None if step_size is None else parse_number(step_size),
+    step_size=step_size,
     batch_size=flag.batch_size,
     seed=flag.seed,
     num_images=flag.num_images,

@@ -47,7 +47,7 @@ def main() -> None:
     cli.devices_from_flags(),
     attack=flag.attack,
     norm=flag.norm,
-    epsilon=parse_number(flag.epsilon),
+    epsilon=parse_number(flag.epsilon, '--epsilon'),
     classes=flag.classes,
     num_images=flag.num_images,
     num_cases=flag.num_cases,

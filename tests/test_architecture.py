@@ -49,28 +49,26 @@ def trees():
   }
 
 
-def test_every_room_has_its_place(trees):
-  rooms = {path.split('/')[0].removesuffix('.py') for path in trees}
-  assert rooms - {'__init__'} == set(ORDER)
+def test_every_package_has_its_place(trees):
+  packages = {path.split('/')[0].removesuffix('.py') for path in trees}
+  assert packages - {'__init__'} == set(ORDER)
 
 
-def test_arrows_point_one_way(trees):
+def test_imports_point_one_way(trees):
   found = collections.defaultdict(set)
   for path, tree in trees.items():
-    room = path.split('/')[0].removesuffix('.py')
+    own = path.split('/')[0].removesuffix('.py')
     for name in imported(tree):
       package, *parts = name.split('.')
-      if (
-        package == 'advjax' and parts and parts[0] not in (room, '__version__')
-      ):
-        found[room].add(parts[0])
+      if package == 'advjax' and parts and parts[0] not in (own, '__version__'):
+        found[own].add(parts[0])
   del found['__init__']  # The public face: attacks and their evaluation.
   assert {'norms', 'losses'} <= found['attacks']
   wrong = [
-    (room, other)
-    for room, others in found.items()
+    (own, other)
+    for own, others in found.items()
     for other in others
-    if ORDER.index(other) > ORDER.index(room) or other in APART.get(room, ())
+    if ORDER.index(other) > ORDER.index(own) or other in APART.get(own, ())
   ]
   assert not wrong
 

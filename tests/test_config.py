@@ -84,7 +84,7 @@ def test_expand_fractions(arguments, expected):
 
 
 def test_a_fraction_by_zero_is_named():
-  with pytest.raises(ValueError, match=r"number = '8/0'; allowed"):
+  with pytest.raises(ValueError, match=r"--config.x = '8/0'; allowed"):
     expand_fractions(['--config.x=8/0'])
 
 

@@ -179,6 +179,9 @@ def _minimise(
 
     zeros = problem.zeros()
     state = _Descent(zeros, zeros, zeros, jnp.zeros(problem.batch, bool), best)
+    (state,) = loop.vary_alike(
+      lambda state: step(jnp.int32(0), state), (state,)
+    )
     result: _Descent = jax.lax.fori_loop(0, num_steps, step, state)
     return result
 
@@ -196,9 +199,11 @@ def _minimise(
 
   *_, best = evaluate(problem.images, loop.nothing_found(problem))
   zero = jnp.zeros(problem.batch, problem.dtype)
-  best, *_ = jax.lax.fori_loop(
-    0, num_searches, search, (best, initial_const + zero, zero, zero + jnp.inf)
+  carry = loop.vary_alike(
+    lambda *carry: search(jnp.int32(0), carry),
+    (best, initial_const + zero, zero, zero + jnp.inf),
   )
+  best, *_ = jax.lax.fori_loop(0, num_searches, search, carry)
   return jnp.asarray(jax.lax.stop_gradient(best.images))
 
 

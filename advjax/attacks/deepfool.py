@@ -104,7 +104,7 @@ def _until_fooled(
   rows = jnp.arange(problem.batch)
 
   def step(state: _State) -> _State:
-    """The last step only evaluates where the others led."""
+    """The last step only evaluates the images of the one before."""
     images = problem.perturb((1 + overshoot) * state.total, norm)
     logits, pull = jax.vjp(lambda x: _logits(logits_fn, x), images)
     own = jax.nn.one_hot(problem.labels, logits.shape[1], dtype=bool)
@@ -141,8 +141,9 @@ def _until_fooled(
     problem.images,
     jnp.zeros(problem.batch, bool),
   )
+  start = loop.vary_alike(step, (start,))[0]
   # Most rows take a handful of the steps: end when the last one is fooled.
-  state = jax.lax.while_loop(
+  state: _State = jax.lax.while_loop(
     lambda state: (state.t <= num_steps) & ~jnp.all(state.fooled), step, start
   )
   return jax.lax.stop_gradient(state.images)

@@ -161,6 +161,7 @@ def _bisect(
   clean = succeeds(images)
   zero = jnp.zeros_like(limit)
   start = zero, MinimalEpsilon(jnp.where(clean, zero, jnp.inf), images, clean)
+  start = loop.vary_alike(lambda *start: bisect(0, start), start)
   _, best = jax.lax.fori_loop(0, num_bisections + 1, bisect, start)
   return MinimalEpsilon(*jax.lax.stop_gradient(best))
 

@@ -379,7 +379,8 @@ def _read_names(files: Files, ids: Sequence[str]) -> tuple[str, ...]:
     raise ValueError(f'{_WORDS} has no line for these ids: {_listed(lacking)}')
   counts = Counter(firsts[wnid] for wnid in ids)
   return tuple(
-    firsts[wnid] + f' ({wnid})' * (counts[firsts[wnid]] > 1) for wnid in ids
+    f'{firsts[wnid]} ({wnid})' if counts[firsts[wnid]] > 1 else firsts[wnid]
+    for wnid in ids
   )
 
 

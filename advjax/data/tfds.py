@@ -165,7 +165,7 @@ def _find_or_prepare(builder: str, data_dir: pathlib.Path) -> pathlib.Path:
     _check_network(made)
     made.download_and_prepare()
   except tfds.core.DatasetNotFoundError as error:
-    raise ValueError(f'{missing}, or one that TFDS knows') from error
+    raise ValueError(f'{missing}, or one of TFDS') from error
   # Of networks, of files that moved or changed, of sets to be downloaded by
   # hand, and of packages that a set needs.
   except (

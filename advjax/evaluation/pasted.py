@@ -16,7 +16,7 @@ def paste_objects(
 ) -> np.ndarray:
   """Pastes into every image a small copy of another one, of another class.
 
-  `x'_i = (1 - m_i) x_i + m_i s(x_j)`: the donor j is drawn from all rows with
+  `x'_i = (1 - m_i) x_i + m_i s(x_j)`: the source j is drawn from all rows with
   another label; s scales it down to d H by d W pixels, each the mean of what it
   covers; m is an ellipse that fills this box, with an edge of one pixel, and 0
   outside of it. The box touches one side of the image, drawn like its place
@@ -30,7 +30,7 @@ def paste_objects(
 
   The draws depend on the seed and the row alone: a higher severity enlarges the
   same object at the same side. A row depends on the others too, which may be
-  its donor.
+  its source.
 
   Args:
     images: floating `[N, H, W, C]` in [0, 1], H and W of 8 or more.
@@ -67,20 +67,20 @@ def paste_objects(
   draws = np.stack(
     [np.random.default_rng([seed, i]).random(3) for i in range(len(images))]
   )
-  donors = _donors(labels, draws[:, 0])
+  sources = _sources(labels, draws[:, 0])
   tops, lefts = _places(height - box[0], width - box[1], draws[:, 1:])
   shrink_rows, shrink_columns = map(_overlaps, images.shape[1:3], box)
   pasted = images.astype(np.float32)
-  for row, (donor, top, left) in enumerate(
-    zip(donors, tops, lefts, strict=True)
+  for row, (source, top, left) in enumerate(
+    zip(sources, tops, lefts, strict=True)
   ):
-    narrow = np.tensordot(shrink_rows, images[donor].astype(np.float64), 1)
+    narrow = np.tensordot(shrink_rows, images[source].astype(np.float64), 1)
     place = pasted[row, top : top + box[0], left : left + box[1]]
     place[...] = (1 - mask) * place + mask * (shrink_columns @ narrow)
   return np.clip(pasted, 0, 1, out=pasted)
 
 
-def _donors(labels: np.ndarray, draws: np.ndarray) -> np.ndarray:
+def _sources(labels: np.ndarray, draws: np.ndarray) -> np.ndarray:
   """Returns a row of another label for each row, uniformly: `[N]`."""
   order = np.argsort(labels, kind='stable')
   ordered = labels[order]

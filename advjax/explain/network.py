@@ -64,12 +64,13 @@ def find_methods(
     >>> find_methods(network, jnp.ones((1, 2, 2, 1)))[0]
     ('saliency', 'integrated_gradients', 'smooth_grad')
   """
+  wrong = [name for name in methods or () if name not in METHODS]
   if methods is not None and (
-    not methods or len(set(methods) & set(METHODS)) < len(methods)
+    wrong or not methods or len(set(methods)) < len(methods)
   ):
     raise ValueError(
-      f'methods = {list(methods)!r}; allowed: one or more, each once, of '
-      f'{", ".join(METHODS)}'
+      f'methods = {wrong or list(methods)!r}; allowed: one or more, each once, '
+      f'of {", ".join(map(repr, METHODS))}'
     )
   missing: dict[str, str] = {}
   if not has_relu(network.logits_fn, images):

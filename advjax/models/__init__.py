@@ -1,4 +1,4 @@
-"""Networks behind a two-function seam."""
+"""Networks as two pure functions, `init` and `apply`."""
 
 from advjax.models.adapters import Model, from_linen, from_nnx
 from advjax.models.create import create_model

@@ -1,4 +1,4 @@
-"""The seam between networks and everything else."""
+"""The interface of networks, and adapters to it."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple

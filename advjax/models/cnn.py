@@ -69,7 +69,7 @@ class MLP(nn.Module):
   """Dense layers with ReLU; without hidden units, logistic regression."""
 
   num_classes: int
-  hidden_units: Sequence[int]
+  hidden_units: Sequence[int] = (256, 128)
   zero_init: bool = False  # of the last layer
 
   @nn.compact

@@ -20,7 +20,7 @@ from advjax.models.resnet import (
 ARCHITECTURES: dict[str, Callable[..., Any]] = {
   'cnn': CNN,
   'matlab_cnn': MatlabCNN,
-  'mlp': lambda num_classes, hidden_units=(256, 128): MLP(
+  'mlp': lambda num_classes, hidden_units=MLP.hidden_units: MLP(
     num_classes, hidden_units
   ),
   'logistic_regression': lambda num_classes, zero_init=False: MLP(

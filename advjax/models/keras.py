@@ -1,4 +1,4 @@
-"""Keras models on the JAX backend, behind the seam; Keras is optional."""
+"""Keras models on the JAX backend, as `Model`s; Keras is optional."""
 
 import contextlib
 import os
@@ -297,7 +297,7 @@ def layers_of(model: Any) -> Iterator[Any]:
 def _draw_layer(layer: Any, key: Array) -> dict[int, Array]:
   """Draws a layer's variables, id -> array, by building it once more."""
   try:
-    twin = type(layer).from_config(layer.get_config())
+    copied = type(layer).from_config(layer.get_config())
   except (NotImplementedError, TypeError) as error:
     raise ValueError(
       f'layer {layer.name!r} cannot be made from its config, to draw new '
@@ -305,18 +305,18 @@ def _draw_layer(layer: Any, key: Array) -> dict[int, Array]:
     ) from error
   seed = import_keras().random.SeedGenerator(0)
   seed.state.assign(jax.random.bits(key, (2,), 'uint32'))
-  _set_seeds(twin, seed)
-  twin.build_from_config(layer.get_build_config())
+  _set_seeds(copied, seed)
+  copied.build_from_config(layer.get_build_config())
   shapes = [variable.shape for variable in layer.variables]
-  built = [variable.shape for variable in twin.variables]
-  if built != shapes or _set_seeds(twin, seed):
+  built = [variable.shape for variable in copied.variables]
+  if built != shapes or _set_seeds(copied, seed):
     raise ValueError(
       f'layer {layer.name!r} does not create its weights in `build` with its '
       'own initializers; allowed: layers that do'
     )
   values = {}
   for index, variable in enumerate(layer.variables):
-    values[id(variable)] = twin.variables[index].value
+    values[id(variable)] = copied.variables[index].value
     if variable.dtype == 'uint32':  # The state of a SeedGenerator.
       other = jax.random.fold_in(key, index)
       values[id(variable)] = jax.random.bits(other, (2,), 'uint32')

@@ -400,8 +400,9 @@ class Recorder:
     finite = jax.tree.map(lambda leaf: np.isfinite(leaf).all(), state.params)
     if not all(jax.tree.leaves(finite)):
       raise self._diverged('a parameter is not finite', int(state.step))
-    if not self._log:
+    if not is_main():
       return
+    assert self._log is not None
     self.record.log_bytes = self._log.num_bytes
     record = dataclasses.asdict(self.record)
     try:

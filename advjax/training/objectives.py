@@ -701,7 +701,7 @@ def create_objective(config: Mapping[str, Any]) -> Objective:
   return factory(**fields)
 
 
-def hparams_read(name: str) -> tuple[str, ...]:
+def hparams_of(name: str) -> tuple[str, ...]:
   """The traced numbers that a run of an objective may have."""
   spec = OBJECTIVES[choose('objective', name, OBJECTIVES)]
   return ('learning_rate', *spec.required, *spec.optional)
@@ -711,7 +711,7 @@ def read_hparams(
   hparams: Mapping[str, float | None], objective_name: str
 ) -> dict[str, float]:
   """Returns the numbers of a run, checked; None counts as not given."""
-  reads = hparams_read(objective_name)
+  reads = hparams_of(objective_name)
   given = {name: value for name, value in hparams.items() if value is not None}
   for name, value in given.items():
     if name not in reads:
@@ -761,9 +761,10 @@ def make_evaluate(
   ) -> Metrics:
     params, model_state, hparams = shared
     batch = {'image': to_float(images), 'label': labels, 'weight': weight}
-    return objective(apply_eval, params, model_state, batch, hparams, keys)[1][
-      1
-    ]
+    _, (_, metrics) = objective(
+      apply_eval, params, model_state, batch, hparams, keys
+    )
+    return metrics
 
   def evaluate(
     params: Any,

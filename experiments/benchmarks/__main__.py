@@ -80,12 +80,17 @@ PARTS = {
   ),
   'startup': _part(_START, startup),
   'tutorial': Part(
-    *(_TUTORIAL, 'experiments.compare', 'report.json', tutorial_table),
+    _TUTORIAL,
+    'experiments.compare',
+    'report.json',
+    tutorial_table,
     arguments=(f'--config={_CONFIGS / "nsl_digits.py"}',),
   ),
   'objectives': Part(
-    *('Every objective', 'experiments.benchmark'),
-    *(objectives.FILE, objectives.table),
+    'Every objective',
+    'experiments.benchmark',
+    objectives.FILE,
+    objectives.table,
   ),
   'scaling': _part('Scaling', scaling),
 }

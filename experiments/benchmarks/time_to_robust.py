@@ -159,7 +159,7 @@ def main() -> None:
     flag.attacks,
     norm=evaluation.norm,
     bounds=evaluation.bounds,
-    step_size=parse_number(flag.step_size),
+    step_size=parse_number(flag.step_size, '--step_size'),
   )
   dataset = data.load(config.dataset)
   test = dataset.test

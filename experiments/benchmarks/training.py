@@ -53,13 +53,20 @@ VARIANTS: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
   },
 }
 _JOB = {
-  **{'network': 'cnn', 'multiplier': 0.2, 'norm': 'infinity'},
-  **{'step_size': runs.NSL_STEP_SIZE, 'compile': False, 'device': 'cpu'},
-  **{'channels_last': False, 'dtype': 'float32', 'tf32': False},
+  'network': 'cnn',
+  'multiplier': 0.2,
+  'norm': 'infinity',
+  'step_size': runs.NSL_STEP_SIZE,
+  'compile': False,
+  'device': 'cpu',
+  'channels_last': False,
+  'dtype': 'float32',
+  'tf32': False,
 }
 _PGD = {
-  **{'epsilon': runs.EPSILON, 'attack_steps': runs.ATTACK_STEPS},
-  **{'step_size': 2.5 * runs.EPSILON / runs.ATTACK_STEPS},
+  'epsilon': runs.EPSILON,
+  'attack_steps': runs.ATTACK_STEPS,
+  'step_size': 2.5 * runs.EPSILON / runs.ATTACK_STEPS,
   'random_start': True,
 }
 

@@ -86,14 +86,14 @@ def test_each_image_gets_one_small_copy_of_another_class(severity):
     high = np.minimum(changed.min(0), (20 - height, 16 - width))
     for top in range(low[0], high[0] + 1):
       for left in range(low[1], high[1] + 1):
-        for donor in rows:
+        for source in rows:
           expected = images[row].astype(np.float64)
           place = expected[top : top + height, left : left + width]
-          place[...] = (1 - mask) * place + mask * objects[donor]
+          place[...] = (1 - mask) * place + mask * objects[source]
           if np.allclose(pasted[row], expected, rtol=0, atol=1e-6):
-            matches.add((top, left, donor))
-    ((top, left, donor),) = matches
-    assert labels[donor] != labels[row]
+            matches.add((top, left, source))
+    ((top, left, source),) = matches
+    assert labels[source] != labels[row]
     assert top in (0, 20 - height) or left in (0, 16 - width)
 
 
@@ -124,7 +124,7 @@ def test_the_center_keeps_its_bits(severity):
     assert 0 < np.ptp(rows) < height and 0 < np.ptp(columns) < width
 
 
-# ------------------------------------------------------------- the donors
+# ------------------------------------------------------------- the sources
 
 
 @hypothesis.given(
@@ -133,16 +133,16 @@ def test_the_center_keeps_its_bits(severity):
   ),
   seed=st.integers(0, 2**40),
 )
-def test_a_donor_is_never_of_the_same_class(labels, seed):
-  # Every image is of one value, from which its donor is known.
+def test_a_source_is_never_of_the_same_class(labels, seed):
+  # Every image is of one value, from which its source is known.
   values = (np.arange(len(labels)) + 1) / (len(labels) + 1)
   images = np.broadcast_to(values[:, None, None, None], (len(labels), 8, 8, 1))
   pasted = paste_objects(images, np.array(labels), 5, seed=seed)
   for row, image in enumerate(pasted[..., 0]):
     farthest = image.flat[np.argmax(np.abs(image - values[row]))]
-    donor = np.argmin(np.abs(values - farthest))
-    assert abs(values[donor] - farthest) < 1e-6
-    assert labels[donor] != labels[row]
+    source = np.argmin(np.abs(values - farthest))
+    assert abs(values[source] - farthest) < 1e-6
+    assert labels[source] != labels[row]
 
 
 # ------------------------------------------------------------------- seeds

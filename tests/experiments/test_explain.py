@@ -163,7 +163,7 @@ def test_bad_options_are_named(run, tmp_path):
     ({'classes': ['ten']}, "unknown class 'ten'"),
     (
       {'methods': ['salency']},
-      r"methods = \['salency'\]; allowed: .* saliency",
+      r"methods = \['salency'\]; allowed: .* 'saliency'",
     ),
     ({'methods': []}, r'methods = \[\]; allowed: one or more'),
     (

@@ -1,4 +1,4 @@
-"""NNX modules and a plain function behind the seam."""
+"""NNX modules and a plain function as `Model`s."""
 
 import jax
 import jax.numpy as jnp

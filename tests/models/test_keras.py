@@ -1,4 +1,4 @@
-"""Keras models of all three kinds behind the seam: what Keras itself says."""
+"""Keras models of all three kinds as `Model`s: what Keras itself computes."""
 
 import functools
 import pathlib
@@ -76,7 +76,7 @@ def make(kind):
 
 class Pair(NamedTuple):
   network: Any  # The Keras model.
-  model: Any  # The same behind the seam.
+  model: Any  # The same as a `Model`.
   params: Any
   state: Any
 

@@ -60,7 +60,7 @@ def iterate(
   def attempt(problem: Problem, restart: Any) -> Found:
     problem = problem._replace(keys=fold(problem.keys, restart))
     zero = jnp.zeros(problem.batch, jnp.int32)
-    problem, state = _vary_alike(
+    problem, state = vary_alike(
       lambda problem, state: search.step(logits_fn, problem, state, zero),
       (problem, search.start(problem)),
     )
@@ -76,7 +76,7 @@ def iterate(
 
   if num_restarts == 1:
     return jax.lax.stop_gradient(attempt(problem, 0).images)
-  problem, nothing = _vary_alike(
+  problem, nothing = vary_alike(
     lambda problem, _: attempt(problem, 0), (problem, nothing_found(problem))
   )
   # One after the other: the memory of one restart, whatever their number.
@@ -139,7 +139,7 @@ def advance(
     new = search.step(logits_fn, problem, state, t)
     return select(moves, new, state), t + moves
 
-  problem, state, t, active = _vary_alike(
+  problem, state, t, active = vary_alike(
     lambda problem, state, t, _: search.step(logits_fn, problem, state, t),
     (problem, state, t, active),
   )
@@ -147,7 +147,7 @@ def advance(
   return result
 
 
-def _vary_alike(step: Callable[..., Any], args: Any) -> Any:
+def vary_alike(step: Callable[..., Any], args: Any) -> Any:
   """Gives the arguments of a step the type that its result has in a shard_map.
 
   There the type of a loop's state says over which mesh axes it varies, which

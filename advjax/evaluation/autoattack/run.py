@@ -1,5 +1,6 @@
 """AutoAttack: the worst case over several attacks, without hyperparameters."""
 
+import contextlib
 import functools
 import logging
 import pathlib
@@ -166,8 +167,6 @@ def autoattack(
     >>> result.robust.tolist(), result.per_attack['apgd-ce'].num_fooled
     ([True, False], 1)
   """
-  import tqdm  # `import advjax` does without it.
-
   names = versions.attack_names(version, attacks)
   images, labels, shared = _check_arguments(
     logits_fn, images, labels, epsilon, norm, version, bounds, key
@@ -201,9 +200,7 @@ def autoattack(
     run = run if before is None else before
   for name in names[len(run.records) :]:
     component = versions.make_component(name, version, norm, logits.shape[1])
-    with tqdm.tqdm(
-      desc=name, unit='item', disable=not (progress and is_main())
-    ) as bar:
+    with _progress_bar(name, progress and is_main()) as show:
       outcome = _attack(
         component,
         Callee.of(logits_fn),
@@ -212,7 +209,7 @@ def autoattack(
         _items(component, logits, run.robust),
         shared,
         batching,
-        functools.partial(_show, bar),
+        show,
       )
     fooled = run.robust & outcome.fooled
     robust = run.robust & ~fooled
@@ -382,7 +379,18 @@ def _warnings(
     )
 
 
-def _show(bar: Any, num_left: int) -> None:
-  """Updates a progress bar over the items of one attack."""
-  bar.total = bar.total or num_left
-  bar.update(bar.total - num_left - bar.n)
+@contextlib.contextmanager
+def _progress_bar(name: str, visible: bool) -> Iterator[Callable[[int], None]]:
+  """Yields a function that shows how many items of an attack are left."""
+  if not visible:
+    yield lambda num_left: None
+    return
+  import tqdm  # Not a dependency of attacks.
+
+  with tqdm.tqdm(desc=name, unit='item') as bar:
+
+    def show(num_left: int) -> None:
+      bar.total = bar.total or num_left
+      bar.update(bar.total - num_left - bar.n)
+
+    yield show

@@ -142,8 +142,8 @@ def load(
       arrays = dict(np.load(file))
     numbers = json.loads(str(arrays['records']))
     differing = [
-      f'{name} differ'
-      if value.ndim
+      f'{name.removeprefix("digest of ")} differ'
+      if value.ndim or name.startswith('digest')
       else f'{name}: {arrays.get(name)} there, {value} requested'
       for name, value in identity.items()
       if name not in arrays or not _same(arrays[name], value)

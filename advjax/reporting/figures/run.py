@@ -410,7 +410,8 @@ def _losses(
     loss = np.array([value for each in batches for value in each], np.float64)
     if len(loss):
       thin = slice(None, None, -(-len(loss) // _MAX_POINTS))
-      mean = _running_mean(loss, len(loss) // 50 | 1)[thin]
+      window = len(loss) // 50
+      mean = _running_mean(loss, window + 1 - window % 2)[thin]  # Odd.
       x = np.arange(1, len(loss) + 1)[thin]
       steps.append(charts.Line(x, loss[thin], color, width=0.7, opacity=0.3))
       steps.append(charts.Line(x, mean, color, name))

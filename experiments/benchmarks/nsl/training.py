@@ -186,9 +186,13 @@ def _with_means(
     ]
     for row, own in zip(rows, values, strict=True)
   ]
-  for index, library in enumerate(LIBRARIES):
-    # They alternate.
-    columns = zip(*(own.values() for own in values[index::2]), strict=True)
+  for library in LIBRARIES:
+    own = [
+      value.values()
+      for row, value in zip(rows, values, strict=True)
+      if row['library'] == library
+    ]
+    columns = zip(*own, strict=True)
     cells = [harness.mean_and_std(column, form) for column in columns]
     lines.append([f'{library}, mean ± std', *cells])
   return harness.markdown(['', *values[0]], lines)
