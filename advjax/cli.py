@@ -132,7 +132,7 @@ def _check_config_flags(arguments: Sequence[str]) -> None:
         raise ValueError(
           f'--{field}: {section!r} has no fields; allowed: --{above}=...'
         )
-      choose(f'config field in {field!r}:', name, section)
+      choose(f'config field in --{field}', name, section)
       section, above = section[name], f'{above}.{name}'
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from ml_collections import config_dict
 
 
-def choose(kind: str, name: str, allowed: Iterable[str]) -> str:
+def choose(field: str, name: str, allowed: Iterable[str]) -> str:
   """Returns `name` if it is allowed, else raises a ValueError that suggests."""
   allowed = sorted(allowed)
   if name in allowed:
@@ -23,7 +23,7 @@ def choose(kind: str, name: str, allowed: Iterable[str]) -> str:
   close = difflib.get_close_matches(str(name), allowed, n=1, cutoff=0.4)
   hint = f' (did you mean {close[0]!r}?)' if close else ''
   names = ', '.join(repr(item) for item in allowed)
-  raise ValueError(f'unknown {kind} {name!r}; allowed: {names}{hint}')
+  raise ValueError(f'{field} = {name!r}; allowed: {names}{hint}')
 
 
 def check_range(
@@ -116,7 +116,7 @@ def default_config() -> config_dict.ConfigDict:
     mixup=0.0,
     cutmix=0.0,
   )
-  # How hparams.multiplier falls: see advjax.training.setup.create_decay.
+  # How hparams.multiplier falls: see advjax.training.optimizers.create_decay.
   config.multiplier_decay = config_dict.create(
     name='constant',
     decay_steps=1000,
@@ -291,7 +291,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     raise ValueError('evaluation.epsilons = (); allowed: one number or more')
   for index, epsilon in enumerate(evaluation['epsilons']):
     check_range(f'evaluation.epsilons[{index}]', epsilon, 0.0)
-  choose('unfreezing', config['unfreezing']['name'], ('none', 'plateau'))
+  choose('unfreezing.name', config['unfreezing']['name'], ('none', 'plateau'))
   choose('report_checkpoint', config['report_checkpoint'], ('last', 'best'))
   if config['report_checkpoint'] == 'best' and not config['num_validation']:
     raise ValueError(

@@ -39,7 +39,7 @@ from advjax.training.objectives import (
   hparams_of,
   read_hparams,
 )
-from advjax.training.setup import (
+from advjax.training.optimizers import (
   DECAYS,
   OPTIMIZERS,
   create_decay,
@@ -255,7 +255,8 @@ def _parse_part(part: str, config: config_dict.ConfigDict) -> list[Row]:
   if not part:
     raise ValueError("''; allowed: FIELD=VALUE,VALUE,...")
   form = re.fullmatch(r'(\w*)\s*\((.*)\)', part, re.DOTALL)
-  name = choose('form', form[1], ('zip', 'list')) if form else 'values'
+  forms = ('zip', 'list')
+  name = choose('form of a sweep', form[1], forms) if form else 'values'
   pieces = _split(form[2], ';') if form else [part]
   if name == 'list':
     choices = []

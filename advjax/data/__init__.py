@@ -60,7 +60,7 @@ def load(config: Mapping[str, Any]) -> Dataset:
     if value is not None and not (isinstance(value, str) and value == '')
   }
   classes = fields.pop('classes', None)
-  name = choose('data set', fields.pop('name', None), LOADERS)
+  name = choose('dataset.name', fields.pop('name', None), LOADERS)
   parameters = {k: inspect.signature(f).parameters for k, f in LOADERS.items()}
   for field, value in fields.items():
     others = [key for key in parameters if field in parameters[key]]

@@ -52,7 +52,7 @@ def choose_classes(
   if names is None:
     there = [known[name] for name in _SHOWN if name in known]
     return there or list(range(min(_NUM_DEFAULT, dataset.num_classes)))
-  labels = [known[choose('class', name.strip(), known)] for name in names]
+  labels = [known[choose('classes', name.strip(), known)] for name in names]
   if not labels or len(set(labels)) < len(labels):
     raise ValueError(
       f'classes = {list(names)!r}; allowed: one class or more, each once'

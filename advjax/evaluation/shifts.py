@@ -51,7 +51,7 @@ def parse_shifts(
   """Reads `evaluation.shifts`, several in a text between commas."""
   names = tuple(part for text in texts for part in text.split(','))
   for name in names:
-    choose('shift in evaluation.shifts', name, SHIFTS)
+    choose('evaluation.shifts', name, SHIFTS)
   if len(set(names)) < len(names):
     raise ValueError(f'evaluation.shifts = {names}; allowed: each once')
   if set(names) - {'noise'} and not can_corrupt(image_shape):

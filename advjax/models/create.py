@@ -67,7 +67,7 @@ def create_model(
     ((), None)
   """
   fields = dict(config)
-  name = choose('model', fields.pop('name', None), ARCHITECTURES)
+  name = choose('model.name', fields.pop('name', None), ARCHITECTURES)
   check_range('num_classes', num_classes, 2, integer=True)
   build = ARCHITECTURES[name]
   parameters = inspect.signature(build).parameters

@@ -54,8 +54,8 @@ def create(
   starts, or a file of the same architecture, checked now and read when training
   starts; a head for other classes is left random.
   """
-  choose('architecture', architecture, architectures())
-  policy = _POLICIES[choose('dtype', dtype, _POLICIES)]
+  choose('model.architecture', architecture, architectures())
+  policy = _POLICIES[choose('model.dtype', dtype, _POLICIES)]
   network_of = functools.partial(build, architecture, num_classes, policy)
   network = network_of(_SHAPE)
   model = adapt(network, network_of, preprocessing(architecture))

@@ -28,7 +28,8 @@ from advjax.training.checkpoint import (
   save_checkpoint,
   saved_steps,
 )
-from advjax.training.setup import Run, device_inputs, num_frozen
+from advjax.training.optimizers import num_frozen
+from advjax.training.setup import Run, device_inputs
 from advjax.training.step import TrainState
 
 logger = logging.getLogger(__name__)
@@ -455,7 +456,7 @@ def has_collapsed(robust_accuracies: Sequence[float]) -> bool:
 def train(
   run: Run, workdir: pathlib.Path, *, name: str = 'model'
 ) -> TrainResult:
-  """Trains, or resumes from the last checkpoint in a prepared workdir.
+  """Trains, or resumes from the last checkpoint; the caller locks the workdir.
 
   Interrupted on a signal, after a checkpoint: calling again resumes, and ends
   bit for bit where an uninterrupted run on as many CPU devices ends. Diverged

@@ -692,7 +692,7 @@ _POSITIVE = ('approx_difference',)
 def create_objective(config: Mapping[str, Any]) -> Objective:
   """Builds the objective that a config names, with its factory's options."""
   fields = dict(config)
-  name = choose('objective', fields.pop('name'), OBJECTIVES)
+  name = choose('objective.name', fields.pop('name'), OBJECTIVES)
   factory = OBJECTIVES[name].factory
   for field in fields:
     choose(f'option of {name}', field, inspect.signature(factory).parameters)
@@ -703,7 +703,7 @@ def create_objective(config: Mapping[str, Any]) -> Objective:
 
 def hparams_of(name: str) -> tuple[str, ...]:
   """The traced numbers that a run of an objective may have."""
-  spec = OBJECTIVES[choose('objective', name, OBJECTIVES)]
+  spec = OBJECTIVES[choose('objective.name', name, OBJECTIVES)]
   return ('learning_rate', *spec.required, *spec.optional)
 
 

@@ -168,7 +168,7 @@ def train_many(
   *,
   names: Sequence[str],
 ) -> list[TrainResult | Diverged]:
-  """Trains several runs of one program at once, each in its own folder.
+  """Trains runs of one program at once, in folders locked by the caller.
 
   A run has the randomness that it has alone, on as many devices as a device
   group has: its result is the same, on CPUs bit for bit, on accelerators up to

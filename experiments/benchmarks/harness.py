@@ -223,7 +223,7 @@ def define_venv_flags(*names: str) -> None:
 def chosen(flag: str, allowed: Iterable[str]) -> list[str]:
   """Returns the names in a list flag, all of which must be allowed."""
   names = list(allowed)
-  return [choose(f'--{flag}:', n, names) for n in getattr(flags.FLAGS, flag)]
+  return [choose(f'--{flag}', n, names) for n in getattr(flags.FLAGS, flag)]
 
 
 def integers(flag: str, low: int = 1, high: int | None = None) -> list[int]:

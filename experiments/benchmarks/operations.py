@@ -110,7 +110,7 @@ def tables(
 
 def main() -> None:
   flag = flags.FLAGS
-  choose('--objective:', flag.objective, runs.OBJECTIVES)
+  choose('--objective', flag.objective, runs.OBJECTIVES)
   harness.check_counts('batch_size', high=700)
   harness.check_counts('top')
   dataset = data.load({'name': 'digits'})

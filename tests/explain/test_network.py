@@ -21,7 +21,5 @@ def test_a_network_says_what_it_lacks():
 @pytest.mark.parametrize('methods', [[], ['cam', 'cam'], ['saliences']])
 def test_methods_that_there_are_not(methods):
   network = explain.Network('mine', lambda x: x.sum((1, 2)))
-  with pytest.raises(
-    ValueError, match=r"allowed: .*'saliency'"
-  ):
+  with pytest.raises(ValueError, match=r"allowed: .*'saliency'"):
     explain.find_methods(network, np.ones((1, 2, 2, 3)), methods)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from advjax.config import default_config
-from advjax.training.setup import (
+from advjax.training.optimizers import (
   create_decay,
   create_optimizer,
   create_schedule,

@@ -14,7 +14,7 @@ from advjax.config import default_config
 from advjax.devices import AXIS
 from advjax.models import from_linen
 from advjax.training.objectives import create_objective, standard
-from advjax.training.setup import create_optimizer
+from advjax.training.optimizers import create_optimizer
 from advjax.training.step import (
   RunInputs,
   StepPlan,

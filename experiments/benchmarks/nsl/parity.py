@@ -18,7 +18,7 @@ from advjax import norms
 from advjax.losses import cross_entropy
 from advjax.models import Model, create_model
 from advjax.training import objectives
-from advjax.training.setup import create_decay
+from advjax.training.optimizers import create_decay
 from experiments.benchmarks.nsl.cases import Case, translate
 
 Arrays = dict[str, np.ndarray]
