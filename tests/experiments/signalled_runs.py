@@ -14,8 +14,6 @@ import signal
 import sys
 import time
 
-import sklearn.datasets  # noqa: F401  What the embedded data takes longest for.
-
 from tests.experiments.commands import start
 
 

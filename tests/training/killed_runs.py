@@ -26,7 +26,7 @@ from tests.experiments.commands import start
 ARGUMENTS = [
   '--config=configs/digits.py:standard',
   '--config.model.name=logistic_regression',
-  '--config.num_epochs=12',
+  '--config.num_epochs=6',
   '--config.log_every_steps=9',
   '--config.monitor.every_epochs=2',
   '--config.monitor.num_images=16',

@@ -24,15 +24,7 @@ def run_and_kill(tmp_path, moments):
   process = subprocess.run(
     [sys.executable, '-m', 'tests.training.killed_runs'],
     cwd=ROOT,
-    env={
-      **os.environ,
-      'PYTHONUNBUFFERED': '1',
-      # What one run has compiled the next one finds.
-      'JAX_ENABLE_COMPILATION_CACHE': '1',
-      'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache'),
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-      'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
-    },
+    env={**os.environ, 'PYTHONUNBUFFERED': '1'},
     input=json.dumps(runs),
     capture_output=True,
     text=True,
@@ -81,8 +73,8 @@ def assert_killed_run_ends_the_same(tmp_path, moments):
   assert (tmp_path / 'killed' / 'report.html').exists()
 
 
-def test_killed_at_two_moments_and_while_saving(tmp_path):
-  assert_killed_run_ends_the_same(tmp_path, ['last', *random_moments(0, 2)])
+def test_killed_while_saving_and_at_a_moment(tmp_path):
+  assert_killed_run_ends_the_same(tmp_path, ['last', *random_moments(0, 1)])
 
 
 @pytest.mark.slow
