@@ -20,11 +20,8 @@ COMMANDS = [
 ]
 # Wrong in one thing each: the check must find it.
 BAD = [
-  ['compare', '--config=configs/nsl_digits.py:big', '--workdir=runs/a'],
   ['compare', '--config=configs/nsl.py', '--workdir=runs/a'],
   ['compare', '--config=configs/nsl_digits.py'],
-  ['train', '--config=configs/digits.py', '--workdir=a', '--config.epochs=3'],
-  ['train', '--config=configs/digits.py', '--workdir=a', '--gpus=8'],
   [
     'train',
     '--config=configs/digits.py:standard',

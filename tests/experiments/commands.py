@@ -12,7 +12,13 @@ import tempfile
 import traceback
 from collections.abc import Callable
 
-import orbax.checkpoint  # noqa: F401  What a run imports when it needs it.
+# ruff: noqa: F401  What runs import, some of it when they need it.
+import jinja2
+import orbax.checkpoint
+import sklearn.datasets
+import tensorboardX
+
+from advjax.jobs import evaluate, train
 
 
 def run(experiment: str, *arguments: str) -> int:

@@ -10,6 +10,7 @@ def smoke_config(file='nsl_digits', variant='smoke'):
   """A smoke variant, with a network that compiles in no time."""
   config = load(FOLDER / f'{file}.py', variant)
   config.model = {'name': 'mlp', 'hidden_units': (16,)}
+  config.evaluation.attacks = ('fgsm', 'bim-2')
   return config
 
 

@@ -26,10 +26,6 @@ CASES = {
     ['train', '--config=configs/digit.py'],
     r"--config = 'configs/digit.py'; allowed: a file",
   ),
-  'variant': (
-    ['train', '--config=configs/digits.py:pgd_ta'],
-    r"unknown variant 'pgd_ta'.*did you mean 'pgd_at'",
-  ),
   'field': (
     [*DIGITS, '--config.num_epoch=3'],
     r"unknown config field.*'num_epoch'.*did you mean 'num_epochs'",
@@ -57,10 +53,6 @@ CASES = {
     r"members = \(\); .*belongs to 'train'",
   ),
   'no checkpoint given': (['evaluate'], r'checkpoint'),
-  'checkpoint not there': (
-    ['evaluate', '--checkpoint={}/new'],
-    r"no checkpoint found in '.*new'",
-  ),
 }
 
 

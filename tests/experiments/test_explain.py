@@ -66,13 +66,20 @@ def explained(run, tmp_path_factory):
   """
   workdir = tmp_path_factory.mktemp('explained') / 'both'
   load, model = job.load_trained, pooled_model()
-  params, state = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
-  params['dense']['bias'] = 9.0 * jax.nn.one_hot(3, 10)
+  rng = np.random.default_rng(0)
+
+  def layer(*shape):
+    kernel = rng.standard_normal(shape) / np.sqrt(np.prod(shape[:-1]))
+    bias = np.zeros(shape[-1])
+    return {'kernel': jnp.float32(kernel), 'bias': jnp.float32(bias)}
+
+  params = {'conv': layer(3, 3, 1, 4), 'dense': layer(4, 10)}
+  params['dense']['bias'] = jnp.float32(9 * np.eye(10)[3])
 
   def load_both(*args):
     trained, dataset = load(*args)
     second = trained['standard']._replace(
-      model=model, params=params, model_state=state
+      model=model, params=params, model_state={}
     )
     return {**trained, 'pooled': second}, dataset
 

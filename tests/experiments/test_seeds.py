@@ -1,16 +1,17 @@
 """Several seeds of networks of several sizes in one comparison."""
 
+import itertools
 import json
 
 import jax
 import numpy as np
 import pytest
 
-from advjax.config import default_config
 from advjax.jobs.train import compare
-from tests.experiments.comparison import printed
+from tests.experiments.comparison import printed, smoke_config
 
-UNITS = {'small': 4, 'large': 16}
+# The large one is that of other tests here, with its programs.
+UNITS = {'small': (), 'large': (16,)}
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -24,23 +25,20 @@ def no_pictures_at_all():
 
 
 def two_sizes(seeds=(0, 3)):
-  config = default_config()
-  config.num_epochs = 1
-  config.batch_size = 100
-  config.monitor.update(num_images=32, num_steps=1)
+  config = smoke_config()
   config.evaluation.update(
     attacks=('fgsm',), epsilons=(0.1,), top_k=3, shifts=('pasted_objects',)
   )
   config.seeds = seeds
   config.members = tuple(UNITS)
   for name, units in UNITS.items():
-    config[name] = {'model': {'name': 'mlp', 'hidden_units': (units,)}}
+    config[name] = {'model': {'name': 'mlp', 'hidden_units': units}}
   config.large.seed = config.get_ref('seed') + 1
   return config
 
 
 def compared(config, workdir):
-  return printed(compare, config, workdir, jax.devices()[:1])
+  return printed(compare, config, workdir, jax.devices())
 
 
 @pytest.fixture(scope='module')
@@ -78,7 +76,8 @@ def test_several_seeds_are_reported_as_mean_and_std(several):
   for name, units in UNITS.items():
     member = report['members'][name]
     (other,) = set(UNITS) - {name}
-    assert member['num_params'] == 784 * units + units + units * 10 + 10
+    sizes = itertools.pairwise((784, *units, 10))
+    assert member['num_params'] == sum((a + 1) * b for a, b in sizes)
     parts = [report['per_seed'][seed][name] for seed in ('0', '3')]
     check(member, parts, 'clean_accuracy')
     check(member, parts, 'clean_top_k_accuracy')

@@ -33,9 +33,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 GRID = 'hparams.epsilon=0.05,8/255;hparams.step_size=0.02,0.1;seed=0'
 
 
-def config(**changes):
+def config(variant='fgsm_at', **changes):
   """A run of seconds on the digits."""
-  result = load(FOLDER / 'digits.py', 'fgsm_at-smoke')
+  result = load(FOLDER / 'digits.py', f'{variant}-smoke')
   result.dataset.classes = (3, 7)
   result.model = {'name': 'logistic_regression'}
   result.evaluation.attacks = ('fgsm', 'bim-2')
@@ -99,7 +99,8 @@ def test_a_grid_is_compiled_once(grid):
   assert (group.members, group.chunks) == (4, [4])
   assert group.how == 'sequential on 1 device, in one program'
   # Of all programs: initialise, train, monitor, attack, predict; not 4 of any.
-  assert 0 < group.compiles < 60
+  # Fewer of those that another process of the tests has compiled.
+  assert group.compiles < 60
 
 
 def test_every_row_is_its_trial(grid):
@@ -189,17 +190,17 @@ def test_shards_share_a_folder(no_pages, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  ('batch_size', 'reason'),
+  ('variant', 'batch_size', 'reason'),
   [
-    (32, 'learning_rate=1e+38: the loss is'),
+    ('fgsm_at', 32, 'learning_rate=1e+38: the loss is'),
     # In the last update alone: the losses were finite.
-    (300, 'logits that are not finite'),
+    ('standard', 300, 'logits that are not finite'),
   ],
 )
 def test_a_trial_that_diverges_leaves_a_row(
-  batch_size, reason, no_pages, tmp_path
+  variant, batch_size, reason, no_pages, tmp_path
 ):
-  base = config(batch_size=batch_size)
+  base = config(variant, batch_size=batch_size)
   report, _ = swept('hparams.learning_rate=0.01,1e38', tmp_path, base)
   done, diverged = report.rows
   assert done.status == 'done' and done.loss > 0
@@ -258,6 +259,8 @@ COMMAND = [
   'experiments.sweep',
   '--config=configs/digits.py:standard-smoke',
   '--config.model.name=logistic_regression',
+  '--config.dataset.classes=(3,7)',
+  '--config.hparams.learning_rate=0.01',
   '--config.evaluation.attacks=fgsm',
   f'--sweep={COMBINATIONS}',
   '--platform=cpu',
@@ -291,8 +294,7 @@ def test_a_killed_sweep_repeats_no_finished_group(no_pages, tmp_path, caplog):
     }
 
   before = finished()
-  base = load(FOLDER / 'digits.py', 'standard-smoke')
-  base.model.name = 'logistic_regression'
+  base = config('standard')
   base.evaluation.attacks = ('fgsm',)
   with caplog.at_level(logging.INFO):
     sweep(

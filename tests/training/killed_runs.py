@@ -1,13 +1,14 @@
-"""Trains in forks of one process, which kill themselves with SIGKILL.
+"""Trains in forks of one process, which send themselves a signal.
 
 Reads a JSON list of [folder, moments]; starts a run in each folder once for
-each moment, to be killed then, and once more; writes for each folder a list of
-{code, said}, the code None for a run that was killed.
+each moment, to be signalled then, and once more; writes for each folder a list
+of {code, said}, the code None for a run that was killed.
 
-A moment is [fraction, seconds]: so long after metrics.jsonl has reached that
-fraction of its final length in the first folder. Or it is the name of a kind of
-checkpoint, and the run is killed while it saves one. A run kills itself, since
-a watcher on a busy machine would come too late. One import serves all runs.
+A moment is [fraction, seconds, signal]: so long after metrics.jsonl has reached
+that fraction of its final length in the first folder. Or it is the name of a
+kind of checkpoint, and the run is killed while it saves one. A run signals
+itself, since a watcher on a busy machine would come too late. One import serves
+all runs.
 """
 
 import json
@@ -26,7 +27,7 @@ from tests.experiments.commands import start
 ARGUMENTS = [
   '--config=configs/digits.py:standard',
   '--config.model.name=logistic_regression',
-  '--config.num_epochs=12',
+  '--config.num_epochs=6',
   '--config.log_every_steps=9',
   '--config.monitor.every_epochs=2',
   '--config.monitor.num_images=16',
@@ -38,10 +39,12 @@ ARGUMENTS = [
 ]
 # Into a save, which takes some tens of milliseconds.
 SAVING_SECONDS = 0.01
+# Exit codes of runs that go on in the next one.
+SIGNALLED = (None, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
-def kill_oneself() -> None:
-  os.kill(os.getpid(), signal.SIGKILL)
+def kill_oneself(signum: int = signal.SIGKILL) -> None:
+  os.kill(os.getpid(), signum)
 
 
 def kill_while_saving(kind: str) -> None:
@@ -58,15 +61,15 @@ def kill_while_saving(kind: str) -> None:
   loop.save_checkpoint = saved
 
 
-def kill_after(num_bytes: float, seconds: float) -> None:
-  """Makes this process die a while after metrics.jsonl has some length."""
+def kill_after(num_bytes: float, seconds: float, signum: int) -> None:
+  """Signals this process a while after metrics.jsonl has some length."""
   write = loop.MetricsLog.write
 
   def written(log: loop.MetricsLog, record: Any) -> None:
     write(log, record)
     if log.num_bytes >= num_bytes:
       loop.MetricsLog.write = write
-      threading.Timer(seconds, kill_oneself).start()
+      threading.Timer(seconds, kill_oneself, [signum]).start()
 
   loop.MetricsLog.write = written
 
@@ -78,7 +81,7 @@ def run_once(workdir: pathlib.Path, moment: Any, num_bytes: int) -> dict:
     if isinstance(moment, str):
       kill_while_saving(moment)
     elif moment is not None:
-      kill_after(moment[0] * num_bytes, moment[1])
+      kill_after(moment[0] * num_bytes, *moment[1:])
 
   with tempfile.TemporaryFile('w+') as stderr:
     command = ['train', *ARGUMENTS, f'--workdir={workdir}']
@@ -100,7 +103,7 @@ def main() -> None:
     starts = []
     for moment in [*moments, None]:
       starts.append(run_once(workdir, moment, num_bytes))
-      if starts[-1]['code'] is not None:
+      if starts[-1]['code'] not in SIGNALLED:
         break
     num_bytes = num_bytes or (workdir / 'metrics.jsonl').stat().st_size
     results.append(starts)

@@ -1,9 +1,11 @@
-"""Runs killed by SIGKILL end bit for bit where an uninterrupted run ends."""
+"""Signalled runs end bit for bit where an uninterrupted run ends."""
 
 import json
 import os
 import pathlib
 import random
+import re
+import signal
 import subprocess
 import sys
 
@@ -18,25 +20,19 @@ ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(os.name != 'posix', reason='needs SIGKILL')
 
 
-def run_and_kill(tmp_path, moments):
-  """Runs once as it should be, and once killed at each of some moments."""
-  runs = [[str(tmp_path / 'whole'), []], [str(tmp_path / 'killed'), moments]]
+def run_all(tmp_path, **moments):
+  """Runs once as it should be, and others, signalled at moments by name."""
+  moments = {'whole': [], **moments}
+  runs = [[str(tmp_path / name), each] for name, each in moments.items()]
   process = subprocess.run(
     [sys.executable, '-m', 'tests.training.killed_runs'],
     cwd=ROOT,
-    env={
-      **os.environ,
-      'PYTHONUNBUFFERED': '1',
-      # What one run has compiled the next one finds.
-      'JAX_ENABLE_COMPILATION_CACHE': '1',
-      'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache'),
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-      'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
-    },
+    env={**os.environ, 'PYTHONUNBUFFERED': '1'},
     input=json.dumps(runs),
     capture_output=True,
     text=True,
     check=False,
+    timeout=500,
   )
   assert process.returncode == 0, process.stderr
   return json.loads(process.stdout)
@@ -46,7 +42,9 @@ def random_moments(seed, count):
   """Moments in the order of the run, each some way into what follows it."""
   rng = random.Random(seed)
   fractions = sorted(rng.random() for _ in range(count))
-  return [[fraction, rng.uniform(0, 0.1)] for fraction in fractions]
+  return [
+    [fraction, rng.uniform(0, 0.1), signal.SIGKILL] for fraction in fractions
+  ]
 
 
 def records(workdir):
@@ -57,40 +55,71 @@ def records(workdir):
   return found
 
 
-def assert_killed_run_ends_the_same(tmp_path, moments):
-  (whole,), starts = run_and_kill(tmp_path, moments)
-  assert whole['code'] == 0, whole['said']
-  codes = [start['code'] for start in starts]
-  assert codes == [None] * len(moments) + [0], starts[-1]['said']
+def assert_ends_as_the_whole(starts, folder, codes):
+  assert [start['code'] for start in starts] == [*codes, 0], starts[-1]['said']
   for start in starts:
     assert 'Traceback' not in start['said']
     assert 'cannot be read' not in start['said']
-  assert any('are repeated' in start['said'] for start in starts)
+  whole = folder.parent / 'whole'
   for kind in ('last', 'best'):
     states = [
-      restore_checkpoint(tmp_path / name / 'checkpoints' / kind).state
-      for name in ('whole', 'killed')
+      restore_checkpoint(run / 'checkpoints' / kind).state
+      for run in (whole, folder)
     ]
     jax.tree.map(np.testing.assert_array_equal, *states)
-    folder = tmp_path / 'killed' / 'checkpoints' / kind
     # The last one that was killed while it saved has been tidied up after.
     # A checkpoint or its digest: nothing temporary is left.
-    for path in folder.iterdir():
+    for path in (folder / 'checkpoints' / kind).iterdir():
       assert path.name.removesuffix('.sha256').isdigit()
-  assert records(tmp_path / 'killed') == records(tmp_path / 'whole')
-  assert (tmp_path / 'killed' / 'report.html').exists()
+  assert records(folder) == records(whole)
+  assert (folder / 'report.html').exists()
 
 
-def test_killed_at_two_moments_and_while_saving(tmp_path):
-  assert_killed_run_ends_the_same(tmp_path, ['last', *random_moments(0, 2)])
+def assert_killed_run_ends_the_same(starts, tmp_path):
+  assert any('are repeated' in start['said'] for start in starts)
+  codes = [None] * (len(starts) - 1)
+  assert_ends_as_the_whole(starts, tmp_path / 'killed', codes)
+
+
+@pytest.fixture(scope='module')
+def signalled(tmp_path_factory):
+  """(starts of a run, folder) by how it was signalled."""
+  folder = tmp_path_factory.mktemp('signalled')
+  stops = [[0.3, 0, signal.SIGTERM], [0.6, 0, signal.SIGINT]]
+  killed = ['last', *random_moments(0, 1)]
+  _, *starts = run_all(folder, killed=killed, stopped=stops)
+  return *starts, folder
+
+
+def test_killed_while_saving_and_at_a_moment(signalled):
+  starts, _, folder = signalled
+  assert len(starts) == 3
+  assert_killed_run_ends_the_same(starts, folder)
+
+
+def test_a_signal_stops_with_a_checkpoint_and_the_same_command_resumes(
+  signalled,
+):
+  _, starts, folder = signalled
+  codes = [128 + signal.SIGTERM, 128 + signal.SIGINT]
+  assert_ends_as_the_whole(starts, folder / 'stopped', codes)
+  for start, name in zip(starts, ('SIGTERM', 'SIGINT'), strict=False):
+    *_, last = start['said'].splitlines()
+    assert last == f'stopped by {name}: run the same command again to resume'
+  first, second = (
+    int(re.search(r'resuming from step (\d+)\n', start['said'])[1])
+    for start in starts[1:]
+  )
+  assert 0 < first < second
+  # What was saved is where it stopped.
+  assert not any('are repeated' in start['said'] for start in starts)
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_moments(tmp_path):
-  assert_killed_run_ends_the_same(tmp_path, random_moments(1, 20))
-
-
-@pytest.mark.slow
-def test_killed_while_saving_again_and_again(tmp_path):
-  moments = ['last', 'last', 'best', 'best', 'last', [0.5, 0.0], 'best', 'last']
-  assert_killed_run_ends_the_same(tmp_path, moments)
+@pytest.mark.parametrize(
+  'moments', [random_moments(1, 20), ['last', 'last', 'best', 'best', 'last']]
+)
+def test_killed_again_and_again(tmp_path, moments):
+  _, starts = run_all(tmp_path, killed=moments)
+  assert len(starts) == len(moments) + 1
+  assert_killed_run_ends_the_same(starts, tmp_path)
