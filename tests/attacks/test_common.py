@@ -42,9 +42,9 @@ PROGRAMS = {
   'bim_random': ('linf', 'bfloat16'),
   'pgd': ('l2', 'float32'),
   'mifgsm': ('l1', 'float32'),
-  'apgd': ('l1', 'bfloat16'),
+  'apgd': ('linf', 'bfloat16'),
   'fab': ('l2', 'float32'),
-  'square': ('l1', 'float32'),
+  'square': ('linf', 'float32'),
   'deepfool': ('linf', 'bfloat16'),
   'carlini_wagner': ('l2', 'bfloat16'),
   'fmn': ('l1', 'bfloat16'),
@@ -88,7 +88,9 @@ def draw(shape, bounds=BOUNDS[0], dtype='float32', seed=0):
   return images, labels.astype(np.int32), targets.astype(np.int32), epsilon
 
 
-KEYS = jax.random.split(jax.random.key(7), ROWS)
+KEYS = jax.random.wrap_key_data(
+  np.random.default_rng(7).integers(2**32, size=(ROWS, 2), dtype=np.uint32)
+)
 
 
 def attack(name, weights, images, labels, targets, epsilon, keys, **choices):
@@ -184,7 +186,7 @@ def test_vmap_over_examples_as_batches_of_one():
   def one(weights, *row):
     return attack('fab', weights, *(x[None] for x in row))[0]
 
-  same('fab', jax.vmap(one, (None, *[0] * 5))(*arguments()))
+  same('fab', jax.jit(jax.vmap(one, (None, *[0] * 5)))(*arguments()))
 
 
 def test_vmap_over_epsilons_is_a_curve_and_epsilon_is_per_example():
@@ -261,10 +263,9 @@ def shard(run, in_specs):
   )
 
 
-@pytest.mark.parametrize('name', ['pgd', 'fab'])
-def test_shard_map(name):
-  run = shard(functools.partial(attack, name), (P(), *[P('data')] * 5))
-  same(name, run(*arguments(name)))
+def test_shard_map():
+  run = shard(functools.partial(attack, 'pgd'), (P(), *[P('data')] * 5))
+  same('pgd', run(*arguments('pgd')))
 
 
 def test_shard_map_over_models_with_images_that_do_not_vary():

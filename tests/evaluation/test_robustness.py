@@ -160,9 +160,8 @@ def test_other_params_and_epsilons_compile_nothing():
 
   def run(source, epsilons):
     attack_and_predict(
-      source, {'a': source, 'b': source}, parse_attack('fgsm'), IMAGES, LABELS,
-      epsilons, WHOLE,
-    )  # fmt: skip
+      source, {'network': source}, ATTACK, IMAGES, LABELS, epsilons, WHOLE
+    )
 
   run(network(), [0.1])
   other = network(2.0)
@@ -314,25 +313,23 @@ def test_trained_networks_take_that_of_their_config():
     model={'name': 'small_resnet', 'widths': (4,)},
     evaluation__matmul_precision='default',
   )
-  params, state = training.init_state()[1:3]
-  images = np.asarray(data.to_float(training.test_split.images[:2]))
+  variables = jax.eval_shape(training.init_state)[1:3]
+  images = data.to_float(training.test_split.images[:2])
 
-  def precisions(logits_fn):
+  def precisions(name):
     """Of the products in the gradient by the images."""
 
-    def loss(images):
-      return cross_entropy(logits_fn(images), jnp.zeros(2, jnp.int32)).sum()
+    def loss(images, variables):
+      logits = eval_logits_fn(training.model, *variables, name)(images)
+      return cross_entropy(logits, np.zeros(2, np.int32)).sum()
 
-    text = str(jax.make_jaxpr(jax.grad(loss))(images))
+    text = str(jax.make_jaxpr(jax.grad(loss))(images, variables))
     return set(re.findall(r'Precision\.(\w+)', text))
 
-  found = training.config.evaluation.matmul_precision
-  own = eval_logits_fn(training.model, params, state, found)
-  assert precisions(own) == {'DEFAULT'}
+  assert precisions(training.config.evaluation.matmul_precision) == {'DEFAULT'}
   # None is what the caller has set.
-  free = eval_logits_fn(training.model, params, state, None)
   with jax.default_matmul_precision('high'):
-    assert precisions(free) == {'HIGH'}
+    assert precisions(None) == {'HIGH'}
 
 
 def test_what_robust_accuracy_refuses():
