@@ -31,12 +31,7 @@ def make_training(num_devices):
     batch_size=31,
     # Not Adam: it would take a gradient of any scale for the same.
     optimizer__name='sgd',
-    objective={
-      'name': 'adversarial_regularization',
-      'num_steps': 2,
-      'random_start': True,
-    },
-    hparams__multiplier=0.5,
+    objective={'name': 'fgsm_at', 'random_start': True},
     hparams__step_size=0.05,
     hparams__epsilon=0.08,
   )

@@ -26,9 +26,6 @@ IMAGES[0] = 0.3 + 0.4 * IMAGES[0]
 # On the border of the box; and the last one is fooled from the beginning.
 IMAGES[1] = 0
 IMAGES[2, :4] = 1
-KEYS = jax.random.wrap_key_data(
-  RNG.integers(2**32, size=(BATCH, 2), dtype=np.uint32)
-)
 WEIGHTS = RNG.normal(size=(SIDE * SIDE * CHANNELS, 4)).astype(np.float32)
 
 
@@ -56,7 +53,7 @@ def problem(norm):
     labels=jnp.asarray(LABELS),
     targets=None,
     epsilon=jnp.asarray(np.full(BATCH, EPSILON[norm], np.float32)),
-    keys=KEYS,
+    keys=jax.random.split(KEY, BATCH),
     lower=jnp.asarray(np.zeros((1, 1, 1, 1), np.float32)),
     upper=jnp.asarray(np.ones((1, 1, 1, 1), np.float32)),
   )
