@@ -35,7 +35,8 @@ def batching(batch_size, num_devices=1):
   return Batching(batch_size, jax.devices()[:num_devices], KEY)
 
 
-WHOLE = batching(NUM_IMAGES)
+# Of two devices, with a last batch that is smaller.
+CUT = batching(7, 2)
 
 
 def noise(logits_fn, images, labels, epsilon, keys):
@@ -64,13 +65,12 @@ def direct():
 
 
 def test_predictions_are_those_of_a_direct_call(direct):
-  options = batching(7, 2)
-  clean = compute_logits(network(), IMAGES, options)
+  clean = compute_logits(network(), IMAGES, CUT)
   assert clean.dtype == np.float32
   np.testing.assert_allclose(clean, networks.MLP.logits(IMAGES), atol=1e-5)
   clean = clean.argmax(-1)
   found = attack_and_predict(
-    network(), {'network': network()}, ATTACK, IMAGES, LABELS, [0.1], options
+    network(), {'network': network()}, ATTACK, IMAGES, LABELS, [0.1], CUT
   )
   moved, predictions = direct
   np.testing.assert_allclose(found.images, moved, atol=1e-5)
@@ -120,7 +120,7 @@ EPSILONS = [0.0, 0.05, 0.1, 0.3]
 def test_a_curve_is_its_points():
   run = functools.partial(
     attack_and_predict,
-    network(), {'network': network()}, ATTACK, IMAGES, LABELS, batching=WHOLE,
+    network(), {'network': network()}, ATTACK, IMAGES, LABELS, batching=CUT,
   )  # fmt: skip
   curve = run(EPSILONS, kept=2)
   assert curve.logits['network'].shape == (4, NUM_IMAGES, 3)
@@ -160,7 +160,7 @@ def test_other_params_and_epsilons_compile_nothing():
 
   def run(source, epsilons):
     attack_and_predict(
-      source, {'network': source}, ATTACK, IMAGES, LABELS, epsilons, WHOLE
+      source, {'network': source}, ATTACK, IMAGES, LABELS, epsilons, CUT
     )
 
   run(network(), [0.1])
@@ -247,7 +247,7 @@ def test_logits_that_are_not_finite_are_refused():
   count = int((IMAGES[:, 0] > 0.9).sum())
   assert 0 < count < NUM_IMAGES
   with pytest.raises(ValueError, match=f'not finite for {count} of 100 images'):
-    compute_logits(broken, IMAGES, WHOLE)
+    compute_logits(broken, IMAGES, CUT)
 
 
 @pytest.mark.parametrize(
