@@ -1,4 +1,4 @@
-"""What the backend compiles: counted, or compiled fast rather than well."""
+"""How many programs the backend compiles."""
 
 import contextlib
 
@@ -23,20 +23,3 @@ def counted():
   finally:
     jax.monitoring.unregister_event_duration_listener(listen)
   result.append(events.count('/jax/core/compile/backend_compile_duration'))
-
-
-@contextlib.contextmanager
-def quickly():
-  """Skips costly optimisations, for what compiles longer than it runs.
-
-  On CPUs alone: elsewhere tests are about the programs that users run.
-  """
-  if jax.default_backend() != 'cpu':
-    yield
-    return
-  before = jax.config.values['jax_disable_most_optimizations']
-  jax.config.update('jax_disable_most_optimizations', True)
-  try:
-    yield
-  finally:
-    jax.config.update('jax_disable_most_optimizations', before)

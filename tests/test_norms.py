@@ -16,7 +16,9 @@ ALL = {
   **norms.NORMS,
   **{f'nsl {name}': norm for name, norm in norms.NSL_NORMS.items()},
 }
-KEYS = jax.random.split(jax.random.key(0), 500)
+KEYS = jax.random.wrap_key_data(
+  np.random.default_rng(0).integers(2**32, size=(500, 2), dtype=np.uint32)
+)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

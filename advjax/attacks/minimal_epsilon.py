@@ -77,15 +77,7 @@ def minimal_epsilon(
     >>> import jax.numpy as jnp
     >>> import advjax
     >>> def attack(logits_fn, images, labels, epsilon, keys):
-    ...   return advjax.pgd(
-    ...     logits_fn,
-    ...     images,
-    ...     labels,
-    ...     epsilon,
-    ...     epsilon / 4,
-    ...     num_steps=10,
-    ...     key=keys,
-    ...   )
+    ...   return advjax.fgsm(logits_fn, images, labels, epsilon)
     >>> logits_fn = lambda x: jnp.stack([x[:, 0], x[:, 1]], axis=-1)
     >>> images = jnp.array([[0.5, 0.25], [0.75, 0.25], [0.25, 0.75]])
     >>> epsilon, _, found = advjax.minimal_epsilon(

@@ -18,9 +18,11 @@ def problem_of(images, labels, epsilon):
     labels=jnp.asarray(labels),
     targets=None,
     epsilon=jnp.asarray(epsilon),
-    keys=jax.random.split(jax.random.key(3), 40)[: len(images)],
-    lower=jnp.zeros(ones, images.dtype),
-    upper=jnp.ones(ones, images.dtype),
+    keys=jax.random.wrap_key_data(
+      RNG.integers(2**32, size=(len(images), 2), dtype=np.uint32)
+    ),
+    lower=jnp.asarray(np.zeros(ones, images.dtype)),
+    upper=jnp.asarray(np.ones(ones, images.dtype)),
   )
 
 

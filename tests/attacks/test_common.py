@@ -42,9 +42,9 @@ PROGRAMS = {
   'bim_random': ('linf', 'bfloat16'),
   'pgd': ('l2', 'float32'),
   'mifgsm': ('l1', 'float32'),
-  'apgd': ('l1', 'bfloat16'),
+  'apgd': ('linf', 'bfloat16'),
   'fab': ('l2', 'float32'),
-  'square': ('l1', 'float32'),
+  'square': ('linf', 'float32'),
   'deepfool': ('linf', 'bfloat16'),
   'carlini_wagner': ('l2', 'bfloat16'),
   'fmn': ('l1', 'bfloat16'),
@@ -88,7 +88,9 @@ def draw(shape, bounds=BOUNDS[0], dtype='float32', seed=0):
   return images, labels.astype(np.int32), targets.astype(np.int32), epsilon
 
 
-KEYS = jax.random.split(jax.random.key(7), ROWS)
+KEYS = jax.random.wrap_key_data(
+  np.random.default_rng(7).integers(2**32, size=(ROWS, 2), dtype=np.uint32)
+)
 
 
 def attack(name, weights, images, labels, targets, epsilon, keys, **choices):
@@ -184,7 +186,7 @@ def test_vmap_over_examples_as_batches_of_one():
   def one(weights, *row):
     return attack('fab', weights, *(x[None] for x in row))[0]
 
-  same('fab', jax.vmap(one, (None, *[0] * 5))(*arguments()))
+  same('fab', jax.jit(jax.vmap(one, (None, *[0] * 5)))(*arguments()))
 
 
 def test_vmap_over_epsilons_is_a_curve_and_epsilon_is_per_example():
@@ -203,14 +205,15 @@ def test_vmap_over_epsilons_is_a_curve_and_epsilon_is_per_example():
 def test_gradient_of_the_surroundings_does_not_see_the_attack():
   weights, images, *rest = arguments()
 
-  def loss(weights, images, attacked=None):
-    if attacked is None:
-      attacked = attack('bim', weights, images, *rest)
+  def loss(weights, images):
+    attacked = attack('bim', weights, images, *rest)
     return advjax.losses.cross_entropy(apply(weights, attacked), rest[0]).sum()
 
   gradient = jax.jit(jax.grad(loss, (0, 1)))(weights, images)
-  expected = jax.jit(jax.grad(loss))(weights, images, jnp.asarray(eager('bim')))
-  np.testing.assert_allclose(gradient[0], expected, atol=1e-4)
+  hidden = np.tanh(2 * np.float64(eager('bim').reshape(ROWS, -1)) - 1)
+  logits = hidden @ np.float64(WEIGHTS)
+  _, by_logits = reference.cross_entropy(logits, np.asarray(rest[0]))
+  np.testing.assert_allclose(gradient[0], hidden.T @ by_logits, atol=1e-4)
   assert not np.asarray(gradient[1]).any()
 
 
@@ -261,10 +264,9 @@ def shard(run, in_specs):
   )
 
 
-@pytest.mark.parametrize('name', ['pgd', 'fab'])
-def test_shard_map(name):
-  run = shard(functools.partial(attack, name), (P(), *[P('data')] * 5))
-  same(name, run(*arguments(name)))
+def test_shard_map():
+  run = shard(functools.partial(attack, 'pgd'), (P(), *[P('data')] * 5))
+  same('pgd', run(*arguments('pgd')))
 
 
 def test_shard_map_over_models_with_images_that_do_not_vary():

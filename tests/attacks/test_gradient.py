@@ -33,28 +33,26 @@ def _mlp(model, x):
   return jax.nn.relu(x @ model.w1 + model.b1[None]) @ model.w2 + model.b2[None]
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def first_draws(norm, like):
   """The draws in the unit ball of the first restart."""
-
-  @jax.jit
-  def draw(rows):
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, rows)
-    for _ in range(2):
-      keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
-    return norms.get(norm).sample(keys, like)
-
-  return np.float64(draw(np.arange(len(like), dtype=np.uint32)))
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, np.arange(len(like)))
+  for _ in range(2):
+    keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
+  return norms.get(norm).sample(keys, like)
 
 
 @pytest.mark.parametrize(
   ('name', 'norm', 'targeted'),
-  [('pgd', 'linf', True), ('pgd', 'l1', False), ('mifgsm', 'l2', False)],
+  [('pgd', 'linf', True), ('bim', 'l1', False), ('mifgsm', 'l2', False)],
 )
 def test_agrees_with_numpy_in_float64(name, norm, targeted):
   epsilon, targets = RADII[norm], TARGETS if targeted else None
-  choices = {'key': KEY} if name == 'pgd' else {'decay': 0.7}
+  choices = {'pgd': {'key': KEY}, 'bim': {}, 'mifgsm': {'decay': 0.7}}[name]
   with jax.enable_x64(True):
-    start = epsilon * first_draws(norm, IMAGES) if name == 'pgd' else None
+    start = None
+    if name == 'pgd':
+      start = epsilon * np.asarray(first_draws(norm, IMAGES))
     ours = getattr(advjax, name)(
       jax.tree_util.Partial(_mlp, jax.tree.map(jnp.asarray, MODEL)),
       IMAGES,
@@ -77,7 +75,7 @@ def test_agrees_with_numpy_in_float64(name, norm, targeted):
     norm=norm,
     start=start,
     targets=targets,
-    decay=0.7 if name == 'mifgsm' else None,
+    decay=choices.get('decay'),
   )
   theirs = iterates[-1]
   if name == 'pgd':
@@ -90,17 +88,17 @@ def test_agrees_with_numpy_in_float64(name, norm, targeted):
   ('norm', 'direction'), [('linf', (1, 1)), ('l2', (0.6, 0.8)), ('l1', (0, 1))]
 )
 def test_fgsm_is_keyless_bim_of_one_step_bit_for_bit(norm, direction):
-  images, labels = jnp.array([[0.4, 0.5], [0.5, 0.4]]), jnp.array([0, 0])
+  images, labels = np.float32([[0.4, 0.5], [0.5, 0.4]]), np.array([0, 0])
   args = cases.linear, images, labels, 0.1
   result = advjax.fgsm(*args, norm=norm)
-  expected = images + 0.1 * jnp.array([direction], jnp.float32)
+  expected = images + 0.1 * np.float32([direction])
   np.testing.assert_allclose(result, expected, atol=1e-6)
   other = advjax.bim(*args, 0.1, num_steps=1, norm=norm)
   np.testing.assert_array_equal(other, result)
 
 
 def test_clip_and_bounds():
-  images, labels = jnp.array([[0.95, 0.5]]), jnp.array([0])
+  images, labels = np.float32([[0.95, 0.5]]), np.array([0])
   attack = functools.partial(advjax.fgsm, cases.linear, images, labels, 0.1)
   np.testing.assert_allclose(attack(), [[1.0, 0.6]], rtol=1e-6)
   for bounds in (None, (None, None), (0.0, None)):
@@ -217,15 +215,22 @@ def flat(images):
 def test_draws_depend_on_the_key_and_the_row_alone():
   key = jax.random.key(3)
   images, labels = cases.IMAGES, cases.LABELS
-  attack = functools.partial(
-    advjax.bim, flat, epsilon=0.1, step_size=0.1, num_steps=1
-  )
-  starts = attack(images=images, labels=labels, key=key)
-  assert np.all(np.asarray(starts != images).mean(axis=(1, 2, 3)) > 0.9)
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(4))
-  part = slice(1, 3)
-  result = attack(images=images[part], labels=labels[part], key=keys[part])
-  np.testing.assert_array_equal(result, starts[part])
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(4))
+  keys = np.asarray(jax.random.key_data(keys))
+
+  def attack(rows):
+    return np.asarray(
+      advjax.bim(
+        *(flat, images[rows], labels[rows], 0.1, 0.1),
+        num_steps=1,
+        key=keys[rows],
+      )
+    )
+
+  starts = attack(np.arange(4))
+  assert np.all((starts != images).mean(axis=(1, 2, 3)) > 0.9)
+  order = np.array([2, 0, 3, 1])
+  np.testing.assert_array_equal(attack(order), starts[order])
   # pgd's first restart starts there too, and the earliest of equals wins.
   best = advjax.pgd(
     flat, images, labels, 0.1, 0.1, num_steps=1, key=key, num_restarts=3
@@ -253,7 +258,9 @@ def two_zeros(images):
 
 def starts_of(images, labels, key):
   """The random starts within 0.2, of 16 images."""
-  return advjax.bim(two_zeros, images, labels, 0.2, 0.0, num_steps=1, key=key)
+  return np.asarray(
+    advjax.bim(two_zeros, images, labels, 0.2, 0.0, num_steps=1, key=key)
+  )
 
 
 def test_pgd_prefers_a_misclassified_iterate_to_a_higher_loss():
@@ -278,7 +285,8 @@ def test_pgd_prefers_a_misclassified_iterate_to_a_higher_loss():
     result = advjax.pgd(
       logits_fn, images, y, 0.2, 0.04, num_steps=12, key=key, loss_fn=climb
     )
-    np.testing.assert_allclose(result[:, 0], expected, atol=1e-6)
+    found = np.asarray(result)[:, 0]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_pgd_takes_a_nan_loss_for_the_lowest():
@@ -298,8 +306,8 @@ def test_pgd_takes_a_nan_loss_for_the_lowest():
     key=key,
     loss_fn=lambda logits, labels: logits[:, 1],
   )
-  starts = starts_of(images, labels, key)
-  lost = np.asarray(starts)[:, 0] > 0.6
+  result, starts = np.asarray(result), starts_of(images, labels, key)
+  lost = starts[:, 0] > 0.6
   assert 0 < lost.sum() < 16
   np.testing.assert_array_equal(result[lost], starts[lost])
   assert np.all(result[~lost] <= 0.6)
@@ -316,7 +324,7 @@ def test_soft_and_custom_labels():
     return logits[:, 0] * labels['sign'] + labels['value'].sum(axis=1)
 
   result = attack(labels, 0.1, loss_fn=loss_fn)
-  moved = np.asarray(result - cases.IMAGES).reshape(4, -1)
+  moved = (np.asarray(result) - cases.IMAGES).reshape(4, -1)
   # Down the first logit, whose slopes have the signs of its weights.
   assert np.all(moved * np.sign(cases.WEIGHTS[:, 0]) <= 0) and moved.any()
 
@@ -325,14 +333,19 @@ def test_soft_and_custom_labels():
 
 
 def test_eot_averages_over_fresh_draws():
-  weights = jnp.asarray(cases.WEIGHTS)
+  mixing = np.random.default_rng(4).normal(size=(2, 30)).astype(np.float32)
+
+  def noise_of(key):
+    # Cheaper than a draw, and no two keys have the same.
+    words = jax.random.key_data(key).astype(jnp.float32) / 2.0**31 - 1
+    return words @ mixing
 
   def noisy(images, key):
-    noise = jax.random.normal(key, (1, 30))
-    return (images.reshape(-1, 30) * noise) @ weights
+    return (images.reshape(-1, 30) * noise_of(key)[None]) @ cases.WEIGHTS
 
   images = cases.IMAGES
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(4))
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, np.arange(4))
+  keys = np.asarray(jax.random.key_data(keys))
 
   def attack(rows):
     return advjax.pgd(
@@ -358,11 +371,11 @@ def test_eot_averages_over_fresh_draws():
 
     def of_row(key):
       key = jax.random.fold_in(key, 0)
-      step_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(1, 3))
       fold = jax.vmap(jax.random.fold_in, (None, 0))
+      step_keys = fold(key, jnp.arange(1, 3))
       sample_keys = jax.vmap(fold, (0, None))(step_keys, jnp.arange(3))
-      normal = jax.vmap(jax.vmap(lambda k: jax.random.normal(k, (30,))))
-      return jax.random.fold_in(key, 0), normal(sample_keys)
+      noise = jax.vmap(jax.vmap(noise_of))(sample_keys)
+      return jax.random.fold_in(key, 0), noise
 
     start_keys, noise = jax.vmap(of_row)(keys)
     return norms.l2.sample(start_keys, jnp.zeros((4, 30))), noise

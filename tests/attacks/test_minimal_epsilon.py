@@ -13,8 +13,6 @@ from tests.attacks import two_classes as linear
 from tests.attacks.cases import sizes
 
 KEY = jax.random.key(3)
-KEYS = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(4))
-
 
 FGSM = parse_attack('fgsm')
 
@@ -75,7 +73,8 @@ def test_a_success_that_comes_and_goes():
 
 def test_the_images_are_those_of_the_attack_with_the_same_keys():
   """Along one direction per key, the first radius that fools."""
-  draw = jax.jit(jax.vmap(lambda key: jax.random.normal(key, (2, 3, 1))))
+  draw = jax.vmap(lambda key: jax.random.normal(key, (2, 3, 1)))
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, np.arange(4))
 
   def attack(logits_fn, images, labels, epsilon, keys):
     return images + epsilon.reshape(-1, 1, 1, 1) * draw(keys)
@@ -83,7 +82,7 @@ def test_the_images_are_those_of_the_attack_with_the_same_keys():
   result = search(attack, max_epsilon=4.0)
   epsilon, found = np.asarray(result.epsilon), np.asarray(result.found)
   assert found.sum() > 0
-  directions = np.asarray(draw(KEYS), float)
+  directions = np.asarray(jax.jit(draw)(keys), float)
   slopes = (directions * linear.WEIGHTS[None]).sum((1, 2, 3))
   with np.errstate(divide='ignore'):
     exact = -linear.margins(linear.IMAGES) / slopes

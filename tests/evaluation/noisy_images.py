@@ -26,8 +26,9 @@ def forward(params, images):
 
 
 def network(factor=1.0):
-  return Partial(forward, jax.tree.map(lambda x: factor * x, networks.params()))
+  params = networks.MLP._make(np.float32(factor * x) for x in networks.MLP)
+  return Partial(forward, jax.tree.map(jnp.asarray, params))
 
 
 def keys():
-  return jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(NUM_IMAGES))
+  return jax.vmap(jax.random.fold_in, (None, 0))(KEY, np.arange(NUM_IMAGES))

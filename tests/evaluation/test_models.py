@@ -130,11 +130,12 @@ def test_saved_examples_give_the_same_predictions(found, tmp_path):
   for i, name in enumerate(arrays['members']):
     np.testing.assert_array_equal(
       arrays['clean_predictions'][i],
-      NETWORKS[name](arrays['images']).argmax(-1),
+      np.asarray(NETWORKS[name](arrays['images'])).argmax(-1),
     )
     for j, perturbed in enumerate(arrays['perturbed']):
       np.testing.assert_array_equal(
-        arrays['predictions'][j, i], NETWORKS[name](perturbed).argmax(-1)
+        arrays['predictions'][j, i],
+        np.asarray(NETWORKS[name](perturbed)).argmax(-1),
       )
 
 
@@ -205,7 +206,7 @@ def test_minimum_norm_attacks_and_those_of_autoattack():
 def test_the_top_k_is_that_of_jax(logits, labels):
   for k in (1, 2, 3):
     found = in_top_k(logits, labels, k)
-    device = jax.lax.top_k(logits, k)[1]
+    device = np.asarray(jax.lax.top_k(logits, k)[1])
     np.testing.assert_array_equal(found, (device == labels[:, None]).any(-1))
 
 

@@ -1,7 +1,6 @@
 """Noise stays in the ball and the box, and is distributed as it says."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -24,8 +23,8 @@ GREY = slice(0, 200)
 EPSILONS = np.tile(
   np.repeat([0.25, 0.0, 1e-3, 30.0], [110, 30, 30, 30]), 3
 ).astype(np.float32)
-KEYS = jax.vmap(jax.random.fold_in, (None, 0))(
-  jax.random.key(3), jnp.arange(NUM_IMAGES)
+KEYS = jax.random.wrap_key_data(
+  RNG.integers(2**32, size=(NUM_IMAGES, 2), dtype=np.uint32)
 )
 PAIRS = [(name, norm) for name in NOISES for norm in ('linf', 'l2', 'l1')]
 each_pair = pytest.mark.parametrize(('name', 'norm'), PAIRS)

@@ -27,57 +27,66 @@ ITEMS = Items(
 )
 
 
-def limit(num_steps, target, label):
-  return 0.5 * num_steps + (0.3 + 0.1 * (target + label)) * num_steps**0.5
+def limit(target, label):
+  return 0.5 * NUM_STEPS + (0.3 + 0.1 * (target + label)) * NUM_STEPS**0.5
 
 
-def make_search(num_steps):
-  """Walks at random; an item is fooled when it gets far enough for it."""
-
-  def start(problem):
-    return {'at': problem.images, 'draws': jnp.zeros(len(problem.images))}
-
-  def step(logits_fn, problem, state, t):
-    keys = jax.vmap(jax.random.fold_in)(problem.keys, t)
-    draw = jax.vmap(jax.random.uniform)(keys)
-    pull = 0.01 * logits_fn(state['at'])[:, 0] + problem.epsilon
-    moved = state['at'] + (draw * pull)[:, None]
-    return {'at': moved, 'draws': state['draws'] + draw}
-
-  def found(problem, state):
-    fooled = state['draws'] > limit(num_steps, problem.targets, problem.labels)
-    return Found(state['at'], fooled, state['draws'])
-
-  return Search(start, step, found, num_steps, 2, 1)
+def start(problem):
+  return {'at': problem.images, 'draws': jnp.zeros(len(problem.images))}
 
 
-SEARCH = make_search(NUM_STEPS)
+def step(logits_fn, problem, state, t):
+  keys = jax.vmap(jax.random.fold_in)(problem.keys, t)
+  draw = jax.vmap(jax.random.uniform)(keys)
+  pull = 0.01 * logits_fn(state['at'])[:, 0] + problem.epsilon
+  moved = state['at'] + (draw * pull)[:, None]
+  return {'at': moved, 'draws': state['draws'] + draw}
 
 
-def alone(search, item):
+def found(problem, state):
+  fooled = state['draws'] > limit(problem.targets, problem.labels)
+  return Found(state['at'], fooled, state['draws'])
+
+
+# Walks at random; an item is fooled when it gets far enough for it.
+SEARCH = Search(start, step, found, NUM_STEPS, 2, 1)
+
+
+@jax.jit
+def draws_of(examples, numbers):
+  """What items draw, `[N, NUM_STEPS]`: a function of their keys and steps."""
+
+  def draw(example, number, t):
+    key = jax.random.fold_in(SHARED.key, example)
+    key = jax.random.fold_in(jax.random.fold_in(key, number), t)
+    return jax.random.uniform(key)
+
+  of_steps = jax.vmap(draw, (None, None, 0))
+  return jax.vmap(of_steps, (0, 0, None))(
+    examples, numbers, np.arange(NUM_STEPS)
+  )
+
+
+def alone(item, draws):
   """What an item finds by itself: (steps until fooled, images) or None."""
   example = ITEMS.examples[item]
-  key = jax.random.fold_in(SHARED.key, example)
-  key = jax.random.fold_in(key, ITEMS.numbers[item])
-  at, draws = IMAGES[example].astype(np.float64), 0.0
-  target, label = ITEMS.targets[item], LABELS[example]
-  for t in range(search.num_steps):
-    draw = float(jax.random.uniform(jax.random.fold_in(key, t)))
+  at, target, label = IMAGES[example], ITEMS.targets[item], LABELS[example]
+  for t, draw in enumerate(draws):
     at = at + draw * (0.01 * at.sum() + 0.5)
-    draws += draw
-    if draws > limit(search.num_steps, target, label):
+    if draws[: t + 1].sum() > limit(target, label):
       return t + 1, at
   return None
 
 
 @pytest.fixture(scope='module')
 def expected():
-  return [alone(SEARCH, item) for item in range(len(ITEMS.examples))]
+  draws = np.float64(draws_of(ITEMS.examples, ITEMS.numbers))
+  return [alone(item, values) for item, values in enumerate(draws)]
 
 
-def run(batch_size, num_devices=1, items=ITEMS, search=SEARCH, **options):
+def run(batch_size, num_devices=1, items=ITEMS, **options):
   return run_items(
-    search,
+    SEARCH,
     NETWORK,
     IMAGES,
     LABELS,
@@ -89,7 +98,7 @@ def run(batch_size, num_devices=1, items=ITEMS, search=SEARCH, **options):
   )
 
 
-@pytest.mark.parametrize(('batch_size', 'num_devices'), [(50, 1), (4, 2)])
+@pytest.mark.parametrize(('batch_size', 'num_devices'), [(14, 1), (4, 2)])
 def test_an_example_is_fooled_if_one_of_its_items_is(
   expected, batch_size, num_devices
 ):
@@ -146,8 +155,8 @@ def test_batches_are_halved_until_memory_suffices(monkeypatch, expected):
   monkeypatch.setattr(
     pool, 'free_memory', lambda device, num_sharing: needed[0] / 0.71
   )
-  result = run(32)
-  assert sizes == [32, 16]
+  result = run(14)
+  assert sizes == [14, 7]
   np.testing.assert_array_equal(
     result.fooled,
     [

@@ -15,10 +15,9 @@ import advjax
 from experiments.benchmarks import autoattack as network
 
 REFERENCE = network.load(network.OWN)
-# A part of the images and attacks decides in seconds; marked slow, all of them:
-# APGD-CE is APGD-T with another loss.
+# A part of the images and attacks decides in seconds; marked slow, all of them.
 CASES = [
-  *[('linf', 8, name) for name in network.ATTACKS if name != 'apgd-ce'],
+  *[('linf', 8, name) for name in ('apgd-t', 'fab-t')],
   *[
     pytest.param(norm, 64, name, marks=pytest.mark.slow)
     for norm in ('linf', 'l2')

@@ -35,7 +35,8 @@ def batching(batch_size, num_devices=1):
   return Batching(batch_size, jax.devices()[:num_devices], KEY)
 
 
-WHOLE = batching(NUM_IMAGES)
+# Of two devices, with a last batch that is smaller.
+CUT = batching(7, 2)
 
 
 def noise(logits_fn, images, labels, epsilon, keys):
@@ -50,27 +51,26 @@ def test_draws_are_the_same_bits_for_all_batches():
   found = attack_and_predict(
     network(), {}, noise, IMAGES, LABELS, [0.5], batching(7)
   )
-  expected = noise(None, jnp.asarray(IMAGES), None, jnp.float32(0.5), keys())
+  expected = jax.jit(functools.partial(noise, None))(IMAGES, None, 0.5, keys())
   np.testing.assert_array_equal(found.images, expected)
 
 
 @pytest.fixture(scope='module')
 def direct():
   """PGD in one call on all images, as anyone would write it."""
-  moved = advjax.pgd(
-    network(), IMAGES, LABELS, 0.1, 0.1, num_steps=3, key=keys()
+  moved = np.asarray(
+    advjax.pgd(network(), IMAGES, LABELS, 0.1, 0.1, num_steps=3, key=keys())
   )
-  return np.asarray(moved), np.asarray(network()(moved).argmax(-1))
+  return moved, networks.MLP.logits(moved).argmax(-1)
 
 
 def test_predictions_are_those_of_a_direct_call(direct):
-  options = batching(7, 2)
-  clean = compute_logits(network(), IMAGES, options)
+  clean = compute_logits(network(), IMAGES, CUT)
   assert clean.dtype == np.float32
   np.testing.assert_allclose(clean, networks.MLP.logits(IMAGES), atol=1e-5)
   clean = clean.argmax(-1)
   found = attack_and_predict(
-    network(), {'network': network()}, ATTACK, IMAGES, LABELS, [0.1], options
+    network(), {'network': network()}, ATTACK, IMAGES, LABELS, [0.1], CUT
   )
   moved, predictions = direct
   np.testing.assert_allclose(found.images, moved, atol=1e-5)
@@ -120,7 +120,7 @@ EPSILONS = [0.0, 0.05, 0.1, 0.3]
 def test_a_curve_is_its_points():
   run = functools.partial(
     attack_and_predict,
-    network(), {'network': network()}, ATTACK, IMAGES, LABELS, batching=WHOLE,
+    network(), {'network': network()}, ATTACK, IMAGES, LABELS, batching=CUT,
   )  # fmt: skip
   curve = run(EPSILONS, kept=2)
   assert curve.logits['network'].shape == (4, NUM_IMAGES, 3)
@@ -160,9 +160,8 @@ def test_other_params_and_epsilons_compile_nothing():
 
   def run(source, epsilons):
     attack_and_predict(
-      source, {'a': source, 'b': source}, parse_attack('fgsm'), IMAGES, LABELS,
-      epsilons, WHOLE,
-    )  # fmt: skip
+      source, {'network': source}, ATTACK, IMAGES, LABELS, epsilons, CUT
+    )
 
   run(network(), [0.1])
   other = network(2.0)
@@ -248,7 +247,7 @@ def test_logits_that_are_not_finite_are_refused():
   count = int((IMAGES[:, 0] > 0.9).sum())
   assert 0 < count < NUM_IMAGES
   with pytest.raises(ValueError, match=f'not finite for {count} of 100 images'):
-    compute_logits(broken, IMAGES, WHOLE)
+    compute_logits(broken, IMAGES, CUT)
 
 
 @pytest.mark.parametrize(
@@ -314,25 +313,23 @@ def test_trained_networks_take_that_of_their_config():
     model={'name': 'small_resnet', 'widths': (4,)},
     evaluation__matmul_precision='default',
   )
-  params, state = training.init_state()[1:3]
-  images = np.asarray(data.to_float(training.test_split.images[:2]))
+  variables = jax.eval_shape(training.init_state)[1:3]
+  images = data.to_float(training.test_split.images[:2])
 
-  def precisions(logits_fn):
+  def precisions(name):
     """Of the products in the gradient by the images."""
 
-    def loss(images):
-      return cross_entropy(logits_fn(images), jnp.zeros(2, jnp.int32)).sum()
+    def loss(images, variables):
+      logits = eval_logits_fn(training.model, *variables, name)(images)
+      return cross_entropy(logits, np.zeros(2, np.int32)).sum()
 
-    text = str(jax.make_jaxpr(jax.grad(loss))(images))
+    text = str(jax.make_jaxpr(jax.grad(loss))(images, variables))
     return set(re.findall(r'Precision\.(\w+)', text))
 
-  found = training.config.evaluation.matmul_precision
-  own = eval_logits_fn(training.model, params, state, found)
-  assert precisions(own) == {'DEFAULT'}
+  assert precisions(training.config.evaluation.matmul_precision) == {'DEFAULT'}
   # None is what the caller has set.
-  free = eval_logits_fn(training.model, params, state, None)
   with jax.default_matmul_precision('high'):
-    assert precisions(free) == {'HIGH'}
+    assert precisions(None) == {'HIGH'}
 
 
 def test_what_robust_accuracy_refuses():

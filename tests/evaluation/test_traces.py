@@ -47,16 +47,14 @@ FLAT = (networks.MLP.gradient(IMAGES, np.ones((1, 3)) * [0, 1, 2]) == 0).all(1)
 
 
 def keys():
-  return jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(NUM_IMAGES))
+  return jax.vmap(jax.random.fold_in, (None, 0))(KEY, np.arange(NUM_IMAGES))
 
 
-def start(norm):
-  """A uniform draw from the ball, from the keys of restart 0."""
+@jax.jit
+def unit_draws():
+  """Uniform draws from the unit ball in linf, from the keys of restart 0."""
   fold = jax.vmap(jax.random.fold_in, (0, None))
-  like = jnp.zeros(IMAGES.shape)
-  return EPSILON * np.asarray(
-    norms.get(norm).sample(fold(fold(keys(), 0), 0), like)
-  )
+  return norms.linf.sample(fold(fold(keys(), 0), 0), IMAGES)
 
 
 def measure(iterates):
@@ -82,7 +80,7 @@ def test_a_trace_is_that_of_the_attack(text, norm, step_size, options):
   attack = parse_attack(text, norm=norm, step_size=step_size)
   found = run(attack=attack)
   if attack.name == 'pgd':
-    options = {**options, 'start': start(norm)}
+    options = {**options, 'start': EPSILON * np.asarray(unit_draws())}
   iterates = reference.ascend(
     networks.MLP,
     IMAGES.astype(np.float64),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests import compiles, reference
+from tests import reference
 
 NUM_INPUTS, NUM_HIDDEN, NUM_CLASSES = 6, 5, 3
 MLP = reference.Mlp.random(0, NUM_INPUTS, NUM_HIDDEN, NUM_CLASSES)
@@ -36,17 +36,6 @@ def keys():
   )
 
 
-def compiled(function):
-  """Compiles fast rather than well: every program here runs once or twice."""
-  program = jax.jit(function)
-
-  def run(*arguments):
-    with compiles.quickly():
-      return program(*arguments)
-
-  return run
-
-
 @functools.cache
 def _program(objective):
   def run(params, batch, hparams):
@@ -60,7 +49,7 @@ def _program(objective):
     loss, (_, metrics) = objective(spy, params, {}, batch, hparams, keys())
     return seen[-1], loss, metrics
 
-  return compiled(run)
+  return jax.jit(run)
 
 
 def run(objective, hparams, *, mlp=MLP, dtype=jnp.float32, **others):

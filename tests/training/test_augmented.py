@@ -53,7 +53,7 @@ def test_objectives_take_shares_of_classes():
   certain = np.eye(networks.NUM_CLASSES)[networks.LABELS]
   shares = (certain + 1 / networks.NUM_CLASSES) / 2
 
-  @networks.compiled
+  @jax.jit
   def run(labels):
     batch = networks.batch() | {'label': labels}
     loss, (_, metrics) = objective(

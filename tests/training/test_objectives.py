@@ -78,7 +78,7 @@ def run(case, params, batch, hparams):
 def program(case):
   """(params, batch, hparams) -> ((loss, (metrics, images)), gradient)."""
   function = jax.value_and_grad(functools.partial(run, case), has_aux=True)
-  return networks.compiled(function)
+  return jax.jit(function)
 
 
 def hparams_of(case, factor=1.0):
@@ -277,7 +277,7 @@ def moody_run(config):
     )
     return state, seen[-1]
 
-  state, images = networks.compiled(run)(WEIGHTS, networks.batch())
+  state, images = jax.jit(run)(WEIGHTS, networks.batch())
   return state, np.asarray(images)
 
 

@@ -32,7 +32,7 @@ def test_pgd_at_trains_on_the_last_iterate_of_bim(norm='l1'):
     objectives.pgd_at(norm=norm, num_steps=3), hparams
   )
 
-  @networks.compiled
+  @jax.jit
   def expected(params, batch):
     return advjax.bim(
       lambda images: networks.apply(params, {}, images, train=False)[0],

@@ -57,7 +57,7 @@ def test_the_loss_of_nsl(distance, transform, norm, monkeypatch):
   )
   with jax.enable_x64(True):
     batch = {'image': jnp.asarray(INPUTS), 'label': jnp.array([0, 1])}
-    _, (_, metrics) = networks.compiled(
+    _, (_, metrics) = jax.jit(
       lambda batch: objective(
         tanh_network, jnp.asarray(WEIGHTS), {}, batch, CONFIG, networks.keys()
       )

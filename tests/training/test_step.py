@@ -57,7 +57,7 @@ def test_the_digits_take_45_steps_of_32_with_29_in_the_last():
   plan = StepPlan(num_examples=1437, batch_size=32, num_devices=1)
   assert plan.steps_per_epoch == 45
   loop = make_train_steps(write_down, plan)
-  program = networks.compiled(
+  program = jax.jit(
     jax.vmap(
       functools.partial(loop, 0), (None,) * 4, axis_name=AXIS, axis_size=1
     )
@@ -140,7 +140,7 @@ def run_steps(
     hparams = {'learning_rate': jnp.float32(0.5)}
     return step(state, batch, mask, hparams, None)
 
-  program = networks.compiled(jax.vmap(one, (0, None), axis_name=AXIS))
+  program = jax.jit(jax.vmap(one, (0, None), axis_name=AXIS))
   params, model_state = start or (jnp.zeros((4, 3)), {'mean': jnp.zeros(())})
   state = TrainState(
     jnp.zeros((), jnp.int32),
@@ -250,7 +250,7 @@ def test_microbatches_add_up_to_the_batch():
   def loss_fn(params, batch, keys):
     return objective(networks.apply, params, {}, batch, hparams, keys)
 
-  (whole, (_, of_whole)), (parts, (_, of_parts)) = networks.compiled(
+  (whole, (_, of_whole)), (parts, (_, of_parts)) = jax.jit(
     lambda params: [
       _batch_gradient(loss_fn, params, batch, keys, size) for size in (0, 4)
     ]
