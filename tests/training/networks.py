@@ -31,9 +31,8 @@ def batch(dtype=jnp.float32, **others):
 
 
 def keys():
-  return jax.vmap(jax.random.fold_in, (None, 0))(
-    jax.random.key(0), jnp.arange(len(LABELS))
-  )
+  data = np.arange(2 * len(LABELS), dtype=np.uint32).reshape(-1, 2)
+  return jax.random.wrap_key_data(data)
 
 
 def compiled(function):
