@@ -29,7 +29,7 @@ def make_training(num_devices):
   config.objective = {
     'name': 'adversarial_regularization',
     'norm': 'l2',
-    'num_steps': 2,
+    'num_steps': 1,
     'random_start': True,
   }
   config.hparams.update(multiplier=0.5, step_size=0.5, epsilon=0.8)
