@@ -84,7 +84,7 @@ def test_a_model_trains_in_a_scan_and_is_attacked(name):
     attacked = advjax.fgsm(logits_fn, images, labels, 0.3)
     return losses, jnp.split(logits_fn(jnp.concatenate([images, attacked])), 2)
 
-  losses, (clean, attacked) = run(*_initial(name))
+  losses, (clean, attacked) = jax.device_get(run(*_initial(name)))
   assert losses[-1] < 0.5 * losses[0]
   assert (clean.argmax(-1) == labels).mean() > 0.95
   assert (attacked.argmax(-1) == labels).mean() < 0.5
@@ -112,7 +112,7 @@ def test_nnx_state():
 
   train = jax.jit(jax.grad(loss, has_aux=True))
   before = jax.tree.map(np.array, state['norm'])
-  gradient, (first, updated, evaluated) = train(images, state)
+  gradient, (first, updated, evaluated) = jax.device_get(train(images, state))
   np.testing.assert_allclose(evaluated, live(images), atol=1e-6)
   assert np.abs(gradient).max() > 0
   assert jax.tree.structure(updated) == jax.tree.structure(state)
