@@ -56,12 +56,11 @@ def config(**changes):
   return result
 
 
-def run(num_devices=1, data=None, num_groups=1, **changes):
+def run(num_devices=1, data=None, **changes):
   return create_run(
     config(**changes),
     data or dataset(),
     jax.devices()[:num_devices],
-    num_groups=num_groups,
   )
 
 

@@ -114,17 +114,13 @@ def run_steps(
   apply=linear,
   start=None,
   num_devices=1,
-  schedule=None,
-  num_steps=3,
-  **kwargs,
 ):
-  """Trains softmax regression on one batch, split over devices."""
+  """Three steps of softmax regression on one batch, split over devices."""
   step = make_train_step(
     apply,
     standard(),
     optimizer,
-    schedule or optax.constant_schedule(1.0),
-    **kwargs,
+    optax.constant_schedule(1.0),
   )
   rows = -(-len(LABELS) // num_devices)
   padded = np.arange(rows * num_devices) % len(LABELS)
@@ -151,16 +147,14 @@ def run_steps(
     params,
     model_state,
     optimizer.init(params),
-    params if 'ema_decay' in kwargs else None,
+    None,
   )
   states = []
-  for _ in range(num_steps):
-    state, metrics = program(shards, state)
+  for _ in range(3):
+    state, metrics = jax.device_get(program(shards, state))
     for leaf in jax.tree.leaves((state, metrics)):
       np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[0], leaf.shape))
-    state, metrics = jax.tree.map(
-      lambda leaf: np.asarray(leaf)[0], (state, metrics)
-    )
+    state, metrics = jax.tree.map(lambda leaf: leaf[0], (state, metrics))
     states.append((state, metrics))
   return states
 
