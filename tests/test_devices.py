@@ -154,7 +154,7 @@ def test_select_devices():
 def test_devices_that_are_not_there():
   for platform, num_devices, message in [
     ('tpu', None, r"platform = 'tpu'; allowed: 'cpu'"),
-    ('gup', None, r"unknown platform 'gup'.*did you mean 'gpu'"),
+    ('gup', None, r"platform = 'gup'.*did you mean 'gpu'"),
     ('cpu', 0, r'devices = 0; allowed: an integer >= 1'),
     ('cpu', 3, r"devices = 3; allowed: at most 2, .*'cpu'"),
   ]:

@@ -195,7 +195,8 @@ def standard() -> Objective:
     >>> def apply(params, model_state, images, *, train):
     ...   return images @ params, model_state
     >>> batch = {'image': jnp.ones((4, 3)), 'label': jnp.zeros(4, int)}
-    >>> loss, _ = standard()(apply, jnp.zeros((3, 2)), {}, batch, {}, None)
+    >>> objective = jax.jit(standard(), static_argnums=0)
+    >>> loss, _ = objective(apply, jnp.zeros((3, 2)), {}, batch, {}, None)
     >>> round(float(loss), 4)
     0.6931
   """

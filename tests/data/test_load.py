@@ -33,7 +33,7 @@ def test_a_flag_empties_what_belongs_to_another_data_set():
   [
     ({'name': 'digit'}, "data set 'digit'; allowed: 'digits', .*mean 'digits'"),
     ({'name': 3}, "data set 3; allowed: 'digits', 'folder', 'npz', 'tfds'$"),
-    ({}, 'unknown data set None; allowed'),
+    ({}, 'dataset.name = None; allowed'),
     ({'name': 'npz', 'path': ''}, "path = None; allowed: .*'npz' needs it"),
     ({'name': 'npz', 'paht': 'a'}, "'paht'; allowed: .* mean 'path'"),
     ({'name': 'digits', 'paht': 'a'}, "'paht'; allowed: 'classes'$"),

@@ -52,8 +52,8 @@ def test_without_the_classes_of_the_document_the_first_are_shown():
 @pytest.mark.parametrize(
   ('names', 'message'),
   [
-    (['cockroch'], r"unknown class 'cockroch'.*did you mean 'cockroach'"),
-    (['crane'], "unknown class 'crane'"),
+    (['cockroch'], r"classes = 'cockroch'.*did you mean 'cockroach'"),
+    (['crane'], "classes = 'crane'"),
     (['broom', 'n02906734'], 'one class or more, each once'),
     ([], r'classes = \[\]; allowed: one class or more'),
   ],

@@ -28,7 +28,7 @@ CASES = {
   ),
   'field': (
     [*DIGITS, '--config.num_epoch=3'],
-    r"unknown config field.*'num_epoch'.*did you mean 'num_epochs'",
+    r"field in --config.num_epoch = .*did you mean 'num_epochs'",
   ),
   'field of a number': (
     [*DIGITS, '--config.seed.x=1'],

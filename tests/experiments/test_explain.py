@@ -167,7 +167,7 @@ def test_bad_options_are_named(run, tmp_path):
     ({'seed': -1}, 'seed = -1; allowed'),
     ({'attack': 'fgms'}, "attack = 'fgms'"),
     ({'norm': 'l3'}, "norm = 'l3'"),
-    ({'classes': ['ten']}, "unknown class 'ten'"),
+    ({'classes': ['ten']}, "classes = 'ten'"),
     (
       {'methods': ['salency']},
       r"methods = \['salency'\]; allowed: .* 'saliency'",

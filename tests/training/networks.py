@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests import reference
+from tests.training.nsl import softmax
 
 NUM_INPUTS, NUM_HIDDEN, NUM_CLASSES = 6, 5, 3
 MLP = reference.Mlp.random(0, NUM_INPUTS, NUM_HIDDEN, NUM_CLASSES)
@@ -31,9 +32,8 @@ def batch(dtype=jnp.float32, **others):
 
 
 def keys():
-  return jax.vmap(jax.random.fold_in, (None, 0))(
-    jax.random.key(0), jnp.arange(len(LABELS))
-  )
+  data = np.arange(2 * len(LABELS), dtype=np.uint32).reshape(-1, 2)
+  return jax.random.wrap_key_data(data)
 
 
 @functools.cache
@@ -69,11 +69,6 @@ def mean_gradient(images, mlp=MLP, labels=LABELS):
   """The gradient of the mean cross-entropy by the images, in NumPy."""
   _, by_logits = reference.cross_entropy(mlp.logits(images), labels)
   return mlp.gradient(images, by_logits / len(labels))
-
-
-def softmax(logits):
-  shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-  return shifted / shifted.sum(axis=1, keepdims=True)
 
 
 def divergence(clean_logits, moved_logits):

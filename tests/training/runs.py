@@ -56,12 +56,11 @@ def config(**changes):
   return result
 
 
-def run(num_devices=1, data=None, num_groups=1, **changes):
+def run(num_devices=1, data=None, **changes):
   return create_run(
     config(**changes),
     data or dataset(),
     jax.devices()[:num_devices],
-    num_groups=num_groups,
   )
 
 
@@ -106,4 +105,4 @@ def assert_same(found, expected):
   for a, b in zip(
     jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
   ):
-    np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    np.testing.assert_array_equal(np.asarray(a), np.asarray(b), strict=True)

@@ -19,6 +19,7 @@ from advjax.training.checkpoint import (
   saved_steps,
 )
 from advjax.training.step import TrainState
+from tests.training.runs import assert_same
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -35,18 +36,9 @@ def make_state(step, *, ema=False):
     step=np.int32(step),
     params=params,
     model_state={'batch_stats': {'mean': np.float32([step])}},
-    opt_state=optax.adam(1.0).init(jax.tree.map(jax.numpy.asarray, params)),
+    opt_state=jax.device_get(optax.adam(1.0).init(params)),
     ema_params=jax.tree.map(lambda leaf: leaf / 2, params) if ema else None,
   )
-
-
-def assert_same(found, expected):
-  assert jax.tree.structure(found) == jax.tree.structure(expected)
-  for a, b in zip(
-    jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
-  ):
-    assert a.dtype == b.dtype
-    np.testing.assert_array_equal(a, b)
 
 
 @pytest.fixture(scope='module')
@@ -63,11 +55,11 @@ def saved(two_saved, tmp_path):
   return pathlib.Path(shutil.copytree(two_saved, tmp_path / 'last'))
 
 
-def test_round_trip(tmp_path, ema=True):
-  state = make_state(5, ema=ema)
+def test_round_trip(tmp_path):
+  state = make_state(5, ema=True)
   record = {'losses': [0.1, 1 / 3], 'best_step': None, 'nested': {'a': ['b']}}
   save_checkpoint(tmp_path, state, record, keep=1)
-  found = restore_checkpoint(tmp_path, make_state(0, ema=ema))
+  found = restore_checkpoint(tmp_path, make_state(0, ema=True))
   assert_same(found.state, state)
   assert found.record == record
 
@@ -118,14 +110,7 @@ def remove_state(step):
   shutil.rmtree(step / 'state')
 
 
-WAYS = [
-  truncate,
-  remove_data,
-  remove_state,
-]
-
-
-@pytest.mark.parametrize('damage', WAYS)
+@pytest.mark.parametrize('damage', [truncate, remove_data, remove_state])
 def test_a_broken_checkpoint_gives_way_to_the_one_before(saved, damage, caplog):
   damage(saved / '7')
   with caplog.at_level(logging.WARNING):

@@ -22,13 +22,6 @@ def record(step, loss=0.5):
   return {'kind': 'epoch', 'step': step, 'epoch': 1, 'loss': loss}
 
 
-def test_records_are_lines_of_json(tmp_path):
-  num_bytes = write(tmp_path, 0, 0, [record(1), record(2)])
-  path = tmp_path / 'metrics.jsonl'
-  assert path.stat().st_size == num_bytes
-  assert read_metrics(path) == [record(1), record(2)]
-
-
 def test_records_after_the_checkpoint_are_written_again(tmp_path):
   kept = write(tmp_path, 0, 0, [record(1)])
   write(tmp_path, kept, 1, [record(2)])

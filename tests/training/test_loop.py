@@ -186,12 +186,6 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
   assert_same(ends[2], ends[3])
 
 
-def mkdir(tmp_path, name):
-  path = tmp_path / name
-  path.mkdir()
-  return path
-
-
 def test_a_signal_in_the_last_look_still_stops(training, whole, tmp_path):
   """The attacks come after training: they must not start."""
 
@@ -209,8 +203,10 @@ def test_a_signal_in_the_last_look_still_stops(training, whole, tmp_path):
 def test_a_program_is_compiled_once_for_all_its_runs(whole, tmp_path):
   """Resumed runs, other seeds and other hparams compile nothing again."""
   fresh = runs.run()
+  for name in ('a', 'b'):
+    (tmp_path / name).mkdir()
   with compiles.counted() as count, pytest.raises(Interrupted):
-    train(signalling(fresh, [6]), mkdir(tmp_path, 'a'))
+    train(signalling(fresh, [6]), tmp_path / 'a')
   assert count == [0]
   with compiles.counted() as count:
     result = train(runs.run(), tmp_path / 'a')
@@ -218,7 +214,7 @@ def test_a_program_is_compiled_once_for_all_its_runs(whole, tmp_path):
   assert_same(result.params, whole[0].params)
   other = runs.run(seed=5, hparams__epsilon=0.2)
   with compiles.counted() as count:
-    train(other, mkdir(tmp_path, 'b'))
+    train(other, tmp_path / 'b')
   assert count == [0]
 
 
@@ -318,29 +314,20 @@ def test_init_from_must_fit(whole, changes, message):
     runs.run(**{'init_from': str(whole[1]), **changes})
 
 
-FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def fails_at(function, number, error):
-  """The function, that raises an error when it is called the n-th time."""
-  calls = []
-
-  def call(*args, **kwargs):
-    calls.append(args)
-    if len(calls) == number:
-      raise error
-    return function(*args, **kwargs)
-
-  return call
-
-
 def test_a_full_disk_while_saving_ends_the_run_and_loses_nothing(
   training, whole, tmp_path, monkeypatch
 ):
+  reserve, calls = checkpoint._reserve_space, []
+
+  def full_at_the_fourth(*args):
+    calls.append(args)
+    if len(calls) == 4:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return reserve(*args)
+
   with monkeypatch.context() as patch:
     # The saves are: best and last of step 6, perhaps best, and last of step 12.
-    check = fails_at(checkpoint._reserve_space, 4, FULL)
-    patch.setattr(checkpoint, '_reserve_space', check)
+    patch.setattr(checkpoint, '_reserve_space', full_at_the_fourth)
     with pytest.raises(OSError) as error:
       train(training, tmp_path)
   message = str(error.value)

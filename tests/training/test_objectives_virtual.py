@@ -70,18 +70,16 @@ def test_the_loss_of_nsl(distance, transform, norm, monkeypatch):
 MASK = np.array([0, 1, 0.5, 1, 0, 0.1])
 
 
-def draw(dtype=jnp.float64):
-  return np.asarray(
-    jax.vmap(lambda key: jax.random.normal(key, (6,), dtype))(networks.keys())
-  )
+@jax.jit
+def draw(keys):
+  return jax.vmap(lambda key: jax.random.normal(key, (6,), jnp.float64))(keys)
 
 
 @pytest.mark.parametrize(
   ('options', 'approx_difference'),
   [
     ({'distance': 'l2'}, None),
-    ({'distance': 'kl', 'norm': 'infinity', 'mask': MASK}, 0.1),
-    ({'distance': 'l1', 'norm': 'l1', 'num_steps': 3}, 0.1),
+    ({'distance': 'kl', 'norm': 'l1', 'num_steps': 3, 'mask': MASK}, 0.1),
   ],
 )
 def test_power_iteration(options, approx_difference):
@@ -95,7 +93,7 @@ def test_power_iteration(options, approx_difference):
       mlp=MLP,
       dtype=jnp.float64,
     )
-    noise = draw()
+    noise = np.asarray(draw(networks.keys()))
   options = {'norm': 'l2', **options}
   name = options.pop('distance')
   expected = nsl.virtual_perturb(

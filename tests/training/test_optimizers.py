@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from advjax.training.optimizers import (
 def shape(num_steps, **fields):
   config = {**default_config().schedule, **fields}
   schedule = create_schedule(config, num_steps)
-  return [float(schedule(step)) for step in range(num_steps)]
+  return jax.jit(jax.vmap(schedule))(np.arange(num_steps))
 
 
 def test_cosine_after_a_warmup():
@@ -63,7 +64,7 @@ def test_decay_formulas(name, rate, min_value):
       'min_value': min_value,
     }
   )
-  found = [decay(0.2, int(step)) for step in STEPS]
+  found = jax.jit(jax.vmap(lambda step: decay(0.2, step)))(STEPS)
   expected = decayed_by(name, 0.2, rate, min_value)
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-30)
 

@@ -17,6 +17,10 @@ from tests.training import runs
       {'model': {'name': 'cnn'}},
       r"model.name = 'cnn' does not take images of shape \(3, 3, 1\)",
     ),
+    (
+      {'augmentation__saturation': 0.1},
+      r'augmentation.saturation = 0.1; .* 1 channels, not 3',
+    ),
     ({'objective': {'name': 'standard'}}, r'hparams.epsilon = 0.1 is not read'),
     (
       {'multiplier_decay__name': 'natural_exp'},

@@ -1,58 +1,23 @@
 """Fine-tuning a network of Keras stage by stage, from a local weight file."""
 
 import logging
-import warnings
 
 import jax
-import numpy as np
 import pytest
 
-from advjax.models import keras_applications
-from advjax.models.keras import import_keras
 from advjax.processes.signals import Interrupted
 from advjax.training import loop
 from advjax.training.loop import read_metrics, train
+from tests.models import small_keras
 from tests.training import runs
-
-keras = import_keras()
-layers = keras.layers
-
-
-def preprocess_input(images):
-  return images / 127.5 - 1
-
-
-def tiny(include_top, weights, input_shape):
-  """Takes the place of a large one of keras.applications: two resolutions."""
-  assert not include_top and weights is None
-  inputs = keras.Input(input_shape)
-  x = inputs
-  for name, strides in (('first', 1), ('second', 2)):
-    x = layers.Conv2D(4, 3, strides, padding='same', name=name)(x)
-    x = layers.BatchNormalization(name=f'{name}_norm')(x)
-    x = layers.ReLU()(x)
-  return keras.Model(inputs, layers.Dropout(0.2, name='dropout')(x))
 
 
 @pytest.fixture
-def weight_file(tmp_path, monkeypatch):
-  """Weights of chance, as a user saves those of another program."""
-  monkeypatch.setattr(keras.applications, 'MobileNetV2', tiny)
-  keras_applications.build.cache_clear()
-  model = keras_applications.build(
-    'MobileNetV2', runs.NUM_CLASSES, 'float32', (8, 8, 3)
-  ).model
-  random = np.random.default_rng(0)
-  for variable in model.variables:
-    if variable.dtype == 'float32':
-      variable.assign(random.uniform(0.2, 1, variable.shape))
-  path = tmp_path / 'chance.weights.h5'
-  with warnings.catch_warnings():
-    # Of NumPy's about how Keras saves.
-    warnings.simplefilter('ignore', DeprecationWarning)
-    model.save_weights(path)
-  yield path
-  keras_applications.build.cache_clear()
+def weight_file(tmp_path):
+  """Random weights, as a user saves those of another program."""
+  with small_keras.in_the_place_of():
+    small_keras.save(tmp_path, runs.NUM_CLASSES)
+    yield tmp_path / 'whole.weights.h5'
 
 
 def moved(now, start):
