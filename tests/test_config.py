@@ -93,7 +93,7 @@ def test_a_fraction_by_zero_is_named():
   [('traeds', "did you mean 'trades'"), ('xyz', None), (None, None)],
 )
 def test_choose_suggests(name, hint):
-  with pytest.raises(ValueError, match='^objective = ') as error:
+  with pytest.raises(ValueError, match=r'^objective = ') as error:
     choose('objective', name, ['trades', 'pgd_at'])
   message = str(error.value)
   assert repr(name) in message
@@ -195,7 +195,7 @@ def test_a_member_that_is_not_there_is_named():
   with pytest.raises(ValueError, match=r"member = 'robots'.*'robust'"):
     member_config(config, 'robots')
   config.members = ('plain', 'robots')
-  with pytest.raises(ValueError, match=r"section for member 'robots'"):
+  with pytest.raises(ValueError, match=r"section for member = 'robots'"):
     member_config(config, 'robots')
 
 

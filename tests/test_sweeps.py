@@ -16,12 +16,21 @@ from advjax import data
 from advjax.config import config_to_json, default_config
 from advjax.evaluation.models import parse_attacks
 from advjax.sweeps import (
+  READ_UNDER,
   collect_sweep,
   create_trials,
   cut_shard,
   parse_sweep,
   shard_trials,
   trial_names,
+)
+from advjax.training.optimizers import (
+  DECAYS,
+  OPTIMIZERS,
+  SCHEDULES,
+  create_decay,
+  create_optimizer,
+  create_schedule,
 )
 from advjax.training.setup import create_run
 
@@ -412,6 +421,71 @@ def test_only_one_network_is_swept():
   config.members = ('a',)
   with pytest.raises(ValueError, match="'compare' takes several"):
     create_trials(config, [{'batch_size': 8}])
+
+
+# Another value for each field, far from the default.
+OTHERS = {
+  'optimizer': {
+    'b1': 0.1,
+    'b2': 0.1,
+    'eps': 1.0,
+    'momentum': 0.1,
+    'nesterov': True,
+    'weight_decay': 0.5,
+  },
+  'schedule': {'warmup': 0.5, 'boundaries': (0.1,), 'factor': 0.9},
+  'multiplier_decay': {
+    'decay_steps': 10,
+    'decay_rate': 0.1,
+    'min_value': 0.95,
+  },
+}
+
+
+def optimizer(config):
+  tx = create_optimizer(config)
+  params = np.ones(2, np.float32)
+  state, updates = tx.init(params), []
+  for gradient in np.array([[1, -2], [0.5, 3]], np.float32):
+    update, state = tx.update(gradient, state, params)
+    params = params + update
+    updates.append(np.asarray(update))
+  return np.concatenate(updates)
+
+
+def schedule(config):
+  shape = create_schedule(config, 100)
+  return np.array([float(shape(step)) for step in range(0, 100, 9)])
+
+
+def decay(config):
+  decayed = create_decay(config)
+  return np.array([float(decayed(1.0, step)) for step in (0, 5, 5000)])
+
+
+@pytest.mark.parametrize(
+  ('part', 'run', 'names'),
+  [
+    ('optimizer', optimizer, OPTIMIZERS),
+    ('schedule', schedule, SCHEDULES),
+    ('multiplier_decay', decay, DECAYS),
+  ],
+)
+def test_a_field_is_idle_where_the_table_says_so(part, run, names):
+  for name in names:
+    section = default_config()[part]
+    section.name = name
+    before = run(section)
+    assert set(OTHERS[part]) == set(section) - {'name'}
+    for field, value in OTHERS[part].items():
+      changed = section.copy_and_resolve_references()
+      changed[field] = value
+      moved = not np.allclose(run(changed), before, rtol=1e-3, atol=1e-6)
+      selector, read = READ_UNDER.get(
+        f'{part}.{field}', (f'{part}.name', names)
+      )
+      assert selector == f'{part}.name'
+      assert moved == (name in read), f'{field} under {name}'
 
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs' / 'sweeps'

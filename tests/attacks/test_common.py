@@ -269,6 +269,12 @@ def test_shard_map():
   same('pgd', run(*arguments('pgd')))
 
 
+@pytest.mark.parametrize('name', cases.ALL)
+def test_every_attack_is_traced_in_shard_map(name):
+  run = shard(functools.partial(attack, name), (P(), *[P('data')] * 5))
+  assert jax.eval_shape(run, *arguments(name)).shape == draw(SHAPE)[0].shape
+
+
 def test_shard_map_over_models_with_images_that_do_not_vary():
   _, *rest = arguments()
 

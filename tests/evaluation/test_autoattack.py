@@ -265,7 +265,7 @@ def test_a_file_of_another_run_is_left_alone(tmp_path):
     ({'epsilon': 0.01, 'norm': 'l2'}, 'norm: linf there, l2 requested'),
     ({'epsilon': 0.01, 'network': other}, 'logits of the network differ'),
     ({'epsilon': 0.01, 'attacks': ['fab']}, 'attacks: apgd-ce there'),
-    ({'epsilon': 0.01, 'key': jax.random.key(6)}, 'digest of key: .* there'),
+    ({'epsilon': 0.01, 'key': jax.random.key(6)}, 'key differ'),
     ({'epsilon': 0.01, 'network': masked}, r'\(norms of its gradients differ'),
   ]:
     with pytest.raises(ValueError, match=message):

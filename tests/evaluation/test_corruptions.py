@@ -38,6 +38,16 @@ COLOURED = waves(3, 32, 32, 3)
 DIGITS = to_float(digits.load().test.images[:40])
 
 
+def test_the_fifteen_kinds_of_the_paper_in_its_order():
+  """Of which the place of each seeds its draws."""
+  assert (
+    *('gaussian_noise', 'shot_noise', 'impulse_noise'),
+    *('defocus_blur', 'glass_blur', 'motion_blur', 'zoom_blur'),
+    *('snow', 'frost', 'fog', 'brightness'),
+    *('contrast', 'elastic_transform', 'pixelate', 'jpeg_compression'),
+  ) == KINDS
+
+
 @each_kind
 @pytest.mark.parametrize(
   'shape', [(8, 8, 3), (9, 41, 1), (40, 37, 3), (28, 28, 1)]

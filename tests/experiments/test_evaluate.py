@@ -9,6 +9,7 @@ import pytest
 
 from advjax.evaluation import shifts
 from advjax.evaluation.autoattack import versions
+from advjax.files import lock_folder
 from advjax.jobs import evaluate as job
 from advjax.jobs.evaluate import evaluate
 from advjax.reporting.figures import run as figures
@@ -224,9 +225,15 @@ def refused(message, checkpoints, workdir, **options):
 def test_nothing_is_written_into_the_run(run):
   workdir = run[2] / 'base'
   before = (workdir / 'config.json').read_bytes()
-  with pytest.raises(ValueError, match='holds a run of another config'):
+  with pytest.raises(ValueError, match='holds the output of another command'):
     evaluate([str(workdir)], ['fgsm'], [0.1], workdir, jax.devices())
   assert (workdir / 'config.json').read_bytes() == before
+
+
+def test_no_folder_of_another_job_is_written_to(run, tmp_path):
+  with lock_folder(tmp_path), pytest.raises(ValueError, match=str(tmp_path)):
+    evaluate([run[2] / 'base'], ['fgsm'], [0.1], tmp_path, jax.devices())
+  assert not (tmp_path / 'report.json').exists()
 
 
 def test_networks_of_other_data_are_refused(run, tmp_path):

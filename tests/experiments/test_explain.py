@@ -11,6 +11,7 @@ from flax import linen as nn
 from advjax import data
 from advjax.evaluation import explanations
 from advjax.explain import METHODS
+from advjax.files import lock_folder
 from advjax.jobs import explain as job
 from advjax.jobs.explain import explain
 from advjax.models.adapters import from_linen
@@ -157,6 +158,12 @@ def test_the_arrays_say_what_the_report_says(explained):
   of_true = arrays['explained'] == arrays['label']
   assert ((arrays['explained'] == predicted) | of_true).all()
   assert of_true.any() and (~of_true).any()
+
+
+def test_no_folder_of_another_job_is_written_to(run, tmp_path):
+  with lock_folder(tmp_path), pytest.raises(ValueError, match=str(tmp_path)):
+    explain([run[2] / 'base'], tmp_path, jax.devices())
+  assert not (tmp_path / 'report.json').exists()
 
 
 def test_bad_options_are_named(run, tmp_path):

@@ -123,9 +123,9 @@ def test_float64_images_keep_the_state_narrow():
     ({'name': 'cnn', 'conv_filters': (0,)}, r'conv_filters\[0\]'),
     ({'name': 'cnn', 'kernel_size': (3,)}, 'kernel_size.*two'),
     ({'name': 'cnn', 'batch_norm': 1}, 'batch_norm = 1.*True or False'),
-    ({'name': 'resnet18', 'stem': 'image'}, "model.stem 'image'.*'imagenet'"),
-    ({'name': 'resnet50', 'normalization': 'layer'}, "normalization 'layer'"),
-    ({'name': 'resnext29', 'dtype': 'float16'}, "dtype 'float16'.*bfloat16"),
+    ({'name': 'resnet18', 'stem': 'image'}, "model.stem = 'image'.*'imagenet'"),
+    ({'name': 'resnet50', 'normalization': 'layer'}, "normalization = 'layer'"),
+    ({'name': 'resnext29', 'dtype': 'float16'}, "dtype = 'float16'.*bfloat16"),
     ({'name': 'small_resnet', 'widths': ()}, r'model.widths = \(\)'),
   ],
 )

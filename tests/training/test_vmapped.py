@@ -240,6 +240,13 @@ def test_too_many_runs_for_the_memory_are_cut(
     runs.assert_same(one.params, other.params)
 
 
+def test_the_runs_left_have_the_devices_of_all(group, tmp_path):
+  """A sweep that resumes ends as one that was not interrupted."""
+  (chunk,) = train_all(tmp_path, configs()[1:2], num_runs=3)
+  assert chunk.how == '1 device'
+  runs.assert_same(chunk.results[0].params, group.results[1].params)
+
+
 @pytest.mark.accelerator
 def test_out_of_memory_goes_on_with_half_as_many(
   group, tmp_path, monkeypatch, caplog
