@@ -128,7 +128,8 @@ def test_flags_set_fields_and_references_follow(
   seen = []
   run(
     monkeypatch,
-    f'--config={path}:long',
+    '-config',
+    f'{path}:long',
     f'--workdir={tmp_path}',
     '--config.hparams.learning_rate=8/255',
     '--config.evaluation.epsilons=(1/8, 0.5)',
@@ -151,20 +152,8 @@ def test_flags_set_fields_and_references_follow(
   assert own_flags.workdir == str(tmp_path)
 
 
-@from_file
-@pytest.mark.parametrize('form', ['-config={}', '--config {}'])
-def test_forms_of_the_config_flag(own_flags, monkeypatch, tmp_path, form):
-  path = tmp_path / 'config.py'
-  path.write_text(CONFIG)
-  run(monkeypatch, *form.format(path).split(' '), f'--workdir={tmp_path}')
-  assert own_flags.config.batch_size == 32
-
-
-@pytest.mark.parametrize('argument', ['--help', '-h'])
-def test_help_names_the_flags_and_runs_nothing(
-  own_flags, monkeypatch, capsys, argument
-):
-  run(monkeypatch, argument, main=pytest.fail)
+def test_help_names_the_flags_and_runs_nothing(own_flags, monkeypatch, capsys):
+  run(monkeypatch, '-h', main=pytest.fail)
   text = capsys.readouterr().out
   for name in ('config', 'workdir', '[no]print_model', 'platform', 'devices'):
     assert f'--{name}: ' in text

@@ -424,33 +424,21 @@ def test_only_one_network_is_swept():
 
 
 # Another value for each field, far from the default.
+ADAM = {'b1': 0.1, 'b2': 0.1, 'eps': 1.0, 'weight_decay': 0.5}
+DECAY = {'decay_steps': 10, 'decay_rate': 0.1, 'min_value': 0.95}
 OTHERS = {
-  'optimizer': {
-    'b1': 0.1,
-    'b2': 0.1,
-    'eps': 1.0,
-    'momentum': 0.1,
-    'nesterov': True,
-    'weight_decay': 0.5,
-  },
+  'optimizer': ADAM | {'momentum': 0.1, 'nesterov': True},
   'schedule': {'warmup': 0.5, 'boundaries': (0.1,), 'factor': 0.9},
-  'multiplier_decay': {
-    'decay_steps': 10,
-    'decay_rate': 0.1,
-    'min_value': 0.95,
-  },
+  'multiplier_decay': DECAY,
 }
 
 
 def optimizer(config):
   tx = create_optimizer(config)
   params = np.ones(2, np.float32)
-  state, updates = tx.init(params), []
-  for gradient in np.array([[1, -2], [0.5, 3]], np.float32):
-    update, state = tx.update(gradient, state, params)
-    params = params + update
-    updates.append(np.asarray(update))
-  return np.concatenate(updates)
+  first, state = tx.update(np.float32([1, -2]), tx.init(params), params)
+  second, _ = tx.update(np.float32([0.5, 3]), state, params + first)
+  return np.concatenate([first, second])
 
 
 def schedule(config):

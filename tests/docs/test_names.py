@@ -49,16 +49,3 @@ def test_python_names_in_code_are_there(page):
       if not hasattr(place, name):
         importlib.import_module('.'.join(names[:index]))
       place = getattr(place, name)
-
-
-def test_pictures_are_small(page):
-  for name in re.findall(r'\]\(([^)\s]+\.png)\)', page.read_text()):
-    picture = (page.parent / name).read_bytes()
-    assert picture.startswith(b'\x89PNG')
-    assert len(picture) < 250_000, name
-
-
-def test_no_line_is_wide_in_a_block(page):
-  for block in pages.blocks(page):
-    for line in block.text.splitlines():
-      assert len(line) <= 80, line

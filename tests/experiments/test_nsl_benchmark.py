@@ -16,8 +16,6 @@ MASKS = {
   'lower': np.zeros((28, 28, 1)),
 }
 
-# ----------------------------------------------------------------------- cases
-
 
 def test_every_case_is_one_of_ours_and_travels_as_json():
   assert len({case.name for case in CASES}) == len(CASES)
@@ -29,9 +27,6 @@ def test_every_case_is_one_of_ours_and_travels_as_json():
     read_hparams(hparams | {'learning_rate': 0.1}, name)
     job = nsl_cases.job_of(case)
     assert json.loads(json.dumps(job)) == job
-
-
-# ----------------------------------------------------------------- differences
 
 
 def test_differences_are_relative_to_the_largest_entry():
@@ -67,19 +62,14 @@ def test_failures():
   quantities = {'gradient': 2e-4, 'clean_loss': 1e-8}
   bad = {'name': 'an option', 'dtype': 'float32', 'note': ''}
   bad |= {'quantities': quantities}
-  line = 'over 1e-05: an option (float32): gradient 2.0e-04'
-  assert comparison.failures([bad]) == [line]
+  (line,) = comparison.failures([bad])
+  assert 'an option' in line and 'gradient 2.0e-04' in line
   shown = bad | {'excluded': ['gradient']}
   assert comparison.failures([shown]) == []
-  assert '(2.0e-04)' in comparison.table([shown], [])
-  # What is NSL's rounding is no failure, and the table says so.
+  # What is NSL's rounding is no failure.
   rounded = bad | {'to_float64': {'gradient': 1e-6, 'clean_loss': 0.0}}
   assert comparison.failures([rounded]) == []
-  text = comparison.table([rounded], [])
-  assert 'gradient: NSL rounds, ours is within 1.0e-06' in text
-  assert comparison.failures([bad | {'to_float64': {'gradient': 1e-4}}]) == [
-    line
-  ]
+  assert comparison.failures([bad | {'to_float64': {'gradient': 1e-4}}])
   # Flips that rounding cannot explain.
   for share, gradient, fails in (
     (1e-4, 1e-6, False),

@@ -76,16 +76,6 @@ def test_products_loops_and_branches():
   assert mapped == (2 * once.flops, 2 * once.bytes)
 
 
-def test_passes_of_objectives():
-  first = 2 * 676 * 9 * 32
-  for objective, passes in {'standard': 3, 'nsl': 6, 'pgd': 17}.items():
-    one, many = (roofline.least_work(objective, n) for n in (1, 32))
-    assert one.flops == passes * 4814336 - first
-    assert many.flops == 32 * one.flops
-    # The optimizer's bytes do not grow with the batch.
-    assert many.bytes < 32 * one.bytes
-
-
 def test_a_training_step_is_the_closed_form():
   """The tutorial's: three convolutions, of which the pools read a part."""
   dataset = tiny.dataset(num_train=40, shape=(28, 28, 1))
