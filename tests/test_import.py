@@ -8,14 +8,15 @@ import tomllib
 import advjax
 
 HEAVY = ('flax', 'optax', 'orbax', 'scipy', 'sklearn', 'tensorflow', 'absl')
-HEAVY += ('tensorflow_datasets', 'ml_collections', 'matplotlib')
-
-
-# Prints what an import adds to JAX alone.
+HEAVY += ('tensorflow_datasets', 'ml_collections', 'matplotlib', 'tqdm')
+# Prints what an import and AutoAttack add to JAX alone.
 ADDED = """
-import jax, sys
+import jax, numpy as np, sys
 old = set(sys.modules)
 import advjax, advjax.attacks
+images, labels = np.float32([[0.9, 0.1], [0.6, 0.5]]), np.array([0, 0])
+options = {'key': jax.random.key(0), 'attacks': ['apgd-ce']}
+advjax.autoattack(lambda x: 10 * x, images, labels, 0.1, **options)
 print(*set(sys.modules) - old)
 """
 
