@@ -1,9 +1,10 @@
-"""Devices, and the one place where functions are mapped over them."""
+"""Devices, their free memory, and the one place where functions are mapped."""
 
 import contextlib
 import dataclasses
 import functools
 import os
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,8 +16,7 @@ from advjax.processes.collectives import gather, own_ranks
 from advjax.processes.topology import find_place
 from advjax.types import Array
 
-# The pmapped axis.
-AXIS = 'devices'
+AXIS = 'devices'  # the pmapped one
 PLATFORMS = ('cpu', 'gpu', 'tpu')
 _MAX_DEFAULT_CPU_DEVICES = 8
 _DEFAULT_BATCH_SIZE = 64
@@ -246,3 +246,26 @@ def compile_sharded(
     donate_argnums=tuple(donate_args),
   )
   return program.lower(*arguments).compile()
+
+
+def free_memory(device: jax.Device, num_sharing: int = 1) -> int:
+  """Returns the bytes that a device has left.
+
+  Devices without a memory of their own have that of the host, which
+  `num_sharing` devices share, those of other processes included.
+  """
+  stats = device.memory_stats()
+  if stats and 'bytes_limit' in stats:
+    return stats['bytes_limit'] - stats['bytes_in_use']
+  return _available_memory() // num_sharing
+
+
+def _available_memory() -> int:
+  """Bytes that the host has left, without swapping; 4 GiB where none says."""
+  try:
+    for line in pathlib.Path('/proc/meminfo').read_text().splitlines():
+      if line.startswith('MemAvailable:'):
+        return 1024 * int(line.split()[1])
+  except OSError:  # Not Linux.
+    pass
+  return 2**32

@@ -16,7 +16,7 @@ PACKAGE = ROOT / 'advjax'
 ORDER = (
   *('types', 'norms', 'losses', 'callables', '_arguments'),
   *('attacks', 'explain'),
-  *('fractions', 'files', 'memory', 'processes', 'results', 'config'),
+  *('fractions', 'files', 'processes', 'results', 'config'),
   *('devices', 'environment', 'compile_cache', 'variants'),
   *('data', 'augmentation', 'models', 'training', 'sweeps', 'evaluation'),
   *('reporting', 'tutorials', 'jobs', 'cli'),

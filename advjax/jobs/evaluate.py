@@ -47,12 +47,27 @@ def evaluate(
   corruptions: bool = True,
   data_dir: str | None = None,
 ) -> Report:
-  """Attacks trained networks; returns the content of report.json.
+  """Attacks trained networks on the test images of their data set.
 
-  The arguments are the flags of experiments/evaluate.py: the last of the
-  epsilons is the evaluation epsilon, and a batch_size of None is 64, of
-  AutoAttack its own choice. Anything wrong is a ValueError before anything is
-  written.
+  Args:
+    checkpoints: Workdirs of runs, or folders `checkpoints/best` in them.
+    attack_names: As `parse_attack` takes them.
+    epsilons: Radii in [0, 1] pixels; the last one is the evaluation epsilon.
+    workdir: The folder to write to.
+    devices: The devices.
+    norm: 'linf', 'l2' or 'l1'.
+    step_size: Of bim, mifgsm and pgd; None: their defaults.
+    batch_size: Images per device; None: 64, of AutoAttack its own choice.
+    seed: Seeds attacks and noise.
+    num_images: Number of test images, the first ones; None: all.
+    corruptions: Whether to measure common corruptions and pasted objects.
+    data_dir: Where the data set is now; None: where it was in training.
+
+  Returns:
+    The content of report.json.
+
+  Raises:
+    ValueError: for anything wrong, before anything is written.
   """
   for index, epsilon in enumerate(epsilons):
     check_range(f'epsilons[{index}]', epsilon, 0.0)
@@ -139,9 +154,8 @@ def evaluate(
     )
     report = dataclasses.replace(report, sanity=sanity_findings(report))
     if is_main():
-      title = (
-        f'Robustness of {first.config.model.name}, trained by {first_name}'
-      )
+      model = first.config.model.name
+      title = f'Robustness of {model}, trained by {first_name}'
       if len(trained) > 1:
         title = f'Robustness of {len(trained)} models'
       text = write_run(

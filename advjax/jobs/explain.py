@@ -51,10 +51,27 @@ def explain(
   seed: int = 0,
   data_dir: str | None = None,
 ) -> ExplainReport:
-  """Explains trained networks; returns the content of report.json.
+  """Explains trained networks, on clean and on adversarial images.
 
-  The arguments are the flags of experiments/explain.py. Anything wrong is a
-  ValueError before anything is written.
+  Args:
+    checkpoints: Workdirs of runs, or folders `checkpoints/best` in them.
+    workdir: The folder to write to.
+    devices: The devices.
+    attack: As `parse_attack` takes it.
+    norm: 'linf', 'l2' or 'l1'.
+    epsilon: Radius of the attack, in [0, 1] pixels.
+    classes: Names or ids of classes to explain; None: all.
+    num_images: Number of test images to measure.
+    num_cases: Images to show of each model and kind.
+    methods: Names of `advjax.explain.METHODS`; None: all that are possible.
+    seed: Seeds images, attack and noise.
+    data_dir: Where the data set is now; None: where it was in training.
+
+  Returns:
+    The content of report.json.
+
+  Raises:
+    ValueError: for anything wrong, before anything is written.
   """
   check_range('epsilon', epsilon, 0.0)
   check_range('seed', seed, 0, integer=True)

@@ -72,11 +72,12 @@ def _check_same(path: pathlib.Path, *configs: Mapping[str, Any]) -> None:
     for field in {*have, *want}
     if have.get(field, 'not set') != want.get(field, 'not set')
   )
-  first, second = configs
-  if set(first) != set(second):
+  found, wanted = map(set, configs)
+  if found != wanted:
     raise ValueError(
-      f"workdir = '{path}' holds the output of another command (config.json "
-      'has other fields); give another workdir'
+      f"workdir = '{path}' holds the output of another command or version "
+      f'(fields only there: {sorted(found - wanted)}, only requested: '
+      f'{sorted(wanted - found)}); give another workdir'
     )
   if differing:
     shown = '; '.join(

@@ -149,7 +149,7 @@ def from_nnx(create: 'Callable[[nnx.Rngs], nnx.Module]') -> Model:
     return nnx.split(module, nnx.Param, ...)
 
   def init(key: Array, images: Array) -> tuple[PyTree, PyTree]:
-    del images  # NNX modules know their shapes.
+    del images  # NNX modules have their shapes.
     _, params, state = split(create(nnx.Rngs(key)))
     return nnx.to_pure_dict(params), nnx.to_pure_dict(state)
 

@@ -256,7 +256,7 @@ class Record:
 
 
 class Recorder:
-  """Writes what a run leaves in its folder: logs, checkpoints, warnings."""
+  """Writes the output files of a run: logs and checkpoints."""
 
   def __init__(self, run: Run, workdir: pathlib.Path, name: str) -> None:
     self.run = run

@@ -21,8 +21,7 @@ from ml_collections import config_dict
 
 from advjax.config import config_to_json, default_config
 from advjax.data import Dataset
-from advjax.devices import parallelize, replicate, split
-from advjax.memory import free_memory
+from advjax.devices import free_memory, parallelize, replicate, split
 from advjax.processes.collectives import gather, own_ranks
 from advjax.processes.topology import find_place
 from advjax.training.loop import (

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advjax import memory
+from advjax import devices
 from advjax.jobs.workdir import prepare_workdir
 from advjax.training import vmapped
 from advjax.training.loop import Diverged, train
@@ -224,7 +224,7 @@ def test_too_many_runs_for_the_memory_are_cut(
   training = runs.run()
   leaves = jax.tree.leaves(training.init_state())
   state = sum(leaf.nbytes for leaf in leaves)
-  monkeypatch.setattr(memory, '_available_memory', lambda: 2 * 15 * state)
+  monkeypatch.setattr(devices, '_available_memory', lambda: 2 * 15 * state)
   assert vmapped.runs_that_fit(training, 2) == 2
   with caplog.at_level(logging.INFO):
     chunks = train_all(tmp_path)
@@ -273,7 +273,7 @@ def fill(device, left):
   """Takes a device's memory but for so many bytes; returns what holds it."""
   taken = []
   for size in (2**30, 2**27, 2**24):
-    while memory.free_memory(device) - size >= left:
+    while devices.free_memory(device) - size >= left:
       array = jnp.zeros(size, jnp.uint8, device=device)
       taken.append(array.block_until_ready())
   return taken

@@ -23,9 +23,8 @@ import numpy as np
 from advjax._arguments import Problem
 from advjax.attacks._core.loop import Search, advance, select
 from advjax.callables import Callee
-from advjax.devices import compile_sharded
+from advjax.devices import compile_sharded, free_memory
 from advjax.evaluation.logits import matmul_precision
-from advjax.memory import free_memory
 from advjax.types import Array
 
 logger = logging.getLogger(__name__)
@@ -240,7 +239,7 @@ def compile_round(
   start = time.perf_counter()
   leaves, treedef = jax.tree.flatten((network, rows, shared))
   shapes = tuple(jax.api_util.shaped_abstractify(leaf) for leaf in leaves)
-  # Unlike jit's, this cache does not know of JAX's config.
+  # Unlike jit's, this cache does not depend on JAX's config.
   program = _compile(search, devices, treedef, shapes, matmul_precision())
   return program, time.perf_counter() - start
 

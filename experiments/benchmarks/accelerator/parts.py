@@ -1,6 +1,6 @@
 """The parts of the accelerator benchmark, each a generator of its results.
 
-A part yields dicts as soon as it knows something; those of one part are merged.
+A part yields dicts as soon as it has results; those of one part are merged.
 Each runs in a process of its own (`child.py`).
 """
 
@@ -699,7 +699,7 @@ def tests(context: Context) -> Results:
   """The tests that are marked for accelerators, once more with fixed sums."""
   found = _pytest(context, 'tests', context.sizes.tests, {})
   yield found
-  # XLA ends a process that gives it a flag that it does not know.
+  # XLA aborts on an unknown flag.
   flags = f'{os.environ.get("XLA_FLAGS", "")} --xla_gpu_deterministic_ops=true'
   resumed = _pytest(
     context, 'resumed', ('tests/training/test_loop.py',), {'XLA_FLAGS': flags}
