@@ -10,9 +10,13 @@ import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ml_collections import config_dict
+
+from advjax.callables import import_function
+
+_T = TypeVar('_T')
 
 
 def choose(field: str, name: str, allowed: Iterable[str]) -> str:
@@ -24,6 +28,14 @@ def choose(field: str, name: str, allowed: Iterable[str]) -> str:
   hint = f' (did you mean {close[0]!r}?)' if close else ''
   names = ', '.join(repr(item) for item in allowed)
   raise ValueError(f'{field} = {name!r}; allowed: {names}{hint}')
+
+
+def find(field: str, name: str, table: Mapping[str, _T]) -> _T:
+  """Returns what a name stands for, or the user's own 'module:function'."""
+  if isinstance(name, str) and ':' in name:
+    found: _T = import_function(field, name)
+    return found
+  return table[choose(field, name, [*table, 'module:function'])]
 
 
 def check_range(

@@ -113,8 +113,8 @@ def _field_kind(config: config_dict.ConfigDict, field: str) -> type:
   # over objectives has those of several.
   kinds: dict[str, type] = {
     f'hparams.{hparam}': float
-    for name in OBJECTIVES
-    for hparam in hparams_of(name)
+    for name in {*OBJECTIVES, config.objective.name}
+    for hparam in hparams_of(name) or config.hparams
   }
   for name in flatten_dict(config.to_dict(), sep='.'):
     above, _, end = name.rpartition('.')
@@ -579,7 +579,7 @@ def check_trial(config: config_dict.ConfigDict, fields: Iterable[str]) -> None:
   """
   check_config(config)
   name = config.objective.name
-  reads = hparams_of(name)
+  reads = hparams_of(name) or config.hparams
   if 'objective.name' in fields:
     for hparam, value in config.hparams.items():
       field = f'hparams.{hparam}'
@@ -599,7 +599,9 @@ def check_trial(config: config_dict.ConfigDict, fields: Iterable[str]) -> None:
     other, values = READ_UNDER.get(field, ('', ()))
     if field.startswith('multiplier_decay.') and 'multiplier' not in reads:
       other = 'objective.name'
-      values = tuple(n for n in OBJECTIVES if 'multiplier' in hparams_of(n))
+      values = tuple(
+        n for n in OBJECTIVES if 'multiplier' in (hparams_of(n) or ())
+      )
     if other and config[other] not in values:
       raise ValueError(
         f'{field} = {config[field]!r} has no effect with {other} = '

@@ -337,8 +337,8 @@ def test_processes_take_shares_of_a_shard(count, num_processes, num_trials):
       r"^hparams.beta=1 \(trial 'beta=1'\): hparams.beta = 1.0 is not rea",
     ),
     (
-      'objective.name=fgsm_at,trades',
-      r"^objective.name=trades \(trial 'name=trades'\): hparams.beta = None",
+      'objective.name=fgsm_at,noisy_fgsm_at',
+      r'^objective.name=noisy_fgsm_at \(.*\): hparams.epsilon = 0.1 of the',
     ),
     (
       'objective.norm=l2,l3',
