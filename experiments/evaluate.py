@@ -64,6 +64,7 @@ def main() -> None:
     num_images=flag.num_images,
     corruptions=flag.corruptions,
     data_dir=flag.data_dir,
+    report_checkpoint=flag.report_checkpoint,
   )
 
 

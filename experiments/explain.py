@@ -54,6 +54,7 @@ def main() -> None:
     methods=flag.methods,
     seed=flag.seed,
     data_dir=flag.data_dir,
+    report_checkpoint=flag.report_checkpoint,
   )
 
 

@@ -46,6 +46,7 @@ def evaluate(
   num_images: int | None = None,
   corruptions: bool = True,
   data_dir: str | None = None,
+  report_checkpoint: str | None = None,
 ) -> Report:
   """Attacks trained networks on the test images of their data set.
 
@@ -62,6 +63,8 @@ def evaluate(
     num_images: Number of test images, the first ones; None: all.
     corruptions: Whether to measure common corruptions and pasted objects.
     data_dir: Where the data set is now; None: where it was in training.
+    report_checkpoint: 'last' or 'best', of workdirs; None: the one that each
+      run reported.
 
   Returns:
     The content of report.json.
@@ -81,14 +84,14 @@ def evaluate(
       'of one or more'
     )
   attacks = parse_attacks(attack_names, norm=norm, step_size=step_size)
-  trained, dataset = load_trained(checkpoints, devices, data_dir)
+  trained, dataset = load_trained(checkpoints, data_dir, report_checkpoint)
   first_name, first = next(iter(trained.items()))
   evaluation = first.config.evaluation
   # JSON has lists.
   bounds = None if evaluation.bounds is None else tuple(evaluation.bounds)
   attacks = replace_bounds(attacks, bounds)
   job = config_dict.create(
-    checkpoint=tuple(str(e.directory.resolve()) for e in trained.values()),
+    checkpoint=tuple(str(e.origin.directory.resolve()) for e in trained.values()),
     attacks=tuple(attack_names),
     norm=norm,
     epsilons=tuple(epsilons),
@@ -101,12 +104,11 @@ def evaluate(
     images = np.asarray(data.to_float(dataset.test.images[:num_images]))
     labels = dataset.test.labels[:num_images]
     logger.info('attacking %d test images', len(labels))
-    models = {name: each.logits_fn for name, each in trained.items()}
     batching = Batching(batch_size, devices, jax.random.key(seed))
     # One more epsilon, at which no network can be right.
     large = large_epsilon(norm, bounds, images.shape[1:])
     found = evaluate_models(
-      models,
+      trained,
       attacks,
       images,
       labels,
@@ -119,7 +121,7 @@ def evaluate(
       progress=sys.stderr.isatty(),
     )
     diagnostics = measure_diagnostics(
-      models,
+      trained,
       found,
       images,
       labels,
@@ -143,6 +145,7 @@ def evaluate(
       members={
         name: dataclasses.replace(
           model_result([found], labels, name, top_k=evaluation.top_k),
+          checkpoint=each.reported,
           num_params=each.num_params,
           **diagnostics[name],
         )

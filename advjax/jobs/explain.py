@@ -50,6 +50,7 @@ def explain(
   methods: Sequence[str] | None = None,
   seed: int = 0,
   data_dir: str | None = None,
+  report_checkpoint: str | None = None,
 ) -> ExplainReport:
   """Explains trained networks, on clean and on adversarial images.
 
@@ -66,6 +67,8 @@ def explain(
     methods: Names of `advjax.explain.METHODS`; None: all that are possible.
     seed: Seeds images, attack and noise.
     data_dir: Where the data set is now; None: where it was in training.
+    report_checkpoint: 'last' or 'best', of workdirs; None: the one that each
+      run reported.
 
   Returns:
     The content of report.json.
@@ -82,7 +85,7 @@ def explain(
       f'checkpoint = {checkpoints!r}; allowed: a list of one or more'
     )
   attacks = parse_attacks([attack], norm=norm)
-  trained, dataset = load_trained(checkpoints, devices, data_dir)
+  trained, dataset = load_trained(checkpoints, data_dir, report_checkpoint)
   labels = choose_classes(dataset, classes)
   shape = (1, *dataset.test.images.shape[1:])
   example = jax.ShapeDtypeStruct(shape, np.float32)
@@ -95,7 +98,7 @@ def explain(
     allowed[name], reasons = find_methods(networks[name], example, methods)
     left_out += [f'Skipped: {reason}.' for reason in reasons.values()]
   job = config_dict.create(
-    checkpoint=tuple(str(e.directory.resolve()) for e in trained.values()),
+    checkpoint=tuple(str(e.origin.directory.resolve()) for e in trained.values()),
     attack=attack,
     norm=norm,
     epsilon=epsilon,
@@ -143,6 +146,7 @@ def explain(
       left_out=left_out,
       members={
         name: ExplainedModel(
+          checkpoint=trained[name].reported,
           num_params=trained[name].num_params,
           clean_accuracy=Estimate.of_correct([each.correct]),
           # Also of images that are misclassified clean, as in `evaluate`.

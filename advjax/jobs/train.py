@@ -1,13 +1,14 @@
 """Training from a config: one model, or several compared side by side."""
 
 import contextlib
+import copy
 import dataclasses
 import logging
 import pathlib
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from advjax.config import (
   check_config,
   check_one_network,
   check_range,
+  choose,
   config_to_json,
   member_config,
   member_names,
@@ -38,16 +40,22 @@ from advjax.evaluation.shifts import (
   seen_corruptions,
 )
 from advjax.jobs.workdir import open_workdir
-from advjax.models import summary
+from advjax.models import Model, summary
 from advjax.models.logits import eval_logits_fn
 from advjax.processes.collectives import is_main
 from advjax.reporting.write import merge_metrics, write_run
 from advjax.results import mean_and_std
 from advjax.training.loop import TrainResult
+from advjax.training.objectives import Objective
 from advjax.training.setup import Run, create_run
+from advjax.training.trained import marker, objective_name
 from advjax.training.vmapped import train_seeds
 
 logger = logging.getLogger('advjax')
+
+_Given = TypeVar('_Given')
+# Both splits, as `data.from_examples` takes them.
+_DataSet = data.Dataset | tuple[Any, Any]
 
 
 def train(
@@ -55,14 +63,27 @@ def train(
   workdir: str | pathlib.Path,
   devices: Sequence[jax.Device] | None = None,
   *,
+  model: Model | None = None,
+  objective: Objective | None = None,
+  dataset: _DataSet | None = None,
   print_model: bool = False,
 ) -> results.Report:
   """Trains the config's network, or resumes, attacks it, and reports.
+
+  Objects of your own take the place of what the config names; config.json has
+  a mark there, and the same call resumes the run. `advjax.training.load` needs
+  the model again; to evaluate such a run by a command, name them in the config
+  as 'module:function' instead.
 
   Args:
     config: A training config (`advjax.config.default_config`).
     workdir: The folder to write to.
     devices: The devices; None: all.
+    model: The network.
+    objective: The objective, in the form of `advjax.training.objectives`. It is
+      passed all hparams, unless `reads` declares some.
+    dataset: A data set, or its training and test split as
+      `advjax.data.from_examples` takes them.
     print_model: Whether to print the network's layers first.
 
   Returns:
@@ -72,12 +93,18 @@ def train(
     ValueError: for anything wrong in the config, before anything is written.
   """
   check_one_network(config, 'train')
-  name = config.objective.name
+  config = copy.deepcopy(config)
+  dataset = _dataset(dataset)
+  _mark(config, model=model, objective=objective, dataset=dataset)
+  name = objective_name(config)
   return _run_members(
     {name: list(seed_configs(config).values())},
     config,
     workdir,
     devices,
+    models={name: model},
+    objectives={name: objective},
+    dataset=dataset,
     title=f'{config.model.name} trained by {name}',
     print_model=print_model,
   )
@@ -88,6 +115,9 @@ def compare(
   workdir: str | pathlib.Path,
   devices: Sequence[jax.Device] | None = None,
   *,
+  model: Model | Mapping[str, Model] | None = None,
+  objective: Objective | Mapping[str, Objective] | None = None,
+  dataset: _DataSet | None = None,
   print_model: bool = False,
 ) -> results.Report:
   """Trains the models of a config, attacks each of them, and reports.
@@ -96,6 +126,10 @@ def compare(
     config: A config with `members` (see `advjax.config.member_config`).
     workdir: The folder to write to; each model has a folder below it.
     devices: The devices; None: all.
+    model: A network of your own for all members, or one for each by its name;
+      the others have that of the config.
+    objective: As `model`; see `train`.
+    dataset: As for `train`.
     print_model: Whether to print each network's layers first.
 
   Returns:
@@ -110,15 +144,52 @@ def compare(
       "configs/nsl_digits.py; a config of one network belongs to 'train'"
     )
   names = member_names(config)
+  models, objectives = (
+    _by_member(field, given, names)
+    for field, given in (('model', model), ('objective', objective))
+  )
+  config, dataset = copy.deepcopy(config), _dataset(dataset)
+  _mark(config, dataset=dataset)
+  for name in names:
+    if (section := config.get(name)) is not None:
+      _mark(section, model=models.get(name), objective=objectives.get(name))
   by_seed = seed_configs(config).values()
   return _run_members(
     {name: [member_config(each, name) for each in by_seed] for name in names},
     config,
     workdir,
     devices,
+    models=models,
+    objectives=objectives,
+    dataset=dataset,
     title=' against '.join(names),
     print_model=print_model,
   )
+
+
+def _dataset(given: _DataSet | None) -> data.Dataset | None:
+  if given is None or isinstance(given, data.Dataset):
+    return given
+  return data.from_examples(*given)
+
+
+def _by_member(
+  field: str, given: _Given | Mapping[str, _Given] | None, names: Sequence[str]
+) -> dict[str, _Given]:
+  """Member -> the object that it was given."""
+  if given is None:
+    return {}
+  if not isinstance(given, Mapping):
+    return dict.fromkeys(names, given)
+  return {choose(f'member of {field}', n, names): given[n] for n in given}
+
+
+def _mark(section: config_dict.ConfigDict, **given: Any) -> None:
+  """Marks in a config what is an object instead of a name."""
+  for field, value in given.items():
+    if value is not None:
+      with section.unlocked():
+        section[field] = config_dict.ConfigDict(marker(value))
 
 
 def _run_members(
@@ -127,6 +198,9 @@ def _run_members(
   workdir: str | pathlib.Path,
   devices: Sequence[jax.Device] | None,
   *,
+  models: Mapping[str, Model | None],
+  objectives: Mapping[str, Objective | None],
+  dataset: data.Dataset | None,
   title: str,
   print_model: bool,
 ) -> results.Report:
@@ -143,7 +217,7 @@ def _run_members(
         f'{name}.seed = {first}; allowed: a reference to the common seed, '
         f'else the same network would be trained {len(members)} times'
       )
-  dataset = data.load(config.dataset)
+  dataset = dataset or data.load(config.dataset)
   evaluation, test = config.evaluation, dataset.test
   most = dataset.num_classes - 1
   check_range('evaluation.top_k', evaluation.top_k, 1, most, integer=True)
@@ -152,7 +226,16 @@ def _run_members(
     evaluation.attacks, norm=evaluation.norm, bounds=evaluation.bounds
   )
   runs = {
-    name: [create_run(each, dataset, devices) for each in members]
+    name: [
+      create_run(
+        each,
+        dataset,
+        devices,
+        model=models.get(name),
+        objective=objectives.get(name),
+      )
+      for each in members
+    ]
     for name, members in configs.items()
   }
   images = np.asarray(data.to_float(test.images))
@@ -271,6 +354,9 @@ def _report(
   members = {
     name: dataclasses.replace(
       model_result(evaluations, labels, name, top_k=top_k),
+      checkpoint=results.ReportedCheckpoint(
+        name=each[0].checkpoint, steps=[result.step for result in each]
+      ),
       num_params=sum(x.size for x in jax.tree.leaves(each[0].params)),
       training=_training(runs[name], each, seeds),
       **shifted[name],
@@ -313,7 +399,7 @@ def _training(
     for result in trained
   ]
   return results.Training(
-    objective=config.objective.name,
+    objective=objective_name(config),
     hparams=runs[0].hparams,
     num_validation=config.num_validation,
     train_seconds=statistics.fmean(r.train_seconds for r in trained),

@@ -226,19 +226,19 @@ def load_params(path: str | pathlib.Path, like: TrainState) -> TrainState:
   `path` as for `checkpoint_directory`.
   """
   directory = checkpoint_directory(path)
-  return fit_params(directory, restore_checkpoint(directory), like)
+  found = restore_checkpoint(directory)
+  assert found is not None  # It has been seen there.
+  return fit_params(directory, found, like)
 
 
 def fit_params(
-  directory: pathlib.Path, found: Checkpoint | None, like: TrainState
+  directory: pathlib.Path, found: Checkpoint, like: TrainState
 ) -> TrainState:
   """Returns `like` with the parameters and statistics that were restored.
 
   The moving average where the run kept one. `like` has arrays or shapes; a
   ValueError if its network is another one.
   """
-  if found is None:
-    raise ValueError(f"no checkpoint can be read in '{directory}'")
   saved = found.state
   params = saved.get('ema_params')
 

@@ -243,8 +243,7 @@ class Record:
 
   `epoch_metrics` are those of every step of the current epoch, of which
   metrics.jsonl holds `num_logged`; `log_bytes` is its length at the checkpoint.
-  The shape of an image and the names of the classes let the network be read
-  without its data set.
+  What the network needs to know of its data set is saved too.
   """
 
   epoch_metrics: dict[str, list[float]] = dataclasses.field(
@@ -259,6 +258,7 @@ class Record:
   epoch_losses: list[float] = dataclasses.field(default_factory=list)
   warnings: list[str] = dataclasses.field(default_factory=list)
   image_shape: list[int] = dataclasses.field(default_factory=list)
+  num_classes: int = 0
   class_names: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -270,6 +270,7 @@ class Recorder:
     self.name = name
     self.record = Record(
       image_shape=list(run.train_split.images.shape[1:]),
+      num_classes=run.num_classes,
       class_names=list(run.class_names),
     )
     self._workdir = workdir

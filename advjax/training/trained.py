@@ -1,11 +1,12 @@
 """Trained networks, read back from the folders of their runs."""
 
+import dataclasses
 import functools
 import json
 import operator
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,31 +18,129 @@ from advjax.models import Model, create_model
 from advjax.models.adapters import PyTree
 from advjax.models.logits import eval_logits_fn
 from advjax.processes.collectives import from_main
-from advjax.training.checkpoint import checkpoint_directory, load_params
+from advjax.results import ReportedCheckpoint
+from advjax.training.checkpoint import (
+  checkpoint_directory,
+  fit_params,
+  restore_checkpoint,
+)
 from advjax.training.setup import network_shapes
 from advjax.training.step import TrainState
-from advjax.types import LogitsFn
+from advjax.types import Array
 
 # The field of a data set that says where it is.
 _PLACES = {'folder': 'path', 'npz': 'path'}
 
 
-class Trained(NamedTuple):
-  """A trained network: its logits function and what it is made of."""
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Origin:
+  """Where the arrays of a trained network are from; compared by identity.
 
-  directory: pathlib.Path
-  config: config_dict.ConfigDict
-  logits_fn: LogitsFn
-  num_params: int
+  Attributes:
+    model: The network as two pure functions.
+    config: The config of the run.
+    directory: The folder of the checkpoint.
+    step: Training steps before it.
+    image_shape: `(H, W, C)` of the images of training.
+    class_names: One name per class.
+  """
+
   model: Model
+  config: config_dict.FrozenConfigDict
+  directory: pathlib.Path
+  step: int
+  image_shape: tuple[int, ...]
+  class_names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Trained:
+  """A trained network: a callable from images to logits, in evaluation mode.
+
+  A pytree of its arrays, which attacks trace.
+
+  Attributes:
+    params: The parameters that the run reported, as the model has them: of
+      Linen, NNX and Keras networks a nested dictionary.
+    model_state: BatchNorm statistics and the like; {} without.
+    origin: The rest, where they are from.
+  """
+
   params: PyTree
   model_state: PyTree
+  origin: Origin
+
+  def __call__(self, images: Array) -> Array:
+    """Returns logits `[B, K]` of images `[B, H, W, C]` in [0, 1]."""
+    arguments = self.model, self.params, self.model_state
+    precision = self.config.evaluation.matmul_precision
+    return eval_logits_fn(*arguments, precision)(images)
+
+  @property
+  def model(self) -> Model:
+    """The network as two pure functions."""
+    return self.origin.model
+
+  @property
+  def config(self) -> config_dict.FrozenConfigDict:
+    """The config of the run."""
+    return self.origin.config
+
+  @property
+  def step(self) -> int:
+    """Training steps before the checkpoint."""
+    return self.origin.step
+
+  @property
+  def checkpoint(self) -> str:
+    """The name of the checkpoint: 'last' or 'best'."""
+    return self.origin.directory.name
+
+  @property
+  def reported(self) -> ReportedCheckpoint:
+    """The checkpoint as reports name it."""
+    return ReportedCheckpoint(name=self.checkpoint, steps=[self.step])
+
+  @property
+  def num_params(self) -> int:
+    """Trained numbers."""
+    return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
+
+jax.tree_util.register_dataclass(
+  Trained, ['params', 'model_state'], ['origin']
+)
+
+
+def load(
+  workdir: str | pathlib.Path,
+  *,
+  report_checkpoint: str | None = None,
+  model: Model | None = None,
+) -> Trained:
+  """Loads a trained network, without its data set.
+
+  Args:
+    workdir: The folder of a run, or a folder `checkpoints/best` in it.
+    report_checkpoint: 'last' or 'best'; None: the one that the run reported.
+    model: The network, where `train` was given an object.
+
+  Returns:
+    The network: a function of images `[B, H, W, C]` in [0, 1] to logits.
+
+  Raises:
+    ValueError: if there is no such checkpoint, or it is of another network.
+  """
+  find = functools.partial(checkpoint_directory, workdir, report_checkpoint)
+  directory = from_main(find)
+  config = from_main(functools.partial(_read_config, directory, None))
+  return _load(directory, config, model=model)
 
 
 def load_trained(
   checkpoints: Sequence[str],
-  devices: Sequence[jax.Device],
   data_dir: str | None = None,
+  report_checkpoint: str | None = None,
 ) -> tuple[dict[str, Trained], data.Dataset]:
   """Loads trained networks by name, and the data set that they share.
 
@@ -49,7 +148,7 @@ def load_trained(
   is where the data set is now; None: where it was in training.
   """
   directories = [
-    from_main(functools.partial(checkpoint_directory, path))
+    from_main(functools.partial(checkpoint_directory, path, report_checkpoint))
     for path in checkpoints
   ]
   configs = [
@@ -64,6 +163,7 @@ def load_trained(
           f"checkpoint = '{directory}' has {field} = {have}, "
           f"'{directories[0]}' has {want}; allowed: networks of one data set"
         )
+  check_named(configs[0], 'dataset')
   dataset = data.load(configs[0].dataset)
   trained = {
     name: _load(directory, config, dataset)
@@ -79,7 +179,7 @@ def _names(
   configs: Sequence[config_dict.ConfigDict],
 ) -> list[str]:
   """Names networks by objective, else by folder, else by both and a number."""
-  objectives = [config.objective.name for config in configs]
+  objectives = [objective_name(config) for config in configs]
   folders = [directory.parent.parent.name for directory in directories]
   for names in (objectives, folders):
     if len({*names, ''}) == len(names) + 1:
@@ -111,25 +211,61 @@ def _field(config: config_dict.ConfigDict, name: str) -> Any:
   return config_to_json(value) if hasattr(value, 'to_json') else value
 
 
+def objective_name(config: config_dict.ConfigDict) -> str:
+  """The name of an objective in reports and files: 'mart' of 'own:mart'."""
+  name: str = config.objective.name
+  return name.rpartition(':')[2].strip('<>')
+
+
+def marker(value: Any) -> dict[str, str]:
+  """What a config says where an object was given in place of a name."""
+  name = getattr(value, 'name', getattr(value, '__name__', None))
+  return {'name': f'<{name or type(value).__name__}>'}
+
+
+def check_named(config: config_dict.ConfigDict, section: str) -> None:
+  """Raises a ValueError if an object was given in place of a name."""
+  name = config[section].name
+  if name.startswith('<'):
+    raise ValueError(
+      f'{section}.name = {name!r}: train was given an object; allowed: the '
+      f"same object again, or train with {section}.name = 'module:function'"
+    )
+
+
 def _load(
   directory: pathlib.Path,
   config: config_dict.ConfigDict,
-  dataset: data.Dataset,
+  dataset: data.Dataset | None = None,
+  model: Model | None = None,
 ) -> Trained:
-  model = create_model(config.model, dataset.num_classes)
-  shape = dataset.train.images.shape[1:]
+  found = from_main(functools.partial(restore_checkpoint, directory))
+  assert found is not None  # `checkpoint_directory` has seen it.
+  record = found.record
+  if dataset:
+    shape, names = dataset.train.images.shape[1:], dataset.class_names
+    num_classes = dataset.num_classes
+  elif 'num_classes' in record:
+    shape, names = record['image_shape'], record['class_names']
+    num_classes = record['num_classes']
+  else:
+    raise ValueError(
+      f"the checkpoint in '{directory}' has no image_shape and num_classes; "
+      'allowed: one of this version of advjax; evaluate and explain, which read '
+      'the data set too, take it'
+    )
+  if model is None:
+    check_named(config, 'model')
+    model = create_model(config.model, num_classes)
   params, model_state = network_shapes(model, config.model.name, shape)
   like = TrainState(jnp.zeros(()), params, model_state, (), None)
-  state = from_main(lambda: load_params(directory, like))
-  params = jax.tree.map(jnp.asarray, state.params)
-  model_state = jax.tree.map(jnp.asarray, state.model_state)
-  precision = config.evaluation.matmul_precision
-  return Trained(
-    directory,
-    config,
-    eval_logits_fn(model, params, model_state, precision),
-    sum(leaf.size for leaf in jax.tree.leaves(params)),
+  state = jax.tree.map(jnp.asarray, fit_params(directory, found, like))
+  origin = Origin(
     model,
-    params,
-    model_state,
+    config_dict.FrozenConfigDict(config),
+    directory,
+    int(found.state['step']),
+    tuple(shape),
+    tuple(names),
   )
+  return Trained(state.params, state.model_state, origin)
