@@ -310,6 +310,11 @@ class ReportedCheckpoint(Result):
   name: str  # 'last' or 'best'
   steps: list[int]  # of each seed
 
+  @classmethod
+  def of(cls, *runs: Any) -> Self:
+    """Returns that of trained networks, one per seed."""
+    return cls(name=runs[0].checkpoint, steps=[run.step for run in runs])
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelResult(Result):

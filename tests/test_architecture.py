@@ -63,9 +63,10 @@ def test_imports_point_one_way(trees):
     own = path.split('/')[0].removesuffix('.py')
     for name in imported(tree):
       package, *parts = name.split('.')
-      if package == 'advjax' and parts and parts[0] not in (own, '__version__'):
-        if (path, parts[0]) != LAZY:
-          found[own].add(parts[0])
+      if package != 'advjax' or not parts or (path, parts[0]) == LAZY:
+        continue
+      if parts[0] not in (own, '__version__'):
+        found[own].add(parts[0])
   del found['__init__']  # The public face: attacks and their evaluation.
   assert {'norms', 'losses'} <= found['attacks']
   wrong = [
@@ -78,7 +79,9 @@ def test_imports_point_one_way(trees):
 
 
 def test_the_way_upwards_is_lazy(trees):
-  (checked,) = (each for each in trees[LAZY[0]].body if isinstance(each, ast.If))
+  (checked,) = (
+    each for each in trees[LAZY[0]].body if isinstance(each, ast.If)
+  )
   assert ast.unparse(checked.test) == 'TYPE_CHECKING'
   assert not [
     name

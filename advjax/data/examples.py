@@ -1,14 +1,11 @@
-"""Data sets from arrays, or from items of another library, none imported."""
+"""Your own images: arrays, or the items of other libraries, none imported."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from advjax.data.dataset import Dataset, Split, to_float
-
-# Names of the image in an item that is a mapping; the label's is 'label'.
-_IMAGES = ('image', 'img')
+from advjax.data.dataset import Dataset, Split
 
 
 def from_examples(
@@ -20,25 +17,23 @@ def from_examples(
 ) -> Dataset:
   """Makes a data set of arrays, or of sequences of examples.
 
-  A split is a tuple `(images, labels)` of arrays, or anything with `__len__`
-  and `__getitem__` (torch's `Dataset`, one of Hugging Face,
-  `tfds.data_source`) whose items are `(image, label)` or mappings with 'image'
-  or 'img', and 'label'. An image is an array `[H, W]` or `[H, W, C]`, a PIL
-  image or a torch tensor `[H, W]` or `[C, H, W]`: uint8, or floating in [0, 1].
-  All are read at once, and have one shape.
+  A split is a tuple `(images, labels)` of arrays, or has `__len__` and
+  `__getitem__` (a `Dataset` of torch or Hugging Face, `tfds.data_source`), and
+  items `(image, label)` or mappings with 'image' or 'img', and 'label'. All are
+  read at once. Images are uint8, or floating in [0, 1], of one shape.
 
   Args:
-    train: The split to train on.
-    test: The split that only final numbers are computed on.
+    train: To train on; images `[H, W, C]` or `[H, W]`, torch tensors
+      `[C, H, W]`, PIL images; labels are integers from 0.
+    test: The same, that only final numbers are computed on.
     name: What the data set is called in reports.
-    class_names: One per class; None: the numbers up to the largest training
-      label.
+    class_names: One per class; None: numbers up to the largest training label.
 
   Returns:
     The data set; images are uint8 or float32 `[N, H, W, C]`.
 
   Raises:
-    ValueError: if an image or a label is not as above, naming its index.
+    ValueError: if anything is not as above, with the index of the item.
 
   Example:
     >>> images = np.zeros((4, 8, 8), np.uint8)
@@ -47,101 +42,122 @@ def from_examples(
     >>> dataset.train.images.shape, dataset.test.labels, dataset.class_names
     ((4, 8, 8, 1), array([1], dtype=int32), ('0', '1'))
   """
-  shape = None
-  splits = []
-  for field, given in (('train', train), ('test', test)):
-    images, labels = [], []
-    for where, image, label in _items(field, given):
-      images.append(_image(where, image))
-      shape = shape or (images[-1].shape, images[-1].dtype)
-      if (images[-1].shape, images[-1].dtype) != shape:
-        raise ValueError(
-          f'{where}: shape = {images[-1].shape}, dtype = {images[-1].dtype}; '
-          f'allowed: {shape[0]} and {shape[1]}, as train[0] has'
-        )
-      labels.append(_label(where, label))
-    if not images:
-      raise ValueError(f'{field}: 0 examples; allowed: one or more')
-    splits.append(Split(np.stack(images), np.array(labels, np.int32)))
-  names = class_names or map(str, range(splits[0].labels.max() + 1))
-  dataset = Dataset(name, *splits, len(names := tuple(names)), names)
-  for field, split in zip(('train', 'test'), splits, strict=True):
-    for index in np.flatnonzero(split.labels >= dataset.num_classes)[:1]:
+  train, test = _split('train', train), _split('test', test)
+  if train.images.shape[1:] != test.images.shape[1:]:
+    raise ValueError(
+      f'test_images: shape = {test.images.shape[1:]}; allowed: '
+      f'{train.images.shape[1:]}, that of train_images'
+    )
+  source = 'the length of class_names'
+  if class_names is None:
+    source = 'the largest of train_labels plus one'
+    class_names = [str(n) for n in range(train.labels.max() + 1)]
+  count = len(class_names)
+  for field, labels in (('train', train.labels), ('test', test.labels)):
+    if labels.max() >= count:
       raise ValueError(
-        f'{field}[{index}]: label = {split.labels[index]}; allowed: from 0 to '
-        f'{dataset.num_classes - 1}, the number of '
-        f'{"class_names" if class_names else "training labels"} less one'
+        f'{field}_labels[{labels.argmax()}] = {labels.max()}; allowed: '
+        f'[0, {count}), where {count} is {source}'
       )
-  return dataset
+  return Dataset(name, train, test, count, tuple(class_names))
 
 
-def _items(field: str, given: Any) -> Iterator[tuple[str, Any, Any]]:
-  """Yields where an example is, its image and its label."""
-  if isinstance(given, tuple) and len(given) == 2:
-    images, labels = given
-    if not hasattr(images, 'permute'):  # Items of a JAX array are slow to take.
-      images = np.asarray(images)
-    if len(images) != len(labels):
-      raise ValueError(
-        f'{field}: {len(labels)} labels; allowed: as many as images, '
-        f'{len(images)}'
-      )
-    for index in range(len(images)):
-      yield f'{field}[{index}]', images[index], labels[index]
-    return
-  for index in range(len(given)):
-    item, where = given[index], f'{field}[{index}]'
+def _split(field: str, given: Any) -> Split:
+  if not isinstance(given, tuple):
+    given = _gather(field, given)
+  images = _check_images(f'{field}_images', _array(given[0], 4))
+  labels = _check_labels(f'{field}_labels', np.asarray(given[1]))
+  if len(images) != len(labels):
+    raise ValueError(
+      f'{field}_images: {len(images)} images; allowed: as many as '
+      f'{field}_labels has, {len(labels)}'
+    )
+  return Split(images, labels)
+
+
+def _gather(field: str, examples: Any) -> tuple[np.ndarray, np.ndarray]:
+  """Stacks the images and labels of all examples."""
+  images: list[np.ndarray] = []
+  labels = []
+  for index in range(len(examples)):
+    item = examples[index]
     if isinstance(item, Mapping):
-      key = next((key for key in _IMAGES if key in item), None)
-      if key is None or 'label' not in item:
-        raise ValueError(
-          f"{where}: keys = {sorted(item)}; allowed: 'image' or 'img', and "
-          "'label'"
-        )
-      yield where, item[key], item['label']
-    elif isinstance(item, tuple | list) and len(item) == 2:
-      yield where, *item
-    else:
+      item = [item[key] for key in ('image', 'img', 'label') if key in item]
+    if not isinstance(item, tuple | list) or len(item) != 2:
       raise ValueError(
-        f'{where}: {type(item).__name__}; allowed: (image, label), or a '
-        "mapping with 'image' and 'label'"
+        f'{field}[{index}]: {type(examples[index]).__name__}; allowed: (image, '
+        "label), or a mapping with 'image' or 'img', and 'label'"
       )
+    mode = getattr(item[0], 'mode', 'RGB')  # Of a palette, colours are numbers.
+    if mode not in ('L', 'RGB', 'RGBA'):
+      raise ValueError(
+        f'{field}[{index}]: image.mode = {mode!r}; allowed: L, RGB, RGBA'
+      )
+    image = _array(item[0], 3)
+    first = images[0] if images else image
+    if (image.shape, image.dtype) != (first.shape, first.dtype):
+      raise ValueError(
+        f'{field}[{index}]: {image.dtype} {image.shape}; allowed: '
+        f'{first.dtype} {first.shape}, as in {field}[0]'
+      )
+    label = np.asarray(item[1])
+    if label.shape or label.dtype.kind not in 'iu':
+      raise ValueError(
+        f'{field}[{index}]: label = {item[1]!r}; allowed: an integer'
+      )
+    images.append(image)
+    labels.append(label)
+  return np.array(images), np.array(labels, int)
 
 
-def _image(where: str, image: Any) -> np.ndarray:
-  """Returns an image as uint8 or float32 `[H, W, C]`."""
-  mode = getattr(image, 'mode', None)  # Of a PIL image.
-  is_tensor = hasattr(image, 'permute')  # Of torch, with the channels first.
-  array = np.asarray(image)
-  if array.ndim == 2:
-    array = array[..., np.newaxis]
-  elif array.ndim == 3 and is_tensor:
-    array = np.moveaxis(array, 0, -1)
-  if array.ndim != 3 or not array.size or mode == 'P':
+def _array(images: Any, ndim: int) -> np.ndarray:
+  """Images as an array, the channels of torch's tensors moved to the end."""
+  array = np.asarray(images)
+  is_tensor = hasattr(images, 'permute') and array.ndim == ndim
+  return np.moveaxis(array, -3, -1) if is_tensor else array
+
+
+def _check_images(field: str, images: np.ndarray) -> np.ndarray:
+  """Returns the images as uint8 or float32 [N, H, W, C]."""
+  if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
     raise ValueError(
-      f'{where}: image of shape {array.shape}{f", mode {mode}" if mode else ""}'
-      '; allowed: [H, W] and [H, W, C], of torch tensors [C, H, W], of PIL '
-      'images L and RGB'
+      f'{field}: dtype = {images.dtype}; allowed: uint8 (0..255) and floating '
+      '([0, 1])'
     )
-  if array.dtype == np.uint8:
-    return array
-  try:
-    array = to_float(array)
-  except ValueError as error:
-    raise ValueError(f'{where}: {error}') from error
-  lowest, highest = float(array.min()), float(array.max())
-  if not (lowest >= 0 and highest <= 1):  # NaN is refused, too.
+  if images.ndim not in (3, 4) or images.size == 0:
     raise ValueError(
-      f'{where}: image in [{lowest}, {highest}]; allowed: in [0, 1], or uint8'
+      f'{field}: shape = {images.shape}; allowed: [N, H, W] and [N, H, W, C], '
+      'not empty'
     )
-  return array
+  if images.ndim == 3:
+    images = images[..., np.newaxis]
+  if images.dtype == np.uint8:
+    return images
+  # Written so that NaN is refused, too.
+  good = ((images >= 0) & (images <= 1)).all(axis=(1, 2, 3))
+  if not good.all():
+    index = good.argmin()
+    lowest, highest = float(images[index].min()), float(images[index].max())
+    raise ValueError(
+      f'{field}[{index}]: {images.dtype} in [{lowest}, {highest}]; allowed: in '
+      '[0, 1] (or uint8 in 0..255)'
+    )
+  return images.astype(np.float32)
 
 
-def _label(where: str, label: Any) -> int:
-  array = np.asarray(label)
-  if array.ndim or array.dtype.kind not in 'iu' or not 0 <= array < 2**31:
+def _check_labels(field: str, labels: np.ndarray) -> np.ndarray:
+  """Returns the labels as int32 [N]."""
+  integer = np.issubdtype(labels.dtype, np.integer)
+  if not integer or labels.ndim != 1 or labels.size == 0:
     raise ValueError(
-      f'{where}: label = {label!r}; allowed: an integer from 0 to the number '
-      'of classes less one'
+      f'{field}: dtype = {labels.dtype}, shape = {labels.shape}; allowed: '
+      'integers of shape [N], not empty'
     )
-  return int(array)
+  lowest, highest = labels.min(), labels.max()
+  if lowest < 0 or highest > np.iinfo(np.int32).max:
+    index = labels.argmin() if lowest < 0 else labels.argmax()
+    raise ValueError(
+      f'{field}[{index}] = {labels[index]}; allowed: from 0 to the number of '
+      'classes less one'
+    )
+  return labels.astype(np.int32)

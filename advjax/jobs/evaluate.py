@@ -26,7 +26,7 @@ from advjax.jobs.workdir import open_workdir
 from advjax.processes.collectives import is_main
 from advjax.reporting.sanity import sanity_findings
 from advjax.reporting.write import write_run
-from advjax.results import DatasetSummary, Report
+from advjax.results import DatasetSummary, Report, ReportedCheckpoint
 from advjax.training.trained import load_trained
 
 logger = logging.getLogger('advjax')
@@ -91,7 +91,9 @@ def evaluate(
   bounds = None if evaluation.bounds is None else tuple(evaluation.bounds)
   attacks = replace_bounds(attacks, bounds)
   job = config_dict.create(
-    checkpoint=tuple(str(e.origin.directory.resolve()) for e in trained.values()),
+    checkpoint=tuple(
+      str(e.origin.directory.resolve()) for e in trained.values()
+    ),
     attacks=tuple(attack_names),
     norm=norm,
     epsilons=tuple(epsilons),
@@ -145,7 +147,7 @@ def evaluate(
       members={
         name: dataclasses.replace(
           model_result([found], labels, name, top_k=evaluation.top_k),
-          checkpoint=each.reported,
+          checkpoint=ReportedCheckpoint.of(each),
           num_params=each.num_params,
           **diagnostics[name],
         )

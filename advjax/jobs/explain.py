@@ -30,6 +30,7 @@ from advjax.results import (
   ExplainedAttack,
   ExplainedModel,
   ExplainReport,
+  ReportedCheckpoint,
 )
 from advjax.training.trained import load_trained
 
@@ -98,7 +99,9 @@ def explain(
     allowed[name], reasons = find_methods(networks[name], example, methods)
     left_out += [f'Skipped: {reason}.' for reason in reasons.values()]
   job = config_dict.create(
-    checkpoint=tuple(str(e.origin.directory.resolve()) for e in trained.values()),
+    checkpoint=tuple(
+      str(e.origin.directory.resolve()) for e in trained.values()
+    ),
     attack=attack,
     norm=norm,
     epsilon=epsilon,
@@ -146,7 +149,7 @@ def explain(
       left_out=left_out,
       members={
         name: ExplainedModel(
-          checkpoint=trained[name].reported,
+          checkpoint=ReportedCheckpoint.of(trained[name]),
           num_params=trained[name].num_params,
           clean_accuracy=Estimate.of_correct([each.correct]),
           # Also of images that are misclassified clean, as in `evaluate`.

@@ -8,7 +8,7 @@ import pathlib
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -53,9 +53,8 @@ from advjax.training.vmapped import train_seeds
 
 logger = logging.getLogger('advjax')
 
-_Given = TypeVar('_Given')
-# Both splits, as `data.from_examples` takes them.
-_DataSet = data.Dataset | tuple[Any, Any]
+# A data set, or its two splits as `data.from_examples` takes them.
+_Data = data.Dataset | tuple[Any, Any]
 
 
 def train(
@@ -65,25 +64,24 @@ def train(
   *,
   model: Model | None = None,
   objective: Objective | None = None,
-  dataset: _DataSet | None = None,
+  dataset: _Data | None = None,
   print_model: bool = False,
 ) -> results.Report:
   """Trains the config's network, or resumes, attacks it, and reports.
 
-  Objects of your own take the place of what the config names; config.json has
-  a mark there, and the same call resumes the run. `advjax.training.load` needs
-  the model again; to evaluate such a run by a command, name them in the config
-  as 'module:function' instead.
+  Objects of your own take the place of what the config names: config.json says
+  so, and the same call resumes the run. Commands find them again if the config
+  names them as 'module:function' instead.
 
   Args:
     config: A training config (`advjax.config.default_config`).
     workdir: The folder to write to.
     devices: The devices; None: all.
     model: The network.
-    objective: The objective, in the form of `advjax.training.objectives`. It is
-      passed all hparams, unless `reads` declares some.
-    dataset: A data set, or its training and test split as
-      `advjax.data.from_examples` takes them.
+    objective: As in `advjax.training.objectives`; without `reads` it is passed
+      all hparams.
+    dataset: A data set, or `(train, test)` as `advjax.data.from_examples` takes
+      them.
     print_model: Whether to print the network's layers first.
 
   Returns:
@@ -93,18 +91,17 @@ def train(
     ValueError: for anything wrong in the config, before anything is written.
   """
   check_one_network(config, 'train')
-  config = copy.deepcopy(config)
-  dataset = _dataset(dataset)
-  _mark(config, model=model, objective=objective, dataset=dataset)
+  config, dataset = _with_data(config, dataset)
+  given = {'model': model, 'objective': objective}
+  _mark(config, given)
   name = objective_name(config)
   return _run_members(
     {name: list(seed_configs(config).values())},
     config,
     workdir,
     devices,
-    models={name: model},
-    objectives={name: objective},
-    dataset=dataset,
+    {name: given},
+    dataset,
     title=f'{config.model.name} trained by {name}',
     print_model=print_model,
   )
@@ -117,7 +114,7 @@ def compare(
   *,
   model: Model | Mapping[str, Model] | None = None,
   objective: Objective | Mapping[str, Objective] | None = None,
-  dataset: _DataSet | None = None,
+  dataset: _Data | None = None,
   print_model: bool = False,
 ) -> results.Report:
   """Trains the models of a config, attacks each of them, and reports.
@@ -126,9 +123,8 @@ def compare(
     config: A config with `members` (see `advjax.config.member_config`).
     workdir: The folder to write to; each model has a folder below it.
     devices: The devices; None: all.
-    model: A network of your own for all members, or one for each by its name;
-      the others have that of the config.
-    objective: As `model`; see `train`.
+    model: As for `train`, of all members, or member -> its own.
+    objective: The same.
     dataset: As for `train`.
     print_model: Whether to print each network's layers first.
 
@@ -144,52 +140,46 @@ def compare(
       "configs/nsl_digits.py; a config of one network belongs to 'train'"
     )
   names = member_names(config)
-  models, objectives = (
-    _by_member(field, given, names)
-    for field, given in (('model', model), ('objective', objective))
-  )
-  config, dataset = copy.deepcopy(config), _dataset(dataset)
-  _mark(config, dataset=dataset)
-  for name in names:
-    if (section := config.get(name)) is not None:
-      _mark(section, model=models.get(name), objective=objectives.get(name))
+  config, dataset = _with_data(config, dataset)
+  given: dict[str, dict[str, Any]] = {name: {} for name in names}
+  for field, each in (('model', model), ('objective', objective)):
+    own = each if isinstance(each, Mapping) else dict.fromkeys(names, each)
+    for name, value in own.items():
+      given[choose(f'member of {field}', name, names)][field] = value
+  for name in set(names) & set(config):
+    _mark(config[name], given[name])
   by_seed = seed_configs(config).values()
   return _run_members(
     {name: [member_config(each, name) for each in by_seed] for name in names},
     config,
     workdir,
     devices,
-    models=models,
-    objectives=objectives,
-    dataset=dataset,
+    given,
+    dataset,
     title=' against '.join(names),
     print_model=print_model,
   )
 
 
-def _dataset(given: _DataSet | None) -> data.Dataset | None:
-  if given is None or isinstance(given, data.Dataset):
-    return given
-  return data.from_examples(*given)
+def _with_data(
+  config: config_dict.ConfigDict, given: _Data | None
+) -> tuple[config_dict.ConfigDict, data.Dataset | None]:
+  """A copy of the config, marked if a data set is given, and the data set."""
+  config = copy.deepcopy(config)
+  if isinstance(given, data.Dataset | None):
+    dataset = given
+  else:
+    dataset = data.from_examples(*given)
+  _mark(config, {'dataset': dataset})
+  return config, dataset
 
 
-def _by_member(
-  field: str, given: _Given | Mapping[str, _Given] | None, names: Sequence[str]
-) -> dict[str, _Given]:
-  """Member -> the object that it was given."""
-  if given is None:
-    return {}
-  if not isinstance(given, Mapping):
-    return dict.fromkeys(names, given)
-  return {choose(f'member of {field}', n, names): given[n] for n in given}
-
-
-def _mark(section: config_dict.ConfigDict, **given: Any) -> None:
-  """Marks in a config what is an object instead of a name."""
+def _mark(config: config_dict.ConfigDict, given: Mapping[str, Any]) -> None:
+  """Says in a config what is an object in place of a name."""
   for field, value in given.items():
     if value is not None:
-      with section.unlocked():
-        section[field] = config_dict.ConfigDict(marker(value))
+      with config.unlocked():
+        config[field] = config_dict.ConfigDict({'name': marker(value)})
 
 
 def _run_members(
@@ -197,16 +187,16 @@ def _run_members(
   config: config_dict.ConfigDict,
   workdir: str | pathlib.Path,
   devices: Sequence[jax.Device] | None,
-  *,
-  models: Mapping[str, Model | None],
-  objectives: Mapping[str, Objective | None],
+  given: Mapping[str, Mapping[str, Any]],
   dataset: data.Dataset | None,
+  *,
   title: str,
   print_model: bool,
 ) -> results.Report:
   """Trains models, each with its config of every seed, and reports.
 
   Each run has a folder of its own, and no other where there is one alone.
+  `given` has the objects of each model in place of names in its config.
   """
   devices = devices or jax.devices()
   check_config(config)
@@ -226,16 +216,7 @@ def _run_members(
     evaluation.attacks, norm=evaluation.norm, bounds=evaluation.bounds
   )
   runs = {
-    name: [
-      create_run(
-        each,
-        dataset,
-        devices,
-        model=models.get(name),
-        objective=objectives.get(name),
-      )
-      for each in members
-    ]
+    name: [create_run(m, dataset, devices, **given[name]) for m in members]
     for name, members in configs.items()
   }
   images = np.asarray(data.to_float(test.images))
@@ -354,9 +335,7 @@ def _report(
   members = {
     name: dataclasses.replace(
       model_result(evaluations, labels, name, top_k=top_k),
-      checkpoint=results.ReportedCheckpoint(
-        name=each[0].checkpoint, steps=[result.step for result in each]
-      ),
+      checkpoint=results.ReportedCheckpoint.of(*each),
       num_params=sum(x.size for x in jax.tree.leaves(each[0].params)),
       training=_training(runs[name], each, seeds),
       **shifted[name],

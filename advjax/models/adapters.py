@@ -149,10 +149,14 @@ def from_nnx(create: 'Callable[[nnx.Rngs], nnx.Module]') -> Model:
   def split(module: nnx.Module) -> Any:
     return nnx.split(module, nnx.Param, ...)
 
+  def key_data(state: Any) -> PyTree:
+    state = nnx.to_pure_dict(state)
+    return _map_keys(jax.random.key_data, state, state)
+
   def init(key: Array, images: Array) -> tuple[PyTree, PyTree]:
     del images  # NNX modules have their shapes.
     _, params, state = split(create(nnx.Rngs(key)))
-    return nnx.to_pure_dict(params), _key_data(nnx.to_pure_dict(state))
+    return nnx.to_pure_dict(params), key_data(state)
 
   def apply(
     params: PyTree, model_state: PyTree, images: Array, *, train: bool
@@ -160,14 +164,15 @@ def from_nnx(create: 'Callable[[nnx.Rngs], nnx.Module]') -> Model:
     graphdef, all_params, all_state = split(abstract)
     nnx.replace_by_pure_dict(all_params, params)
     like = nnx.to_pure_dict(all_state)
-    nnx.replace_by_pure_dict(all_state, _wrap_keys(model_state, like))
+    state = _map_keys(jax.random.wrap_key_data, model_state, like)
+    nnx.replace_by_pure_dict(all_state, state)
     module: Any = nnx.merge(graphdef, all_params, all_state)
     if not train:
       module.eval()
       return at_least_float32(module(images)), model_state
     module.train()
     logits = module(images)
-    updated = _key_data(nnx.to_pure_dict(split(module)[2]))
+    updated = key_data(split(module)[2])
     return at_least_float32(logits), _like(updated, model_state)
 
   return Model(init, apply)
@@ -188,20 +193,12 @@ def at_least_float32(logits: Array) -> Array:
   return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
-def _is_key(leaf: Any) -> bool:
-  return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _key_data(tree: PyTree) -> PyTree:
-  """Random keys as numbers, which can be saved."""
+def _map_keys(convert: Callable, tree: PyTree, like: PyTree) -> PyTree:
+  """Converts what are random keys in `like`: as numbers they can be saved."""
   return jax.tree.map(
-    lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree
-  )
-
-
-def _wrap_keys(tree: PyTree, like: PyTree) -> PyTree:
-  return jax.tree.map(
-    lambda x, want: jax.random.wrap_key_data(x) if _is_key(want) else x,
+    lambda x, y: (
+      convert(x) if jnp.issubdtype(y.dtype, jax.dtypes.prng_key) else x
+    ),
     tree,
     like,
   )

@@ -273,7 +273,8 @@ def conv_then_max_pool(window: Sequence[int]) -> Callable[..., Array]:
     def cpu(lhs: Array, rhs: Array) -> Array:
       return _in_parts(lambda part: whole(part, rhs), lhs)
 
-    if not _part_size(lhs.shape[0]):  # Two branches of the same would be traced.
+    # Two branches of the same would be traced.
+    if not _part_size(lhs.shape[0]):
       return whole(lhs, rhs)
     return lax.platform_dependent(lhs, rhs, cpu=cpu, default=whole)
 

@@ -117,7 +117,8 @@ def conclusions(report: ExplainReport) -> Iterator[str]:
   for name, model in report.members.items():
     which = model.checkpoint and f' ({format_checkpoint(model.checkpoint)})'
     yield (
-      f'{name}{which or ""}: clean accuracy {format_estimate(model.clean_accuracy)}, '
+      f'{name}{which or ""}: clean accuracy '
+      f'{format_estimate(model.clean_accuracy)}, '
       f'accuracy under {report.attack.label} with its own gradients '
       f'{format_estimate(model.white_box)}, on {report.num_images} test images.'
     )

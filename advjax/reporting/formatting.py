@@ -58,8 +58,7 @@ def format_estimate(estimate: Estimate | None) -> str:
 
 def format_checkpoint(checkpoint: ReportedCheckpoint) -> str:
   """Writes 'best, step 120', of several seeds the step of each."""
-  steps = ', '.join(map(str, checkpoint.steps))
-  return f'{checkpoint.name}, step{"s" * (len(checkpoint.steps) > 1)} {steps}'
+  return f'{checkpoint.name}, step {" / ".join(map(str, checkpoint.steps))}'
 
 
 def attack_label(key: str, num_steps: int | None = None) -> str:

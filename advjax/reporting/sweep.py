@@ -431,7 +431,8 @@ def trial_table(sweep: SweepReport) -> list[list[Cell]]:
 def _terminal(sweep: SweepReport, found: Sequence[Configuration]) -> str:
   """The trials by robust accuracy, the best one, and the conclusions."""
   heads, *rows = ([cell.text for cell in r] for r in trial_table(sweep))
-  shown = {'checkpoint', 'clean', 'robust', 'training s', *map(attack_label, sweep.attacks)}
+  shown = {'clean', 'robust', 'training s', 'checkpoint'}
+  shown |= {*map(attack_label, sweep.attacks)}
   columns = [i for i, head in enumerate(heads) if head in shown]
   accuracies = [trial.robust_accuracy for trial in sweep.rows]
   order = sorted(

@@ -1,8 +1,4 @@
-"""Training under an objective, on one or many devices.
-
-`train` and `compare` run a config from Python, `load` reads a trained network
-back, `reads` declares the hparams of an objective of one's own.
-"""
+"""Training under an objective, on one or many devices; `train` from Python."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -13,18 +9,12 @@ if TYPE_CHECKING:
   from advjax.training.trained import load
 
 __all__ = ['compare', 'load', 'reads', 'train']
-
-# Imported when they are asked for: jobs are above this package, and all of
-# them need more than a user of the objectives alone.
-_MODULES = {
-  'compare': 'advjax.jobs.train',
-  'load': 'advjax.training.trained',
-  'reads': 'advjax.training.objectives',
-  'train': 'advjax.jobs.train',
-}
+# Imported when asked for: jobs are above this package.
+_MODULES = {'load': 'training.trained', 'reads': 'training.objectives'}
 
 
 def __getattr__(name: str) -> Any:
-  if name not in _MODULES:
+  if name not in __all__:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  return getattr(importlib.import_module(_MODULES[name]), name)
+  module = importlib.import_module(f'advjax.{_MODULES.get(name, "jobs.train")}')
+  return getattr(module, name)

@@ -243,7 +243,7 @@ class Record:
 
   `epoch_metrics` are those of every step of the current epoch, of which
   metrics.jsonl holds `num_logged`; `log_bytes` is its length at the checkpoint.
-  What the network needs to know of its data set is saved too.
+  The last two let the network be read without its data set.
   """
 
   epoch_metrics: dict[str, list[float]] = dataclasses.field(
@@ -259,7 +259,6 @@ class Record:
   warnings: list[str] = dataclasses.field(default_factory=list)
   image_shape: list[int] = dataclasses.field(default_factory=list)
   num_classes: int = 0
-  class_names: list[str] = dataclasses.field(default_factory=list)
 
 
 class Recorder:
@@ -268,11 +267,8 @@ class Recorder:
   def __init__(self, run: Run, workdir: pathlib.Path, name: str) -> None:
     self.run = run
     self.name = name
-    self.record = Record(
-      image_shape=list(run.train_split.images.shape[1:]),
-      num_classes=run.num_classes,
-      class_names=list(run.class_names),
-    )
+    shape = list(run.train_split.images.shape[1:])
+    self.record = Record(image_shape=shape, num_classes=run.num_classes)
     self._workdir = workdir
     self._last = workdir / 'checkpoints' / 'last'
     self._best = workdir / 'checkpoints' / 'best'

@@ -84,7 +84,6 @@ class Run(NamedTuple):
   monitor_split: Split
   test_split: Split
   num_classes: int
-  class_names: tuple[str, ...]
   devices: Sequence[jax.Device]
   device_steps: Callable
   train_steps: functools.partial
@@ -182,9 +181,7 @@ def create_run(
     {field: frozen[field] for field in _STEP_FIELDS}
     | {'num_classes': dataset.num_classes, 'image_shape': image_shape}
   )
-  steps = functools.partial(
-    _steps, model, objective, step_config, plan, placed
-  )
+  steps = functools.partial(_steps, model, objective, step_config, plan, placed)
   objective, optimizer, device_steps = steps(0)
   evaluate, monitor = (
     make_evaluate(
@@ -215,7 +212,6 @@ def create_run(
     ),
     test_split=dataset.test,
     num_classes=dataset.num_classes,
-    class_names=dataset.class_names,
     devices=devices,
     device_steps=device_steps,
     train_steps=_mapped(device_steps, placed, num_args=4),

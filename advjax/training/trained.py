@@ -18,7 +18,6 @@ from advjax.models import Model, create_model
 from advjax.models.adapters import PyTree
 from advjax.models.logits import eval_logits_fn
 from advjax.processes.collectives import from_main
-from advjax.results import ReportedCheckpoint
 from advjax.training.checkpoint import (
   checkpoint_directory,
   fit_params,
@@ -34,36 +33,25 @@ _PLACES = {'folder': 'path', 'npz': 'path'}
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Origin:
-  """Where the arrays of a trained network are from; compared by identity.
-
-  Attributes:
-    model: The network as two pure functions.
-    config: The config of the run.
-    directory: The folder of the checkpoint.
-    step: Training steps before it.
-    image_shape: `(H, W, C)` of the images of training.
-    class_names: One name per class.
-  """
+  """Where the arrays of a network are from; the same by identity alone."""
 
   model: Model
   config: config_dict.FrozenConfigDict
   directory: pathlib.Path
   step: int
-  image_shape: tuple[int, ...]
-  class_names: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Trained:
-  """A trained network: a callable from images to logits, in evaluation mode.
+  """A trained network in evaluation mode: images `[B, H, W, C]` to logits.
 
-  A pytree of its arrays, which attacks trace.
+  A pytree of its arrays, which attacks trace: others do not recompile.
 
   Attributes:
-    params: The parameters that the run reported, as the model has them: of
-      Linen, NNX and Keras networks a nested dictionary.
+    params: What the run reported, as the model has it: of Linen, NNX and Keras
+      networks a nested dictionary.
     model_state: BatchNorm statistics and the like; {} without.
-    origin: The rest, where they are from.
+    origin: Its model, the run's config, folder and step of the checkpoint.
   """
 
   params: PyTree
@@ -71,10 +59,9 @@ class Trained:
   origin: Origin
 
   def __call__(self, images: Array) -> Array:
-    """Returns logits `[B, K]` of images `[B, H, W, C]` in [0, 1]."""
-    arguments = self.model, self.params, self.model_state
     precision = self.config.evaluation.matmul_precision
-    return eval_logits_fn(*arguments, precision)(images)
+    arguments = self.model, self.params, self.model_state, precision
+    return eval_logits_fn(*arguments)(images)
 
   @property
   def model(self) -> Model:
@@ -88,7 +75,7 @@ class Trained:
 
   @property
   def step(self) -> int:
-    """Training steps before the checkpoint."""
+    """Steps of training before the checkpoint."""
     return self.origin.step
 
   @property
@@ -97,19 +84,12 @@ class Trained:
     return self.origin.directory.name
 
   @property
-  def reported(self) -> ReportedCheckpoint:
-    """The checkpoint as reports name it."""
-    return ReportedCheckpoint(name=self.checkpoint, steps=[self.step])
-
-  @property
   def num_params(self) -> int:
-    """Trained numbers."""
+    """The size of params."""
     return sum(leaf.size for leaf in jax.tree.leaves(self.params))
 
 
-jax.tree_util.register_dataclass(
-  Trained, ['params', 'model_state'], ['origin']
-)
+jax.tree_util.register_dataclass(Trained, ['params', 'model_state'], ['origin'])
 
 
 def load(
@@ -163,7 +143,7 @@ def load_trained(
           f"checkpoint = '{directory}' has {field} = {have}, "
           f"'{directories[0]}' has {want}; allowed: networks of one data set"
         )
-  check_named(configs[0], 'dataset')
+  _check_named(configs[0], 'dataset')
   dataset = data.load(configs[0].dataset)
   trained = {
     name: _load(directory, config, dataset)
@@ -217,19 +197,18 @@ def objective_name(config: config_dict.ConfigDict) -> str:
   return name.rpartition(':')[2].strip('<>')
 
 
-def marker(value: Any) -> dict[str, str]:
-  """What a config says where an object was given in place of a name."""
+def marker(value: Any) -> str:
+  """What a config says in place of a name where an object was given."""
   name = getattr(value, 'name', getattr(value, '__name__', None))
-  return {'name': f'<{name or type(value).__name__}>'}
+  return f'<{name or type(value).__name__}>'
 
 
-def check_named(config: config_dict.ConfigDict, section: str) -> None:
-  """Raises a ValueError if an object was given in place of a name."""
+def _check_named(config: config_dict.ConfigDict, section: str) -> None:
   name = config[section].name
   if name.startswith('<'):
     raise ValueError(
-      f'{section}.name = {name!r}: train was given an object; allowed: the '
-      f"same object again, or train with {section}.name = 'module:function'"
+      f'{section}.name = {name!r}, an object that train was given; allowed: to '
+      f"give it again, or to train with {section}.name = 'module:function'"
     )
 
 
@@ -241,31 +220,21 @@ def _load(
 ) -> Trained:
   found = from_main(functools.partial(restore_checkpoint, directory))
   assert found is not None  # `checkpoint_directory` has seen it.
-  record = found.record
-  if dataset:
-    shape, names = dataset.train.images.shape[1:], dataset.class_names
-    num_classes = dataset.num_classes
-  elif 'num_classes' in record:
-    shape, names = record['image_shape'], record['class_names']
-    num_classes = record['num_classes']
-  else:
+  shape = found.record.get('image_shape', ())
+  num_classes = found.record.get('num_classes')
+  if dataset:  # Checkpoints of older versions do not say.
+    shape, num_classes = dataset.train.images.shape[1:], dataset.num_classes
+  elif not num_classes:
     raise ValueError(
-      f"the checkpoint in '{directory}' has no image_shape and num_classes; "
-      'allowed: one of this version of advjax; evaluate and explain, which read '
-      'the data set too, take it'
+      f"num_classes = None in the checkpoint in '{directory}'; allowed: one of "
+      'this version of advjax. evaluate takes it, which reads the data set'
     )
   if model is None:
-    check_named(config, 'model')
+    _check_named(config, 'model')
     model = create_model(config.model, num_classes)
   params, model_state = network_shapes(model, config.model.name, shape)
   like = TrainState(jnp.zeros(()), params, model_state, (), None)
   state = jax.tree.map(jnp.asarray, fit_params(directory, found, like))
-  origin = Origin(
-    model,
-    config_dict.FrozenConfigDict(config),
-    directory,
-    int(found.state['step']),
-    tuple(shape),
-    tuple(names),
-  )
+  frozen = config_dict.FrozenConfigDict(config)
+  origin = Origin(model, frozen, directory, int(found.state['step']))
   return Trained(state.params, state.model_state, origin)
