@@ -102,6 +102,42 @@ def config_arguments(arguments: Sequence[str]) -> list[str]:
   return found
 
 
+def find_config(text: str) -> str:
+  """Returns FILE[:VARIANT] with the path where the file is.
+
+  One that the current folder lacks is searched in the package and beside it:
+  `configs/digits.py` is among what is installed, and in a clone.
+  """
+  path, colon, variant = text.partition(':')
+  if pathlib.Path(path).is_file():
+    return text
+  package = pathlib.Path(__file__).parent
+  for folder in (package, package.parent):
+    if (folder / path).is_file():
+      return f'{folder / path}{colon}{variant}'
+  known = [
+    file.relative_to(folder).as_posix()
+    for folder in (package, package.parent)
+    for file in sorted(folder.glob('configs/[!_]*.py'))
+  ]
+  raise ValueError(
+    f'--config = {path!r}; allowed: a file, or one of {", ".join(known)}'
+  )
+
+
+def _find_configs(arguments: Sequence[str]) -> list[str]:
+  """Returns the arguments, the file of --config named by where it is."""
+  found: list[str] = []
+  for previous, argument in zip(['', *arguments], arguments, strict=False):
+    name, equals, value = argument.partition('=')
+    if equals and name in ('-config', '--config'):
+      argument = f'{name}={find_config(value)}'
+    elif previous in ('-config', '--config'):
+      argument = find_config(argument)
+    found.append(argument)
+  return found
+
+
 def _check_config_flags(arguments: Sequence[str]) -> None:
   """Raises for a wrong config file, variant or field, before absl does.
 
@@ -117,8 +153,6 @@ def _check_config_flags(arguments: Sequence[str]) -> None:
   path, _, variant = named.pop('config', '').partition(':')
   if not path:
     raise ValueError('--config = None; allowed: configs/FILE.py[:variant]')
-  if not pathlib.Path(path).is_file():
-    raise ValueError(f'--config = {path!r}; allowed: a file that exists')
   get_config = runpy.run_path(path).get('get_config')
   if get_config is None:
     raise ValueError(
@@ -169,6 +203,7 @@ def run(
           print(flags.FLAGS.module_help(module))
       return
     if 'config' in flags.FLAGS:
+      arguments = _find_configs(arguments)
       _check_config_flags(arguments)
     rest = flags.FLAGS(arguments)
     if len(rest) > 1:

@@ -152,6 +152,24 @@ def test_flags_set_fields_and_references_follow(
   assert own_flags.workdir == str(tmp_path)
 
 
+@from_file
+@pytest.mark.parametrize('flag', [['--config={}'], ['-config', '{}']], ids=str)
+def test_a_config_is_the_callers_else_ours(
+  own_flags, monkeypatch, tmp_path, flag
+):
+  monkeypatch.chdir(tmp_path)
+  command = [a.format('configs/digits.py:trades') for a in flag]
+  seen = []
+  main = lambda: seen.append(own_flags.config.seed)  # noqa: E731
+  run(monkeypatch, *command, '--workdir=new', main=main)
+  (tmp_path / 'configs').mkdir()
+  own = CONFIG.replace("['long']", "['trades']").replace("'long'", "'trades'")
+  own = own.replace('  return', '  config.seed = 7\n  return')
+  (tmp_path / 'configs/digits.py').write_text(own)
+  run(monkeypatch, *command, '--workdir=new', main=main)
+  assert seen == [0, 7]
+
+
 def test_help_names_the_flags_and_runs_nothing(own_flags, monkeypatch, capsys):
   run(monkeypatch, '-h', main=pytest.fail)
   text = capsys.readouterr().out
