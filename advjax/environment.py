@@ -45,7 +45,7 @@ def command_line() -> str:
   elif name.startswith('experiments.'):
     program = ['./launch.sh', name.removeprefix('experiments.')]
     place = find_place()
-    if place.launcher == 'launch.sh':
+    if place.launcher == '--processes':
       program.insert(1, f'--processes={place.num_processes}')
   else:
     program = [sys.argv[0]]

@@ -203,8 +203,8 @@ def test_an_experiment_of_one_process_refuses_several(
     cli.run(pytest.fail, ['program'])
   assert end.value.code == 2
   message = (
-    'error: number of processes = 2, started by launch.sh; allowed: 1 for this '
-    'experiment'
+    'error: number of processes = 2, started by --processes; allowed: 1 for '
+    'this experiment'
   )
   assert caplog.messages == [message] * said
 
