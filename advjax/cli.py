@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import pathlib
 import re
 import runpy
@@ -195,6 +196,9 @@ def run(
     distributed.end_with_launcher()
     # Errors in a command are reported once on each machine.
     reports_errors = processes == 'apart' or place.local_id == 0
+    # The caller's own modules are found there, after all others.
+    if os.getcwd() not in sys.path:
+      sys.path.append(os.getcwd())
     arguments = expand_fractions(sys.argv if argv is None else argv)
     if {'--help', '-h', '-help'} & set(arguments):
       if reports_errors:
