@@ -38,7 +38,8 @@ END
 
 Paths are relative to the current folder; a --config that it lacks is searched in
 the project. Modules of your own are imported from PYTHONPATH and the current
-folder.
+folder. The package installs a command 'advjax' that does the same with train,
+compare, evaluate, sweep and explain.
 
 The first call creates .venv in the project, with the build of jax for this
 machine (CUDA, TPU or CPU). PYTHON=/path/to/python3 selects the interpreter (3.11

@@ -1,6 +1,7 @@
-"""Flags, error messages and exit codes of the programs in experiments/."""
+"""Flags, error messages and exit codes of commands and experiments."""
 
 import errno
+import inspect
 import logging
 import os
 import pathlib
@@ -202,8 +203,10 @@ def run(
     arguments = expand_fractions(sys.argv if argv is None else argv)
     if {'--help', '-h', '-help'} & set(arguments):
       if reports_errors:
-        print(sys.modules['__main__'].__doc__)
-        for module in (sys.argv[0], __name__):
+        name = main.__module__
+        print(inspect.getdoc(main) or sys.modules[name].__doc__)
+        # absl files what a program itself defines under the name of its file.
+        for module in (sys.argv[0] if name == '__main__' else name, __name__):
           print(flags.FLAGS.module_help(module))
       return
     if 'config' in flags.FLAGS:

@@ -19,7 +19,7 @@ ORDER = (
   *('fractions', 'files', 'processes', 'results', 'config'),
   *('devices', 'environment', 'compile_cache', 'variants'),
   *('data', 'augmentation', 'models', 'training', 'sweeps', 'evaluation'),
-  *('reporting', 'tutorials', 'jobs', 'cli'),
+  *('reporting', 'tutorials', 'jobs', 'cli', 'commands', '__main__'),
 )
 # Besides: what these do not import, though it comes before them.
 APART = {

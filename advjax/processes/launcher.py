@@ -1,6 +1,6 @@
 """Starts several processes of one command on this machine.
 
-  python -m advjax.processes.launcher 2 python -m experiments.train --config=...
+  python -m advjax.processes.launcher 2 python -m advjax train --config=...
 
 What `--processes=N` runs. The processes find each other by
 environment variables; a signal to the launcher goes to all of them, and they
