@@ -1,10 +1,10 @@
-"""Runs the console script: `python -m advjax` is `advjax`."""
+"""The console script: `python -m advjax` is `advjax`."""
 
 import sys
 
 
 def main() -> None:
-  """Runs the command that is asked for; says where packages are missing."""
+  """Runs the command that is asked for."""
   try:
     from advjax import commands
   except ModuleNotFoundError as error:

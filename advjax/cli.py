@@ -105,23 +105,18 @@ def config_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def find_config(text: str) -> str:
-  """Returns FILE[:VARIANT] with the path where the file is.
+  """Returns FILE[:VARIANT] with the path of the file: the caller's, or ours.
 
-  One that the current folder lacks is searched in the package and beside it:
-  `configs/digits.py` is among what is installed, and in a clone.
+  Ours are in the package where it is installed, beside it in a clone.
   """
   path, colon, variant = text.partition(':')
   if pathlib.Path(path).is_file():
     return text
-  package = pathlib.Path(__file__).parent
-  for folder in (package, package.parent):
+  known: list[str] = []
+  for folder in pathlib.Path(__file__).parents[:2]:
     if (folder / path).is_file():
       return f'{folder / path}{colon}{variant}'
-  known = [
-    file.relative_to(folder).as_posix()
-    for folder in (package, package.parent)
-    for file in sorted(folder.glob('configs/[!_]*.py'))
-  ]
+    known += [f'configs/{x.name}' for x in sorted(folder.glob('configs/*.py'))]
   raise ValueError(
     f'--config = {path!r}; allowed: a file, or one of {", ".join(known)}'
   )

@@ -23,12 +23,10 @@ def call(monkeypatch, *arguments):
   return 0
 
 
-@pytest.mark.parametrize('arguments', [[], ['--help'], ['-h']])
-def test_help_lists_the_commands_as_launch_does(monkeypatch, capsys, arguments):
-  assert call(monkeypatch, *arguments) == 0
+def test_help_lists_the_commands_as_launch_does(monkeypatch, capsys):
+  assert call(monkeypatch, '--help') == 0
   lines = capsys.readouterr().out.splitlines()
   for name in ('train', 'compare', 'evaluate', 'sweep', 'explain'):
-    # What ./launch.sh --help shows.
     file = ROOT / 'experiments' / f'{name}.py'
     summary = file.read_text().splitlines()[0].strip('"')
     assert f'  {name:<10} {summary}' in lines
@@ -37,36 +35,28 @@ def test_help_lists_the_commands_as_launch_does(monkeypatch, capsys, arguments):
 @pytest.mark.parametrize(
   ('arguments', 'said'),
   [
-    (['trian', '--workdir=x'], r"command = 'trian'; allowed: 'compare', "),
+    (['trian', '--workdir=x'], "command = 'trian'; allowed: 'compare', "),
     (['trian'], "(did you mean 'train'?)"),
     (['goodfellow'], "command = 'goodfellow'; allowed: "),
-    (['--workdir=x', 'train'], "command = '--workdir=x'; allowed: "),
     (['train', '--processes=0'], '--processes = 0; allowed: an integer >= 1'),
-    (['--processes', '2', 'train'], "command = '2'"),
     (['train', '--processes', '2'], '--processes = ; allowed: an integer >= 1'),
   ],
 )
 def test_bad_commands(monkeypatch, capsys, arguments, said):
   assert call(monkeypatch, *arguments) == 2
   output, errors = capsys.readouterr()
-  assert output == ''
-  assert errors.startswith('error: ') and errors.count('\n') == 1
-  assert said in errors
+  assert output == '' and errors.count('\n') == 1
+  assert errors.startswith('error: ') and said in errors
 
 
 def test_several_processes_run_the_same_command(monkeypatch):
-  calls = []
-  monkeypatch.setattr(
-    commands, 'launch', lambda *arguments: calls.append(arguments) or 7
-  )
+  monkeypatch.setattr(commands, 'launch', lambda *given: given)
   arguments = ['--processes=3', 'train', '--config=a b.py']
-  assert call(monkeypatch, *arguments) == 7
   command = [sys.executable, '-P', 'advjax', 'train', '--config=a b.py']
-  assert calls == [(3, command)]
+  assert call(monkeypatch, *arguments) == (3, command)
 
 
 def test_launch_shows_the_same_help(tmp_path):
-  """And the flags of a command are shown with those that commands share."""
   text, same = (
     subprocess.run(
       [sys.executable, '-P', '-m', *words, '--help'],
@@ -81,5 +71,6 @@ def test_launch_shows_the_same_help(tmp_path):
   )
   assert text == same
   assert text.startswith('Explain trained networks')
-  for name in ('classes', 'methods', 'checkpoint', 'workdir', 'platform'):
+  # What is its own, and what commands share.
+  for name in ('classes', 'checkpoint', 'workdir', 'platform'):
     assert f'  --{name}: ' in text
