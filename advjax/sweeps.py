@@ -520,6 +520,10 @@ def _configure(
   # Trap: ConfigDict(config) would share the references; a deep copy has its
   # own.
   changed = copy.deepcopy(config)
+  # All trials are watched and evaluated at the epsilon of the config, also if
+  # it is derived from one that is swept.
+  changed.evaluation = config.evaluation.copy_and_resolve_references()
+  changed.monitor = config.monitor.copy_and_resolve_references()
   # The types are right; the config may write a traced number as an integer.
   with changed.unlocked(), changed.ignore_type():
     for field, value in row.items():

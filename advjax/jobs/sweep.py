@@ -320,7 +320,11 @@ def _command(job: _Job, trial: Trial, num_devices: int) -> str | None:
     # A number that this trial's objective reads, and the config's own not.
     if name not in (base[section] if section else base):
       return None
-  values = [f'--config.{name}={value}' for name, value in trial.fields.items()]
+  fields = dict(trial.fields)
+  if 'hparams.epsilon' in fields:  # Which alone would be that of evaluation.
+    for name in ('evaluation.epsilon', 'monitor.epsilon'):
+      fields.setdefault(name, trial.config[name])
+  values = [f'--config.{name}={value}' for name, value in fields.items()]
   return shlex.join(
     [
       *job.train_command,
