@@ -134,6 +134,18 @@ def find_config(text: str) -> str:
   )
 
 
+def config_file(arguments: Sequence[str]) -> str:
+  """Returns FILE[:VARIANT] of --config, named by where the file is."""
+  found = [
+    argument.partition('=')[2]
+    for argument in config_arguments(arguments)
+    if re.match(r'--?config(=|$)', argument)
+  ]
+  if not any(found[-1:]):
+    raise ValueError('--config = None; allowed: configs/FILE.py[:variant]')
+  return find_config(found[-1])
+
+
 def _define_config(
   arguments: Sequence[str],
 ) -> tuple[list[str], config_dict.ConfigDict]:
@@ -145,10 +157,8 @@ def _define_config(
   for argument in config_arguments(arguments):
     name, _, value = argument.lstrip('-').removeprefix('no').partition('=')
     given[name.removeprefix('config.')] = value
-  if not given.get('config'):
-    raise ValueError('--config = None; allowed: configs/FILE.py[:variant]')
-  text = find_config(given.pop('config'))
-  path, _, variant = text.partition(':')
+  given.pop('config', None)
+  path, _, variant = config_file(arguments).partition(':')
   get_config = runpy.run_path(path).get('get_config')
   if get_config is None:
     raise ValueError(
@@ -163,7 +173,7 @@ def _define_config(
     if not re.match(r'--?config(=|\..*=None$)', argument)
   ]
   delattr(flags.FLAGS, 'config')
-  config_flags.DEFINE_config_dict('config', config, text, sys_argv=rest)
+  config_flags.DEFINE_config_dict('config', config, sys_argv=rest)
   return rest, config
 
 

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from absl import flags
-from ml_collections import config_dict, config_flags
+from ml_collections import config_dict
 
 from advjax import cli
 from advjax.jobs.sweep import sweep
@@ -31,7 +31,7 @@ def _rows(
 
 def main() -> None:
   flag = flags.FLAGS
-  config_file = config_flags.get_config_filename(flag['config'])
+  config_file = cli.config_file(sys.argv)
   sweep(
     flag.config,
     _rows(flag.config, flag.sweep, config_file),

@@ -1,5 +1,6 @@
 """From a config to a model."""
 
+import dataclasses
 import functools
 import inspect
 import sys
@@ -41,7 +42,11 @@ _NO_FIELDS = ('axis_name', 'axis_index_groups', 'parent', 'name', 'rngs')
 
 def parameters_of(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
   """The parameters of an architecture that are a config's fields."""
-  _, *parameters = inspect.signature(build).parameters.items()
+  call: Any = build
+  if isinstance(build, type) and not dataclasses.is_dataclass(build):
+    # NNX hides the signature of its classes.
+    call = functools.partial(call.__init__, None)
+  _, *parameters = inspect.signature(call).parameters.items()
   return {name: each for name, each in parameters if name not in _NO_FIELDS}
 
 

@@ -782,13 +782,13 @@ def read_hparams(
   values = {
     name: given.get(name, default) for name, default in defaults.items()
   }
-  for name, value in values.items():
-    if value is inspect.Parameter.empty:
+  for name, number in values.items():
+    if number is inspect.Parameter.empty:
       raise ValueError(
         f'hparams.{name} = None; allowed: a number, which the objective '
         f'{called!r} reads'
       )
-  return {n: float(value) for n, value in values.items() if value is not None}
+  return {name: float(v) for name, v in values.items() if v is not None}
 
 
 # --------------------------------------------------------- measured on a split
