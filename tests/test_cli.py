@@ -214,7 +214,9 @@ def another(field, default):
   kind = {'image_size': int, 'test_fraction': float}.get(
     field.rpartition('.')[2], kind
   )
-  text = "('a:b',)" if default == () and not numbers else texts.get(kind, 'text')
+  text = (
+    "('a:b',)" if default == () and not numbers else texts.get(kind, 'text')
+  )
   return text, text if text == 'text' else ast.literal_eval(text)
 
 
