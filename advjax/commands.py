@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
-from ml_collections import config_dict, config_flags
+from ml_collections import config_dict
 
 from advjax import cli, sweeps
 from advjax.config import choose
@@ -146,8 +146,7 @@ def _sweep_rows(
   """What each trial sets: by the flag, or by the config file."""
   if text is not None:
     return sweeps.parse_sweep(text, config)
-  name = config_flags.get_config_filename(flags.FLAGS['config'])
-  path, _, variant = name.partition(':')
+  path, _, variant = cli.config_file(sys.argv).partition(':')
   function = runpy.run_path(path).get('sweep')
   if function is None:
     raise ValueError(
