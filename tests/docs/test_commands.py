@@ -43,7 +43,11 @@ def check(commands: list[list[str]]) -> list[tuple[int, str]]:
     capture_output=True,
     text=True,
     cwd=pages.ROOT,
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(pages.ROOT)},
+    env={
+      **os.environ,
+      'JAX_PLATFORMS': 'cpu',
+      'PYTHONPATH': f'{pages.ROOT}:{pages.ROOT}/docs',
+    },
     timeout=120,
   )
   assert result.returncode == 0, result.stderr
