@@ -7,8 +7,8 @@ root=$(dirname -- "$(readlink -f -- "$0")")
 venv=$root/.venv
 stamp=$venv/launch-stamp # Written last: .venv is complete if it is there.
 
-# An activated venv or a caller's settings must not leak into ours. Modules of
-# the caller's own are found by experiments, after the project's.
+# An activated venv or a caller's settings must not leak into ours. Experiments
+# find modules of the caller's own after all others.
 caller_path=${PYTHONPATH:-}
 unset VIRTUAL_ENV PYTHONHOME PYTHONPATH PIP_TARGET PIP_PREFIX
 
@@ -241,7 +241,7 @@ export PYTHONPATH=$root
 if [[ $1 == test ]]; then
   cd "$root"
 else
-  PYTHONPATH+=${caller_path:+:$caller_path}
+  export ADVJAX_PYTHONPATH=$caller_path
 fi
 # -P: no file in the caller's folder shadows a module.
 command=("$venv/bin/python" -P -m "${command[@]}")

@@ -199,9 +199,9 @@ def run(
     distributed.end_with_launcher()
     # Errors in a command are reported once on each machine.
     reports_errors = processes == 'apart' or place.local_id == 0
-    # The caller's own modules are found there, after all others.
-    if os.getcwd() not in sys.path:
-      sys.path.append(os.getcwd())
+    # The caller's own modules are found after all others.
+    own = os.environ.get('ADVJAX_PYTHONPATH', '').split(os.pathsep)
+    sys.path += [p for p in (*own, os.getcwd()) if p and p not in sys.path]
     arguments = expand_fractions(sys.argv if argv is None else argv)
     if {'--help', '-h', '-help'} & set(arguments):
       if reports_errors:

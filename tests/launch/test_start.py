@@ -79,16 +79,17 @@ def test_an_activated_venv_and_settings_do_not_leak(project):
     'PIP_TARGET': '/nonexistent',
     'PATH': f'{active}:{project.bin}',
   }
-  own = f'{project.root}:{project.elsewhere}'
   for _ in range(2):
     environment = project.job('train', **leaks)['environment']
     assert project.raw_calls()[-1].startswith(f'{project.root}/.venv/bin/')
     # Of the caller's settings this alone: where the caller's modules are.
-    assert environment['PYTHONPATH'] == own
+    assert environment['ADVJAX_PYTHONPATH'] == str(project.elsewhere)
+    assert environment['PYTHONPATH'] == str(project.root)
     assert not {'VIRTUAL_ENV', 'PYTHONHOME', 'PIP_TARGET'} & set(environment)
-  assert project.paths() == ['', '', own, own]  # venv, pip, train, train
+  root = str(project.root)
+  assert project.paths() == ['', '', root, root]  # venv, pip, train, train
   project.launch('test', 'tests/data', **leaks)
-  assert project.paths()[4:] == [str(project.root)]
+  assert project.paths()[4:] == [root]
 
 
 def test_the_job_replaces_the_launcher(project):
