@@ -237,6 +237,8 @@ def test_a_member_is_the_config_with_its_values():
     for field, value in trial.fields.items():
       with alone.unlocked():
         alone.update_from_flattened_dict({field: value})
+    # All are evaluated at the epsilon of the config.
+    alone.evaluation.epsilon = alone.monitor.epsilon = 0.1
     # What `train` with the same fields as flags writes to config.json.
     assert config_to_json(trial.config) == config_to_json(alone)
     assert list(trial.fields) == ['hparams.epsilon', 'batch_size', 'seed']

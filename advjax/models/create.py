@@ -1,5 +1,6 @@
 """From a config to a model."""
 
+import dataclasses
 import functools
 import inspect
 import sys
@@ -18,8 +19,8 @@ from advjax.models.resnet import (
   small_resnet,
 )
 
-# Each makes a Linen module or a `Model` from num_classes; its other parameters
-# are a config's fields, save `_NO_FIELDS`.
+# Each makes a Linen module or a `Model` from num_classes, the first parameter;
+# the others are a config's fields, save `_NO_FIELDS`.
 ARCHITECTURES: dict[str, Callable[..., Any]] = {
   'cnn': CNN,
   'matlab_cnn': MatlabCNN,
@@ -36,9 +37,17 @@ ARCHITECTURES: dict[str, Callable[..., Any]] = {
     for name, architecture in RESIDUAL_NETWORKS.items()
   },
 }
-_NO_FIELDS = (
-  *('num_classes', 'axis_name', 'axis_index_groups', 'parent', 'name', 'rngs'),
-)
+_NO_FIELDS = ('axis_name', 'axis_index_groups', 'parent', 'name', 'rngs')
+
+
+def parameters_of(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+  """The parameters of an architecture that are a config's fields."""
+  call: Any = build
+  if isinstance(build, type) and not dataclasses.is_dataclass(build):
+    # NNX hides the signature of its classes.
+    call = functools.partial(call.__init__, None)
+  _, *parameters = inspect.signature(call).parameters.items()
+  return {name: each for name, each in parameters if name not in _NO_FIELDS}
 
 
 def create_model(
@@ -76,17 +85,16 @@ def create_model(
   name = fields.pop('name', None)
   build = find('model.name', name, ARCHITECTURES)
   check_range('num_classes', num_classes, 2, integer=True)
-  parameters = inspect.signature(build).parameters
-  allowed = [field for field in parameters if field not in _NO_FIELDS]
+  parameters = parameters_of(build)
   for field, value in fields.items():
-    choose(f'field of model {name}', field, allowed)
+    choose(f'field of model {name}', field, parameters)
     default = parameters[field].default
     # Of strings, each network checks its own.
     if isinstance(default, tuple):
       fields[field] = _sizes(f'model.{field}', value, field.endswith('_size'))
     elif isinstance(default, bool) and not isinstance(value, bool):
       raise ValueError(f'model.{field} = {value!r}; allowed: True or False')
-  if 'axis_name' in parameters:
+  if 'axis_name' in inspect.signature(build).parameters:
     fields |= {'axis_name': axis_name, 'axis_index_groups': axis_index_groups}
   # Of a user's own, who may not have imported NNX: it is slow to import.
   nnx = sys.modules.get('flax.nnx')

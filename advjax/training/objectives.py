@@ -33,8 +33,8 @@ from advjax.attacks import bim, pgd
 from advjax.config import check_range, choose, find
 from advjax.data import Split, to_float
 from advjax.devices import Batching, map_examples
-from advjax.losses import cross_entropy, kl
-from advjax.types import Array, Bounds, Images, LogitsFn
+from advjax.losses import cross_entropy, dlr, kl, margin
+from advjax.types import Array, Bounds, Images, LogitsFn, LossFn
 
 Metrics = dict[str, Array]
 Objective = Callable[..., tuple[Array, tuple[Any, Metrics]]]
@@ -402,7 +402,8 @@ def virtual_adversarial_regularization(
     distance: D of logits a and b: 'l2', mean_k (a_k - b_k)^2; 'l1',
       mean_k |a_k - b_k|; 'cosine', 1 - cos(a, b); and of their softmax
       'kl', KL(a || b), and 'jensen_shannon'. NSL's DistanceConfig, without
-      sum_over_axis for 'l2' and 'l1', along the last axis for the others.
+      sum_over_axis for 'l2' and 'l1', along the last axis for the others. Or
+      'module:function' of your own, `[B, K], [B, K] -> [B]`.
     transform: NSL's transform_fn, 'none' or 'softmax'; 'kl' and
       'jensen_shannon' take the softmax in any case.
     mask: NSL's feature_mask, values in [0, 1] that broadcast against an
@@ -423,7 +424,7 @@ def virtual_adversarial_regularization(
     >>> objective = virtual_adversarial_regularization(distance='kl')
   """
   ball = norms.NSL_NORMS[choose('norm', norm, norms.NSL_NORMS)]
-  function = _DISTANCES[choose('distance', distance, _DISTANCES)]
+  function = find('distance', distance, _DISTANCES)
   choose('transform', transform, ('none', 'softmax'))
   softmax = transform == 'softmax' or distance in _OF_DISTRIBUTIONS
   outputs = jax.nn.softmax if softmax else lambda logits: logits
@@ -479,6 +480,12 @@ def _normal(keys: Array, images: Array) -> Array:
 
 # --------------------------------------------------------- adversarial training
 
+_ATTACK_LOSSES: dict[str, LossFn] = {
+  'cross_entropy': cross_entropy,
+  'margin': margin,
+  'dlr': dlr,
+}
+
 
 @reads('epsilon', 'step_size')
 def pgd_at(
@@ -487,6 +494,7 @@ def pgd_at(
   num_steps: int = 7,
   random_start: bool = True,
   bounds: Bounds = (0.0, 1.0),
+  attack_loss: str = 'cross_entropy',
   attack_batch_norm: str = 'eval',
   clean_metrics: bool = True,
 ) -> Objective:
@@ -502,6 +510,9 @@ def pgd_at(
     num_steps: Steps of the attack.
     random_start: Whether it starts uniformly in the ball.
     bounds: The pixel range, or None for no clip.
+    attack_loss: What the attack ascends: 'cross_entropy', 'margin', 'dlr' (of
+      `advjax.losses`), or 'module:function' of your own, `(logits, labels) ->
+      [B]`.
     attack_batch_norm: BatchNorm mode of the attack's passes, 'eval' or
       'train'; they never move the statistics.
     clean_metrics: Whether clean loss and accuracy are measured, which takes
@@ -511,11 +522,12 @@ def pgd_at(
     An objective that reads `epsilon` and `step_size`.
 
   Raises:
-    ValueError: if norm or attack_batch_norm is unknown.
+    ValueError: if norm, attack_loss or attack_batch_norm is unknown.
 
   Example:
     >>> objective = pgd_at(num_steps=10)
   """
+  loss_fn = find('attack_loss', attack_loss, _ATTACK_LOSSES)
 
   def perturb(
     logits_fn: LogitsFn, batch: _Arrays, hparams: _Arrays, key: Array
@@ -529,6 +541,7 @@ def pgd_at(
       num_steps=num_steps,
       key=key if random_start else None,
       norm=norm,
+      loss_fn=loss_fn,
       bounds=bounds,
     )
 
@@ -541,6 +554,7 @@ def fgsm_at(
   norm: str = 'linf',
   random_start: bool = True,
   bounds: Bounds = (0.0, 1.0),
+  attack_loss: str = 'cross_entropy',
   attack_batch_norm: str = 'eval',
   clean_metrics: bool = True,
 ) -> Objective:
@@ -557,6 +571,7 @@ def fgsm_at(
     norm: 'linf', 'l2' or 'l1'.
     random_start: Whether the attack starts uniformly in the ball.
     bounds: The pixel range, or None for no clip (as MATLAB's example).
+    attack_loss: As for `pgd_at`.
     attack_batch_norm: As for `pgd_at`.
     clean_metrics: As for `pgd_at`.
 
@@ -574,6 +589,7 @@ def fgsm_at(
     num_steps=1,
     random_start=random_start,
     bounds=bounds,
+    attack_loss=attack_loss,
     attack_batch_norm=attack_batch_norm,
     clean_metrics=clean_metrics,
   )
@@ -766,13 +782,13 @@ def read_hparams(
   values = {
     name: given.get(name, default) for name, default in defaults.items()
   }
-  for name, value in values.items():
-    if value is inspect.Parameter.empty:
+  for name, number in values.items():
+    if number is inspect.Parameter.empty:
       raise ValueError(
         f'hparams.{name} = None; allowed: a number, which the objective '
         f'{called!r} reads'
       )
-  return {n: float(value) for n, value in values.items() if value is not None}
+  return {name: float(v) for name, v in values.items() if v is not None}
 
 
 # --------------------------------------------------------- measured on a split
@@ -841,8 +857,8 @@ def make_evaluate(
 
 
 @functools.lru_cache(maxsize=16)
-def robust_accuracy_objective(num_steps: int) -> Objective:
-  """Returns PGD accuracy (linf, random start) in the form of an objective.
+def robust_accuracy_objective(num_steps: int, norm: str = 'linf') -> Objective:
+  """Returns PGD accuracy (from a random start) in the form of an objective.
 
   The step size is 2.5 epsilon / num_steps (Madry et al. 2017, 1706.06083).
   """
@@ -869,6 +885,7 @@ def robust_accuracy_objective(num_steps: int) -> Objective:
       2.5 * epsilon / num_steps,
       num_steps=num_steps,
       key=key,
+      norm=norm,
     )
     # One forward pass for both: half the program to compile.
     both = logits_fn(jnp.concatenate([adversarial, images]))
