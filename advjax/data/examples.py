@@ -88,11 +88,8 @@ def _gather(field: str, examples: Any) -> tuple[np.ndarray, np.ndarray]:
         f'{field}[{index}]: {type(examples[index]).__name__}; allowed: (image, '
         "label), or a mapping with 'image' or 'img', and 'label'"
       )
-    mode = getattr(item[0], 'mode', 'RGB')  # Of a palette, colours are numbers.
-    if mode not in ('L', 'RGB', 'RGBA'):
-      raise ValueError(
-        f'{field}[{index}]: image.mode = {mode!r}; allowed: L, RGB, RGBA'
-      )
+    if getattr(item[0], 'mode', None) == 'P':  # Of PIL: indices of colours.
+      raise ValueError(f"{field}[{index}]: mode = 'P'; allowed: L, RGB")
     image = _array(item[0], 3)
     first = images[0] if images else image
     if (image.shape, image.dtype) != (first.shape, first.dtype):

@@ -21,6 +21,9 @@ class Tensor:
   def permute(self, *axes):
     return Tensor(self.array.transpose(axes))
 
+  def mode(self):
+    """Not that of a PIL image, by the same name."""
+
   def __array__(self, dtype=None, copy=None):
     return np.asarray(self.array, dtype)
 
@@ -102,7 +105,7 @@ BRIGHT = FLOATS + (np.arange(6) == 4)[:, None, None, None]
     (changed(5, label=1.0), r'train\[5\]: label = 1.0; allowed: an integer'),
     (changed(5, label=[1]), r'train\[5\]: label = \[1\]'),
     (changed(1, label=-1), r'train_labels\[1\] = -1; allowed: from 0'),
-    (changed(1, Image.new('P', (4, 5))), r"train\[1\]: image.mode = 'P'"),
+    (changed(1, Image.new('P', (4, 5))), r"train\[1\]: mode = 'P'"),
     ([*changed(0), IMAGES[0]], r'train\[6\]: ndarray; allowed: \(image, label'),
     ([{'image': IMAGES[0], 'fine_label': 3}], r"train\[0\]: dict; .*'label'"),
     ((BRIGHT, LABELS), r'train_images\[4\]: float32 in \[1.*allowed: in \[0, '),

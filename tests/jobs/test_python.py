@@ -94,7 +94,7 @@ def test_a_run_of_own_objects_says_so_and_resumes(trained):
   again = own(workdir).members['weighted']
   assert again.robust_accuracy == member.robust_accuracy
   assert again.training.train_seconds == member.training.train_seconds
-  with pytest.raises(ValueError, match="model.name: '<Model>' there"):
+  with pytest.raises(ValueError, match=r"model.name: '<Model>' there"):
     own(workdir, model=None)
 
 
