@@ -91,9 +91,7 @@ def evaluate(
   bounds = None if evaluation.bounds is None else tuple(evaluation.bounds)
   attacks = replace_bounds(attacks, bounds)
   job = config_dict.create(
-    checkpoint=tuple(
-      str(e.origin.directory.resolve()) for e in trained.values()
-    ),
+    checkpoint=tuple(str(e.directory.resolve()) for e in trained.values()),
     attacks=tuple(attack_names),
     norm=norm,
     epsilons=tuple(epsilons),

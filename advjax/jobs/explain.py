@@ -99,9 +99,7 @@ def explain(
     allowed[name], reasons = find_methods(networks[name], example, methods)
     left_out += [f'Skipped: {reason}.' for reason in reasons.values()]
   job = config_dict.create(
-    checkpoint=tuple(
-      str(e.origin.directory.resolve()) for e in trained.values()
-    ),
+    checkpoint=tuple(str(e.directory.resolve()) for e in trained.values()),
     attack=attack,
     norm=norm,
     epsilon=epsilon,

@@ -32,16 +32,6 @@ _PLACES = {'folder': 'path', 'npz': 'path'}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Origin:
-  """Where the arrays of a network are from; the same by identity alone."""
-
-  model: Model
-  config: config_dict.FrozenConfigDict
-  directory: pathlib.Path
-  step: int
-
-
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Trained:
   """A trained network in evaluation mode: images `[B, H, W, C]` to logits.
 
@@ -51,12 +41,18 @@ class Trained:
     params: What the run reported, as the model has it: of Linen, NNX and Keras
       networks a nested dictionary.
     model_state: BatchNorm statistics and the like; {} without.
-    origin: Its model, the run's config, folder and step of the checkpoint.
+    model: The network as two pure functions.
+    config_json: The config of the run, as text.
+    directory: The folder of the checkpoint.
+    step: Steps of training before it.
   """
 
   params: PyTree
   model_state: PyTree
-  origin: Origin
+  model: Model
+  config_json: str
+  directory: pathlib.Path
+  step: int
 
   def __call__(self, images: Array) -> Array:
     precision = self.config.evaluation.matmul_precision
@@ -64,24 +60,14 @@ class Trained:
     return eval_logits_fn(*arguments)(images)
 
   @property
-  def model(self) -> Model:
-    """The network as two pure functions."""
-    return self.origin.model
-
-  @property
-  def config(self) -> config_dict.FrozenConfigDict:
-    """The config of the run."""
-    return self.origin.config
-
-  @property
-  def step(self) -> int:
-    """Steps of training before the checkpoint."""
-    return self.origin.step
+  def config(self) -> config_dict.ConfigDict:
+    """A copy of the run's config."""
+    return config_dict.ConfigDict(json.loads(self.config_json))
 
   @property
   def checkpoint(self) -> str:
     """The name of the checkpoint: 'last' or 'best'."""
-    return self.origin.directory.name
+    return self.directory.name
 
   @property
   def num_params(self) -> int:
@@ -89,7 +75,11 @@ class Trained:
     return sum(leaf.size for leaf in jax.tree.leaves(self.params))
 
 
-jax.tree_util.register_dataclass(Trained, ['params', 'model_state'], ['origin'])
+jax.tree_util.register_dataclass(
+  Trained,
+  data_fields=['params', 'model_state'],
+  meta_fields=['model', 'config_json', 'directory', 'step'],
+)
 
 
 def load(
@@ -235,6 +225,5 @@ def _load(
   params, model_state = network_shapes(model, config.model.name, shape)
   like = TrainState(jnp.zeros(()), params, model_state, (), None)
   state = jax.tree.map(jnp.asarray, fit_params(directory, found, like))
-  frozen = config_dict.FrozenConfigDict(config)
-  origin = Origin(model, frozen, directory, int(found.state['step']))
-  return Trained(state.params, state.model_state, origin)
+  arrays, step = (state.params, state.model_state), int(found.state['step'])
+  return Trained(*arrays, model, config.to_json(), directory, step)

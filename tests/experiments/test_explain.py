@@ -80,9 +80,8 @@ def explained(run, tmp_path_factory):
 
   def load_both(*args):
     trained, dataset = load(*args)
-    origin = dataclasses.replace(trained['standard'].origin, model=model)
     second = dataclasses.replace(
-      trained['standard'], params=params, model_state={}, origin=origin
+      trained['standard'], model=model, params=params, model_state={}
     )
     return {**trained, 'pooled': second}, dataset
 
