@@ -79,20 +79,6 @@ def test_imports_point_one_way(trees):
   assert not wrong
 
 
-def test_the_way_upwards_is_lazy(trees):
-  (checked,) = (
-    each for each in trees[LAZY[0]].body if isinstance(each, ast.If)
-  )
-  assert ast.unparse(checked.test) == 'TYPE_CHECKING'
-  assert not [
-    name
-    for node in trees[LAZY[0]].body
-    if node is not checked
-    for name in imported(node)
-    if name.startswith('advjax')
-  ]
-
-
 def test_attacks_need_jax_and_numpy_alone(trees):
   for path, tree in trees.items():
     if path.split('/')[0].removesuffix('.py') in ORDER[:7]:

@@ -1,10 +1,8 @@
 """Training from Python: objects of one's own in place of names."""
 
 import json
-import shutil
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -14,8 +12,7 @@ from advjax.jobs.evaluate import evaluate
 from advjax.losses import cross_entropy
 from advjax.models import from_nnx
 from advjax.reporting.figures import run as figures
-from advjax.results import Report
-from advjax.training import checkpoint, compare, load, reads, train
+from advjax.training import compare, load, reads, train, trained
 from tests import compiles
 from tests.training import runs
 
@@ -32,37 +29,32 @@ class Network(nnx.Module):
     return self.dense(self.dropout(self.norm(images.reshape(-1, 9))))
 
 
-def weighted(apply, params, model_state, batch, hparams, key):
-  """Cross-entropy times a number, which is logged."""
+def scaled(apply, params, model_state, batch, hparams, key):
+  """Cross-entropy times a number."""
   logits, state = apply(params, model_state, batch['image'], train=True)
-  loss = hparams['factor'] * cross_entropy(logits, batch['label'])
-  factor = jnp.full(len(loss), hparams['factor'])
-  metrics = {'loss': loss, 'factor': factor}
-  return (batch['weight'] * loss).sum(), (state, metrics)
+  clean = cross_entropy(logits, batch['label'])
+  loss = hparams['factor'] * clean
+  return (batch['weight'] * loss).sum(), (state, {'loss': loss, 'clean': clean})
 
 
 MODEL = from_nnx(Network)
 DATA = runs.dataset()
-# Arrays, and items as other libraries give them.
-SPLITS = (
-  (DATA.train.images, DATA.train.labels),
-  [{'image': i, 'label': y} for i, y in zip(*DATA.test, strict=True)],
-)
 
 
-def own_config(**changes):
+def own_config():
   return runs.config(
     objective={'name': 'standard'},
     hparams={'learning_rate': 0.1, 'factor': 2.0},
     num_epochs=1,
     evaluation__attacks=('fgsm',),
     evaluation__epsilons=(0.1,),
-    **changes,
   )
 
 
 def own(workdir, **options):
-  options = {'model': MODEL, 'objective': weighted, 'dataset': SPLITS} | options
+  """Trains with objects alone: a network, an objective, arrays and items."""
+  splits = tuple(DATA.train), list(zip(*DATA.test, strict=True))
+  options = {'model': MODEL, 'objective': scaled, 'dataset': splits} | options
   return train(own_config(), workdir, jax.devices()[:1], **options)
 
 
@@ -74,114 +66,79 @@ def no_pictures():
 
 
 @pytest.fixture(scope='module')
-def trained(tmp_path_factory):
-  """(report, workdir) of a run with objects alone."""
+def run(tmp_path_factory):
+  """(result, workdir) of such a run."""
   workdir = tmp_path_factory.mktemp('own') / 'run'
-  return own(workdir), workdir
+  return own(workdir).members['scaled'], workdir
 
 
-def test_a_run_of_own_objects_says_so_and_resumes(trained):
-  report, workdir = trained
-  assert isinstance(report, Report)
-  member = report.members['weighted']
+def test_a_run_of_own_objects_says_so_and_resumes(run, tmp_path):
+  member, workdir = run
   assert member.num_params == 2 * 9 + 9 * 3 + 3
-  assert member.training.epochs[0]['factor'] == 2
-  assert report.dataset.num_train == 22 and report.dataset.num_test == 10
+  (epoch,) = member.training.epochs
+  assert epoch['loss'] == pytest.approx(2 * epoch['clean'])
   config = json.loads((workdir / 'config.json').read_text())
-  assert config['model'] == {'name': '<Model>'}
-  assert config['objective'] == {'name': '<weighted>'}
-  assert config['dataset'] == {'name': '<examples>'}
-  again = own(workdir).members['weighted']
+  names = [config[f]['name'] for f in ('model', 'objective', 'dataset')]
+  assert names == ['<Model>', '<scaled>', '<examples>']
+  again = own(workdir).members['scaled']
   assert again.robust_accuracy == member.robust_accuracy
   assert again.training.train_seconds == member.training.train_seconds
   with pytest.raises(ValueError, match=r"model.name: '<Model>' there"):
     own(workdir, model=None)
-
-
-def test_hparams_that_an_objective_declares_are_checked(tmp_path):
-  @reads('factor', 'gamma')
-  def declared(*args):
-    return weighted(*args)
-
-  with pytest.raises(ValueError, match=r"gamma = None; .*'declared' reads"):
+  # What an objective declares is checked.
+  declared = reads('factor', 'gamma')(lambda *args: scaled(*args))
+  with pytest.raises(ValueError, match=r'gamma = None; allowed: a number'):
     own(tmp_path / 'new', objective=declared)
   assert not (tmp_path / 'new').exists()
 
 
-def test_what_needs_the_objects_says_how_to_give_them(trained, tmp_path):
-  workdir = trained[1]
-  message = r"model.name = '<Model>'.* 'module:function'"
-  with pytest.raises(ValueError, match=message):
-    load(workdir)
-  with pytest.raises(ValueError, match=r"dataset.name = '<examples>'.*give"):
-    evaluate([str(workdir)], ['fgsm'], [0.1], tmp_path, jax.devices())
+def test_what_needs_the_objects_says_how_to_give_them(run, tmp_path):
+  with pytest.raises(ValueError, match=r"model.name = '<Model>'.*'module:func"):
+    load(run[1])
+  with pytest.raises(ValueError, match=r"dataset.name = '<examples>'.*give it"):
+    evaluate([str(run[1])], ['fgsm'], [0.1], tmp_path, jax.devices())
 
 
-def test_members_may_each_have_their_own(trained, tmp_path):
+def test_members_may_each_have_their_own(run, tmp_path):
   config = own_config()
   with config.unlocked():
     config.members = ('ours', 'theirs')
     config.ours = {'seed': config.get_ref('seed')}
     config.theirs = {'hparams': {'factor': None}}
-  report = compare(
-    config,
-    tmp_path / 'run',
-    jax.devices()[:1],
-    model=MODEL,
-    objective={'ours': weighted},
-    dataset=DATA,
-  )
+  given = {'model': MODEL, 'objective': {'ours': scaled}, 'dataset': DATA}
+  report = compare(config, tmp_path / 'run', jax.devices()[:1], **given)
   ours, theirs = report.members['ours'], report.members['theirs']
-  assert ours.training.objective == 'weighted'
+  assert ours.training.objective == 'scaled'
   assert theirs.training.objective == 'standard'
-  assert ours.num_params == theirs.num_params == 48
+  assert ours.num_params == theirs.num_params == run[0].num_params
   # The same as alone.
-  alone = trained[0].members['weighted']
-  assert ours.clean_accuracy == alone.clean_accuracy
-  assert ours.training.test == alone.training.test
-  saved = json.loads((tmp_path / 'run/theirs/config.json').read_text())
-  assert saved['dataset'] == {'name': '<tiny>'}
-  assert saved['model'] == {'name': '<Model>'}
+  assert ours.clean_accuracy == run[0].clean_accuracy
+  assert ours.training.test == run[0].training.test
   with pytest.raises(ValueError, match="member of objective = 'their'"):
-    compare(config, tmp_path / 'new', objective={'their': weighted})
+    compare(config, tmp_path / 'new', objective={'their': scaled})
 
 
-def test_a_loaded_network_is_a_function_of_its_arrays(trained):
-  workdir = trained[1]
-  network = load(workdir, model=MODEL)
-  assert network.step == 6 and network.checkpoint == 'last'
+def test_a_loaded_network_is_a_function_of_its_arrays(run, monkeypatch):
+  network = load(run[1], model=MODEL)
   assert network.config.hparams.factor == 2
-  assert network.params['dense']['kernel'].shape == (9, 3)
-  images = np.float32(DATA.test.images) / 255
-  expected, _ = MODEL.apply(
-    network.params, network.model_state, images, train=False
-  )
+  images, labels = np.float32(DATA.test.images) / 255, DATA.test.labels
+  arrays = network.params, network.model_state
+  expected, _ = MODEL.apply(*arrays, images, train=False)
   np.testing.assert_allclose(jax.jit(network)(images), expected, atol=1e-6)
-  accuracy = (network(images).argmax(-1) == DATA.test.labels).mean()
-  assert accuracy == trained[0].members['weighted'].clean_accuracy.value
+  accuracy = (network(images).argmax(-1) == labels).mean()
+  assert accuracy == run[0].clean_accuracy.value
   # Other arrays are another network, and no other program.
   other = jax.tree.map(lambda x: x if x.dtype == 'uint32' else -x, network)
-  np.testing.assert_array_equal(
-    other.params['dense']['bias'], -network.params['dense']['bias']
-  )
-  arguments = images, DATA.test.labels, 0.1
-  adversarial = advjax.fgsm(network, *arguments)
+  bias = network.params['dense']['bias']
+  np.testing.assert_array_equal(other.params['dense']['bias'], -bias)
+  adversarial = advjax.fgsm(network, images, labels, 0.1)
   with compiles.counted() as count:
-    moved = advjax.fgsm(other, *arguments)
+    moved = advjax.fgsm(other, images, labels, 0.1)
   assert count == [0] and (moved != adversarial).any()
-
-
-def test_older_checkpoints_do_not_say_what_images_they_take(
-  trained, tmp_path, monkeypatch
-):
-  shutil.copytree(trained[1], tmp_path / 'run')
-  restore = checkpoint.restore_checkpoint
-
-  def older(*args):
-    found = restore(*args)
-    del found.record['num_classes'], found.record['image_shape']
-    return found
-
-  monkeypatch.setattr('advjax.training.trained.restore_checkpoint', older)
+  # Checkpoints of older versions do not say which images they take.
+  restore = trained.restore_checkpoint
+  monkeypatch.setattr(
+    trained, 'restore_checkpoint', lambda p: restore(p)._replace(record={})
+  )
   with pytest.raises(ValueError, match='num_classes = None in the checkpoint'):
-    load(tmp_path / 'run', model=MODEL)
+    load(run[1], model=MODEL)
