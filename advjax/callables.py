@@ -1,4 +1,4 @@
-"""Compiles an attack once per model, whatever kind of callable the model is.
+"""Callables: compiled once, whatever their kind; found by 'module:function'.
 
 The arrays inside a callable that is a pytree (`jax.tree_util.Partial`, an NNX
 or Equinox module) are traced, so that new parameters do not recompile.
@@ -6,6 +6,10 @@ Everything else about a callable is static: functions by identity, numbers and
 strings by value.
 """
 
+import importlib
+import operator
+import os
+import sys
 import types
 import weakref
 from collections.abc import Callable, Sequence
@@ -136,3 +140,41 @@ def output_shape(function: Callable[..., Any], *args: Any) -> Any:
   if _is_opaque(function):
     return jax.eval_shape(function, *args)
   return _call.eval_shape(Callee.of(function), *args)
+
+
+def import_function(field: str, text: str) -> Any:
+  """Imports what 'module:function' names, such as a user's own attack.
+
+  Args:
+    field: What is chosen by this name, for the error: 'model.name', say.
+    text: A module, as `import` takes it, a colon, and an attribute of it.
+
+  Returns:
+    The attribute.
+
+  Raises:
+    ValueError: if the text has another form, the module or what it imports is
+      not found, or it has no such attribute. Any other error of the module is
+      raised as it is.
+
+  Example:
+    >>> import_function('loss', 'math:sqrt')(4.0)
+    2.0
+  """
+  module, _, attribute = text.partition(':')
+  names = [*module.split('.'), *attribute.split('.')]
+  problem = f"{field} = {text!r}; allowed: 'module:function'"
+  if not all(name.isidentifier() for name in names):
+    raise ValueError(f'{problem} such as mine:loss, or package.mine:loss')
+  try:
+    found: Any = importlib.import_module(module)
+  except ImportError as e:
+    folders = ', '.join(path or os.getcwd() for path in sys.path)
+    raise ValueError(
+      f'{problem} that can be imported; tried to import {module} from {folders}'
+      f': {type(e).__name__}: {e}'
+    ) from e
+  try:
+    return operator.attrgetter(attribute)(found)
+  except AttributeError as e:
+    raise ValueError(f'{problem} that exists; AttributeError: {e}') from e
