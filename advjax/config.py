@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from advjax._extras import ml_collections  # noqa: F401  # isort: skip
 from ml_collections import config_dict
 
 
