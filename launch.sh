@@ -7,7 +7,9 @@ root=$(dirname -- "$(readlink -f -- "$0")")
 venv=$root/.venv
 stamp=$venv/launch-stamp # Written last: .venv is complete if it is there.
 
-# An activated venv or a caller's settings must not leak into ours.
+# An activated venv or a caller's settings must not leak into ours. Experiments
+# find modules of the caller's own after all others.
+caller_path=${PYTHONPATH:-}
 unset VIRTUAL_ENV PYTHONHOME PYTHONPATH PIP_TARGET PIP_PREFIX
 
 usage() {
@@ -34,10 +36,14 @@ END
   done
   cat << 'END'
 
-Paths are relative to the current folder; a --config that does not exist there is
-searched in the project. The first call creates .venv in the project, with the
-build of jax for this machine (CUDA, TPU or CPU). PYTHON=/path/to/python3 selects
-the interpreter (3.11 or newer), JAX_PLATFORMS=cpu the build for CPUs.
+Paths are relative to the current folder; a --config that it lacks is searched in
+the project. Modules of your own are imported from PYTHONPATH and the current
+folder. The package installs a command 'advjax' that does the same with train,
+compare, evaluate, sweep and explain.
+
+The first call creates .venv in the project, with the build of jax for this
+machine (CUDA, TPU or CPU). PYTHON=/path/to/python3 selects the interpreter (3.11
+or newer), JAX_PLATFORMS=cpu the build for CPUs.
 END
 }
 
@@ -61,17 +67,6 @@ unknown_experiment() { # NAME: names the known ones, and the most alike.
   done
   fail 2 "unknown experiment '$1'; allowed: $(experiments | paste -s -d ' ' -)\
 ${best:+; did you mean $best?}"
-}
-
-find_config() { # FILE[:VARIANT]: prints it with the path where the file is.
-  if [[ -e ${1%%:*} ]]; then
-    printf '%s' "$1"
-  elif [[ -e $root/${1%%:*} ]]; then
-    printf '%s' "$root/$1"
-  else
-    fail 2 "--config = ${1%%:*}; allowed: a file, here or in the project:\
- $(cd "$root" && echo configs/*.py)"
-  fi
 }
 
 jax_build() { # Prints the extra of jax that fits the machine, or cpu.
@@ -238,17 +233,16 @@ if [[ $1 == test ]]; then
 else
   [[ $1 =~ ^[a-z][a-z0-9_]*$ && -e $root/experiments/$1.py ]] ||
     unknown_experiment "$1"
-  command=("experiments.$1")
-  for argument in "${@:2}"; do
-    [[ $argument != --config=* ]] ||
-      argument=--config=$(find_config "${argument#*=}")
-    command+=("$argument")
-  done
+  command=("experiments.$1" "${@:2}")
 fi
 
 up_to_date || set_up
 export PYTHONPATH=$root
-[[ $1 != test ]] || cd "$root"
+if [[ $1 == test ]]; then
+  cd "$root"
+else
+  export ADVJAX_PYTHONPATH=$caller_path
+fi
 # -P: no file in the caller's folder shadows a module.
 command=("$venv/bin/python" -P -m "${command[@]}")
 ((processes == 1)) || command=(

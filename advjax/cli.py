@@ -1,7 +1,9 @@
-"""Flags, error messages and exit codes of the programs in experiments/."""
+"""Flags, error messages and exit codes of commands and experiments."""
 
 import errno
+import inspect
 import logging
+import os
 import pathlib
 import re
 import runpy
@@ -16,8 +18,8 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 from advjax import compile_cache
-from advjax.config import choose
 from advjax.devices import select_devices
+from advjax.fields import add_fields, describe
 from advjax.fractions import expand_fractions
 from advjax.processes import distributed
 from advjax.processes.signals import Interrupted
@@ -41,9 +43,8 @@ _DEVICES = flags.DEFINE_integer(
 
 def define_config_flags() -> None:
   """Defines --config and --workdir, both required, and --print_model."""
-  config_flags.DEFINE_config_file(
-    'config', None, 'configs/FILE.py[:variant]', lock_config=True
-  )
+  # The flag of the file, which `run` replaces by what the file returns.
+  flags.DEFINE_string('config', None, 'configs/FILE.py[:variant]')
   flags.DEFINE_bool('print_model', False, 'Print the layers of each network.')
   define_workdir()
 
@@ -94,48 +95,85 @@ def devices_from_flags() -> list[jax.Device]:
 
 
 def config_arguments(arguments: Sequence[str]) -> list[str]:
-  """Returns `--config`, `--config.field` and their values, in order."""
-  found, value_follows = [], False
+  """Returns `--config` and `--config.field` of them, with `=` and a value."""
+  return [a for a in _joined(arguments) if re.match(_CONFIG_FLAG, a)]
+
+
+_CONFIG_FLAG = r'--?(no)?config(\.[^=]*)?(=|$)'
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+  """The arguments, `--config.field value` as `--config.field=value`."""
+  joined: list[str] = []
   for argument in arguments:
-    named = re.match(r'--?(no)?config(\.|=|$)', argument)
-    if named or value_follows:
-      found.append(argument)
-      value_follows = bool(named) and '=' not in argument
-  return found
+    before = joined[-1] if joined else ''
+    open_flag = re.match(_CONFIG_FLAG, before) and '=' not in before
+    if open_flag and not argument.startswith('-'):
+      joined[-1] += f'={argument}'
+    else:
+      joined.append(argument)
+  return joined
 
 
-def _check_config_flags(arguments: Sequence[str]) -> None:
-  """Raises for a wrong config file, variant or field, before absl does.
+def find_config(text: str) -> str:
+  """Returns FILE[:VARIANT] with the path of the file: the caller's, or ours.
 
-  ml_collections reports these by a traceback, or not before they are used.
+  Ours are in the package where it is installed, beside it in a clone.
   """
-  named, name = {}, ''
-  for argument in config_arguments(arguments):
-    if not argument.startswith('-'):
-      named[name] = argument
-      continue
-    name, _, value = argument.lstrip('-').removeprefix('no').partition('=')
-    named[name] = value
-  path, _, variant = named.pop('config', '').partition(':')
-  if not path:
+  path, colon, variant = text.partition(':')
+  if pathlib.Path(path).is_file():
+    return text
+  known: list[str] = []
+  for folder in pathlib.Path(__file__).parents[:2]:
+    if (folder / path).is_file():
+      return f'{folder / path}{colon}{variant}'
+    known += [f'configs/{x.name}' for x in sorted(folder.glob('configs/*.py'))]
+  raise ValueError(
+    f'--config = {path!r}; allowed: a file, or one of {", ".join(known)}'
+  )
+
+
+def config_file(arguments: Sequence[str]) -> str:
+  """Returns FILE[:VARIANT] of --config, named by where the file is."""
+  found = [
+    argument.partition('=')[2]
+    for argument in config_arguments(arguments)
+    if re.match(r'--?config(=|$)', argument)
+  ]
+  if not any(found[-1:]):
     raise ValueError('--config = None; allowed: configs/FILE.py[:variant]')
-  if not pathlib.Path(path).is_file():
-    raise ValueError(f'--config = {path!r}; allowed: a file that exists')
+  return find_config(found[-1])
+
+
+def _define_config(
+  arguments: Sequence[str],
+) -> tuple[list[str], config_dict.ConfigDict]:
+  """Loads --config, and makes a flag of each field for the rest of arguments.
+
+  A ValueError for a wrong config file, variant, field or chosen name.
+  """
+  given = {}
+  for argument in config_arguments(arguments):
+    name, _, value = argument.lstrip('-').removeprefix('no').partition('=')
+    given[name.removeprefix('config.')] = value
+  given.pop('config', None)
+  path, _, variant = config_file(arguments).partition(':')
   get_config = runpy.run_path(path).get('get_config')
   if get_config is None:
     raise ValueError(
       f'--config = {path!r}; allowed: a file with a function get_config'
     )
   config = get_config(*[variant] if variant else [])
-  for field in named:
-    section, above = config, 'config'
-    for name in field.removeprefix('config.').split('.'):
-      if not isinstance(section, config_dict.ConfigDict):
-        raise ValueError(
-          f'--{field}: {section!r} has no fields; allowed: --{above}=...'
-        )
-      choose(f'config field in --{field}', name, section)
-      section, above = section[name], f'{above}.{name}'
+  add_fields(config, given)
+  # add_fields has set what is None, for which flags have no syntax.
+  rest = [
+    argument
+    for argument in _joined(arguments)
+    if not re.match(r'--?config(=|\..*=None$)', argument)
+  ]
+  delattr(flags.FLAGS, 'config')
+  config_flags.DEFINE_config_dict('config', config, sys_argv=rest)
+  return rest, config
 
 
 def run(
@@ -163,15 +201,23 @@ def run(
     distributed.end_with_launcher()
     # Errors in a command are reported once on each machine.
     reports_errors = processes == 'apart' or place.local_id == 0
+    # The caller's own modules are found after all others.
+    own = os.environ.get('ADVJAX_PYTHONPATH', '').split(os.pathsep)
+    sys.path += [p for p in (*own, os.getcwd()) if p and p not in sys.path]
     arguments = expand_fractions(sys.argv if argv is None else argv)
     if {'--help', '-h', '-help'} & set(arguments):
       if reports_errors:
-        print(sys.modules['__main__'].__doc__)
-        for module in (sys.argv[0], __name__):
+        name = main.__module__
+        print(inspect.getdoc(main) or sys.modules[name].__doc__)
+        # absl files what a program itself defines under the name of its file.
+        for module in (sys.argv[0] if name == '__main__' else name, __name__):
           print(flags.FLAGS.module_help(module))
+        if 'config' in flags.FLAGS and config_arguments(arguments):
+          _, config = _define_config(arguments)
+          print(f'\n\n{config_arguments(arguments)[0]}:\n{describe(config)}')
       return
     if 'config' in flags.FLAGS:
-      _check_config_flags(arguments)
+      arguments, _ = _define_config(arguments)
     rest = flags.FLAGS(arguments)
     if len(rest) > 1:
       raise ValueError(

@@ -10,10 +10,15 @@ import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from advjax._extras import ml_collections  # noqa: F401  # isort: skip
+from advjax._extras import flax, ml_collections  # noqa: F401  # isort: skip
+from flax.traverse_util import unflatten_dict
 from ml_collections import config_dict
+
+from advjax.callables import import_function
+
+_T = TypeVar('_T')
 
 
 def choose(field: str, name: str, allowed: Iterable[str]) -> str:
@@ -25,6 +30,14 @@ def choose(field: str, name: str, allowed: Iterable[str]) -> str:
   hint = f' (did you mean {close[0]!r}?)' if close else ''
   names = ', '.join(repr(item) for item in allowed)
   raise ValueError(f'{field} = {name!r}; allowed: {names}{hint}')
+
+
+def find(field: str, name: str, table: Mapping[str, _T]) -> _T:
+  """Returns what a name stands for, or the user's own 'module:function'."""
+  if isinstance(name, str) and ':' in name:
+    found: _T = import_function(field, name)
+    return found
+  return table[choose(field, name, [*table, 'module:function'])]
 
 
 def check_range(
@@ -46,8 +59,8 @@ def check_range(
 
 
 # What the models of a comparison have in common.
-_SHARED = frozenset({'dataset', 'evaluation', 'seeds'})
-# Those of a config, and the least that each may be.
+SHARED = frozenset({'dataset', 'evaluation', 'seeds'})
+# The fields that are whole numbers, and the least that each may be.
 _WHOLE_NUMBERS = {
   'seed': 0,
   'num_validation': 0,
@@ -63,115 +76,121 @@ _WHOLE_NUMBERS = {
 }
 # Those of jax.default_matmul_precision that all platforms have.
 MATMUL_PRECISIONS = ('default', 'high', 'highest')
+# Every field: its default (a type where there is none), and what it is.
+FIELDS: dict[str, tuple[Any, str]] = {
+  'seed': (0, 'Seed of initial weights, shuffling, augmentation and attacks.'),
+  'seeds': ((), 'Every model is trained once with each, instead of seed.'),
+  'dataset.name': ('digits', 'digits, npz, folder, tfds or module:function.'),
+  'dataset.path': (str, 'The .npz file, or the folder or archive of images.'),
+  'dataset.builder': (str, 'TensorFlow Datasets name, such as cifar10:3.0.2.'),
+  'dataset.data_dir': (str, 'Folder of TFDS sets; default: $TFDS_DATA_DIR.'),
+  'dataset.train_split': (str, 'TFDS split to train on; default: train.'),
+  'dataset.test_split': (str, 'TFDS split to test on; default: test.'),
+  'dataset.cache_dir': (str, 'Where decoded images are kept.'),
+  'dataset.image_size': (int, 'Resize images of a folder to so many pixels.'),
+  'dataset.test_fraction': (float, 'Share of a folder without a test split.'),
+  'dataset.classes': (tuple, 'Labels to keep, in their new order.'),
+  'num_validation': (
+    0,
+    'Training images held out to choose the checkpoint by.',
+  ),
+  'model.name': ('cnn', 'A network (docs/config.md) or module:function.'),
+  'objective.name': ('standard', 'An objective or module:function.'),
+  'hparams.learning_rate': (1e-3, 'The peak of the schedule.'),
+  'augmentation.crop_padding': (0, 'Random crops of images padded so much.'),
+  'augmentation.resized_crop': (0.0, 'Least area of random resized crops.'),
+  'augmentation.resized_crop_ratio': (4 / 3, 'Their largest aspect ratio.'),
+  'augmentation.horizontal_flip': (0.0, 'Probability.'),
+  'augmentation.vertical_flip': (0.0, 'Probability.'),
+  'augmentation.brightness': (0.0, 's of the factor f ~ U[1 - s, 1 + s].'),
+  'augmentation.contrast': (0.0, 's of the factor f ~ U[1 - s, 1 + s].'),
+  'augmentation.saturation': (0.0, 's of the factor f ~ U[1 - s, 1 + s].'),
+  'augmentation.hue': (0.0, 'Largest angle; 0.5 is half a turn.'),
+  'augmentation.gaussian': (0.0, 'Largest standard deviation of the noise.'),
+  'augmentation.poisson': (0.0, 'Photons of a white pixel; 0: none.'),
+  'augmentation.salt_and_pepper': (0.0, 'Share of the pixels.'),
+  'augmentation.cutout': (0, 'Side of the grey square, in pixels.'),
+  'augmentation.mixup': (0.0, 'Alpha of the beta distribution.'),
+  'augmentation.cutmix': (0.0, 'Alpha of the beta distribution.'),
+  'augmentation.custom': ((), 'module:function each, (key, image) -> image.'),
+  'multiplier_decay.name': (
+    'constant',
+    'Of hparams.multiplier: constant, exponential, inverse_time, natural_exp.',
+  ),
+  'multiplier_decay.decay_steps': (1000, 'Steps of one decay_rate.'),
+  'multiplier_decay.decay_rate': (0.96, 'The factor, or the rate.'),
+  'multiplier_decay.min_value': (0.0, 'The multiplier stays above it.'),
+  'optimizer.name': ('adam', 'sgd, adam or adamw.'),
+  'optimizer.b1': (0.9, 'Decay of the first moment (adam, adamw).'),
+  'optimizer.b2': (0.999, 'Decay of the second moment (adam, adamw).'),
+  'optimizer.eps': (1e-8, 'Added to the root of the second moment.'),
+  'optimizer.momentum': (0.9, 'Of sgd.'),
+  'optimizer.nesterov': (False, "Nesterov's momentum, of sgd."),
+  'optimizer.weight_decay': (0.0, 'An l2 penalty; decoupled in adamw.'),
+  'schedule.name': ('constant', 'constant, cosine, one_cycle or piecewise.'),
+  'schedule.warmup': (0.0, 'Share of the steps (cosine, one_cycle).'),
+  'schedule.boundaries': ((0.5, 0.75), 'Shares of the steps (piecewise).'),
+  'schedule.factor': (0.1, 'Of the rate at each boundary (piecewise).'),
+  'unfreezing.name': ('none', 'none, or plateau: fine-tune from the head.'),
+  'unfreezing.patience': (2, 'Epochs without improvement before a stage.'),
+  'unfreezing.min_improvement': (0.01, 'Relative decrease of the loss.'),
+  'unfreezing.rate_factor': (0.5, 'Learning rate of a stage to the next.'),
+  'batch_size': (32, 'Images per step, over all devices.'),
+  'num_epochs': (5, 'Epochs.'),
+  'ema_decay': (0.0, 'Of the moving average of the parameters; 0: none.'),
+  'init_from': ('', 'A run whose weights training starts from.'),
+  'log_every_steps': (0, 'Steps per log record; 0: one per epoch.'),
+  'checkpoint_every_epochs': (1, 'Epochs per checkpoint.'),
+  'report_checkpoint': (
+    'last',
+    'Checkpoint to evaluate: last, or best by monitored robust accuracy.',
+  ),
+  'monitor.every_epochs': (1, 'Epochs per measurement of PGD accuracy.'),
+  'monitor.num_images': (256, 'Held-out images, else training images.'),
+  'monitor.epsilon': (
+    0.1,
+    'Radius, in evaluation.norm; default: evaluation.epsilon.',
+  ),
+  'monitor.num_steps': (10, 'Steps of PGD.'),
+  'evaluation.epsilon': (0.1, 'Radius of the attacks, in pixels of [0, 1].'),
+  'evaluation.epsilons': ((0.05, 0.1, 0.15, 0.2, 0.3), 'Radii of the curves.'),
+  'evaluation.attacks': (
+    ('fgsm', 'bim-20', 'pgd-40'),
+    'NAME[-STEPS[-RESTARTS]] or module:function.',
+  ),
+  'evaluation.norm': ('linf', 'linf, l2 or l1.'),
+  'evaluation.bounds': ((0.0, 1.0), 'Clip of the pixels; None: no clip.'),
+  'evaluation.matmul_precision': (
+    'highest',
+    'Of float32 products on accelerators: default, high or highest.',
+  ),
+  'evaluation.batch_size': (64, 'Images per device.'),
+  'evaluation.top_k': (1, 'Also count the label among the k likeliest.'),
+  'evaluation.shifts': ((), 'noise, corruptions, pasted_objects.'),
+}
 
 
 def default_config() -> config_dict.ConfigDict:
   """Returns the fields that every experiment has, with their defaults.
 
   Returns:
-    A `ConfigDict`. Config files start from it and set what they change;
-    `objective` and `hparams` are theirs to fill.
+    A `ConfigDict` of `FIELDS`. Config files start from it and set what they
+    change; `objective`, `model` and `hparams` get the fields of what is chosen
+    there. `monitor.epsilon` follows `evaluation.epsilon` until it is set.
 
   Example:
     >>> default_config().batch_size
     32
   """
-  config = config_dict.ConfigDict()
-  config.seed = 0
-  # Several seeds: every model is trained once with each, instead of `seed`.
-  config.seeds = ()
-  # Which of these fields a data set has: docs/datasets.md.
-  config.dataset = config_dict.create(
-    name='digits',
-    path=config_dict.placeholder(str),
-    builder=config_dict.placeholder(str),
-    data_dir=config_dict.placeholder(str),
-    train_split=config_dict.placeholder(str),
-    test_split=config_dict.placeholder(str),
-    cache_dir=config_dict.placeholder(str),
-    image_size=config_dict.placeholder(int),
-    test_fraction=config_dict.placeholder(float),
-    classes=config_dict.placeholder(tuple),
-  )
-  # Images held out of the training split to choose the best checkpoint by.
-  config.num_validation = 0
-  config.model = config_dict.create(name='cnn')
-  config.objective = config_dict.create(name='standard')
-  # The traced numbers: learning_rate, and those that the objective reads.
-  config.hparams = config_dict.create(learning_rate=1e-3)
-  # Of training images, on the device; 0 is off: docs/augmentation.md.
-  config.augmentation = config_dict.create(
-    crop_padding=0,
-    resized_crop=0.0,
-    resized_crop_ratio=4 / 3,
-    horizontal_flip=0.0,
-    vertical_flip=0.0,
-    brightness=0.0,
-    contrast=0.0,
-    saturation=0.0,
-    hue=0.0,
-    gaussian=0.0,
-    poisson=0.0,
-    salt_and_pepper=0.0,
-    cutout=0,
-    mixup=0.0,
-    cutmix=0.0,
-  )
-  # How hparams.multiplier falls: see advjax.training.optimizers.create_decay.
-  config.multiplier_decay = config_dict.create(
-    name='constant',
-    decay_steps=1000,
-    decay_rate=0.96,
-    min_value=0.0,
-  )
-  config.optimizer = config_dict.create(
-    name='adam',
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    momentum=0.9,
-    nesterov=False,
-    weight_decay=0.0,
-  )
-  # A schedule is a shape in [0, 1] times hparams.learning_rate.
-  config.schedule = config_dict.create(
-    name='constant', warmup=0.0, boundaries=(0.5, 0.75), factor=0.1
-  )
-  # Fine-tuning from the head backwards: see advjax.training.setup.
-  config.unfreezing = config_dict.create(
-    name='none', patience=2, min_improvement=0.01, rate_factor=0.5
-  )
-  config.batch_size = 32
-  config.num_epochs = 5
-  config.ema_decay = 0.0
-  # A checkpoint whose params (and batch statistics) training starts from.
-  config.init_from = ''
-  # A log record every so many steps; 0: at the end of every epoch.
-  config.log_every_steps = 0
-  config.checkpoint_every_epochs = 1
-  # Which checkpoint is evaluated at the end: 'last', or 'best' by robust
-  # accuracy on the held-out images.
-  config.report_checkpoint = 'last'
-  # PGD accuracy during training: finds the best checkpoint, and collapses.
-  config.monitor = config_dict.create(
-    every_epochs=1, num_images=256, epsilon=0.1, num_steps=10
-  )
-  config.evaluation = config_dict.create(
-    epsilon=0.1,
-    epsilons=(0.05, 0.1, 0.15, 0.2, 0.3),
-    attacks=('fgsm', 'bim-20', 'pgd-40'),
-    norm='linf',
-    # The pixel range that perturbed images are clipped to; None: no clip.
-    bounds=(0.0, 1.0),
-    # Of float32 products on accelerators: a name of
-    # jax.default_matmul_precision. Training keeps JAX's default.
-    matmul_precision='highest',
-    batch_size=64,
-    # Above 1: accuracy is also counted among the k likeliest classes.
-    top_k=1,
-    # What compare measures besides attacks: noise, corruptions, pasted objects.
-    shifts=(),
-  )
+  fields = {
+    name: config_dict.placeholder(default)
+    if isinstance(default, type)
+    else default
+    for name, (default, _) in FIELDS.items()
+  }
+  config = config_dict.ConfigDict(unflatten_dict(fields, sep='.'))
+  # Times 1: the other way round it would be the same value.
+  config.monitor.epsilon = config.evaluation.get_ref('epsilon') * 1.0
   return config
 
 
@@ -213,7 +232,7 @@ def member_config(
   common = set(default_config())
   merged = {field: resolved[field] for field in resolved if field in common}
   for field in resolved[name]:
-    choose(f'field of {name}', field, common - _SHARED)
+    choose(f'field of {name}', field, common - SHARED)
   return config_dict.ConfigDict(_merge(merged, resolved[name]))
 
 

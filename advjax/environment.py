@@ -2,6 +2,7 @@
 
 import datetime
 import importlib.metadata
+import pathlib
 import platform
 import shlex
 import sys
@@ -44,9 +45,12 @@ def command_line() -> str:
     program = ['python', '-m', name]
   elif name.startswith('experiments.'):
     program = ['./launch.sh', name.removeprefix('experiments.')]
-    place = find_place()
-    if place.launcher == 'launch.sh':
-      program.insert(1, f'--processes={place.num_processes}')
+  elif 'advjax' in (name, pathlib.Path(sys.argv[0]).name):
+    program = ['advjax']
   else:
     program = [sys.argv[0]]
+  if program[0] in ('./launch.sh', 'advjax'):
+    place = find_place()
+    if place.launcher == '--processes':
+      program.insert(1, f'--processes={place.num_processes}')
   return shlex.join([*program, *sys.argv[1:]])

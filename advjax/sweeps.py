@@ -31,6 +31,7 @@ from advjax.config import (
   choose,
   default_config,
 )
+from advjax.fields import allowed_fields
 from advjax.fractions import parse_number
 from advjax.models import create_model
 from advjax.training.objectives import (
@@ -109,17 +110,19 @@ def _field_kind(config: config_dict.ConfigDict, field: str) -> type:
     raise ValueError(
       f'field = {field!r}; allowed: fields other than {first}, {_COMMON[first]}'
     )
-  # Traced numbers: a config need not set those that are optional, and a sweep
-  # over objectives has those of several.
+  # Traced numbers: a sweep over objectives has those of several.
   kinds: dict[str, type] = {
     f'hparams.{hparam}': float
-    for name in OBJECTIVES
-    for hparam in hparams_of(name)
+    for name in {*OBJECTIVES, config.objective.name}
+    for hparam in hparams_of(name) or config.hparams
   }
-  for name in flatten_dict(config.to_dict(), sep='.'):
+  whole = copy.deepcopy(config)  # With the fields that the config lacks.
+  for chosen in ('model', 'objective'):
+    whole[chosen] = allowed_fields(config, chosen)
+  for name in flatten_dict(whole.to_dict(), sep='.'):
     above, _, end = name.rpartition('.')
     if name.partition('.')[0] not in _COMMON and name not in kinds:
-      kind = (config[above] if above else config).get_type(end)
+      kind = (whole[above] if above else whole).get_type(end)
       kinds[name] = tuple if kind is list else kind
   within = [name for name in kinds if name.startswith(f'{field}.')]
   if within:
@@ -520,6 +523,10 @@ def _configure(
   # Trap: ConfigDict(config) would share the references; a deep copy has its
   # own.
   changed = copy.deepcopy(config)
+  # All trials are watched and evaluated at the epsilon of the config, also if
+  # it is derived from one that is swept.
+  changed.evaluation = config.evaluation.copy_and_resolve_references()
+  changed.monitor = config.monitor.copy_and_resolve_references()
   # The types are right; the config may write a traced number as an integer.
   with changed.unlocked(), changed.ignore_type():
     for field, value in row.items():
@@ -579,7 +586,7 @@ def check_trial(config: config_dict.ConfigDict, fields: Iterable[str]) -> None:
   """
   check_config(config)
   name = config.objective.name
-  reads = hparams_of(name)
+  reads = hparams_of(name) or config.hparams
   if 'objective.name' in fields:
     for hparam, value in config.hparams.items():
       field = f'hparams.{hparam}'
@@ -599,7 +606,9 @@ def check_trial(config: config_dict.ConfigDict, fields: Iterable[str]) -> None:
     other, values = READ_UNDER.get(field, ('', ()))
     if field.startswith('multiplier_decay.') and 'multiplier' not in reads:
       other = 'objective.name'
-      values = tuple(n for n in OBJECTIVES if 'multiplier' in hparams_of(n))
+      values = tuple(
+        n for n in OBJECTIVES if 'multiplier' in (hparams_of(n) or ())
+      )
     if other and config[other] not in values:
       raise ValueError(
         f'{field} = {config[field]!r} has no effect with {other} = '

@@ -43,7 +43,8 @@ def set_variant(
     variant: `standard`, `nsl`, `virtual`, `fgsm_at`, `pgd_at` (the default) or
       `trades`; followed by `-smoke`, a run of one epoch, of a TFDS set on
       2,000 images. `smoke` is `pgd_at-smoke`.
-    epsilon: linf radius to train on.
+    epsilon: linf radius to train on, and with fgsm_at, pgd_at and trades the
+      radius of evaluation and monitor, which follow the hparam.
     nsl_step_size: NSL's adv_step_size; it is not projected on any ball.
 
   Returns:
@@ -78,6 +79,9 @@ def set_variant(
     config.hparams.epsilon = epsilon
     radius = config.hparams.get_ref('epsilon')
     config.hparams.step_size = radius * _STEP_RATIOS[name]
+    # Evaluated and monitored at the epsilon of training, unless set themselves.
+    config.evaluation.epsilon = radius * 1.0
+    config.monitor.epsilon = config.evaluation.get_ref('epsilon') * 1.0
   if smoke:
     shrink_to_smoke(config)
     if config.dataset.name == 'tfds':
@@ -108,7 +112,6 @@ def train_on_set(
   config.batch_size = batch_size
   config.num_validation = 5000
   config.monitor.num_images = 500
-  config.monitor.epsilon = epsilon
   config.evaluation.epsilon = epsilon
   config.evaluation.epsilons = epsilons
   config.evaluation.batch_size = 256

@@ -70,7 +70,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
   config.schedule.update(name='one_cycle', warmup=0.5)
   config.batch_size = 256
   config.num_epochs = 15
-  config.monitor.update(every_epochs=5, num_images=500, epsilon=_EPSILON)
+  config.monitor.update(every_epochs=5, num_images=500)
   config.evaluation.update(
     epsilon=_EPSILON,
     epsilons=(2 / 255, 4 / 255, 8 / 255),

@@ -41,7 +41,6 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
   config.evaluation.epsilons = (0.05, 0.1, 0.15, 0.2, 0.25)
   epsilon = config.evaluation.get_ref('epsilon')
   config.monitor.every_epochs = 10
-  config.monitor.epsilon = epsilon * 1.0
   config.members = ('plain', 'adversarial')
   config.plain = {'objective': {'name': 'standard'}}
   config.adversarial = {

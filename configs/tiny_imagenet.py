@@ -158,7 +158,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
   config.schedule.name = 'one_cycle'
   config.schedule.warmup = 0.2
   config.augmentation.update(_AUGMENTATION)
-  config.monitor.update(every_epochs=2, num_images=400, epsilon=4 / 255)
+  config.monitor.update(every_epochs=2, num_images=400)
   config.evaluation.epsilon = 4 / 255
   config.evaluation.epsilons = (1 / 255, 2 / 255, 4 / 255, 8 / 255)
   config.evaluation.attacks = ('fgsm', 'pgd-20')

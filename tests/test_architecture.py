@@ -18,8 +18,9 @@ ORDER = (
   *('attacks', 'explain'),
   *('fractions', 'files', 'processes', 'results', 'config'),
   *('devices', 'environment', 'compile_cache', 'variants'),
-  *('data', 'augmentation', 'models', 'training', 'sweeps', 'evaluation'),
-  *('reporting', 'tutorials', 'jobs', 'cli'),
+  *('data', 'augmentation', 'models', 'training', 'fields', 'sweeps'),
+  *('evaluation', 'reporting', 'tutorials', 'jobs', 'cli', 'commands'),
+  '__main__',
 )
 # Besides: what these do not import, though it comes before them.
 APART = {

@@ -1,16 +1,23 @@
 """Flags, exit codes, devices."""
 
+import ast
 import errno
+import inspect
 import logging
+import re
 import signal
+import sys
 
 import jax
 import pytest
 from absl import flags
 
 from advjax import cli
+from advjax.config import FIELDS, member_config
+from advjax.fields import CHOICES, HELP, help_of, options
 from advjax.processes.signals import Interrupted
 from advjax.training.loop import Diverged
+from advjax.training.objectives import OBJECTIVES, hparams_of
 
 CONFIG = """
 from advjax.config import choose, default_config
@@ -152,6 +159,201 @@ def test_flags_set_fields_and_references_follow(
   assert own_flags.workdir == str(tmp_path)
 
 
+@from_file
+@pytest.mark.parametrize('flag', [['--config={}'], ['-config', '{}']], ids=str)
+def test_a_config_is_the_callers_else_ours(
+  own_flags, monkeypatch, tmp_path, flag
+):
+  monkeypatch.chdir(tmp_path)
+  command = [a.format('configs/digits.py:trades') for a in flag]
+  seen = []
+  main = lambda: seen.append(own_flags.config.seed)  # noqa: E731
+  run(monkeypatch, *command, '--workdir=new', main=main)
+  (tmp_path / 'configs').mkdir()
+  own = CONFIG.replace("['long']", "['trades']").replace("'long'", "'trades'")
+  own = own.replace('  return', '  config.seed = 7\n  return')
+  (tmp_path / 'configs/digits.py').write_text(own)
+  run(monkeypatch, *command, '--workdir=new', main=main)
+  assert seen == [0, 7]
+
+
+def test_the_callers_folder_is_searched_last(monkeypatch, tmp_path):
+  before = list(sys.path)
+  monkeypatch.setattr('sys.path', list(before))
+  monkeypatch.chdir(tmp_path)
+  for _ in range(2):
+    cli.run(lambda: None, ['program'])
+  assert sys.path == [*before, str(tmp_path)]
+
+
+# What each section of a config may be, by its name; 'sections' are the others.
+CHOSEN = [
+  ('sections', ''),
+  *[(section, name) for section in CHOICES for name in CHOICES[section]],
+]
+
+
+def defaults_of(section, name):
+  """Dotted field -> its default; a type where it has none."""
+  if section == 'sections':
+    return {
+      field: default
+      for field, (default, _) in FIELDS.items()
+      if field.partition('.')[0] not in CHOICES
+    }
+  parameters = inspect.signature(CHOICES[section][name]).parameters
+  hidden = {'num_classes', 'axis_name', 'axis_index_groups', 'parent', 'name'}
+  return {
+    f'{section}.{field}': parameter.default
+    for field, parameter in parameters.items()
+    if field not in hidden
+  }
+
+
+def another(field, default):
+  """The text of another value than the default, and that value."""
+  if isinstance(default, bool):
+    return str(not default).lower(), not default
+  if isinstance(default, int | float):
+    return repr(default + 1), default + 1
+  if isinstance(default, tuple) and default:
+    return repr((*default, default[0])), (*default, default[0])
+  texts = {tuple: '(7, 8)', int: '7', float: '7.5', str: 'text'}
+  numbers = field in ('objective.bounds', 'objective.mask', 'seeds')
+  kind = tuple if numbers else default if isinstance(default, type) else str
+  kind = {'image_size': int, 'test_fraction': float}.get(
+    field.rpartition('.')[2], kind
+  )
+  text = (
+    "('a:b',)" if default == () and not numbers else texts.get(kind, 'text')
+  )
+  return text, text if text == 'text' else ast.literal_eval(text)
+
+
+@pytest.mark.parametrize(('section', 'name'), CHOSEN)
+def test_every_field_is_a_flag(own_flags, monkeypatch, section, name):
+  values = {
+    field: another(field, default)
+    for field, default in defaults_of(section, name).items()
+    if not field.endswith('.name')
+  }
+  if section != 'sections':
+    values[f'{section}.name'] = name, name
+  found = []
+  run(
+    monkeypatch,
+    '--config=configs/digits.py:standard',
+    '--workdir=unused',
+    *[f'--config.{field}={text}' for field, (text, _) in values.items()],
+    main=lambda: found.append(own_flags.config.copy_and_resolve_references()),
+  )
+  for field, (_, value) in values.items():
+    assert found[0][field] == value, field
+
+
+def test_every_field_has_a_line_and_no_line_is_left_over():
+  fields = {
+    f'{section}.{field}'
+    for section in CHOICES
+    for name in CHOICES[section]
+    for field in options(section, name)
+  }
+  hparams = {f'hparams.{n}' for name in OBJECTIVES for n in hparams_of(name)}
+  assert {f for f in fields | hparams if not help_of(f)} == set()
+  assert set(HELP) <= fields | hparams
+
+
+def set_by(monkeypatch, own_flags, *arguments):
+  """The config that flags make."""
+  found = []
+  run(
+    monkeypatch,
+    '--workdir=unused',
+    *arguments,
+    main=lambda: found.append(own_flags.config.copy_and_resolve_references()),
+  )
+  return found[0]
+
+
+def test_a_section_follows_the_name_that_is_chosen(own_flags, monkeypatch):
+  config = set_by(
+    monkeypatch,
+    own_flags,
+    '--config=configs/cifar10_fast.py',
+    '--config.objective.name=trades',
+    '--config.hparams.beta=3',
+    '--config.model.name=cnn',
+    '--config.model.batch_norm',
+    '--config.dataset.name=digits',
+    '--config.evaluation.bounds=None',
+  )
+  # What trades reads stays, what it does not read goes.
+  assert config.objective.to_dict() == {
+    **{'name': 'trades', 'norm': 'linf', 'attack_batch_norm': 'train'},
+  }
+  assert set(config.hparams) == {'learning_rate', 'step_size', 'beta'}
+  assert config.hparams.beta == 3.0
+  assert config.model.to_dict() == {'name': 'cnn', 'batch_norm': True}
+  assert config.dataset.to_dict() == {'name': 'digits', 'classes': None}
+  assert config.evaluation.bounds is None
+
+
+def test_flags_set_any_field_of_one_model(own_flags, monkeypatch):
+  config = set_by(
+    monkeypatch,
+    own_flags,
+    '--config=configs/nsl_digits.py',
+    '--config.adversarial.objective.name=pgd_at',
+    '--config.adversarial.hparams.epsilon=8/255',
+    '--config.adversarial.optimizer.name=sgd',
+    '--config.adversarial.batch_size=64',
+    '--config.adversarial.model.hidden_units=(8,)',
+    '--config.adversarial.model.name=mlp',
+  )
+  base, adversarial = (member_config(config, n) for n in config.members)
+  assert adversarial.objective.name == 'pgd_at'
+  assert adversarial.hparams.epsilon == 8 / 255
+  # What NSL's regularization reads alone is gone.
+  assert set(adversarial.hparams) == {'learning_rate', 'epsilon', 'step_size'}
+  assert (base.optimizer.name, adversarial.optimizer.name) == ('adam', 'sgd')
+  assert adversarial.optimizer.eps == base.optimizer.eps == 1e-7
+  assert (base.batch_size, adversarial.batch_size) == (32, 64)
+  assert adversarial.model.to_dict() == {'name': 'mlp', 'hidden_units': (8,)}
+  assert base.model.name == 'cnn'
+
+
+@pytest.mark.parametrize('where', ['hparams', 'evaluation', 'monitor'])
+def test_epsilon_follows_down_alone(own_flags, monkeypatch, where):
+  config = set_by(
+    monkeypatch,
+    own_flags,
+    '--config=configs/cifar10.py:trades',
+    f'--config.{where}.epsilon=0.5',
+  )
+  order = ['hparams', 'evaluation', 'monitor']
+  found = [config[each].epsilon for each in order]
+  expected = {
+    'hparams': [0.5, 0.5, 0.5],
+    'evaluation': [8 / 255, 0.5, 0.5],
+    'monitor': [8 / 255, 8 / 255, 0.5],
+  }
+  assert found == expected[where]
+
+
+def test_help_lists_the_fields_of_a_config(own_flags, monkeypatch, capsys):
+  config = '--config=configs/nsl_digits.py'
+  run(monkeypatch, '--help', config, '--config.model.name=mlp')
+  text = capsys.readouterr().out
+  for line in (
+    r'--config.batch_size=32  Images per step',
+    r'--config.num_epochs=20  Epochs\. Default: 5\.',
+    r'--config.model.hidden_units=\(256, 128\)  Units of',
+    r'--config.adversarial.hparams.multiplier=0.2',
+    r'--config.MEMBER.FIELD=',
+  ):
+    assert re.search(f'^  {line}', text, re.M), line
+
+
 def test_help_names_the_flags_and_runs_nothing(own_flags, monkeypatch, capsys):
   run(monkeypatch, '-h', main=pytest.fail)
   text = capsys.readouterr().out
@@ -185,8 +387,8 @@ def test_an_experiment_of_one_process_refuses_several(
     cli.run(pytest.fail, ['program'])
   assert end.value.code == 2
   message = (
-    'error: number of processes = 2, started by launch.sh; allowed: 1 for this '
-    'experiment'
+    'error: number of processes = 2, started by --processes; allowed: 1 for '
+    'this experiment'
   )
   assert caplog.messages == [message] * said
 

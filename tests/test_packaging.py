@@ -2,13 +2,18 @@
 
 import ast
 import importlib.metadata
+import json
+import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tomllib
+import venv
 import zipfile
+from typing import NamedTuple
 
 import pytest
 
@@ -123,19 +128,66 @@ def wheel(tmp_path_factory) -> pathlib.Path:
   return built
 
 
+class Installed(NamedTuple):
+  """The interpreter of an environment with the wheel, and its script."""
+
+  python: pathlib.Path
+  advjax: pathlib.Path
+
+  def run(self, *command, folder, code=0) -> subprocess.CompletedProcess[str]:
+    """Runs a program of the environment; nothing of the project is found."""
+    program, *arguments = command
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
+    environment.pop('PYTHONPATH', None)
+    process = subprocess.run(
+      [getattr(self, program), *arguments],
+      cwd=folder,
+      env=environment,
+      capture_output=True,
+      text=True,
+      timeout=300,
+    )
+    assert process.returncode == code, process.stderr
+    return process
+
+
+@pytest.fixture(scope='module')
+def installed(wheel, tmp_path_factory) -> Installed:
+  """The wheel in an environment of its own, its dependencies from this one."""
+  folder = tmp_path_factory.mktemp('installed')
+  venv.create(folder, symlinks=True)
+  python = folder / 'bin' / 'python'
+  (packages,) = folder.glob('lib/python*/site-packages')
+  ours = [path for path in sys.path if path.endswith('-packages')]
+  (packages / 'dependencies.pth').write_text('\n'.join(ours))
+  command = [sys.executable, '-m', 'pip', f'--python={python}', 'install']
+  command += ['--quiet', '--no-deps', '--no-index', '--ignore-installed', wheel]
+  subprocess.run(command, check=True, timeout=120)
+  return Installed(python, folder / 'bin' / 'advjax')
+
+
 def test_wheel_holds_the_package_and_nothing_else(wheel):
   with zipfile.ZipFile(wheel) as archive:
     files = {name for name in archive.namelist() if '.dist-info/' not in name}
-    metadata = archive.read(
-      next(name for name in archive.namelist() if name.endswith('/METADATA'))
-    ).decode()
+    metadata, scripts = (
+      archive.read(
+        next(name for name in archive.namelist() if name.endswith(f'/{end}'))
+      ).decode()
+      for end in ('METADATA', 'entry_points.txt')
+    )
     licences = [n for n in archive.namelist() if n.endswith('/LICENSE')]
   expected = {
     str(file.relative_to(ROOT))
     for pattern in ('*.py', '*.html.j2', '*.css')
     for file in (ROOT / 'advjax').rglob(pattern)
   }
-  assert files == {*expected, 'advjax/py.typed'}
+  configs = {
+    f'advjax/{file.relative_to(ROOT)}'
+    for file in (ROOT / 'configs').rglob('*.py')
+  }
+  assert 'advjax/configs/digits.py' in configs
+  assert files == {*expected, *configs, 'advjax/py.typed'}
+  assert scripts.split('\n', 1)[0] == '[console_scripts]'
   assert 'License-Expression: Apache-2.0' in metadata
   assert f'Requires-Python: {PROJECT["requires-python"]}' in metadata
   assert len(licences) == 1
@@ -160,9 +212,44 @@ images = jax.numpy.full([2, 3], 0.5)
 found = advjax.fgsm(lambda x: x, images, jax.numpy.array([0, 1]), 0.1)
 assert abs(found - images).max() <= 0.1 + 1e-6
 assert (found != images).any()
+sys.modules |= dict.fromkeys({extras!r})  # As if they were not installed.
+import runpy
+try:
+  runpy.run_module('advjax', run_name='__main__')
+except SystemExit as end:
+  assert "pip install 'advjax[train]'" in end.code, end.code
 """
   # Isolated (-I), so that the working tree is not found.
   subprocess.run([sys.executable, '-I', '-c', program], check=True, timeout=120)
+
+
+def test_installed_commands_train_and_evaluate_in_an_empty_folder(
+  installed, tmp_path
+):
+  # Would end every program that imports it.
+  (tmp_path / 'optax.py').write_text('raise SystemExit("shadowed")')
+  train = ['train', '--config=configs/digits.py:standard-smoke']
+  train += ['--workdir=runs/a', '--platform=cpu', '--devices=1']
+  train += ['--config.model.name=logistic_regression']
+  train += [
+    '--config.dataset.classes=(3,7)',
+    '--config.evaluation.attacks=fgsm',
+  ]
+  installed.run('advjax', *train, folder=tmp_path)
+  evaluate = ['evaluate', '--checkpoint=runs/a', '--attacks=fgsm']
+  evaluate += ['--num_images=8', '--nocorruptions', '--workdir=runs/b']
+  installed.run('advjax', *evaluate, folder=tmp_path)
+  trained, evaluated = (
+    json.loads((tmp_path / 'runs' / name / 'report.json').read_text())
+    for name in 'ab'
+  )
+  # As one can type it again.
+  assert trained['command'] == shlex.join(['advjax', *train])
+  assert evaluated['dataset']['num_test'] == 8
+  missing = [*train[:1], '--config=configs/digit.py', '--workdir=runs/c']
+  errors = installed.run('advjax', *missing, folder=tmp_path, code=2).stderr
+  assert 'configs/digits.py' in errors
+  assert not (tmp_path / 'runs/c').exists()
 
 
 def test_a_missing_package_is_named_with_the_extra_that_brings_it():

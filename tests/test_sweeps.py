@@ -237,6 +237,8 @@ def test_a_member_is_the_config_with_its_values():
     for field, value in trial.fields.items():
       with alone.unlocked():
         alone.update_from_flattened_dict({field: value})
+    # All are evaluated at the epsilon of the config.
+    alone.evaluation.epsilon = alone.monitor.epsilon = 0.1
     # What `train` with the same fields as flags writes to config.json.
     assert config_to_json(trial.config) == config_to_json(alone)
     assert list(trial.fields) == ['hparams.epsilon', 'batch_size', 'seed']
@@ -337,8 +339,8 @@ def test_processes_take_shares_of_a_shard(count, num_processes, num_trials):
       r"^hparams.beta=1 \(trial 'beta=1'\): hparams.beta = 1.0 is not rea",
     ),
     (
-      'objective.name=fgsm_at,trades',
-      r"^objective.name=trades \(trial 'name=trades'\): hparams.beta = None",
+      'objective.name=fgsm_at,noisy_fgsm_at',
+      r'^objective.name=noisy_fgsm_at \(.*\): hparams.epsilon = 0.1 of the',
     ),
     (
       'objective.norm=l2,l3',

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from advjax.augmentation import colour, geometry, noise
 from advjax.augmentation.mixing import mix
+from advjax.callables import import_function
 from advjax.config import check_range, choose
 from advjax.types import Array
 
@@ -55,7 +56,8 @@ def create_augmentation(
 
   Args:
     config: `config.augmentation`: the strength of each augmentation, 0 for
-      none.
+      none, and `custom`, names 'module:function' of your own functions
+      `(key, image) -> image` of one image, which follow them.
     image_shape: `(H, W, C)` of the images.
     num_classes: Classes.
 
@@ -79,7 +81,7 @@ def create_augmentation(
     [[1.0, 0.0]]
   """
   _check(config, tuple(image_shape))
-  if not any(config.get(field) for field in _LIMITS):
+  if not any(config.get(field) for field in (*_LIMITS, 'custom')):
     return None
   transform = jax.vmap(_create_transform(config))
   averaged, pasted = config.get('mixup', 0), config.get('cutmix', 0)
@@ -126,6 +128,8 @@ def _create_transform(config: Mapping[str, Any]) -> Callable[..., Array]:
       if field == 'resized_crop' and 'resized_crop_ratio' in config:
         options['max_ratio'] = config['resized_crop_ratio']
       chain[number] = functools.partial(function, **options)
+  for number, name in enumerate(config.get('custom', ()), len(_TRANSFORMS)):
+    chain[number] = import_function('augmentation.custom', name)
 
   def transform(key: Array, image: Array) -> Array:
     numbers = jnp.array(list(chain), jnp.uint32)
@@ -139,8 +143,11 @@ def _create_transform(config: Mapping[str, Any]) -> Callable[..., Array]:
 
 def _check(config: Mapping[str, Any], shape: tuple[int, ...]) -> None:
   for field, value in config.items():
-    choose('field of augmentation', field, (*_LIMITS, 'resized_crop_ratio'))
+    others = ('resized_crop_ratio', 'custom')
+    choose('field of augmentation', field, (*_LIMITS, *others))
     name = f'augmentation.{field}'
+    if field == 'custom':
+      continue
     if field == 'resized_crop_ratio':
       check_range(name, value, 1.0)
       continue

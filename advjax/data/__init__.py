@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from advjax._extras import filelock, ml_collections, tqdm  # noqa: F401
-from advjax.config import choose
+from advjax.config import choose, find
 from advjax.data import digits, folder, npz, tfds
 from advjax.data.dataset import (
   Dataset,
@@ -35,8 +35,9 @@ def load(config: Mapping[str, Any]) -> Dataset:
 
   Args:
     config: A mapping or ConfigDict with the loader's `name` ('digits', 'npz',
-      'folder' or 'tfds'), that loader's own fields (the parameters of its
-      `load`), and for all of them `classes`, the labels to keep
+      'folder', 'tfds', or 'module:function' of your own that returns a
+      `Dataset`), that loader's own fields (its parameters), and for all of
+      them `classes`, the labels to keep
       (`keep_classes`; all by default). A field that is None or '' counts as
       not given, so that a config can hold a place for it and a flag empty it.
 
@@ -61,8 +62,9 @@ def load(config: Mapping[str, Any]) -> Dataset:
     if value is not None and not (isinstance(value, str) and value == '')
   }
   classes = fields.pop('classes', None)
-  name = choose('dataset.name', fields.pop('name', None), LOADERS)
-  parameters = {k: inspect.signature(f).parameters for k, f in LOADERS.items()}
+  name = fields.pop('name', None)
+  loaders = {**LOADERS, name: find('dataset.name', name, LOADERS)}
+  parameters = {k: inspect.signature(f).parameters for k, f in loaders.items()}
   for field, value in fields.items():
     others = [key for key in parameters if field in parameters[key]]
     if isinstance(value, str) and others and name not in others:
@@ -78,5 +80,5 @@ def load(config: Mapping[str, Any]) -> Dataset:
       raise ValueError(
         f'dataset.{field} = None; allowed: a value, data set {name!r} needs it'
       )
-  dataset = LOADERS[name](**fields)
+  dataset = loaders[name](**fields)
   return dataset if classes is None else keep_classes(dataset, classes)

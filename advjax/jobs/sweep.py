@@ -312,15 +312,13 @@ def _report(job: _Job) -> results.SweepReport:
   )
 
 
-def _command(job: _Job, trial: Trial, num_devices: int) -> str | None:
-  """The command that trains a trial alone, if flags can say it."""
-  base = job.config.to_dict()
-  for field in trial.fields:
-    section, _, name = field.rpartition('.')
-    # A number that this trial's objective reads, and the config's own not.
-    if name not in (base[section] if section else base):
-      return None
-  values = [f'--config.{name}={value}' for name, value in trial.fields.items()]
+def _command(job: _Job, trial: Trial, num_devices: int) -> str:
+  """The command that trains a trial alone."""
+  fields = dict(trial.fields)
+  if 'hparams.epsilon' in fields:  # Which alone would be that of evaluation.
+    for name in ('evaluation.epsilon', 'monitor.epsilon'):
+      fields.setdefault(name, trial.config[name])
+  values = [f'--config.{name}={value}' for name, value in fields.items()]
   return shlex.join(
     [
       *job.train_command,

@@ -1,13 +1,17 @@
 """From a config to a model."""
 
+import dataclasses
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from advjax.config import check_range, choose
+from flax import linen as nn
+
+from advjax.config import check_range, choose, find
 from advjax.models import keras_applications
-from advjax.models.adapters import Model, from_linen
+from advjax.models.adapters import Model, from_linen, from_nnx
 from advjax.models.cnn import CNN, MLP, MatlabCNN
 from advjax.models.resnet import (
   RESIDUAL_NETWORKS,
@@ -15,8 +19,8 @@ from advjax.models.resnet import (
   small_resnet,
 )
 
-# Each makes a Linen module or a `Model` from num_classes; its other parameters
-# are a config's fields, save `_NO_FIELDS`.
+# Each makes a Linen module or a `Model` from num_classes, the first parameter;
+# the others are a config's fields, save `_NO_FIELDS`.
 ARCHITECTURES: dict[str, Callable[..., Any]] = {
   'cnn': CNN,
   'matlab_cnn': MatlabCNN,
@@ -33,7 +37,17 @@ ARCHITECTURES: dict[str, Callable[..., Any]] = {
     for name, architecture in RESIDUAL_NETWORKS.items()
   },
 }
-_NO_FIELDS = ('num_classes', 'axis_name', 'axis_index_groups', 'parent', 'name')
+_NO_FIELDS = ('axis_name', 'axis_index_groups', 'parent', 'name', 'rngs')
+
+
+def parameters_of(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+  """The parameters of an architecture that are a config's fields."""
+  call: Any = build
+  if isinstance(build, type) and not dataclasses.is_dataclass(build):
+    # NNX hides the signature of its classes.
+    call = functools.partial(call.__init__, None)
+  _, *parameters = inspect.signature(call).parameters.items()
+  return {name: each for name, each in parameters if name not in _NO_FIELDS}
 
 
 def create_model(
@@ -47,8 +61,9 @@ def create_model(
   Args:
     config: `name`, one of 'cnn' (NSL's), 'matlab_cnn', 'mlp',
       'logistic_regression', 'small_resnet', the residual networks of
-      `advjax.models.resnet` and 'keras' (`keras.applications`), and fields of
-      that network.
+      `advjax.models.resnet` and 'keras' (`keras.applications`), or
+      'module:function' of your own, called as `function(num_classes, **fields)`
+      (a class of NNX modules with `rngs` too); and fields of that network.
     num_classes: Logits.
     axis_name: Mapped axis over which BatchNorm averages its statistics in
       training; None: each device has its own. Keras' BatchNorm always has.
@@ -67,23 +82,33 @@ def create_model(
     ((), None)
   """
   fields = dict(config)
-  name = choose('model.name', fields.pop('name', None), ARCHITECTURES)
+  name = fields.pop('name', None)
+  build = find('model.name', name, ARCHITECTURES)
   check_range('num_classes', num_classes, 2, integer=True)
-  build = ARCHITECTURES[name]
-  parameters = inspect.signature(build).parameters
-  allowed = [field for field in parameters if field not in _NO_FIELDS]
+  parameters = parameters_of(build)
   for field, value in fields.items():
-    choose(f'field of model {name}', field, allowed)
+    choose(f'field of model {name}', field, parameters)
     default = parameters[field].default
     # Of strings, each network checks its own.
     if isinstance(default, tuple):
       fields[field] = _sizes(f'model.{field}', value, field.endswith('_size'))
     elif isinstance(default, bool) and not isinstance(value, bool):
       raise ValueError(f'model.{field} = {value!r}; allowed: True or False')
-  if 'axis_name' in parameters:
+  if 'axis_name' in inspect.signature(build).parameters:
     fields |= {'axis_name': axis_name, 'axis_index_groups': axis_index_groups}
+  # Of a user's own, who may not have imported NNX: it is slow to import.
+  nnx = sys.modules.get('flax.nnx')
+  if nnx and isinstance(build, type) and issubclass(build, nnx.Module):
+    return from_nnx(lambda rngs: build(num_classes, **fields, rngs=rngs))
   network = build(num_classes, **fields)
-  return network if isinstance(network, Model) else from_linen(network)
+  if isinstance(network, Model):
+    return network
+  if not isinstance(network, nn.Module):
+    raise ValueError(
+      f'model.name = {name!r} makes a {type(network).__name__}; allowed: a '
+      'Model (from_nnx makes one), a Linen module, or a class of NNX modules'
+    )
+  return from_linen(network)
 
 
 def _sizes(field: str, value: Any, is_pair: bool) -> tuple[int, ...]:

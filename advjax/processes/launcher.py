@@ -1,8 +1,8 @@
 """Starts several processes of one command on this machine.
 
-  python -m advjax.processes.launcher 2 python -m experiments.train --config=...
+  python -m advjax.processes.launcher 2 python -m advjax train --config=...
 
-What `launch.sh --processes=N` runs. The processes find each other by
+What `--processes=N` runs. The processes find each other by
 environment variables; a signal to the launcher goes to all of them, and they
 end with it.
 """
@@ -108,7 +108,7 @@ def _wait(
     return code
   if not stopped:  # Others say themselves why they end.
     sys.stderr.write(
-      f'launch.sh: process {index} of {len(children)} was killed by '
+      f'error: process {index} of {len(children)} was killed by '
       f'{signal.Signals(-code).name}. Run the same command again: it resumes '
       'from the last full checkpoint\n'
     )

@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-# Set by launch.sh --processes=N, or by hand for any other launcher: 'i/n'.
+# Set by --processes=N, or by hand for any other launcher: 'i/n'.
 PROCESS = 'ADVJAX_PROCESS'
 LOCAL_PROCESS = 'ADVJAX_LOCAL_PROCESS'
 # The process id of the launcher, where it is the parent of the others.
@@ -54,7 +54,7 @@ def find_place(variables: Mapping[str, str] | None = None) -> Place:
   if PROCESS in found:
     # One process per machine, unless told otherwise.
     local = _rank(found, LOCAL_PROCESS) if LOCAL_PROCESS in found else (0, 1)
-    return Place(*_rank(found, PROCESS), *local, 'launch.sh', 'deactivate')
+    return Place(*_rank(found, PROCESS), *local, '--processes', 'deactivate')
   # Before SLURM: mpirun starts its daemons as a step of a SLURM job, and they
   # pass that step's variables on.
   if 'OMPI_COMM_WORLD_SIZE' in found:
@@ -117,7 +117,7 @@ def gpus_of(
   if not count:
     return None
   bound = 'SLURM_GPUS_PER_TASK' in found
-  if bound or (count < place.num_local and place.launcher != 'launch.sh'):
+  if bound or (count < place.num_local and place.launcher != '--processes'):
     return list(range(count))
   if count % place.num_local:
     raise ValueError(

@@ -20,7 +20,7 @@ The factories close over the static choices; every number comes from
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +30,11 @@ from jax.tree_util import Partial
 from advjax import norms
 from advjax._arguments import check_mask
 from advjax.attacks import bim, pgd
-from advjax.config import check_range, choose
+from advjax.config import check_range, choose, find
 from advjax.data import Split, to_float
 from advjax.devices import Batching, map_examples
-from advjax.losses import cross_entropy, kl
-from advjax.types import Array, Bounds, Images, LogitsFn
+from advjax.losses import cross_entropy, dlr, kl, margin
+from advjax.types import Array, Bounds, Images, LogitsFn, LossFn
 
 Metrics = dict[str, Array]
 Objective = Callable[..., tuple[Array, tuple[Any, Metrics]]]
@@ -42,7 +42,40 @@ _Arrays = Mapping[str, Array]
 # `perturb(logits_fn, batch, hparams, key) -> images`; batches have weights.
 _Perturb = Callable[[LogitsFn, _Arrays, _Arrays, Array], Any]
 
+_Function = TypeVar('_Function', bound=Callable)
+
 # ------------------------------------------------------------ what they share
+
+
+def reads(
+  *required: str, **optional: float | None
+) -> Callable[[_Function], _Function]:
+  """Declares which hparams an objective, or those of a factory, read.
+
+  A config is checked by it, and flags `--config.hparams.NAME` know the names.
+
+  Args:
+    *required: Names of the numbers that a run has to give.
+    **optional: Names of others, with their defaults; None: it may be absent.
+
+  Returns:
+    A decorator of an objective, or of a factory of objectives.
+
+  Example:
+    >>> @reads('epsilon', beta=6.0)
+    ... def robust(*, norm='linf'):
+    ...   return standard()
+    >>> robust.hparams['beta']
+    6.0
+  """
+
+  def declare(function: _Function) -> _Function:
+    empty = inspect.Parameter.empty
+    hparams = {**dict.fromkeys(required, empty), **optional}
+    function.hparams = hparams  # type: ignore[attr-defined]
+    return function
+
+  return declare
 
 
 def _shares(batch: _Arrays) -> Array:
@@ -182,6 +215,7 @@ def _regularize(
 # ------------------------------------- plain training and NSL's regularizations
 
 
+@reads()
 def standard() -> Objective:
   """Plain training: minimises the cross-entropy of the clean images.
 
@@ -223,6 +257,7 @@ def _weighted_cross_entropy(weight: Array, logits: Array, labels: Any) -> Array:
   return weight * cross_entropy(logits, labels)
 
 
+@reads('multiplier', 'step_size', epsilon=None)
 def adversarial_regularization(
   *,
   norm: str = 'infinity',
@@ -331,6 +366,7 @@ _DISTANCES: dict[str, Callable[[Array, Array], Array]] = {
 _OF_DISTRIBUTIONS = ('jensen_shannon', 'kl')
 
 
+@reads('multiplier', 'step_size', approx_difference=None)
 def virtual_adversarial_regularization(
   *,
   norm: str = 'l2',
@@ -366,7 +402,8 @@ def virtual_adversarial_regularization(
     distance: D of logits a and b: 'l2', mean_k (a_k - b_k)^2; 'l1',
       mean_k |a_k - b_k|; 'cosine', 1 - cos(a, b); and of their softmax
       'kl', KL(a || b), and 'jensen_shannon'. NSL's DistanceConfig, without
-      sum_over_axis for 'l2' and 'l1', along the last axis for the others.
+      sum_over_axis for 'l2' and 'l1', along the last axis for the others. Or
+      'module:function' of your own, `[B, K], [B, K] -> [B]`.
     transform: NSL's transform_fn, 'none' or 'softmax'; 'kl' and
       'jensen_shannon' take the softmax in any case.
     mask: NSL's feature_mask, values in [0, 1] that broadcast against an
@@ -387,7 +424,7 @@ def virtual_adversarial_regularization(
     >>> objective = virtual_adversarial_regularization(distance='kl')
   """
   ball = norms.NSL_NORMS[choose('norm', norm, norms.NSL_NORMS)]
-  function = _DISTANCES[choose('distance', distance, _DISTANCES)]
+  function = find('distance', distance, _DISTANCES)
   choose('transform', transform, ('none', 'softmax'))
   softmax = transform == 'softmax' or distance in _OF_DISTRIBUTIONS
   outputs = jax.nn.softmax if softmax else lambda logits: logits
@@ -443,13 +480,21 @@ def _normal(keys: Array, images: Array) -> Array:
 
 # --------------------------------------------------------- adversarial training
 
+_ATTACK_LOSSES: dict[str, LossFn] = {
+  'cross_entropy': cross_entropy,
+  'margin': margin,
+  'dlr': dlr,
+}
 
+
+@reads('epsilon', 'step_size')
 def pgd_at(
   *,
   norm: str = 'linf',
   num_steps: int = 7,
   random_start: bool = True,
   bounds: Bounds = (0.0, 1.0),
+  attack_loss: str = 'cross_entropy',
   attack_batch_norm: str = 'eval',
   clean_metrics: bool = True,
 ) -> Objective:
@@ -465,6 +510,9 @@ def pgd_at(
     num_steps: Steps of the attack.
     random_start: Whether it starts uniformly in the ball.
     bounds: The pixel range, or None for no clip.
+    attack_loss: What the attack ascends: 'cross_entropy', 'margin', 'dlr' (of
+      `advjax.losses`), or 'module:function' of your own, `(logits, labels) ->
+      [B]`.
     attack_batch_norm: BatchNorm mode of the attack's passes, 'eval' or
       'train'; they never move the statistics.
     clean_metrics: Whether clean loss and accuracy are measured, which takes
@@ -474,11 +522,12 @@ def pgd_at(
     An objective that reads `epsilon` and `step_size`.
 
   Raises:
-    ValueError: if norm or attack_batch_norm is unknown.
+    ValueError: if norm, attack_loss or attack_batch_norm is unknown.
 
   Example:
     >>> objective = pgd_at(num_steps=10)
   """
+  loss_fn = find('attack_loss', attack_loss, _ATTACK_LOSSES)
 
   def perturb(
     logits_fn: LogitsFn, batch: _Arrays, hparams: _Arrays, key: Array
@@ -492,17 +541,20 @@ def pgd_at(
       num_steps=num_steps,
       key=key if random_start else None,
       norm=norm,
+      loss_fn=loss_fn,
       bounds=bounds,
     )
 
   return _train_on(perturb, norm, attack_batch_norm, clean_metrics)
 
 
+@reads('epsilon', 'step_size')
 def fgsm_at(
   *,
   norm: str = 'linf',
   random_start: bool = True,
   bounds: Bounds = (0.0, 1.0),
+  attack_loss: str = 'cross_entropy',
   attack_batch_norm: str = 'eval',
   clean_metrics: bool = True,
 ) -> Objective:
@@ -519,6 +571,7 @@ def fgsm_at(
     norm: 'linf', 'l2' or 'l1'.
     random_start: Whether the attack starts uniformly in the ball.
     bounds: The pixel range, or None for no clip (as MATLAB's example).
+    attack_loss: As for `pgd_at`.
     attack_batch_norm: As for `pgd_at`.
     clean_metrics: As for `pgd_at`.
 
@@ -536,11 +589,13 @@ def fgsm_at(
     num_steps=1,
     random_start=random_start,
     bounds=bounds,
+    attack_loss=attack_loss,
     attack_batch_norm=attack_batch_norm,
     clean_metrics=clean_metrics,
   )
 
 
+@reads('noise_size', 'step_size')
 def noisy_fgsm_at(
   *,
   norm: str = 'linf',
@@ -596,6 +651,7 @@ def noisy_fgsm_at(
   return _train_on(perturb, norm, attack_batch_norm, clean_metrics)
 
 
+@reads('epsilon', 'step_size', beta=6.0)
 def trades(
   *,
   norm: str = 'linf',
@@ -621,7 +677,8 @@ def trades(
       the BatchNorm statistics after the clean one.
 
   Returns:
-    An objective that reads `epsilon`, `step_size` and `beta`.
+    An objective that reads `epsilon`, `step_size` and `beta` (default: the
+    paper's 6).
 
   Raises:
     ValueError: if norm or attack_batch_norm is unknown.
@@ -660,31 +717,18 @@ def trades(
   )
 
 
-# --------------------------------------------------------------- by their names
+# --------------------------------------------------------- by their names
 
-
-class ObjectiveSpec(NamedTuple):
-  """A factory, and the hparams that its objectives read."""
-
-  factory: Callable[..., Objective]
-  required: tuple[str, ...] = ()
-  optional: tuple[str, ...] = ()
-
-
-OBJECTIVES: dict[str, ObjectiveSpec] = {
-  'standard': ObjectiveSpec(standard),
-  'adversarial_regularization': ObjectiveSpec(
-    adversarial_regularization, ('multiplier', 'step_size'), ('epsilon',)
-  ),
-  'virtual_adversarial_regularization': ObjectiveSpec(
-    virtual_adversarial_regularization,
-    ('multiplier', 'step_size'),
-    ('approx_difference',),
-  ),
-  'fgsm_at': ObjectiveSpec(fgsm_at, ('epsilon', 'step_size')),
-  'noisy_fgsm_at': ObjectiveSpec(noisy_fgsm_at, ('noise_size', 'step_size')),
-  'pgd_at': ObjectiveSpec(pgd_at, ('epsilon', 'step_size')),
-  'trades': ObjectiveSpec(trades, ('epsilon', 'step_size', 'beta')),
+# Each returns an objective; its parameters are the fields of
+# `config.objective`.
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+  'standard': standard,
+  'adversarial_regularization': adversarial_regularization,
+  'virtual_adversarial_regularization': virtual_adversarial_regularization,
+  'fgsm_at': fgsm_at,
+  'noisy_fgsm_at': noisy_fgsm_at,
+  'pgd_at': pgd_at,
+  'trades': trades,
 }
 # Those that may not be 0.
 _POSITIVE = ('approx_difference',)
@@ -693,8 +737,8 @@ _POSITIVE = ('approx_difference',)
 def create_objective(config: Mapping[str, Any]) -> Objective:
   """Builds the objective that a config names, with its factory's options."""
   fields = dict(config)
-  name = choose('objective.name', fields.pop('name'), OBJECTIVES)
-  factory = OBJECTIVES[name].factory
+  name = fields.pop('name')
+  factory = find('objective.name', name, OBJECTIVES)
   for field in fields:
     choose(f'option of {name}', field, inspect.signature(factory).parameters)
   if 'num_steps' in fields:
@@ -702,34 +746,49 @@ def create_objective(config: Mapping[str, Any]) -> Objective:
   return factory(**fields)
 
 
-def hparams_of(name: str) -> tuple[str, ...]:
-  """The traced numbers that a run of an objective may have."""
-  spec = OBJECTIVES[choose('objective.name', name, OBJECTIVES)]
-  return ('learning_rate', *spec.required, *spec.optional)
+def hparams_of(objective: str | Callable) -> dict[str, Any] | None:
+  """The hparams that an objective reads, with their defaults.
+
+  That of a required one is `inspect.Parameter.empty`, that of one that may be
+  absent None. None for an objective that does not declare them.
+  """
+  if isinstance(objective, str):
+    objective = find('objective.name', objective, OBJECTIVES)
+  declared = getattr(objective, 'hparams', None)
+  required = inspect.Parameter.empty
+  return None if declared is None else {'learning_rate': required, **declared}
 
 
 def read_hparams(
-  hparams: Mapping[str, float | None], objective_name: str
+  hparams: Mapping[str, float | None], objective: str | Callable
 ) -> dict[str, float]:
-  """Returns the numbers of a run, checked; None counts as not given."""
-  reads = hparams_of(objective_name)
+  """Returns the numbers of a run, checked; None counts as not given.
+
+  `objective` is its name, or an objective itself.
+  """
   given = {name: value for name, value in hparams.items() if value is not None}
+  reads = hparams_of(objective)
+  defaults = dict.fromkeys(given) if reads is None else reads
+  called = getattr(objective, '__name__', objective)
   for name, value in given.items():
-    if name not in reads:
+    if name not in defaults:
       raise ValueError(
         f'hparams.{name} = {value!r} is not read by the objective '
-        f'{objective_name!r}; allowed: {", ".join(reads)}'
+        f'{called!r}; allowed: {", ".join(defaults)}'
       )
     check_range(f'hparams.{name}', value, 0.0)
     if name in _POSITIVE and value == 0:
       raise ValueError(f'hparams.{name} = {value!r}; allowed: a number > 0')
-  for name in ('learning_rate', *OBJECTIVES[objective_name].required):
-    if name not in given:
+  values = {
+    name: given.get(name, default) for name, default in defaults.items()
+  }
+  for name, number in values.items():
+    if number is inspect.Parameter.empty:
       raise ValueError(
         f'hparams.{name} = None; allowed: a number, which the objective '
-        f'{objective_name!r} reads'
+        f'{called!r} reads'
       )
-  return {name: float(value) for name, value in given.items()}
+  return {name: float(v) for name, v in values.items() if v is not None}
 
 
 # --------------------------------------------------------- measured on a split
@@ -798,8 +857,8 @@ def make_evaluate(
 
 
 @functools.lru_cache(maxsize=16)
-def robust_accuracy_objective(num_steps: int) -> Objective:
-  """Returns PGD accuracy (linf, random start) in the form of an objective.
+def robust_accuracy_objective(num_steps: int, norm: str = 'linf') -> Objective:
+  """Returns PGD accuracy (from a random start) in the form of an objective.
 
   The step size is 2.5 epsilon / num_steps (Madry et al. 2017, 1706.06083).
   """
@@ -826,6 +885,7 @@ def robust_accuracy_objective(num_steps: int) -> Objective:
       2.5 * epsilon / num_steps,
       num_steps=num_steps,
       key=key,
+      norm=norm,
     )
     # One forward pass for both: half the program to compile.
     both = logits_fn(jnp.concatenate([adversarial, images]))

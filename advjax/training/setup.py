@@ -188,7 +188,12 @@ def create_run(
       batch_size=frozen.evaluation.batch_size,
       matmul_precision=frozen.evaluation.matmul_precision,
     )
-    for each in (objective, robust_accuracy_objective(frozen.monitor.num_steps))
+    for each in (
+      objective,
+      robust_accuracy_objective(
+        frozen.monitor.num_steps, frozen.evaluation.norm
+      ),
+    )
   )
   if config.init_from:
     # Read once for its errors, before anything is written or computed.

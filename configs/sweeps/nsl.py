@@ -68,7 +68,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
   set_variant(
     config,
     'nsl-smoke' if smoke else 'nsl',
-    epsilon=config.monitor.epsilon,
+    epsilon=config.evaluation.epsilon,
     nsl_step_size=_STEP_SIZES[norm][2],
   )
   config.objective.norm = norm

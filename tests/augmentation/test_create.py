@@ -54,9 +54,9 @@ def keys(order=slice(None)):
 def test_all_are_off_by_default_and_every_field_is_known():
   config = default_config().augmentation
   assert create_augmentation(config, SHAPE, NUM_CLASSES) is None
-  assert set(config) == set(ALL)
-  assert all(
-    value == 0 for name, value in config.items() if name != 'resized_crop_ratio'
+  assert set(config) == {*ALL, 'custom'}
+  assert not any(
+    value for name, value in config.items() if name != 'resized_crop_ratio'
   )
   # Images that nothing is done to may have any shape.
   assert create_augmentation(config, (4,), NUM_CLASSES) is None

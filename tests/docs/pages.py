@@ -62,10 +62,14 @@ def commands(page: pathlib.Path) -> list[list[str]]:
 
 
 def launched(command: list[str]) -> list[str] | None:
-  """Returns the experiment and arguments that ./launch.sh would run, if any."""
+  """Returns what ./launch.sh or advjax would run, and its arguments, if any."""
   program, *arguments = command
   arguments = [a for a in arguments if not a.startswith('--processes=')]
-  if program != './launch.sh' or arguments[:1] in (['test'], ['--help']):
+  if arguments[:1] in (['test'], ['--help']):
+    return None
+  if program == 'advjax':
+    return arguments
+  if program != './launch.sh':
     return None
   if not arguments or arguments[0].startswith('-'):
     return _MAIN_JOB + arguments

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from advjax import commands
 from tests.docs import pages
 
 COMMANDS = [
@@ -42,7 +43,11 @@ def check(commands: list[list[str]]) -> list[tuple[int, str]]:
     capture_output=True,
     text=True,
     cwd=pages.ROOT,
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(pages.ROOT)},
+    env={
+      **os.environ,
+      'JAX_PLATFORMS': 'cpu',
+      'PYTHONPATH': f'{pages.ROOT}:{pages.ROOT}/docs',
+    },
     timeout=120,
   )
   assert result.returncode == 0, result.stderr
@@ -108,6 +113,9 @@ def test_launched_commands_are_understood(tmp_path, monkeypatch):
   of_scripts = batch_commands()
   assert len(of_scripts) == 2
   good += of_scripts
+  for page, command in COMMANDS:
+    if command[0] == 'advjax' and (arguments := pages.launched(command)):
+      assert arguments[0] in commands.COMMANDS, page
   for arguments in good:
     experiment = pages.ROOT / 'experiments' / f'{arguments[0]}.py'
     assert experiment.is_file(), arguments
@@ -139,7 +147,7 @@ def test_every_experiment_has_its_line():
 )
 def test_other_commands_name_what_is_there(page, command):
   program, *arguments = command
-  if program == './launch.sh':
+  if program in ('./launch.sh', 'advjax'):
     assert arguments[0] in ('test', '--help')
     paths = [a for a in arguments[1:] if not a.startswith('-')]
   elif program == 'pip':

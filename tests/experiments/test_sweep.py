@@ -135,6 +135,8 @@ def test_a_trial_is_what_its_command_trains_alone(grid, no_pictures, tmp_path):
   alone = config()
   alone.hparams.epsilon = float(fields.pop('--config.hparams.epsilon'))
   alone.hparams.step_size = float(fields.pop('--config.hparams.step_size'))
+  alone.evaluation.epsilon = float(fields.pop('--config.evaluation.epsilon'))
+  alone.monitor.epsilon = float(fields.pop('--config.monitor.epsilon'))
   alone.seed = int(fields.pop('--config.seed'))
   devices = jax.devices()[: int(fields.pop('--devices'))]
   assert fields.pop('--platform') == 'cpu'

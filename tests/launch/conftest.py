@@ -35,6 +35,7 @@ if not {has_venv}:
 ${{@: -1}}" ;;
 esac
 echo "$0 $*" >> "$CALLS"
+echo "${{PYTHONPATH-}}" >> "$CALLS.paths"
 for name in venv pip ruff mypy pytest; do
   if [[ "$*" == *"-m $name"* && -e $CALLS.no_$name ]]; then
     echo "$name broke"; echo "ERROR: No matching $name"; exit 1
@@ -153,6 +154,10 @@ class Project:
     lines = self.calls_file.read_text().splitlines()
     self.calls_file.unlink()
     return lines
+
+  def paths(self):
+    """Returns PYTHONPATH in all calls so far."""
+    return pathlib.Path(f'{self.calls_file}.paths').read_text().splitlines()
 
   def calls(self):
     """Returns the modules that were called since the last time."""

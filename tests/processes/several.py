@@ -1,4 +1,4 @@
-"""Runs `experiments.train` in several processes; a program, for it forks.
+"""Runs `train` in several processes; a program, for it forks.
 
 Reads a JSON list of groups of jobs, {name, processes, devices, flags, fault},
 and writes {name: {codes, stderr, seconds}}. The jobs of a group run at the same
@@ -29,9 +29,8 @@ import scipy.stats
 import tensorboardX
 from matplotlib.figure import Figure
 
-from advjax import cli
+from advjax import cli, commands
 from advjax.processes.collectives import from_main, sum_over_processes
-from experiments import train
 
 
 def send_in_training(signum):
@@ -80,7 +79,7 @@ def child(job, index, folder, port):
     '--platform=cpu',
     f'--devices={job["devices"]}',
   ]
-  main = train.main
+  main = commands.train
   if 'flags' in job:
     cli.define_config_flags()
     sys.argv += job['flags']

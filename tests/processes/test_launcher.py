@@ -95,7 +95,7 @@ def test_a_killed_process_is_reported(capfd):
     while [ ! -e killed ]; do sleep 0.01; done; exit 75"""
   assert run(script) == 128 + 9
   message = capfd.readouterr().err
-  assert message.startswith('launch.sh: process 1 of 2 was killed by SIGKILL.')
+  assert message.startswith('error: process 1 of 2 was killed by SIGKILL.')
   assert 'Run the same command again: it resumes from the last' in message
   assert message.count('\n') == 1
 

@@ -188,4 +188,4 @@ def test_wrong_numbers_of_seconds(text, monkeypatch):
   monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', '127.0.0.1:9')
   monkeypatch.setenv('ADVJAX_JOIN_SECONDS', text)
   with pytest.raises(ValueError, match=r'ADVJAX_JOIN_SECONDS = .*integer >= 1'):
-    join(Place(1, 2, 0, 1, 'launch.sh', 'deactivate'))
+    join(Place(1, 2, 0, 1, '--processes', 'deactivate'))

@@ -94,7 +94,7 @@ def test_wrong_tasks_per_node():
     find_place({**SLURM_STEP, 'SLURM_STEP_TASKS_PER_NODE': 'two'})
 
 
-def at(local_id, num_local, launcher='launch.sh'):
+def at(local_id, num_local, launcher='--processes'):
   return Place(local_id, num_local, local_id, num_local, launcher, '')
 
 

@@ -263,7 +263,7 @@ WEIGHTS = np.random.default_rng(3).normal(size=(6, 3)).astype(np.float32)
 def moody_run(config):
   """Returns the statistics at the end, and the images trained on."""
   objective = create_objective(config)
-  hparams = dict.fromkeys(OBJECTIVES[config['name']].required, 0.05)
+  hparams = dict.fromkeys(OBJECTIVES[config['name']].hparams, 0.05)
 
   def run(weights, batch):
     seen = []

@@ -1,0 +1,16 @@
+"""The console script: `python -m advjax` is `advjax`."""
+
+import sys
+
+
+def main() -> None:
+  """Runs the command that is asked for."""
+  try:
+    from advjax import commands
+  except ModuleNotFoundError as error:
+    sys.exit(f'error: {error}')
+  commands.main()
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,234 @@
+"""The fields that a config may have, which flags set and `--help` lists.
+
+The sections `dataset`, `model` and `objective` have the parameters of what
+their `name` chooses, `hparams` those that the objective reads. A config lists
+some of them; a flag may set any other.
+"""
+
+import collections
+import copy
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flax.traverse_util import flatten_dict
+from ml_collections import config_dict
+
+from advjax.config import (
+  FIELDS,
+  SHARED,
+  choose,
+  default_config,
+  find,
+  member_config,
+  member_names,
+)
+from advjax.data import LOADERS
+from advjax.models.create import ARCHITECTURES, parameters_of
+from advjax.training.objectives import OBJECTIVES, hparams_of
+
+# Section -> what its `name` chooses from.
+CHOICES: dict[str, Mapping[str, Callable[..., Any]]] = {
+  'dataset': LOADERS,
+  'model': ARCHITECTURES,
+  'objective': OBJECTIVES,
+}
+# What the parameters of these are, and the hparams.
+HELP = {
+  'model.conv_filters': 'Filters of each convolution.',
+  'model.kernel_size': 'Height and width of the kernels.',
+  'model.pool_size': 'Window and stride of max-pooling between convolutions.',
+  'model.num_fc_units': 'Units of the dense layers before the last.',
+  'model.hidden_units': 'Units of the dense layers before the last.',
+  'model.batch_norm': 'BatchNorm before each ReLU of a convolution.',
+  'model.zero_init': 'Initial weights of the last layer are 0.',
+  'model.widths': 'Channels of the stages.',
+  'model.stem': 'cifar (3 x 3), strided (stride 2) or imagenet (and a pool).',
+  'model.normalization': 'batch or group.',
+  'model.dtype': 'Of the activations: float32 or bfloat16.',
+  'model.architecture': 'A function of keras.applications.',
+  'model.weights': 'random, imagenet or a file.',
+  'objective.norm': "Of the perturbations: linf (NSL's infinity), l2 or l1.",
+  'objective.num_steps': 'Steps of the attack.',
+  'objective.random_start': 'Whether the attack starts at a random point.',
+  'objective.bounds': 'Clip of perturbed pixels; None: no clip.',
+  'objective.mask': "NSL's feature_mask, in [0, 1].",
+  'objective.adversarial_batch_stats': (
+    'Whether adversarial images update BatchNorm statistics.'
+  ),
+  'objective.attack_batch_norm': 'Mode of BatchNorm in attacks: eval or train.',
+  'objective.attack_loss': (
+    'Ascended by the attack: cross_entropy, margin, dlr or module:function.'
+  ),
+  'objective.clean_metrics': 'Whether clean accuracy is measured every step.',
+  'objective.distance': (
+    'l2, l1, cosine, kl, jensen_shannon or module:function, of two logits.'
+  ),
+  'objective.transform': 'Of the logits before the distance: none or softmax.',
+  'hparams.epsilon': 'Radius to train on; None: no projection, where allowed.',
+  'hparams.step_size': 'Length of a step of the attack.',
+  'hparams.noise_size': 'Radius of the uniform noise before the step.',
+  'hparams.beta': 'Weight of the divergence.',
+  'hparams.multiplier': 'Weight of the regularization.',
+  'hparams.approx_difference': "NSL's finite difference.",
+}
+_KINDS = (bool, int, float, str, tuple)
+
+
+def help_of(field: str) -> str:
+  """The line about a field; '' for one of a user's own."""
+  return FIELDS[field][1] if field in FIELDS else HELP.get(field, '')
+
+
+def options(section: str, name: str) -> dict[str, Any]:
+  """The defaults of what a name chooses, as a config holds them."""
+  chosen = find(f'{section}.name', name, CHOICES[section])
+  parameters = dict(inspect.signature(chosen).parameters)
+  if section == 'model':
+    parameters = parameters_of(chosen)
+  found = {field: _default(each) for field, each in parameters.items()}
+  if section == 'dataset':
+    found['classes'] = config_dict.placeholder(tuple)
+  return found
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+  """The default of a parameter; a placeholder where that has no type."""
+  default, annotation = parameter.default, parameter.annotation
+  if default is not inspect.Parameter.empty and default is not None:
+    return default
+  kinds = (annotation, *typing.get_args(annotation))
+  return config_dict.placeholder(
+    next((kind for kind in _KINDS if kind in kinds), object)
+  )
+
+
+def _number() -> Any:
+  return config_dict.placeholder(float)
+
+
+def allowed_fields(
+  config: config_dict.ConfigDict, section: str
+) -> dict[str, Any]:
+  """Field -> value, of all that a section ('' is the top) may have.
+
+  Fields that the config lacks have their defaults, or placeholders.
+  """
+  first, _, inner = section.partition('.')
+  common = default_config()
+  if 'members' in config and first in member_names(config):
+    own = member_config(config, first)
+    if inner:
+      return allowed_fields(own, inner)
+    return {name: own[name] for name in common if name not in SHARED}
+  found = dict((config[section] if section else config).items())
+  if section in CHOICES:
+    return {**options(section, found['name']), **found}
+  if section == 'hparams':
+    reads = hparams_of(config.objective.name)
+    if reads is None:  # Not declared: any number.
+      return collections.defaultdict(_number, found)
+    empty = inspect.Parameter.empty
+    return {
+      **{n: _number() if d in (empty, None) else d for n, d in reads.items()},
+      **found,
+    }
+  known = common if not section else common.get(section, {})
+  return {**dict(known.items()), **found}
+
+
+def add_fields(
+  config: config_dict.ConfigDict, given: Mapping[str, str]
+) -> None:
+  """Adds the fields that flags set and a config lacks; in place.
+
+  A name that differs changes its section: fields that are not read under it are
+  removed, for an objective also hparams.
+
+  Args:
+    config: A config, references included.
+    given: Dotted field -> its text. 'None' is set, the rest is left to flags.
+
+  Raises:
+    ValueError: for a field or a name that is unknown.
+  """
+  for field in sorted(given, key=lambda field: not field.endswith('name')):
+    section, _, last = field.rpartition('.')
+    owner = _section(config, section, field)
+    if last not in owner:
+      allowed = allowed_fields(config, section)
+      if not isinstance(allowed, collections.defaultdict):
+        choose(f'config field in --config.{field}', last, allowed)
+      owner[last] = allowed[last]
+    kind = section.rpartition('.')[2]
+    if last == 'name' and kind in CHOICES and given[field] != owner.name:
+      _switch(config, section, given[field])
+    if given[field] == 'None':
+      with config.ignore_type():
+        owner[last] = None
+
+
+def _section(
+  config: config_dict.ConfigDict, path: str, field: str
+) -> config_dict.ConfigDict:
+  """The section at a path; where a member has none, one as the common one."""
+  owner, above = config, ''
+  for name in filter(None, path.split('.')):
+    if name not in owner:
+      allowed = allowed_fields(config, above)
+      choose(f'config field in --config.{field}', name, allowed)
+      # One with a name replaces the common one as a whole.
+      whole = isinstance(allowed[name], config_dict.ConfigDict)
+      copied = whole and 'name' in allowed[name]
+      owner[name] = copy.deepcopy(allowed[name]) if copied else {}
+    owner, above = owner[name], f'{above}.{name}'.removeprefix('.')
+    if not isinstance(owner, config_dict.ConfigDict):
+      raise ValueError(
+        f'--config.{field}: {owner!r} has no fields; allowed: '
+        f'--config.{above}=...'
+      )
+  return owner
+
+
+def _switch(config: config_dict.ConfigDict, section: str, name: str) -> None:
+  """Keeps those fields of a section that are read under another name."""
+  above, _, kind = section.rpartition('.')
+  places = [(section, {'name', *options(kind, name)})]
+  if kind == 'objective' and (reads := hparams_of(name)) is not None:
+    places.append((f'{above}.hparams'.removeprefix('.'), {*reads}))
+  config[section].name = name
+  for path, kept in places:
+    for field in {*config.get(path, ())} - kept:
+      del config[path][field]
+
+
+def describe(config: config_dict.ConfigDict) -> str:
+  """All fields of a config, a line each: flag, value, meaning, default."""
+  members = member_names(config) if 'members' in config else ()
+  common, lines = default_config(), []
+  for section in ('', *config):
+    if section and not isinstance(config[section], config_dict.ConfigDict):
+      continue
+    fields = allowed_fields(config, section)
+    defaults = dict((common.get(section, {}) if section else common).items())
+    if section in CHOICES:
+      defaults = options(section, config[section].name)
+    if section in members:  # Of a model, what its section sets.
+      fields = flatten_dict(config[section].to_dict(), sep='.')
+    for name, value in fields.items():
+      if isinstance(value, config_dict.ConfigDict):
+        continue
+      field = f'{section}.{name}'.removeprefix('.')
+      line = f'  --config.{field}={_value(value)!r}  {help_of(field)}'.rstrip()
+      default = _value(defaults.get(name, value))
+      if default != _value(value):
+        line += f' Default: {default!r}.'
+      lines.append(line)
+  if members:
+    lines.append('  --config.MEMBER.FIELD=...  Any of these, of one model.')
+  return '\n'.join(lines)
+
+
+def _value(value: Any) -> Any:
+  return value.get() if isinstance(value, config_dict.FieldReference) else value
