@@ -126,9 +126,8 @@ class MinimalAttack:
     perturbed: Array = attack(logits_fn, images, labels, **choices)
     return perturbed
 
-  def settings(self, epsilon: float) -> dict[str, Any]:
-    """Returns what a report says of it; epsilon is not read."""
-    del epsilon
+  def settings(self, _: float) -> dict[str, Any]:
+    """Returns what a report says of it, at any radius."""
     name = f'{self.name}-{self.num_steps}'
     return {'attack': name, 'num_steps': self.num_steps}
 
@@ -143,9 +142,8 @@ class FullAttack:
   norm: str
   bounds: Box
 
-  def settings(self, epsilon: float) -> dict[str, Any]:
-    """Returns what a report says of it; epsilon is not read."""
-    del epsilon
+  def settings(self, _: float) -> dict[str, Any]:
+    """Returns what a report says of it, at any radius."""
     return {'attack': self.name, 'version': self.version}
 
 
@@ -162,9 +160,8 @@ class UserAttack:
     """Adversarial images, of logits_fn, images, labels, epsilon and key."""
     return self.function(*args, norm=self.norm, bounds=self.bounds)
 
-  def settings(self, epsilon: float) -> dict[str, Any]:
-    """Returns what a report says of it; epsilon is not read."""
-    del epsilon
+  def settings(self, _: float) -> dict[str, Any]:
+    """Returns what a report says of it, at any radius."""
     return {'attack': self.name}
 
 

@@ -52,6 +52,10 @@ def _attack(
     perturbed = attack(source, images, labels)
   else:
     perturbed = attack(source, images, labels, epsilon, keys)
+  if jnp.shape(perturbed) != images.shape:
+    raise ValueError(
+      f'attack(...).shape = {jnp.shape(perturbed)}; allowed: {images.shape}'
+    )
   delta = perturbed.astype(jnp.float32) - images.astype(jnp.float32)
   return perturbed, norms.get(norm).size(delta)
 

@@ -323,12 +323,17 @@ def test_logits_that_are_not_finite_are_refused():
     ({'epsilons': [0.1, -0.1]}, r'epsilons = \[0.1, -0.1\]; allowed'),
     ({'epsilons': [0.1], 'kept': 1}, r'kept = 1; allowed: an index'),
     ({'norm': 'l3'}, r"norm.*'l3'"),
+    (
+      {'attack': lambda f, x, y, epsilon, keys: x[:, 0]},
+      r'attack\(...\).shape = \(50,\); allowed: \(50, 6\)',
+    ),
   ],
 )
 def test_bad_input_is_named(changes, message):
-  arguments = {'images': IMAGES, 'labels': LABELS, 'epsilons': [0.1], **changes}
+  arguments = {'images': IMAGES, 'labels': LABELS, 'epsilons': [0.1]}
+  arguments |= {'attack': parse_attack('fgsm'), **changes}
   with pytest.raises(ValueError, match=message):
-    attack_and_predict(network(), {}, parse_attack('fgsm'), **arguments)
+    attack_and_predict(network(), {}, **arguments)
 
 
 # ------------------------------------------------------------------- precision
