@@ -8,7 +8,7 @@ def main() -> None:
   try:
     from advjax import commands
   except ModuleNotFoundError as error:
-    sys.exit(f"error: {error}; pip install 'advjax[train]' brings it")
+    sys.exit(f'error: {error}')
   commands.main()
 
 

@@ -143,23 +143,9 @@ def output_shape(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def import_function(field: str, text: str) -> Any:
-  """Imports what 'module:function' names, such as a user's own attack.
+  """Imports what 'module:function' names, or raises a ValueError about field.
 
-  Args:
-    field: What is chosen by this name, for the error: 'model.name', say.
-    text: A module, as `import` takes it, a colon, and an attribute of it.
-
-  Returns:
-    The attribute.
-
-  Raises:
-    ValueError: if the text has another form, the module or what it imports is
-      not found, or it has no such attribute. Any other error of the module is
-      raised as it is.
-
-  Example:
-    >>> import_function('loss', 'math:sqrt')(4.0)
-    2.0
+  Errors inside the module, but for imports that fail, are raised as they are.
   """
   module, _, attribute = text.partition(':')
   names = [*module.split('.'), *attribute.split('.')]

@@ -12,6 +12,8 @@ import traceback
 from collections.abc import Callable, Sequence
 
 import jax
+
+from advjax._extras import absl, ml_collections  # noqa: F401  # isort: skip
 from absl import flags
 from ml_collections import config_dict, config_flags
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from advjax._extras import absl, ml_collections  # noqa: F401  # isort: skip
 from absl import flags
 from ml_collections import config_dict
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+from advjax._extras import flax, ml_collections  # noqa: F401  # isort: skip
 from flax.traverse_util import unflatten_dict
 from ml_collections import config_dict
 

@@ -135,8 +135,9 @@ class Batching:
   batch_size: int | None = None
   # Those of other processes too; none: all local ones.
   devices: Sequence[jax.Device] = ()
-  # Example i draws from `fold_in(key, i)`; None: `jax.random.key(0)`.
+  # Example i draws from `fold_in(key, first + i)`; None: `jax.random.key(0)`.
   key: Any = None
+  first: int = 0
 
   def __post_init__(self) -> None:
     if self.batch_size is not None and self.batch_size < 1:
@@ -178,7 +179,7 @@ def map_examples(
     order = (start + np.arange(rows, dtype=np.int32)) % count
     indices = order.reshape(len(devices), size)[own]
     batch = tuple(array[indices] for array in examples)
-    found = program(batch, indices, batching.key, shared)
+    found = program(batch, batching.first + indices, batching.key, shared)
     parts.append(jax.tree.map(lambda x: gather(x, devices), found))
 
   def merge(*values: np.ndarray) -> np.ndarray:

@@ -54,7 +54,7 @@ def lock_folder(folder: pathlib.Path) -> Iterator[None]:
   The kernel releases the lock however the process ends; the file `.lock` stays.
   On a file system without locks there is only a warning.
   """
-  import filelock  # Not a dependency of the attacks.
+  from advjax._extras import filelock
 
   path = folder / '.lock'
   with contextlib.ExitStack() as stack:

@@ -312,18 +312,26 @@ NORMS: Mapping[str, Norm] = MappingProxyType({'linf': linf, 'l2': l2, 'l1': l1})
 NSL_NORMS: Mapping[str, Norm] = MappingProxyType(
   {
     'infinity': linf,
+    'linf': linf,
     'l2': l2._replace(direction=_in_any_box(_nsl_l2_direction)),
     'l1': l1._replace(direction=_in_any_box(_nsl_l1_direction)),
+    'slide': l1,
   }
 )
+# Both l1 directions by names that say which: gradient attacks take these too.
+_DIRECTIONS = {**NORMS, 'slide': l1, 'nsl_l1': NSL_NORMS['l1']}
 
 
 def get(norm: str | Norm, allowed: Sequence[str] | None = None) -> Norm:
   """Returns the norm of that name, or the norm itself.
 
+  'l1' and 'slide' are one: its steps share the top 5 % of the coordinates, as
+  in SLIDE (arXiv 1904.13000). Those of 'nsl_l1' take the largest one alone, as
+  NSL's 'l1' does.
+
   Args:
     norm: A name or a `Norm`.
-    allowed: The names to choose from; None: all three, and any other `Norm`.
+    allowed: The names to choose from; None: all five, and any other `Norm`.
 
   Returns:
     The norm.
@@ -336,11 +344,14 @@ def get(norm: str | Norm, allowed: Sequence[str] | None = None) -> Norm:
     >>> norms.get('l2') == norms.get(norms.l2) == norms.l2
     True
   """
-  for name in NORMS if allowed is None else allowed:
-    if norm in (name, NORMS[name]):
-      return NORMS[name]
+  names = list(_DIRECTIONS if allowed is None else allowed)
+  for name in names:
+    if norm in (name, _DIRECTIONS[name]):
+      return _DIRECTIONS[name]
   if allowed is None and isinstance(norm, Norm):
     return norm
-  names = ', '.join(map(repr, NORMS if allowed is None else allowed))
   others = ' or a norms.Norm' if allowed is None else ''
-  raise ValueError(f'norm = {norm!r}; allowed: {names}{others}')
+  hint = " (did you mean 'linf'?)" if norm == 'infinity' else ''
+  raise ValueError(
+    f'norm = {norm!r}; allowed: {", ".join(map(repr, names))}{others}{hint}'
+  )

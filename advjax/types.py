@@ -50,7 +50,7 @@ class Attack(Protocol):
   `attack(logits_fn, images, labels, epsilon, keys) -> images`: images `[B,
   ...]`, labels int `[B]`, epsilon the radius, a scalar or `[B]`, and keys one
   key or one per example `[B]`; returns adversarial images of the same shapes
-  and dtypes. `advjax.attacks.parse_attack` makes them from their names.
+  and dtypes. `advjax.parse_attack` makes them from their names.
   """
 
   def __call__(

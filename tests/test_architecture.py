@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / 'advjax'
 # Each imports from those before it alone.
 ORDER = (
-  *('types', 'norms', 'losses', 'callables', '_arguments'),
+  *('_extras', 'types', 'norms', 'losses', 'callables', '_arguments'),
   *('attacks', 'explain'),
   *('fractions', 'files', 'processes', 'results', 'config'),
   *('devices', 'environment', 'compile_cache', 'variants'),
@@ -81,7 +81,7 @@ def test_imports_point_one_way(trees):
 
 def test_attacks_need_jax_and_numpy_alone(trees):
   for path, tree in trees.items():
-    if path.split('/')[0].removesuffix('.py') in ORDER[:7]:
+    if path.split('/')[0].removesuffix('.py') in ORDER[:8]:
       tops = {name.split('.')[0] for name in imported(tree)}
       assert tops <= {'advjax', 'jax', 'numpy', *sys.stdlib_module_names}, path
 

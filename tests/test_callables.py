@@ -34,7 +34,7 @@ def test_a_function_of_a_module_or_of_a_class_in_a_package(folder):
     ('', "'module:function' such as"),
     ('own_module', "'module:function' such as"),
     ('own_module:', "'module:function' such as"),
-    ('own_module.py:loss', 'own_module from .*FOLDER.*is not a package'),
+    ('own_module.py:loss', 'own_module.py from .*FOLDER.*is not a package'),
     ('./own_module.py:loss', "'module:function' such as"),
     ('.own_module:loss', "'module:function' such as"),
     ('not_there:loss', "not_there from .*FOLDER.*No module named 'not_there'"),

@@ -14,7 +14,7 @@ from tests import reference
 
 ALL = {
   **norms.NORMS,
-  **{f'nsl {name}': norm for name, norm in norms.NSL_NORMS.items()},
+  **{f'nsl {x}': norms.NSL_NORMS[x] for x in ('infinity', 'l2', 'l1')},
 }
 KEYS = jax.random.wrap_key_data(
   np.random.default_rng(0).integers(2**32, size=(500, 2), dtype=np.uint32)
@@ -178,8 +178,26 @@ def test_samples_are_uniform_in_the_ball(name):
   np.testing.assert_array_equal(draws['a'][2:5], some['a'])
 
 
+def test_both_l1_directions_have_a_name():
+  """The top 5 % of the coordinates evenly, two of 40, and the largest alone."""
+  gradient = np.linspace(1, -2, 40, dtype=np.float32)[None]
+  two, one = np.zeros_like(gradient), np.zeros_like(gradient)
+  two[0, -2:], one[0, -1] = -0.5, -1
+  for norm, expected in [
+    (norms.get('l1'), two),
+    (norms.get('slide'), two),
+    (norms.NSL_NORMS['slide'], two),
+    (norms.NSL_NORMS['l1'], one),
+    (norms.get('nsl_l1'), one),
+  ]:
+    np.testing.assert_array_equal(norm.direction(gradient), expected)
+  assert norms.NSL_NORMS['linf'] is norms.NSL_NORMS['infinity'] is norms.linf
+
+
 def test_unknown_norm_is_an_error():
   with pytest.raises(ValueError, match="norm = 'l0'; allowed: 'linf', 'l2'"):
     norms.get('l0')
+  with pytest.raises(ValueError, match=r"'infinity'.*did you mean 'linf'\?"):
+    norms.get('infinity')
   assert norms.get('l2') is norms.l2
   assert norms.get(norms.NSL_NORMS['l1']) is norms.NSL_NORMS['l1']

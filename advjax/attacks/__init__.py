@@ -9,6 +9,7 @@ from advjax.attacks.gradient import bim, fgsm, mifgsm, pgd
 from advjax.attacks.minimal_epsilon import MinimalEpsilon, minimal_epsilon
 from advjax.attacks.specs import parse_attack
 from advjax.attacks.square import square
+from advjax.attacks.success import is_adversarial
 
 __all__ = [
   'MinimalEpsilon',
@@ -19,6 +20,7 @@ __all__ = [
   'fab',
   'fgsm',
   'fmn',
+  'is_adversarial',
   'mifgsm',
   'minimal_epsilon',
   'parse_attack',

@@ -64,8 +64,8 @@ def apgd(
     images: float `[B, ...]` inside bounds.
     labels: int `[B]` or float `[B, K]`; what loss_fn takes.
     epsilon: radius in units of the images: a scalar or `[B]`; may be traced.
-    num_steps: number of steps, at least 1; static. The model is evaluated
-      once per step and once for the start.
+    num_steps: number of steps, at least 1; static; 100 as in AutoAttack. The
+      model is evaluated once per step and once for the start.
     key: one key, folded with the row, or `[B]` keys. Restart r folds in r, so
       that n restarts contain 1.
     num_restarts: number of random starts; static.

@@ -54,7 +54,8 @@ def carlini_wagner(
     logits_fn: images `[B, ...]` -> logits `[B, K]`, normalisation included.
     images: float `[B, ...]` inside bounds.
     labels: int `[B]`.
-    num_steps: steps of a search, at least 1; static.
+    num_steps: steps of a search, at least 1; static; 1000 as in cleverhans, a
+      tenth of what the authors' program takes at most.
     num_searches: constants tried per row, at least 1; static. The network is
       evaluated num_searches * num_steps + 1 times.
     learning_rate: of Adam; may be traced, as the next two.

@@ -42,7 +42,8 @@ def deepfool(
     logits_fn: images `[B, ...]` -> logits `[B, K]`, normalisation included.
     images: float `[B, ...]` inside bounds.
     labels: int `[B]`.
-    num_steps: largest number of steps, at least 1; static.
+    num_steps: largest number of steps, at least 1; static; 50, as the next two,
+      from the authors' program.
     num_candidates: classes of the highest clean logits, the label's own among
       them, whose boundaries are compared; at least 2; static. Each but the
       label costs a backward pass per step.

@@ -57,7 +57,7 @@ def fab(
     labels: int `[B]`.
     epsilon: how far away the found image may be: a scalar or `[B]`, in units of
       the images; may be traced. None: any distance.
-    num_steps: steps from each start, at least 1; static.
+    num_steps: steps from each start, at least 1; static; 100 as in AutoAttack.
     key: one key, folded with the row, or `[B]` keys; for the random starts.
     num_restarts: starts, one after the other; static. The first one is at the
       images, the others are drawn half as far from them as the nearest found

@@ -53,8 +53,8 @@ def fmn(
     logits_fn: images `[B, ...]` -> logits `[B, K]`, normalisation included.
     images: float `[B, ...]` inside bounds.
     labels: int `[B]`.
-    num_steps: evaluations of the network, at least 1; static. The first one
-      sees the images themselves.
+    num_steps: evaluations of the network, at least 1; static; 100 as in
+      foolbox. The first one sees the images themselves.
     norm: 'l2', 'linf' or 'l1', what is to be small.
     step_size: l2 length of the first step, whatever the norm, in units of the
       images: for pixels up to 255 take 255; static.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from advjax import _arguments as arguments
 from advjax import norms
@@ -32,6 +33,9 @@ from advjax.types import (
   LossFn,
   Tree,
 )
+
+# The step size where none is given, as a multiple of epsilon / num_steps.
+STEP_SHARES = {'fgsm': 1.0, 'bim': 2.0, 'mifgsm': 1.0, 'pgd': 2.5}
 
 
 def fgsm(
@@ -60,7 +64,7 @@ def fgsm(
       share one ball; leaves that are not floating stay as they are.
     labels: int `[B]` or float `[B, K]`; what loss_fn takes.
     epsilon: radius in units of the images: a scalar or `[B]`; may be traced.
-    norm: 'linf', 'l2', 'l1' or a `norms.Norm`.
+    norm: 'linf', 'l2', 'l1', another name of `norms.get`, or a `norms.Norm`.
     loss_fn: `(logits, labels) -> [B]`, ascended.
     bounds: `(lower, upper)` of the images; either may be None, a number, an
       array that broadcasts or a pytree prefix of images. None: no clip.
@@ -84,7 +88,7 @@ def fgsm(
     Array([[0.375, 0.375]], dtype=float32)
   """
   arguments.check_given(epsilon=epsilon)
-  given = logits_fn, images, labels, epsilon, epsilon
+  given = 'fgsm', logits_fn, images, labels, epsilon, None
   return _ascend(*given, 1, None, norm, loss_fn, bounds, targets, mask)
 
 
@@ -93,9 +97,9 @@ def bim(
   images: Images,
   labels: Labels,
   epsilon: ArrayLike | None,
-  step_size: ArrayLike,
+  step_size: ArrayLike | None = None,
   *,
-  num_steps: int,
+  num_steps: int = 20,
   key: Array | None = None,
   norm: str | Norm = 'linf',
   loss_fn: LossFn = cross_entropy,
@@ -117,16 +121,14 @@ def bim(
     labels: int `[B]` or float `[B, K]`; what loss_fn takes.
     epsilon: radius of the ball, a scalar or `[B]`; None: no projection. May be
       traced, as step_size.
-    step_size: length of each step, a scalar or `[B]`.
-    num_steps: number of steps, at least 1; static.
+    step_size: length of each step, a scalar or `[B]`; None: 2 * epsilon /
+      num_steps, so that the steps can cross the ball.
+    num_steps: number of steps, at least 1; static. 20 is the paper's number for
+      epsilon = 16/255, of steps of 1/255.
     key: None starts at the images. A key starts at a uniform draw from the ball
       (of radius step_size if epsilon is None): one key, folded with the row, or
       `[B]` keys.
-    norm: 'linf', 'l2', 'l1' or a `norms.Norm`.
-    loss_fn: `(logits, labels) -> [B]`, ascended.
-    bounds: `(lower, upper)` of the images or None; see `fgsm`.
-    targets: like labels; the attack descends towards them instead.
-    mask: values in [0, 1] that multiply the gradient; see `fgsm`.
+    norm, loss_fn, bounds, targets, mask: see `fgsm`.
 
   Returns:
     Adversarial images of the same shape and dtype, within bounds and within
@@ -143,7 +145,7 @@ def bim(
     >>> advjax.bim(logits_fn, images, labels, 0.125, 0.0625, num_steps=4)
     Array([[0.375, 0.375]], dtype=float32)
   """
-  given = logits_fn, images, labels, epsilon, step_size
+  given = 'bim', logits_fn, images, labels, epsilon, step_size
   return _ascend(*given, num_steps, key, norm, loss_fn, bounds, targets, mask)
 
 
@@ -152,9 +154,9 @@ def pgd(
   images: Images,
   labels: Labels,
   epsilon: ArrayLike | None,
-  step_size: ArrayLike,
+  step_size: ArrayLike | None = None,
   *,
-  num_steps: int,
+  num_steps: int = 40,
   key: Array,
   num_restarts: int = 1,
   eot_samples: int | None = None,
@@ -172,7 +174,8 @@ def pgd(
   another), then the one of highest loss, then the earliest. Where no class can
   be read from the labels, the loss alone decides.
 
-  The l1 direction is SLIDE's: the top 5 % of the coordinates, evenly.
+  The l1 direction is SLIDE's: the top 5 % of the coordinates, evenly. That of
+  'nsl_l1' is the largest coordinate alone.
 
   Madry et al. 2017, arXiv 1706.06083; Tramer and Boneh 2019, arXiv 1904.13000;
   Athalye et al. 2017, arXiv 1707.07397 (expectation over transformation).
@@ -183,19 +186,18 @@ def pgd(
     labels: int `[B]` or float `[B, K]`; what loss_fn takes.
     epsilon: radius of the ball, a scalar or `[B]`; None: no projection. May be
       traced, as step_size.
-    step_size: length of each step, a scalar or `[B]`.
-    num_steps: number of steps, at least 1; static.
+    step_size: length of each step, a scalar or `[B]`; None: 2.5 * epsilon /
+      num_steps, which reaches the boundary from any start and leaves steps to
+      move along it (Madry et al.).
+    num_steps: number of steps, at least 1; static. 40 is that of Madry et al.
+      on MNIST.
     key: one key, folded with the row, or `[B]` keys. Restart r folds in r, so
       that n restarts contain 1.
     num_restarts: number of random starts; static.
     eot_samples: for a random model, which is then called as
       `logits_fn(images, key)` with one example and one key: the number of draws
       per step over which losses, logits and gradients are averaged; static.
-    norm: 'linf', 'l2', 'l1' or a `norms.Norm`.
-    loss_fn: `(logits, labels) -> [B]`, ascended.
-    bounds: `(lower, upper)` of the images or None; see `fgsm`.
-    targets: like labels; the attack descends towards them instead.
-    mask: values in [0, 1] that multiply the gradient; see `fgsm`.
+    norm, loss_fn, bounds, targets, mask: see `fgsm`.
 
   Returns:
     Adversarial images of the same shape and dtype, within bounds and within
@@ -217,9 +219,11 @@ def pgd(
     Array([[0.375, 0.375]], dtype=float32)
   """
   arguments.check_given(key=key)
-  given = logits_fn, images, labels, epsilon, step_size, num_steps, key
+  given = 'pgd', logits_fn, images, labels, epsilon, step_size
   return _ascend(
     *given,
+    num_steps,
+    key,
     norm,
     loss_fn,
     bounds,
@@ -236,9 +240,9 @@ def mifgsm(
   images: Images,
   labels: Labels,
   epsilon: ArrayLike | None,
-  step_size: ArrayLike,
+  step_size: ArrayLike | None = None,
   *,
-  num_steps: int,
+  num_steps: int = 10,
   decay: ArrayLike = 1.0,
   key: Array | None = None,
   norm: str | Norm = 'linf',
@@ -260,15 +264,12 @@ def mifgsm(
     labels: int `[B]` or float `[B, K]`; what loss_fn takes.
     epsilon: radius of the ball, a scalar or `[B]`; None: no projection. May be
       traced, as step_size and decay.
-    step_size: length of each step, a scalar or `[B]`.
-    num_steps: number of steps, at least 1; static.
+    step_size: length of each step, a scalar or `[B]`; None: epsilon /
+      num_steps, as in the paper.
+    num_steps: number of steps, at least 1; static. 10 is the paper's.
     decay: weight of the past; 0 is `bim`. A scalar.
     key: None starts at the images, a key at a draw from the ball; see `bim`.
-    norm: 'linf', 'l2', 'l1' or a `norms.Norm`.
-    loss_fn: `(logits, labels) -> [B]`, ascended.
-    bounds: `(lower, upper)` of the images or None; see `fgsm`.
-    targets: like labels; the attack descends towards them instead.
-    mask: values in [0, 1] that multiply the gradient; see `fgsm`.
+    norm, loss_fn, bounds, targets, mask: see `fgsm`.
 
   Returns:
     Adversarial images of the same shape and dtype, within bounds and within
@@ -287,11 +288,13 @@ def mifgsm(
   """
   if decay is None:
     raise arguments.error('decay', None, 'a number >= 0')
-  given = logits_fn, images, labels, epsilon, step_size, num_steps, key
-  return _ascend(*given, norm, loss_fn, bounds, targets, mask, decay=decay)
+  given = 'mifgsm', logits_fn, images, labels, epsilon, step_size
+  options = norm, loss_fn, bounds, targets, mask
+  return _ascend(*given, num_steps, key, *options, decay=decay)
 
 
 def _ascend(
+  name: str,
   logits_fn: LogitsFn,
   images: Images,
   labels: Labels,
@@ -327,6 +330,13 @@ def _ascend(
   )
   if decay is not None:
     decay = arguments.number('decay', decay, problem.dtype)
+  num_steps = arguments.count('num_steps', num_steps)
+  if step_size is None:
+    if epsilon is None:
+      raise arguments.error('step_size', None, 'a number where epsilon is None')
+    # On the host where it can be: a product of JAX arrays would compile.
+    radius = np.asarray(epsilon) if arguments.is_concrete(epsilon) else epsilon
+    step_size = radius * (STEP_SHARES[name] / num_steps)
   perturbed = _compiled(
     logits_fn,
     Callee.of(loss_fn),
@@ -334,7 +344,7 @@ def _ascend(
     arguments.number('step_size', step_size, problem.dtype, problem.batch),
     decay,
     norm=norms.get(norm),
-    num_steps=arguments.count('num_steps', num_steps),
+    num_steps=num_steps,
     num_restarts=arguments.count('num_restarts', num_restarts),
     eot_samples=eot_samples,
     keep_best=keep_best,

@@ -9,6 +9,7 @@ import numpy as np
 from advjax import _arguments as arguments
 from advjax._arguments import Problem
 from advjax.attacks._core import loop
+from advjax.attacks.success import fools
 from advjax.callables import Callee, compile_per_callable
 from advjax.types import Array, ArrayLike, Attack, Images, Labels, LogitsFn
 
@@ -123,12 +124,6 @@ def _bisect(
   problem = problem.per_example()
   images, limit = problem.images, problem.epsilon
 
-  def succeeds(perturbed: Images) -> Array:
-    logits = jnp.asarray(logits_fn(perturbed))
-    if logits.ndim != 2:
-      raise arguments.error('logits.shape', logits.shape, '[batch, classes]')
-    return loop.is_fooled(problem, logits)
-
   def bisect(
     _: Any, carry: tuple[Array, MinimalEpsilon]
   ) -> tuple[Array, MinimalEpsilon]:
@@ -143,14 +138,14 @@ def _bisect(
     )
     if got != wanted:
       raise arguments.error('attack(...)', got, f'images like {wanted}')
-    success = succeeds(perturbed)
+    success = fools(logits_fn, problem._replace(images=perturbed))
     low = jnp.where(success, low, epsilon)
     # Below the smallest already there is nothing nearer: 0 stays 0.
     better = success & (epsilon < best.epsilon)
     new = MinimalEpsilon(epsilon, perturbed, success)
     return low, loop.select(better, new, best)
 
-  clean = succeeds(images)
+  clean = fools(logits_fn, problem)
   zero = jnp.zeros_like(limit)
   start = zero, MinimalEpsilon(jnp.where(clean, zero, jnp.inf), images, clean)
   start = loop.vary_alike(lambda *start: bisect(0, start), start)

@@ -1,4 +1,4 @@
-"""Attacks as users name them: `fgsm`, `bim-20`, `pgd-50-10`, `autoattack`."""
+"""Attacks as users name them: `fgsm`, `bim-20`, `autoattack`, `mine:attack`."""
 
 import dataclasses
 import math
@@ -6,33 +6,30 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from advjax import norms
+from advjax._arguments import check_callable
 from advjax.attacks.apgd import apgd
 from advjax.attacks.carlini_wagner import carlini_wagner
 from advjax.attacks.deepfool import deepfool
 from advjax.attacks.fab import fab
 from advjax.attacks.fmn import fmn
-from advjax.attacks.gradient import bim, fgsm, mifgsm, pgd
+from advjax.attacks.gradient import STEP_SHARES, bim, fgsm, mifgsm, pgd
 from advjax.attacks.square import square
+from advjax.callables import import_function
 from advjax.types import Array, LogitsFn
 
 Box = tuple[float, float] | None
 
-# Name: (attack, largest number of parts, default steps, step size as a multiple
-# of epsilon / steps; None: the attack finds its own).
-_STEPPED: dict[str, tuple[Callable[..., Any], int, int, float | None]] = {
-  'fgsm': (fgsm, 1, 1, 1.0),
-  'bim': (bim, 2, 20, 2.0),
-  'mifgsm': (mifgsm, 2, 10, 1.0),
-  'pgd': (pgd, 3, 40, 2.5),
-  'apgd': (apgd, 3, 100, None),
-  'fab': (fab, 3, 100, None),
-  'square': (square, 3, 5000, None),
+# Attacks within a radius, by name.
+_STEPPED: dict[str, Any] = {
+  f.__name__: f for f in (fgsm, bim, mifgsm, pgd, apgd, fab, square)
 }
-# Name: (attack, default steps, norms).
-_MINIMAL: dict[str, tuple[Callable[..., Any], int, tuple[str, ...]]] = {
-  'deepfool': (deepfool, 50, ('linf', 'l2')),
-  'cw': (carlini_wagner, 1000, ('l2',)),
-  'fmn': (fmn, 100, ('linf', 'l2', 'l1')),
+# What -STEPS and -RESTARTS set; the functions have the default values.
+_NUMBERS = ('num_steps', 'num_queries', 'num_restarts')
+# Name: (attack, norms).
+_MINIMAL: dict[str, tuple[Any, Any]] = {
+  'deepfool': (deepfool, ('linf', 'l2')),
+  'cw': (carlini_wagner, ('l2',)),
+  'fmn': (fmn, ('linf', 'l2', 'l1')),
 }
 # Name: version and attacks of AutoAttack; None: all of the version.
 _AUTOATTACK: dict[str, tuple[str, tuple[str, ...] | None]] = {
@@ -47,7 +44,8 @@ _KNOWN = ', '.join([*_STEPPED, *_MINIMAL, *_AUTOATTACK])
 _ALLOWED = (
   'NAME[-STEPS[-RESTARTS]] such as fgsm, bim-20 or pgd-50-10, with whole '
   'numbers >= 1 (fgsm has one step; only pgd, apgd, fab and square have '
-  f'restarts) and a name among {_KNOWN}'
+  f'restarts) and a name among {_KNOWN}, or module:function, an attack of your '
+  'own'
 )
 
 
@@ -58,10 +56,7 @@ class Attack:
   name: str
   num_steps: int  # or queries of square
   num_restarts: int  # of pgd, apgd, fab and square
-  # A share of epsilon, unless `step_size` is given, which is absolute; None
-  # where the attack finds its own.
-  step_ratio: float | None
-  step_size: float | None
+  step_size: float | None  # absolute; None: `step_ratio * epsilon`
   norm: str
   bounds: Box  # the pixel range
 
@@ -76,15 +71,21 @@ class Attack:
     """Adversarial images `[B, ...]`; fgsm, bim and mifgsm do not draw."""
     choices: dict[str, Any] = {'norm': self.norm, 'bounds': self.bounds}
     if self.name in ('bim', 'mifgsm', 'pgd'):
-      choices['step_size'] = self.step_at(epsilon)
+      choices['step_size'] = self.step_size
     if self.name in ('pgd', 'apgd', 'fab', 'square'):
       choices |= {'key': key, 'num_restarts': self.num_restarts}
     if self.name != 'fgsm':
       steps = 'num_queries' if self.name == 'square' else 'num_steps'
       choices[steps] = self.num_steps
-    attack = _STEPPED[self.name][0]
+    attack = _STEPPED[self.name]
     perturbed: Array = attack(logits_fn, images, labels, epsilon, **choices)
     return perturbed
+
+  @property
+  def step_ratio(self) -> float | None:
+    """Default step size / epsilon; None where the attack finds its own."""
+    share = STEP_SHARES.get(self.name)
+    return None if share is None else share / self.num_steps
 
   def step_at(self, epsilon: Any) -> Any:
     """The step size at a radius; None where the attack finds its own."""
@@ -125,9 +126,8 @@ class MinimalAttack:
     perturbed: Array = attack(logits_fn, images, labels, **choices)
     return perturbed
 
-  def settings(self, epsilon: float) -> dict[str, Any]:
-    """Returns what a report says of it; epsilon is not read."""
-    del epsilon
+  def settings(self, _: float) -> dict[str, Any]:
+    """Returns what a report says of it, at any radius."""
     name = f'{self.name}-{self.num_steps}'
     return {'attack': name, 'num_steps': self.num_steps}
 
@@ -142,13 +142,30 @@ class FullAttack:
   norm: str
   bounds: Box
 
-  def settings(self, epsilon: float) -> dict[str, Any]:
-    """Returns what a report says of it; epsilon is not read."""
-    del epsilon
+  def settings(self, _: float) -> dict[str, Any]:
+    """Returns what a report says of it, at any radius."""
     return {'attack': self.name, 'version': self.version}
 
 
-AnyAttack = Attack | MinimalAttack | FullAttack
+@dataclasses.dataclass(frozen=True)
+class UserAttack:
+  """An attack of the user's own, called as the built-in ones are."""
+
+  name: str  # 'module:function'
+  function: Callable[..., Any]
+  norm: str
+  bounds: Box
+
+  def __call__(self, *args: Any) -> Any:
+    """Adversarial images, of logits_fn, images, labels, epsilon and key."""
+    return self.function(*args, norm=self.norm, bounds=self.bounds)
+
+  def settings(self, _: float) -> dict[str, Any]:
+    """Returns what a report says of it, at any radius."""
+    return {'attack': self.name}
+
+
+AnyAttack = Attack | MinimalAttack | FullAttack | UserAttack
 
 
 def parse_attack(
@@ -158,16 +175,19 @@ def parse_attack(
   bounds: Box = (0.0, 1.0),
   step_size: float | None = None,
 ) -> AnyAttack:
-  """Reads an attack written as NAME[-STEPS[-RESTARTS]].
+  """Reads an attack written as NAME[-STEPS[-RESTARTS]], or module:function.
 
   fgsm, bim, mifgsm, pgd, apgd, fab and square stay within a radius; deepfool,
   cw and fmn are minimum-norm attacks; autoattack and autoattack-plus are
   AutoAttack, and apgd-ce, apgd-dlr, apgd-t and fab-t are parts of it, which
   take no numbers.
 
-  Default step sizes: bim 2 epsilon / steps (epsilon / 10 for 20 steps), pgd
-  2.5 epsilon / steps (Madry et al. 2017, arXiv 1706.06083), mifgsm
-  epsilon / steps (Dong et al. 2017, arXiv 1710.06081).
+  Steps and their size are by default those of the functions, such as
+  `advjax.pgd`.
+
+  An attack of your own is a pure function `(logits_fn, images, labels, epsilon,
+  key, *, norm, bounds) -> images` of a module that `import` finds. It keeps to
+  ball and bounds itself; evaluations trace epsilon and give a key per example.
 
   Args:
     text: The attack.
@@ -180,11 +200,12 @@ def parse_attack(
     The attack.
 
   Raises:
-    ValueError: if the name, the numbers or the norm are not allowed.
+    ValueError: if the name, the numbers or the norm are not allowed, or no
+      function of that name is found.
 
   Example:
-    >>> from advjax.attacks import parse_attack
-    >>> attack = parse_attack('pgd-50-10')
+    >>> import advjax
+    >>> attack = advjax.parse_attack('pgd-50-10')
     >>> attack.num_steps, attack.num_restarts, attack.step_ratio
     (50, 10, 0.05)
   """
@@ -195,23 +216,51 @@ def parse_attack(
     raise ValueError(f'step_size = {step_size!r}; allowed: a number > 0')
   if text in _AUTOATTACK:
     return FullAttack(text, *_AUTOATTACK[text], norm, bounds)
-  num_parts, num_steps = 0, 1
-  if name in _MINIMAL:
-    num_parts, (_, num_steps, allowed) = 2, _MINIMAL[name]
-    if norm not in allowed:
-      raise ValueError(
-        f'norm = {norm!r} with {name}; allowed: {", ".join(map(repr, allowed))}'
-      )
-  elif name in _STEPPED:
-    _, num_parts, num_steps, factor = _STEPPED[name]
+  if ':' in text:
+    function = import_function('attack', text)
+    check_callable('attack', function)
+    return UserAttack(text, function, norm, bounds)
+  function, allowed = _MINIMAL.get(name, (_STEPPED.get(name), None))
+  if allowed and norm not in allowed:
+    raise ValueError(
+      f'norm = {norm!r} with {name}; allowed: {", ".join(map(repr, allowed))}'
+    )
+  defaults = getattr(function, '__kwdefaults__', {})
+  numbers = [defaults[field] for field in _NUMBERS if field in defaults]
   whole = all(part.isdigit() and int(part) > 0 for part in parts)
-  if len(parts) >= num_parts or not whole:
+  if function is None or len(parts) > len(numbers) or not whole:
     raise ValueError(f'attack = {text!r}; allowed: {_ALLOWED}')
-  steps, restarts = [*map(int, parts), *(num_steps, 1)[len(parts) :]]
+  numbers[: len(parts)] = map(int, parts)
+  steps, restarts = [*numbers, 1, 1][:2]
   if name in _MINIMAL:
     return MinimalAttack(name, steps, norm, bounds)
-  ratio = None if factor is None else factor / steps
-  return Attack(name, steps, restarts, ratio, step_size, norm, bounds)
+  return Attack(name, steps, restarts, step_size, norm, bounds)
+
+
+def parse_attacks(attacks: Any, **choices: Any) -> dict[str, Any]:
+  """Reads names as `parse_attack` does, in a list or in one text with commas.
+
+  A mapping gives other names to these, or to attacks, which stay as they are.
+  """
+  named = attacks
+  if not isinstance(attacks, Mapping):
+    texts = [attacks] if isinstance(attacks, str) else attacks
+    names = [part.strip() for text in texts for part in str(text).split(',')]
+    fit = len(set(names)) == len(names) and all(type(x) is str for x in texts)
+    named = {name: name for name in names if fit}
+  found = {
+    name: parse_attack(each, **choices) if isinstance(each, str) else each
+    for name, each in named.items()
+  }
+  if not found or not all(
+    callable(each) or isinstance(each, FullAttack) for each in found.values()
+  ):
+    raise ValueError(
+      f'attacks = {attacks!r}; allowed: one attack or more, each named once '
+      'as parse_attack takes it, or a mapping from names to those or to '
+      'functions (logits_fn, images, labels, epsilon, keys) -> images'
+    )
+  return found
 
 
 def replace_bounds(

@@ -67,7 +67,8 @@ def square(
     images: float `[B, H, W, C]` or `[B, ...]`, inside bounds; one array.
     labels: int `[B]`; what loss_fn takes.
     epsilon: radius in units of the images: a scalar or `[B]`; may be traced.
-    num_queries: calls of logits_fn per restart, at least 1; static.
+    num_queries: calls of logits_fn per restart, at least 1; static; 5000 as in
+      AutoAttack.
     key: one key, folded with the row, or `[B]` keys. Restart r folds in r, so
       that n restarts contain 1.
     num_restarts: number of random starts; static.

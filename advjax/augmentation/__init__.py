@@ -6,6 +6,7 @@ that `config.augmentation` switches on. All draws for an example come from the
 example's own key, and so do not depend on the batch, padding or the devices.
 """
 
+from advjax._extras import dm_pix, ml_collections  # noqa: F401
 from advjax.augmentation.colour import (
   random_brightness,
   random_contrast,

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from advjax._extras import filelock, ml_collections, tqdm  # noqa: F401
 from advjax.config import choose, find
 from advjax.data import digits, folder, npz, tfds
 from advjax.data.dataset import (

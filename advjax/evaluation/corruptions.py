@@ -7,8 +7,9 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
+# scipy imports ndimage, which is slow, on its first use.
+from advjax._extras import PIL, scipy  # noqa: F401  # isort: skip
 import numpy as np
-import scipy  # Imports ndimage, which is slow, on its first use.
 from PIL import Image
 
 from advjax.config import check_range

@@ -8,12 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from advjax.attacks.specs import (
-  AnyAttack,
-  FullAttack,
-  MinimalAttack,
-  parse_attack,
-)
+from advjax.attacks import specs
+from advjax.attacks.specs import AnyAttack, FullAttack, MinimalAttack
 from advjax.devices import Batching
 from advjax.evaluation.logits import compute_logits, in_top_k
 from advjax.evaluation.robustness import attack_and_predict
@@ -77,23 +73,9 @@ def _classes(logits: Logits) -> dict[str, np.ndarray]:
   }
 
 
-def parse_attacks(
-  texts: Sequence[str],
-  *,
-  norm: str = 'linf',
-  bounds: tuple[float, float] | None = (0.0, 1.0),
-  step_size: float | None = None,
-) -> dict[str, AnyAttack]:
-  """Reads attacks, also comma-separated, and gives each a unique name."""
-  texts = [part for text in texts for part in text.split(',')]
-  parsed = {
-    text: parse_attack(text, norm=norm, bounds=bounds, step_size=step_size)
-    for text in texts
-  }
-  if not texts or len(parsed) < len(texts):
-    raise ValueError(
-      f'attacks = {list(texts)}; allowed: one attack or more, each named once'
-    )
+def parse_attacks(texts: Sequence[str], **choices: Any) -> dict[str, AnyAttack]:
+  """Reads attacks, and shortens names that stay unique: 'pgd' of 'pgd-40'."""
+  parsed = specs.parse_attacks(texts, **choices)
   kinds = [attack.name for attack in parsed.values()]
   return {
     attack.name if kinds.count(attack.name) == 1 else text: attack

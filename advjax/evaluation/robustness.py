@@ -1,15 +1,16 @@
 """Attacks on whole data sets: robust accuracy, and logits of several models."""
 
+import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from advjax import norms
-from advjax.attacks.specs import FullAttack, MinimalAttack
+from advjax.attacks.specs import FullAttack, MinimalAttack, parse_attacks
 from advjax.callables import Callee
 from advjax.devices import Batching, map_examples
 from advjax.evaluation.autoattack import autoattack, summarise
@@ -51,6 +52,10 @@ def _attack(
     perturbed = attack(source, images, labels)
   else:
     perturbed = attack(source, images, labels, epsilon, keys)
+  if jnp.shape(perturbed) != images.shape:
+    raise ValueError(
+      f'attack(...).shape = {jnp.shape(perturbed)}; allowed: {images.shape}'
+    )
   delta = perturbed.astype(jnp.float32) - images.astype(jnp.float32)
   return perturbed, norms.get(norm).size(delta)
 
@@ -156,6 +161,7 @@ def attack_and_predict(
         bounds=attack.bounds,
         batch_size=batching.batch_size,
         devices=batching.devices,
+        first=batching.first,
         path=save_as
         and save_as.with_name(f'{save_as.name}_{float(epsilon)!r}.npz'),
         progress=progress,
@@ -200,12 +206,14 @@ class RobustAccuracy(NamedTuple):
 @full_precision
 def robust_accuracy(
   logits_fn: LogitsFn,
-  images: np.ndarray,
-  labels: np.ndarray,
-  attacks: Mapping[str, AttackFn],
-  epsilon: float,
+  images: Any,
+  labels: Any = None,
+  attacks: str | Sequence[str] | Mapping[str, str | AttackFn] = (),
+  epsilon: float | None = None,
   *,
   key: Array,
+  norm: str = 'linf',
+  bounds: tuple[float, float] | None = (0.0, 1.0),
   batch_size: int = 64,
   devices: Sequence[Any] | None = None,
 ) -> RobustAccuracy:
@@ -213,59 +221,112 @@ def robust_accuracy(
 
   correct_i = [f(x_i) = y_i] and, for every attack a, [f(a(x_i)) = y_i]
 
+  In place of arrays it takes batches: a DataLoader of PyTorch, a
+  `tf.data.Dataset`, a generator. They are attacked as they come, none is kept,
+  and smaller ones, as the last may be, share the compiled programs.
+
   Float32 products are computed in float32 on accelerators too, unless
   `jax.default_matmul_precision` says otherwise.
 
   Args:
     logits_fn: Images `[B, ...]` to logits `[B, K]`.
-    images: `[N, ...]`, floating, in the pixel range.
-    labels: int `[N]`.
-    attacks: By name, in the form that `attack_and_predict` takes.
+    images: `[N, ...]`, floating, in the pixel range; or, without labels, an
+      iterable of pairs (images, labels) of anything that NumPy converts.
+    labels: int `[N]`; None where images are batches.
+    attacks: Names as `parse_attack` takes them, `['fgsm', 'pgd-40-5']` or one
+      string with commas; or a mapping from names of your own to such names, to
+      what `parse_attack` returns, or to pure functions `attack(logits_fn,
+      images, labels, epsilon, keys) -> images`.
     epsilon: Radius, in the units of the pixels.
-    key: Example i gets `fold_in(key, i)`.
+    key: Image i of all, whatever its batch, gets `fold_in(key, i)`.
+    norm: 'linf', 'l2' or 'l1', of attacks given by name.
+    bounds: The pixel range of attacks given by name, or None.
     batch_size: Images per device and call.
     devices: Default: all local ones.
 
   Returns:
-    A table of booleans per example.
+    A table of booleans per example, in the order of the images.
 
   Raises:
-    ValueError: as `compute_logits` and `attack_and_predict`.
+    ValueError: as `parse_attack`, `compute_logits` and `attack_and_predict`; if
+      an attack is named twice, if there is none, if there are no batches, or if
+      one is no pair or its images are not like those of the first.
 
   Example:
     >>> import jax
-    >>> from advjax.attacks.specs import parse_attack
+    >>> images, labels = np.eye(3, dtype=np.float32), np.arange(3)
     >>> table = robust_accuracy(
     ...   lambda x: 10 * x,
-    ...   np.eye(3, dtype=np.float32),
-    ...   np.arange(3),
-    ...   {'fgsm': parse_attack('fgsm')},
+    ...   images,
+    ...   labels,
+    ...   ['fgsm', 'pgd-10'],
     ...   0.9,
     ...   key=jax.random.key(0),
     ... )
     >>> float(table.clean.mean()), float(table.worst_case.mean())
     (1.0, 0.0)
   """
-  batching = Batching(batch_size, devices or (), key)
-  images = np.asarray(images)
-  check_images(images)
-  labels = check_labels(labels, images, logits_fn)
-  if not attacks or not all(
-    callable(each) or isinstance(each, FullAttack) for each in attacks.values()
-  ):
-    raise ValueError(
-      f'attacks = {dict(attacks)}; allowed: one attack or more, as '
-      'parse_attack returns them, or functions (logits_fn, images, labels, '
-      'epsilon, keys) -> images'
-    )
-  if not epsilon >= 0:
+  attacks = parse_attacks(attacks, norm=norm, bounds=bounds and tuple(bounds))
+  if epsilon is None or not epsilon >= 0:
     raise ValueError(f'epsilon = {epsilon}; allowed: a number >= 0')
-  clean = compute_logits(logits_fn, images, batching).argmax(-1) == labels
-  attacked = {}
-  for name, attack in attacks.items():
-    result = attack_and_predict(
-      logits_fn, {'': logits_fn}, attack, images, labels, [epsilon], batching
-    )
-    attacked[name] = clean & (result.predictions[''][0] == labels)
+  batching = Batching(batch_size, devices or (), key)
+  batches = [(images, labels)] if labels is not None else _batches_of(images)
+  all_clean: list[np.ndarray] = []
+  parts: dict[str, list[np.ndarray]] = {name: [] for name in attacks}
+  first = size = 0
+  for images, labels in batches:
+    images = np.asarray(images)
+    check_images(images)
+    labels = check_labels(labels, images, logits_fn)
+    count = len(images)
+    size = max(size, count)
+    if count < size:  # Filled up, so that nothing compiles again.
+      order = np.arange(size) % count
+      images, labels = images[order], labels[order]
+    part = dataclasses.replace(batching, first=first)
+    clean = compute_logits(logits_fn, images, part).argmax(-1) == labels
+    all_clean.append(clean[:count])
+    for name, attack in attacks.items():
+      result = attack_and_predict(
+        logits_fn,
+        {'': logits_fn},
+        attack,
+        images,
+        labels,
+        [epsilon],
+        part,
+        norm=getattr(attack, 'norm', norm),
+      )
+      correct = clean & (result.predictions[''][0] == labels)
+      parts[name].append(correct[:count])
+    first += count
+  clean = np.concatenate(all_clean)
+  attacked = {name: np.concatenate(each) for name, each in parts.items()}
   worst_case = functools.reduce(np.logical_and, attacked.values(), clean)
   return RobustAccuracy(clean, attacked, worst_case)
+
+
+def _batches_of(batches: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Yields pairs (images, labels) as arrays; all images are alike."""
+  if hasattr(batches, 'shape') or not isinstance(batches, Iterable):
+    raise ValueError(
+      'labels = None; allowed: int [N], or batches (images, labels) in place '
+      f'of the images, not {type(batches).__name__}'
+    )
+  like = None
+  for number, batch in enumerate(batches):
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+      raise ValueError(
+        f'batches[{number}] = {type(batch).__name__}; allowed: a pair (images, '
+        'labels)'
+      )
+    images, labels = map(np.asarray, batch)
+    kind = f'{images.dtype} [B, {", ".join(map(str, images.shape[1:]))}]'
+    like = like or kind
+    if kind != like:
+      raise ValueError(
+        f'batches[{number}] has images {kind}; allowed: {like}, as the first'
+      )
+    yield images, labels
+  if like is None:
+    raise ValueError('batches are empty; allowed: one (images, labels) or more')

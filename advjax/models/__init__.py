@@ -1,5 +1,6 @@
 """Networks as two pure functions, `init` and `apply`."""
 
+from advjax._extras import flax, ml_collections  # noqa: F401
 from advjax.models.adapters import Model, from_linen, from_nnx
 from advjax.models.create import create_model
 from advjax.models.keras import from_keras

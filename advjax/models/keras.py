@@ -37,17 +37,13 @@ def import_keras() -> Any:
   if 'keras' not in sys.modules:
     os.environ.setdefault('KERAS_BACKEND', 'jax')
   try:
-    import keras
+    from advjax._extras import keras
 
     backend = keras.backend.backend()
   except ModuleNotFoundError as error:
-    if error.name == 'keras':
-      raise ValueError(
-        "Keras is not installed: pip install 'advjax[pretrained]'"
-      ) from error
     # Keras imports what its backend needs, TensorFlow say.
     backend = os.environ['KERAS_BACKEND']
-    if backend == 'jax':
+    if backend == 'jax' or error.name == 'keras':
       raise
   if backend != 'jax':
     raise ValueError(

@@ -63,6 +63,8 @@ def format_checkpoint(checkpoint: ReportedCheckpoint) -> str:
 
 def attack_label(key: str, num_steps: int | None = None) -> str:
   """Returns the name of an attack as papers write it."""
+  if ':' in key:  # The user's own, module:function.
+    return key
   stem, _, rest = key.partition('-')
   name = _NAMES.get(stem.lower(), stem.upper())
   kind, _, numbers = rest.partition('-')

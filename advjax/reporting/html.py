@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jinja2
+from advjax._extras import jinja2  # isort: skip
 
 from advjax.files import replacing
 from advjax.reporting.formatting import percent

@@ -263,7 +263,7 @@ def results_table(report: Report) -> Table:
     add(label, [v if v[0] is not None else None for v in values], _loss)
   runs = autoattack_runs(report)
   for attack, label, sample in attacks_of(report):
-    if runs and attack.startswith('autoattack') and report.sanity is not None:
+    if runs and label.startswith('AutoAttack') and report.sanity is not None:
       continue  # It follows.
     rows.append(Row(_attack_heading(label, sample)))
     results = [m.robust_accuracy.get(attack) for m in models]

@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from advjax._extras import ml_collections, optax, tqdm  # noqa: F401
+
 if TYPE_CHECKING:
   from advjax.jobs.train import compare, train
   from advjax.training.objectives import reads

@@ -46,8 +46,13 @@ def test_any_callable_and_equal_ones_are_kept_apart(wrap):
   results = [advjax.fgsm(f, *ARGS) for f in (one, other)]
   expected = [advjax.fgsm(f, *ARGS) for f in (cases.logits_fn, cases.other_fn)]
   np.testing.assert_allclose(results, expected, atol=1e-6)
+  for f, images, sign in ((one, results[0], 1), (other, results[1], -1)):
+    classes = np.asarray(cases.apply(sign * cases.WEIGHTS, images)).argmax(1)
+    success = advjax.is_adversarial(f, images, cases.LABELS)
+    np.testing.assert_array_equal(success, classes != cases.LABELS)
   with compiles.counted() as count:
     advjax.fgsm(one, *ARGS)
+    advjax.is_adversarial(one, *ARGS[:2])
   assert count == [0]
 
 

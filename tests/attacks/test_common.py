@@ -175,6 +175,7 @@ def test_a_loop_over_kinds_of_numbers_compiles_once():
   with compiles.counted() as count:
     for epsilon in kinds:
       advjax.bim(closure, *args, epsilon, epsilon, num_steps=2)
+      advjax.bim(closure, *args, epsilon, num_steps=2)
     advjax.bim(closure, *args, 0.1, 0.1, num_steps=2, bounds=(0, 2))
   assert count == [1]
 
@@ -200,6 +201,27 @@ def test_vmap_over_epsilons_is_a_curve_and_epsilon_is_per_example():
   expected = eager('bim')
   for row in range(7):
     np.testing.assert_allclose(curve[1 + row, row], expected[row], atol=1e-6)
+
+
+def test_success_of_every_row_untargeted_and_targeted():
+  """By its logits alone; in a batch, row by row, and where they are NaN."""
+  images, labels, targets, _ = draw(SHAPE)
+  moved = jnp.asarray(eager('pgd'))
+  network = Partial(apply, WEIGHTS)
+  classes = apply(weights_of(SHAPE), np.asarray(moved)).argmax(axis=1)
+  success = advjax.is_adversarial(network, moved, labels)
+  np.testing.assert_array_equal(success, classes != labels)
+  hit = advjax.is_adversarial(network, moved, labels, targets=targets)
+  np.testing.assert_array_equal(hit, classes == targets)
+  assert 0 < hit.sum() < success.sum() < ROWS
+
+  def one(image, label):
+    return advjax.is_adversarial(network, image[None], label[None])[0]
+
+  rows = jax.jit(jax.vmap(one))(moved, jnp.asarray(labels))
+  np.testing.assert_array_equal(rows, success)
+  broken = Partial(lambda w, x: apply(w, x) * jnp.nan, WEIGHTS)
+  assert not advjax.is_adversarial(broken, images, labels).any()
 
 
 def test_gradient_of_the_surroundings_does_not_see_the_attack():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import advjax
 from advjax import losses, norms
 from tests.attacks import cases
 
@@ -40,6 +41,7 @@ ONE_ARRAY = [
 ]
 SEARCH = [
   ({'norm': norms.NSL_NORMS['l2']}, "norm = .*; allowed: 'linf', 'l2', 'l1'$"),
+  ({'norm': 'infinity'}, r"norm = 'infinity'; .* \(did you mean 'linf'\?\)$"),
   ({'num_restarts': 0}, 'num_restarts = 0; allowed: .* >= 1'),
 ]
 MINIMUM = [
@@ -51,7 +53,10 @@ OWN = {
     ({'num_steps': 2.5}, 'num_steps = 2.5; allowed: a Python integer'),
     ({'epsilon': np.nan}, 'epsilon = nan'),
     ({'epsilon': '8/255', 'step_size': 0.1}, "epsilon = '8/255'; allowed"),
-    ({'step_size': None}, 'step_size = None; allowed: numbers >= 0'),
+    (
+      {'epsilon': None, 'step_size': None},
+      'step_size = None; .* epsilon is No',
+    ),
     ({'images': jnp.asarray(NAN, jnp.bfloat16)}, 'images = nan'),
     ({'images': np.zeros((4, 30), np.uint8)}, r"images.dtype = \['uint8'\]"),
     ({'images': {}}, 'images.dtype'),
@@ -148,6 +153,17 @@ TABLE = [
 def test_mistake(name, changes, message):
   with pytest.raises(ValueError, match=f'(?s){message}'):
     call(name, **changes)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [*SHARED[2:4], MINIMUM[1], ({'logits_fn': jnp.sum}, r'logits.shape = \(\)')],
+)
+def test_mistake_of_asking_for_success(changes, message):
+  given = {'logits_fn': cases.logits_fn, 'images': cases.IMAGES, **changes}
+  given = {'labels': cases.LABELS, **given}
+  with pytest.raises(ValueError, match=message):
+    advjax.is_adversarial(**given)
 
 
 def test_values_of_tracers_are_not_looked_at():

@@ -2,14 +2,15 @@
 
 import re
 
+import jax
 import numpy as np
 import pytest
 
 import advjax
-from advjax.attacks import parse_attack
-from advjax.attacks.specs import FullAttack, MinimalAttack
+from advjax import parse_attack
+from advjax.attacks.specs import FullAttack, MinimalAttack, replace_bounds
 from advjax.evaluation.models import parse_attacks
-from tests.attacks import cases
+from tests.attacks import cases, own
 
 
 @pytest.mark.parametrize(
@@ -139,3 +140,47 @@ def test_an_attack_calls_the_library(text, options, expected):
   found = parse_attack(text, **options)(*args, 0.2, cases.KEY)
   np.testing.assert_array_equal(found, expected(*args, key=cases.KEY))
   assert np.any(found != cases.IMAGES)
+
+
+@pytest.mark.parametrize(
+  ('attack', 'steps', 'share'),
+  [
+    (advjax.bim, 20, 1 / 10),
+    (advjax.mifgsm, 10, 1 / 10),
+    (advjax.pgd, 40, 1 / 16),
+  ],
+)
+def test_steps_by_default_are_those_of_the_name(attack, steps, share):
+  """As many as in the literature, whose size follows epsilon, traced or not."""
+  epsilon = np.float32([0.05, 0.1, 0.2, 0.3])
+  key = {'key': cases.KEY} if attack is advjax.pgd else {}
+
+  def run(epsilon, *step_size, **options):
+    args = cases.logits_fn, cases.IMAGES, cases.LABELS
+    return np.asarray(attack(*args, epsilon, *step_size, **options, **key))
+
+  expected = run(epsilon, share * epsilon, num_steps=steps)
+  np.testing.assert_array_equal(run(epsilon), expected)
+  named = parse_attack(attack.__name__)
+  args = cases.logits_fn, cases.IMAGES, cases.LABELS
+  np.testing.assert_array_equal(named(*args, epsilon, cases.KEY), expected)
+  traced = jax.jit(lambda e: attack(*args, e, **key))(epsilon)
+  np.testing.assert_allclose(traced, expected, atol=1e-6)
+
+
+def test_an_attack_of_ones_own_is_called_as_the_others_are():
+  attack = parse_attack('tests.attacks.own:uniform', norm='l2', bounds=None)
+  assert (attack.name, attack.norm) == ('tests.attacks.own:uniform', 'l2')
+  keys = jax.random.split(cases.KEY, len(cases.IMAGES))
+  args = cases.logits_fn, cases.IMAGES, cases.LABELS, 0.1, keys
+  expected = own.uniform(*args, norm='l2', bounds=None)
+  np.testing.assert_array_equal(attack(*args), expected)
+  clipped = replace_bounds({'own': attack}, (0.4, 0.6))['own'](*args)
+  assert clipped.min() == np.float32(0.4) and clipped.max() == np.float32(0.6)
+  for name, message in [
+    ('tests.attacks.own:unifrom', "'module:function' that exists"),
+    ('tests.attacks.own:NUMBER', 'attack = 3; allowed: a callable'),
+    ('not_there:attack', "No module named 'not_there'"),
+  ]:
+    with pytest.raises(ValueError, match=message):
+      parse_attack(name)

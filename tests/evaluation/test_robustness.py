@@ -2,6 +2,7 @@
 
 import functools
 import re
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,8 @@ from tests.evaluation.noisy_images import (
   network,
 )
 from tests.training import networks, runs
+
+OWN = 'tests.attacks.own:uniform'
 
 
 def batching(batch_size, num_devices=1):
@@ -135,6 +138,62 @@ def test_a_curve_is_its_points():
   correct = (curve.predictions['network'] == LABELS[None]).mean(1)
   assert correct[0] == 0.8
   assert correct[-1] < correct[1]
+
+
+def test_batches_are_the_whole_and_compile_once():
+  """Each is made when it is needed, and an example keeps its draws."""
+  attacks = {'own': OWN, 'pgd': ATTACK, 'fmn': 'fmn-3', 'auto': 'apgd-ce'}
+  options = {
+    **{'attacks': attacks, 'epsilon': 0.1, 'key': KEY, 'norm': 'l2'},
+    **{'batch_size': 15, 'devices': jax.devices()[:1]},
+  }
+  expected = robust_accuracy(network(), IMAGES, LABELS, **options)
+  alive = []
+
+  def batches(sizes):
+    start = 0
+    for size in sizes:
+      assert not any(x() is not None for x in alive[:-1])
+      images = IMAGES[start : start + size].copy()
+      alive.append(weakref.ref(images))
+      yield images, LABELS[start : start + size].tolist()
+      start += size
+
+  robust_accuracy(network(), batches([30]), **options)
+  alive.clear()
+  with compiles.counted() as count:
+    found = robust_accuracy(network(), batches([30, 30, 30, 10]), **options)
+  assert count == [0]
+  assert list(found.attacked) == list(attacks)
+  for one, other in zip(
+    (found.clean, found.worst_case, *found.attacked.values()),
+    (expected.clean, expected.worst_case, *expected.attacked.values()),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(one, other)
+  assert 0 < found.attacked['own'].mean() < found.clean.mean()
+
+
+def test_attacks_are_named_as_written_and_keep_their_norm():
+  """A minimum-norm attack counts within the radius of its own norm."""
+  names = ['fgsm', f' {OWN}', 'fmn-9']
+  run = functools.partial(
+    robust_accuracy, network(), IMAGES, LABELS, epsilon=0.1, key=KEY
+  )
+  found = run(attacks=names, norm='l2', bounds=(-1.0, 2.0))
+  assert list(found.attacked) == ['fgsm', OWN, 'fmn-9']
+  moved = advjax.fgsm(
+    network(), IMAGES, LABELS, 0.1, norm='l2', bounds=(-1.0, 2.0)
+  )
+  right = networks.MLP.logits(np.asarray(moved)).argmax(1) == LABELS
+  np.testing.assert_array_equal(found.attacked['fgsm'], found.clean & right)
+  far = advjax.fmn(network(), IMAGES, LABELS, num_steps=9, bounds=(-1.0, 2.0))
+  size = np.linalg.norm(far - IMAGES, axis=1)  # 0: none was found.
+  expected = found.clean & ~((size > 0) & (size <= 0.1))
+  np.testing.assert_array_equal(found.attacked['fmn-9'], expected)
+  assert 0 < expected.sum() < found.clean.sum()
+  joined = run(attacks=','.join(names), norm='l2', bounds=(-1.0, 2.0))
+  np.testing.assert_array_equal(joined.worst_case, found.worst_case)
 
 
 def test_worst_case_is_over_all_attacks_and_the_clean_images():
@@ -264,12 +323,17 @@ def test_logits_that_are_not_finite_are_refused():
     ({'epsilons': [0.1, -0.1]}, r'epsilons = \[0.1, -0.1\]; allowed'),
     ({'epsilons': [0.1], 'kept': 1}, r'kept = 1; allowed: an index'),
     ({'norm': 'l3'}, r"norm.*'l3'"),
+    (
+      {'attack': lambda f, x, y, epsilon, keys: x[:, 0]},
+      r'attack\(...\).shape = \(50,\); allowed: \(50, 6\)',
+    ),
   ],
 )
 def test_bad_input_is_named(changes, message):
-  arguments = {'images': IMAGES, 'labels': LABELS, 'epsilons': [0.1], **changes}
+  arguments = {'images': IMAGES, 'labels': LABELS, 'epsilons': [0.1]}
+  arguments |= {'attack': parse_attack('fgsm'), **changes}
   with pytest.raises(ValueError, match=message):
-    attack_and_predict(network(), {}, parse_attack('fgsm'), **arguments)
+    attack_and_predict(network(), {}, **arguments)
 
 
 # ------------------------------------------------------------------- precision
@@ -333,12 +397,31 @@ def test_trained_networks_take_that_of_their_config():
 
 
 def test_what_robust_accuracy_refuses():
-  fgsm = {'a': parse_attack('fgsm')}
   for attacks, epsilon, message in [
     ({}, 0.1, r'attacks = \{\}; allowed: one attack or more'),
-    ({'a': 'fgsm'}, 0.1, "attacks = .*'fgsm'.*parse_attack"),
-    (fgsm, -0.1, 'epsilon = -0.1; allowed: a number >= 0'),
-    (fgsm, np.nan, 'epsilon = nan; allowed'),
+    ([], 0.1, r'attacks = \[\]; allowed: one attack or more'),
+    ('fgsm,fgsm', 0.1, "attacks = 'fgsm,fgsm'; .* each named once"),
+    ('fgms', 0.1, "attack = 'fgms'; allowed"),
+    ([parse_attack('fgsm')], 0.1, 'attacks = .*; allowed: .* a mapping'),
+    ({'a': 1}, 0.1, 'attacks = .*; allowed: one'),
+    ('fgsm', -0.1, 'epsilon = -0.1; allowed: a number >= 0'),
+    ('fgsm', np.nan, 'epsilon = nan; allowed'),
+    ('fgsm', None, 'epsilon = None; allowed'),
   ]:
     with pytest.raises(ValueError, match=message):
       advjax.robust_accuracy(jnp.tanh, EYE, THREE, attacks, epsilon, key=KEY)
+  for batches, message in [
+    (EYE, r'labels = None; allowed: int \[N\], or batches .* not ndarray'),
+    (0, 'labels = None; .* not int'),
+    ([], 'batches are empty'),
+    ([{'images': EYE}], r'batches\[0\] = dict; allowed: a pair'),
+    ([(EYE, THREE[:2])], r'labels have shape \(2,\)'),
+    (
+      [(EYE, THREE), (EYE[:2, :2], THREE[:2])],
+      r'batches\[1\] has images float32 \[B, 2\]; allowed: float32 \[B, 3\]',
+    ),
+  ]:
+    with pytest.raises(ValueError, match=message):
+      robust_accuracy(
+        lambda x: 9 * x, batches, attacks='fgsm', epsilon=0.1, key=KEY
+      )

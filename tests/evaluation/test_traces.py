@@ -100,7 +100,7 @@ def test_a_trace_is_that_of_the_attack(text, norm, step_size, options):
 
 
 def test_apgd_records_the_best_point_so_far():
-  attack = Attack('apgd', 6, 1, 0.0, None, 'linf', (0.0, 1.0))
+  attack = Attack('apgd', 6, 1, None, 'linf', (0.0, 1.0))
   found = run(attack=attack)
   moved = advjax.apgd(NETWORK, IMAGES, LABELS, EPSILON, num_steps=6, key=keys())
   (loss,), (accuracy,) = measure([moved])

@@ -22,7 +22,8 @@ NUM_IMAGES = 360
 EPSILONS = [0.1]
 # Where no network can be right; always evaluated.
 LARGE = 0.5
-ATTACKS = ['fgsm', 'deepfool-4', 'autoattack']
+OWN = 'tests.attacks.own:uniform'
+ATTACKS = ['fgsm', 'deepfool-4', OWN, 'autoattack']
 NAMES = ('standard', 'adversarial_regularization')
 FOLDERS = ('base', 'adversarial')
 
@@ -78,7 +79,8 @@ def both(run, short_attacks, tmp_path_factory):
 
 
 def test_every_network_has_every_part(both):
-  report = both[0]
+  report, text, _ = both
+  assert f'\n{OWN}, ' in text
   assert report['dataset'] == {
     'name': 'digits',
     'num_train': 1437,
@@ -100,7 +102,9 @@ def test_every_network_has_every_part(both):
     assert list(member['pasted_objects']) == ['1', '2', '3', '4', '5']
     assert list(member['rounded']) == list(member['robust_accuracy'])
     assert len(member['traces']['fgsm']['loss']) == 2
-    assert 'deepfool' not in member['traces']
+    assert list(member['traces']) == ['fgsm']
+    own = member['robust_accuracy'][OWN]
+    assert own['attack'] == OWN and 0 < own['max_perturbation'] <= 0.1 + 1e-6
     (minimal,) = member['minimal'].values()
     assert minimal['norm'] == 'linf' and minimal['median_epsilon'] > 0
     findings = [f for f in report['sanity'] if f['member'] == name]

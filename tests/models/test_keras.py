@@ -347,7 +347,7 @@ def test_keras_is_optional(monkeypatch):
   for file in pathlib.Path(advjax.__file__).parent.rglob('*.py'):
     assert not re.search('^(import|from) keras', file.read_text(), re.MULTILINE)
   monkeypatch.setitem(sys.modules, 'keras', None)
-  with pytest.raises(ValueError, match=r"pip install 'advjax\[pretrained\]'"):
+  with pytest.raises(ImportError, match=r"pip install 'advjax\[pretrained\]'"):
     import_keras()
 
 

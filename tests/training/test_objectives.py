@@ -185,8 +185,8 @@ def test_rows_of_weight_zero_change_nothing(case):
     ({'name': 'standard', 'norm': 'l2'}, r"option of standard = 'norm'"),
     ({'name': 'pgd_at', 'norm': 'infinity'}, r"norm = 'infinity'.*linf"),
     (
-      {'name': 'adversarial_regularization', 'norm': 'linf'},
-      r"norm = 'linf'.*did you mean 'infinity'",
+      {'name': 'adversarial_regularization', 'norm': 'l3'},
+      r"norm = 'l3'.*'infinity', 'l1', 'l2', 'linf'",
     ),
     ({'name': 'pgd_at', 'num_steps': 0}, r'num_steps = 0; allowed: an integer'),
     (

@@ -38,7 +38,7 @@ _SHARE_OF_MEMORY = 0.7
 class Items(NamedTuple):
   """The items to attack, in this order.
 
-  An item draws from `fold_in(fold_in(key, example), number)`.
+  An item draws from `fold_in(fold_in(key, first + example), number)`.
   """
 
   examples: np.ndarray  # int32 [M], rows of the images
@@ -95,6 +95,7 @@ def run_items(
   *,
   batch_size: int,
   devices: tuple[jax.Device, ...],
+  first: int = 0,
   progress: Callable[[int], None] = lambda _: None,
 ) -> Outcome:
   """Tries all items, save those whose example another item has fooled."""
@@ -121,7 +122,7 @@ def run_items(
       images=images[examples],
       labels=labels[examples],
       targets=None if items.targets is None else items.targets[batch.items],
-      examples=examples,
+      examples=first + examples,
       numbers=items.numbers[batch.items],
       fresh=fresh,
       # An empty slot counts as done.

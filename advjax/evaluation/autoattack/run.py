@@ -103,6 +103,7 @@ def autoattack(
   bounds: Bounds = (0.0, 1.0),
   batch_size: int | None = None,
   devices: Sequence[jax.Device] | None = None,
+  first: int = 0,
   path: str | pathlib.Path | None = None,
   progress: bool = False,
 ) -> AutoAttackResult:
@@ -143,6 +144,8 @@ def autoattack(
     batch_size: Images per device and call; default: 32 on CPUs, elsewhere up to
       1,024 as memory allows.
     devices: Default: all local ones.
+    first: Where the images are a part of more: the index of the first of them,
+      for example i draws as example `first + i` of all does.
     path: A file to save the state to after each attack; a run resumes from it.
     progress: Whether to draw a progress bar.
 
@@ -175,7 +178,7 @@ def autoattack(
   if batch_size is None:
     on_cpu = devices[0].platform == 'cpu'
     batch_size = _BATCH_SIZE_CPU if on_cpu else _LARGEST_BATCH_SIZE
-  batching = Batching(batch_size, devices, shared.key)
+  batching = Batching(batch_size, devices, shared.key, first)
   ask = functools.partial(
     compute_logits,
     logits_fn,
@@ -192,6 +195,7 @@ def autoattack(
       images,
       labels,
       shared,
+      first=first,
       norm=norm,
       version=version,
       gradients=names != ['square'],
@@ -261,9 +265,7 @@ def _check_arguments(
       'autoattack runs on the host, but was called on traced values; inside '
       'jit, vmap or pmap use advjax.apgd or advjax.pgd'
     )
-  if norm not in norms.NORMS:
-    allowed = ', '.join(map(repr, norms.NORMS))
-    raise ValueError(f'norm = {norm!r}; allowed: {allowed}')
+  norms.get(str(norm), tuple(norms.NORMS))
   if np.ndim(epsilon) != 0:
     raise ValueError(f'epsilon = {epsilon!r}; allowed: one number')
   images = np.asarray(images)
@@ -336,6 +338,7 @@ def _attack(
     shared._replace(key=jax.random.fold_in(shared.key, place)),
     batch_size=batching.batch_size or 1,
     devices=own_devices(batching.devices),
+    first=batching.first,
     progress=progress,
   )
   return outcome._replace(
@@ -385,7 +388,7 @@ def _progress_bar(name: str, visible: bool) -> Iterator[Callable[[int], None]]:
   if not visible:
     yield lambda num_left: None
     return
-  import tqdm  # Not a dependency of attacks.
+  from advjax._extras import tqdm
 
   with tqdm.tqdm(desc=name, unit='item') as bar:
 

@@ -51,6 +51,7 @@ def identity(
   labels: np.ndarray,
   shared: Shared,
   *,
+  first: int,
   norm: str,
   version: str,
   gradients: bool,
@@ -76,13 +77,14 @@ def identity(
     waves = np.cos(1 + np.arange(flat.shape[1]))
     network['norms of its gradients'] = np.linalg.norm(flat, axis=1)
     network['projections of its gradients'] = flat @ waves
+  draws_of = [np.uint32(first)] if first else []
   texts = {
     'norm': norm,
     'version': version,
     'matmul_precision': matmul_precision(),
     'epsilon': f'{float(shared.epsilon):.6g}',
     'digest of bounds': digest(shared.lower, shared.upper),
-    'digest of key': digest(jax.random.key_data(shared.key)),
+    'digest of key': digest(jax.random.key_data(shared.key), *draws_of),
     'digest of images': f'{images.dtype}{images.shape} {digest(images)}',
     'digest of labels': digest(labels),
   }

@@ -3,3 +3,5 @@
 `run`, `sweep`, `explained` and `linear` draw those of each kind of report, as
 `charts` (bars, lines, matrices, points) and `images` (grids of images).
 """
+
+from advjax._extras import matplotlib, scipy  # noqa: F401
