@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import logging
+import math
 import pathlib
 import statistics
 import time
@@ -43,6 +44,7 @@ from advjax.jobs.workdir import open_workdir
 from advjax.models import Model, summary
 from advjax.models.logits import eval_logits_fn
 from advjax.processes.collectives import is_main
+from advjax.reporting.formatting import format_epsilon
 from advjax.reporting.write import merge_metrics, write_run
 from advjax.results import mean_and_std
 from advjax.training.loop import TrainResult
@@ -219,6 +221,9 @@ def _run_members(
     name: [create_run(m, dataset, devices, **given[name]) for m in members]
     for name, members in configs.items()
   }
+  for name, each in runs.items():
+    for warning in _epsilon_warnings(each[0]):
+      logger.warning('%s: %s', name, warning)
   images = np.asarray(data.to_float(test.images))
   with contextlib.ExitStack() as stack:
     workdir = stack.enter_context(open_workdir(workdir, config))
@@ -386,12 +391,27 @@ def _training(
     eval_step_milliseconds=1000 * statistics.fmean(seconds),
     epochs=[mean_and_std(each) for each in zip(*epochs, strict=True)],
     test=mean_and_std(tests),
-    warnings=[
+    warnings=_epsilon_warnings(runs[0])
+    + [
       warning if len(runs) == 1 else f'seed {seed}: {warning}'
       for seed, result in zip(seeds, trained, strict=True)
       for warning in result.warnings
     ],
   )
+
+
+def _epsilon_warnings(run: Run) -> list[str]:
+  """Says where a model is measured at another epsilon than it is trained at."""
+  epsilon, config = run.hparams.get('epsilon'), run.config
+  return [
+    f'trained at epsilon {format_epsilon(epsilon)}, {measured} at '
+    f'{format_epsilon(config[section].epsilon)} ({section}.epsilon)'
+    for section, measured in (
+      ('evaluation', 'evaluated'),
+      ('monitor', 'monitored'),
+    )
+    if epsilon and not math.isclose(config[section].epsilon, epsilon)
+  ]
 
 
 def _test(run: Run, result: TrainResult) -> tuple[dict[str, Any], float]:
