@@ -278,7 +278,8 @@ def _ending(error: BaseException, joined: Place | None) -> tuple[int, str]:
   lost = distributed.explain_loss(joined, error) if joined else None
   if lost:
     return distributed.EXIT_LOST, lost
-  if isinstance(error, (ValueError, FileNotFoundError, flags.Error)):
+  expected = ValueError, FileNotFoundError, ModuleNotFoundError, flags.Error
+  if isinstance(error, expected):
     return 2, f'error: {error}'
   if not joined:
     raise error

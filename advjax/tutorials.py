@@ -25,7 +25,7 @@ def nsl_comparison() -> config_dict.ConfigDict:
     'seed': config.get_ref('seed') + 1,
     'objective': {
       'name': 'adversarial_regularization',
-      'norm': 'infinity',
+      'norm': 'linf',
       'num_steps': 1,
       'random_start': False,
       'bounds': config_dict.placeholder(tuple),

@@ -10,7 +10,7 @@ from advjax.config import choose, default_config, shrink_to_smoke
 
 _OBJECTIVES = {
   'standard': {'name': 'standard'},
-  'nsl': {'name': 'adversarial_regularization', 'norm': 'infinity'},
+  'nsl': {'name': 'adversarial_regularization', 'norm': 'linf'},
   'virtual': {
     'name': 'virtual_adversarial_regularization',
     'norm': 'l2',

@@ -87,7 +87,7 @@ def _objectives() -> dict[str, dict[str, Any]]:
     'adversarial': {
       'objective': {
         'name': 'adversarial_regularization',
-        'norm': 'infinity',
+        'norm': 'linf',
         'bounds': (0.0, 1.0),
       },
       'hparams': {

@@ -65,7 +65,7 @@ class Net(nnx.Module):
 
   def __call__(self, images):
     hidden = nnx.relu(self.conv(images))
-    return self.head(hidden.reshape(len(images), -1))
+    return self.head(hidden.reshape(images.shape[0], -1))
 
 
 def stripes(num_images=400, noise=0.2):

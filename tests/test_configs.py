@@ -103,7 +103,7 @@ def test_nsl_digits_is_the_tutorial():
   objective = adversarial.objective
   assert (objective.name, objective.norm, objective.num_steps) == (
     'adversarial_regularization',
-    'infinity',
+    'linf',
     1,
   )
   assert objective.bounds is None

@@ -252,6 +252,84 @@ def test_installed_commands_train_and_evaluate_in_an_empty_folder(
   assert not (tmp_path / 'runs/c').exists()
 
 
+TRAIN = """
+from advjax.config import default_config
+from advjax.training import train
+
+config = default_config()
+config.dataset = {'name': 'mine:stripes', 'num_images': 64}
+config.model = {'name': 'mine:Net', 'width': 4}
+config.objective = {'name': 'mine:mart', 'num_steps': 2}
+config.hparams.update(epsilon=0.1, step_size=0.05)
+config.augmentation.custom = ('mine:darken',)
+config.num_epochs = 2
+config.evaluation.update(attacks=('fgsm',), epsilons=(0.1,))
+member = train(config, 'runs/mart').members['mart']
+assert member.training.hparams['beta'] == 5.0, member.training.hparams
+print(member.clean_accuracy.value, member.robust_accuracy['fgsm'].norm)
+"""
+LOAD = """
+import jax, numpy
+import advjax, mine
+from advjax.training import load
+
+network = load('runs/mart')
+images, labels = mine.stripes().test
+adversarial = advjax.pgd(network, images, labels, 0.1, key=jax.random.key(0))
+success = advjax.is_adversarial(network, adversarial, labels)
+assert set(network.params) == {'conv', 'head'}, network.params.keys()
+shape = jax.ShapeDtypeStruct(
+  jax.export.symbolic_shape('b, 28, 28, 1'), 'float32'
+)
+exported = jax.export.export(
+  jax.jit(network), platforms=('cpu', 'cuda', 'tpu')
+)(shape)
+open('network.bin', 'wb').write(exported.serialize(vjp_order=1))
+numpy.savez('images.npz', images=images, logits=network(images))
+clean = (network(images).argmax(-1) == labels).mean()
+print(float(clean), float(success.mean()))
+"""
+ALONE = """
+import sys
+sys.modules.update(dict.fromkeys(['advjax', 'flax', 'optax']))
+import jax, numpy
+
+saved = numpy.load('images.npz')
+network = jax.export.deserialize(open('network.bin', 'rb').read())
+for images in (saved['images'], saved['images'][:3]):
+  logits = network.call(images)
+  expected = saved['logits'][:len(images)]
+  numpy.testing.assert_allclose(logits, expected, 1e-4, 1e-5)
+  (gradient,) = network.vjp().call(images, numpy.ones_like(logits))
+  assert gradient.shape == images.shape and numpy.any(gradient)
+"""
+
+
+def test_a_new_idea_needs_one_file(installed, tmp_path):
+  """Own network, objective, data and attack, in a folder with this file."""
+  shutil.copy(ROOT / 'docs' / 'mine.py', tmp_path)
+  for name, text in (('train', TRAIN), ('load', LOAD), ('alone', ALONE)):
+    (tmp_path / f'{name}.py').write_text(text)
+  found = {}
+  for name in ('train', 'load', 'alone'):
+    output = installed.run('python', f'{name}.py', folder=tmp_path).stdout
+    found[name] = output.split()[-2:]
+  evaluate = ['evaluate', '--checkpoint=runs/mart', '--workdir=runs/attacked']
+  evaluate += ['--attacks=fgsm,mine:sign_noise', '--nocorruptions']
+  installed.run('advjax', *evaluate, folder=tmp_path)
+  report = json.loads((tmp_path / 'runs/attacked/report.json').read_text())
+  (member,) = report['members'].values()
+  assert found['train'][1] == 'linf'
+  # The same network by both ways, and a data set that it can learn.
+  clean = member['clean_accuracy']
+  assert float(found['train'][0]) == float(found['load'][0]) == clean > 0.9
+  noise = member['robust_accuracy']['mine:sign_noise']['white_box']
+  fgsm = member['robust_accuracy']['fgsm']['white_box']
+  assert fgsm <= noise <= clean
+  assert 1 - float(found['load'][1]) <= fgsm + 0.01
+  assert member['checkpoint'] == {'name': 'last', 'steps': [4]}
+
+
 def test_a_missing_package_is_named_with_the_extra_that_brings_it():
   """Whatever is imported first, with jax and numpy alone or little else."""
   modules = {

@@ -71,7 +71,7 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
     epsilon=config.evaluation.epsilon,
     nsl_step_size=_STEP_SIZES[norm][2],
   )
-  config.objective.norm = norm
+  config.objective.norm = _EVALUATION_NORMS[norm]
   config.report_checkpoint = 'last'
   return config
 
