@@ -63,9 +63,15 @@ def define_checkpoint_flags() -> None:
   flags.DEFINE_list(
     'checkpoint',
     None,
-    "A run's workdir (its last checkpoint), or its folder checkpoints/best; "
+    "A run's workdir, or its folder checkpoints/best or checkpoints/last; "
     'several separated by commas.',
     required=True,
+  )
+  flags.DEFINE_enum(
+    'report_checkpoint',
+    None,
+    ['last', 'best'],
+    "Which checkpoint of a workdir; default: its config's report_checkpoint.",
   )
   flags.DEFINE_string('norm', 'linf', 'linf, l2 or l1.')
   flags.DEFINE_integer('seed', 0, 'Seed of images, attacks and noise.')

@@ -104,6 +104,7 @@ def evaluate() -> None:
     num_images=flag.num_images,
     corruptions=flag.corruptions,
     data_dir=flag.data_dir,
+    report_checkpoint=flag.report_checkpoint,
   )
 
 
@@ -206,6 +207,7 @@ def explain() -> None:
     methods=flag.methods,
     seed=flag.seed,
     data_dir=flag.data_dir,
+    report_checkpoint=flag.report_checkpoint,
   )
 
 

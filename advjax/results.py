@@ -304,9 +304,23 @@ class AutoAttackSummary(Result):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportedCheckpoint(Result):
+  """The checkpoint of a run that a model's numbers are of."""
+
+  name: str  # 'last' or 'best'
+  steps: list[int]  # of each seed
+
+  @classmethod
+  def of(cls, *runs: Any) -> Self:
+    """Returns that of trained networks, one per seed."""
+    return cls(name=runs[0].checkpoint, steps=[run.step for run in runs])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelResult(Result):
   """One model; what was not measured is None."""
 
+  checkpoint: ReportedCheckpoint | None = None
   training: Training | None = dataclasses.field(
     default=None, metadata={'inline': True}
   )
@@ -392,6 +406,7 @@ class Trial(Result):
   fields: dict[str, Any]  # swept field -> its value
   status: str
   reason: str | None = None
+  checkpoint: ReportedCheckpoint | None = None
   clean_accuracy: Estimate | None = None
   # Share of the images that are classified correctly clean and under every
   # attack.
@@ -492,6 +507,7 @@ class ExplainedCase(Result):
 class ExplainedModel(Result):
   """The explanations of one model."""
 
+  checkpoint: ReportedCheckpoint | None = None
   num_params: int
   clean_accuracy: Estimate  # on the images that maps are compared on
   white_box: Estimate  # accuracy on their adversarial examples

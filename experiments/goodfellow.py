@@ -8,9 +8,8 @@ section 5 and figure 2 of Goodfellow et al. 2014 (arXiv 1412.6572):
     --workdir=runs/goodfellow_digits
 """
 
-import functools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,19 +18,15 @@ from absl import flags
 from ml_collections import config_dict
 
 from advjax import cli, data
-from advjax.config import member_config, seed_configs
 from advjax.evaluation.linear import measure
 from advjax.files import write_json
 from advjax.jobs.train import compare
-from advjax.models.logits import eval_logits_fn
-from advjax.processes.collectives import from_main, is_main
+from advjax.processes.collectives import is_main
 from advjax.reporting.figures import linear
 from advjax.reporting.figures.charts import encode, save_pictures
 from advjax.reporting.formatting import format_epsilon
-from advjax.training.checkpoint import load_params
-from advjax.training.setup import create_run
+from advjax.training import load
 from advjax.tutorials import check_two_classes_linear
-from advjax.types import LogitsFn
 
 
 def demonstrate(
@@ -64,7 +59,8 @@ def demonstrate(
   labels, epsilon = dataset.test.labels, config.evaluation.epsilon
   entries, shown = {}, {}
   for name in config.members:
-    networks = read_networks(config, name, workdir, dataset, devices)
+    seeds = [f'seed_{seed}' for seed in config.seeds] or ['']
+    networks = [load(workdir / name / seed) for seed in seeds]
     found = [measure(n, images, labels, epsilon, devices) for n in networks]
     entries[name] = linear.merge_seeds([x.entry for x in found], len(labels))
     shown[name] = linear.LinearMember(
@@ -96,26 +92,6 @@ def demonstrate(
     f'figure: {workdir / "figures" / picture.name}.png'
   )
   return report
-
-
-def read_networks(
-  config: config_dict.ConfigDict,
-  name: str,
-  workdir: pathlib.Path,
-  dataset: data.Dataset,
-  devices: Sequence[jax.Device],
-) -> Iterator[LogitsFn]:
-  """Yields the networks of a model, one per seed, as saved by `compare`."""
-  for seed, seed_config in seed_configs(config).items():
-    member = member_config(seed_config, name)
-    training = create_run(member, dataset, devices)
-    folder = workdir / name / (f'seed_{seed}' if config.seeds else '')
-    path = folder / 'checkpoints' / member.report_checkpoint
-    fresh = training.init_state()
-    state = from_main(functools.partial(load_params, path, fresh))
-    precision = member.evaluation.matmul_precision
-    params = state.evaluation_params
-    yield eval_logits_fn(training.model, params, state.model_state, precision)
 
 
 def main() -> None:

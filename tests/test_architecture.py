@@ -28,6 +28,9 @@ APART = {
   'evaluation': {'training', 'models', 'sweeps'},
   'reporting': {'training', 'models', 'config', 'devices'},
 }
+# The only way upwards, which is taken when a name is asked for: `train` and
+# `compare` of `advjax.training` are jobs.
+LAZY = ('training/__init__.py', 'jobs')
 
 
 def imported(tree):
@@ -61,7 +64,9 @@ def test_imports_point_one_way(trees):
     own = path.split('/')[0].removesuffix('.py')
     for name in imported(tree):
       package, *parts = name.split('.')
-      if package == 'advjax' and parts and parts[0] not in (own, '__version__'):
+      if package != 'advjax' or not parts or (path, parts[0]) == LAZY:
+        continue
+      if parts[0] not in (own, '__version__'):
         found[own].add(parts[0])
   del found['__init__']  # The public face: attacks and their evaluation.
   assert {'norms', 'losses'} <= found['attacks']

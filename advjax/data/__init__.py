@@ -17,8 +17,17 @@ from advjax.data.dataset import (
   keep_classes,
   to_float,
 )
+from advjax.data.examples import from_examples
 
-__all__ = ['Dataset', 'Split', 'holdout', 'keep_classes', 'load', 'to_float']
+__all__ = [
+  'Dataset',
+  'Split',
+  'from_examples',
+  'holdout',
+  'keep_classes',
+  'load',
+  'to_float',
+]
 
 # Each returns a `Dataset`; its parameters are a config's fields, of which those
 # with a default may be left out.

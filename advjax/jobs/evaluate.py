@@ -26,7 +26,7 @@ from advjax.jobs.workdir import open_workdir
 from advjax.processes.collectives import is_main
 from advjax.reporting.sanity import sanity_findings
 from advjax.reporting.write import write_run
-from advjax.results import DatasetSummary, Report
+from advjax.results import DatasetSummary, Report, ReportedCheckpoint
 from advjax.training.trained import load_trained
 
 logger = logging.getLogger('advjax')
@@ -46,6 +46,7 @@ def evaluate(
   num_images: int | None = None,
   corruptions: bool = True,
   data_dir: str | None = None,
+  report_checkpoint: str | None = None,
 ) -> Report:
   """Attacks trained networks on the test images of their data set.
 
@@ -62,6 +63,8 @@ def evaluate(
     num_images: Number of test images, the first ones; None: all.
     corruptions: Whether to measure common corruptions and pasted objects.
     data_dir: Where the data set is now; None: where it was in training.
+    report_checkpoint: 'last' or 'best', of workdirs; None: the one that each
+      run reported.
 
   Returns:
     The content of report.json.
@@ -81,7 +84,7 @@ def evaluate(
       'of one or more'
     )
   attacks = parse_attacks(attack_names, norm=norm, step_size=step_size)
-  trained, dataset = load_trained(checkpoints, devices, data_dir)
+  trained, dataset = load_trained(checkpoints, data_dir, report_checkpoint)
   first_name, first = next(iter(trained.items()))
   evaluation = first.config.evaluation
   # JSON has lists.
@@ -101,12 +104,11 @@ def evaluate(
     images = np.asarray(data.to_float(dataset.test.images[:num_images]))
     labels = dataset.test.labels[:num_images]
     logger.info('attacking %d test images', len(labels))
-    models = {name: each.logits_fn for name, each in trained.items()}
     batching = Batching(batch_size, devices, jax.random.key(seed))
     # One more epsilon, at which no network can be right.
     large = large_epsilon(norm, bounds, images.shape[1:])
     found = evaluate_models(
-      models,
+      trained,
       attacks,
       images,
       labels,
@@ -119,7 +121,7 @@ def evaluate(
       progress=sys.stderr.isatty(),
     )
     diagnostics = measure_diagnostics(
-      models,
+      trained,
       found,
       images,
       labels,
@@ -143,6 +145,7 @@ def evaluate(
       members={
         name: dataclasses.replace(
           model_result([found], labels, name, top_k=evaluation.top_k),
+          checkpoint=ReportedCheckpoint.of(each),
           num_params=each.num_params,
           **diagnostics[name],
         )

@@ -30,6 +30,7 @@ from advjax.results import (
   ExplainedAttack,
   ExplainedModel,
   ExplainReport,
+  ReportedCheckpoint,
 )
 from advjax.training.trained import load_trained
 
@@ -50,6 +51,7 @@ def explain(
   methods: Sequence[str] | None = None,
   seed: int = 0,
   data_dir: str | None = None,
+  report_checkpoint: str | None = None,
 ) -> ExplainReport:
   """Explains trained networks, on clean and on adversarial images.
 
@@ -66,6 +68,8 @@ def explain(
     methods: Names of `advjax.explain.METHODS`; None: all that are possible.
     seed: Seeds images, attack and noise.
     data_dir: Where the data set is now; None: where it was in training.
+    report_checkpoint: 'last' or 'best', of workdirs; None: the one that each
+      run reported.
 
   Returns:
     The content of report.json.
@@ -82,7 +86,7 @@ def explain(
       f'checkpoint = {checkpoints!r}; allowed: a list of one or more'
     )
   attacks = parse_attacks([attack], norm=norm)
-  trained, dataset = load_trained(checkpoints, devices, data_dir)
+  trained, dataset = load_trained(checkpoints, data_dir, report_checkpoint)
   labels = choose_classes(dataset, classes)
   shape = (1, *dataset.test.images.shape[1:])
   example = jax.ShapeDtypeStruct(shape, np.float32)
@@ -143,6 +147,7 @@ def explain(
       left_out=left_out,
       members={
         name: ExplainedModel(
+          checkpoint=ReportedCheckpoint.of(trained[name]),
           num_params=trained[name].num_params,
           clean_accuracy=Estimate.of_correct([each.correct]),
           # Also of images that are misclassified clean, as in `evaluate`.

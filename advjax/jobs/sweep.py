@@ -223,6 +223,7 @@ def _measure(
   robust = results.Estimate.of_correct([np.all(correct, axis=0)])
   row = {
     'status': 'done',
+    'checkpoint': results.ReportedCheckpoint.of(trained).to_json(),
     'attacks': {attack: x.white_box.value for attack, x in attacks.items()},
     'loss': [r['loss'] for r in trained.records if r['kind'] == 'epoch'][-1],
     'train_seconds': trained.train_seconds,

@@ -1,6 +1,7 @@
 """Training from a config: one model, or several compared side by side."""
 
 import contextlib
+import copy
 import dataclasses
 import logging
 import pathlib
@@ -18,6 +19,7 @@ from advjax.config import (
   check_config,
   check_one_network,
   check_range,
+  choose,
   config_to_json,
   member_config,
   member_names,
@@ -38,16 +40,21 @@ from advjax.evaluation.shifts import (
   seen_corruptions,
 )
 from advjax.jobs.workdir import open_workdir
-from advjax.models import summary
+from advjax.models import Model, summary
 from advjax.models.logits import eval_logits_fn
 from advjax.processes.collectives import is_main
 from advjax.reporting.write import merge_metrics, write_run
 from advjax.results import mean_and_std
 from advjax.training.loop import TrainResult
+from advjax.training.objectives import Objective
 from advjax.training.setup import Run, create_run
+from advjax.training.trained import marker, objective_name
 from advjax.training.vmapped import train_seeds
 
 logger = logging.getLogger('advjax')
+
+# A data set, or its two splits as `data.from_examples` takes them.
+_Data = data.Dataset | tuple[Any, Any]
 
 
 def train(
@@ -55,14 +62,26 @@ def train(
   workdir: str | pathlib.Path,
   devices: Sequence[jax.Device] | None = None,
   *,
+  model: Model | None = None,
+  objective: Objective | None = None,
+  dataset: _Data | None = None,
   print_model: bool = False,
 ) -> results.Report:
   """Trains the config's network, or resumes, attacks it, and reports.
+
+  Objects of your own take the place of what the config names: config.json says
+  so, and the same call resumes the run. Commands find them again if the config
+  names them as 'module:function' instead.
 
   Args:
     config: A training config (`advjax.config.default_config`).
     workdir: The folder to write to.
     devices: The devices; None: all.
+    model: The network.
+    objective: As in `advjax.training.objectives`; without `reads` it is passed
+      all hparams.
+    dataset: A data set, or `(train, test)` as `advjax.data.from_examples` takes
+      them.
     print_model: Whether to print the network's layers first.
 
   Returns:
@@ -72,12 +91,17 @@ def train(
     ValueError: for anything wrong in the config, before anything is written.
   """
   check_one_network(config, 'train')
-  name = config.objective.name
+  config, dataset = _with_data(config, dataset)
+  given = {'model': model, 'objective': objective}
+  _mark(config, given)
+  name = objective_name(config)
   return _run_members(
     {name: list(seed_configs(config).values())},
     config,
     workdir,
     devices,
+    {name: given},
+    dataset,
     title=f'{config.model.name} trained by {name}',
     print_model=print_model,
   )
@@ -88,6 +112,9 @@ def compare(
   workdir: str | pathlib.Path,
   devices: Sequence[jax.Device] | None = None,
   *,
+  model: Model | Mapping[str, Model] | None = None,
+  objective: Objective | Mapping[str, Objective] | None = None,
+  dataset: _Data | None = None,
   print_model: bool = False,
 ) -> results.Report:
   """Trains the models of a config, attacks each of them, and reports.
@@ -96,6 +123,9 @@ def compare(
     config: A config with `members` (see `advjax.config.member_config`).
     workdir: The folder to write to; each model has a folder below it.
     devices: The devices; None: all.
+    model: As for `train`, of all members, or member -> its own.
+    objective: The same.
+    dataset: As for `train`.
     print_model: Whether to print each network's layers first.
 
   Returns:
@@ -110,15 +140,46 @@ def compare(
       "configs/nsl_digits.py; a config of one network belongs to 'train'"
     )
   names = member_names(config)
+  config, dataset = _with_data(config, dataset)
+  given: dict[str, dict[str, Any]] = {name: {} for name in names}
+  for field, each in (('model', model), ('objective', objective)):
+    own = each if isinstance(each, Mapping) else dict.fromkeys(names, each)
+    for name, value in own.items():
+      given[choose(f'member of {field}', name, names)][field] = value
+  for name in set(names) & set(config):
+    _mark(config[name], given[name])
   by_seed = seed_configs(config).values()
   return _run_members(
     {name: [member_config(each, name) for each in by_seed] for name in names},
     config,
     workdir,
     devices,
+    given,
+    dataset,
     title=' against '.join(names),
     print_model=print_model,
   )
+
+
+def _with_data(
+  config: config_dict.ConfigDict, given: _Data | None
+) -> tuple[config_dict.ConfigDict, data.Dataset | None]:
+  """A copy of the config, marked if a data set is given, and the data set."""
+  config = copy.deepcopy(config)
+  if isinstance(given, data.Dataset | None):
+    dataset = given
+  else:
+    dataset = data.from_examples(*given)
+  _mark(config, {'dataset': dataset})
+  return config, dataset
+
+
+def _mark(config: config_dict.ConfigDict, given: Mapping[str, Any]) -> None:
+  """Says in a config what is an object in place of a name."""
+  for field, value in given.items():
+    if value is not None:
+      with config.unlocked():
+        config[field] = config_dict.ConfigDict({'name': marker(value)})
 
 
 def _run_members(
@@ -126,6 +187,8 @@ def _run_members(
   config: config_dict.ConfigDict,
   workdir: str | pathlib.Path,
   devices: Sequence[jax.Device] | None,
+  given: Mapping[str, Mapping[str, Any]],
+  dataset: data.Dataset | None,
   *,
   title: str,
   print_model: bool,
@@ -133,6 +196,7 @@ def _run_members(
   """Trains models, each with its config of every seed, and reports.
 
   Each run has a folder of its own, and no other where there is one alone.
+  `given` has the objects of each model in place of names in its config.
   """
   devices = devices or jax.devices()
   check_config(config)
@@ -143,7 +207,7 @@ def _run_members(
         f'{name}.seed = {first}; allowed: a reference to the common seed, '
         f'else the same network would be trained {len(members)} times'
       )
-  dataset = data.load(config.dataset)
+  dataset = dataset or data.load(config.dataset)
   evaluation, test = config.evaluation, dataset.test
   most = dataset.num_classes - 1
   check_range('evaluation.top_k', evaluation.top_k, 1, most, integer=True)
@@ -152,7 +216,7 @@ def _run_members(
     evaluation.attacks, norm=evaluation.norm, bounds=evaluation.bounds
   )
   runs = {
-    name: [create_run(each, dataset, devices) for each in members]
+    name: [create_run(m, dataset, devices, **given[name]) for m in members]
     for name, members in configs.items()
   }
   images = np.asarray(data.to_float(test.images))
@@ -271,6 +335,7 @@ def _report(
   members = {
     name: dataclasses.replace(
       model_result(evaluations, labels, name, top_k=top_k),
+      checkpoint=results.ReportedCheckpoint.of(*each),
       num_params=sum(x.size for x in jax.tree.leaves(each[0].params)),
       training=_training(runs[name], each, seeds),
       **shifted[name],
@@ -313,7 +378,7 @@ def _training(
     for result in trained
   ]
   return results.Training(
-    objective=config.objective.name,
+    objective=objective_name(config),
     hparams=runs[0].hparams,
     num_validation=config.num_validation,
     train_seconds=statistics.fmean(r.train_seconds for r in trained),

@@ -123,8 +123,9 @@ def from_nnx(create: 'Callable[[nnx.Rngs], nnx.Module]') -> Model:
   """Adapts an NNX module that is called as `module(images)`.
 
   Its `nnx.Param`s are trained; everything else (BatchNorm's statistics, the
-  counts of random streams) is the model's state. Training uses the module
-  after `train()`, evaluation after `eval()`; neither changes a live object.
+  keys of random streams, as uint32) is the model's state. Training uses the
+  module after `train()`, evaluation after `eval()`; neither changes a live
+  object.
 
   Args:
     create: Makes the module from `nnx.Rngs`.
@@ -148,24 +149,30 @@ def from_nnx(create: 'Callable[[nnx.Rngs], nnx.Module]') -> Model:
   def split(module: nnx.Module) -> Any:
     return nnx.split(module, nnx.Param, ...)
 
+  def key_data(state: Any) -> PyTree:
+    state = nnx.to_pure_dict(state)
+    return _map_keys(jax.random.key_data, state, state)
+
   def init(key: Array, images: Array) -> tuple[PyTree, PyTree]:
     del images  # NNX modules have their shapes.
     _, params, state = split(create(nnx.Rngs(key)))
-    return nnx.to_pure_dict(params), nnx.to_pure_dict(state)
+    return nnx.to_pure_dict(params), key_data(state)
 
   def apply(
     params: PyTree, model_state: PyTree, images: Array, *, train: bool
   ) -> tuple[Array, PyTree]:
     graphdef, all_params, all_state = split(abstract)
     nnx.replace_by_pure_dict(all_params, params)
-    nnx.replace_by_pure_dict(all_state, model_state)
+    like = nnx.to_pure_dict(all_state)
+    state = _map_keys(jax.random.wrap_key_data, model_state, like)
+    nnx.replace_by_pure_dict(all_state, state)
     module: Any = nnx.merge(graphdef, all_params, all_state)
     if not train:
       module.eval()
       return at_least_float32(module(images)), model_state
     module.train()
     logits = module(images)
-    updated = nnx.to_pure_dict(split(module)[2])
+    updated = key_data(split(module)[2])
     return at_least_float32(logits), _like(updated, model_state)
 
   return Model(init, apply)
@@ -184,6 +191,17 @@ def check_num_frozen(num_frozen: int, num_stages: int, name: str) -> None:
 def at_least_float32(logits: Array) -> Array:
   """Logits as every apply returns them."""
   return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+
+def _map_keys(convert: Callable, tree: PyTree, like: PyTree) -> PyTree:
+  """Converts what are random keys in `like`: as numbers they can be saved."""
+  return jax.tree.map(
+    lambda x, y: (
+      convert(x) if jnp.issubdtype(y.dtype, jax.dtypes.prng_key) else x
+    ),
+    tree,
+    like,
+  )
 
 
 def _like(updated: PyTree, model_state: PyTree) -> PyTree:

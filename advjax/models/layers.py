@@ -273,7 +273,8 @@ def conv_then_max_pool(window: Sequence[int]) -> Callable[..., Array]:
     def cpu(lhs: Array, rhs: Array) -> Array:
       return _in_parts(lambda part: whole(part, rhs), lhs)
 
-    if not _part_size(len(lhs)):  # Two branches of the same would be traced.
+    # Two branches of the same would be traced.
+    if not _part_size(lhs.shape[0]):
       return whole(lhs, rhs)
     return lax.platform_dependent(lhs, rhs, cpu=cpu, default=whole)
 
@@ -282,16 +283,21 @@ def conv_then_max_pool(window: Sequence[int]) -> Callable[..., Array]:
 
 def _in_parts(function: Callable[[Array], Array], images: Array) -> Array:
   """Applies it to a few rows at a time, whose patches stay in the caches."""
-  size = _part_size(len(images))
+  size = _part_size(images.shape[0])
   if not size:
     return function(images)
   parts = images.reshape(-1, size, *images.shape[1:])
   results = lax.map(function, parts)
-  return results.reshape(len(images), *results.shape[2:])
+  return results.reshape(images.shape[0], *results.shape[2:])
 
 
-def _part_size(batch: int) -> int:
-  """The rows of a part, or 0 for batches that stay whole."""
+def _part_size(batch: Any) -> int:
+  """The rows of a part, or 0 for batches that stay whole.
+
+  As those of a free size do, `jax.export.symbolic_shape('b')`.
+  """
+  if not isinstance(batch, int):
+    return 0
   sizes = [size for size in _PART_SIZES if batch % size == 0]
   return max(sizes, default=0) if batch >= _LARGE_BATCH else 0
 

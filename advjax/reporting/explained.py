@@ -17,7 +17,12 @@ from advjax.reporting.figures.explained import (
   case_pictures,
   overview_pictures,
 )
-from advjax.reporting.formatting import Row, Table, format_estimate
+from advjax.reporting.formatting import (
+  Row,
+  Table,
+  format_checkpoint,
+  format_estimate,
+)
 from advjax.reporting.html import dataset_facts, write_page
 from advjax.results import ExplainedModel, ExplainReport, Similarity
 
@@ -110,8 +115,10 @@ def conclusions(report: ExplainReport) -> Iterator[str]:
   intervals do not overlap.
   """
   for name, model in report.members.items():
+    which = model.checkpoint and f' ({format_checkpoint(model.checkpoint)})'
     yield (
-      f'{name}: clean accuracy {format_estimate(model.clean_accuracy)}, '
+      f'{name}{which or ""}: clean accuracy '
+      f'{format_estimate(model.clean_accuracy)}, '
       f'accuracy under {report.attack.label} with its own gradients '
       f'{format_estimate(model.white_box)}, on {report.num_images} test images.'
     )

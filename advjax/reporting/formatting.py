@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
-from advjax.results import Estimate
+from advjax.results import Estimate, ReportedCheckpoint
 
 _NAMES = {
   'mifgsm': 'MI-FGSM',
@@ -54,6 +54,11 @@ def format_estimate(estimate: Estimate | None) -> str:
     low, high = (100 * end for end in estimate.ci)
     text += f' [{low:.1f}, {high:.1f}]'
   return text
+
+
+def format_checkpoint(checkpoint: ReportedCheckpoint) -> str:
+  """Writes 'best, step 120', of several seeds the step of each."""
+  return f'{checkpoint.name}, step {" / ".join(map(str, checkpoint.steps))}'
 
 
 def attack_label(key: str, num_steps: int | None = None) -> str:

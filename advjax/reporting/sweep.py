@@ -20,6 +20,7 @@ from advjax.reporting.formatting import (
   Table,
   at_epsilon,
   attack_label,
+  format_checkpoint,
   format_epsilon,
   format_estimate,
   percent,
@@ -249,6 +250,8 @@ def _flat(trial: Trial) -> dict[str, Any]:
   for name in ('clean_accuracy', 'robust_accuracy'):
     flat[name], ends = row.pop(name, None), row.pop(f'{name}_ci', (None, None))
     flat[f'{name}_low'], flat[f'{name}_high'] = ends
+  if trial.checkpoint:
+    row |= {'checkpoint': format_checkpoint(trial.checkpoint)}
   return flat | row.pop('attacks', {}) | row
 
 
@@ -410,6 +413,8 @@ def trial_table(sweep: SweepReport) -> list[list[Cell]]:
   add('loss', [t.loss for t in rows], '{:.4f}'.format)
   add('training s', [t.train_seconds for t in rows], '{:,.1f}'.format)
   add('step ms', [t.step_milliseconds for t in rows], '{:,.2f}'.format)
+  kept = [t.checkpoint and format_checkpoint(t.checkpoint) for t in rows]
+  add('checkpoint', kept)
   add('group', [t.group for t in rows])
   statuses = [': '.join(filter(None, (t.status, t.reason))) for t in rows]
   add('status', statuses)
@@ -426,7 +431,8 @@ def trial_table(sweep: SweepReport) -> list[list[Cell]]:
 def _terminal(sweep: SweepReport, found: Sequence[Configuration]) -> str:
   """The trials by robust accuracy, the best one, and the conclusions."""
   heads, *rows = ([cell.text for cell in r] for r in trial_table(sweep))
-  shown = {'clean', 'robust', 'training s', *map(attack_label, sweep.attacks)}
+  shown = {'clean', 'robust', 'training s', 'checkpoint'}
+  shown |= {*map(attack_label, sweep.attacks)}
   columns = [i for i, head in enumerate(heads) if head in shown]
   accuracies = [trial.robust_accuracy for trial in sweep.rows]
   order = sorted(

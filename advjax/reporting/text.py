@@ -14,6 +14,7 @@ from advjax.reporting.formatting import (
   Table,
   at_epsilon,
   attack_label,
+  format_checkpoint,
   format_epsilon,
   format_estimate,
   join,
@@ -238,6 +239,7 @@ def results_table(report: Report) -> Table:
       cells = ['-' if value is None else write(value) for value in values]
       rows.append(Row(label, cells))
 
+  add('checkpoint', [m.checkpoint for m in models], format_checkpoint)
   add('parameters', [m.num_params for m in models], '{:,}'.format)
   add('clean accuracy', [m.clean_accuracy for m in models])
   add(top_k, [m.clean_top_k_accuracy for m in models])

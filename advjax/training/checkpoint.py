@@ -20,10 +20,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from advjax.config import choose
 from advjax.files import replacing
 from advjax.training.step import TrainState
 
 logger = logging.getLogger(__name__)
+
+# Those that a run keeps.
+NAMES = ('last', 'best')
 
 
 class Checkpoint(NamedTuple):
@@ -183,32 +187,58 @@ def _read(
   return Checkpoint(jax.tree.map(np.asarray, found.state), found.record)
 
 
-def checkpoint_directory(path: str | pathlib.Path) -> pathlib.Path:
+def checkpoint_directory(
+  path: str | pathlib.Path, report_checkpoint: str | None = None
+) -> pathlib.Path:
   """Finds the folder of numbered checkpoints that a user means.
 
-  `path` is a run's workdir (its last checkpoint), or `checkpoints`,
-  `checkpoints/last` or `checkpoints/best` in it; else a ValueError.
+  `path` is a run's workdir, or `checkpoints` in it, where `report_checkpoint`
+  chooses 'last' or 'best', by default as the run's config does; or one of these
+  two folders itself. A ValueError where there is no checkpoint.
   """
-  path = pathlib.Path(path)
-  for candidate in (path / 'checkpoints' / 'last', path / 'last', path):
-    if saved_steps(candidate):
-      return candidate
+  if report_checkpoint is not None:
+    choose('report_checkpoint', report_checkpoint, NAMES)
+  path = pathlib.Path(path).expanduser()
+  for folder in (path / 'checkpoints', path):
+    there = [name for name in NAMES if saved_steps(folder / name)]
+    if there:
+      name = report_checkpoint or _reported(folder.parent)
+      return folder / choose(f"report_checkpoint of '{path}'", name, there)
+  if saved_steps(path):
+    return path
   raise ValueError(
     f"no checkpoint found in '{path}': give a run's workdir, or its "
     "folder 'checkpoints/last' or 'checkpoints/best'"
   )
 
 
+def _reported(workdir: pathlib.Path) -> str:
+  """The checkpoint that a run's config reports; 'last' of one without it."""
+  path = workdir / 'config.json'
+  config = json.loads(path.read_text()) if path.is_file() else {}
+  name: str = config.get('report_checkpoint', 'last')
+  return name
+
+
 def load_params(path: str | pathlib.Path, like: TrainState) -> TrainState:
   """Returns `like` with the parameters and statistics of a checkpoint.
 
-  `path` as for `checkpoint_directory`; the moving average where the run kept
-  one. `like` has arrays or shapes; a ValueError if its network is another one.
+  `path` as for `checkpoint_directory`.
   """
   directory = checkpoint_directory(path)
   found = restore_checkpoint(directory)
-  if found is None:
-    raise ValueError(f"no checkpoint can be read in '{directory}'")
+  assert found is not None  # It has been seen there.
+  return fit_params(directory, found, like)
+
+
+def fit_params(
+  directory: pathlib.Path, found: Checkpoint, like: TrainState
+) -> TrainState:
+  """Returns `like` with the parameters and statistics that were restored.
+
+  The moving average where the run kept one. `like` has arrays or shapes; a
+  ValueError if its network is another one.
+  """
   saved = found.state
   params = saved.get('ema_params')
 

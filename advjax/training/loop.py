@@ -221,11 +221,14 @@ class Diverged(RuntimeError):
 class TrainResult(NamedTuple):
   """A finished run; times are the share of one of several trained at once.
 
-  `params` are those to evaluate, `records` the content of metrics.jsonl;
+  `params` are those to evaluate, of the step `step` and the checkpoint that
+  the config reports; `records` is the content of metrics.jsonl;
   `train_seconds` without compiling and evaluating; the time of a step is the
   median over the chunks.
   """
 
+  checkpoint: str
+  step: int
   params: Any
   model_state: Any
   records: list[dict[str, Any]]
@@ -240,6 +243,7 @@ class Record:
 
   `epoch_metrics` are those of every step of the current epoch, of which
   metrics.jsonl holds `num_logged`; `log_bytes` is its length at the checkpoint.
+  The last two let the network be read without its data set.
   """
 
   epoch_metrics: dict[str, list[float]] = dataclasses.field(
@@ -253,6 +257,8 @@ class Record:
   best_step: int | None = None
   epoch_losses: list[float] = dataclasses.field(default_factory=list)
   warnings: list[str] = dataclasses.field(default_factory=list)
+  image_shape: list[int] = dataclasses.field(default_factory=list)
+  num_classes: int = 0
 
 
 class Recorder:
@@ -261,7 +267,8 @@ class Recorder:
   def __init__(self, run: Run, workdir: pathlib.Path, name: str) -> None:
     self.run = run
     self.name = name
-    self.record = Record()
+    shape = list(run.train_split.images.shape[1:])
+    self.record = Record(image_shape=shape, num_classes=run.num_classes)
     self._workdir = workdir
     self._last = workdir / 'checkpoints' / 'last'
     self._best = workdir / 'checkpoints' / 'best'
@@ -273,7 +280,7 @@ class Recorder:
     state = self.run.init_state()
     found = from_main(lambda: restore_checkpoint(self._last, state))
     if found:
-      self.record = Record(**found.record)
+      self.record = dataclasses.replace(self.record, **found.record)
       state = found.state
     return state
 
@@ -430,12 +437,13 @@ class Recorder:
       best = from_main(lambda: restore_checkpoint(self._best, state))
       if best is None:
         raise ValueError(
-          "report_checkpoint = 'best', but there is none: monitor.every_epochs "
-          f'= {config.monitor.every_epochs}; allowed: 1 to num_epochs = '
-          f'{config.num_epochs}'
+          f"report_checkpoint = 'best'; allowed: 'last', of step {state.step}: "
+          f"'{self._best}' has none"
         )
       state = best.state
     return TrainResult(
+      checkpoint=config.report_checkpoint,
+      step=int(state.step),
       params=jax.tree.map(np.asarray, state.evaluation_params),
       model_state=jax.tree.map(np.asarray, state.model_state),
       records=from_main(lambda: read_metrics(self._workdir / 'metrics.jsonl')),

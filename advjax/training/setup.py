@@ -137,12 +137,15 @@ def create_run(
   devices: Sequence[jax.Device],
   *,
   num_groups: int = 1,
+  model: Model | None = None,
+  objective: Objective | None = None,
 ) -> Run:
   """Builds a run from its config; nothing is computed yet.
 
   Compiled programs are kept by what they depend on: runs that differ in traced
   numbers alone have the same ones. `num_groups` divides the number of devices.
-  A ValueError for any field that is wrong, naming it.
+  A model or an objective that is given takes the place of the config's. A
+  ValueError for any field that is wrong, naming it.
   """
   check_config(config)
   group_size = len(devices) // num_groups
@@ -151,7 +154,7 @@ def create_run(
       f'batch_size = {config.batch_size}; allowed: at least the number of '
       f'devices, {group_size}'
     )
-  hparams = read_hparams(config.hparams, config.objective.name)
+  hparams = read_hparams(config.hparams, objective or config.objective.name)
   decay_name = config.multiplier_decay.name
   create_decay(config.multiplier_decay)
   if decay_name != 'constant' and 'multiplier' not in hparams:
@@ -170,7 +173,7 @@ def create_run(
 
   placed = tuple(devices)
   frozen = config_dict.FrozenConfigDict(config)
-  model = _model(frozen.model, dataset.num_classes, plan.groups)
+  model = model or _model(frozen.model, dataset.num_classes, plan.groups)
   params, model_state = network_shapes(model, config.model.name, image_shape)
   if config.unfreezing.name != 'none':
     check_unfreezing(config.unfreezing, model.stages, params)
@@ -178,7 +181,7 @@ def create_run(
     {field: frozen[field] for field in _STEP_FIELDS}
     | {'num_classes': dataset.num_classes, 'image_shape': image_shape}
   )
-  steps = functools.partial(_steps, model, step_config, plan, placed)
+  steps = functools.partial(_steps, model, objective, step_config, plan, placed)
   objective, optimizer, device_steps = steps(0)
   evaluate, monitor = (
     make_evaluate(
@@ -255,12 +258,13 @@ def _model(
 @functools.lru_cache(maxsize=16)
 def _steps(
   model: Model,
+  objective: Objective | None,
   config: config_dict.FrozenConfigDict,
   plan: StepPlan,
   devices: tuple[jax.Device, ...],
   num_frozen: int,
 ) -> tuple[Objective, optax.GradientTransformation, Callable]:
-  objective = create_objective(config.objective)
+  objective = objective or create_objective(config.objective)
   optimizer = create_optimizer(config.optimizer)
   if config.unfreezing.name != 'none':
     optimizer = staged_optimizer(

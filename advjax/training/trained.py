@@ -1,11 +1,12 @@
 """Trained networks, read back from the folders of their runs."""
 
+import dataclasses
 import functools
 import json
 import operator
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,31 +18,99 @@ from advjax.models import Model, create_model
 from advjax.models.adapters import PyTree
 from advjax.models.logits import eval_logits_fn
 from advjax.processes.collectives import from_main
-from advjax.training.checkpoint import checkpoint_directory, load_params
+from advjax.training.checkpoint import (
+  checkpoint_directory,
+  fit_params,
+  restore_checkpoint,
+)
 from advjax.training.setup import network_shapes
 from advjax.training.step import TrainState
-from advjax.types import LogitsFn
+from advjax.types import Array
 
 # The field of a data set that says where it is.
 _PLACES = {'folder': 'path', 'npz': 'path'}
 
 
-class Trained(NamedTuple):
-  """A trained network: its logits function and what it is made of."""
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Trained:
+  """A trained network in evaluation mode: images `[B, H, W, C]` to logits.
 
-  directory: pathlib.Path
-  config: config_dict.ConfigDict
-  logits_fn: LogitsFn
-  num_params: int
-  model: Model
+  A pytree of its arrays, which attacks trace: others do not recompile.
+
+  Attributes:
+    params: What the run reported, as the model has it: of Linen, NNX and Keras
+      networks a nested dictionary.
+    model_state: BatchNorm statistics and the like; {} without.
+    model: The network as two pure functions.
+    config_json: The config of the run, as text.
+    directory: The folder of the checkpoint.
+    step: Steps of training before it.
+  """
+
   params: PyTree
   model_state: PyTree
+  model: Model
+  config_json: str
+  directory: pathlib.Path
+  step: int
+
+  def __call__(self, images: Array) -> Array:
+    precision = self.config.evaluation.matmul_precision
+    arguments = self.model, self.params, self.model_state, precision
+    return eval_logits_fn(*arguments)(images)
+
+  @property
+  def config(self) -> config_dict.ConfigDict:
+    """A copy of the run's config."""
+    return config_dict.ConfigDict(json.loads(self.config_json))
+
+  @property
+  def checkpoint(self) -> str:
+    """The name of the checkpoint: 'last' or 'best'."""
+    return self.directory.name
+
+  @property
+  def num_params(self) -> int:
+    """The size of params."""
+    return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
+
+jax.tree_util.register_dataclass(
+  Trained,
+  data_fields=['params', 'model_state'],
+  meta_fields=['model', 'config_json', 'directory', 'step'],
+)
+
+
+def load(
+  workdir: str | pathlib.Path,
+  *,
+  report_checkpoint: str | None = None,
+  model: Model | None = None,
+) -> Trained:
+  """Loads a trained network, without its data set.
+
+  Args:
+    workdir: The folder of a run, or a folder `checkpoints/best` in it.
+    report_checkpoint: 'last' or 'best'; None: the one that the run reported.
+    model: The network, where `train` was given an object.
+
+  Returns:
+    The network: a function of images `[B, H, W, C]` in [0, 1] to logits.
+
+  Raises:
+    ValueError: if there is no such checkpoint, or it is of another network.
+  """
+  find = functools.partial(checkpoint_directory, workdir, report_checkpoint)
+  directory = from_main(find)
+  config = from_main(functools.partial(_read_config, directory, None))
+  return _load(directory, config, model=model)
 
 
 def load_trained(
   checkpoints: Sequence[str],
-  devices: Sequence[jax.Device],
   data_dir: str | None = None,
+  report_checkpoint: str | None = None,
 ) -> tuple[dict[str, Trained], data.Dataset]:
   """Loads trained networks by name, and the data set that they share.
 
@@ -49,7 +118,7 @@ def load_trained(
   is where the data set is now; None: where it was in training.
   """
   directories = [
-    from_main(functools.partial(checkpoint_directory, path))
+    from_main(functools.partial(checkpoint_directory, path, report_checkpoint))
     for path in checkpoints
   ]
   configs = [
@@ -64,6 +133,7 @@ def load_trained(
           f"checkpoint = '{directory}' has {field} = {have}, "
           f"'{directories[0]}' has {want}; allowed: networks of one data set"
         )
+  _check_named(configs[0], 'dataset')
   dataset = data.load(configs[0].dataset)
   trained = {
     name: _load(directory, config, dataset)
@@ -79,7 +149,7 @@ def _names(
   configs: Sequence[config_dict.ConfigDict],
 ) -> list[str]:
   """Names networks by objective, else by folder, else by both and a number."""
-  objectives = [config.objective.name for config in configs]
+  objectives = [objective_name(config) for config in configs]
   folders = [directory.parent.parent.name for directory in directories]
   for names in (objectives, folders):
     if len({*names, ''}) == len(names) + 1:
@@ -111,25 +181,49 @@ def _field(config: config_dict.ConfigDict, name: str) -> Any:
   return config_to_json(value) if hasattr(value, 'to_json') else value
 
 
+def objective_name(config: config_dict.ConfigDict) -> str:
+  """The name of an objective in reports and files: 'mart' of 'own:mart'."""
+  name: str = config.objective.name
+  return name.rpartition(':')[2].strip('<>')
+
+
+def marker(value: Any) -> str:
+  """What a config says in place of a name where an object was given."""
+  name = getattr(value, 'name', getattr(value, '__name__', None))
+  return f'<{name or type(value).__name__}>'
+
+
+def _check_named(config: config_dict.ConfigDict, section: str) -> None:
+  name = config[section].name
+  if name.startswith('<'):
+    raise ValueError(
+      f'{section}.name = {name!r}, an object that train was given; allowed: to '
+      f"give it again, or to train with {section}.name = 'module:function'"
+    )
+
+
 def _load(
   directory: pathlib.Path,
   config: config_dict.ConfigDict,
-  dataset: data.Dataset,
+  dataset: data.Dataset | None = None,
+  model: Model | None = None,
 ) -> Trained:
-  model = create_model(config.model, dataset.num_classes)
-  shape = dataset.train.images.shape[1:]
+  found = from_main(functools.partial(restore_checkpoint, directory))
+  assert found is not None  # `checkpoint_directory` has seen it.
+  shape = found.record.get('image_shape', ())
+  num_classes = found.record.get('num_classes')
+  if dataset:  # Checkpoints of older versions do not say.
+    shape, num_classes = dataset.train.images.shape[1:], dataset.num_classes
+  elif not num_classes:
+    raise ValueError(
+      f"num_classes = None in the checkpoint in '{directory}'; allowed: one of "
+      'this version of advjax. evaluate takes it, which reads the data set'
+    )
+  if model is None:
+    _check_named(config, 'model')
+    model = create_model(config.model, num_classes)
   params, model_state = network_shapes(model, config.model.name, shape)
   like = TrainState(jnp.zeros(()), params, model_state, (), None)
-  state = from_main(lambda: load_params(directory, like))
-  params = jax.tree.map(jnp.asarray, state.params)
-  model_state = jax.tree.map(jnp.asarray, state.model_state)
-  precision = config.evaluation.matmul_precision
-  return Trained(
-    directory,
-    config,
-    eval_logits_fn(model, params, model_state, precision),
-    sum(leaf.size for leaf in jax.tree.leaves(params)),
-    model,
-    params,
-    model_state,
-  )
+  state = jax.tree.map(jnp.asarray, fit_params(directory, found, like))
+  arrays, step = (state.params, state.model_state), int(found.state['step'])
+  return Trained(*arrays, model, config.to_json(), directory, step)

@@ -91,6 +91,22 @@ def test_tutorial(folder, smaller):
   }
 
 
+def test_training_from_python(folder):
+  found = run(pages.ROOT / 'docs' / 'python.md')
+  network, images, labels = found['network'], found['images'], found['labels']
+  adversarial = found['adversarial']
+  np.testing.assert_allclose(abs(adversarial - images).max(), 0.1, rtol=1e-5)
+  # The own network is another one than what was exported.
+  assert network.params['head']['kernel'].shape == (32, 10)
+  mixed = found['report'].members['mixed']
+  assert mixed.clean_accuracy.value > 0.5
+  assert mixed.training.hparams['share'] == 0.5
+  exported = found['logits'].argmax(-1) == labels
+  clean = found['model'].clean_accuracy
+  assert clean.ci[0] - 0.1 < exported.mean() < clean.ci[1] + 0.1
+  assert found['gradient'].shape == images.shape
+
+
 def test_goodfellow(folder):
   found = run(pages.ROOT / 'docs' / 'goodfellow.md')
   images, labels = found['images'], found['labels']

@@ -1,5 +1,6 @@
 """Explanations of trained runs from end to end, and what they leave."""
 
+import dataclasses
 import json
 
 import jax
@@ -79,8 +80,8 @@ def explained(run, tmp_path_factory):
 
   def load_both(*args):
     trained, dataset = load(*args)
-    second = trained['standard']._replace(
-      model=model, params=params, model_state={}
+    second = dataclasses.replace(
+      trained['standard'], model=model, params=params, model_state={}
     )
     return {**trained, 'pooled': second}, dataset
 

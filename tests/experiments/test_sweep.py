@@ -24,7 +24,7 @@ from advjax.jobs.train import train
 from advjax.processes.signals import Interrupted
 from advjax.sweeps import parse_sweep
 from advjax.training import vmapped
-from advjax.training.checkpoint import restore_checkpoint
+from advjax.training.checkpoint import restore_checkpoint, saved_steps
 from tests import compiles
 from tests.test_configs import FOLDER, load
 
@@ -123,6 +123,8 @@ def test_every_row_is_its_trial(grid):
     curve = report.curves[row['member']]
     assert curve['epsilons'] == [0.0, 0.1]
     assert curve['fgsm'] == [row['clean_accuracy'], row['fgsm']]
+    (step,) = saved_steps(workdir / row['folder'] / 'checkpoints' / 'best')
+    assert row['checkpoint'] == f'best, step {step}'
   assert len({row['loss'] for row in rows}) == 4
 
 

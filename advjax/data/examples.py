@@ -1,0 +1,160 @@
+"""Your own images: arrays, or the items of other libraries, none imported."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from advjax.data.dataset import Dataset, Split
+
+
+def from_examples(
+  train: Any,
+  test: Any,
+  *,
+  name: str = 'examples',
+  class_names: Sequence[str] | None = None,
+) -> Dataset:
+  """Makes a data set of arrays, or of sequences of examples.
+
+  A split is a tuple `(images, labels)` of arrays, or has `__len__` and
+  `__getitem__` (a `Dataset` of torch or Hugging Face, `tfds.data_source`), and
+  items `(image, label)` or mappings with 'image' or 'img', and 'label'. All are
+  read at once. Images are uint8, or floating in [0, 1], of one shape.
+
+  Args:
+    train: To train on; images `[H, W, C]` or `[H, W]`, torch tensors
+      `[C, H, W]`, PIL images; labels are integers from 0.
+    test: The same, that only final numbers are computed on.
+    name: What the data set is called in reports.
+    class_names: One per class; None: numbers up to the largest training label.
+
+  Returns:
+    The data set; images are uint8 or float32 `[N, H, W, C]`.
+
+  Raises:
+    ValueError: if anything is not as above, with the index of the item.
+
+  Example:
+    >>> images = np.zeros((4, 8, 8), np.uint8)
+    >>> items = [{'image': images[0], 'label': 1}]
+    >>> dataset = from_examples((images, np.array([0, 1, 0, 1])), items)
+    >>> dataset.train.images.shape, dataset.test.labels, dataset.class_names
+    ((4, 8, 8, 1), array([1], dtype=int32), ('0', '1'))
+  """
+  train, test = _split('train', train), _split('test', test)
+  if train.images.shape[1:] != test.images.shape[1:]:
+    raise ValueError(
+      f'test_images: shape = {test.images.shape[1:]}; allowed: '
+      f'{train.images.shape[1:]}, that of train_images'
+    )
+  source = 'the length of class_names'
+  if class_names is None:
+    source = 'the largest of train_labels plus one'
+    class_names = [str(n) for n in range(train.labels.max() + 1)]
+  count = len(class_names)
+  for field, labels in (('train', train.labels), ('test', test.labels)):
+    if labels.max() >= count:
+      raise ValueError(
+        f'{field}_labels[{labels.argmax()}] = {labels.max()}; allowed: '
+        f'[0, {count}), where {count} is {source}'
+      )
+  return Dataset(name, train, test, count, tuple(class_names))
+
+
+def _split(field: str, given: Any) -> Split:
+  if not isinstance(given, tuple):
+    given = _gather(field, given)
+  images = _check_images(f'{field}_images', _array(given[0], 4))
+  labels = _check_labels(f'{field}_labels', np.asarray(given[1]))
+  if len(images) != len(labels):
+    raise ValueError(
+      f'{field}_images: {len(images)} images; allowed: as many as '
+      f'{field}_labels has, {len(labels)}'
+    )
+  return Split(images, labels)
+
+
+def _gather(field: str, examples: Any) -> tuple[np.ndarray, np.ndarray]:
+  """Stacks the images and labels of all examples."""
+  images: list[np.ndarray] = []
+  labels = []
+  for index in range(len(examples)):
+    item = examples[index]
+    if isinstance(item, Mapping):
+      item = [item[key] for key in ('image', 'img', 'label') if key in item]
+    if not isinstance(item, tuple | list) or len(item) != 2:
+      raise ValueError(
+        f'{field}[{index}]: {type(examples[index]).__name__}; allowed: (image, '
+        "label), or a mapping with 'image' or 'img', and 'label'"
+      )
+    if getattr(item[0], 'mode', None) == 'P':  # Of PIL: indices of colours.
+      raise ValueError(f"{field}[{index}]: mode = 'P'; allowed: L, RGB")
+    image = _array(item[0], 3)
+    first = images[0] if images else image
+    if (image.shape, image.dtype) != (first.shape, first.dtype):
+      raise ValueError(
+        f'{field}[{index}]: {image.dtype} {image.shape}; allowed: '
+        f'{first.dtype} {first.shape}, as in {field}[0]'
+      )
+    label = np.asarray(item[1])
+    if label.shape or label.dtype.kind not in 'iu':
+      raise ValueError(
+        f'{field}[{index}]: label = {item[1]!r}; allowed: an integer'
+      )
+    images.append(image)
+    labels.append(label)
+  return np.array(images), np.array(labels, int)
+
+
+def _array(images: Any, ndim: int) -> np.ndarray:
+  """Images as an array, the channels of torch's tensors moved to the end."""
+  array = np.asarray(images)
+  is_tensor = hasattr(images, 'permute') and array.ndim == ndim
+  return np.moveaxis(array, -3, -1) if is_tensor else array
+
+
+def _check_images(field: str, images: np.ndarray) -> np.ndarray:
+  """Returns the images as uint8 or float32 [N, H, W, C]."""
+  if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
+    raise ValueError(
+      f'{field}: dtype = {images.dtype}; allowed: uint8 (0..255) and floating '
+      '([0, 1])'
+    )
+  if images.ndim not in (3, 4) or images.size == 0:
+    raise ValueError(
+      f'{field}: shape = {images.shape}; allowed: [N, H, W] and [N, H, W, C], '
+      'not empty'
+    )
+  if images.ndim == 3:
+    images = images[..., np.newaxis]
+  if images.dtype == np.uint8:
+    return images
+  # Written so that NaN is refused, too.
+  good = ((images >= 0) & (images <= 1)).all(axis=(1, 2, 3))
+  if not good.all():
+    index = good.argmin()
+    lowest, highest = float(images[index].min()), float(images[index].max())
+    raise ValueError(
+      f'{field}[{index}]: {images.dtype} in [{lowest}, {highest}]; allowed: in '
+      '[0, 1] (or uint8 in 0..255)'
+    )
+  return images.astype(np.float32)
+
+
+def _check_labels(field: str, labels: np.ndarray) -> np.ndarray:
+  """Returns the labels as int32 [N]."""
+  integer = np.issubdtype(labels.dtype, np.integer)
+  if not integer or labels.ndim != 1 or labels.size == 0:
+    raise ValueError(
+      f'{field}: dtype = {labels.dtype}, shape = {labels.shape}; allowed: '
+      'integers of shape [N], not empty'
+    )
+  lowest, highest = labels.min(), labels.max()
+  if lowest < 0 or highest > np.iinfo(np.int32).max:
+    index = labels.argmin() if lowest < 0 else labels.argmax()
+    raise ValueError(
+      f'{field}[{index}] = {labels[index]}; allowed: from 0 to the number of '
+      'classes less one'
+    )
+  return labels.astype(np.int32)

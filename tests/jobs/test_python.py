@@ -1,0 +1,144 @@
+"""Training from Python: objects of one's own in place of names."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import advjax
+from advjax.jobs.evaluate import evaluate
+from advjax.losses import cross_entropy
+from advjax.models import from_nnx
+from advjax.reporting.figures import run as figures
+from advjax.training import compare, load, reads, train, trained
+from tests import compiles
+from tests.training import runs
+
+
+class Network(nnx.Module):
+  """BatchNorm and dropout: statistics, and random keys, in its state."""
+
+  def __init__(self, rngs):
+    self.norm = nnx.BatchNorm(9, rngs=rngs)
+    self.dropout = nnx.Dropout(0.2, rngs=rngs)
+    self.dense = nnx.Linear(9, 3, rngs=rngs)
+
+  def __call__(self, images):
+    return self.dense(self.dropout(self.norm(images.reshape(-1, 9))))
+
+
+def scaled(apply, params, model_state, batch, hparams, key):
+  """Cross-entropy times a number."""
+  logits, state = apply(params, model_state, batch['image'], train=True)
+  clean = cross_entropy(logits, batch['label'])
+  loss = hparams['factor'] * clean
+  return (batch['weight'] * loss).sum(), (state, {'loss': loss, 'clean': clean})
+
+
+MODEL = from_nnx(Network)
+DATA = runs.dataset()
+
+
+def own_config():
+  return runs.config(
+    objective={'name': 'standard'},
+    hparams={'learning_rate': 0.1, 'factor': 2.0},
+    num_epochs=1,
+    evaluation__attacks=('fgsm',),
+    evaluation__epsilons=(0.1,),
+  )
+
+
+def own(workdir, **options):
+  """Trains with objects alone: a network, an objective, arrays and items."""
+  splits = tuple(DATA.train), list(zip(*DATA.test, strict=True))
+  options = {'model': MODEL, 'objective': scaled, 'dataset': splits} | options
+  return train(own_config(), workdir, jax.devices()[:1], **options)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def no_pictures():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(figures, 'run_figures', lambda *args: {})
+    yield
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """(result, workdir) of such a run."""
+  workdir = tmp_path_factory.mktemp('own') / 'run'
+  return own(workdir).members['scaled'], workdir
+
+
+def test_a_run_of_own_objects_says_so_and_resumes(run, tmp_path):
+  member, workdir = run
+  assert member.num_params == 2 * 9 + 9 * 3 + 3
+  (epoch,) = member.training.epochs
+  assert epoch['loss'] == pytest.approx(2 * epoch['clean'])
+  config = json.loads((workdir / 'config.json').read_text())
+  names = [config[f]['name'] for f in ('model', 'objective', 'dataset')]
+  assert names == ['<Model>', '<scaled>', '<examples>']
+  again = own(workdir).members['scaled']
+  assert again.robust_accuracy == member.robust_accuracy
+  assert again.training.train_seconds == member.training.train_seconds
+  with pytest.raises(ValueError, match=r"model.name: '<Model>' there"):
+    own(workdir, model=None)
+  # What an objective declares is checked.
+  declared = reads('factor', 'gamma')(lambda *args: scaled(*args))
+  with pytest.raises(ValueError, match=r'gamma = None; allowed: a number'):
+    own(tmp_path / 'new', objective=declared)
+  assert not (tmp_path / 'new').exists()
+
+
+def test_what_needs_the_objects_says_how_to_give_them(run, tmp_path):
+  with pytest.raises(ValueError, match=r"model.name = '<Model>'.*'module:func"):
+    load(run[1])
+  with pytest.raises(ValueError, match=r"dataset.name = '<examples>'.*give it"):
+    evaluate([str(run[1])], ['fgsm'], [0.1], tmp_path, jax.devices())
+
+
+def test_members_may_each_have_their_own(run, tmp_path):
+  config = own_config()
+  with config.unlocked():
+    config.members = ('ours', 'theirs')
+    config.ours = {'seed': config.get_ref('seed')}
+    config.theirs = {'hparams': {'factor': None}}
+  given = {'model': MODEL, 'objective': {'ours': scaled}, 'dataset': DATA}
+  report = compare(config, tmp_path / 'run', jax.devices()[:1], **given)
+  ours, theirs = report.members['ours'], report.members['theirs']
+  assert ours.training.objective == 'scaled'
+  assert theirs.training.objective == 'standard'
+  assert ours.num_params == theirs.num_params == run[0].num_params
+  # The same as alone.
+  assert ours.clean_accuracy == run[0].clean_accuracy
+  assert ours.training.test == run[0].training.test
+  with pytest.raises(ValueError, match="member of objective = 'their'"):
+    compare(config, tmp_path / 'new', objective={'their': scaled})
+
+
+def test_a_loaded_network_is_a_function_of_its_arrays(run, monkeypatch):
+  network = load(run[1], model=MODEL)
+  assert network.config.hparams.factor == 2
+  images, labels = np.float32(DATA.test.images) / 255, DATA.test.labels
+  arrays = network.params, network.model_state
+  expected, _ = MODEL.apply(*arrays, images, train=False)
+  np.testing.assert_allclose(jax.jit(network)(images), expected, atol=1e-6)
+  accuracy = (network(images).argmax(-1) == labels).mean()
+  assert accuracy == run[0].clean_accuracy.value
+  # Other arrays are another network, and no other program.
+  other = jax.tree.map(lambda x: x if x.dtype == 'uint32' else -x, network)
+  bias = network.params['dense']['bias']
+  np.testing.assert_array_equal(other.params['dense']['bias'], -bias)
+  adversarial = advjax.fgsm(network, images, labels, 0.1)
+  with compiles.counted() as count:
+    moved = advjax.fgsm(other, images, labels, 0.1)
+  assert count == [0] and (moved != adversarial).any()
+  # Checkpoints of older versions do not say which images they take.
+  restore = trained.restore_checkpoint
+  monkeypatch.setattr(
+    trained, 'restore_checkpoint', lambda p: restore(p)._replace(record={})
+  )
+  with pytest.raises(ValueError, match='num_classes = None in the checkpoint'):
+    load(run[1], model=MODEL)
