@@ -351,7 +351,6 @@ def get(norm: str | Norm, allowed: Sequence[str] | None = None) -> Norm:
   if allowed is None and isinstance(norm, Norm):
     return norm
   others = ' or a norms.Norm' if allowed is None else ''
-  hint = " (did you mean 'linf'?)" if norm == 'infinity' else ''
-  raise ValueError(
-    f'norm = {norm!r}; allowed: {", ".join(map(repr, names))}{others}{hint}'
-  )
+  others += " (did you mean 'linf'?)" if norm == 'infinity' else ''
+  listed = ', '.join(map(repr, names))
+  raise ValueError(f'norm = {norm!r}; allowed: {listed}{others}')

@@ -287,16 +287,9 @@ def robust_accuracy(
     clean = compute_logits(logits_fn, images, part).argmax(-1) == labels
     all_clean.append(clean[:count])
     for name, attack in attacks.items():
-      result = attack_and_predict(
-        logits_fn,
-        {'': logits_fn},
-        attack,
-        images,
-        labels,
-        [epsilon],
-        part,
-        norm=getattr(attack, 'norm', norm),
-      )
+      own = getattr(attack, 'norm', norm)  # Minimum-norm attacks count in it.
+      given = attack, images, labels, [epsilon], part
+      result = attack_and_predict(logits_fn, {'': logits_fn}, *given, norm=own)
       correct = clean & (result.predictions[''][0] == labels)
       parts[name].append(correct[:count])
     first += count

@@ -117,6 +117,19 @@ def test_no_flag_depends_on_batches_or_devices():
   np.testing.assert_array_equal(found.robust, expected.robust)
 
 
+def test_a_part_of_the_images_draws_as_it_does_among_all():
+  """Where Square's windows are depends on the keys alone."""
+  options = {'attacks': ['square'], 'epsilon': 0.3, 'batch_size': 24}
+  whole = attack(**options)
+  images, labels = IMAGES[10:], LABELS[10:]
+  part, other = (
+    advjax.autoattack(NETWORK, images, labels, first=i, key=KEY, **options)
+    for i in (10, 0)
+  )
+  np.testing.assert_allclose(part.images, whole.images[10:], atol=1e-6)
+  assert not np.allclose(other.images, part.images)
+
+
 def test_rand_averages_over_draws():
   limits = largest_robust(WEIGHTS, LABELS, 'linf')
   epsilon = float(np.median(limits))
@@ -266,6 +279,7 @@ def test_a_file_of_another_run_is_left_alone(tmp_path):
     ({'epsilon': 0.01, 'network': other}, 'logits of the network differ'),
     ({'epsilon': 0.01, 'attacks': ['fab']}, 'attacks: apgd-ce there'),
     ({'epsilon': 0.01, 'key': jax.random.key(6)}, 'key differ'),
+    ({'epsilon': 0.01, 'first': 3}, 'key differ'),
     ({'epsilon': 0.01, 'network': masked}, r'\(norms of its gradients differ'),
   ]:
     with pytest.raises(ValueError, match=message):
