@@ -257,12 +257,12 @@ from advjax.config import default_config
 from advjax.training import train
 
 config = default_config()
-config.dataset = {'name': 'mine:stripes', 'num_images': 64}
+config.dataset = {'name': 'mine:stripes', 'num_images': 160}
 config.model = {'name': 'mine:Net', 'width': 4}
 config.objective = {'name': 'mine:mart', 'num_steps': 2}
-config.hparams.update(epsilon=0.1, step_size=0.05)
+config.hparams.update(learning_rate=0.01, epsilon=0.1, step_size=0.05)
 config.augmentation.custom = ('mine:darken',)
-config.num_epochs = 2
+config.num_epochs = 8
 config.evaluation.update(attacks=('fgsm',), epsilons=(0.1,))
 member = train(config, 'runs/mart').members['mart']
 assert member.training.hparams['beta'] == 5.0, member.training.hparams
@@ -327,7 +327,7 @@ def test_a_new_idea_needs_one_file(installed, tmp_path):
   fgsm = member['robust_accuracy']['fgsm']['white_box']
   assert fgsm <= noise <= clean
   assert 1 - float(found['load'][1]) <= fgsm + 0.01
-  assert member['checkpoint'] == {'name': 'last', 'steps': [4]}
+  assert member['checkpoint'] == {'name': 'last', 'steps': [40]}
 
 
 def test_a_missing_package_is_named_with_the_extra_that_brings_it():
