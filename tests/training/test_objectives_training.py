@@ -1,5 +1,7 @@
 """Adversarial training: FGSM, PGD and TRADES against closed forms."""
 
+import runpy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,3 +72,36 @@ def test_trades_maximises_the_divergence_and_adds_it():
   assert kl.max() > 1e-3
   np.testing.assert_allclose(metrics['kl'], kl, rtol=1e-9)
   np.testing.assert_allclose(loss, (clean_loss + 6 * kl).mean(), rtol=1e-9)
+
+
+@pytest.mark.parametrize('name', ['margin', 'advjax.losses:margin'])
+def test_an_attack_ascends_the_loss_that_is_named(name):
+  objective = objectives.fgsm_at(random_start=False, attack_loss=name)
+  hparams = {'epsilon': 0.2, 'step_size': 0.1}
+  with jax.enable_x64(True):
+    found = networks.adversarial_of(objective, hparams, dtype=jnp.float64)
+  is_true = np.eye(3)[LABELS]
+  others = MLP.logits(IMAGES) - 1e9 * is_true
+  ascent = np.eye(3)[others.argmax(-1)] - is_true
+  step = 0.1 * np.sign(MLP.gradient(IMAGES, ascent))
+  np.testing.assert_allclose(found, np.clip(IMAGES + step, 0, 1), atol=1e-12)
+
+
+def test_mart_of_the_documentation_is_the_papers():
+  """Wang et al. 2020, equations 9 to 11, in NumPy."""
+  objective = runpy.run_path('docs/mine.py')['mart'](num_steps=2)
+  hparams = {'epsilon': 0.2, 'step_size': 0.1, 'beta': 5.0}
+  share = np.array([0.1, 0.2, 0.3, 0.4])
+  with jax.enable_x64(True):
+    moved, loss, _ = networks.run(
+      objective, hparams, dtype=jnp.float64, weight=jnp.asarray(share)
+    )
+  assert 0.1 < np.abs(moved - IMAGES).max() <= 0.2 + 1e-12
+  clean = networks.softmax(MLP.logits(IMAGES))
+  attacked = networks.softmax(MLP.logits(moved))
+  rows = np.arange(len(LABELS))
+  wrong = np.where(np.eye(3)[LABELS] > 0, 0, attacked).max(-1)
+  boosted = -np.log(attacked[rows, LABELS]) - np.log(1 - wrong)
+  divergence = (clean * np.log(clean / attacked)).sum(-1)
+  expected = boosted + 5 * divergence * (1 - clean[rows, LABELS])
+  np.testing.assert_allclose(loss, (share * expected).sum(), rtol=1e-9)
