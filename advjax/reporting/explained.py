@@ -20,8 +20,8 @@ from advjax.reporting.figures.explained import (
 from advjax.reporting.formatting import (
   Row,
   Table,
-  format_checkpoint,
   format_estimate,
+  of_checkpoint,
 )
 from advjax.reporting.html import dataset_facts, write_page
 from advjax.results import ExplainedModel, ExplainReport, Similarity
@@ -115,9 +115,8 @@ def conclusions(report: ExplainReport) -> Iterator[str]:
   intervals do not overlap.
   """
   for name, model in report.members.items():
-    which = model.checkpoint and f' ({format_checkpoint(model.checkpoint)})'
     yield (
-      f'{name}{which or ""}: clean accuracy '
+      f'{name}{of_checkpoint(model.checkpoint)}: clean accuracy '
       f'{format_estimate(model.clean_accuracy)}, '
       f'accuracy under {report.attack.label} with its own gradients '
       f'{format_estimate(model.white_box)}, on {report.num_images} test images.'

@@ -61,6 +61,11 @@ def format_checkpoint(checkpoint: ReportedCheckpoint) -> str:
   return f'{checkpoint.name}, step {" / ".join(map(str, checkpoint.steps))}'
 
 
+def of_checkpoint(checkpoint: ReportedCheckpoint | None) -> str:
+  """Writes ' (best, step 120)' behind a name; nothing if it is not known."""
+  return f' ({format_checkpoint(checkpoint)})' if checkpoint else ''
+
+
 def attack_label(key: str, num_steps: int | None = None) -> str:
   """Returns the name of an attack as papers write it."""
   if ':' in key:  # The user's own, module:function.

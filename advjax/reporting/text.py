@@ -18,6 +18,7 @@ from advjax.reporting.formatting import (
   format_epsilon,
   format_estimate,
   join,
+  of_checkpoint,
   percent,
   points,
 )
@@ -118,7 +119,11 @@ def warnings(report: Report) -> list[str]:
 
 def _clean(report: Report) -> Iterator[str]:
   scores = {name: m.clean_accuracy for name, m in report.members.items()}
-  listed = (f'{name} {percent(each.value)}' for name, each in scores.items())
+  listed = (
+    f'{name}{of_checkpoint(report.members[name].checkpoint)} '
+    f'{percent(each.value)}'
+    for name, each in scores.items()
+  )
   text = f'Clean accuracy: {join(listed)}.'
   if len(scores) == 2:
     (_, first), (name, second) = scores.items()

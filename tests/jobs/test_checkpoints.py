@@ -52,7 +52,8 @@ def check(folder, text, expected):
   saved = json.loads((folder / 'report.json').read_text())['members']['fgsm_at']
   assert saved['checkpoint'] == expected
   said = f'{expected["name"]}, step {expected["steps"][0]}'
-  assert said in text and said in (folder / 'report.html').read_text()
+  for shown in (text, (folder / 'report.html').read_text()):
+    assert f'fgsm_at ({said})' in shown  # In the sentences.
   return saved
 
 
