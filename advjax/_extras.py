@@ -7,16 +7,22 @@ here before anything else.
 import importlib
 from typing import Any
 
+_TRAIN = (
+  *('PIL', 'absl', 'dm_pix', 'filelock', 'flax', 'jinja2', 'matplotlib'),
+  *('ml_collections', 'optax', 'scipy', 'tqdm'),
+)
+_EXTRAS = {**dict.fromkeys(_TRAIN, 'train'), 'keras': 'pretrained'}
+
 
 def __getattr__(name: str) -> Any:
-  if name.startswith('__'):
-    raise AttributeError(name)
+  if name not in _EXTRAS:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
   try:
     return importlib.import_module(name)
   except ModuleNotFoundError as error:
     if error.name != name:
       raise
-    extra = 'pretrained' if name == 'keras' else 'train'
     raise ModuleNotFoundError(
-      f"No module named {name!r}: pip install 'advjax[{extra}]'", name=name
+      f"No module named {name!r}: pip install 'advjax[{_EXTRAS[name]}]'",
+      name=name,
     ) from error

@@ -20,7 +20,6 @@ from absl import flags
 
 from advjax import cli, data
 from advjax.models import Model
-from advjax.models.create import ARCHITECTURES
 from advjax.training.setup import create_run
 from experiments.benchmarks import autoattack, harness, peers, runs
 from experiments.benchmarks.autoattack import Reference
@@ -48,7 +47,10 @@ def apply(
   return autoattack.logits(params, images), model_state
 
 
-ARCHITECTURES['autoattack_digits'] = lambda num_classes: Model(init, apply)
+def network(num_classes: int) -> Model:
+  """The network of AutoAttack's reference, for config.model.name."""
+  del num_classes
+  return Model(init, apply)
 
 
 def attack_all(
@@ -78,7 +80,7 @@ def main() -> None:
   python = peers.prepare(peer, flag.torch_venv, None)
   # PGD with Adam and a learning rate that falls to 0.
   config = runs.tutorial_config('pgd')
-  config.model = {'name': 'autoattack_digits'}
+  config.model = {'name': 'experiments.benchmarks.autoattack_fixture:network'}
   config.schedule.name = 'cosine'
   config.hparams.learning_rate = 3e-3
   config.num_epochs = flag.num_epochs

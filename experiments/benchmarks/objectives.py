@@ -15,12 +15,10 @@ from advjax.attacks.specs import Attack, parse_attack
 from advjax.callables import Callee
 from advjax.config import default_config
 from advjax.models import create_model
-from advjax.models.create import ARCHITECTURES
 from advjax.models.logits import eval_logits_fn
 from advjax.training.setup import Run, create_run
 from experiments.benchmarks import harness, runs
 from experiments.benchmarks.harness import OURS, Row
-from experiments.benchmarks.layers import PlainCNN
 
 FILE = 'benchmark.json'
 PLAIN = 'plain'
@@ -38,8 +36,7 @@ OBJECTIVES: dict[str, dict[str, float]] = {
   'trades': {'epsilon': 0.1, 'step_size': 0.025, 'beta': 6.0},
 }
 # By side, the network.
-NETWORKS = {OURS: 'cnn', PLAIN: 'flax_cnn'}
-ARCHITECTURES['flax_cnn'] = PlainCNN
+NETWORKS = {OURS: 'cnn', PLAIN: 'experiments.benchmarks.layers:PlainCNN'}
 
 
 def check_attack(text: str) -> Attack:
