@@ -128,7 +128,11 @@ def bim(
     key: None starts at the images. A key starts at a uniform draw from the ball
       (of radius step_size if epsilon is None): one key, folded with the row, or
       `[B]` keys.
-    norm, loss_fn, bounds, targets, mask: see `fgsm`.
+    norm: 'linf', 'l2', 'l1', another name of `norms.get`, or a `norms.Norm`.
+    loss_fn: `(logits, labels) -> [B]`, ascended.
+    bounds: `(lower, upper)` of the images or None; see `fgsm`.
+    targets: like labels; the attack descends towards them instead.
+    mask: values in [0, 1] that multiply the gradient; see `fgsm`.
 
   Returns:
     Adversarial images of the same shape and dtype, within bounds and within
@@ -197,7 +201,11 @@ def pgd(
     eot_samples: for a random model, which is then called as
       `logits_fn(images, key)` with one example and one key: the number of draws
       per step over which losses, logits and gradients are averaged; static.
-    norm, loss_fn, bounds, targets, mask: see `fgsm`.
+    norm: 'linf', 'l2', 'l1', another name of `norms.get`, or a `norms.Norm`.
+    loss_fn: `(logits, labels) -> [B]`, ascended.
+    bounds: `(lower, upper)` of the images or None; see `fgsm`.
+    targets: like labels; the attack descends towards them instead.
+    mask: values in [0, 1] that multiply the gradient; see `fgsm`.
 
   Returns:
     Adversarial images of the same shape and dtype, within bounds and within
@@ -269,7 +277,11 @@ def mifgsm(
     num_steps: number of steps, at least 1; static. 10 is the paper's.
     decay: weight of the past; 0 is `bim`. A scalar.
     key: None starts at the images, a key at a draw from the ball; see `bim`.
-    norm, loss_fn, bounds, targets, mask: see `fgsm`.
+    norm: 'linf', 'l2', 'l1', another name of `norms.get`, or a `norms.Norm`.
+    loss_fn: `(logits, labels) -> [B]`, ascended.
+    bounds: `(lower, upper)` of the images or None; see `fgsm`.
+    targets: like labels; the attack descends towards them instead.
+    mask: values in [0, 1] that multiply the gradient; see `fgsm`.
 
   Returns:
     Adversarial images of the same shape and dtype, within bounds and within
