@@ -22,7 +22,6 @@ from advjax.config import choose
 from advjax.environment import command_line
 from advjax.fractions import parse_number
 from advjax.processes.launcher import launch
-from advjax.processes.topology import find_place
 
 # Each imports its job when it runs: the start of one does not wait for others.
 
@@ -137,7 +136,7 @@ def sweep() -> None:
     _sweep_rows(flag.config, flag.sweep),
     flag.workdir,
     cli.devices_from_flags(),
-    shard=sweeps.cut_shard(flag.shard, *find_place()[:2]),
+    shard=flag.shard,
     train_command=[*train, *cli.config_arguments(sys.argv)],
   )
 

@@ -29,6 +29,7 @@ from advjax.files import lock_folder, write_json
 from advjax.jobs.workdir import prepare_workdir
 from advjax.models.logits import eval_logits_fn
 from advjax.processes.signals import Interrupted, stop_on_signals
+from advjax.processes.topology import find_place
 from advjax.reporting.sweep import write_rows, write_sweep
 from advjax.sweeps import Trial, create_trials, shard_trials
 from advjax.training.loop import Diverged, TrainResult
@@ -89,7 +90,7 @@ def sweep(
   """
   devices = devices or jax.devices()
   trials = create_trials(config, rows)
-  share = shard_trials(trials, shard)
+  share = shard_trials(trials, shard, *find_place()[:2])
   dataset = data.load(config.dataset)
   evaluation = config.evaluation
   attacks = parse_attacks(
@@ -122,7 +123,7 @@ def sweep(
     count_of(len(trials), 'trial'),
     count_of(len(job.groups), 'group'),
     len(done),
-    '' if len(share) == len(trials) else f'; shard {shard}: {len(share)}',
+    '' if len(share) == len(trials) else f'; here {len(share)}',
   )
   for group in job.groups:
     own = [trial for i in group if (trial := trials[i]).name in names]
