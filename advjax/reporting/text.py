@@ -38,7 +38,6 @@ from advjax.results import (
 
 _WIDE = 0.02  # Half an interval from which on a sentence mentions it.
 _BROKEN = 0.1  # Robust accuracy below which a model is not robust.
-_COLLAPSE = 0.2  # Drop of robust accuracy in training that is more than noise.
 
 
 def attacks_of(report: Report) -> list[tuple[str, str, AttackResult]]:
@@ -90,7 +89,6 @@ def sentences(report: Report) -> list[str]:
     *itertools.islice(_transfer(report), 1),  # Of the first attack.
     *_robustness(report),
     *_flat(report),
-    *_collapse(report),
     *_width(report),
   ]
 
@@ -178,23 +176,6 @@ def _robustness(report: Report) -> Iterator[str]:
       alone = len(cases) == 1
       text += ' It is not robust.' if alone else ' None of them is robust.'
     yield text
-
-
-def _collapse(report: Report) -> Iterator[str]:
-  """Adversarial training whose PGD accuracy drops on the way."""
-  for name, model in report.members.items():
-    best = 0.0
-    for number, epoch in enumerate(epochs_of(model), 1):
-      robust = epoch.get('monitor_robust_accuracy')
-      if robust is None or epoch.get('adversarial_loss') is None:
-        continue
-      if robust < best / 2 and best - robust >= _COLLAPSE:
-        yield (
-          f'The monitored PGD accuracy of {name} fell from {percent(best)} to '
-          f'{percent(robust)} by epoch {number}: catastrophic overfitting.'
-        )
-        break
-      best = max(best, robust)
 
 
 def _width(report: Report) -> Iterator[str]:
