@@ -5,12 +5,8 @@ Fractions are in [0, 1]; intervals are 95 % intervals.
 """
 
 import dataclasses
-import json
 import math
-import pathlib
 import statistics
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -80,7 +76,7 @@ def mean_and_std(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-  """Base of all results: to and from JSON by the declared types.
+  """Base of all results, which become JSON.
 
   An `Estimate` becomes up to three keys, also in a dict over models. A field
   marked `inline` becomes its own fields; `class_` is 'class' in JSON. Fields
@@ -108,38 +104,6 @@ class Result:
         found[name] = _to_json(value)
     return found
 
-  @classmethod
-  def from_json(cls, data: Mapping[str, Any]) -> Self:
-    """Reads a result back; keys that no field has are ignored."""
-    hints, values = typing.get_type_hints(cls), {}
-    for field in dataclasses.fields(cls):
-      kind = _without_none(hints[field.name])
-      name = field.name.removesuffix('_')
-      if field.metadata.get('inline'):
-        if _required(kind) <= data.keys():
-          values[field.name] = kind.from_json(data)
-      elif name in data:
-        values[field.name] = _from_json(kind, name, data)
-      elif field.name in _required(cls):
-        raise ValueError(
-          f'keys of {cls.__name__} = {sorted(data)}; allowed: {name!r} among '
-          'them'
-        )
-    return cls(**values)
-
-  @classmethod
-  def read(cls, path: pathlib.Path) -> Self:
-    """Reads a result from a JSON file."""
-    return cls.from_json(json.loads(path.read_text()))
-
-
-def _required(cls: type[Result]) -> set[str]:
-  return {
-    field.name
-    for field in dataclasses.fields(cls)
-    if field.default is dataclasses.MISSING
-  }
-
 
 def _estimate_to_json(name: str, estimate: Estimate) -> dict[str, Any]:
   parts = {'': estimate.value, '_ci': estimate.ci, '_std': estimate.std}
@@ -160,41 +124,6 @@ def _to_json(value: Any) -> Any:
     return [_to_json(each) for each in value]
   if isinstance(value, float) and not math.isfinite(value):
     return None
-  return value
-
-
-def _without_none(kind: Any) -> Any:
-  return typing.get_args(kind)[0] if isinstance(kind, types.UnionType) else kind
-
-
-def _from_json(kind: Any, name: str, data: Mapping[str, Any]) -> Any:
-  """Reads `data[name]`, of an estimate `name_ci` and `name_std` too."""
-  kind, value = _without_none(kind), data[name]
-  origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-  if value is None:
-    return None
-  if kind is Estimate:
-    ci = data.get(f'{name}_ci')
-    return Estimate(value, ci and tuple(ci), data.get(f'{name}_std'))
-  if origin is dict:
-    # The parts of estimates are dicts over models themselves.
-    endings = ('', '_ci', '_std') if arguments[1] is Estimate else ('',)
-    return {
-      key: _from_json(
-        arguments[1],
-        name,
-        {
-          f'{name}{ending}': data[f'{name}{ending}'][key]
-          for ending in endings
-          if key in data.get(f'{name}{ending}', ())
-        },
-      )
-      for key in value
-    }
-  if origin is list:
-    return [_from_json(arguments[0], name, {name: each}) for each in value]
-  if isinstance(kind, type) and issubclass(kind, Result):
-    return kind.from_json(value)
   return value
 
 

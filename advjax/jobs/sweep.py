@@ -265,15 +265,16 @@ def _report(job: _Job) -> results.SweepReport:
       if kept is None:
         continue
       chunks[kept['chunk']['first']] = kept['chunk']
-      own = {
-        'member': trial.name,
-        'group': number,
-        'fields': trial.fields,
-        'devices': kept['devices_per_run'],
-        'command': _command(job, trial, kept['devices_per_run']),
-        'folder': str(job.folder(trial).relative_to(job.workdir)),
-      }
-      rows.append((index, results.Trial.from_json(kept['row'] | own)))
+      row = results.Trial(
+        member=trial.name,
+        group=number,
+        fields=trial.fields,
+        devices=kept['devices_per_run'],
+        command=_command(job, trial, kept['devices_per_run']),
+        folder=str(job.folder(trial).relative_to(job.workdir)),
+        **_read_row(kept['row']),
+      )
+      rows.append((index, row))
       if 'curve' in kept:
         curves[trial.name] = kept['curve']
     groups.append(
@@ -312,6 +313,16 @@ def _report(job: _Job) -> results.SweepReport:
     environment=environment(job.devices),
     config=config_to_json(config),
   )
+
+
+def _read_row(row: dict[str, Any]) -> dict[str, Any]:
+  """The fields of a trial that its result.json holds."""
+  if 'checkpoint' in row:
+    row['checkpoint'] = results.ReportedCheckpoint(**row['checkpoint'])
+  for name in {'clean_accuracy', 'robust_accuracy'} & {*row}:
+    ci = tuple(row.pop(f'{name}_ci'))
+    row[name] = results.Estimate(row[name], ci)
+  return row
 
 
 def _command(job: _Job, trial: Trial, num_devices: int) -> str:
