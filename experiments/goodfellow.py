@@ -63,12 +63,7 @@ def demonstrate(
     networks = [load(workdir / name / seed) for seed in seeds]
     found = [measure(n, images, labels, epsilon, devices) for n in networks]
     entries[name] = linear.merge_seeds([x.entry for x in found], len(labels))
-    shown[name] = linear.LinearMember(
-      found[0].weights[..., 0],
-      found[0].perturbed[..., 0],
-      found[0].predictions,
-      found[0].perturbed_predictions,
-    )
+    shown[name] = found[0]
   classes = first, second = list(dataset.class_names)
   own = {'epsilon': epsilon, 'classes': classes, 'members': entries}
   report['goodfellow'] = own
@@ -82,7 +77,7 @@ def demonstrate(
     f'every image: added to {second}, subtracted from {first}. No other '
     'perturbation within epsilon increases the loss more. Below each image is '
     'the prediction of the model, red where it is wrong.',
-    linear.linear_figure(shown, images[..., 0], labels, epsilon, classes),
+    linear.linear_figure(shown, images, labels, epsilon, classes),
   )
   save_pictures([picture], workdir / 'figures')
   print(

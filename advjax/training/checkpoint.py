@@ -264,7 +264,7 @@ def fit_params(
 
 
 def _by_path(tree: Any) -> dict[str, Any]:
-  """The leaves by path: a named tuple is read back as a dict, sorted by name."""
+  """The leaves by path: named tuples are read back as dicts, sorted."""
   return {
     jax.tree_util.keystr(path, simple=True, separator='/'): leaf
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
