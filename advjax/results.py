@@ -7,6 +7,7 @@ Fractions are in [0, 1]; intervals are 95 % intervals.
 import dataclasses
 import math
 import statistics
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -74,7 +75,12 @@ def mean_and_std(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   return result
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@typing.dataclass_transform(
+  kw_only_default=True,
+  frozen_default=True,
+  field_specifiers=(dataclasses.field,),
+)
+@dataclasses.dataclass(frozen=True)
 class Result:
   """Base of all results, which become JSON.
 
@@ -82,6 +88,9 @@ class Result:
   marked `inline` becomes its own fields; `class_` is 'class' in JSON. Fields
   that hold their default of None are left out.
   """
+
+  def __init_subclass__(cls) -> None:
+    dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
   def to_json(self) -> dict[str, Any]:
     """Returns the result as JSON: dicts, lists, strings and numbers."""
@@ -127,7 +136,6 @@ def _to_json(value: Any) -> Any:
   return value
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AtEpsilon(Result):
   """Accuracies on adversarial examples of one source model at one epsilon."""
 
@@ -140,7 +148,6 @@ class AtEpsilon(Result):
   transfer_top_k: dict[str, Estimate] | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AttackResult(AtEpsilon):
   """An attack on one source model: `AtEpsilon` at the evaluation epsilon."""
 
@@ -159,7 +166,6 @@ class AttackResult(AtEpsilon):
   version: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Training(Result):
   """How a model was trained; over several seeds the means."""
 
@@ -174,7 +180,6 @@ class Training(Result):
   warnings: list[str]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ShiftResult(Result):
   """Accuracy on shifted images that no attack made."""
 
@@ -185,7 +190,6 @@ class ShiftResult(Result):
   norm: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Trace(Result):
   """An attack step by step at the evaluation epsilon."""
 
@@ -196,7 +200,6 @@ class Trace(Result):
   not_finite_gradients: float  # share of those whose gradient is not finite
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class MinimalDistance(Result):
   """A minimum-norm attack, over the images that are classified correctly."""
 
@@ -205,7 +208,6 @@ class MinimalDistance(Result):
   norm: str
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoAttackStage(Result):
   """One attack of AutoAttack: what it fooled and its cost."""
 
@@ -218,7 +220,6 @@ class AutoAttackStage(Result):
   backward: int
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoAttackSummary(Result):
   """AutoAttack at one epsilon."""
 
@@ -232,7 +233,6 @@ class AutoAttackSummary(Result):
   warnings: list[str]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportedCheckpoint(Result):
   """The checkpoint of a run that a model's numbers are of."""
 
@@ -245,7 +245,6 @@ class ReportedCheckpoint(Result):
     return cls(name=runs[0].checkpoint, steps=[run.step for run in runs])
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelResult(Result):
   """One model; what was not measured is None."""
 
@@ -286,7 +285,6 @@ class ModelResult(Result):
   autoattack: list[AutoAttackSummary] | None = None  # one summary per epsilon
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetSummary(Result):
   """The data set of a report."""
 
@@ -298,7 +296,6 @@ class DatasetSummary(Result):
   largest_class_share: float | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding(Result):
   """The outcome of one sanity check of one model."""
 
@@ -308,7 +305,6 @@ class Finding(Result):
   detail: str  # sentences with the numbers
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Report(Result):
   """The content of report.json of train, compare and evaluate."""
 
@@ -326,7 +322,6 @@ class Report(Result):
   config: dict[str, Any]  # of the run, or of each model
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Trial(Result):
   """One run of a sweep: a row of its table."""
 
@@ -351,7 +346,6 @@ class Trial(Result):
   folder: str  # its folder, relative to the sweep's
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrialGroup(Result):
   """Runs of a sweep that shared compiled programs."""
 
@@ -362,7 +356,6 @@ class TrialGroup(Result):
   compiles: int
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepReport(Result):
   """The content of sweep.json."""
 
@@ -385,7 +378,6 @@ class SweepReport(Result):
   config: dict[str, Any]  # what the runs have in common
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ExplainedAttack(Result):
   """The attack of an explanation; what it does not have is None."""
 
@@ -399,7 +391,6 @@ class ExplainedAttack(Result):
   label: str  # all of that for people
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Similarity(Result):
   """Mean similarity of explanation maps to those of the clean images."""
 
@@ -410,7 +401,6 @@ class Similarity(Result):
   rank_ci: list[float] | None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassProbability(Result):
   """A class, and its probability where one was predicted."""
 
@@ -420,7 +410,6 @@ class ClassProbability(Result):
   probability: float | None = None  # of the prediction
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ExplainedCase(Result):
   """An explained image."""
 
@@ -432,7 +421,6 @@ class ExplainedCase(Result):
   predictions: dict[str, list[ClassProbability]]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ExplainedModel(Result):
   """The explanations of one model."""
 
@@ -446,7 +434,6 @@ class ExplainedModel(Result):
   cases: list[ExplainedCase]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ExplainReport(Result):
   """The content of report.json of explain."""
 
