@@ -261,13 +261,3 @@ def parse_attacks(attacks: Any, **choices: Any) -> dict[str, Any]:
       'functions (logits_fn, images, labels, epsilon, keys) -> images'
     )
   return found
-
-
-def replace_bounds(
-  attacks: Mapping[str, AnyAttack], bounds: Box
-) -> dict[str, AnyAttack]:
-  """Returns the same attacks for images of another pixel range."""
-  return {
-    name: dataclasses.replace(attack, bounds=bounds)
-    for name, attack in attacks.items()
-  }

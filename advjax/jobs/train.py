@@ -379,7 +379,7 @@ def _training(
     strict=True,
   )
   epochs = [
-    [_with_accuracy(r) for r in result.records if r['kind'] == 'epoch']
+    [record for record in result.records if record['kind'] == 'epoch']
     for result in trained
   ]
   return results.Training(
@@ -429,10 +429,4 @@ def _test(run: Run, result: TrainResult) -> tuple[dict[str, Any], float]:
   seconds = time.perf_counter() - start
   per_call = run.config.evaluation.batch_size * len(run.devices)
   num_calls = -(-len(run.test_split.labels) // per_call)
-  return _with_accuracy(metrics), seconds / num_calls
-
-
-def _with_accuracy(metrics: Mapping[str, Any]) -> dict[str, Any]:
-  if 'clean_accuracy' not in metrics:  # The objective did not measure it.
-    return dict(metrics)
-  return {**metrics, 'accuracy': metrics['clean_accuracy']}
+  return metrics, seconds / num_calls

@@ -336,16 +336,14 @@ def _keys(parts: Iterable[Mapping[str, Any] | None]) -> list[str]:
 
 def generalization_gap(model: ModelResult) -> tuple[float, float] | None:
   """Returns the accuracy on training images, and on others after training."""
-  found = [
-    (epoch.get('clean_accuracy', epoch.get('accuracy')), epoch)
-    for epoch in reversed(epochs_of(model))
-  ]
+  epochs = epochs_of(model)
   if model.training and model.training.num_validation:
-    for accuracy, epoch in found:
+    for epoch in reversed(epochs):
+      accuracy = epoch.get('clean_accuracy')
       other = epoch.get('monitor_clean_accuracy')
       if accuracy is not None and other is not None:
         return accuracy, other
-  accuracy = found[0][0] if found else None
+  accuracy = epochs[-1].get('clean_accuracy') if epochs else None
   return None if accuracy is None else (accuracy, model.clean_accuracy.value)
 
 

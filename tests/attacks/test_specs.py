@@ -8,7 +8,7 @@ import pytest
 
 import advjax
 from advjax import parse_attack
-from advjax.attacks.specs import FullAttack, MinimalAttack, replace_bounds
+from advjax.attacks.specs import FullAttack, MinimalAttack
 from advjax.evaluation.models import parse_attacks
 from tests.attacks import cases, own
 
@@ -175,7 +175,7 @@ def test_an_attack_of_ones_own_is_called_as_the_others_are():
   args = cases.logits_fn, cases.IMAGES, cases.LABELS, 0.1, keys
   expected = own.uniform(*args, norm='l2', bounds=None)
   np.testing.assert_array_equal(attack(*args), expected)
-  clipped = replace_bounds({'own': attack}, (0.4, 0.6))['own'](*args)
+  clipped = parse_attack(attack.name, norm='l2', bounds=(0.4, 0.6))(*args)
   assert clipped.min() == np.float32(0.4) and clipped.max() == np.float32(0.6)
   for name, message in [
     ('tests.attacks.own:unifrom', "'module:function' that exists"),

@@ -255,7 +255,7 @@ def test_bad_options_are_named(run, tmp_path):
   for options, message in [
     ({'num_images': 0}, 'num_images = 0; allowed: an integer >= 1'),
     ({'num_images': 1.5}, 'num_images = 1.5; allowed: an integer'),
-    ({'epsilons': []}, r'epsilons = \[\]; allowed: lists of one'),
+    ({'epsilons': []}, r'epsilons = \[\]; allowed: one number'),
     ({'attack_names': ['autoattack-3']}, "attack = 'autoattack-3'"),
     ({'norm': 'l1', 'attack_names': ['deepfool']}, "norm = 'l1' with deepf"),
   ]:
