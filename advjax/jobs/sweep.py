@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from advjax import data, results
-from advjax.attacks.specs import AnyAttack
+from advjax.attacks.specs import Attack
 from advjax.compile_cache import count_compilations
 from advjax.config import config_to_json
 from advjax.devices import Batching
@@ -46,7 +46,7 @@ class _Job(NamedTuple):
   trials: list[Trial]
   groups: list[list[int]]
   dataset: data.Dataset
-  attacks: dict[str, AnyAttack]
+  attacks: dict[str, Attack]
   workdir: pathlib.Path
   devices: Sequence[jax.Device]
   train_command: Sequence[str]
