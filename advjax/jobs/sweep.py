@@ -26,6 +26,7 @@ from advjax.evaluation.models import (
   parse_attacks,
 )
 from advjax.files import lock_folder, write_json
+from advjax.fractions import count_of
 from advjax.jobs.workdir import prepare_workdir
 from advjax.models.logits import eval_logits_fn
 from advjax.processes.signals import Interrupted, stop_on_signals
@@ -34,7 +35,7 @@ from advjax.reporting.sweep import write_rows, write_sweep
 from advjax.sweeps import Trial, create_trials, shard_trials
 from advjax.training.loop import Diverged, TrainResult
 from advjax.training.setup import Run, create_run
-from advjax.training.vmapped import count_of, group_by_program, train_group
+from advjax.training.vmapped import group_by_program, train_group
 
 logger = logging.getLogger('advjax')
 

@@ -22,6 +22,7 @@ from ml_collections import config_dict
 from advjax.config import config_to_json, default_config
 from advjax.data import Dataset
 from advjax.devices import free_memory, parallelize, replicate, split
+from advjax.fractions import count_of
 from advjax.processes.collectives import gather, own_ranks
 from advjax.processes.topology import find_place
 from advjax.training.loop import (
@@ -365,8 +366,3 @@ def train_group(
       continue
     yield Chunk(indices, runs, results, how)
     left = left[len(indices) :]
-
-
-def count_of(number: int, what: str) -> str:
-  """Returns a number with its noun: '1 run', '3 runs'."""
-  return f'{number} {what}{"" if number == 1 else "s"}'

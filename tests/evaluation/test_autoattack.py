@@ -196,7 +196,7 @@ def test_versions_are_those_of_the_paper():
       "more of 'apgd-ce', 'apgd-dlr', each",
     ),
     ({'labels': LABELS + 0.5, 'version': 'rand'}, 'labels have shape .* float'),
-    ({'key': None}, 'key = None; allowed: a key'),
+    ({'key': None}, 'key = None; allowed: one key'),
     ({'attacks': ['fab', 'fab']}, 'each once'),
     ({'norm': 'l0'}, "norm = 'l0'; allowed: 'linf', 'l2', 'l1'"),
     ({'epsilon': [0.1, 0.2]}, r'epsilon = \[0.1, 0.2\]; allowed: one number'),
