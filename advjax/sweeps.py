@@ -241,7 +241,7 @@ def _split(text: str, separator: str) -> list[str]:
 
 
 def _parse_part(part: str, config: config_dict.ConfigDict) -> list[Row]:
-  """The choices of a part, all different."""
+  """The choices of a part."""
   if not part:
     raise ValueError("''; allowed: FIELD=VALUE,VALUE,...")
   form = re.fullmatch(r'(\w*)\s*\((.*)\)', part, re.DOTALL)
@@ -254,8 +254,6 @@ def _parse_part(part: str, config: config_dict.ConfigDict) -> list[Row]:
       pairs = [_parse_values(pair, config) for pair in _split(piece, ',')]
       _check_once([field for field, _ in pairs], 'a trial')
       choices.append({field: value for field, (value,) in pairs})
-      _check_same_fields(choices[-1], choices[0], 'a trial')
-    choices = [{field: c[field] for field in choices[0]} for c in choices]
   else:
     columns = [_parse_values(piece, config) for piece in pieces]
     fields = [field for field, _ in columns]
@@ -270,11 +268,6 @@ def _parse_part(part: str, config: config_dict.ConfigDict) -> list[Row]:
       dict(zip(fields, values, strict=True))
       for values in zip(*(values for _, values in columns), strict=True)
     ]
-  for index, choice in enumerate(choices):
-    if choice in choices[:index]:
-      raise ValueError(
-        f'{_show(choice)} is duplicated; allowed: each trial once'
-      )
   return choices
 
 
@@ -296,20 +289,6 @@ def _check_once(fields: list[str], where: str) -> None:
   for field, count in Counter(fields).items():
     if count > 1:
       raise ValueError(f'{where} sets {field} twice; allowed: each field once')
-
-
-def _check_same_fields(
-  row: Mapping[str, Any], first: Mapping[str, Any], which: str
-) -> None:
-  if set(row) != set(first):
-    raise ValueError(
-      f'{which} sets {", ".join(row) or "nothing"}; allowed: '
-      f'{", ".join(first)}, as the first one'
-    )
-
-
-def _show(row: Mapping[str, Any]) -> str:
-  return ', '.join(f'{field} = {value!r}' for field, value in row.items())
 
 
 def collect_sweep(
@@ -496,7 +475,11 @@ def _convert(
   kinds = {field: _field_kind(config, field) for field in rows[0]}
   converted = []
   for number, row in enumerate(rows, 1):
-    _check_same_fields(row, rows[0], f'trial {number} of the sweep')
+    if set(row) != set(rows[0]):
+      raise ValueError(
+        f'trial {number} of the sweep sets {", ".join(row) or "nothing"}; '
+        f'allowed: {", ".join(rows[0])}, as the first one'
+      )
     try:
       converted.append({f: _convert_value(f, row[f], kinds[f]) for f in kinds})
     except ValueError as error:

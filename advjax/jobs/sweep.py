@@ -28,7 +28,6 @@ from advjax.evaluation.models import (
 from advjax.files import lock_folder, write_json
 from advjax.fractions import count_of
 from advjax.jobs.workdir import prepare_workdir
-from advjax.models.logits import eval_logits_fn
 from advjax.processes.signals import Interrupted, stop_on_signals
 from advjax.processes.topology import find_place
 from advjax.reporting.sweep import write_rows, write_sweep
@@ -198,14 +197,8 @@ def _measure(
   try:
     if isinstance(trained, Diverged):
       raise trained
-    logits_fn = eval_logits_fn(
-      run.model,
-      trained.params,
-      trained.model_state,
-      evaluation.matmul_precision,
-    )
     found = evaluate_models(
-      {name: logits_fn},
+      {name: run.network(trained.params, trained.model_state)},
       job.attacks,
       np.asarray(data.to_float(test.images)),
       labels,

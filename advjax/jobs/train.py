@@ -42,7 +42,6 @@ from advjax.evaluation.shifts import (
 )
 from advjax.jobs.workdir import open_workdir
 from advjax.models import Model, summary
-from advjax.models.logits import eval_logits_fn
 from advjax.processes.collectives import is_main
 from advjax.reporting.formatting import format_epsilon
 from advjax.reporting.write import merge_metrics, write_run
@@ -253,12 +252,7 @@ def _run_members(
     }
     networks = {
       name: [
-        eval_logits_fn(
-          run.model,
-          result.params,
-          result.model_state,
-          evaluation.matmul_precision,
-        )
+        run.network(result.params, result.model_state)
         for run, result in zip(runs[name], each, strict=True)
       ]
       for name, each in trained.items()
