@@ -6,13 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from advjax.evaluation.linear import Measured
 from advjax.reporting.figures.images import CORRECT, WRONG
-from advjax.reporting.figures.linear import (
-  format_table,
-  linear_figure,
-  merge_seeds,
-)
+from experiments.linear.figure import format_table, linear_figure, merge_seeds
+from experiments.linear.measure import Measured
 
 # Seven images of two classes; the last three are wrong once perturbed.
 LABELS = np.array([0, 1, 0, 0, 1, 1, 0])

@@ -14,7 +14,6 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from advjax.evaluation.linear import Measured
 from advjax.reporting.figures.charts import MAX_WIDTH
 from advjax.reporting.figures.images import (
   CORRECT,
@@ -26,6 +25,7 @@ from advjax.reporting.figures.images import (
 )
 from advjax.reporting.formatting import Row, Table, format_epsilon, percent
 from advjax.results import accuracy_interval, mean_and_std
+from experiments.linear.measure import Measured
 
 _COLUMNS, _ROWS = 5, 2  # Images of each class.
 
