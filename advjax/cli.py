@@ -121,11 +121,14 @@ def _joined(arguments: Sequence[str]) -> list[str]:
   return joined
 
 
-def find_config(text: str) -> str:
-  """Returns FILE[:VARIANT] with the path of the file: the caller's, or ours.
+def config_file(arguments: Sequence[str]) -> str:
+  """Returns FILE[:VARIANT] of --config: the file of the caller's, or ours.
 
   Ours are in the package where it is installed, beside it in a clone.
   """
+  text = _config_fields(arguments).get('')
+  if not text:
+    raise ValueError('--config = None; allowed: configs/FILE.py[:variant]')
   path, colon, variant = text.partition(':')
   if pathlib.Path(path).is_file():
     return text
@@ -139,16 +142,13 @@ def find_config(text: str) -> str:
   )
 
 
-def config_file(arguments: Sequence[str]) -> str:
-  """Returns FILE[:VARIANT] of --config, named by where the file is."""
-  found = [
-    argument.partition('=')[2]
-    for argument in config_arguments(arguments)
-    if re.match(r'--?config(=|$)', argument)
-  ]
-  if not any(found[-1:]):
-    raise ValueError('--config = None; allowed: configs/FILE.py[:variant]')
-  return find_config(found[-1])
+def _config_fields(arguments: Sequence[str]) -> dict[str, str]:
+  """Returns field -> text of all `--config.field=text`; '' is the file."""
+  found = {}
+  for argument in config_arguments(arguments):
+    flag, _, text = argument.lstrip('-').removeprefix('no').partition('=')
+    found[flag.removeprefix('config').removeprefix('.')] = text
+  return found
 
 
 def _define_config(
@@ -158,11 +158,6 @@ def _define_config(
 
   A ValueError for a wrong config file, variant, field or chosen name.
   """
-  given = {}
-  for argument in config_arguments(arguments):
-    name, _, value = argument.lstrip('-').removeprefix('no').partition('=')
-    given[name.removeprefix('config.')] = value
-  given.pop('config', None)
   path, _, variant = config_file(arguments).partition(':')
   get_config = runpy.run_path(path).get('get_config')
   if get_config is None:
@@ -170,7 +165,8 @@ def _define_config(
       f'--config = {path!r}; allowed: a file with a function get_config'
     )
   config = get_config(*[variant] if variant else [])
-  add_fields(config, given)
+  given = _config_fields(arguments)
+  add_fields(config, {field: given[field] for field in given if field})
   # add_fields has set what is None, for which flags have no syntax.
   rest = [
     argument

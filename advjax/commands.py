@@ -8,6 +8,7 @@ current folder; a --config that it lacks is one that comes with advjax, such as
 configs/digits.py:trades. Modules of your own are imported from that folder too.
 """
 
+import inspect
 import runpy
 import sys
 from collections.abc import Callable, Sequence
@@ -22,7 +23,6 @@ from advjax.config import choose
 from advjax.environment import command_line
 from advjax.fractions import parse_number
 from advjax.processes.launcher import launch
-from advjax.processes.topology import find_place
 
 # Each imports its job when it runs: the start of one does not wait for others.
 
@@ -31,20 +31,22 @@ def train() -> None:
   """Train one network under any objective, attack it, and write its report."""
   from advjax.jobs import train as jobs
 
-  _train(jobs.train)
+  _run(jobs.train)
 
 
 def compare() -> None:
   """Train several networks side by side, attack each, and compare them."""
   from advjax.jobs import train as jobs
 
-  _train(jobs.compare)
+  _run(jobs.compare)
 
 
-def _train(job: Callable[..., object]) -> None:
-  devices = cli.devices_from_flags()
-  flag = flags.FLAGS
-  job(flag.config, flag.workdir, devices, print_model=flag.print_model)
+def _run(job: Callable[..., object], **others: Any) -> None:
+  """Calls a job with the flags that its parameters are named by, and others."""
+  devices, flag = cli.devices_from_flags(), flags.FLAGS
+  names = [name for name in inspect.signature(job).parameters if name in flag]
+  given = {name: flag[name].value for name in names}
+  job(**{**given, 'devices': devices, **others})
 
 
 def _define_evaluate_flags() -> None:
@@ -88,23 +90,13 @@ def evaluate() -> None:
   from advjax.jobs import evaluate as job
 
   flag = flags.FLAGS
-  step_size = flag.step_size
-  if step_size is not None:
-    step_size = parse_number(step_size, '--step_size')
-  job.evaluate(
-    flag.checkpoint,
-    flag.attacks,
-    [parse_number(text, '--epsilons') for text in flag.epsilons],
-    flag.workdir,
-    cli.devices_from_flags(),
-    norm=flag.norm,
-    step_size=step_size,
-    batch_size=flag.batch_size,
-    seed=flag.seed,
-    num_images=flag.num_images,
-    corruptions=flag.corruptions,
-    data_dir=flag.data_dir,
-    report_checkpoint=flag.report_checkpoint,
+  size = flag.step_size
+  _run(
+    job.evaluate,
+    checkpoints=flag.checkpoint,
+    attack_names=flag.attacks,
+    epsilons=[parse_number(text, '--epsilons') for text in flag.epsilons],
+    step_size=None if size is None else parse_number(size, '--step_size'),
   )
 
 
@@ -132,12 +124,9 @@ def sweep() -> None:
   flag = flags.FLAGS
   # By ./launch.sh or by advjax, as this was.
   train = [command_line().split()[0], 'train']
-  job.sweep(
-    flag.config,
-    _sweep_rows(flag.config, flag.sweep),
-    flag.workdir,
-    cli.devices_from_flags(),
-    shard=sweeps.cut_shard(flag.shard, *find_place()[:2]),
+  _run(
+    job.sweep,
+    rows=_sweep_rows(flag.config, flag.sweep),
     train_command=[*train, *cli.config_arguments(sys.argv)],
   )
 
@@ -194,20 +183,10 @@ def explain() -> None:
   from advjax.jobs import explain as job
 
   flag = flags.FLAGS
-  job.explain(
-    flag.checkpoint,
-    flag.workdir,
-    cli.devices_from_flags(),
-    attack=flag.attack,
-    norm=flag.norm,
+  _run(
+    job.explain,
+    checkpoints=flag.checkpoint,
     epsilon=parse_number(flag.epsilon, '--epsilon'),
-    classes=flag.classes,
-    num_images=flag.num_images,
-    num_cases=flag.num_cases,
-    methods=flag.methods,
-    seed=flag.seed,
-    data_dir=flag.data_dir,
-    report_checkpoint=flag.report_checkpoint,
   )
 
 

@@ -107,14 +107,13 @@ def parallelize(
   *,
   num_args: int,
   split_args: Sequence[int] = (),
-  donate: bool = True,
 ) -> functools.partial:
   """Maps `function(rank, state, ...)` over devices with pmap.
 
   Arguments after the rank, and results, are the same on every device, unless
   `split_args` names places of arguments with a leading axis over the devices:
-  then results have one too. `donate` donates the state. In several processes
-  each calls it, with the same arguments.
+  then results have one too. The state is donated. In several processes each
+  calls it, with the same arguments.
   """
   mapped = jax.pmap(
     function,
@@ -122,7 +121,7 @@ def parallelize(
     in_axes=(0, *[0 if i in split_args else None for i in range(num_args)]),
     out_axes=0 if split_args else None,
     devices=list(devices),
-    donate_argnums=(1,) if donate else (),
+    donate_argnums=(1,),
   )
   return functools.partial(mapped, own_ranks(devices))
 

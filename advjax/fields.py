@@ -9,7 +9,7 @@ import collections
 import copy
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from flax.traverse_util import flatten_dict
@@ -203,29 +203,33 @@ def _switch(config: config_dict.ConfigDict, section: str, name: str) -> None:
       del config[path][field]
 
 
-def describe(config: config_dict.ConfigDict) -> str:
-  """All fields of a config, a line each: flag, value, meaning, default."""
+def all_fields(config: config_dict.ConfigDict) -> Iterator[tuple[str, Any]]:
+  """Yields each field that a config may have, and its value or reference."""
   members = member_names(config) if 'members' in config else ()
-  common, lines = default_config(), []
   for section in ('', *config):
     if section and not isinstance(config[section], config_dict.ConfigDict):
       continue
     fields = allowed_fields(config, section)
-    defaults = dict((common.get(section, {}) if section else common).items())
-    if section in CHOICES:
-      defaults = options(section, config[section].name)
     if section in members:  # Of a model, what its section sets.
       fields = flatten_dict(config[section].to_dict(), sep='.')
     for name, value in fields.items():
-      if isinstance(value, config_dict.ConfigDict):
-        continue
-      field = f'{section}.{name}'.removeprefix('.')
-      line = f'  --config.{field}={_value(value)!r}  {help_of(field)}'.rstrip()
-      default = _value(defaults.get(name, value))
-      if default != _value(value):
-        line += f' Default: {default!r}.'
-      lines.append(line)
-  if members:
+      if not isinstance(value, config_dict.ConfigDict):
+        yield f'{section}.{name}'.removeprefix('.'), value
+
+
+def describe(config: config_dict.ConfigDict) -> str:
+  """All fields of a config, a line each: flag, value, meaning, default."""
+  plain, lines = default_config(), []
+  for section in CHOICES:
+    plain[section] = {'name': config[section].name}
+  defaults = dict(all_fields(plain))
+  for field, given in all_fields(config):
+    value, default = _value(given), _value(defaults.get(field, given))
+    line = f'  --config.{field}={value!r}  {help_of(field)}'.rstrip()
+    if default not in (None, value):
+      line += f' Default: {default!r}.'
+    lines.append(line)
+  if 'members' in config:
     lines.append('  --config.MEMBER.FIELD=...  Any of these, of one model.')
   return '\n'.join(lines)
 

@@ -1,4 +1,4 @@
-"""Numbers written as fractions, such as 8/255."""
+"""Numbers as text: fractions such as 8/255, and counts of things."""
 
 import math
 import re
@@ -23,6 +23,11 @@ def parse_number(text: str | float, name: str = 'number') -> float:
       f'{name} = {text!r}; allowed: finite numbers such as 0.031 or 8/255'
     )
   return value
+
+
+def count_of(number: int, noun: str) -> str:
+  """Returns a number with its noun: '1 run', '3 runs'."""
+  return f'{number} {noun}{"" if number == 1 else "s"}'
 
 
 def _expand(text: str, name: str) -> str:

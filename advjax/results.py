@@ -5,11 +5,8 @@ Fractions are in [0, 1]; intervals are 95 % intervals.
 """
 
 import dataclasses
-import json
 import math
-import pathlib
 import statistics
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -78,14 +75,22 @@ def mean_and_std(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   return result
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@typing.dataclass_transform(
+  kw_only_default=True,
+  frozen_default=True,
+  field_specifiers=(dataclasses.field,),
+)
+@dataclasses.dataclass(frozen=True)
 class Result:
-  """Base of all results: to and from JSON by the declared types.
+  """Base of all results, which become JSON.
 
   An `Estimate` becomes up to three keys, also in a dict over models. A field
   marked `inline` becomes its own fields; `class_` is 'class' in JSON. Fields
   that hold their default of None are left out.
   """
+
+  def __init_subclass__(cls) -> None:
+    dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
   def to_json(self) -> dict[str, Any]:
     """Returns the result as JSON: dicts, lists, strings and numbers."""
@@ -107,38 +112,6 @@ class Result:
       else:
         found[name] = _to_json(value)
     return found
-
-  @classmethod
-  def from_json(cls, data: Mapping[str, Any]) -> Self:
-    """Reads a result back; keys that no field has are ignored."""
-    hints, values = typing.get_type_hints(cls), {}
-    for field in dataclasses.fields(cls):
-      kind = _without_none(hints[field.name])
-      name = field.name.removesuffix('_')
-      if field.metadata.get('inline'):
-        if _required(kind) <= data.keys():
-          values[field.name] = kind.from_json(data)
-      elif name in data:
-        values[field.name] = _from_json(kind, name, data)
-      elif field.name in _required(cls):
-        raise ValueError(
-          f'keys of {cls.__name__} = {sorted(data)}; allowed: {name!r} among '
-          'them'
-        )
-    return cls(**values)
-
-  @classmethod
-  def read(cls, path: pathlib.Path) -> Self:
-    """Reads a result from a JSON file."""
-    return cls.from_json(json.loads(path.read_text()))
-
-
-def _required(cls: type[Result]) -> set[str]:
-  return {
-    field.name
-    for field in dataclasses.fields(cls)
-    if field.default is dataclasses.MISSING
-  }
 
 
 def _estimate_to_json(name: str, estimate: Estimate) -> dict[str, Any]:
@@ -163,42 +136,6 @@ def _to_json(value: Any) -> Any:
   return value
 
 
-def _without_none(kind: Any) -> Any:
-  return typing.get_args(kind)[0] if isinstance(kind, types.UnionType) else kind
-
-
-def _from_json(kind: Any, name: str, data: Mapping[str, Any]) -> Any:
-  """Reads `data[name]`, of an estimate `name_ci` and `name_std` too."""
-  kind, value = _without_none(kind), data[name]
-  origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-  if value is None:
-    return None
-  if kind is Estimate:
-    ci = data.get(f'{name}_ci')
-    return Estimate(value, ci and tuple(ci), data.get(f'{name}_std'))
-  if origin is dict:
-    # The parts of estimates are dicts over models themselves.
-    endings = ('', '_ci', '_std') if arguments[1] is Estimate else ('',)
-    return {
-      key: _from_json(
-        arguments[1],
-        name,
-        {
-          f'{name}{ending}': data[f'{name}{ending}'][key]
-          for ending in endings
-          if key in data.get(f'{name}{ending}', ())
-        },
-      )
-      for key in value
-    }
-  if origin is list:
-    return [_from_json(arguments[0], name, {name: each}) for each in value]
-  if isinstance(kind, type) and issubclass(kind, Result):
-    return kind.from_json(value)
-  return value
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AtEpsilon(Result):
   """Accuracies on adversarial examples of one source model at one epsilon."""
 
@@ -211,7 +148,6 @@ class AtEpsilon(Result):
   transfer_top_k: dict[str, Estimate] | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AttackResult(AtEpsilon):
   """An attack on one source model: `AtEpsilon` at the evaluation epsilon."""
 
@@ -230,7 +166,6 @@ class AttackResult(AtEpsilon):
   version: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Training(Result):
   """How a model was trained; over several seeds the means."""
 
@@ -245,7 +180,6 @@ class Training(Result):
   warnings: list[str]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ShiftResult(Result):
   """Accuracy on shifted images that no attack made."""
 
@@ -256,7 +190,6 @@ class ShiftResult(Result):
   norm: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Trace(Result):
   """An attack step by step at the evaluation epsilon."""
 
@@ -267,7 +200,6 @@ class Trace(Result):
   not_finite_gradients: float  # share of those whose gradient is not finite
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class MinimalDistance(Result):
   """A minimum-norm attack, over the images that are classified correctly."""
 
@@ -276,7 +208,6 @@ class MinimalDistance(Result):
   norm: str
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoAttackStage(Result):
   """One attack of AutoAttack: what it fooled and its cost."""
 
@@ -289,7 +220,6 @@ class AutoAttackStage(Result):
   backward: int
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoAttackSummary(Result):
   """AutoAttack at one epsilon."""
 
@@ -303,7 +233,6 @@ class AutoAttackSummary(Result):
   warnings: list[str]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportedCheckpoint(Result):
   """The checkpoint of a run that a model's numbers are of."""
 
@@ -316,7 +245,6 @@ class ReportedCheckpoint(Result):
     return cls(name=runs[0].checkpoint, steps=[run.step for run in runs])
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelResult(Result):
   """One model; what was not measured is None."""
 
@@ -357,7 +285,6 @@ class ModelResult(Result):
   autoattack: list[AutoAttackSummary] | None = None  # one summary per epsilon
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetSummary(Result):
   """The data set of a report."""
 
@@ -369,7 +296,6 @@ class DatasetSummary(Result):
   largest_class_share: float | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding(Result):
   """The outcome of one sanity check of one model."""
 
@@ -379,7 +305,6 @@ class Finding(Result):
   detail: str  # sentences with the numbers
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Report(Result):
   """The content of report.json of train, compare and evaluate."""
 
@@ -397,7 +322,6 @@ class Report(Result):
   config: dict[str, Any]  # of the run, or of each model
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Trial(Result):
   """One run of a sweep: a row of its table."""
 
@@ -422,7 +346,6 @@ class Trial(Result):
   folder: str  # its folder, relative to the sweep's
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrialGroup(Result):
   """Runs of a sweep that shared compiled programs."""
 
@@ -433,7 +356,6 @@ class TrialGroup(Result):
   compiles: int
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepReport(Result):
   """The content of sweep.json."""
 
@@ -456,7 +378,6 @@ class SweepReport(Result):
   config: dict[str, Any]  # what the runs have in common
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ExplainedAttack(Result):
   """The attack of an explanation; what it does not have is None."""
 
@@ -470,7 +391,6 @@ class ExplainedAttack(Result):
   label: str  # all of that for people
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Similarity(Result):
   """Mean similarity of explanation maps to those of the clean images."""
 
@@ -481,7 +401,6 @@ class Similarity(Result):
   rank_ci: list[float] | None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassProbability(Result):
   """A class, and its probability where one was predicted."""
 
@@ -491,7 +410,6 @@ class ClassProbability(Result):
   probability: float | None = None  # of the prediction
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ExplainedCase(Result):
   """An explained image."""
 
@@ -503,7 +421,6 @@ class ExplainedCase(Result):
   predictions: dict[str, list[ClassProbability]]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ExplainedModel(Result):
   """The explanations of one model."""
 
@@ -517,7 +434,6 @@ class ExplainedModel(Result):
   cases: list[ExplainedCase]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ExplainReport(Result):
   """The content of report.json of explain."""
 

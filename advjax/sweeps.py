@@ -31,7 +31,7 @@ from advjax.config import (
   choose,
   default_config,
 )
-from advjax.fields import allowed_fields
+from advjax.fields import all_fields
 from advjax.fractions import parse_number
 from advjax.models import create_model
 from advjax.training.objectives import (
@@ -93,14 +93,6 @@ _MAX_NAME_LENGTH = 200
 # ---------- fields and values
 
 
-def _check_base(config: config_dict.ConfigDict) -> None:
-  check_one_network(config, 'sweep')
-  if config.seeds:
-    raise ValueError(
-      f'seeds = {config.seeds!r}; allowed: (), {_COMMON["seeds"]}'
-    )
-
-
 def _field_kind(config: config_dict.ConfigDict, field: str) -> type:
   """The type of a field's values; a ValueError if it cannot be swept."""
   field = str(field)
@@ -116,29 +108,25 @@ def _field_kind(config: config_dict.ConfigDict, field: str) -> type:
     for name in {*OBJECTIVES, config.objective.name}
     for hparam in hparams_of(name) or config.hparams
   }
-  whole = copy.deepcopy(config)  # With the fields that the config lacks.
-  for chosen in ('model', 'objective'):
-    whole[chosen] = allowed_fields(config, chosen)
-  for name in flatten_dict(whole.to_dict(), sep='.'):
-    above, _, end = name.rpartition('.')
+  for name, value in all_fields(config):
     if name.partition('.')[0] not in _COMMON and name not in kinds:
-      kind = (whole[above] if above else whole).get_type(end)
-      kinds[name] = tuple if kind is list else kind
-  within = [name for name in kinds if name.startswith(f'{field}.')]
-  if within:
-    raise ValueError(f'field = {field!r}; allowed: {", ".join(within)}')
+      is_reference = isinstance(value, config_dict.FieldReference)
+      kinds[name] = value.get_type() if is_reference else type(value)
   if field not in kinds:
-    alike = sorted(name for name in kinds if name.rpartition('.')[2] == last)
-    if alike:
-      raise ValueError(f'field = {field!r}; allowed: {" or ".join(alike)}')
-    beside = [name for name in kinds if name.rpartition('.')[0] == section]
-    choose('field', field, beside or kinds)
-  if kinds[field] not in _ALLOWED:
+    near = [
+      name
+      for name in kinds
+      if name.rpartition('.')[2] == last
+      or name.rpartition('.')[0] in ({section, field} - {''})
+    ]
+    choose('field', field, near or kinds)
+  kind = tuple if kinds[field] is list else kinds[field]
+  if kind not in _ALLOWED:
     raise ValueError(
       f'{field} = {config[field]!r} in the config; allowed: a value, of the '
       'type that those of the sweep have'
     )
-  return kinds[field]
+  return kind
 
 
 def _convert_value(field: str, value: Any, kind: type) -> Any:
@@ -205,7 +193,6 @@ def parse_sweep(text: str, config: config_dict.ConfigDict) -> list[Row]:
     >>> len(parse_sweep('zip(hparams.epsilon=0.1,0.2;seed=0,1)', config))
     2
   """
-  _check_base(config)
   if not text.strip():
     raise ValueError(
       f'sweep = {text!r}; allowed: FIELD=VALUE,VALUE;..., such as '
@@ -254,7 +241,7 @@ def _split(text: str, separator: str) -> list[str]:
 
 
 def _parse_part(part: str, config: config_dict.ConfigDict) -> list[Row]:
-  """The choices of a part, all different."""
+  """The choices of a part."""
   if not part:
     raise ValueError("''; allowed: FIELD=VALUE,VALUE,...")
   form = re.fullmatch(r'(\w*)\s*\((.*)\)', part, re.DOTALL)
@@ -267,8 +254,6 @@ def _parse_part(part: str, config: config_dict.ConfigDict) -> list[Row]:
       pairs = [_parse_values(pair, config) for pair in _split(piece, ',')]
       _check_once([field for field, _ in pairs], 'a trial')
       choices.append({field: value for field, (value,) in pairs})
-      _check_same_fields(choices[-1], choices[0], 'a trial')
-    choices = [{field: c[field] for field in choices[0]} for c in choices]
   else:
     columns = [_parse_values(piece, config) for piece in pieces]
     fields = [field for field, _ in columns]
@@ -283,11 +268,6 @@ def _parse_part(part: str, config: config_dict.ConfigDict) -> list[Row]:
       dict(zip(fields, values, strict=True))
       for values in zip(*(values for _, values in columns), strict=True)
     ]
-  for index, choice in enumerate(choices):
-    if choice in choices[:index]:
-      raise ValueError(
-        f'{_show(choice)} is duplicated; allowed: each trial once'
-      )
   return choices
 
 
@@ -309,20 +289,6 @@ def _check_once(fields: list[str], where: str) -> None:
   for field, count in Counter(fields).items():
     if count > 1:
       raise ValueError(f'{where} sets {field} twice; allowed: each field once')
-
-
-def _check_same_fields(
-  row: Mapping[str, Any], first: Mapping[str, Any], which: str
-) -> None:
-  if set(row) != set(first):
-    raise ValueError(
-      f'{which} sets {", ".join(row) or "nothing"}; allowed: '
-      f'{", ".join(first)}, as the first one'
-    )
-
-
-def _show(row: Mapping[str, Any]) -> str:
-  return ', '.join(f'{field} = {value!r}' for field, value in row.items())
 
 
 def collect_sweep(
@@ -406,16 +372,18 @@ def create_trials(
     >>> [trial.name for trial in trials], trials[1].config.seed
     (['seed=0', 'seed=1'], 1)
   """
-  _check_base(config)
+  check_one_network(config, 'sweep')
+  if config.seeds:
+    raise ValueError(
+      f'seeds = {config.seeds!r}; allowed: (), {_COMMON["seeds"]}'
+    )
   rows = _convert(config, rows)
   trials: list[Trial] = []
   for name, row in zip(trial_names(rows), rows, strict=True):
     try:
       trials.append(Trial(name, row, _configure(config, row)))
     except (ArithmeticError, ValueError) as error:
-      part, trial = _part_at_fault(config, row, str(error)), f'trial {name!r}'
-      where = f'{part} ({trial})' if part else f'{trial} of the sweep'
-      raise ValueError(f'{where}: {error}') from error
+      raise ValueError(f'trial {name!r} of the sweep: {error}') from error
   first: dict[str, int] = {}
   for number, made in enumerate(trials, 1):
     other = first.setdefault(_training_key(made.config), number)
@@ -427,8 +395,16 @@ def create_trials(
   return trials
 
 
-def shard_trials(trials: Sequence[Trial], shard: str) -> list[Trial]:
-  """Returns `trials[i::n]` for the shard 'i/n': the share of one of n jobs."""
+def shard_trials(
+  trials: Sequence[Trial],
+  shard: str,
+  process_id: int = 0,
+  num_processes: int = 1,
+) -> list[Trial]:
+  """Returns `trials[i::n][p::m]`: what process p of m takes of the shard i/n.
+
+  The shard is that of one of n jobs.
+  """
   found = re.fullmatch(r'\s*(\d+)\s*/\s*(\d+)\s*', shard)
   index, count = (int(found[1]), int(found[2])) if found else (0, 0)
   if index >= count:
@@ -436,16 +412,7 @@ def shard_trials(trials: Sequence[Trial], shard: str) -> list[Trial]:
       f"shard = {shard!r}; allowed: i/n with 0 <= i < n, such as '0/4', the "
       'first of four'
     )
-  return list(trials[index::count])
-
-
-def cut_shard(shard: str, process_id: int, num_processes: int) -> str:
-  """Returns the shard of one of several processes: trials[i::n][p::m]."""
-  index, _, count = shard.partition('/')
-  if num_processes == 1 or not (index.isdigit() and count.isdigit()):
-    return shard
-  place = int(index) + int(count) * process_id
-  return f'{place}/{int(count) * num_processes}'
+  return list(trials[index::count][process_id::num_processes])
 
 
 def trial_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -508,7 +475,11 @@ def _convert(
   kinds = {field: _field_kind(config, field) for field in rows[0]}
   converted = []
   for number, row in enumerate(rows, 1):
-    _check_same_fields(row, rows[0], f'trial {number} of the sweep')
+    if set(row) != set(rows[0]):
+      raise ValueError(
+        f'trial {number} of the sweep sets {", ".join(row) or "nothing"}; '
+        f'allowed: {", ".join(rows[0])}, as the first one'
+      )
     try:
       converted.append({f: _convert_value(f, row[f], kinds[f]) for f in kinds})
     except ValueError as error:
@@ -551,22 +522,6 @@ def _configure(
   return resolved
 
 
-def _part_at_fault(
-  config: config_dict.ConfigDict, row: Mapping[str, Any], message: str
-) -> str:
-  """The value without which a trial would be valid; '' if no single one."""
-  # Of several, one that the error names.
-  named = [f for f in row if re.search(rf'(?<![\w.]){re.escape(f)}\b', message)]
-  for field in [*named, *row]:
-    try:
-      _configure(config, {f: v for f, v in row.items() if f != field})
-    except (ArithmeticError, ValueError):
-      continue
-    value = row[field]
-    return f'{field}={f"{value:.6g}" if isinstance(value, float) else value}'
-  return ''
-
-
 def _training_key(config: config_dict.ConfigDict) -> str:
   """The same text for configs that train the same network."""
   # Not the fields that others are derived from; nothing reads those.
@@ -585,17 +540,8 @@ def check_trial(config: config_dict.ConfigDict, fields: Iterable[str]) -> None:
   Also a ValueError if nothing reads one of `fields`, which the sweep sets.
   """
   check_config(config)
-  name = config.objective.name
-  reads = hparams_of(name) or config.hparams
-  if 'objective.name' in fields:
-    for hparam, value in config.hparams.items():
-      field = f'hparams.{hparam}'
-      if value is not None and hparam not in reads and field not in fields:
-        raise ValueError(
-          f'{field} = {value!r} of the config is not read by the objective '
-          f'{name!r}; allowed: objectives that read the same hparams'
-        )
-  read_hparams(config.hparams, name)
+  reads = hparams_of(config.objective.name) or config.hparams
+  read_hparams(config.hparams, config.objective.name)
   create_objective(config.objective)
   # How many classes and steps there are is known when the data is loaded.
   create_model(config.model, num_classes=2)

@@ -18,15 +18,14 @@ from absl import flags
 from ml_collections import config_dict
 
 from advjax import cli, data
-from advjax.evaluation.linear import measure
 from advjax.files import write_json
 from advjax.jobs.train import compare
 from advjax.processes.collectives import is_main
-from advjax.reporting.figures import linear
 from advjax.reporting.figures.charts import encode, save_pictures
 from advjax.reporting.formatting import format_epsilon
 from advjax.training import load
-from advjax.tutorials import check_two_classes_linear
+from experiments.linear import figure
+from experiments.linear.measure import check, measure
 
 
 def demonstrate(
@@ -52,7 +51,7 @@ def demonstrate(
     ValueError: for anything wrong in the config, before anything is written.
   """
   dataset = data.load(config.dataset)
-  check_two_classes_linear(config, dataset)
+  check(config, dataset)
   report = compare(config, workdir, devices, print_model=print_model).to_json()
   workdir = pathlib.Path(workdir).expanduser()
   images = np.asarray(data.to_float(dataset.test.images))
@@ -62,13 +61,8 @@ def demonstrate(
     seeds = [f'seed_{seed}' for seed in config.seeds] or ['']
     networks = [load(workdir / name / seed) for seed in seeds]
     found = [measure(n, images, labels, epsilon, devices) for n in networks]
-    entries[name] = linear.merge_seeds([x.entry for x in found], len(labels))
-    shown[name] = linear.LinearMember(
-      found[0].weights[..., 0],
-      found[0].perturbed[..., 0],
-      found[0].predictions,
-      found[0].perturbed_predictions,
-    )
+    entries[name] = figure.merge_seeds([x.entry for x in found], len(labels))
+    shown[name] = found[0]
   classes = first, second = list(dataset.class_names)
   own = {'epsilon': epsilon, 'classes': classes, 'members': entries}
   report['goodfellow'] = own
@@ -82,13 +76,13 @@ def demonstrate(
     f'every image: added to {second}, subtracted from {first}. No other '
     'perturbation within epsilon increases the loss more. Below each image is '
     'the prediction of the model, red where it is wrong.',
-    linear.linear_figure(shown, images[..., 0], labels, epsilon, classes),
+    figure.linear_figure(shown, images, labels, epsilon, classes),
   )
   save_pictures([picture], workdir / 'figures')
   print(
     f'\nlogistic regression, {first} against {second}: error on '
     f'{len(labels):,} test images, FGSM at epsilon {format_epsilon(epsilon)}\n'
-    f'{linear.format_table(entries)}\n\n'
+    f'{figure.format_table(entries)}\n\n'
     f'figure: {workdir / "figures" / picture.name}.png'
   )
   return report

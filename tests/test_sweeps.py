@@ -19,7 +19,6 @@ from advjax.sweeps import (
   READ_UNDER,
   collect_sweep,
   create_trials,
-  cut_shard,
   parse_sweep,
   shard_trials,
   trial_names,
@@ -149,8 +148,8 @@ def test_values_in_quotes(quote):
     ),
     # Fields.
     ('hparams.epsilom=1', "'hparams.epsilom'; .*did you mean 'hparams.eps"),
-    ('epsilon=1', 'allowed: hparams.epsilon or monitor.epsilon'),
-    ('optimizer=adam', "field = 'optimizer'; allowed: optimizer.b1, optim"),
+    ('epsilon=1', "allowed: 'hparams.epsilon', 'monitor.epsilon'"),
+    ('optimizer=adam', "field = 'optimizer'; allowed: 'optimizer.b1', 'opt"),
     ('dataset.name=a', "'dataset.name'; allowed: .* other than dataset, "),
     (
       'evaluation.norm=l2',
@@ -161,10 +160,6 @@ def test_values_in_quotes(quote):
     ('zip(seed=0,1;batch_size=8)', 'seed has 2, batch_size has 1 values; all'),
     ('zip(seed=0;seed=1)', 'zip sets seed twice; allowed: each field once'),
     ('list(seed=0,seed=1)', 'a trial sets seed twice'),
-    (
-      'list(seed=0;batch_size=8)',
-      'sets batch_size; allowed: seed, as',
-    ),
     ('lst(seed=0)', "form of a sweep = 'lst'.*did you mean 'list'"),
     ('zip(seed=0', r"part 1 of the sweep, 'zip\(seed=0': .* is not closed"),
     ('batch_size=8;seed=0)', 'part 2 .* a parenthesis is not opened'),
@@ -172,7 +167,6 @@ def test_values_in_quotes(quote):
     ("init_from='a'b,c", "init_from = 'a'b; allowed: quotes around the whole"),
     # Twice the same.
     ('seed=0;batch_size=8;seed=1', "part 3 .* 'seed=1': the sweep sets seed t"),
-    ('hparams.epsilon=0.1,1/10', 'hparams.epsilon = 0.1 is duplicated'),
   ],
 )
 def test_what_is_wrong_is_named(text, message):
@@ -288,15 +282,6 @@ def test_values_from_a_file():
   json.dumps(trial.fields)
 
 
-@given(st.integers(0, 40), st.integers(1, 6))
-def test_shards_hold_every_trial_once(num_trials, count):
-  trials = list(range(num_trials))
-  shards = [shard_trials(trials, f'{i}/{count}') for i in range(count)]
-  assert sorted(itertools.chain(*shards)) == trials
-  sizes = [len(shard) for shard in shards]
-  assert max(sizes) - min(sizes) <= 1
-
-
 @pytest.mark.parametrize(
   'shard', ['2/2', '0/0', '-1/2', '1', '', '1/2/3', 'a/b', '0.5/2', '1/']
 )
@@ -319,15 +304,17 @@ def test_a_sweep_may_ask_for_the_variant():
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 40))
-def test_processes_take_shares_of_a_shard(count, num_processes, num_trials):
-  trials = list(range(num_trials))
-  for index in range(count):
-    found = [
-      shard_trials(trials, cut_shard(f'{index}/{count}', p, num_processes))
-      for p in range(num_processes)
-    ]
-    share = shard_trials(trials, f'{index}/{count}')
-    assert found == [share[p::num_processes] for p in range(num_processes)]
+def test_shards_and_their_processes_hold_every_trial_once(
+  count, num_processes, num_trials
+):
+  shares = [
+    shard_trials(list(range(num_trials)), f'{index}/{count}', p, num_processes)
+    for index in range(count)
+    for p in range(num_processes)
+  ]
+  assert sorted(itertools.chain(*shares)) == list(range(num_trials))
+  sizes = [len(share) for share in shares]
+  assert max(sizes) - min(sizes) <= 1
 
 
 @pytest.mark.parametrize(
@@ -336,31 +323,15 @@ def test_processes_take_shares_of_a_shard(count, num_processes, num_trials):
     # What the objective does not read, or lacks.
     (
       'hparams.beta=1,6',
-      r"^hparams.beta=1 \(trial 'beta=1'\): hparams.beta = 1.0 is not rea",
+      "^trial 'beta=1' of the sweep: hparams.beta = 1.0 is not read",
     ),
     (
       'objective.name=fgsm_at,noisy_fgsm_at',
-      r'^objective.name=noisy_fgsm_at \(.*\): hparams.epsilon = 0.1 of the',
+      "^trial 'name=noisy_fgsm_at' of the sweep: hparams.epsilon = 0.1 is not",
     ),
     (
       'objective.norm=l2,l3',
-      r"^objective.norm=l3 \(trial 'norm=l3'\): norm = 'l3'",
-    ),
-    # One part of several.
-    (
-      'seed=0;hparams.beta=1;hparams.epsilon=0.1',
-      r"^hparams.beta=1 \(trial 'beta=1,epsilon=0.1,seed=0'\): h",
-    ),
-    # Two parts are wrong: no one of them is named.
-    (
-      'batch_size=0;ema_decay=2',
-      "^trial 'batch_size=0,ema_decay=2' of the sweep: ",
-    ),
-    # What the config has stops fitting.
-    (
-      'objective.name=standard;seed=0',
-      r'^objective.name=standard \(trial .*: hparams.epsilon = 0.1 of the conf'
-      "ig is not read by the objective 'standard'; allowed: objectives that re",
+      "^trial 'norm=l3' of the sweep: norm = 'l3'",
     ),
     # What is out of range.
     ('hparams.epsilon=-0.1', 'hparams.epsilon = -0.1; allowed: a number >= 0'),
@@ -403,7 +374,7 @@ def test_wrong_members_are_named(text, message):
     ([{'model.name': 3}], 'model.name = 3; allowed: a string'),
     ([{'optimizer.nesterov': 1}], 'optimizer.nesterov = 1; allowed: true or'),
     ([{'schedule.boundaries': 0.5}], 'boundaries = 0.5; allowed: a tuple'),
-    ([{'objective': {'name': 'trades'}}], "'objective'; allowed: objective."),
+    ([{'objective': {'name': 'trades'}}], "'objective'; allowed: 'objective."),
     (
       [{'seed': 1}, {'seed': 0}, {'seed': 1}],
       r'trials 1 \(seed=1\) and 3 \(seed=1\) of the sweep are equivalent',

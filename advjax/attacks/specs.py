@@ -1,6 +1,7 @@
 """Attacks as users name them: `fgsm`, `bim-20`, `autoattack`, `mine:attack`."""
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -51,41 +52,56 @@ _ALLOWED = (
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-  """An `advjax.types.Attack` of a given radius, its static choices made."""
+  """An attack with its static choices made; what it does not have is None.
 
-  name: str
-  num_steps: int  # or queries of square
-  num_restarts: int  # of pgd, apgd, fab and square
-  step_size: float | None  # absolute; None: `step_ratio * epsilon`
+  An `advjax.types.Attack`, but for AutoAttack and its parts, which run on the
+  host, on all images. Minimum-norm attacks have no radius.
+  """
+
+  name: str  # without numbers; 'module:function' of a user's own
   norm: str
   bounds: Box  # the pixel range
+  function: Callable[..., Any] | None = None  # None: AutoAttack
+  num_steps: int | None = None  # or queries of square
+  num_restarts: int | None = None
+  step_size: float | None = None  # absolute; None: `step_ratio * epsilon`
+  version: str = ''  # of AutoAttack
+  parts: tuple[str, ...] | None = None  # of AutoAttack; None: all
+
+  @property
+  def is_minimal(self) -> bool:
+    """Whether it looks for the nearest adversarial image."""
+    return self.name in _MINIMAL
 
   def __call__(
     self,
     logits_fn: LogitsFn,
     images: Array,
     labels: Array,
-    epsilon: Array | float,
-    key: Array,
-  ) -> Array:
+    epsilon: Array | float | None = None,
+    key: Array | None = None,
+  ) -> Any:
     """Adversarial images `[B, ...]`; fgsm, bim and mifgsm do not draw."""
+    if self.function is None:
+      raise TypeError(f'{self.name} runs on the host: see advjax.autoattack')
     choices: dict[str, Any] = {'norm': self.norm, 'bounds': self.bounds}
-    if self.name in ('bim', 'mifgsm', 'pgd'):
+    given: tuple[Any, ...] = logits_fn, images, labels, epsilon
+    if self.num_steps is None:  # Of a user's own.
+      return self.function(*given, key, **choices)
+    choices |= dict.fromkeys(('num_steps', 'num_queries'), self.num_steps)
+    if self.step_size:
       choices['step_size'] = self.step_size
-    if self.name in ('pgd', 'apgd', 'fab', 'square'):
+    known = inspect.signature(self.function).parameters
+    if 'num_restarts' in known:
       choices |= {'key': key, 'num_restarts': self.num_restarts}
-    if self.name != 'fgsm':
-      steps = 'num_queries' if self.name == 'square' else 'num_steps'
-      choices[steps] = self.num_steps
-    attack = _STEPPED[self.name]
-    perturbed: Array = attack(logits_fn, images, labels, epsilon, **choices)
-    return perturbed
+    choices = {name: choices[name] for name in choices if name in known}
+    return self.function(*given[: 3 if self.is_minimal else 4], **choices)
 
   @property
   def step_ratio(self) -> float | None:
     """Default step size / epsilon; None where the attack finds its own."""
     share = STEP_SHARES.get(self.name)
-    return None if share is None else share / self.num_steps
+    return share / self.num_steps if share and self.num_steps else None
 
   def step_at(self, epsilon: Any) -> Any:
     """The step size at a radius; None where the attack finds its own."""
@@ -98,74 +114,15 @@ class Attack:
 
   def settings(self, epsilon: float) -> dict[str, Any]:
     """Returns what a report says of it at a radius."""
-    steps = '' if self.name == 'fgsm' else f'-{self.num_steps}'
-    return {
-      'attack': f'{self.name}{steps}',
+    has_number = self.num_steps is not None and self.name != 'fgsm'
+    found = {
+      'attack': f'{self.name}-{self.num_steps}' if has_number else self.name,
       'num_steps': self.num_steps,
       'num_restarts': self.num_restarts,
       'step_size': self.step_at(epsilon),
+      'version': self.version or None,
     }
-
-
-@dataclasses.dataclass(frozen=True)
-class MinimalAttack:
-  """A minimum-norm attack."""
-
-  name: str
-  num_steps: int
-  norm: str
-  bounds: Box
-
-  def __call__(
-    self, logits_fn: LogitsFn, images: Array, labels: Array
-  ) -> Array:
-    """The nearest adversarial images found, the originals where none was."""
-    choices: dict[str, Any] = {} if self.name == 'cw' else {'norm': self.norm}
-    attack = _MINIMAL[self.name][0]
-    choices |= {'num_steps': self.num_steps, 'bounds': self.bounds}
-    perturbed: Array = attack(logits_fn, images, labels, **choices)
-    return perturbed
-
-  def settings(self, _: float) -> dict[str, Any]:
-    """Returns what a report says of it, at any radius."""
-    name = f'{self.name}-{self.num_steps}'
-    return {'attack': name, 'num_steps': self.num_steps}
-
-
-@dataclasses.dataclass(frozen=True)
-class FullAttack:
-  """AutoAttack, or one of its attacks; it runs on the host, on all images."""
-
-  name: str  # as users write it
-  version: str
-  attacks: tuple[str, ...] | None  # None: all of the version
-  norm: str
-  bounds: Box
-
-  def settings(self, _: float) -> dict[str, Any]:
-    """Returns what a report says of it, at any radius."""
-    return {'attack': self.name, 'version': self.version}
-
-
-@dataclasses.dataclass(frozen=True)
-class UserAttack:
-  """An attack of the user's own, called as the built-in ones are."""
-
-  name: str  # 'module:function'
-  function: Callable[..., Any]
-  norm: str
-  bounds: Box
-
-  def __call__(self, *args: Any) -> Any:
-    """Adversarial images, of logits_fn, images, labels, epsilon and key."""
-    return self.function(*args, norm=self.norm, bounds=self.bounds)
-
-  def settings(self, _: float) -> dict[str, Any]:
-    """Returns what a report says of it, at any radius."""
-    return {'attack': self.name}
-
-
-AnyAttack = Attack | MinimalAttack | FullAttack | UserAttack
+    return {name: each for name, each in found.items() if each is not None}
 
 
 def parse_attack(
@@ -174,7 +131,7 @@ def parse_attack(
   norm: str = 'linf',
   bounds: Box = (0.0, 1.0),
   step_size: float | None = None,
-) -> AnyAttack:
+) -> Attack:
   """Reads an attack written as NAME[-STEPS[-RESTARTS]], or module:function.
 
   fgsm, bim, mifgsm, pgd, apgd, fab and square stay within a radius; deepfool,
@@ -215,11 +172,12 @@ def parse_attack(
   if step_size is not None and not 0 < step_size < math.inf:
     raise ValueError(f'step_size = {step_size!r}; allowed: a number > 0')
   if text in _AUTOATTACK:
-    return FullAttack(text, *_AUTOATTACK[text], norm, bounds)
+    version, attacks = _AUTOATTACK[text]
+    return Attack(text, norm, bounds, version=version, parts=attacks)
   if ':' in text:
     function = import_function('attack', text)
     check_callable('attack', function)
-    return UserAttack(text, function, norm, bounds)
+    return Attack(text, norm, bounds, function)
   function, allowed = _MINIMAL.get(name, (_STEPPED.get(name), None))
   if allowed and norm not in allowed:
     raise ValueError(
@@ -233,8 +191,8 @@ def parse_attack(
   numbers[: len(parts)] = map(int, parts)
   steps, restarts = [*numbers, 1, 1][:2]
   if name in _MINIMAL:
-    return MinimalAttack(name, steps, norm, bounds)
-  return Attack(name, steps, restarts, step_size, norm, bounds)
+    return Attack(name, norm, bounds, function, steps)
+  return Attack(name, norm, bounds, function, steps, restarts, step_size)
 
 
 def parse_attacks(attacks: Any, **choices: Any) -> dict[str, Any]:
@@ -252,22 +210,10 @@ def parse_attacks(attacks: Any, **choices: Any) -> dict[str, Any]:
     name: parse_attack(each, **choices) if isinstance(each, str) else each
     for name, each in named.items()
   }
-  if not found or not all(
-    callable(each) or isinstance(each, FullAttack) for each in found.values()
-  ):
+  if not found or not all(map(callable, found.values())):
     raise ValueError(
       f'attacks = {attacks!r}; allowed: one attack or more, each named once '
       'as parse_attack takes it, or a mapping from names to those or to '
       'functions (logits_fn, images, labels, epsilon, keys) -> images'
     )
   return found
-
-
-def replace_bounds(
-  attacks: Mapping[str, AnyAttack], bounds: Box
-) -> dict[str, AnyAttack]:
-  """Returns the same attacks for images of another pixel range."""
-  return {
-    name: dataclasses.replace(attack, bounds=bounds)
-    for name, attack in attacks.items()
-  }

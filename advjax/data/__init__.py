@@ -72,22 +72,14 @@ def load(config: Mapping[str, Any]) -> Dataset:
   }
   classes = fields.pop('classes', None)
   name = fields.pop('name', None)
-  loaders = {**LOADERS, name: find('dataset.name', name, LOADERS)}
-  parameters = {k: inspect.signature(f).parameters for k, f in loaders.items()}
-  for field, value in fields.items():
-    others = [key for key in parameters if field in parameters[key]]
-    if isinstance(value, str) and others and name not in others:
-      # A config named another set, before a flag named this one.
-      raise ValueError(
-        f'dataset.{field} = {value!r}; allowed: with the data sets '
-        f'{", ".join(others)}, not with {name}; --config.dataset.{field}= '
-        'resets it'
-      )
-    choose(f'field of data set {name!r}', field, [*parameters[name], 'classes'])
-  for field, parameter in parameters[name].items():
+  loader = find('dataset.name', name, LOADERS)
+  parameters = inspect.signature(loader).parameters
+  for field in fields:
+    choose(f'field of data set {name!r}', field, [*parameters, 'classes'])
+  for field, parameter in parameters.items():
     if field not in fields and parameter.default is inspect.Parameter.empty:
       raise ValueError(
         f'dataset.{field} = None; allowed: a value, data set {name!r} needs it'
       )
-  dataset = loaders[name](**fields)
+  dataset = loader(**fields)
   return dataset if classes is None else keep_classes(dataset, classes)

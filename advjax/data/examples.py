@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from advjax import _arguments as arguments
 from advjax.data.dataset import Dataset, Split
 
 
@@ -48,30 +49,31 @@ def from_examples(
       f'test_images: shape = {test.images.shape[1:]}; allowed: '
       f'{train.images.shape[1:]}, that of train_images'
     )
-  source = 'the length of class_names'
+  source, count = 'the length of class_names', len(class_names or ())
   if class_names is None:
     source = 'the largest of train_labels plus one'
-    class_names = [str(n) for n in range(train.labels.max() + 1)]
-  count = len(class_names)
-  for field, labels in (('train', train.labels), ('test', test.labels)):
-    if labels.max() >= count:
+    count = min(int(train.labels.max()) + 1, np.iinfo(np.int32).max)
+  for field, (_, labels) in (('train', train), ('test', test)):
+    wrong = labels.argmin() if labels.min() < 0 else labels.argmax()
+    if not 0 <= labels[wrong] < count:
       raise ValueError(
-        f'{field}_labels[{labels.argmax()}] = {labels.max()}; allowed: '
-        f'[0, {count}), where {count} is {source}'
+        f'{field}_labels[{wrong}] = {labels[wrong]}; allowed: [0, {count}), '
+        f'where {count} is {source}'
       )
-  return Dataset(name, train, test, count, tuple(class_names))
+  train, test = (
+    split._replace(labels=split.labels.astype(np.int32))
+    for split in (train, test)
+  )
+  names = map(str, range(count)) if class_names is None else class_names
+  return Dataset(name, train, test, count, tuple(names))
 
 
 def _split(field: str, given: Any) -> Split:
   if not isinstance(given, tuple):
     given = _gather(field, given)
   images = _check_images(f'{field}_images', _array(given[0], 4))
-  labels = _check_labels(f'{field}_labels', np.asarray(given[1]))
-  if len(images) != len(labels):
-    raise ValueError(
-      f'{field}_images: {len(images)} images; allowed: as many as '
-      f'{field}_labels has, {len(labels)}'
-    )
+  labels = np.asarray(given[1])
+  arguments.check_labels(f'{field}_labels', labels, len(images))
   return Split(images, labels)
 
 
@@ -140,21 +142,3 @@ def _check_images(field: str, images: np.ndarray) -> np.ndarray:
       '[0, 1] (or uint8 in 0..255)'
     )
   return images.astype(np.float32)
-
-
-def _check_labels(field: str, labels: np.ndarray) -> np.ndarray:
-  """Returns the labels as int32 [N]."""
-  integer = np.issubdtype(labels.dtype, np.integer)
-  if not integer or labels.ndim != 1 or labels.size == 0:
-    raise ValueError(
-      f'{field}: dtype = {labels.dtype}, shape = {labels.shape}; allowed: '
-      'integers of shape [N], not empty'
-    )
-  lowest, highest = labels.min(), labels.max()
-  if lowest < 0 or highest > np.iinfo(np.int32).max:
-    index = labels.argmin() if lowest < 0 else labels.argmax()
-    raise ValueError(
-      f'{field}[{index}] = {labels[index]}; allowed: from 0 to the number of '
-      'classes less one'
-    )
-  return labels.astype(np.int32)

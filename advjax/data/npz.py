@@ -41,7 +41,13 @@ def load(path: str) -> Dataset:
   # Opened here: numpy leaves a file open that it can make nothing of.
   with open(path, 'rb') as stream:
     try:
-      return _check(_read(stream))
+      arrays = _read(stream)
+      return from_examples(
+        (arrays['train_images'], arrays['train_labels']),
+        (arrays['test_images'], arrays['test_labels']),
+        name='npz',
+        class_names=_names(arrays.get('class_names')),
+      )
     except ValueError as error:
       raise ValueError(f'{path}: {error}') from error
 
@@ -75,18 +81,12 @@ def _read(stream: BinaryIO) -> dict[str, np.ndarray]:
   return arrays
 
 
-def _check(arrays: dict[str, np.ndarray]) -> Dataset:
-  names = arrays.get('class_names')
-  if names is not None and (
-    names.dtype.kind != 'U' or names.ndim != 1 or names.size == 0
-  ):
+def _names(names: np.ndarray | None) -> list[str] | None:
+  if names is None:
+    return None
+  if names.dtype.kind != 'U' or names.ndim != 1 or names.size == 0:
     raise ValueError(
       f'class_names: dtype = {names.dtype}, shape = {names.shape}; allowed: a '
       'list of strings, one per class'
     )
-  train, test = (
-    (arrays[f'{split}_images'], arrays[f'{split}_labels'])
-    for split in ('train', 'test')
-  )
-  class_names = None if names is None else names.tolist()
-  return from_examples(train, test, name='npz', class_names=class_names)
+  return names.tolist()

@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from advjax import _arguments as arguments
 from advjax.callables import output_shape
 from advjax.types import LogitsFn
 
@@ -14,15 +15,10 @@ def check_images(
   bounds: tuple[float | None, float | None] | None = None,
 ) -> None:
   """Raises a ValueError for images `[N, ...]` that cannot be attacked."""
-  if images.ndim < 2 or not len(images):
-    raise ValueError(
-      f'images have shape {images.shape}; allowed: [N, ...] with N >= 1'
-    )
-  if not jnp.issubdtype(images.dtype, jnp.floating):
-    raise ValueError(
-      f'images have dtype {images.dtype}; allowed: a floating type (divide '
-      'uint8 by 255)'
-    )
+  is_floating = jnp.issubdtype(images.dtype, jnp.floating)
+  if images.ndim < 2 or not len(images) or not is_floating:
+    allowed = 'floating [N, ...] with N >= 1 (divide uint8 by 255)'
+    raise arguments.error('images', images, allowed)
   lower, upper = bounds or (None, None)
   too_low = lower is not None and images.min() < lower
   too_high = upper is not None and images.max() > upper
@@ -58,17 +54,8 @@ def check_labels(
   Without logits_fn they may be of any classes.
   """
   labels = np.asarray(labels)
-  if labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu':
-    raise ValueError(
-      f'labels have shape {labels.shape} and dtype {labels.dtype}; allowed: '
-      f'integers of shape {images.shape[:1]}, one per image'
-    )
-  if logits_fn is None:
-    return labels.astype(np.int32)
-  num_classes = output_shape(logits_fn, images[:1]).shape[-1]
-  if labels.min() < 0 or labels.max() >= num_classes:
-    raise ValueError(
-      f'labels hold values from {labels.min()} to {labels.max()}; allowed: 0 '
-      f'to {num_classes - 1}, the classes of logits_fn'
-    )
+  arguments.check_labels('labels', labels, len(images))
+  if logits_fn is not None:
+    logits = output_shape(logits_fn, images[:1])
+    arguments.check_classes('labels', labels, logits.shape[-1])
   return labels.astype(np.int32)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from advjax.attacks.specs import Attack
 from advjax.devices import Batching
 from advjax.evaluation.logits import compute_logits
 from advjax.evaluation.models import Evaluation
@@ -96,7 +95,7 @@ def measure_diagnostics(
     for key, attack in evaluation.attacks.items():
       pair = name, key
       predictions[key] = evaluation.predictions[pair][name]
-      if isinstance(attack, Attack) and attack.name in TRACED:
+      if attack.name in TRACED:
         traces[key] = trace(
           logits_fn, attack, images, labels, evaluation.epsilon, batching
         )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from advjax.attacks import specs
-from advjax.attacks.specs import AnyAttack, FullAttack, MinimalAttack
+from advjax.attacks.specs import Attack
 from advjax.devices import Batching
 from advjax.evaluation.logits import compute_logits, in_top_k
 from advjax.evaluation.robustness import attack_and_predict
@@ -37,7 +37,7 @@ class Evaluation:
   """Logits of every model on every model's adversarial examples."""
 
   clean_logits: Logits
-  attacks: dict[str, AnyAttack]
+  attacks: dict[str, Attack]
   epsilon: float
   epsilons: tuple[float, ...]
   # On adversarial examples at the evaluation epsilon, [N, K].
@@ -73,7 +73,7 @@ def _classes(logits: Logits) -> dict[str, np.ndarray]:
   }
 
 
-def parse_attacks(texts: Sequence[str], **choices: Any) -> dict[str, AnyAttack]:
+def parse_attacks(texts: Sequence[str], **choices: Any) -> dict[str, Attack]:
   """Reads attacks, and shortens names that stay unique: 'pgd' of 'pgd-40'."""
   parsed = specs.parse_attacks(texts, **choices)
   kinds = [attack.name for attack in parsed.values()]
@@ -85,7 +85,7 @@ def parse_attacks(texts: Sequence[str], **choices: Any) -> dict[str, AnyAttack]:
 
 def evaluate_models(
   models: Mapping[str, LogitsFn],
-  attacks: Mapping[str, AnyAttack],
+  attacks: Mapping[str, Attack],
   images: np.ndarray,
   labels: np.ndarray,
   *,
@@ -107,17 +107,15 @@ def evaluate_models(
     tuple(epsilons),
   )
   for attack_name, attack in attacks.items():
-    minimal = isinstance(attack, MinimalAttack)
     # AutoAttack always takes all images.
-    full = isinstance(attack, FullAttack)
-    large = len(images) > _MAX_CURVE_IMAGES and not full
+    large = len(images) > _MAX_CURVE_IMAGES and attack.function is not None
     count = _MAX_CURVE_IMAGES if large else len(images)
     radii = list(epsilons)
     # Where images are few, the evaluation epsilon is one of the curve's.
     if not large and epsilon not in radii:
       radii.append(epsilon)
     place = radii.index(epsilon) if epsilon in radii else 0
-    if minimal:
+    if attack.is_minimal:
       radii.append(np.inf)
     for source in models:
       pair = source, attack_name
@@ -144,7 +142,7 @@ def evaluate_models(
       result.images[pair] = final.images
       result.max_sizes[pair] = float(final.sizes[at].max())
       result.autoattack[pair] = list(curve.autoattack)
-      if minimal:
+      if attack.is_minimal:
         wrong = curve.predictions[source][-1] != labels[:count]
         result.distances[pair] = np.where(wrong, curve.sizes[-1], np.inf)
   return result

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax import norms
-from advjax.attacks.specs import FullAttack, MinimalAttack, parse_attacks
+from advjax.attacks.specs import Attack, parse_attacks
 from advjax.callables import Callee
 from advjax.devices import Batching, map_examples
 from advjax.evaluation.autoattack import autoattack, summarise
@@ -48,10 +48,7 @@ def _attack(
   epsilon: Array,
 ) -> tuple[Array, Array]:
   """Attacks `[B, ...]` images; returns images and sizes of perturbations."""
-  if isinstance(attack, MinimalAttack):
-    perturbed = attack(source, images, labels)
-  else:
-    perturbed = attack(source, images, labels, epsilon, keys)
+  perturbed = attack(source, images, labels, epsilon, keys)
   if jnp.shape(perturbed) != images.shape:
     raise ValueError(
       f'attack(...).shape = {jnp.shape(perturbed)}; allowed: {images.shape}'
@@ -139,16 +136,17 @@ def attack_and_predict(
   )
   logits: dict[str, list[np.ndarray]] = {name: [] for name in targets}
   all_sizes, summaries, kept_images = [], [], images
-  if isinstance(attack, MinimalAttack):
+  minimal = isinstance(attack, Attack) and attack.is_minimal
+  if minimal:
     nearest, distances = run(np.float32(0))
   for index, epsilon in enumerate(epsilons):
-    if isinstance(attack, MinimalAttack):
+    if minimal:
       # It ran once, and counts wherever its perturbation is within the radius.
       within = distances <= np.float32(epsilon)
       mask = within.reshape(-1, *[1] * (images.ndim - 1))
       perturbed = np.where(mask, nearest, images)
       sizes = np.where(within, distances, 0)
-    elif isinstance(attack, FullAttack):
+    elif isinstance(attack, Attack) and attack.function is None:
       result = autoattack(
         source,
         images,
@@ -157,7 +155,7 @@ def attack_and_predict(
         key=batching.key,
         norm=attack.norm,
         version=attack.version,
-        attacks=attack.attacks,
+        attacks=attack.parts,
         bounds=attack.bounds,
         batch_size=batching.batch_size,
         devices=batching.devices,

@@ -73,6 +73,7 @@ def _record(
   epsilon: Array,
 ) -> tuple[Array, Array, Array, Array]:
   """Losses and correctness `[B, steps + 1]`, flags of two gradients `[B]`."""
+  assert attack.num_steps is not None  # All of `TRACED` have steps.
   problem = arguments.check(
     network,
     images,

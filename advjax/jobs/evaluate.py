@@ -11,7 +11,6 @@ import numpy as np
 from ml_collections import config_dict
 
 from advjax import data
-from advjax.attacks.specs import replace_bounds
 from advjax.config import check_range, config_to_json
 from advjax.devices import Batching
 from advjax.environment import command_line, environment
@@ -78,18 +77,15 @@ def evaluate(
   for name, value in (('batch_size', batch_size), ('num_images', num_images)):
     if value is not None:
       check_range(name, value, 1, integer=True)
-  if not epsilons or not checkpoints or isinstance(checkpoints, str):
-    raise ValueError(
-      f'checkpoint = {checkpoints!r}, epsilons = {epsilons!r}; allowed: lists '
-      'of one or more'
-    )
-  attacks = parse_attacks(attack_names, norm=norm, step_size=step_size)
+  if not epsilons:
+    raise ValueError(f'epsilons = {epsilons!r}; allowed: one number or more')
   trained, dataset = load_trained(checkpoints, data_dir, report_checkpoint)
   first_name, first = next(iter(trained.items()))
   evaluation = first.config.evaluation
-  # JSON has lists.
-  bounds = None if evaluation.bounds is None else tuple(evaluation.bounds)
-  attacks = replace_bounds(attacks, bounds)
+  bounds = evaluation.bounds and tuple(evaluation.bounds)  # JSON has lists.
+  attacks = parse_attacks(
+    attack_names, norm=norm, step_size=step_size, bounds=bounds
+  )
   job = config_dict.create(
     checkpoint=tuple(str(e.directory.resolve()) for e in trained.values()),
     attacks=tuple(attack_names),

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from advjax.attacks.specs import replace_bounds
+from advjax.attacks import parse_attack
 from advjax.config import check_range, config_to_json
 from advjax.devices import Batching
 from advjax.environment import command_line, environment
@@ -18,7 +18,6 @@ from advjax.evaluation.explanations import (
   choose_sample,
   explain_network,
 )
-from advjax.evaluation.models import parse_attacks
 from advjax.explain import find_methods
 from advjax.jobs.workdir import open_workdir
 from advjax.models import network_of
@@ -81,12 +80,9 @@ def explain(
   check_range('seed', seed, 0, integer=True)
   check_range('num_images', num_images, 1, integer=True)
   check_range('num_cases', num_cases, 1, integer=True)
-  if not checkpoints or isinstance(checkpoints, str):
-    raise ValueError(
-      f'checkpoint = {checkpoints!r}; allowed: a list of one or more'
-    )
-  attacks = parse_attacks([attack], norm=norm)
   trained, dataset = load_trained(checkpoints, data_dir, report_checkpoint)
+  bounds = next(iter(trained.values())).config.evaluation.bounds
+  parsed = parse_attack(attack, norm=norm, bounds=bounds and tuple(bounds))
   labels = choose_classes(dataset, classes)
   shape = (1, *dataset.test.images.shape[1:])
   example = jax.ShapeDtypeStruct(shape, np.float32)
@@ -110,8 +106,6 @@ def explain(
     seed=seed,
   )
   with open_workdir(workdir, job) as path:
-    bounds = next(iter(trained.values())).config.evaluation.bounds
-    (parsed,) = replace_bounds(attacks, bounds and tuple(bounds)).values()
     sample = choose_sample(dataset.test, labels, num_images, seed)
     explained: dict[str, Explained] = {}
     for name, network in networks.items():

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from advjax import data, results
-from advjax.attacks.specs import AnyAttack
+from advjax.attacks.specs import Attack
 from advjax.compile_cache import count_compilations
 from advjax.config import config_to_json
 from advjax.devices import Batching
@@ -26,14 +26,15 @@ from advjax.evaluation.models import (
   parse_attacks,
 )
 from advjax.files import lock_folder, write_json
+from advjax.fractions import count_of
 from advjax.jobs.workdir import prepare_workdir
-from advjax.models.logits import eval_logits_fn
 from advjax.processes.signals import Interrupted, stop_on_signals
+from advjax.processes.topology import find_place
 from advjax.reporting.sweep import write_rows, write_sweep
 from advjax.sweeps import Trial, create_trials, shard_trials
 from advjax.training.loop import Diverged, TrainResult
 from advjax.training.setup import Run, create_run
-from advjax.training.vmapped import count_of, group_by_program, train_group
+from advjax.training.vmapped import group_by_program, train_group
 
 logger = logging.getLogger('advjax')
 
@@ -45,7 +46,7 @@ class _Job(NamedTuple):
   trials: list[Trial]
   groups: list[list[int]]
   dataset: data.Dataset
-  attacks: dict[str, AnyAttack]
+  attacks: dict[str, Attack]
   workdir: pathlib.Path
   devices: Sequence[jax.Device]
   train_command: Sequence[str]
@@ -89,7 +90,7 @@ def sweep(
   """
   devices = devices or jax.devices()
   trials = create_trials(config, rows)
-  share = shard_trials(trials, shard)
+  share = shard_trials(trials, shard, *find_place()[:2])
   dataset = data.load(config.dataset)
   evaluation = config.evaluation
   attacks = parse_attacks(
@@ -122,7 +123,7 @@ def sweep(
     count_of(len(trials), 'trial'),
     count_of(len(job.groups), 'group'),
     len(done),
-    '' if len(share) == len(trials) else f'; shard {shard}: {len(share)}',
+    '' if len(share) == len(trials) else f'; here {len(share)}',
   )
   for group in job.groups:
     own = [trial for i in group if (trial := trials[i]).name in names]
@@ -196,14 +197,8 @@ def _measure(
   try:
     if isinstance(trained, Diverged):
       raise trained
-    logits_fn = eval_logits_fn(
-      run.model,
-      trained.params,
-      trained.model_state,
-      evaluation.matmul_precision,
-    )
     found = evaluate_models(
-      {name: logits_fn},
+      {name: run.network(trained.params, trained.model_state)},
       job.attacks,
       np.asarray(data.to_float(test.images)),
       labels,
@@ -264,15 +259,16 @@ def _report(job: _Job) -> results.SweepReport:
       if kept is None:
         continue
       chunks[kept['chunk']['first']] = kept['chunk']
-      own = {
-        'member': trial.name,
-        'group': number,
-        'fields': trial.fields,
-        'devices': kept['devices_per_run'],
-        'command': _command(job, trial, kept['devices_per_run']),
-        'folder': str(job.folder(trial).relative_to(job.workdir)),
-      }
-      rows.append((index, results.Trial.from_json(kept['row'] | own)))
+      row = results.Trial(
+        member=trial.name,
+        group=number,
+        fields=trial.fields,
+        devices=kept['devices_per_run'],
+        command=_command(job, trial, kept['devices_per_run']),
+        folder=str(job.folder(trial).relative_to(job.workdir)),
+        **_read_row(kept['row']),
+      )
+      rows.append((index, row))
       if 'curve' in kept:
         curves[trial.name] = kept['curve']
     groups.append(
@@ -311,6 +307,16 @@ def _report(job: _Job) -> results.SweepReport:
     environment=environment(job.devices),
     config=config_to_json(config),
   )
+
+
+def _read_row(row: dict[str, Any]) -> dict[str, Any]:
+  """The fields of a trial that its result.json holds."""
+  if 'checkpoint' in row:
+    row['checkpoint'] = results.ReportedCheckpoint(**row['checkpoint'])
+  for name in {'clean_accuracy', 'robust_accuracy'} & {*row}:
+    ci = tuple(row.pop(f'{name}_ci'))
+    row[name] = results.Estimate(row[name], ci)
+  return row
 
 
 def _command(job: _Job, trial: Trial, num_devices: int) -> str:

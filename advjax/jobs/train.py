@@ -42,7 +42,6 @@ from advjax.evaluation.shifts import (
 )
 from advjax.jobs.workdir import open_workdir
 from advjax.models import Model, summary
-from advjax.models.logits import eval_logits_fn
 from advjax.processes.collectives import is_main
 from advjax.reporting.formatting import format_epsilon
 from advjax.reporting.write import merge_metrics, write_run
@@ -253,12 +252,7 @@ def _run_members(
     }
     networks = {
       name: [
-        eval_logits_fn(
-          run.model,
-          result.params,
-          result.model_state,
-          evaluation.matmul_precision,
-        )
+        run.network(result.params, result.model_state)
         for run, result in zip(runs[name], each, strict=True)
       ]
       for name, each in trained.items()
@@ -379,7 +373,7 @@ def _training(
     strict=True,
   )
   epochs = [
-    [_with_accuracy(r) for r in result.records if r['kind'] == 'epoch']
+    [record for record in result.records if record['kind'] == 'epoch']
     for result in trained
   ]
   return results.Training(
@@ -429,10 +423,4 @@ def _test(run: Run, result: TrainResult) -> tuple[dict[str, Any], float]:
   seconds = time.perf_counter() - start
   per_call = run.config.evaluation.batch_size * len(run.devices)
   num_calls = -(-len(run.test_split.labels) // per_call)
-  return _with_accuracy(metrics), seconds / num_calls
-
-
-def _with_accuracy(metrics: Mapping[str, Any]) -> dict[str, Any]:
-  if 'clean_accuracy' not in metrics:  # The objective did not measure it.
-    return dict(metrics)
-  return {**metrics, 'accuracy': metrics['clean_accuracy']}
+  return metrics, seconds / num_calls

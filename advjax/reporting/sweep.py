@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from advjax.files import replacing, write_json
+from advjax.fractions import count_of
 from advjax.reporting.formatting import (
   Row,
   Table,
@@ -72,7 +73,7 @@ def configurations(sweep: SweepReport) -> list[Configuration]:
   fields = [field for field in sweep.fields if field != SEED]
   groups: dict[tuple[Any, ...], list[Trial]] = {}
   for trial in sweep.rows:
-    key = tuple(_hashable(trial.fields.get(field)) for field in fields)
+    key = tuple(trial.fields.get(field) for field in fields)
     groups.setdefault(key, []).append(trial)
   texts = [
     format_values([key[i] for key in groups]) for i in range(len(fields))
@@ -93,10 +94,6 @@ def configurations(sweep: SweepReport) -> list[Configuration]:
     label = label or 'the only configuration'
     found.append(Configuration(label, values, trials, *means))
   return found
-
-
-def _hashable(value: Any) -> Any:
-  return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def _mean(estimates: Sequence[Estimate]) -> Estimate:
@@ -379,11 +376,6 @@ def sweep_warnings(sweep: SweepReport) -> list[str]:
   ]
 
 
-def count_of(number: int, noun: str) -> str:
-  """Writes a number with its noun."""
-  return f'{number} {noun}{"" if number == 1 else "s"}'
-
-
 def _names(names: Sequence[str]) -> str:
   text = '; '.join(names[:_MAX_NAMES])
   more = len(names) - _MAX_NAMES
@@ -400,7 +392,7 @@ def trial_table(sweep: SweepReport) -> list[list[Cell]]:
 
   add('#', range(1, len(rows) + 1))
   for field in sweep.fields:
-    values = [_hashable(trial.fields.get(field)) for trial in rows]
+    values = [trial.fields.get(field) for trial in rows]
     columns[names[field]] = list(map(Cell, format_values(values), values))
   for head in ('clean', 'robust'):
     estimates = [getattr(trial, f'{head}_accuracy') for trial in rows]

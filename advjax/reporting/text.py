@@ -39,7 +39,6 @@ from advjax.results import (
 
 _WIDE = 0.02  # Half an interval from which on a sentence mentions it.
 _BROKEN = 0.1  # Robust accuracy below which a model is not robust.
-_COLLAPSE = 0.2  # Drop of robust accuracy in training that is more than noise.
 
 
 def attacks_of(report: Report) -> list[tuple[str, str, AttackResult]]:
@@ -91,7 +90,6 @@ def sentences(report: Report) -> list[str]:
     *itertools.islice(_transfer(report), 1),  # Of the first attack.
     *_robustness(report),
     *_flat(report),
-    *_collapse(report),
     *_width(report),
   ]
 
@@ -183,23 +181,6 @@ def _robustness(report: Report) -> Iterator[str]:
       alone = len(cases) == 1
       text += ' It is not robust.' if alone else ' None of them is robust.'
     yield text
-
-
-def _collapse(report: Report) -> Iterator[str]:
-  """Adversarial training whose PGD accuracy drops on the way."""
-  for name, model in report.members.items():
-    best = 0.0
-    for number, epoch in enumerate(epochs_of(model), 1):
-      robust = epoch.get('monitor_robust_accuracy')
-      if robust is None or epoch.get('adversarial_loss') is None:
-        continue
-      if robust < best / 2 and best - robust >= _COLLAPSE:
-        yield (
-          f'The monitored PGD accuracy of {name} fell from {percent(best)} to '
-          f'{percent(robust)} by epoch {number}: catastrophic overfitting.'
-        )
-        break
-      best = max(best, robust)
 
 
 def _width(report: Report) -> Iterator[str]:
@@ -360,16 +341,14 @@ def _keys(parts: Iterable[Mapping[str, Any] | None]) -> list[str]:
 
 def generalization_gap(model: ModelResult) -> tuple[float, float] | None:
   """Returns the accuracy on training images, and on others after training."""
-  found = [
-    (epoch.get('clean_accuracy', epoch.get('accuracy')), epoch)
-    for epoch in reversed(epochs_of(model))
-  ]
+  epochs = epochs_of(model)
   if model.training and model.training.num_validation:
-    for accuracy, epoch in found:
+    for epoch in reversed(epochs):
+      accuracy = epoch.get('clean_accuracy')
       other = epoch.get('monitor_clean_accuracy')
       if accuracy is not None and other is not None:
         return accuracy, other
-  accuracy = found[0][0] if found else None
+  accuracy = epochs[-1].get('clean_accuracy') if epochs else None
   return None if accuracy is None else (accuracy, model.clean_accuracy.value)
 
 

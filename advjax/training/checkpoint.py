@@ -240,36 +240,32 @@ def fit_params(
   ValueError if its network is another one.
   """
   saved = found.state
-  params = saved.get('ema_params')
-
-  def fit(name: str, have: Any, want: Any) -> Any:
-    # By path: a named tuple is read back as a dict, sorted by name.
-    leaves, wanted = (
-      {
-        jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-      }
-      for tree in (have, want)
-    )
-    found, needed = (
-      {(path, leaf.shape) for path, leaf in each.items()}
-      for each in (leaves, wanted)
-    )
-    if found != needed:
-      raise ValueError(
-        f"the checkpoint in '{directory}' holds another network: {name} "
-        f'differ at {sorted(found ^ needed)[:4]}'
-      )
-    ordered = [leaves[path] for path in wanted]
-    return jax.tree.unflatten(jax.tree.structure(want), ordered)
-
-  params = fit(
-    'params', saved['params'] if params is None else params, like.params
+  ema = saved.get('ema_params')
+  have = _by_path(
+    {
+      'params': saved['params'] if ema is None else ema,
+      'model_state': saved.get('model_state') or {},
+    }
   )
-  return like._replace(
-    params=params,
-    model_state=fit(
-      'model_state', saved.get('model_state') or {}, like.model_state
-    ),
-    ema_params=None if like.ema_params is None else params,
-  )
+  want = {'params': like.params, 'model_state': like.model_state}
+  needed = _by_path(want)
+  differing = {(path, x.shape) for path, x in have.items()} ^ {
+    (path, x.shape) for path, x in needed.items()
+  }
+  if differing:
+    raise ValueError(
+      f"the checkpoint in '{directory}' holds another network: arrays differ "
+      f'at {sorted(differing)[:4]}'
+    )
+  leaves = [have[path] for path in needed]
+  fitted = jax.tree.unflatten(jax.tree.structure(want), leaves)
+  ema = None if like.ema_params is None else fitted['params']
+  return like._replace(**fitted, ema_params=ema)
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+  """The leaves by path: named tuples are read back as dicts, sorted."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }

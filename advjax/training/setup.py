@@ -18,6 +18,7 @@ from advjax.config import check_config
 from advjax.data import Dataset, Split, holdout
 from advjax.devices import AXIS, parallelize, replicate
 from advjax.models import Model, create_model
+from advjax.models.logits import eval_logits_fn
 from advjax.processes.collectives import from_main
 from advjax.training import checkpoint
 from advjax.training.objectives import (
@@ -43,7 +44,7 @@ from advjax.training.step import (
   make_train_step,
   make_train_steps,
 )
-from advjax.types import Array
+from advjax.types import Array, LogitsFn
 
 # What the steps depend on, besides the network and the sizes.
 _STEP_FIELDS = (
@@ -113,6 +114,11 @@ class Run(NamedTuple):
     decay = create_decay(self.config.multiplier_decay)
     multiplier = decay(self.hparams['multiplier'], self.num_steps)
     return self.hparams | {'multiplier': float(multiplier)}
+
+  def network(self, params: Any, model_state: Any) -> LogitsFn:
+    """Returns the trained network in evaluation mode, as attacks take it."""
+    precision = self.config.evaluation.matmul_precision
+    return eval_logits_fn(self.model, params, model_state, precision)
 
   def init_state(self) -> TrainState:
     """Returns the state before the first step."""

@@ -117,6 +117,10 @@ def load_trained(
   Names are those of objectives where these differ, else of folders. `data_dir`
   is where the data set is now; None: where it was in training.
   """
+  if not checkpoints or isinstance(checkpoints, str):
+    raise ValueError(
+      f'checkpoint = {checkpoints!r}; allowed: a list of one or more'
+    )
   directories = [
     from_main(functools.partial(checkpoint_directory, path, report_checkpoint))
     for path in checkpoints

@@ -22,6 +22,7 @@ from ml_collections import config_dict
 from advjax.config import config_to_json, default_config
 from advjax.data import Dataset
 from advjax.devices import free_memory, parallelize, replicate, split
+from advjax.fractions import count_of
 from advjax.processes.collectives import gather, own_ranks
 from advjax.processes.topology import find_place
 from advjax.training.loop import (
@@ -39,8 +40,8 @@ from advjax.types import Array
 logger = logging.getLogger(__name__)
 
 # What runs of one program may differ in: traced numbers, and the start.
-OWN_FIELDS = ('seed', 'hparams', 'init_from')
-_COMMON_FIELDS = sorted(set(default_config()) - {'seeds', *OWN_FIELDS})
+_OWN_FIELDS = {'seeds', 'seed', 'hparams', 'init_from'}
+_COMMON_FIELDS = sorted(set(default_config()) - _OWN_FIELDS)
 # Of the free memory, for the states of runs; the rest is for what the steps
 # need, which is not known before they are compiled.
 _SHARE_FOR_STATES = 0.5
@@ -174,8 +175,6 @@ def train_many(
   float32 rounding. A run that diverges stops by itself, and has its error as
   result. Runs that lag behind, after a kill for example, catch up first.
   """
-  for run, name in zip(runs, names, strict=True):
-    _check_same_program(runs[0], run, f'{name} and {names[0]}')
   if len(runs) == 1:
     try:
       return [train(runs[0], workdirs[0], name=names[0])]
@@ -230,23 +229,6 @@ def train_many(
       zip(recorders, states, strict=True)
     )
   ]
-
-
-def _check_same_program(first: Run, other: Run, names: str) -> None:
-  """Raises a ValueError if two runs cannot be trained at once."""
-  fields, others = config_to_json(first.config), config_to_json(other.config)
-  differing = [f for f in _COMMON_FIELDS if fields.get(f) != others.get(f)]
-  if other.train_split is not first.train_split:
-    differing.append('the training images')
-  if other.device_steps is not first.device_steps and not differing:
-    differing.append('the devices')
-  if other is not first and first.config.unfreezing.name != 'none':
-    differing.append('the epochs at which stages are unfrozen')
-  if differing:
-    raise ValueError(
-      f'{names} cannot be trained together: they differ in '
-      f'{", ".join(differing)}; allowed: {", ".join(OWN_FIELDS)}'
-    )
 
 
 def train_seeds(
@@ -384,8 +366,3 @@ def train_group(
       continue
     yield Chunk(indices, runs, results, how)
     left = left[len(indices) :]
-
-
-def count_of(number: int, what: str) -> str:
-  """Returns a number with its noun: '1 run', '3 runs'."""
-  return f'{number} {what}{"" if number == 1 else "s"}'

@@ -30,7 +30,7 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 from advjax import cli, data
-from advjax.attacks.specs import AnyAttack
+from advjax.attacks.specs import Attack
 from advjax.config import check_range, seed_configs
 from advjax.devices import Batching
 from advjax.environment import command_line
@@ -51,7 +51,7 @@ FILE = 'time_to_robust.json'
 
 def attack(
   network: LogitsFn,
-  attacks: Mapping[str, AnyAttack],
+  attacks: Mapping[str, Attack],
   test: data.Split,
   epsilon: float,
   batching: Batching,
@@ -75,7 +75,7 @@ def attack(
 
 
 def measure(
-  trainings: Sequence[Run], attacks: Mapping[str, AnyAttack], test: data.Split
+  trainings: Sequence[Run], attacks: Mapping[str, Attack], test: data.Split
 ) -> list[dict[str, Any]]:
   """Trains all networks, then attacks them."""
   # First all are trained: the peak of memory is then that of training.

@@ -83,7 +83,7 @@ def changed(index, image=None, label=0):
     (changed(2, FLOATS[2]), r'train\[2\]: float32 .*allowed: uint8'),
     (changed(5, label=1.0), r'train\[5\]: label = 1.0; allowed: an integer'),
     (changed(5, label=[1]), r'train\[5\]: label = \[1\]'),
-    (changed(1, label=-1), r'train_labels\[1\] = -1; allowed: from 0'),
+    (changed(1, label=-1), r'train_labels\[1\] = -1; allowed: \[0, '),
     (changed(1, Image.new('P', (4, 5))), r"train\[1\]: mode = 'P'"),
     ([*changed(0), IMAGES[0]], r'train\[6\]: ndarray; allowed: \(image, label'),
     ([{'image': IMAGES[0], 'fine_label': 3}], r"train\[0\]: dict; .*'label'"),

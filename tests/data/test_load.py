@@ -21,8 +21,7 @@ def test_classes_are_a_field_of_every_data_set():
 def test_a_flag_empties_what_belongs_to_another_data_set():
   config = default_config()
   config.dataset.builder = 'mnist'
-  message = r"builder = 'mnist'; .*\.builder= resets"
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(ValueError, match="'digits' = 'builder'; allowed"):
     data.load(config.dataset)
   config.dataset.builder = ''
   assert data.load(config.dataset).name == 'digits'
@@ -37,10 +36,7 @@ def test_a_flag_empties_what_belongs_to_another_data_set():
     ({'name': 'npz', 'path': ''}, "path = None; allowed: .*'npz' needs it"),
     ({'name': 'npz', 'paht': 'a'}, "'paht'; allowed: .* mean 'path'"),
     ({'name': 'digits', 'paht': 'a'}, "'paht'; allowed: 'classes'$"),
-    (
-      {'name': 'digits', 'path': 'a'},
-      r"path = 'a'; .*folder, npz, not with digits; .*\.dataset\.path= resets",
-    ),
+    ({'name': 'digits', 'path': 'a'}, "'digits' = 'path'; allowed: 'classes'"),
   ],
 )
 def test_refuses(config, message):

@@ -312,13 +312,16 @@ def test_logits_that_are_not_finite_are_refused():
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'images': IMAGES[:0], 'labels': LABELS[:0]}, r'shape \(0, 6\); allowed'),
-    ({'images': (255 * IMAGES).astype(np.uint8)}, r'dtype uint8; allowed'),
+    (
+      {'images': IMAGES[:0], 'labels': LABELS[:0]},
+      r'images = float32 \[0, 6\]; al',
+    ),
+    ({'images': (255 * IMAGES).astype(np.uint8)}, r'images = uint8 .*divide'),
     ({'images': 255 * IMAGES}, r'values from .*; allowed: finite.*0.0 to 1.0'),
     ({'images': IMAGES * np.nan}, r'values from nan'),
-    ({'labels': LABELS[:-1]}, r'labels have shape \(99,\) .*\(100,\)'),
-    ({'labels': LABELS + 1}, r'values from 1 to 3; allowed: 0 to 2'),
-    ({'labels': LABELS * 0.5}, r'labels have .*float64; allowed: integers'),
+    ({'labels': LABELS[:-1]}, r'labels = int64 \[99\]; .*\[100\]'),
+    ({'labels': LABELS + 1}, r'labels = 1 to 3; .* in \[0, 3\)'),
+    ({'labels': LABELS * 0.5}, r'labels = float64 .*allowed: int'),
     ({'epsilons': []}, r'epsilons = \[\]'),
     ({'epsilons': [0.1, -0.1]}, r'epsilons = \[0.1, -0.1\]; allowed'),
     ({'epsilons': [0.1], 'kept': 1}, r'kept = 1; allowed: an index'),
@@ -415,7 +418,7 @@ def test_what_robust_accuracy_refuses():
     (0, 'labels = None; .* not int'),
     ([], 'batches are empty'),
     ([{'images': EYE}], r'batches\[0\] = dict; allowed: a pair'),
-    ([(EYE, THREE[:2])], r'labels have shape \(2,\)'),
+    ([(EYE, THREE[:2])], r'labels = int64 \[2\]'),
     (
       [(EYE, THREE), (EYE[:2, :2], THREE[:2])],
       r'batches\[1\] has images float32 \[B, 2\]; allowed: float32 \[B, 3\]',

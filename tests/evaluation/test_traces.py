@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 
 import advjax
 from advjax import norms
-from advjax.attacks.specs import Attack, parse_attack
+from advjax.attacks.specs import parse_attack
 from advjax.devices import Batching
 from advjax.evaluation import traces
 from advjax.evaluation.traces import trace
@@ -100,7 +100,7 @@ def test_a_trace_is_that_of_the_attack(text, norm, step_size, options):
 
 
 def test_apgd_records_the_best_point_so_far():
-  attack = Attack('apgd', 6, 1, None, 'linf', (0.0, 1.0))
+  attack = parse_attack('apgd-6')
   found = run(attack=attack)
   moved = advjax.apgd(NETWORK, IMAGES, LABELS, EPSILON, num_steps=6, key=keys())
   (loss,), (accuracy,) = measure([moved])

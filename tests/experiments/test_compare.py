@@ -58,14 +58,14 @@ def test_report_json_has_what_the_design_names(run):
       assert member[field] > 0
     assert member['eval_step_milliseconds'] > 0
     (epoch,) = member['epochs']
-    expected = {'loss', 'clean_loss', 'accuracy'}
+    expected = {'loss', 'clean_loss', 'clean_accuracy'}
     if name == 'adversarial':
       expected |= {'adversarial_loss', 'scaled_adversarial_loss'}
     for metrics in (epoch, member['test']):
       assert expected <= set(metrics)
     low, high = member['clean_accuracy_ci']
     assert low < member['clean_accuracy'] < high
-    assert member['test']['accuracy'] == pytest.approx(
+    assert member['test']['clean_accuracy'] == pytest.approx(
       member['clean_accuracy'], abs=1e-6
     )
     assert list(member['robust_accuracy']) == ['fgsm', 'bim']

@@ -14,7 +14,6 @@ from advjax.jobs import evaluate as job
 from advjax.jobs.evaluate import evaluate
 from advjax.reporting.figures import run as figures
 from advjax.reporting.sanity import CHECKS
-from advjax.results import Report
 from advjax.training import trained
 from tests.experiments.comparison import printed
 
@@ -72,7 +71,6 @@ def both(run, short_attacks, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('evaluated') / 'both'
   report, text = printed(evaluate_both, run, workdir)
   path = workdir / 'report.json'
-  assert Report.read(path).members == report.members
   saved = json.loads(path.read_text(), parse_constant=pytest.fail)
   assert saved == json.loads(json.dumps(report.to_json()))
   return saved, text, workdir
@@ -257,7 +255,7 @@ def test_bad_options_are_named(run, tmp_path):
   for options, message in [
     ({'num_images': 0}, 'num_images = 0; allowed: an integer >= 1'),
     ({'num_images': 1.5}, 'num_images = 1.5; allowed: an integer'),
-    ({'epsilons': []}, r'epsilons = \[\]; allowed: lists of one'),
+    ({'epsilons': []}, r'epsilons = \[\]; allowed: one number'),
     ({'attack_names': ['autoattack-3']}, "attack = 'autoattack-3'"),
     ({'norm': 'l1', 'attack_names': ['deepfool']}, "norm = 'l1' with deepf"),
   ]:

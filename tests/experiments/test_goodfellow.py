@@ -8,9 +8,9 @@ import pytest
 
 from advjax import data
 from advjax.reporting.figures import run as figures
-from advjax.reporting.figures.linear import format_table
 from advjax.training.checkpoint import checkpoint_directory, restore_checkpoint
 from experiments.goodfellow import demonstrate
+from experiments.linear.figure import format_table
 from tests.experiments.comparison import printed
 from tests.linear import Linear
 from tests.test_configs import FOLDER, load

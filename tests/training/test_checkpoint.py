@@ -184,7 +184,7 @@ def test_params_load_by_their_names(tmp_path):
 )
 def test_another_network_is_named(saved, params):
   like = make_state(0)._replace(params=params)
-  with pytest.raises(ValueError, match=r'another network: params differ') as e:
+  with pytest.raises(ValueError, match=r'another network: arrays differ') as e:
     load_params(saved, like)
   assert 'Dense_0' in str(e.value)
 

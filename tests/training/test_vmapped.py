@@ -149,26 +149,6 @@ def test_a_run_that_diverges_takes_no_other_with_it(tmp_path, caplog):
     runs.assert_same(results[index].params, train(alone, path).params)
 
 
-@pytest.mark.parametrize(
-  ('changes', 'named'),
-  [
-    ({'batch_size': 5}, 'differ in batch_size; allowed: seed, hparams'),
-    ({'num_devices': 2}, 'differ in the devices'),
-    ({'data': runs.dataset(seed=1)}, 'differ in the training images'),
-  ],
-  ids=['batch size', 'devices', 'data'],
-)
-def test_runs_that_differ_in_more_are_refused(changes, named, tmp_path):
-  data = runs.dataset()
-  members = [
-    runs.run(data=data),
-    runs.run(**{'data': data} | changes),
-  ]
-  with pytest.raises(ValueError, match=f'b and a cannot be trained .*{named}'):
-    train_many(members, [tmp_path, tmp_path], names=['a', 'b'])
-  assert list(tmp_path.iterdir()) == []
-
-
 EPSILONS = (0.02, 0.1, 0.2)
 
 

@@ -268,10 +268,9 @@ def _check_arguments(
   norms.get(str(norm), tuple(norms.NORMS))
   if np.ndim(epsilon) != 0:
     raise ValueError(f'epsilon = {epsilon!r}; allowed: one number')
+  arguments.check_given(key=key)
   images = np.asarray(images)
   check_images(images)
-  if key is None:
-    raise ValueError('key = None; allowed: a key of jax.random.key')
   problem = arguments.check(
     logits_fn,
     images,

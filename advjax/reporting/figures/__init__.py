@@ -1,6 +1,6 @@
 """The figures of reports.
 
-`run`, `sweep`, `explained` and `linear` draw those of each kind of report, as
+`run`, `sweep` and `explained` draw those of each kind of report, as
 `charts` (bars, lines, matrices, points) and `images` (grids of images).
 """
 

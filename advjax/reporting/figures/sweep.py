@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from advjax.fractions import count_of
 from advjax.reporting.figures import charts
 from advjax.reporting.formatting import attack_label
 from advjax.reporting.sweep import (
   Axis,
   Configuration,
-  count_of,
   find_axes,
   format_values,
   pareto_front,

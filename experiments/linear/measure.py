@@ -9,11 +9,39 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import config_dict
 
 from advjax.attacks import fgsm
+from advjax.config import member_config
+from advjax.data import Dataset
 from advjax.devices import Batching
 from advjax.evaluation.logits import compute_logits, full_precision
 from advjax.types import Array, LogitsFn
+
+
+def check(config: config_dict.ConfigDict, dataset: Dataset) -> None:
+  """Checks data and networks of Goodfellow et al.'s demonstration.
+
+  FGSM is exact on linear networks of two classes (Goodfellow et al. 2014, arXiv
+  1412.6572, section 5); their weights are shown as pictures of one channel.
+  """
+  for name in config.get('members') or ():
+    network = member_config(config, name).model.name
+    if network != 'logistic_regression':
+      raise ValueError(
+        f"model.name = {network!r} (of {name}); allowed: 'logistic_regression',"
+        ' the network whose weights the demonstration shows'
+      )
+  if dataset.num_classes != 2:
+    raise ValueError(
+      f'dataset.classes = {config.dataset.classes}: {dataset.name} has '
+      f'{dataset.num_classes} classes then; allowed: two labels, such as (3, 7)'
+    )
+  if dataset.test.images.shape[-1] != 1:
+    raise ValueError(
+      f'dataset.name = {config.dataset.name!r}: images of shape '
+      f'{dataset.test.images.shape[1:]}; allowed: one channel'
+    )
 
 
 def linear_function(

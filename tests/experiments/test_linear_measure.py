@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import advjax
-from advjax.evaluation.linear import closed_form, linear_function, measure
+from experiments.linear.measure import closed_form, linear_function, measure
 from tests.linear import Linear, network, random_params, softplus
 
 SHAPE = (4, 3, 1)

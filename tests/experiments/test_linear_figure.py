@@ -7,12 +7,8 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from advjax.reporting.figures.images import CORRECT, WRONG
-from advjax.reporting.figures.linear import (
-  LinearMember,
-  format_table,
-  linear_figure,
-  merge_seeds,
-)
+from experiments.linear.figure import format_table, linear_figure, merge_seeds
+from experiments.linear.measure import Measured
 
 # Seven images of two classes; the last three are wrong once perturbed.
 LABELS = np.array([0, 1, 0, 0, 1, 1, 0])
@@ -33,7 +29,10 @@ def member(images, scale=1.0, **changes):
     'predictions': LABELS,
     'perturbed_predictions': FOOLED,
   }
-  return LinearMember(**fields | changes)
+  fields |= changes
+  for name in ('weights', 'perturbed'):
+    fields[name] = fields[name][..., None]
+  return Measured(**fields, entry={})
 
 
 def panels(figure, row=0):
@@ -45,7 +44,9 @@ def panels(figure, row=0):
 
 
 def test_images_are_framed_by_whether_they_are_correct(images):
-  figure = linear_figure({'plain': member(images)}, images, LABELS, 0.25)
+  figure = linear_figure(
+    {'plain': member(images)}, images[..., None], LABELS, 0.25
+  )
   (*_, clean, perturbed), _ = panels(figure)
   # Tiles of 9 x 8 pixels: the first class in two rows, then the second.
   places = {0: (0, 0), 2: (0, 1), 3: (0, 2), 6: (0, 3)}

@@ -8,7 +8,7 @@ every image, but for its sign (Goodfellow et al. 2014, arXiv 1412.6572, figure
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_rgb
@@ -25,21 +25,13 @@ from advjax.reporting.figures.images import (
 )
 from advjax.reporting.formatting import Row, Table, format_epsilon, percent
 from advjax.results import accuracy_interval, mean_and_std
+from experiments.linear.measure import Measured
 
 _COLUMNS, _ROWS = 5, 2  # Images of each class.
 
 
-class LinearMember(NamedTuple):
-  """A linear network, and its predictions for N test images."""
-
-  weights: np.ndarray  # `[H, W]`: first class's logit less the second's.
-  perturbed: np.ndarray  # Adversarial examples, `[N, H, W]`.
-  predictions: np.ndarray  # For the clean images, int `[N]`.
-  perturbed_predictions: np.ndarray
-
-
 def linear_figure(
-  members: Mapping[str, LinearMember],
+  members: Mapping[str, Measured],
   images: np.ndarray,
   labels: np.ndarray,
   epsilon: float,
@@ -47,7 +39,7 @@ def linear_figure(
 ) -> Figure:
   """Draws weights, their sign, clean images and adversarial examples.
 
-  The first ten images `[H, W]` of each class are shown, framed red where the
+  The first ten images `[H, W, 1]` of each class are shown, framed red where the
   prediction is wrong; error rates are those of all. Adversarial examples that
   leave [0, 1] are shown with a wider range of grey.
   """
@@ -59,16 +51,17 @@ def linear_figure(
   first, second = (class_name(index, class_names) for index in (0, 1))
   rows = []
   for name, member in members.items():
-    size = float(np.abs(member.weights).sum())
-    largest = float(np.abs(member.weights).max()) or 1.0
+    weights = member.weights[..., 0]
+    size = float(np.abs(weights).sum())
+    largest = float(np.abs(weights).max()) or 1.0
     row = [
       Cell(
-        signed_colors(member.weights, largest),
+        signed_colors(weights, largest),
         f'{name}: weights, ε‖w‖₁ = {epsilon * size:.3g}\n'
         f'red: {first}, blue: {second}',
       ),
       Cell(
-        signed_colors(np.sign(member.weights), 1.0),
+        signed_colors(np.sign(weights), 1.0),
         f'sign: added to {second},\nsubtracted from {first}',
       ),
     ]
@@ -78,7 +71,7 @@ def linear_figure(
       (fgsm, member.perturbed, member.perturbed_predictions),
     ):
       error = percent(np.mean(predictions != labels))
-      mosaic = _mosaic(pixels, predictions == labels, shown)
+      mosaic = _mosaic(pixels[..., 0], predictions == labels, shown)
       row.append(Cell(mosaic, f'{name}, {kind}:\nerror {error}'))
     rows.append(row)
   return image_grid(rows, MAX_WIDTH / 4 - 0.1)
