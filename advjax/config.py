@@ -6,10 +6,13 @@ it after all flags have been parsed.
 """
 
 import copy
+import dataclasses
 import difflib
+import functools
+import inspect
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from advjax._extras import flax, ml_collections  # noqa: F401  # isort: skip
@@ -20,8 +23,13 @@ from advjax.callables import import_function
 
 _T = TypeVar('_T')
 
+# Parameters of networks that are no fields.
+_NO_FIELDS = ('axis_name', 'axis_index_groups', 'parent', 'name', 'rngs')
 
-def choose(field: str, name: str, allowed: Iterable[str]) -> str:
+
+def choose(
+  field: str, name: str, allowed: Iterable[str], also: str = ''
+) -> str:
   """Returns `name` if it is allowed, else raises a ValueError that suggests."""
   allowed = sorted(allowed)
   if name in allowed:
@@ -29,7 +37,7 @@ def choose(field: str, name: str, allowed: Iterable[str]) -> str:
   close = difflib.get_close_matches(str(name), allowed, n=1, cutoff=0.4)
   hint = f' (did you mean {close[0]!r}?)' if close else ''
   names = ', '.join(repr(item) for item in allowed)
-  raise ValueError(f'{field} = {name!r}; allowed: {names}{hint}')
+  raise ValueError(f'{field} = {name!r}; allowed: {names}{also}{hint}')
 
 
 def find(field: str, name: str, table: Mapping[str, _T]) -> _T:
@@ -37,7 +45,21 @@ def find(field: str, name: str, table: Mapping[str, _T]) -> _T:
   if isinstance(name, str) and ':' in name:
     found: _T = import_function(field, name)
     return found
-  return table[choose(field, name, [*table, 'module:function'])]
+  return table[choose(field, name, table, ', or module:function of your own')]
+
+
+def parameters_of(function: Callable[..., Any]) -> dict[str, Any]:
+  """The parameters of what a name stands for that are a config's fields."""
+  call: Any = function
+  if isinstance(function, type) and not dataclasses.is_dataclass(function):
+    # NNX hides the signature of its classes.
+    call = functools.partial(call.__init__, None)
+  return {
+    name: each
+    for name, each in inspect.signature(call).parameters.items()
+    if name not in _NO_FIELDS
+    and each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
+  }
 
 
 def check_range(
@@ -210,8 +232,8 @@ def member_names(config: Mapping[str, Any]) -> tuple[str, ...]:
   A string may hold several, as in the flag --config.members=one,other.
   """
   names = tuple(name for text in config['members'] for name in text.split(','))
-  if len(set(names)) < len(names):
-    raise ValueError(f'members = {names}; allowed: each member once')
+  if len(set(names)) < len(names) or '' in names:
+    raise ValueError(f'members = {names}; allowed: names of members, each once')
   return names
 
 
@@ -221,8 +243,8 @@ def member_config(
   """Returns the training config of one model of a comparison.
 
   The section of its name overrides fields, except those that all models
-  share. A section with a `name` of its own (an objective, a model)
-  replaces the common one; others (hparams) are merged into it.
+  share. An objective or a model with a `name` replaces the common one; other
+  sections are merged into it.
   """
   choose('member', name, member_names(config))
   choose(
@@ -244,10 +266,11 @@ def saved_config(saved: Mapping[str, Any]) -> config_dict.ConfigDict:
 def _merge(
   fields: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Changes fields; a section with a `name` replaces the one that was there."""
+  """Changes fields; what is chosen by another `name` has fields of its own."""
   merged = dict(fields)
   for field, value in changes.items():
-    merges = isinstance(value, Mapping) and 'name' not in value
+    chosen = field in ('dataset', 'model', 'objective') and 'name' in value
+    merges = isinstance(value, Mapping) and not chosen
     merged[field] = {**merged.get(field, {}), **value} if merges else value
   return merged
 
@@ -287,14 +310,17 @@ def check_config(config: Mapping[str, Any]) -> None:
   Models, objectives, data and attacks check their own when they are created.
   """
   evaluation, bounds = config['evaluation'], config['evaluation']['bounds']
+  # First, for others may follow it.
+  if config['hparams'].get('epsilon') is not None:
+    check_range('hparams.epsilon', config['hparams']['epsilon'], 0.0)
   for field, low in _WHOLE_NUMBERS.items():
     value: Any = config
     for name in field.split('.'):
       value = value[name]
     check_range(field, value, low, integer=True)
   check_range('ema_decay', config['ema_decay'], 0.0, 1.0)
-  check_range('monitor.epsilon', config['monitor']['epsilon'], 0.0)
   check_range('evaluation.epsilon', evaluation['epsilon'], 0.0)
+  check_range('monitor.epsilon', config['monitor']['epsilon'], 0.0)
   if bounds is not None:
     numbers = [b for b in bounds if isinstance(b, (int, float))]
     if len(numbers) != 2 or len(bounds) != 2 or bounds[0] > 0 or bounds[1] < 1:

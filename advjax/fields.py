@@ -6,7 +6,6 @@ some of them; a flag may set any other.
 """
 
 import collections
-import copy
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -23,9 +22,10 @@ from advjax.config import (
   find,
   member_config,
   member_names,
+  parameters_of,
 )
 from advjax.data import LOADERS
-from advjax.models.create import ARCHITECTURES, parameters_of
+from advjax.models.create import ARCHITECTURES
 from advjax.training.objectives import OBJECTIVES, hparams_of
 
 # Section -> what its `name` chooses from.
@@ -84,10 +84,9 @@ def help_of(field: str) -> str:
 def options(section: str, name: str) -> dict[str, Any]:
   """The defaults of what a name chooses, as a config holds them."""
   chosen = find(f'{section}.name', name, CHOICES[section])
-  parameters = dict(inspect.signature(chosen).parameters)
-  if section == 'model':
-    parameters = parameters_of(chosen)
-  found = {field: _default(each) for field, each in parameters.items()}
+  skip = section == 'model'  # Its first parameter is the number of classes.
+  parameters = [*parameters_of(chosen).items()][skip:]
+  found = {field: _default(each) for field, each in parameters}
   if section == 'dataset':
     found['classes'] = config_dict.placeholder(tuple)
   return found
@@ -153,40 +152,53 @@ def add_fields(
   Raises:
     ValueError: for a field or a name that is unknown.
   """
-  for field in sorted(given, key=lambda field: not field.endswith('name')):
+  for field in sorted(given, key=lambda f: f.rpartition('.')[2] != 'name'):
     section, _, last = field.rpartition('.')
-    owner = _section(config, section, field)
+    owner = _section(config, section)
     if last not in owner:
       allowed = allowed_fields(config, section)
       if not isinstance(allowed, collections.defaultdict):
-        choose(f'config field in --config.{field}', last, allowed)
+        choose(f'field of {_flag(section)}', last, allowed)
       owner[last] = allowed[last]
     kind = section.rpartition('.')[2]
     if last == 'name' and kind in CHOICES and given[field] != owner.name:
       _switch(config, section, given[field])
     if given[field] == 'None':
+      if not _may_be_none(config, section, last):
+        raise ValueError(f'{_flag(field)} = None; allowed: a value')
       with config.ignore_type():
         owner[last] = None
 
 
-def _section(
-  config: config_dict.ConfigDict, path: str, field: str
-) -> config_dict.ConfigDict:
-  """The section at a path; where a member has none, one as the common one."""
+def _flag(field: str) -> str:
+  return f'--config.{field}'.removesuffix('.')
+
+
+def _may_be_none(
+  config: config_dict.ConfigDict, section: str, field: str
+) -> bool:
+  kind = section.rpartition('.')[2]
+  if kind == 'hparams' or field == 'bounds':
+    return True
+  if kind in CHOICES:
+    name = allowed_fields(config, section)['name']
+    default = options(kind, name).get(field)
+    return isinstance(default, config_dict.FieldReference)
+  return isinstance(FIELDS.get(f'{kind}.{field}', (None,))[0], type)
+
+
+def _section(config: config_dict.ConfigDict, path: str) -> Any:
+  """The section at a path, of a model perhaps a new one, without fields."""
   owner, above = config, ''
   for name in filter(None, path.split('.')):
     if name not in owner:
-      allowed = allowed_fields(config, above)
-      choose(f'config field in --config.{field}', name, allowed)
-      # One with a name replaces the common one as a whole.
-      whole = isinstance(allowed[name], config_dict.ConfigDict)
-      copied = whole and 'name' in allowed[name]
-      owner[name] = copy.deepcopy(allowed[name]) if copied else {}
+      choose(f'field of {_flag(above)}', name, allowed_fields(config, above))
+      owner[name] = {}
     owner, above = owner[name], f'{above}.{name}'.removeprefix('.')
     if not isinstance(owner, config_dict.ConfigDict):
       raise ValueError(
-        f'--config.{field}: {owner!r} has no fields; allowed: '
-        f'--config.{above}=...'
+        f'{_flag(path)}: {_flag(above)} = {owner!r} has no fields; allowed: '
+        f'{_flag(above)}=...'
       )
   return owner
 
@@ -194,13 +206,18 @@ def _section(
 def _switch(config: config_dict.ConfigDict, section: str, name: str) -> None:
   """Keeps those fields of a section that are read under another name."""
   above, _, kind = section.rpartition('.')
-  places = [(section, {'name', *options(kind, name)})]
-  if kind == 'objective' and (reads := hparams_of(name)) is not None:
-    places.append((f'{above}.hparams'.removeprefix('.'), {*reads}))
   config[section].name = name
-  for path, kept in places:
-    for field in {*config.get(path, ())} - kept:
-      del config[path][field]
+  for field in {*config[section]} - {'name', *options(kind, name)}:
+    del config[section][field]
+  reads = hparams_of(name) if kind == 'objective' else None
+  if reads is None:
+    return
+  hparams = _section(config, f'{above}.hparams'.removeprefix('.'))
+  for field in {*allowed_fields(config, above)['hparams']} - {*reads}:
+    if field in hparams:
+      del hparams[field]
+    if above and field in config.hparams:
+      hparams[field] = _number()  # None, in place of the common number.
 
 
 def all_fields(config: config_dict.ConfigDict) -> Iterator[tuple[str, Any]]:

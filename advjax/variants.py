@@ -43,8 +43,8 @@ def set_variant(
     variant: `standard`, `nsl`, `virtual`, `fgsm_at`, `pgd_at` (the default) or
       `trades`; followed by `-smoke`, a run of one epoch, of a TFDS set on
       2,000 images. `smoke` is `pgd_at-smoke`.
-    epsilon: linf radius to train on, and with fgsm_at, pgd_at and trades the
-      radius of evaluation and monitor, which follow the hparam.
+    epsilon: linf radius to train on. With fgsm_at, pgd_at and trades, an equal
+      `evaluation.epsilon` follows the hparam.
     nsl_step_size: NSL's adv_step_size; it is not projected on any ball.
 
   Returns:
@@ -79,9 +79,8 @@ def set_variant(
     config.hparams.epsilon = epsilon
     radius = config.hparams.get_ref('epsilon')
     config.hparams.step_size = radius * _STEP_RATIOS[name]
-    # Evaluated and monitored at the epsilon of training, unless set themselves.
-    config.evaluation.epsilon = radius * 1.0
-    config.monitor.epsilon = config.evaluation.get_ref('epsilon') * 1.0
+    if config.evaluation.epsilon == epsilon:  # And the monitor, which follows.
+      config.evaluation.epsilon = radius * 1.0
   if smoke:
     shrink_to_smoke(config)
     if config.dataset.name == 'tfds':

@@ -43,7 +43,6 @@ def get_config(variant: str | None = None) -> config_dict.ConfigDict:
     config.evaluation.norm = norm
     step_size = config.adversarial.hparams.get_ref('step_size')
     config.evaluation.epsilon = step_size * 1.0
-    config.monitor.epsilon = config.evaluation.get_ref('epsilon') * 1.0
     config.evaluation.epsilons = {
       'l2': (0.05, 0.2, 0.5, 1.0, 2.0),
       'l1': (0.2, 1.0, 2.0, 5.0, 10.0),

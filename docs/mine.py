@@ -18,7 +18,7 @@ def mart(*, norm='linf', num_steps=10):
 
   loss = mean_i BCE(f(x'_i), y_i) + beta KL(f(x_i) || f(x'_i)) (1 - p_i),
   with p_i the probability of y_i at the clean image x_i, x'_i from PGD and
-  BCE(z, y) = -log softmax(z)_y - log(1 - max_{k != y} softmax(z)_k).
+  BCE(z, y) = -log softmax(z)_y - log(1.0001 - max_{k != y} softmax(z)_k).
   """
 
   def objective(apply, params, model_state, batch, hparams, key):
@@ -43,7 +43,9 @@ def mart(*, norm='linf', num_steps=10):
     probabilities = jax.nn.softmax(logits)
     wrong = jnp.max(probabilities - 2 * is_true, axis=-1)
     true = (jax.nn.softmax(clean_logits) * is_true).sum(-1)
-    boosted = advjax.losses.cross_entropy(logits, labels) - jnp.log1p(-wrong)
+    boosted = advjax.losses.cross_entropy(logits, labels) - jnp.log(
+      1.0001 - wrong
+    )
     divergence = advjax.losses.kl(logits, clean_logits)
     metrics = {
       'loss': boosted + hparams['beta'] * divergence * (1 - true),

@@ -3,11 +3,14 @@
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from advjax import norms
-from advjax._arguments import check_callable
+from advjax._arguments import check_callable, error
 from advjax.attacks.apgd import apgd
 from advjax.attacks.carlini_wagner import carlini_wagner
 from advjax.attacks.deepfool import deepfool
@@ -96,6 +99,26 @@ class Attack:
       choices |= {'key': key, 'num_restarts': self.num_restarts}
     choices = {name: choices[name] for name in choices if name in known}
     return self.function(*given[: 3 if self.is_minimal else 4], **choices)
+
+  def check(self, image_shape: Sequence[int]) -> None:
+    """Traces a user's own function once, so that its errors come first."""
+    if ':' not in self.name:
+      return
+
+    def network(images: Array) -> Array:  # Of three classes.
+      return images.reshape(images.shape[0], -1)[:, :1] * jnp.arange(3.0)
+
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    found = jax.eval_shape(
+      lambda images, key: self(
+        network, images, jnp.zeros(2, int), jnp.float32(0.1), key
+      ),
+      images,
+      jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2)),
+    )
+    if getattr(found, 'shape', None) != images.shape:
+      got = jax.tree.map(lambda each: each.shape, found)
+      raise error(f'attack = {self.name!r} returns', got, f'{images.shape}')
 
   @property
   def step_ratio(self) -> float | None:
@@ -202,7 +225,8 @@ def parse_attacks(attacks: Any, **choices: Any) -> dict[str, Any]:
   """
   named = attacks
   if not isinstance(attacks, Mapping):
-    texts = [attacks] if isinstance(attacks, str) else attacks
+    is_one = isinstance(attacks, str) or not hasattr(attacks, '__iter__')
+    texts = [attacks] if is_one else attacks
     names = [part.strip() for text in texts for part in str(text).split(',')]
     fit = len(set(names)) == len(names) and all(type(x) is str for x in texts)
     named = {name: name for name in names if fit}

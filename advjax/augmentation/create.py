@@ -83,7 +83,7 @@ def create_augmentation(
   _check(config, tuple(image_shape))
   if not any(config.get(field) for field in (*_LIMITS, 'custom')):
     return None
-  transform = jax.vmap(_create_transform(config))
+  transform = jax.vmap(_create_transform(config, image_shape))
   averaged, pasted = config.get('mixup', 0), config.get('cutmix', 0)
 
   def augment(
@@ -116,7 +116,9 @@ def _fold(keys: Array, number: int) -> Array:
   return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
 
 
-def _create_transform(config: Mapping[str, Any]) -> Callable[..., Array]:
+def _create_transform(
+  config: Mapping[str, Any], shape: Sequence[int]
+) -> Callable[..., Array]:
   """Augments one image, given its key."""
   chain = {}
   # Keys by the place among all: others, on or off, do not change the draws.
@@ -129,7 +131,15 @@ def _create_transform(config: Mapping[str, Any]) -> Callable[..., Array]:
         options['max_ratio'] = config['resized_crop_ratio']
       chain[number] = functools.partial(function, **options)
   for number, name in enumerate(config.get('custom', ()), len(_TRANSFORMS)):
-    chain[number] = import_function('augmentation.custom', name)
+    chain[number] = function = import_function('augmentation.custom', name)
+    image = jax.ShapeDtypeStruct(shape, jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    found = jax.eval_shape(function, key, image)
+    if (found.shape, found.dtype) != (image.shape, image.dtype):
+      raise ValueError(
+        f'augmentation.custom = {name!r} returns {found.dtype} {found.shape}; '
+        f'allowed: {image.dtype} {image.shape}'
+      )
 
   def transform(key: Array, image: Array) -> Array:
     numbers = jnp.array(list(chain), jnp.uint32)
@@ -147,6 +157,8 @@ def _check(config: Mapping[str, Any], shape: tuple[int, ...]) -> None:
     choose('field of augmentation', field, (*_LIMITS, *others))
     name = f'augmentation.{field}'
     if field == 'custom':
+      if not all(isinstance(each, str) for each in value):
+        raise ValueError(f'{name} = {value!r}; allowed: names module:function')
       continue
     if field == 'resized_crop_ratio':
       check_range(name, value, 1.0)

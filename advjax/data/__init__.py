@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from advjax._extras import filelock, ml_collections, tqdm  # noqa: F401
-from advjax.config import choose, find
+from advjax.config import choose, find, parameters_of
 from advjax.data import digits, folder, npz, tfds
 from advjax.data.dataset import (
   Dataset,
@@ -45,8 +45,8 @@ def load(config: Mapping[str, Any]) -> Dataset:
   Args:
     config: A mapping or ConfigDict with the loader's `name` ('digits', 'npz',
       'folder', 'tfds', or 'module:function' of your own that returns a
-      `Dataset`), that loader's own fields (its parameters), and for all of
-      them `classes`, the labels to keep
+      `Dataset`, or a pair that `from_examples` takes), that loader's own fields
+      (its parameters), and for all of them `classes`, the labels to keep
       (`keep_classes`; all by default). A field that is None or '' counts as
       not given, so that a config can hold a place for it and a flag empty it.
 
@@ -73,7 +73,7 @@ def load(config: Mapping[str, Any]) -> Dataset:
   classes = fields.pop('classes', None)
   name = fields.pop('name', None)
   loader = find('dataset.name', name, LOADERS)
-  parameters = inspect.signature(loader).parameters
+  parameters = parameters_of(loader)
   for field in fields:
     choose(f'field of data set {name!r}', field, [*parameters, 'classes'])
   for field, parameter in parameters.items():
@@ -82,4 +82,11 @@ def load(config: Mapping[str, Any]) -> Dataset:
         f'dataset.{field} = None; allowed: a value, data set {name!r} needs it'
       )
   dataset = loader(**fields)
+  if not isinstance(dataset, Dataset):
+    if not isinstance(dataset, tuple) or len(dataset) != 2:
+      raise ValueError(
+        f'dataset.name = {name!r} returns {type(dataset).__name__}; allowed: a '
+        'Dataset, or (train, test) as from_examples takes them'
+      )
+    dataset = from_examples(*dataset, name=name.partition(':')[2])
   return dataset if classes is None else keep_classes(dataset, classes)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from advjax import _arguments as arguments
 from advjax import norms
 from advjax.attacks.specs import Attack, parse_attacks
 from advjax.callables import Callee
@@ -264,9 +265,13 @@ def robust_accuracy(
     >>> float(table.clean.mean()), float(table.worst_case.mean())
     (1.0, 0.0)
   """
+  if labels is not None and np.asarray(labels).dtype.kind in 'USO':
+    raise ValueError(
+      f'labels = {labels!r}; allowed: int [N], or labels=None, where images '
+      'are batches (images, labels)'
+    )
   attacks = parse_attacks(attacks, norm=norm, bounds=bounds and tuple(bounds))
-  if epsilon is None or not epsilon >= 0:
-    raise ValueError(f'epsilon = {epsilon}; allowed: a number >= 0')
+  epsilon = float(arguments.number('epsilon', epsilon, np.float64))
   batching = Batching(batch_size, devices or (), key)
   batches = [(images, labels)] if labels is not None else _batches_of(images)
   all_clean: list[np.ndarray] = []

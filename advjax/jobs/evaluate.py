@@ -84,7 +84,11 @@ def evaluate(
   evaluation = first.config.evaluation
   bounds = evaluation.bounds and tuple(evaluation.bounds)  # JSON has lists.
   attacks = parse_attacks(
-    attack_names, norm=norm, step_size=step_size, bounds=bounds
+    attack_names,
+    image_shape=dataset.test.images.shape[1:],
+    norm=norm,
+    step_size=step_size,
+    bounds=bounds,
   )
   job = config_dict.create(
     checkpoint=tuple(str(e.directory.resolve()) for e in trained.values()),

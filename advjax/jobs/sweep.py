@@ -94,7 +94,10 @@ def sweep(
   dataset = data.load(config.dataset)
   evaluation = config.evaluation
   attacks = parse_attacks(
-    evaluation.attacks, norm=evaluation.norm, bounds=evaluation.bounds
+    evaluation.attacks,
+    image_shape=dataset.test.images.shape[1:],
+    norm=evaluation.norm,
+    bounds=evaluation.bounds,
   )
   for trial in trials:
     try:

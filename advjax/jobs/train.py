@@ -214,14 +214,17 @@ def _run_members(
   check_range('evaluation.top_k', evaluation.top_k, 1, most, integer=True)
   shifts = parse_shifts(evaluation.shifts, test.images.shape[1:])
   attacks = parse_attacks(
-    evaluation.attacks, norm=evaluation.norm, bounds=evaluation.bounds
+    evaluation.attacks,
+    image_shape=test.images.shape[1:],
+    norm=evaluation.norm,
+    bounds=evaluation.bounds,
   )
   runs = {
     name: [create_run(m, dataset, devices, **given[name]) for m in members]
     for name, members in configs.items()
   }
   for name, each in runs.items():
-    for warning in _epsilon_warnings(each[0]):
+    for warning in _epsilon_warnings(each[0]) if is_main() else ():
       logger.warning('%s: %s', name, warning)
   images = np.asarray(data.to_float(test.images))
   with contextlib.ExitStack() as stack:

@@ -1,6 +1,5 @@
 """From a config to a model."""
 
-import dataclasses
 import functools
 import inspect
 import sys
@@ -9,7 +8,7 @@ from typing import Any
 
 from flax import linen as nn
 
-from advjax.config import check_range, choose, find
+from advjax.config import check_range, choose, find, parameters_of
 from advjax.models import keras_applications
 from advjax.models.adapters import Model, from_linen, from_nnx
 from advjax.models.cnn import CNN, MLP, MatlabCNN
@@ -20,7 +19,7 @@ from advjax.models.resnet import (
 )
 
 # Each makes a Linen module or a `Model` from num_classes, the first parameter;
-# the others are a config's fields, save `_NO_FIELDS`.
+# the others are a config's fields (`config.parameters_of`).
 ARCHITECTURES: dict[str, Callable[..., Any]] = {
   'cnn': CNN,
   'matlab_cnn': MatlabCNN,
@@ -37,17 +36,6 @@ ARCHITECTURES: dict[str, Callable[..., Any]] = {
     for name, architecture in RESIDUAL_NETWORKS.items()
   },
 }
-_NO_FIELDS = ('axis_name', 'axis_index_groups', 'parent', 'name', 'rngs')
-
-
-def parameters_of(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-  """The parameters of an architecture that are a config's fields."""
-  call: Any = build
-  if isinstance(build, type) and not dataclasses.is_dataclass(build):
-    # NNX hides the signature of its classes.
-    call = functools.partial(call.__init__, None)
-  _, *parameters = inspect.signature(call).parameters.items()
-  return {name: each for name, each in parameters if name not in _NO_FIELDS}
 
 
 def create_model(
@@ -85,7 +73,7 @@ def create_model(
   name = fields.pop('name', None)
   build = find('model.name', name, ARCHITECTURES)
   check_range('num_classes', num_classes, 2, integer=True)
-  parameters = parameters_of(build)
+  parameters = dict([*parameters_of(build).items()][1:])
   for field, value in fields.items():
     choose(f'field of model {name}', field, parameters)
     default = parameters[field].default

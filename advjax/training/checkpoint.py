@@ -205,10 +205,20 @@ def checkpoint_directory(
       name = report_checkpoint or _reported(folder.parent)
       return folder / choose(f"report_checkpoint of '{path}'", name, there)
   if saved_steps(path):
+    if report_checkpoint not in (None, path.name):
+      raise ValueError(
+        f"report_checkpoint = {report_checkpoint!r} of '{path}'; allowed: "
+        f"{path.name!r}, or a run's workdir"
+      )
     return path
+  below = sorted(
+    str(found.parent.relative_to(path))
+    for found in (*path.glob('*/checkpoints'), *path.glob('*/*/checkpoints'))
+  )
   raise ValueError(
-    f"no checkpoint found in '{path}': give a run's workdir, or its "
+    f"no checkpoint found in '{path}'; allowed: the workdir of one run, or its "
     "folder 'checkpoints/last' or 'checkpoints/best'"
+    + (f'; it holds the runs {", ".join(below)}' if below else '')
   )
 
 

@@ -437,8 +437,9 @@ class Recorder:
       best = from_main(lambda: restore_checkpoint(self._best, state))
       if best is None:
         raise ValueError(
-          f"report_checkpoint = 'best'; allowed: 'last', of step {state.step}: "
-          f"'{self._best}' has none"
+          f"report_checkpoint = 'best'; allowed: 'last': '{self._best}' has no "
+          f'checkpoint (monitor.every_epochs = {config.monitor.every_epochs}, '
+          f'num_epochs = {config.num_epochs})'
         )
       state = best.state
     return TrainResult(

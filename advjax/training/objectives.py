@@ -30,7 +30,7 @@ from jax.tree_util import Partial
 from advjax import norms
 from advjax._arguments import check_mask
 from advjax.attacks import bim, pgd
-from advjax.config import check_range, choose, find
+from advjax.config import check_range, choose, find, parameters_of
 from advjax.data import Split, to_float
 from advjax.devices import Batching, map_examples
 from advjax.losses import cross_entropy, dlr, kl, margin
@@ -59,7 +59,7 @@ def reads(
     **optional: Names of others, with their defaults; None: it may be absent.
 
   Returns:
-    A decorator of an objective, or of a factory of objectives.
+    A decorator of an objective, or of a factory, whose objectives read them.
 
   Example:
     >>> @reads('epsilon', beta=6.0)
@@ -69,11 +69,19 @@ def reads(
     6.0
   """
 
+  empty = inspect.Parameter.empty
+  hparams = {**dict.fromkeys(required, empty), **optional}
+
   def declare(function: _Function) -> _Function:
-    empty = inspect.Parameter.empty
-    hparams = {**dict.fromkeys(required, empty), **optional}
-    function.hparams = hparams  # type: ignore[attr-defined]
-    return function
+    @functools.wraps(function)
+    def declared(*args: Any, **options: Any) -> Any:
+      found = function(*args, **options)
+      if callable(found):  # The objective that a factory makes.
+        found.hparams, found.__name__ = hparams, function.__name__
+      return found
+
+    declared.hparams = hparams  # type: ignore[attr-defined]
+    return declared  # type: ignore[return-value]
 
   return declare
 
@@ -740,7 +748,7 @@ def create_objective(config: Mapping[str, Any]) -> Objective:
   name = fields.pop('name')
   factory = find('objective.name', name, OBJECTIVES)
   for field in fields:
-    choose(f'option of {name}', field, inspect.signature(factory).parameters)
+    choose(f'option of {name}', field, parameters_of(factory))
   if 'num_steps' in fields:
     check_range('objective.num_steps', fields['num_steps'], 1, integer=True)
   return factory(**fields)

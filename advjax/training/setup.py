@@ -4,7 +4,8 @@ Also what its sections name: optimizers, schedules, decays and unfreezing.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -179,7 +180,13 @@ def create_run(
 
   placed = tuple(devices)
   frozen = config_dict.FrozenConfigDict(config)
-  model = model or _model(frozen.model, dataset.num_classes, plan.groups)
+  if model is None:
+    model = _model(frozen.model, dataset.num_classes, plan.groups)
+  if not isinstance(model, Model):
+    raise ValueError(
+      f'model = {type(model).__name__}; allowed: a Model, such as from_linen '
+      'and from_nnx make'
+    )
   params, model_state = network_shapes(model, config.model.name, image_shape)
   if config.unfreezing.name != 'none':
     check_unfreezing(config.unfreezing, model.stages, params)
@@ -187,8 +194,13 @@ def create_run(
     {field: frozen[field] for field in _STEP_FIELDS}
     | {'num_classes': dataset.num_classes, 'image_shape': image_shape}
   )
+  is_own = objective is not None or ':' in config.objective.name
   steps = functools.partial(_steps, model, objective, step_config, plan, placed)
   objective, optimizer, device_steps = steps(0)
+  if is_own and plan.groups is None:
+    _check_objective(
+      objective, model, params, model_state, image_shape, hparams
+    )
   evaluate, monitor = (
     make_evaluate(
       model.apply,
@@ -229,6 +241,51 @@ def create_run(
     frozen_steps=lambda count: _mapped(steps(count)[2], placed, num_args=4),
     evaluate=evaluate,
     monitor=monitor,
+  )
+
+
+def _check_objective(
+  objective: Objective,
+  model: Model,
+  params: Any,
+  model_state: Any,
+  image_shape: tuple[int, ...],
+  hparams: Mapping[str, float],
+) -> None:
+  """Traces a user's own objective once: its errors come before any output."""
+  name = getattr(objective, '__name__', type(objective).__name__)
+  allowed = 'objective(apply, params, model_state, batch, hparams, key)'
+  try:
+    inspect.signature(objective).bind(*range(6))
+  except TypeError as error:
+    raise ValueError(
+      f'objective = {name}: {error}; allowed: {allowed}, which a factory '
+      'returns'
+    ) from error
+
+  def call(images: Array, labels: Array, key: Array, *arrays: Any) -> Any:
+    batch = {'image': images, 'label': labels, 'weight': jnp.full(2, 0.5)}
+    return objective(model.apply, *arrays, batch, hparams, key)
+
+  of_device = functools.partial(jax.vmap, axis_name=AXIS)
+  found = jax.eval_shape(
+    of_device(call, in_axes=(0, 0, 0, None, None)),
+    jax.ShapeDtypeStruct((1, 2, *image_shape), jnp.float32),
+    jax.ShapeDtypeStruct((1, 2), jnp.int32),
+    jax.eval_shape(lambda: jax.random.split(jax.random.key(0), (1, 2))),
+    params,
+    model_state,
+  )
+  shapes = jax.tree.map(lambda leaf: leaf.shape[1:], found)
+  match shapes:
+    case ((), (_, {'loss': (2,), **others})) if all(
+      shape == (2,) for shape in others.values()
+    ):
+      return
+  raise ValueError(
+    f'objective = {name} returns {shapes}, as shapes for 2 images; allowed: '
+    '(loss, (model_state, metrics)), a loss [] and metrics [2], one of them '
+    "'loss'"
   )
 
 

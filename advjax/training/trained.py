@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 import operator
 import pathlib
@@ -10,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import config_dict
 
 from advjax import data
@@ -31,38 +33,57 @@ from advjax.types import Array
 _PLACES = {'folder': 'path', 'npz': 'path'}
 
 
+@dataclasses.dataclass(frozen=True)
+class _Origin:
+  """What is no array in a trained network; equal where programs are."""
+
+  model: Model
+  matmul_precision: str
+  config_json: str = dataclasses.field(compare=False)
+  directory: pathlib.Path = dataclasses.field(compare=False)
+  step: int = dataclasses.field(compare=False)
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Trained:
   """A trained network in evaluation mode: images `[B, H, W, C]` to logits.
 
-  A pytree of its arrays, which attacks trace: others do not recompile.
+  A pytree of its arrays, which attacks trace: others of the same network do not
+  recompile.
 
   Attributes:
     params: What the run reported, as the model has it: of Linen, NNX and Keras
       networks a nested dictionary.
     model_state: BatchNorm statistics and the like; {} without.
-    model: The network as two pure functions.
-    config_json: The config of the run, as text.
-    directory: The folder of the checkpoint.
-    step: Steps of training before it.
   """
 
   params: PyTree
   model_state: PyTree
-  model: Model
-  config_json: str
-  directory: pathlib.Path
-  step: int
+  origin: _Origin
 
   def __call__(self, images: Array) -> Array:
-    precision = self.config.evaluation.matmul_precision
-    arguments = self.model, self.params, self.model_state, precision
-    return eval_logits_fn(*arguments)(images)
+    arguments = self.model, self.params, self.model_state
+    return eval_logits_fn(*arguments, self.origin.matmul_precision)(images)
+
+  @property
+  def model(self) -> Model:
+    """The network as two pure functions."""
+    return self.origin.model
 
   @property
   def config(self) -> config_dict.ConfigDict:
     """A copy of the run's config."""
-    return config_dict.ConfigDict(json.loads(self.config_json))
+    return config_dict.ConfigDict(json.loads(self.origin.config_json))
+
+  @property
+  def directory(self) -> pathlib.Path:
+    """The folder of the checkpoint."""
+    return self.origin.directory
+
+  @property
+  def step(self) -> int:
+    """Steps of training before the checkpoint."""
+    return self.origin.step
 
   @property
   def checkpoint(self) -> str:
@@ -76,9 +97,7 @@ class Trained:
 
 
 jax.tree_util.register_dataclass(
-  Trained,
-  data_fields=['params', 'model_state'],
-  meta_fields=['model', 'config_json', 'directory', 'step'],
+  Trained, data_fields=['params', 'model_state'], meta_fields=['origin']
 )
 
 
@@ -182,7 +201,9 @@ def _read_config(
 
 def _field(config: config_dict.ConfigDict, name: str) -> Any:
   value = operator.attrgetter(name)(config)
-  return config_to_json(value) if hasattr(value, 'to_json') else value
+  if not hasattr(value, 'to_json'):
+    return value
+  return {k: v for k, v in config_to_json(value).items() if v is not None}
 
 
 def objective_name(config: config_dict.ConfigDict) -> str:
@@ -193,8 +214,12 @@ def objective_name(config: config_dict.ConfigDict) -> str:
 
 def marker(value: Any) -> str:
   """What a config says in place of a name where an object was given."""
-  name = getattr(value, 'name', getattr(value, '__name__', None))
-  return f'<{name or type(value).__name__}>'
+  if isinstance(value, data.Dataset):
+    digest = hashlib.sha256()
+    for array in (*value.train, *value.test):
+      digest.update(np.ascontiguousarray(array).data)
+    return f'<{value.name} {digest.hexdigest()[:16]}>'
+  return f'<{getattr(value, "__name__", type(value).__name__)}>'
 
 
 def _check_named(config: config_dict.ConfigDict, section: str) -> None:
@@ -225,9 +250,14 @@ def _load(
     )
   if model is None:
     _check_named(config, 'model')
-    model = create_model(config.model, num_classes)
+    model = _model(config_dict.FrozenConfigDict(config.model), num_classes)
   params, model_state = network_shapes(model, config.model.name, shape)
   like = TrainState(jnp.zeros(()), params, model_state, (), None)
   state = jax.tree.map(jnp.asarray, fit_params(directory, found, like))
-  arrays, step = (state.params, state.model_state), int(found.state['step'])
-  return Trained(*arrays, model, config.to_json(), directory, step)
+  precision, step = config.evaluation.matmul_precision, found.state['step']
+  origin = _Origin(model, precision, config.to_json(), directory, int(step))
+  return Trained(state.params, state.model_state, origin)
+
+
+# A network that is loaded twice compiles once.
+_model = functools.lru_cache(maxsize=16)(create_model)

@@ -31,7 +31,7 @@ def test_a_flag_empties_what_belongs_to_another_data_set():
   ('config', 'message'),
   [
     ({'name': 'digit'}, "= 'digit'; allowed: 'digits', .*mean 'digits'"),
-    ({'name': 3}, "dataset.name = 3; allowed: .*'tfds'$"),
+    ({'name': 3}, "dataset.name = 3; allowed: .*'tfds', or module:function"),
     ({}, 'dataset.name = None; allowed'),
     ({'name': 'npz', 'path': ''}, "path = None; allowed: .*'npz' needs it"),
     ({'name': 'npz', 'paht': 'a'}, "'paht'; allowed: .* mean 'path'"),

@@ -6,10 +6,13 @@ import jax
 import numpy as np
 import pytest
 
+import advjax
+from advjax import data
 from advjax.jobs.evaluate import evaluate
 from advjax.jobs.explain import explain
 from advjax.reporting.figures import run as figures
 from advjax.training import load, train
+from tests import compiles
 from tests.experiments.comparison import printed
 from tests.training import runs
 
@@ -63,7 +66,7 @@ def check(folder, text, expected):
     ('', None, BEST),
     ('', 'last', LAST),
     ('checkpoints/last', None, LAST),
-    ('checkpoints/best', 'last', BEST),
+    ('checkpoints/best', 'best', BEST),
   ],
 )
 def test_evaluate_takes_what_train_reported(
@@ -80,6 +83,25 @@ def test_evaluate_takes_what_train_reported(
     assert found['clean_accuracy'] == trained['clean_accuracy']
     attacks = [each['robust_accuracy']['fgsm'] for each in (found, trained)]
     assert attacks[0]['white_box'] == attacks[1]['white_box']
+
+
+def test_a_folder_is_of_one_checkpoint(run):
+  with pytest.raises(ValueError, match=r"report_checkpoint = 'last' of"):
+    load(run / 'checkpoints' / 'best', report_checkpoint='last')
+  with pytest.raises(ValueError, match=rf'holds the runs {run.name}$'):
+    load(run.parent)
+
+
+def test_a_network_that_is_loaded_twice_compiles_once(run):
+  first, second = load(run), load(run, report_checkpoint='last')
+  both = jax.tree.map(lambda *leaves: np.stack(leaves), first, second)
+  assert both.params['Dense_0']['kernel'].shape[0] == 2
+  images = data.to_float(DATA.test.images[:2])
+  labels = DATA.test.labels[:2]
+  advjax.bim(first, images, labels, 0.1, num_steps=2)
+  with compiles.counted() as count:
+    advjax.bim(second, images, labels, 0.1, num_steps=2)
+  assert count == [0]
 
 
 def test_explain_takes_it_too(run, tmp_path):

@@ -101,7 +101,7 @@ def test_mart_of_the_documentation_is_the_papers():
   attacked = networks.softmax(MLP.logits(moved))
   rows = np.arange(len(LABELS))
   wrong = np.where(np.eye(3)[LABELS] > 0, 0, attacked).max(-1)
-  boosted = -np.log(attacked[rows, LABELS]) - np.log(1 - wrong)
+  boosted = -np.log(attacked[rows, LABELS]) - np.log(1.0001 - wrong)
   divergence = (clean * np.log(clean / attacked)).sum(-1)
   expected = boosted + 5 * divergence * (1 - clean[rows, LABELS])
   np.testing.assert_allclose(loss, (share * expected).sum(), rtol=1e-9)
