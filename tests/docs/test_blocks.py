@@ -1,5 +1,9 @@
 """Every Python block in README.md and docs/ runs, and does what it says."""
 
+import inspect
+import logging
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +13,12 @@ from jax.tree_util import Partial
 
 import advjax
 from advjax import data, models
-from advjax.config import default_config
+from advjax.config import check_config, default_config, member_config
+from advjax.jobs.evaluate import evaluate
+from advjax.jobs.explain import explain
+from advjax.jobs.sweep import sweep
+from advjax.reporting.figures import run as figures
+from advjax.training.objectives import read_hparams
 from tests import compiles
 from tests.docs import pages
 from tests.docs.pages import run
@@ -91,11 +100,33 @@ def test_tutorial(folder, smaller):
   }
 
 
-def test_training_from_python(folder):
-  found = run(pages.ROOT / 'docs' / 'python.md')
+@pytest.fixture
+def same_logging():
+  """Takes back the level that a page sets."""
+  logger = logging.getLogger('advjax')
+  level = logger.level
+  yield
+  logger.setLevel(level)
+
+
+def test_training_from_python(folder, same_logging, monkeypatch):
+  monkeypatch.setattr(figures, 'run_figures', lambda *args: {})
+  page = pages.ROOT / 'docs' / 'python.md'
+  # How other commands are called: by their own parameters.
+  calls = {each.__name__: each for each in (evaluate, explain, sweep)}
+  names = {name: inspect.signature(call).bind for name, call in calls.items()}
+  code = pages.inline_code(page)
+  shown = [each for each in code if re.match(r'\w+\(.', each)]
+  shown = [each for each in shown if each.partition('(')[0] in calls]
+  for each in shown:
+    assert eval(each, {**names, 'config': None}).arguments
+  assert len(shown) == 3
+  found = run(page)
   network, images, labels = found['network'], found['images'], found['labels']
   adversarial = found['adversarial']
   np.testing.assert_allclose(abs(adversarial - images).max(), 0.1, rtol=1e-5)
+  robust = found['robust'].value
+  assert 0.5 < robust < found['model'].clean_accuracy.value
   # The own network is another one than what was exported.
   assert network.params['head']['kernel'].shape == (32, 10)
   mixed = found['report'].members['mixed']
@@ -105,6 +136,19 @@ def test_training_from_python(folder):
   clean = found['model'].clean_accuracy
   assert clean.ci[0] - 0.1 < exported.mean() < clean.ci[1] + 0.1
   assert found['gradient'].shape == images.shape
+
+
+def test_a_config_of_two_members():
+  config = run(pages.ROOT / 'docs' / 'experiments.md')['get_config']()
+  config.seed = 5
+  plain, robust = (member_config(config, name) for name in config.members)
+  assert (plain.seed, robust.seed) == (5, 6)
+  assert plain.model.name == robust.model.name == 'cnn'
+  assert robust.model.conv_filters == (16, 32) != plain.model.conv_filters
+  for member in (plain, robust):
+    check_config(member)
+    name = member.objective.name
+    assert read_hparams(member.hparams.to_dict(), name)['learning_rate'] > 0
 
 
 def test_goodfellow(folder):
