@@ -163,7 +163,4 @@ def import_function(field: str, text: str) -> Any:
   try:
     return operator.attrgetter(attribute)(found)
   except AttributeError as e:
-    file = getattr(found, '__file__', 'no file')
-    raise ValueError(
-      f'{problem} that exists; AttributeError: {e}; {module} is {file}'
-    ) from e
+    raise ValueError(f'{problem} that exists; {e}: {found}') from e

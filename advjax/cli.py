@@ -28,6 +28,9 @@ from advjax.training.loop import Diverged
 
 logger = logging.getLogger('advjax')
 
+# Folders of Python's own modules and of installed ones.
+_STANDARD = pathlib.Path(os.__file__).parent.name
+_LIBRARIES = {_STANDARD, 'site-packages', 'dist-packages'}
 # A full disk, a used up quota, a file larger than its limit.
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -270,17 +273,13 @@ def _start_process(place: Place, processes: str) -> bool:
 
 def _is_of_user(error: BaseException) -> bool:
   """Whether an error is raised in a user's own file, or in a library by it."""
-  here, library = (
-    pathlib.Path(x).resolve().parent for x in (__file__, os.__file__)
-  )
+  here = pathlib.Path(__file__).resolve().parent
   ours = here, here.parent / 'configs', here.parent / 'experiments'
   for frame in reversed(traceback.extract_tb(error.__traceback__)):
     path = pathlib.Path(frame.filename).resolve()
     if any(path.is_relative_to(folder) for folder in ours):
       return False
-    installed = {'site-packages', 'dist-packages'} & {*path.parts}
-    standard = path.is_relative_to(library) or frame.filename.startswith('<')
-    if not installed and not standard:
+    if not _LIBRARIES & {*path.parts} and frame.filename[:1] != '<':
       return True
   return False
 

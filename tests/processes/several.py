@@ -30,6 +30,7 @@ import tensorboardX
 from matplotlib.figure import Figure
 
 from advjax import cli, commands
+from advjax.config import check_range
 from advjax.processes.collectives import from_main, sum_over_processes
 
 
@@ -50,11 +51,8 @@ def communicate(fault):
   """Adds up numbers until something happens."""
   assert sum_over_processes(1) == jax.process_count()
 
-  def bad_input():
-    raise ValueError('seed = -1; allowed: an integer >= 0')
-
   if fault == 'input':
-    from_main(bad_input)
+    from_main(lambda: check_range('seed', -1, 0, integer=True))
   elif fault == 'bug':
     raise RuntimeError('a bug')
   elif fault is not None:
