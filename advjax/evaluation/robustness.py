@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax import norms
+from advjax._arguments import error
 from advjax.attacks.specs import Attack, parse_attacks
 from advjax.callables import Callee
 from advjax.devices import Batching, map_examples
@@ -50,9 +51,7 @@ def _attack(
   """Attacks `[B, ...]` images; returns images and sizes of perturbations."""
   perturbed = attack(source, images, labels, epsilon, keys)
   if jnp.shape(perturbed) != images.shape:
-    raise ValueError(
-      f'attack(...).shape = {jnp.shape(perturbed)}; allowed: {images.shape}'
-    )
+    raise error('attack(...).shape', jnp.shape(perturbed), images.shape)
   delta = perturbed.astype(jnp.float32) - images.astype(jnp.float32)
   return perturbed, norms.get(norm).size(delta)
 
@@ -120,11 +119,9 @@ def attack_and_predict(
   check_images(images, getattr(attack, 'bounds', None))
   labels = check_labels(labels, images, source)
   if not min(epsilons, default=-1) >= 0:
-    raise ValueError(
-      f'epsilons = {list(epsilons)}; allowed: one number >= 0 or more'
-    )
+    raise error('epsilons', list(epsilons), 'one number >= 0 or more')
   if not 0 <= kept < len(epsilons):
-    raise ValueError(f'kept = {kept}; allowed: an index into epsilons')
+    raise error('kept', kept, 'an index into epsilons')
   batching = batching or Batching()
   run = functools.partial(
     map_examples,
@@ -266,7 +263,7 @@ def robust_accuracy(
   """
   attacks = parse_attacks(attacks, norm=norm, bounds=bounds and tuple(bounds))
   if epsilon is None or not epsilon >= 0:
-    raise ValueError(f'epsilon = {epsilon}; allowed: a number >= 0')
+    raise error('epsilon', epsilon, 'a number >= 0')
   batching = Batching(batch_size, devices or (), key)
   batches = [(images, labels)] if labels is not None else _batches_of(images)
   all_clean: list[np.ndarray] = []
@@ -300,24 +297,18 @@ def robust_accuracy(
 def _batches_of(batches: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """Yields pairs (images, labels) as arrays; all images are alike."""
   if hasattr(batches, 'shape') or not isinstance(batches, Iterable):
-    raise ValueError(
-      'labels = None; allowed: int [N], or batches (images, labels) in place '
-      f'of the images, not {type(batches).__name__}'
-    )
+    allowed = 'int [N], or batches (images, labels) in place of the images'
+    raise error('labels', None, f'{allowed}, not {type(batches).__name__}')
   like = None
   for number, batch in enumerate(batches):
     if not isinstance(batch, tuple | list) or len(batch) != 2:
-      raise ValueError(
-        f'batches[{number}] = {type(batch).__name__}; allowed: a pair (images, '
-        'labels)'
-      )
+      kind, allowed = type(batch).__name__, 'a pair (images, labels)'
+      raise error(f'batches[{number}]', kind, allowed)
     images, labels = map(np.asarray, batch)
     kind = f'{images.dtype} [B, {", ".join(map(str, images.shape[1:]))}]'
     like = like or kind
     if kind != like:
-      raise ValueError(
-        f'batches[{number}] has images {kind}; allowed: {like}, as the first'
-      )
+      raise error(f'batches[{number}][0]', kind, f'{like}, as the first')
     yield images, labels
   if like is None:
-    raise ValueError('batches are empty; allowed: one (images, labels) or more')
+    raise error('batches', '()', 'one (images, labels) or more')
