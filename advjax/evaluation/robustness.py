@@ -51,7 +51,7 @@ def _attack(
   """Attacks `[B, ...]` images; returns images and sizes of perturbations."""
   perturbed = attack(source, images, labels, epsilon, keys)
   if jnp.shape(perturbed) != images.shape:
-    raise error('attack(...).shape', jnp.shape(perturbed), images.shape)
+    raise error('attack(...).shape', jnp.shape(perturbed), str(images.shape))
   delta = perturbed.astype(jnp.float32) - images.astype(jnp.float32)
   return perturbed, norms.get(norm).size(delta)
 

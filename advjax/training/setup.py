@@ -133,7 +133,7 @@ class Run(NamedTuple):
     )
     path = self.config.init_from
     if path:
-      return from_main(lambda: checkpoint.load_params(path, state))
+      return from_main(checkpoint.load_params, path, state)
     return state
 
 
@@ -207,7 +207,7 @@ def create_run(
   if config.init_from:
     # Read once for its errors, before anything is written or computed.
     like = TrainState(jnp.zeros(()), params, model_state, (), None)
-    from_main(lambda: checkpoint.load_params(config.init_from, like))
+    from_main(checkpoint.load_params, config.init_from, like)
   return Run(
     config=config,
     model=model,

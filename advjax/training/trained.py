@@ -1,7 +1,6 @@
 """Trained networks, read back from the folders of their runs."""
 
 import dataclasses
-import functools
 import json
 import operator
 import pathlib
@@ -101,9 +100,8 @@ def load(
   Raises:
     ValueError: if there is no such checkpoint, or it is of another network.
   """
-  find = functools.partial(checkpoint_directory, workdir, report_checkpoint)
-  directory = from_main(find)
-  config = from_main(functools.partial(_read_config, directory, None))
+  directory = from_main(checkpoint_directory, workdir, report_checkpoint)
+  config = from_main(_read_config, directory)
   return _load(directory, config, model=model)
 
 
@@ -122,13 +120,10 @@ def load_trained(
       f'checkpoint = {checkpoints!r}; allowed: a list of one or more'
     )
   directories = [
-    from_main(functools.partial(checkpoint_directory, path, report_checkpoint))
+    from_main(checkpoint_directory, path, report_checkpoint)
     for path in checkpoints
   ]
-  configs = [
-    from_main(functools.partial(_read_config, folder, data_dir))
-    for folder in directories
-  ]
+  configs = [from_main(_read_config, each, data_dir) for each in directories]
   for directory, config in zip(directories, configs, strict=True):
     for field in ('dataset', 'evaluation.bounds'):
       have, want = (_field(each, field) for each in (config, configs[0]))
@@ -162,7 +157,7 @@ def _names(
 
 
 def _read_config(
-  directory: pathlib.Path, data_dir: str | None
+  directory: pathlib.Path, data_dir: str | None = None
 ) -> config_dict.ConfigDict:
   """The config of the run that a checkpoint folder belongs to."""
   for folder in (directory, *directory.parents):
@@ -212,7 +207,7 @@ def _load(
   dataset: data.Dataset | None = None,
   model: Model | None = None,
 ) -> Trained:
-  found = from_main(functools.partial(restore_checkpoint, directory))
+  found = from_main(restore_checkpoint, directory)
   assert found is not None  # `checkpoint_directory` has seen it.
   shape = found.record.get('image_shape', ())
   num_classes = found.record.get('num_classes')
