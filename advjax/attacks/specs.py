@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from advjax import norms
-from advjax._arguments import check_callable
+from advjax._arguments import check_callable, error
 from advjax.attacks.apgd import apgd
 from advjax.attacks.carlini_wagner import carlini_wagner
 from advjax.attacks.deepfool import deepfool
@@ -83,7 +83,9 @@ class Attack:
   ) -> Any:
     """Adversarial images `[B, ...]`; fgsm, bim and mifgsm do not draw."""
     if self.function is None:
-      raise TypeError(f'{self.name} runs on the host: see advjax.autoattack')
+      raise error('attack', self.name, 'one that runs on the device')
+    if self.is_minimal and epsilon is not None:
+      raise error('attack', self.name, 'one that has a radius')
     choices: dict[str, Any] = {'norm': self.norm, 'bounds': self.bounds}
     given: tuple[Any, ...] = logits_fn, images, labels, epsilon
     if self.num_steps is None:  # Of a user's own.

@@ -39,6 +39,10 @@ class Attacked(NamedTuple):
     return {name: values.argmax(-1) for name, values in self.logits.items()}
 
 
+def _is_minimal(attack: AttackFn) -> bool:
+  return isinstance(attack, Attack) and attack.is_minimal
+
+
 def _attack(
   attack: AttackFn,
   norm: str | norms.Norm,
@@ -49,7 +53,8 @@ def _attack(
   epsilon: Array,
 ) -> tuple[Array, Array]:
   """Attacks `[B, ...]` images; returns images and sizes of perturbations."""
-  perturbed = attack(source, images, labels, epsilon, keys)
+  radius = () if _is_minimal(attack) else (epsilon, keys)
+  perturbed = attack(source, images, labels, *radius)
   if jnp.shape(perturbed) != images.shape:
     raise error('attack(...).shape', jnp.shape(perturbed), str(images.shape))
   delta = perturbed.astype(jnp.float32) - images.astype(jnp.float32)
@@ -133,11 +138,10 @@ def attack_and_predict(
   )
   logits: dict[str, list[np.ndarray]] = {name: [] for name in targets}
   all_sizes, summaries, kept_images = [], [], images
-  minimal = isinstance(attack, Attack) and attack.is_minimal
-  if minimal:
+  if _is_minimal(attack):
     nearest, distances = run(np.float32(0))
   for index, epsilon in enumerate(epsilons):
-    if minimal:
+    if _is_minimal(attack):
       # It ran once, and counts wherever its perturbation is within the radius.
       within = distances <= np.float32(epsilon)
       mask = within.reshape(-1, *[1] * (images.ndim - 1))
