@@ -23,7 +23,6 @@ from advjax.training.checkpoint import (
   restore_checkpoint,
 )
 from advjax.training.setup import network_shapes
-from advjax.training.step import TrainState
 from advjax.types import Array
 
 # The field of a data set that says where it is.
@@ -221,8 +220,8 @@ def _load(
   if model is None:
     _check_named(config, 'model')
     model = create_model(config.model, num_classes)
-  params, model_state = network_shapes(model, config.model.name, shape)
-  like = TrainState(jnp.zeros(()), params, model_state, (), None)
-  state = jax.tree.map(jnp.asarray, fit_params(directory, found, like))
-  arrays, step = (state.params, state.model_state), int(found.state['step'])
-  return Trained(*arrays, model, config.to_json(), directory, step)
+  shapes = network_shapes(model, config.model.name, shape)
+  fitted = fit_params(directory, found, *shapes)
+  params, model_state = jax.tree.map(jnp.asarray, fitted)
+  others = config.to_json(), directory, int(found.state['step'])
+  return Trained(params, model_state, model, *others)
