@@ -31,12 +31,6 @@ def get_config(variant=None):
 """
 
 
-# What ml_collections loads a config file with.
-from_file = pytest.mark.filterwarnings(
-  'ignore:the load_module:DeprecationWarning'
-)
-
-
 @pytest.fixture(autouse=True)
 def own_logging(monkeypatch):
   """The root logger stays pytest's."""
@@ -126,7 +120,6 @@ def test_bugs_are_raised(error):
     cli.run(main, ['program'])
 
 
-@from_file
 def test_flags_set_fields_and_references_follow(
   own_flags, monkeypatch, tmp_path
 ):
@@ -159,7 +152,6 @@ def test_flags_set_fields_and_references_follow(
   assert own_flags.workdir == str(tmp_path)
 
 
-@from_file
 @pytest.mark.parametrize('flag', [['--config={}'], ['-config', '{}']], ids=str)
 def test_a_config_is_the_callers_else_ours(
   own_flags, monkeypatch, tmp_path, flag

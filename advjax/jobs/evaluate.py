@@ -133,9 +133,8 @@ def evaluate(
       top_k=evaluation.top_k,
     )
     report = Report(
-      dataset=DatasetSummary(
-        name=dataset.name,
-        num_train=len(dataset.train.labels),
+      dataset=DatasetSummary.of(
+        dataset,
         num_test=len(labels),
         image_shape=list(images.shape[1:]),
         largest_class_share=float(np.bincount(labels).max() / len(labels)),

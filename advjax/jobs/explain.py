@@ -124,11 +124,7 @@ def explain(
     settings = parsed.settings(epsilon)
     label = attack_label(attack, settings.get('num_steps'))
     report = ExplainReport(
-      dataset=DatasetSummary(
-        name=dataset.name,
-        num_train=len(dataset.train.labels),
-        num_test=len(dataset.test.labels),
-      ),
+      dataset=DatasetSummary.of(dataset),
       seeds=[seed],
       num_images=len(sample.measured),
       classes=list(dataset.class_names),

@@ -252,9 +252,9 @@ def _write(
 
 def _report(job: _Job) -> results.SweepReport:
   """The content of sweep.json, of the trials that are done."""
-  config, labels = job.config, job.dataset.test.labels
+  config = job.config
   found = [job.result(trial) for trial in job.trials]
-  rows, curves, groups = [], {}, []
+  rows, curves, groups = {}, {}, []
   for number, indices in enumerate(job.groups):
     chunks = {}
     for index in indices:
@@ -262,7 +262,7 @@ def _report(job: _Job) -> results.SweepReport:
       if kept is None:
         continue
       chunks[kept['chunk']['first']] = kept['chunk']
-      row = results.Trial(
+      rows[index] = results.Trial(
         member=trial.name,
         group=number,
         fields=trial.fields,
@@ -271,7 +271,6 @@ def _report(job: _Job) -> results.SweepReport:
         folder=str(job.folder(trial).relative_to(job.workdir)),
         **_read_row(kept['row']),
       )
-      rows.append((index, row))
       if 'curve' in kept:
         curves[trial.name] = kept['curve']
     groups.append(
@@ -286,18 +285,14 @@ def _report(job: _Job) -> results.SweepReport:
   model, objective = config.model.name, config.objective.name
   return results.SweepReport(
     title=f'{model} trained by {objective}, {len(job.trials)} trials',
-    dataset=results.DatasetSummary(
-      name=job.dataset.name,
-      num_train=len(job.dataset.train.labels),
-      num_test=len(labels),
-    ),
+    dataset=results.DatasetSummary.of(job.dataset),
     objective=objective,
     model=model,
     epsilon=config.evaluation.epsilon,
     norm=config.evaluation.norm,
     attacks=list(job.attacks),
     fields=list(job.trials[0].fields),
-    rows=[row for _, row in sorted(rows, key=lambda each: each[0])],
+    rows=[rows[index] for index in sorted(rows)],
     curves=curves,
     num_members=len(job.trials),
     pending=[

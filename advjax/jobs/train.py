@@ -352,11 +352,7 @@ def _report(
     for seed, evaluation in zip(seeds, evaluations, strict=True)
   }
   return results.Report(
-    dataset=results.DatasetSummary(
-      name=dataset.name,
-      num_train=len(dataset.train.labels),
-      num_test=len(labels),
-    ),
+    dataset=results.DatasetSummary.of(dataset),
     seeds=seeds,
     members=members,
     per_seed=per_seed if len(seeds) > 1 else None,

@@ -278,7 +278,7 @@ class Recorder:
   def restore(self) -> TrainState:
     """Returns the state of the last checkpoint, or the initial one."""
     state = self.run.init_state()
-    found = from_main(lambda: restore_checkpoint(self._last, state))
+    found = from_main(restore_checkpoint, self._last, state)
     if found:
       self.record = dataclasses.replace(self.record, **found.record)
       state = found.state
@@ -434,7 +434,7 @@ class Recorder:
     """Returns the result of the checkpoint that the config reports."""
     config, record = self.run.config, self.record
     if config.report_checkpoint == 'best':
-      best = from_main(lambda: restore_checkpoint(self._best, state))
+      best = from_main(restore_checkpoint, self._best, state)
       if best is None:
         raise ValueError(
           f"report_checkpoint = 'best'; allowed: 'last': '{self._best}' has no "
@@ -447,7 +447,7 @@ class Recorder:
       step=int(state.step),
       params=jax.tree.map(np.asarray, state.evaluation_params),
       model_state=jax.tree.map(np.asarray, state.model_state),
-      records=from_main(lambda: read_metrics(self._workdir / 'metrics.jsonl')),
+      records=from_main(read_metrics, self._workdir / 'metrics.jsonl'),
       train_seconds=record.train_seconds,
       step_milliseconds=statistics.median(record.chunk_milliseconds),
       warnings=record.warnings,
