@@ -220,6 +220,23 @@ def _switch(config: config_dict.ConfigDict, section: str, name: str) -> None:
       hparams[field] = _number()  # None, in place of the common number.
 
 
+def write_defaults(config: config_dict.ConfigDict) -> None:
+  """Writes the defaults of a user's own functions into a config or a member's.
+
+  So that config.json holds what was trained, whatever becomes of the functions.
+  """
+  for section in CHOICES:
+    name = config.get(section, {}).get('name', '')
+    if ':' not in name:
+      continue
+    defaults = options(section, name)
+    config[section].update({**defaults, **dict(config[section].items())})
+    if section == 'objective':
+      reads = (hparams_of(name) or {}).items()
+      numbers = {n: d for n, d in reads if isinstance(d, float)}
+      config.hparams = {**numbers, **dict(config.get('hparams', {}).items())}
+
+
 def all_fields(config: config_dict.ConfigDict) -> Iterator[tuple[str, Any]]:
   """Yields each field that a config may have, and its value or reference."""
   members = member_names(config) if 'members' in config else ()

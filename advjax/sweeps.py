@@ -123,8 +123,8 @@ def _field_kind(config: config_dict.ConfigDict, field: str) -> type:
   kind = tuple if kinds[field] is list else kinds[field]
   if kind not in _ALLOWED:
     raise ValueError(
-      f'{field} = {config[field]!r} in the config; allowed: a value, of the '
-      'type that those of the sweep have'
+      f'{field} = None in the config; allowed: a value, of the type that those '
+      'of the sweep have'
     )
   return kind
 

@@ -1,6 +1,7 @@
 """A sweep: many trials trained as few compiled programs, attacked, reported."""
 
 import contextlib
+import copy
 import json
 import logging
 import pathlib
@@ -319,10 +320,14 @@ def _read_row(row: dict[str, Any]) -> dict[str, Any]:
 
 def _command(job: _Job, trial: Trial, num_devices: int) -> str:
   """The command that trains a trial alone."""
-  fields = dict(trial.fields)
-  if 'hparams.epsilon' in fields:  # Which alone would be that of evaluation.
-    for name in ('evaluation.epsilon', 'monitor.epsilon'):
-      fields.setdefault(name, trial.config[name])
+  fields, alone = dict(trial.fields), copy.deepcopy(job.config)
+  with alone.unlocked(), alone.ignore_type():
+    for name, value in trial.fields.items():
+      section, _, last = name.rpartition('.')
+      (alone[section] if section else alone)[last] = value
+  for name in ('evaluation.epsilon', 'monitor.epsilon'):
+    if alone[name] != trial.config[name]:  # It would follow a swept field.
+      fields[name] = trial.config[name]
   values = [f'--config.{name}={value}' for name, value in fields.items()]
   return shlex.join(
     [

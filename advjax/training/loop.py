@@ -20,6 +20,7 @@ import jax
 import numpy as np
 import tqdm
 
+from advjax.config import own_sources, warn_of_changes
 from advjax.devices import replicate
 from advjax.processes.collectives import agree, from_main, is_main
 from advjax.processes.signals import Interrupted, stop_on_signals
@@ -243,7 +244,8 @@ class Record:
 
   `epoch_metrics` are those of every step of the current epoch, of which
   metrics.jsonl holds `num_logged`; `log_bytes` is its length at the checkpoint.
-  The last two let the network be read without its data set.
+  Shape and classes let the network be read without its data set; `sources` are
+  those of a user's own modules.
   """
 
   epoch_metrics: dict[str, list[float]] = dataclasses.field(
@@ -259,6 +261,7 @@ class Record:
   warnings: list[str] = dataclasses.field(default_factory=list)
   image_shape: list[int] = dataclasses.field(default_factory=list)
   num_classes: int = 0
+  sources: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 class Recorder:
@@ -268,7 +271,11 @@ class Recorder:
     self.run = run
     self.name = name
     shape = list(run.train_split.images.shape[1:])
-    self.record = Record(image_shape=shape, num_classes=run.num_classes)
+    self.record = Record(
+      image_shape=shape,
+      num_classes=run.num_classes,
+      sources=own_sources(run.config),
+    )
     self._workdir = workdir
     self._last = workdir / 'checkpoints' / 'last'
     self._best = workdir / 'checkpoints' / 'best'
@@ -280,6 +287,9 @@ class Recorder:
     state = self.run.init_state()
     found = from_main(restore_checkpoint, self._last, state)
     if found:
+      warn_of_changes(
+        found.record.get('sources', {}), self.run.config, self._workdir
+      )
       self.record = dataclasses.replace(self.record, **found.record)
       state = found.state
     return state

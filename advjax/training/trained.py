@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from advjax import data
-from advjax.config import config_to_json, saved_config
+from advjax.config import config_to_json, saved_config, warn_of_changes
 from advjax.models import Model, create_model
 from advjax.models.adapters import PyTree
 from advjax.models.logits import eval_logits_fn
@@ -246,6 +246,7 @@ def _load(
   if model is None:
     _check_named(config, 'model')
     model = _model(config_dict.FrozenConfigDict(config.model), num_classes)
+  warn_of_changes(found.record.get('sources', {}), config, directory)
   shapes = network_shapes(model, config.model.name, shape)
   fitted = fit_params(directory, found, *shapes)
   params, model_state = jax.tree.map(jnp.asarray, fitted)
