@@ -180,11 +180,11 @@ def _may_be_none(
   kind = section.rpartition('.')[2]
   if kind == 'hparams' or field == 'bounds':
     return True
-  if kind in CHOICES:
+  default = FIELDS.get(f'{kind}.{field}', (None,))[0]
+  if default is None and kind in CHOICES:
     name = allowed_fields(config, section)['name']
     default = options(kind, name).get(field)
-    return isinstance(default, config_dict.FieldReference)
-  return isinstance(FIELDS.get(f'{kind}.{field}', (None,))[0], type)
+  return isinstance(default, config_dict.FieldReference | type)
 
 
 def _section(config: config_dict.ConfigDict, path: str) -> Any:
