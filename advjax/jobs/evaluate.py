@@ -79,13 +79,13 @@ def evaluate(
       check_range(name, value, 1, integer=True)
   if not epsilons:
     raise ValueError(f'epsilons = {epsilons!r}; allowed: one number or more')
+  choices = {'norm': norm, 'step_size': step_size}
+  parse_attacks(attack_names, **choices)  # For its errors, before all else.
   trained, dataset = load_trained(checkpoints, data_dir, report_checkpoint)
   first_name, first = next(iter(trained.items()))
   evaluation = first.config.evaluation
   bounds = evaluation.bounds and tuple(evaluation.bounds)  # JSON has lists.
-  attacks = parse_attacks(
-    attack_names, norm=norm, step_size=step_size, bounds=bounds
-  )
+  attacks = parse_attacks(attack_names, bounds=bounds, **choices)
   job = config_dict.create(
     checkpoint=tuple(str(e.directory.resolve()) for e in trained.values()),
     attacks=tuple(attack_names),
