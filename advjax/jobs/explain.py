@@ -80,6 +80,7 @@ def explain(
   check_range('seed', seed, 0, integer=True)
   check_range('num_images', num_images, 1, integer=True)
   check_range('num_cases', num_cases, 1, integer=True)
+  parse_attack(attack, norm=norm)  # For its errors, before all else.
   trained, dataset = load_trained(checkpoints, data_dir, report_checkpoint)
   bounds = next(iter(trained.values())).config.evaluation.bounds
   parsed = parse_attack(attack, norm=norm, bounds=bounds and tuple(bounds))

@@ -161,39 +161,28 @@ class Progress:
     )
 
   def update(
-    self,
-    epoch: int,
-    num_steps: int,
-    metrics: Mapping[str, float],
-    images_per_second: float,
+    self, epoch: int, num_steps: int, metrics: Mapping[str, float], rate: float
   ) -> None:
-    """Advances the bar by `num_steps`."""
+    """Advances the bar by `num_steps`; the rate is in images per second."""
     self._bar.set_description_str(
       f'{self._name}: epoch {epoch} of {self._num_epochs}', refresh=False
     )
-    self._bar.set_postfix_str(
-      f'{_describe(metrics)}, {images_per_second:,.0f} images/s', refresh=False
-    )
+    self._bar.set_postfix_str(_describe(metrics, rate), refresh=False)
     self._bar.update(num_steps)
 
   def epoch_done(
-    self,
-    epoch: int,
-    metrics: Mapping[str, float],
-    images_per_second: float,
-    seconds_left: float,
+    self, epoch: int, metrics: Mapping[str, float], rate: float, left: float
   ) -> None:
-    """Logs the epoch's metrics where there is no bar."""
+    """Logs the epoch's metrics, and the seconds left, where there is no bar."""
     if self._bar.disable:
       logger.info(
-        '%s: epoch %d of %d (%d %%): %s, %s images/s, %d s left',
+        '%s: epoch %d of %d (%d %%): %s, %d s left',
         self._name,
         epoch,
         self._num_epochs,
         round(100 * epoch / self._num_epochs),
-        _describe(metrics),
-        f'{images_per_second:,.0f}',
-        round(seconds_left),
+        _describe(metrics, rate),
+        round(left),
       )
 
   def close(self) -> None:
@@ -201,15 +190,15 @@ class Progress:
     self._bar.close()
 
 
-def _describe(metrics: Mapping[str, float]) -> str:
-  """Formats the loss and the accuracies among some metrics."""
+def _describe(metrics: Mapping[str, float], rate: float) -> str:
+  """Formats the loss and the accuracies among some metrics, and the rate."""
   parts = [f'loss {metrics["loss"]:.4f}'] if 'loss' in metrics else []
   parts += [
     f'{name.replace("_", " ")} {value:.3f}'
     for name, value in metrics.items()
     if name.endswith('accuracy')
   ]
-  return ', '.join(parts)
+  return ', '.join([*parts, f'{rate:,.0f} images/s'])
 
 
 # ---------------------------------------------------------------- one run
