@@ -8,7 +8,8 @@ def main() -> None:
   try:
     from advjax import commands
   except ModuleNotFoundError as error:
-    sys.exit(f'error: {error}')
+    sys.stderr.write(f'error: {error}\n')
+    sys.exit(2)
   commands.main()
 
 

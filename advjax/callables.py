@@ -163,4 +163,7 @@ def import_function(field: str, text: str) -> Any:
   try:
     return operator.attrgetter(attribute)(found)
   except AttributeError as e:
-    raise ValueError(f'{problem} that exists; AttributeError: {e}') from e
+    file = getattr(found, '__file__', 'no file')
+    raise ValueError(
+      f'{problem} that exists; AttributeError: {e}; {module} is {file}'
+    ) from e

@@ -15,7 +15,7 @@ import jax
 
 from advjax._extras import absl, ml_collections  # noqa: F401  # isort: skip
 from absl import flags
-from ml_collections import config_dict, config_flags
+from ml_collections import config_flags
 
 from advjax import compile_cache
 from advjax.devices import select_devices
@@ -152,8 +152,8 @@ def _config_fields(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _define_config(
-  arguments: Sequence[str],
-) -> tuple[list[str], config_dict.ConfigDict]:
+  arguments: Sequence[str], found: flags.FlagValues
+) -> list[str]:
   """Loads --config, and makes a flag of each field for the rest of arguments.
 
   A ValueError for a wrong config file, variant, field or chosen name.
@@ -175,9 +175,12 @@ def _define_config(
     for argument in _joined(arguments)
     if not re.match(rf'--?config({done})=', argument)
   ]
-  delattr(flags.FLAGS, 'config')
-  config_flags.DEFINE_config_dict('config', config, sys_argv=rest)
-  return rest, config
+  if 'config' in found:
+    delattr(found, 'config')
+  config_flags.DEFINE_config_dict(
+    'config', config, flag_values=found, sys_argv=rest
+  )
+  return rest
 
 
 def run(
@@ -193,9 +196,10 @@ def run(
   own 'apart', or are refused: 'one'. keep_compiled: use the persistent cache of
   compiled programs; not for measurements of compilation.
 
-  Exits with 2 for bad input, with one message and before anything is computed
-  or written; 1 for a diverged run or a full disk; 128 + signal for a stopped
-  run, after a checkpoint; 75 where another process of the run is lost.
+  Exits with 2 for bad input, with one message (after a traceback, if a user's
+  own file raised it) and before anything is computed or written; 1 for a
+  diverged run or a full disk; 128 + signal for a stopped run, after a
+  checkpoint; 75 where another process of the run is lost.
   """
   logging.basicConfig(stream=sys.stderr, format='%(message)s', force=True)
   logger.setLevel(logging.INFO)
@@ -217,11 +221,14 @@ def run(
         for module in (sys.argv[0] if name == '__main__' else name, __name__):
           print(flags.FLAGS.module_help(module))
         if 'config' in flags.FLAGS and config_arguments(arguments):
-          _, config = _define_config(arguments)
-          print(f'\n\n{config_arguments(arguments)[0]}:\n{describe(config)}')
+          fields = flags.FlagValues()
+          rest = _define_config(arguments, fields)
+          fields([rest[0], *config_arguments(rest)])
+          print(f'\n\n{config_arguments(arguments)[0]}:')
+          print(describe(fields.config))
       return
     if 'config' in flags.FLAGS:
-      arguments, _ = _define_config(arguments)
+      arguments = _define_config(arguments, flags.FLAGS)
     rest = flags.FLAGS(arguments)
     if len(rest) > 1:
       raise ValueError(
@@ -236,6 +243,8 @@ def run(
       distributed.finish()
   except (KeyboardInterrupt, Exception) as error:
     code, message = _ending(error, place if joined else None)
+    if code == 2 and reports_errors and _is_of_user(error):
+      traceback.print_exception(error)
     if place and joined:
       distributed.leave(place, code, message)
     if reports_errors:
@@ -258,6 +267,23 @@ def _start_process(place: Place, processes: str) -> bool:
   if gpus is not None:
     shown = ','.join(str(index) for index in gpus)
     jax.config.update('jax_cuda_visible_devices', shown)
+  return False
+
+
+def _is_of_user(error: BaseException) -> bool:
+  """Whether an error is raised in a user's own file, or in a library by it."""
+  here, library = (
+    pathlib.Path(x).resolve().parent for x in (__file__, os.__file__)
+  )
+  ours = here, here.parent / 'configs', here.parent / 'experiments'
+  for frame in reversed(traceback.extract_tb(error.__traceback__)):
+    path = pathlib.Path(frame.filename).resolve()
+    if any(path.is_relative_to(folder) for folder in ours):
+      return False
+    installed = {'site-packages', 'dist-packages'} & {*path.parts}
+    standard = path.is_relative_to(library) or frame.filename.startswith('<')
+    if not installed and not standard:
+      return True
   return False
 
 

@@ -212,16 +212,16 @@ def main() -> None:
   """Runs the command that the console script `advjax` is given."""
   counts = [a for a in sys.argv[1:] if a.split('=')[0] == '--processes']
   arguments = [a for a in sys.argv[1:] if a not in counts]
-  if not arguments or arguments[0] in ('--help', '-h', '-help'):
-    print(f'{__doc__}\nCommands:')
-    for name, (job, *_) in COMMANDS.items():
-      print(f'  {name:<10} {(job.__doc__ or "").splitlines()[0]}')
-    return
+  count = counts[-1].partition('=')[2] if counts else '1'
   try:
-    choose('command', arguments[0], COMMANDS)
-    count = counts[-1].partition('=')[2] if counts else '1'
     if not count.isdecimal() or int(count) < 1:
       raise ValueError(f'--processes = {count}; allowed: an integer >= 1')
+    if not arguments or arguments[0] in ('--help', '-h', '-help'):
+      print(f'{__doc__}\nCommands:')
+      for name, (job, *_) in COMMANDS.items():
+        print(f'  {name:<10} {(job.__doc__ or "").splitlines()[0]}')
+      return
+    choose('command', arguments[0], COMMANDS)
   except ValueError as error:
     sys.stderr.write(f'error: {error}\n')
     sys.exit(2)

@@ -11,6 +11,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from advjax._extras import flax, ml_collections  # noqa: F401  # isort: skip
 from flax.traverse_util import flatten_dict
 from ml_collections import config_dict
 
@@ -152,8 +153,15 @@ def add_fields(
   Raises:
     ValueError: for a field or a name that is unknown.
   """
+  members = member_names(config) if 'members' in config else ()
   for field in sorted(given, key=lambda f: f.rpartition('.')[2] != 'name'):
     section, _, last = field.rpartition('.')
+    first, _, inner = field.partition('.')
+    if first in members and inner.partition('.')[0] in SHARED:
+      raise ValueError(
+        f'{_flag(field)} = {given[field]}; allowed: {_flag(inner)}, since '
+        f'{", ".join(sorted(SHARED))} are common to all members'
+      )
     owner = _section(config, section)
     if last not in owner:
       allowed = allowed_fields(config, section)
@@ -257,9 +265,13 @@ def describe(config: config_dict.ConfigDict) -> str:
   for section in CHOICES:
     plain[section] = {'name': config[section].name}
   defaults = dict(all_fields(plain))
+  empty, reads = inspect.Parameter.empty, hparams_of(config.objective.name)
+  required = {f'hparams.{n}' for n, d in (reads or {}).items() if d is empty}
   for field, given in all_fields(config):
     value, default = _value(given), _value(defaults.get(field, given))
-    line = f'  --config.{field}={value!r}  {help_of(field)}'.rstrip()
+    missing = value is None and field in required and 'members' not in config
+    shown = '(required)' if missing else repr(value)
+    line = f'  --config.{field}={shown}  {help_of(field)}'.rstrip()
     if default not in (None, value):
       line += f' Default: {default!r}.'
     lines.append(line)

@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from advjax._extras import flax, ml_collections  # noqa: F401  # isort: skip
 from flax.traverse_util import flatten_dict
 from ml_collections import config_dict
 

@@ -3,6 +3,7 @@
 A config file names the data and what belongs to it (epochs, epsilons).
 """
 
+from advjax._extras import ml_collections  # noqa: F401  # isort: skip
 from ml_collections import config_dict
 
 from advjax.config import default_config

@@ -4,6 +4,7 @@ A config file sets what belongs to its data (epochs, epsilons, the data set),
 and leaves the choice of the objective to `set_variant`.
 """
 
+from advjax._extras import ml_collections  # noqa: F401  # isort: skip
 from ml_collections import config_dict
 
 from advjax.config import choose, default_config, shrink_to_smoke

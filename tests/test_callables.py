@@ -2,6 +2,7 @@
 
 import re
 import sys
+import types
 
 import pytest
 
@@ -49,6 +50,12 @@ def test_what_is_not_found_is_named_with_what_was_tried(folder, text, message):
   expected += '.*' + message.replace('FOLDER', re.escape(str(folder)))
   with pytest.raises(ValueError, match=expected):
     import_function('model.loss', text)
+
+
+def test_a_module_that_shadows_the_users_is_named_with_its_file(folder):
+  (folder / 'types.py').write_text('alp = len\n')
+  with pytest.raises(ValueError, match=re.escape(types.__file__)):
+    import_function('loss', 'types:alp')
 
 
 def test_an_error_of_the_module_itself_is_raised_as_it_is(folder):

@@ -386,6 +386,59 @@ def test_epsilon_follows_down_alone(own_flags, monkeypatch, where):
   assert found == expected[where]
 
 
+@pytest.mark.parametrize(
+  ('line', 'said', 'own'),
+  [
+    ("raise ValueError('mine')", 'mine', True),
+    ('import not_installed', "No module named 'not_installed'", True),
+    ("int('many')", 'invalid literal', True),
+    ("choose('variant', 'x', ['y'])", "variant = 'x'; allowed: 'y'", False),
+  ],
+)
+def test_an_error_in_a_users_own_file_has_its_line(
+  own_flags, monkeypatch, tmp_path, caplog, capsys, line, said, own
+):
+  path = tmp_path / 'mine.py'
+  path.write_text(CONFIG.replace('  return', f'  {line}\n  return'))
+  with pytest.raises(SystemExit) as end:
+    run(monkeypatch, f'--config={path}', '--workdir=unused')
+  assert end.value.code == 2
+  (message,) = caplog.messages
+  assert message.startswith('error: ') and said in message
+  errors = capsys.readouterr().err
+  assert (f'{path}", line 9' in errors) == ('Traceback' in errors) == own
+
+
+@pytest.mark.parametrize('section', ['evaluation', 'dataset'])
+def test_what_members_share_is_not_set_for_one(
+  own_flags, monkeypatch, caplog, section
+):
+  with pytest.raises(SystemExit):
+    set_by(
+      monkeypatch,
+      own_flags,
+      '--config=configs/nsl_digits.py',
+      f'--config.adversarial.{section}.name=1',
+    )
+  (message,) = caplog.messages
+  assert f'allowed: --config.{section}.name, since' in message
+  assert 'common to all members' in message
+
+
+def test_help_shows_what_flags_set_and_what_is_required(
+  own_flags, monkeypatch, capsys
+):
+  flag = '--config.hparams.learning_rate=1/4', '--config.objective.name=trades'
+  run(monkeypatch, '--config=configs/digits.py:standard', *flag, '--help')
+  text = capsys.readouterr().out
+  for line in (
+    r'--config.hparams.learning_rate=0.25 .* Default: 0.001\.',
+    r'--config.hparams.epsilon=\(required\)  Radius',
+    r'--config.evaluation.epsilon=0.1 ',
+  ):
+    assert re.search(f'^  {line}', text, re.M), line
+
+
 def test_help_lists_the_fields_of_a_config(own_flags, monkeypatch, capsys):
   config = '--config=configs/nsl_digits.py'
   run(monkeypatch, '--help', config, '--config.model.name=mlp')

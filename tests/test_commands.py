@@ -39,6 +39,8 @@ def test_help_lists_the_commands_as_launch_does(monkeypatch, capsys):
     (['trian'], "(did you mean 'train'?)"),
     (['goodfellow'], "command = 'goodfellow'; allowed: "),
     (['train', '--processes=0'], '--processes = 0; allowed: an integer >= 1'),
+    (['--processes'], '--processes = ; allowed: an integer >= 1'),
+    (['--processes=', '--help'], '--processes = ; allowed: an integer >= 1'),
     (['train', '--processes', '2'], '--processes = ; allowed: an integer >= 1'),
   ],
 )

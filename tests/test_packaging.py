@@ -337,7 +337,8 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it():
     **{'models': 'flax', 'data': 'filelock', 'augmentation': 'dm_pix'},
     **{'training': 'optax', 'jobs.train': 'flax', 'reporting.html': 'jinja2'},
     **{'reporting.figures.charts': 'matplotlib'},
-    **{'evaluation.corruptions': 'PIL'},
+    **{'evaluation.corruptions': 'PIL', 'variants': 'ml_collections'},
+    **{'fields': 'flax', 'sweeps': 'flax', 'tutorials': 'ml_collections'},
   }
   program = f"""
 import importlib, sys
@@ -357,6 +358,18 @@ for everything in (False, True):
       assert "pip install 'advjax[train]'" in str(error), (module, error)
     else:
       raise AssertionError(module)
+"""
+  program += """
+import runpy
+
+for name in set(sys.modules) - own:
+  del sys.modules[name]
+try:
+  runpy.run_module('advjax', run_name='__main__')
+except SystemExit as end:
+  assert end.code == 2
+else:
+  raise AssertionError
 """
   run = [sys.executable, '-c', program]
   subprocess.run(run, check=True, timeout=120, cwd=ROOT)

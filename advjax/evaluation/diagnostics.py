@@ -107,7 +107,7 @@ def measure_diagnostics(
         distances = evaluation.distances[pair]
         correct = (predictions['clean'] == labels)[: len(distances)]
         minimal[key] = _minimal(distances[correct], attack.norm)
-      if key.startswith('autoattack'):
+      if attack.version and attack.parts is None:  # All of AutoAttack.
         summaries += evaluation.autoattack[pair]
     found[name] |= {
       'per_class': {

@@ -36,7 +36,7 @@ def evaluate(
   attack_names: Sequence[str],
   epsilons: Sequence[float],
   workdir: str | pathlib.Path,
-  devices: Sequence[jax.Device],
+  devices: Sequence[jax.Device] | None = None,
   *,
   norm: str = 'linf',
   step_size: float | None = None,
@@ -54,7 +54,7 @@ def evaluate(
     attack_names: As `parse_attack` takes them.
     epsilons: Radii in [0, 1] pixels; the last one is the evaluation epsilon.
     workdir: The folder to write to.
-    devices: The devices.
+    devices: The devices; None: all.
     norm: 'linf', 'l2' or 'l1'.
     step_size: Of bim, mifgsm and pgd; None: their defaults.
     batch_size: Images per device; None: 64, of AutoAttack its own choice.
@@ -71,6 +71,7 @@ def evaluate(
   Raises:
     ValueError: for anything wrong, before anything is written.
   """
+  devices = devices or jax.devices()
   for index, epsilon in enumerate(epsilons):
     check_range(f'epsilons[{index}]', epsilon, 0.0)
   check_range('seed', seed, 0, integer=True)

@@ -39,7 +39,7 @@ logger = logging.getLogger('advjax')
 def explain(
   checkpoints: Sequence[str],
   workdir: str | pathlib.Path,
-  devices: Sequence[jax.Device],
+  devices: Sequence[jax.Device] | None = None,
   *,
   attack: str = 'fgsm',
   norm: str = 'linf',
@@ -57,7 +57,7 @@ def explain(
   Args:
     checkpoints: Workdirs of runs, or folders `checkpoints/best` in them.
     workdir: The folder to write to.
-    devices: The devices.
+    devices: The devices; None: all.
     attack: As `parse_attack` takes it.
     norm: 'linf', 'l2' or 'l1'.
     epsilon: Radius of the attack, in [0, 1] pixels.
@@ -76,6 +76,7 @@ def explain(
   Raises:
     ValueError: for anything wrong, before anything is written.
   """
+  devices = devices or jax.devices()
   check_range('epsilon', epsilon, 0.0)
   check_range('seed', seed, 0, integer=True)
   check_range('num_images', num_images, 1, integer=True)

@@ -39,6 +39,7 @@ _ROBUST, _MASKED, _MILD = 0.5, 0.5, 0.25
 # this share that moves an accuracy by no more than chance in 10,000 images.
 _ZERO_GRADIENTS = 0.01
 _FOUND = 0.95  # Share of the images that minimum-norm attacks succeed on.
+_AUTOATTACK = ('autoattack', 'autoattack-plus')
 # Attacks that continue once the prediction is wrong; all others stop there, and
 # rounding may undo what is just across the decision boundary.
 _CONTINUE = ('fgsm', 'bim', 'mifgsm', 'pgd', 'apgd')
@@ -148,7 +149,8 @@ def read_model(report: Report, name: str) -> Model:
     points = {at.epsilon: (at.white_box, count) for at in result.curve}
     points[result.epsilon] = result.white_box, data.num_test
     large = large_epsilon(result.norm, result.bounds, data.image_shape)
-    steps = 1 if key.startswith('fgsm') else 2  # Where there is no number.
+    # Where there is no number. How many a user's own has is not known.
+    steps = 1 if key == 'fgsm' or ':' in key else 2
     attack = _Attack(
       key,
       attack_label(key, result.num_steps),
@@ -185,7 +187,7 @@ def _shared(
 
 def _single_and_multi(model: Model) -> Iterator[tuple]:
   for one, many in itertools.product(model.attacks, model.attacks):
-    if one.single_step and many.num_steps > 1:
+    if one.single_step and ':' not in one.name and many.num_steps > 1:
       for epsilon, weak, strong in _shared(one, many):
         yield epsilon, one, weak, many, strong
 
@@ -439,8 +441,7 @@ def _black_box_is_not_stronger(model: Model) -> Iterator[Compared]:
   for square in (each for each in model.attacks if each.kind == 'square'):
     strongest: dict[float, tuple[Estimate, str, Estimate]] = {}
     for many in model.attacks:  # AutoAttack contains Square.
-      gradient = not many.kind.startswith(('square', 'autoattack'))
-      if many.num_steps > 1 and gradient:
+      if many.num_steps > 1 and many.kind not in ('square', *_AUTOATTACK):
         for epsilon, weak, strong in _shared(square, many):
           case = strong, many.label, weak
           other = strongest.get(epsilon, case)
@@ -475,7 +476,7 @@ def _autoattack_is_strongest(model: Model) -> Iterator[Compared]:
     for attack in model.attacks:
       other, count = attack.points.get(run.epsilon, (run.accuracy, None))
       same = attack.norm == run.norm and count == run.num_images
-      if same and not attack.kind.startswith('autoattack'):
+      if same and attack.kind not in _AUTOATTACK:
         pair = ('AutoAttack', run.accuracy), (attack.label, other)
         _, gap, numbers = _compare(model, run.epsilon, run.norm, *pair)
         yield is_more_than_few(gap, run.num_images), gap, numbers

@@ -473,7 +473,9 @@ def train(
   recorder = Recorder(run, workdir, name)
   state = recorder.restore()
   step = int(state.step)
-  if step < run.num_steps:
+  if step >= run.num_steps:
+    logger.info('%s: trained already (step %d); evaluating', name, step)
+  else:
     data, inputs = device_inputs(run)
 
     def find_steps() -> Callable:

@@ -131,8 +131,9 @@ def load_trained(
 ) -> tuple[dict[str, Trained], data.Dataset]:
   """Loads trained networks by name, and the data set that they share.
 
-  Names are those of objectives where these differ, else of folders. `data_dir`
-  is where the data set is now; None: where it was in training.
+  Names are those of objectives where these differ, else of folders, else with
+  that of the checkpoint. `data_dir` is where the data set is now; None: where
+  it was in training.
   """
   if not checkpoints or isinstance(checkpoints, str):
     raise ValueError(
@@ -166,10 +167,14 @@ def _names(
   directories: Sequence[pathlib.Path],
   configs: Sequence[config_dict.ConfigDict],
 ) -> list[str]:
-  """Names networks by objective, else by folder, else by both and a number."""
+  """Names networks by objective, folder, checkpoint or number, that differ."""
   objectives = [objective_name(config) for config in configs]
   folders = [directory.parent.parent.name for directory in directories]
-  for names in (objectives, folders):
+  checkpoints = [
+    f'{name}_{directory.name}'
+    for name, directory in zip(objectives, directories, strict=True)
+  ]
+  for names in (objectives, folders, checkpoints):
     if len({*names, ''}) == len(names) + 1:
       return names
   return [f'{name}_{index}' for index, name in enumerate(objectives)]

@@ -1,6 +1,7 @@
 """What is measured besides attacks, against plain loops over the images."""
 
 import io
+import sys
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from advjax.evaluation.diagnostics import (
   round_to_8_bits,
 )
 from advjax.evaluation.models import evaluate_models, parse_attacks
+from tests.attacks import own
 
 EPSILON = 0.1
 NUM_CLASSES = 4  # No image is of the last one.
@@ -109,6 +111,17 @@ def test_other_pixel_ranges_leave_out_8_bits(setup):
     assert set(fields) >= {'noise', 'per_class', 'traces'}
     assert fields['rounded'] is None
     assert not set(fields) & {'corruptions', 'pasted_objects'}
+
+
+def test_an_attack_of_ones_own_is_not_autoattack(setup, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'autoattack_mine', own)
+  models, _, images, labels = setup
+  given = {'one': models['one']}, parse_attacks(['autoattack_mine:uniform'])
+  evaluation = evaluate_models(
+    *given, images, labels, epsilon=EPSILON, epsilons=(), batching=BATCHING
+  )
+  found = measure((given[0], evaluation, images, labels), None)
+  assert found['one']['autoattack'] is None
 
 
 # -------------------------------------------------------------------- rounding

@@ -12,6 +12,7 @@ from advjax.jobs.evaluate import evaluate
 from advjax.jobs.explain import explain
 from advjax.reporting.figures import run as figures
 from advjax.training import load, train
+from advjax.training.trained import load_trained
 from tests import compiles
 from tests.experiments.comparison import printed
 from tests.training import runs
@@ -102,6 +103,14 @@ def test_a_network_that_is_loaded_twice_compiles_once(run):
   with compiles.counted() as count:
     advjax.bim(second, images, labels, 0.1, num_steps=2)
   assert count == [0]
+
+
+def test_both_checkpoints_of_a_run_are_named_by_it(run):
+  folders = [str(run / 'checkpoints' / name) for name in ('best', 'last')]
+  trained, _ = load_trained(folders)
+  assert {name: each.step for name, each in trained.items()} == {
+    **{'fgsm_at_best': 4, 'fgsm_at_last': 8},
+  }
 
 
 def test_explain_takes_it_too(run, tmp_path):

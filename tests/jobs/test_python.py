@@ -76,7 +76,7 @@ def run(tmp_path_factory):
   return own(workdir).members['scaled'], workdir
 
 
-def test_a_run_of_own_objects_says_so_and_resumes(run, tmp_path):
+def test_a_run_of_own_objects_says_so_and_resumes(run, tmp_path, caplog):
   member, workdir = run
   assert member.num_params == 2 * 9 + 9 * 3 + 3
   (epoch,) = member.training.epochs
@@ -85,7 +85,9 @@ def test_a_run_of_own_objects_says_so_and_resumes(run, tmp_path):
   names = [config[f]['name'] for f in ('model', 'objective', 'dataset')]
   assert names[:2] == ['<Model>', '<scaled>']
   assert re.fullmatch(r'<examples [0-9a-f]{16}>', names[2])
-  again = own(workdir).members['scaled']
+  with caplog.at_level('INFO', logger='advjax'):
+    again = own(workdir).members['scaled']
+  assert 'scaled: trained already (step 6); evaluating' in caplog.text
   assert again.robust_accuracy == member.robust_accuracy
   assert again.training.train_seconds == member.training.train_seconds
   with pytest.raises(ValueError, match=r"model.name: '<Model>' there"):
@@ -103,7 +105,7 @@ def test_what_needs_the_objects_says_how_to_give_them(run, tmp_path):
   with pytest.raises(
     ValueError, match=r"dataset.name = '<examples \w+>'.*give it"
   ):
-    evaluate([str(run[1])], ['fgsm'], [0.1], tmp_path, jax.devices())
+    evaluate([str(run[1])], ['fgsm'], [0.1], tmp_path)
 
 
 def test_a_folder_is_of_one_data_set(run):

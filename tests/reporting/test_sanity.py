@@ -16,6 +16,7 @@ from advjax.results import Estimate, MinimalDistance, Trace
 from tests.reporting.reports import (
   EPSILONS,
   NUM_TEST,
+  attack,
   autoattack,
   change,
   change_attack,
@@ -304,6 +305,19 @@ def test_autoattack_is_the_strongest(sound, left, count, fields, passed):
   # It is not compared with itself.
   found = change_attack(found, 'autoattack-plus', (0.1, 0.0, 0.0, 0.0))
   assert check(STRONGEST, found)[0] is passed
+
+
+def test_attacks_of_ones_own_are_no_multi_step_attacks(sound):
+  """Whatever their modules are called; how many steps they have is unknown."""
+  own, verdicts = 'autoattack_mine:f', []
+  for weak in (0.04, 0.97):
+    values = attack((weak,) * 4, attack=own, num_steps=None, num_restarts=None)
+    attacks = sound.members['base'].robust_accuracy
+    found = change(sound, robust_accuracy={**attacks, own: values})
+    names = [MULTI, EFFORT, AGREE, BLACK_BOX, CHANCE]
+    assert {check(name, found)[0] for name in names} == {True}
+    verdicts.append(check(STRONGEST, found)[0])
+  assert verdicts == [False, True]
 
 
 @pytest.mark.parametrize(
