@@ -5,11 +5,43 @@ training, data and reports are subpackages, which need `advjax[train]`.
 """
 
 from advjax import attacks, losses, norms
-from advjax.attacks import *  # noqa: F403  # All that it lists.
+from advjax.attacks import (
+  apgd,
+  bim,
+  carlini_wagner,
+  deepfool,
+  fab,
+  fgsm,
+  fmn,
+  is_adversarial,
+  mifgsm,
+  minimal_epsilon,
+  parse_attack,
+  pgd,
+  square,
+)
 from advjax.evaluation import robust_accuracy
 from advjax.evaluation.autoattack import autoattack
 
 __version__ = '0.1.0'
 
-__all__ = ['attacks', 'autoattack', 'losses', 'norms', 'robust_accuracy']
-__all__ += attacks.__all__
+__all__ = [
+  'apgd',
+  'attacks',
+  'autoattack',
+  'bim',
+  'carlini_wagner',
+  'deepfool',
+  'fab',
+  'fgsm',
+  'fmn',
+  'is_adversarial',
+  'losses',
+  'mifgsm',
+  'minimal_epsilon',
+  'norms',
+  'parse_attack',
+  'pgd',
+  'robust_accuracy',
+  'square',
+]

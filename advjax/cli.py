@@ -171,10 +171,12 @@ def _define_config(
   given = _config_fields(arguments)
   add_fields(config, {field: given[field] for field in given if field})
   # add_fields has set what is None, for which flags have no syntax.
+  empty = [field for field, text in given.items() if text == 'None']
+  done = '|'.join(['', *(rf'\.{re.escape(field)}' for field in empty)])
   rest = [
     argument
     for argument in _joined(arguments)
-    if not re.match(r'--?config(=|\..*=None$)', argument)
+    if not re.match(rf'--?config({done})=', argument)
   ]
   if 'config' in found:
     delattr(found, 'config')

@@ -9,9 +9,13 @@ import copy
 import dataclasses
 import difflib
 import functools
+import hashlib
 import inspect
 import json
+import logging
 import math
+import pathlib
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -22,6 +26,7 @@ from ml_collections import config_dict
 from advjax.callables import import_function
 
 _T = TypeVar('_T')
+logger = logging.getLogger('advjax')
 
 # Parameters of networks that are no fields.
 _NO_FIELDS = ('axis_name', 'axis_index_groups', 'parent', 'name', 'rngs')
@@ -304,12 +309,49 @@ def config_to_json(config: config_dict.ConfigDict) -> dict[str, Any]:
   return json.loads(config.to_json())
 
 
+def own_sources(config: Mapping[str, Any]) -> dict[str, str]:
+  """A user's own modules in a config, if imported -> SHA-256 of the files."""
+  chosen = [config[name]['name'] for name in ('dataset', 'model', 'objective')]
+  found = {}
+  for name in (*chosen, *config['augmentation'].get('custom', ())):
+    module, colon, _ = name.partition(':')
+    path = getattr(sys.modules.get(module), '__file__', None)
+    if colon and path:
+      source = pathlib.Path(path).read_bytes()
+      found[module] = hashlib.sha256(source).hexdigest()
+  return found
+
+
+def warn_of_changes(
+  saved: Mapping[str, str], config: Mapping[str, Any], where: pathlib.Path
+) -> None:
+  """Warns where a user's own modules are not those that a run began with."""
+  found = own_sources(config)
+  names = ', '.join(n for n in saved if found.get(n, saved[n]) != saved[n])
+  if names:
+    logger.warning('%s: %s changed after training began', where, names)
+
+
 def check_config(config: Mapping[str, Any]) -> None:
   """Checks the fields that training and evaluation share.
 
   Models, objectives, data and attacks check their own when they are created.
   """
   evaluation, bounds = config['evaluation'], config['evaluation']['bounds']
+  common = default_config()
+  for field in config:
+    # Config files may have fields of their own, which others refer to.
+    if difflib.get_close_matches(field, [*common], n=1, cutoff=0.8):
+      choose('field of the config', field, common)
+  for section in (
+    'optimizer',
+    'schedule',
+    'unfreezing',
+    'monitor',
+    'evaluation',
+  ):
+    for field in config[section]:
+      choose(f'field of {section}', field, common[section])
   # First, for others may follow it.
   if config['hparams'].get('epsilon') is not None:
     check_range('hparams.epsilon', config['hparams']['epsilon'], 0.0)

@@ -188,11 +188,11 @@ def _may_be_none(
   kind = section.rpartition('.')[2]
   if kind == 'hparams' or field == 'bounds':
     return True
-  if kind in CHOICES:
+  default = FIELDS.get(f'{kind}.{field}', (None,))[0]
+  if default is None and kind in CHOICES:
     name = allowed_fields(config, section)['name']
     default = options(kind, name).get(field)
-    return isinstance(default, config_dict.FieldReference)
-  return isinstance(FIELDS.get(f'{kind}.{field}', (None,))[0], type)
+  return isinstance(default, config_dict.FieldReference | type)
 
 
 def _section(config: config_dict.ConfigDict, path: str) -> Any:
@@ -226,6 +226,23 @@ def _switch(config: config_dict.ConfigDict, section: str, name: str) -> None:
       del hparams[field]
     if above and field in config.hparams:
       hparams[field] = _number()  # None, in place of the common number.
+
+
+def write_defaults(config: config_dict.ConfigDict) -> None:
+  """Writes the defaults of a user's own functions into a config or a member's.
+
+  So that config.json holds what was trained, whatever becomes of the functions.
+  """
+  for section in CHOICES:
+    name = config.get(section, {}).get('name', '')
+    if ':' not in name:
+      continue
+    defaults = options(section, name)
+    config[section].update({**defaults, **dict(config[section].items())})
+    if section == 'objective':
+      reads = (hparams_of(name) or {}).items()
+      numbers = {n: d for n, d in reads if isinstance(d, float)}
+      config.hparams = {**numbers, **dict(config.get('hparams', {}).items())}
 
 
 def all_fields(config: config_dict.ConfigDict) -> Iterator[tuple[str, Any]]:

@@ -295,6 +295,13 @@ class DatasetSummary(Result):
   # Share of the most frequent class among these.
   largest_class_share: float | None = None
 
+  @classmethod
+  def of(cls, dataset: Any, **others: Any) -> Self:
+    """Returns that of a `Dataset`, all of whose test images count."""
+    num_train, num_test = len(dataset.train.labels), len(dataset.test.labels)
+    numbers = {'num_train': num_train, 'num_test': num_test, **others}
+    return cls(name=dataset.name, **numbers)
+
 
 class Finding(Result):
   """The outcome of one sanity check of one model."""

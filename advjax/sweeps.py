@@ -86,7 +86,7 @@ _ALLOWED = {
   int: 'an integer',
   bool: 'true or false',
   str: 'a string',
-  tuple: 'a tuple of numbers, booleans or strings',
+  tuple: 'a tuple of numbers, booleans or strings, in sweep(add)',
 }
 # File systems take 255 bytes, and a suffix or two has to fit in as well.
 _MAX_NAME_LENGTH = 200
@@ -125,8 +125,8 @@ def _field_kind(config: config_dict.ConfigDict, field: str) -> type:
   kind = tuple if kinds[field] is list else kinds[field]
   if kind not in _ALLOWED:
     raise ValueError(
-      f'{field} = {config[field]!r} in the config; allowed: a value, of the '
-      'type that those of the sweep have'
+      f'{field} = None in the config; allowed: a value, of the type that those '
+      'of the sweep have'
     )
   return kind
 
@@ -135,10 +135,7 @@ def _convert_value(field: str, value: Any, kind: type) -> Any:
   """A value as its field takes it; a ValueError if it is of another type."""
   is_bool = isinstance(value, bool)
   if kind is float and isinstance(value, str):
-    try:
-      return parse_number(value)
-    except ValueError as error:
-      raise ValueError(f'{field}: {error}') from error
+    return parse_number(value, field)
   if kind is float and isinstance(value, numbers.Real) and not is_bool:
     if math.isfinite(value):
       return float(value)
@@ -166,10 +163,6 @@ def _parse_value(field: str, text: str, kind: type) -> Any:
       return text
   if not text.strip():
     raise ValueError(f"{field} = ''; allowed: {_ALLOWED[kind]}")
-  if kind is tuple:
-    raise ValueError(
-      f'{field} = {text!r}; allowed: tuples in a file with sweep(add) alone'
-    )
   value: Any = text
   if kind is int and re.fullmatch(r'[-+]?\d+', text):
     value = int(text)

@@ -31,12 +31,6 @@ def get_config(variant=None):
 """
 
 
-# What ml_collections loads a config file with.
-from_file = pytest.mark.filterwarnings(
-  'ignore:the load_module:DeprecationWarning'
-)
-
-
 @pytest.fixture(autouse=True)
 def own_logging(monkeypatch):
   """The root logger stays pytest's."""
@@ -126,7 +120,6 @@ def test_bugs_are_raised(error):
     cli.run(main, ['program'])
 
 
-@from_file
 def test_flags_set_fields_and_references_follow(
   own_flags, monkeypatch, tmp_path
 ):
@@ -159,7 +152,6 @@ def test_flags_set_fields_and_references_follow(
   assert own_flags.workdir == str(tmp_path)
 
 
-@from_file
 @pytest.mark.parametrize('flag', [['--config={}'], ['-config', '{}']], ids=str)
 def test_a_config_is_the_callers_else_ours(
   own_flags, monkeypatch, tmp_path, flag
@@ -320,6 +312,60 @@ def test_flags_set_any_field_of_one_model(own_flags, monkeypatch):
   assert (base.batch_size, adversarial.batch_size) == (32, 64)
   assert adversarial.model.to_dict() == {'name': 'mlp', 'hidden_units': (8,)}
   assert base.model.name == 'cnn'
+
+
+def test_flags_of_one_model_leave_it_those_of_all(own_flags, monkeypatch):
+  """In whatever order they are given."""
+  arguments = [
+    '--config.adversarial.model.batch_norm',
+    '--config.model.conv_filters=(8,)',
+    '--config.adversarial.schedule.warmup=0.5',
+    '--config.schedule.name=cosine',
+    '--config.adversarial.optimizer.weight_decay=0.1',
+    '--config.optimizer.b1=0.5',
+  ]
+  config = set_by(
+    monkeypatch, own_flags, '--config=configs/nsl_digits.py', *arguments
+  )
+  base, adversarial = (member_config(config, n) for n in config.members)
+  for member in (base, adversarial):
+    assert member.model.conv_filters == (8,)
+    assert member.schedule.name == 'cosine'
+    assert member.optimizer.b1 == 0.5
+  assert adversarial.model.batch_norm and 'batch_norm' not in base.model
+  assert (base.schedule.warmup, adversarial.schedule.warmup) == (0, 0.5)
+  assert (base.optimizer.weight_decay, adversarial.optimizer.weight_decay) == (
+    *(0, 0.1),
+  )
+
+
+@pytest.mark.parametrize(
+  ('field', 'fine'),
+  [
+    ('evaluation.bounds', True),
+    ('objective.bounds', True),
+    ('hparams.epsilon', True),
+    ('dataset.data_dir', True),
+    ('seeds', False),
+    ('evaluation.attacks', False),
+    ('optimizer.nesterov', False),
+    ('objective.random_start', False),
+    ('model', False),
+  ],
+)
+def test_none_is_for_fields_that_may_be_empty(
+  own_flags, monkeypatch, caplog, field, fine
+):
+  # The last one counts, as with other values.
+  given = [f'--config.{field}=(0, 1)'] if field.endswith('bounds') else []
+  given += ['--config=configs/digits.py:pgd_at', f'--config.{field}=None']
+  if fine:
+    assert set_by(monkeypatch, own_flags, *given)[field] is None
+    return
+  with pytest.raises(SystemExit) as end:
+    set_by(monkeypatch, own_flags, *given)
+  assert end.value.code == 2
+  assert f'--config.{field} = None; allowed: a value' in caplog.text
 
 
 @pytest.mark.parametrize('where', ['hparams', 'evaluation', 'monitor'])

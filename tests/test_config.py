@@ -205,3 +205,23 @@ def test_a_member_sets_fields_of_its_own_training(field):
   config.plain = {field: {'name': 'digits'}}
   with pytest.raises(ValueError, match=f"field of plain = '{field}'"):
     member_config(config, 'plain')
+
+
+@pytest.mark.parametrize(
+  ('field', 'message'),
+  [
+    ('num_epoch', "field of the config = 'num_epoch'; .*mean 'num_epochs'"),
+    ('optimizer.nme', "field of optimizer = 'nme'; .*mean 'name'"),
+    ('evaluation.attack', "field of evaluation = 'attack'; .*mean 'attacks'"),
+  ],
+)
+def test_a_field_that_nothing_reads_is_named(field, message):
+  config = default_config()
+  section, _, name = field.rpartition('.')
+  (config[section] if section else config)[name] = 3
+  with pytest.raises(ValueError, match=message):
+    check_config(config)
+  # Others may refer to a field of a config file's own.
+  config = default_config()
+  config.step_ratio = 1.25
+  check_config(config)

@@ -144,7 +144,7 @@ def test_values_in_quotes(quote):
     ('optimizer.nesterov=1', "optimizer.nesterov = '1'; allowed: true or"),
     (
       'schedule.boundaries=(0.5,0.7)',
-      r'boundaries = .*; allowed: tuples',
+      r'boundaries = .*; allowed: a tuple .* in sweep\(add\)',
     ),
     # Fields.
     ('hparams.epsilom=1', "'hparams.epsilom'; .*did you mean 'hparams.eps"),

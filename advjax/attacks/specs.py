@@ -86,7 +86,9 @@ class Attack:
   ) -> Any:
     """Adversarial images `[B, ...]`; fgsm, bim and mifgsm do not draw."""
     if self.function is None:
-      raise TypeError(f'{self.name} runs on the host: see advjax.autoattack')
+      raise error('attack', self.name, 'one that runs on the device')
+    if self.is_minimal and epsilon is not None:
+      raise error('attack', self.name, 'one that has a radius')
     choices: dict[str, Any] = {'norm': self.norm, 'bounds': self.bounds}
     given: tuple[Any, ...] = logits_fn, images, labels, epsilon
     if self.num_steps is None:  # Of a user's own.

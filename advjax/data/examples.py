@@ -49,10 +49,11 @@ def from_examples(
       f'test_images: shape = {test.images.shape[1:]}; allowed: '
       f'{train.images.shape[1:]}, that of train_images'
     )
-  source, count = 'the length of class_names', len(class_names or ())
   if class_names is None:
     source = 'the largest of train_labels plus one'
     count = min(int(train.labels.max()) + 1, np.iinfo(np.int32).max)
+  else:
+    source, count = 'the length of class_names', len(class_names)
   for field, (_, labels) in (('train', train), ('test', test)):
     wrong = labels.argmin() if labels.min() < 0 else labels.argmax()
     if not 0 <= labels[wrong] < count:

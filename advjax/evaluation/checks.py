@@ -23,9 +23,9 @@ def check_images(
   too_low = lower is not None and images.min() < lower
   too_high = upper is not None and images.max() > upper
   if too_low or too_high or not np.isfinite(images).all():
-    raise ValueError(
-      f'images hold values from {images.min()} to {images.max()}; allowed: '
-      f'finite values{f" from {lower} to {upper}" if bounds else ""}'
+    allowed = f'finite values{f" from {lower} to {upper}" if bounds else ""}'
+    raise arguments.error(
+      'images', f'{images.min()} to {images.max()}', allowed
     )
 
 
@@ -38,10 +38,8 @@ def check_pictures(
   unusual = channels and shape[-1:] and shape[-1] not in channels
   if len(shape) != 4 or 0 in shape or min(shape[1:3]) < 8 or unusual:
     allowed = f' and C = {" or ".join(map(str, channels))}' if channels else ''
-    raise ValueError(
-      f'images have shape {shape}; allowed: [N, H, W, C] with N >= 1, H and W '
-      f'>= 8{allowed}'
-    )
+    allowed = f'[N, H, W, C] with N >= 1, H and W >= 8{allowed}'
+    raise arguments.error('images.shape', shape, allowed)
   check_images(images, (0, 1))
   return images
 

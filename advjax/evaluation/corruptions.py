@@ -12,7 +12,7 @@ from advjax._extras import PIL, scipy  # noqa: F401  # isort: skip
 import numpy as np
 from PIL import Image
 
-from advjax.config import check_range
+from advjax.config import check_range, choose
 from advjax.evaluation.checks import check_pictures
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -406,9 +406,7 @@ def corrupt(
     array([0.65], dtype=float32)
   """
   images = check_pictures(images, channels=(1, 3))
-  if kind not in _CORRUPTIONS:
-    kinds = ', '.join(map(repr, KINDS))
-    raise ValueError(f'kind = {kind!r}; allowed: {kinds}')
+  choose('kind', kind, KINDS)
   check_range('severity', severity, 1, 5, integer=True)
   check_range('seed', seed, 0, integer=True)
   corruption, strengths = _CORRUPTIONS[kind]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from advjax._arguments import error
 from advjax.attacks._core.loop import call, fold
 from advjax.callables import Callee
 from advjax.devices import Batching, map_examples
@@ -98,10 +99,7 @@ def compute_logits(
     batching=batching or Batching(),
   )
   if logits.ndim != 2:
-    raise ValueError(
-      f'logits_fn returns shape {logits.shape} for {len(images)} images; '
-      f'allowed: [{len(images)}, K]'
-    )
+    raise error('logits_fn(images).shape', logits.shape, f'[{len(images)}, K]')
   if not check:
     return logits
   finite = np.isfinite(logits).all(-1)
@@ -129,9 +127,7 @@ def in_top_k(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     return logits.argmax(-1) == labels
   num_classes = logits.shape[-1]
   if not 1 <= k < num_classes:
-    raise ValueError(
-      f'top_k = {k}; allowed: 1 to {num_classes - 1}, of {num_classes} classes'
-    )
+    raise error('top_k', k, f'1 to {num_classes - 1}, of {num_classes} classes')
   # NaN counts as the largest, as in argmax.
   ranked = np.where(np.isnan(logits), np.inf, logits)
   classes = np.argsort(-ranked, axis=-1, kind='stable')[..., :k]

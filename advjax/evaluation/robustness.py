@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from advjax import _arguments as arguments
 from advjax import norms
+from advjax._arguments import error
+from advjax._arguments import number as check_number
 from advjax.attacks.specs import Attack, parse_attacks
 from advjax.callables import Callee
 from advjax.devices import Batching, map_examples
@@ -39,6 +40,10 @@ class Attacked(NamedTuple):
     return {name: values.argmax(-1) for name, values in self.logits.items()}
 
 
+def _is_minimal(attack: AttackFn) -> bool:
+  return isinstance(attack, Attack) and attack.is_minimal
+
+
 def _attack(
   attack: AttackFn,
   norm: str | norms.Norm,
@@ -49,11 +54,10 @@ def _attack(
   epsilon: Array,
 ) -> tuple[Array, Array]:
   """Attacks `[B, ...]` images; returns images and sizes of perturbations."""
-  perturbed = attack(source, images, labels, epsilon, keys)
+  radius = () if _is_minimal(attack) else (epsilon, keys)
+  perturbed = attack(source, images, labels, *radius)
   if jnp.shape(perturbed) != images.shape:
-    raise ValueError(
-      f'attack(...).shape = {jnp.shape(perturbed)}; allowed: {images.shape}'
-    )
+    raise error('attack(...).shape', jnp.shape(perturbed), str(images.shape))
   delta = perturbed.astype(jnp.float32) - images.astype(jnp.float32)
   return perturbed, norms.get(norm).size(delta)
 
@@ -121,11 +125,9 @@ def attack_and_predict(
   check_images(images, getattr(attack, 'bounds', None))
   labels = check_labels(labels, images, source)
   if not min(epsilons, default=-1) >= 0:
-    raise ValueError(
-      f'epsilons = {list(epsilons)}; allowed: one number >= 0 or more'
-    )
+    raise error('epsilons', list(epsilons), 'one number >= 0 or more')
   if not 0 <= kept < len(epsilons):
-    raise ValueError(f'kept = {kept}; allowed: an index into epsilons')
+    raise error('kept', kept, 'an index into epsilons')
   batching = batching or Batching()
   run = functools.partial(
     map_examples,
@@ -137,11 +139,10 @@ def attack_and_predict(
   )
   logits: dict[str, list[np.ndarray]] = {name: [] for name in targets}
   all_sizes, summaries, kept_images = [], [], images
-  minimal = isinstance(attack, Attack) and attack.is_minimal
-  if minimal:
+  if _is_minimal(attack):
     nearest, distances = run(np.float32(0))
   for index, epsilon in enumerate(epsilons):
-    if minimal:
+    if _is_minimal(attack):
       # It ran once, and counts wherever its perturbation is within the radius.
       within = distances <= np.float32(epsilon)
       mask = within.reshape(-1, *[1] * (images.ndim - 1))
@@ -271,7 +272,7 @@ def robust_accuracy(
       'are batches (images, labels)'
     )
   attacks = parse_attacks(attacks, norm=norm, bounds=bounds and tuple(bounds))
-  epsilon = float(arguments.number('epsilon', epsilon, np.float64))
+  epsilon = float(check_number('epsilon', epsilon, np.float64))
   batching = Batching(batch_size, devices or (), key)
   batches = [(images, labels)] if labels is not None else _batches_of(images)
   all_clean: list[np.ndarray] = []
@@ -305,24 +306,18 @@ def robust_accuracy(
 def _batches_of(batches: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """Yields pairs (images, labels) as arrays; all images are alike."""
   if hasattr(batches, 'shape') or not isinstance(batches, Iterable):
-    raise ValueError(
-      'labels = None; allowed: int [N], or batches (images, labels) in place '
-      f'of the images, not {type(batches).__name__}'
-    )
+    allowed = 'int [N], or batches (images, labels) in place of the images'
+    raise error('labels', None, f'{allowed}, not {type(batches).__name__}')
   like = None
   for number, batch in enumerate(batches):
     if not isinstance(batch, tuple | list) or len(batch) != 2:
-      raise ValueError(
-        f'batches[{number}] = {type(batch).__name__}; allowed: a pair (images, '
-        'labels)'
-      )
+      kind, allowed = type(batch).__name__, 'a pair (images, labels)'
+      raise error(f'batches[{number}]', kind, allowed)
     images, labels = map(np.asarray, batch)
     kind = f'{images.dtype} [B, {", ".join(map(str, images.shape[1:]))}]'
     like = like or kind
     if kind != like:
-      raise ValueError(
-        f'batches[{number}] has images {kind}; allowed: {like}, as the first'
-      )
+      raise error(f'batches[{number}][0]', kind, f'{like}, as the first')
     yield images, labels
   if like is None:
-    raise ValueError('batches are empty; allowed: one (images, labels) or more')
+    raise error('batches', '()', 'one (images, labels) or more')

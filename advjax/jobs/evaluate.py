@@ -80,6 +80,8 @@ def evaluate(
       check_range(name, value, 1, integer=True)
   if not epsilons:
     raise ValueError(f'epsilons = {epsilons!r}; allowed: one number or more')
+  choices = {'norm': norm, 'step_size': step_size}
+  parse_attacks(attack_names, **choices)  # For its errors, before all else.
   trained, dataset = load_trained(checkpoints, data_dir, report_checkpoint)
   first_name, first = next(iter(trained.items()))
   evaluation = first.config.evaluation
@@ -87,9 +89,8 @@ def evaluate(
   attacks = parse_attacks(
     attack_names,
     image_shape=dataset.test.images.shape[1:],
-    norm=norm,
-    step_size=step_size,
     bounds=bounds,
+    **choices,
   )
   job = config_dict.create(
     checkpoint=tuple(str(e.directory.resolve()) for e in trained.values()),
@@ -134,9 +135,8 @@ def evaluate(
       top_k=evaluation.top_k,
     )
     report = Report(
-      dataset=DatasetSummary(
-        name=dataset.name,
-        num_train=len(dataset.train.labels),
+      dataset=DatasetSummary.of(
+        dataset,
         num_test=len(labels),
         image_shape=list(images.shape[1:]),
         largest_class_share=float(np.bincount(labels).max() / len(labels)),

@@ -81,6 +81,7 @@ def explain(
   check_range('seed', seed, 0, integer=True)
   check_range('num_images', num_images, 1, integer=True)
   check_range('num_cases', num_cases, 1, integer=True)
+  parse_attack(attack, norm=norm)  # For its errors, before all else.
   trained, dataset = load_trained(checkpoints, data_dir, report_checkpoint)
   bounds = next(iter(trained.values())).config.evaluation.bounds
   parsed = parse_attack(attack, norm=norm, bounds=bounds and tuple(bounds))
@@ -125,11 +126,7 @@ def explain(
     settings = parsed.settings(epsilon)
     label = attack_label(attack, settings.get('num_steps'))
     report = ExplainReport(
-      dataset=DatasetSummary(
-        name=dataset.name,
-        num_train=len(dataset.train.labels),
-        num_test=len(dataset.test.labels),
-      ),
+      dataset=DatasetSummary.of(dataset),
       seeds=[seed],
       num_images=len(sample.measured),
       classes=list(dataset.class_names),

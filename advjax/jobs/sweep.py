@@ -1,6 +1,7 @@
 """A sweep: many trials trained as few compiled programs, attacked, reported."""
 
 import contextlib
+import copy
 import json
 import logging
 import pathlib
@@ -252,9 +253,9 @@ def _write(
 
 def _report(job: _Job) -> results.SweepReport:
   """The content of sweep.json, of the trials that are done."""
-  config, labels = job.config, job.dataset.test.labels
+  config = job.config
   found = [job.result(trial) for trial in job.trials]
-  rows, curves, groups = [], {}, []
+  rows, curves, groups = {}, {}, []
   for number, indices in enumerate(job.groups):
     chunks = {}
     for index in indices:
@@ -262,7 +263,7 @@ def _report(job: _Job) -> results.SweepReport:
       if kept is None:
         continue
       chunks[kept['chunk']['first']] = kept['chunk']
-      row = results.Trial(
+      rows[index] = results.Trial(
         member=trial.name,
         group=number,
         fields=trial.fields,
@@ -271,7 +272,6 @@ def _report(job: _Job) -> results.SweepReport:
         folder=str(job.folder(trial).relative_to(job.workdir)),
         **_read_row(kept['row']),
       )
-      rows.append((index, row))
       if 'curve' in kept:
         curves[trial.name] = kept['curve']
     groups.append(
@@ -286,18 +286,14 @@ def _report(job: _Job) -> results.SweepReport:
   model, objective = config.model.name, config.objective.name
   return results.SweepReport(
     title=f'{model} trained by {objective}, {len(job.trials)} trials',
-    dataset=results.DatasetSummary(
-      name=job.dataset.name,
-      num_train=len(job.dataset.train.labels),
-      num_test=len(labels),
-    ),
+    dataset=results.DatasetSummary.of(job.dataset),
     objective=objective,
     model=model,
     epsilon=config.evaluation.epsilon,
     norm=config.evaluation.norm,
     attacks=list(job.attacks),
     fields=list(job.trials[0].fields),
-    rows=[row for _, row in sorted(rows, key=lambda each: each[0])],
+    rows=[rows[index] for index in sorted(rows)],
     curves=curves,
     num_members=len(job.trials),
     pending=[
@@ -324,10 +320,14 @@ def _read_row(row: dict[str, Any]) -> dict[str, Any]:
 
 def _command(job: _Job, trial: Trial, num_devices: int) -> str:
   """The command that trains a trial alone."""
-  fields = dict(trial.fields)
-  if 'hparams.epsilon' in fields:  # Which alone would be that of evaluation.
-    for name in ('evaluation.epsilon', 'monitor.epsilon'):
-      fields.setdefault(name, trial.config[name])
+  fields, alone = dict(trial.fields), copy.deepcopy(job.config)
+  with alone.unlocked(), alone.ignore_type():
+    for name, value in trial.fields.items():
+      section, _, last = name.rpartition('.')
+      (alone[section] if section else alone)[last] = value
+  for name in ('evaluation.epsilon', 'monitor.epsilon'):
+    if alone[name] != trial.config[name]:  # It would follow a swept field.
+      fields[name] = trial.config[name]
   values = [f'--config.{name}={value}' for name, value in fields.items()]
   return shlex.join(
     [

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from advjax import data, results
+from advjax import data, norms, results
 from advjax.config import (
   check_config,
   check_one_network,
@@ -40,6 +40,7 @@ from advjax.evaluation.shifts import (
   parse_shifts,
   seen_corruptions,
 )
+from advjax.fields import allowed_fields, write_defaults
 from advjax.jobs.workdir import open_workdir
 from advjax.models import Model, summary
 from advjax.processes.collectives import is_main
@@ -172,6 +173,10 @@ def _with_data(
   else:
     dataset = data.from_examples(*given)
   _mark(config, {'dataset': dataset})
+  with config.unlocked():
+    names = member_names(config) if 'members' in config else ()
+    for each in (config, *(config[name] for name in names if name in config)):
+      write_defaults(each)
   return config, dataset
 
 
@@ -352,11 +357,7 @@ def _report(
     for seed, evaluation in zip(seeds, evaluations, strict=True)
   }
   return results.Report(
-    dataset=results.DatasetSummary(
-      name=dataset.name,
-      num_train=len(dataset.train.labels),
-      num_test=len(labels),
-    ),
+    dataset=results.DatasetSummary.of(dataset),
     seeds=seeds,
     members=members,
     per_seed=per_seed if len(seeds) > 1 else None,
@@ -398,16 +399,23 @@ def _training(
 
 
 def _epsilon_warnings(run: Run) -> list[str]:
-  """Says where a model is measured at another epsilon than it is trained at."""
+  """Says where a model is measured in another ball than it is trained in."""
   epsilon, config = run.hparams.get('epsilon'), run.config
+  norm = config.objective.get('norm')
+  if norm is None and not config.objective.name.startswith('<'):
+    norm = allowed_fields(config, 'objective').get('norm')
+  used = config.evaluation.norm
+  same_norm = norm in (None, used) or norms.NSL_NORMS[norm] == norms.NORMS[used]
+  trained = '' if same_norm else f' ({norm})'
   return [
-    f'trained at epsilon {format_epsilon(epsilon)}, {measured} at '
-    f'{format_epsilon(config[section].epsilon)} ({section}.epsilon)'
+    f'trained at epsilon {format_epsilon(epsilon)}{trained}, {measured} at '
+    f'{format_epsilon(config[section].epsilon)} ({section}.epsilon, {used})'
     for section, measured in (
       ('evaluation', 'evaluated'),
       ('monitor', 'monitored'),
     )
-    if epsilon and not math.isclose(config[section].epsilon, epsilon)
+    if epsilon
+    and not (same_norm and math.isclose(config[section].epsilon, epsilon))
   ]
 
 

@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -17,15 +17,15 @@ def is_main() -> bool:
   return jax.process_index() == 0
 
 
-def from_main(make: Callable[[], T]) -> T:
+def from_main(make: Callable[..., T], *args: Any) -> T:
   """Calls a function in process 0; returns its result, or raises, in all."""
   if jax.process_count() == 1:
-    return make()
+    return make(*args)
   result: T | None = None
   error: Exception | None = None
   if is_main():
     try:
-      result = make()
+      result = make(*args)
     except (ValueError, OSError) as raised:
       error = raised
   data = _broadcast(pickle.dumps((result, error)) if is_main() else b'')

@@ -230,24 +230,23 @@ def _reported(workdir: pathlib.Path) -> str:
   return name
 
 
-def load_params(path: str | pathlib.Path, like: TrainState) -> TrainState:
-  """Returns `like` with the parameters and statistics of a checkpoint.
-
-  `path` as for `checkpoint_directory`.
-  """
+def load_params(
+  path: str | pathlib.Path, params: Any, model_state: Any
+) -> tuple[Any, Any]:
+  """Reads those of a checkpoint; as `checkpoint_directory`, `fit_params`."""
   directory = checkpoint_directory(path)
   found = restore_checkpoint(directory)
   assert found is not None  # It has been seen there.
-  return fit_params(directory, found, like)
+  return fit_params(directory, found, params, model_state)
 
 
 def fit_params(
-  directory: pathlib.Path, found: Checkpoint, like: TrainState
-) -> TrainState:
-  """Returns `like` with the parameters and statistics that were restored.
+  directory: pathlib.Path, found: Checkpoint, params: Any, model_state: Any
+) -> tuple[Any, Any]:
+  """Returns the parameters and statistics that were restored, like the given.
 
-  The moving average where the run kept one. `like` has arrays or shapes; a
-  ValueError if its network is another one.
+  The moving average where the run kept one. Given are arrays or shapes; a
+  ValueError if their network is another one.
   """
   saved = found.state
   ema = saved.get('ema_params')
@@ -257,7 +256,7 @@ def fit_params(
       'model_state': saved.get('model_state') or {},
     }
   )
-  want = {'params': like.params, 'model_state': like.model_state}
+  want = {'params': params, 'model_state': model_state}
   needed = _by_path(want)
   differing = {(path, x.shape) for path, x in have.items()} ^ {
     (path, x.shape) for path, x in needed.items()
@@ -269,8 +268,7 @@ def fit_params(
     )
   leaves = [have[path] for path in needed]
   fitted = jax.tree.unflatten(jax.tree.structure(want), leaves)
-  ema = None if like.ema_params is None else fitted['params']
-  return like._replace(**fitted, ema_params=ema)
+  return fitted['params'], fitted['model_state']
 
 
 def _by_path(tree: Any) -> dict[str, Any]:

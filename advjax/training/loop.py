@@ -20,6 +20,7 @@ import jax
 import numpy as np
 import tqdm
 
+from advjax.config import own_sources, warn_of_changes
 from advjax.devices import replicate
 from advjax.processes.collectives import agree, from_main, is_main
 from advjax.processes.signals import Interrupted, stop_on_signals
@@ -160,39 +161,28 @@ class Progress:
     )
 
   def update(
-    self,
-    epoch: int,
-    num_steps: int,
-    metrics: Mapping[str, float],
-    images_per_second: float,
+    self, epoch: int, num_steps: int, metrics: Mapping[str, float], rate: float
   ) -> None:
-    """Advances the bar by `num_steps`."""
+    """Advances the bar by `num_steps`; the rate is in images per second."""
     self._bar.set_description_str(
       f'{self._name}: epoch {epoch} of {self._num_epochs}', refresh=False
     )
-    self._bar.set_postfix_str(
-      f'{_describe(metrics)}, {images_per_second:,.0f} images/s', refresh=False
-    )
+    self._bar.set_postfix_str(_describe(metrics, rate), refresh=False)
     self._bar.update(num_steps)
 
   def epoch_done(
-    self,
-    epoch: int,
-    metrics: Mapping[str, float],
-    images_per_second: float,
-    seconds_left: float,
+    self, epoch: int, metrics: Mapping[str, float], rate: float, left: float
   ) -> None:
-    """Logs the epoch's metrics where there is no bar."""
+    """Logs the epoch's metrics, and the seconds left, where there is no bar."""
     if self._bar.disable:
       logger.info(
-        '%s: epoch %d of %d (%d %%): %s, %s images/s, %d s left',
+        '%s: epoch %d of %d (%d %%): %s, %d s left',
         self._name,
         epoch,
         self._num_epochs,
         round(100 * epoch / self._num_epochs),
-        _describe(metrics),
-        f'{images_per_second:,.0f}',
-        round(seconds_left),
+        _describe(metrics, rate),
+        round(left),
       )
 
   def close(self) -> None:
@@ -200,15 +190,15 @@ class Progress:
     self._bar.close()
 
 
-def _describe(metrics: Mapping[str, float]) -> str:
-  """Formats the loss and the accuracies among some metrics."""
+def _describe(metrics: Mapping[str, float], rate: float) -> str:
+  """Formats the loss and the accuracies among some metrics, and the rate."""
   parts = [f'loss {metrics["loss"]:.4f}'] if 'loss' in metrics else []
   parts += [
     f'{name.replace("_", " ")} {value:.3f}'
     for name, value in metrics.items()
     if name.endswith('accuracy')
   ]
-  return ', '.join(parts)
+  return ', '.join([*parts, f'{rate:,.0f} images/s'])
 
 
 # ---------------------------------------------------------------- one run
@@ -243,7 +233,8 @@ class Record:
 
   `epoch_metrics` are those of every step of the current epoch, of which
   metrics.jsonl holds `num_logged`; `log_bytes` is its length at the checkpoint.
-  The last two let the network be read without its data set.
+  Shape and classes let the network be read without its data set; `sources` are
+  those of a user's own modules.
   """
 
   epoch_metrics: dict[str, list[float]] = dataclasses.field(
@@ -259,6 +250,7 @@ class Record:
   warnings: list[str] = dataclasses.field(default_factory=list)
   image_shape: list[int] = dataclasses.field(default_factory=list)
   num_classes: int = 0
+  sources: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 class Recorder:
@@ -268,7 +260,11 @@ class Recorder:
     self.run = run
     self.name = name
     shape = list(run.train_split.images.shape[1:])
-    self.record = Record(image_shape=shape, num_classes=run.num_classes)
+    self.record = Record(
+      image_shape=shape,
+      num_classes=run.num_classes,
+      sources=own_sources(run.config),
+    )
     self._workdir = workdir
     self._last = workdir / 'checkpoints' / 'last'
     self._best = workdir / 'checkpoints' / 'best'
@@ -278,8 +274,11 @@ class Recorder:
   def restore(self) -> TrainState:
     """Returns the state of the last checkpoint, or the initial one."""
     state = self.run.init_state()
-    found = from_main(lambda: restore_checkpoint(self._last, state))
+    found = from_main(restore_checkpoint, self._last, state)
     if found:
+      warn_of_changes(
+        found.record.get('sources', {}), self.run.config, self._workdir
+      )
       self.record = dataclasses.replace(self.record, **found.record)
       state = found.state
     return state
@@ -434,7 +433,7 @@ class Recorder:
     """Returns the result of the checkpoint that the config reports."""
     config, record = self.run.config, self.record
     if config.report_checkpoint == 'best':
-      best = from_main(lambda: restore_checkpoint(self._best, state))
+      best = from_main(restore_checkpoint, self._best, state)
       if best is None:
         raise ValueError(
           f"report_checkpoint = 'best'; allowed: 'last': '{self._best}' has no "
@@ -447,7 +446,7 @@ class Recorder:
       step=int(state.step),
       params=jax.tree.map(np.asarray, state.evaluation_params),
       model_state=jax.tree.map(np.asarray, state.model_state),
-      records=from_main(lambda: read_metrics(self._workdir / 'metrics.jsonl')),
+      records=from_main(read_metrics, self._workdir / 'metrics.jsonl'),
       train_seconds=record.train_seconds,
       step_milliseconds=statistics.median(record.chunk_milliseconds),
       warnings=record.warnings,

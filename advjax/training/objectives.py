@@ -268,7 +268,7 @@ def _weighted_cross_entropy(weight: Array, logits: Array, labels: Any) -> Array:
 @reads('multiplier', 'step_size', epsilon=None)
 def adversarial_regularization(
   *,
-  norm: str = 'infinity',
+  norm: str = 'linf',
   num_steps: int = 1,
   random_start: bool = False,
   bounds: Bounds = None,
@@ -286,7 +286,7 @@ def adversarial_regularization(
   of the l2 direction depends. No gradient flows through d_i.
 
   Args:
-    norm: NSL's adv_grad_norm: 'infinity', 'l2' or 'l1'.
+    norm: NSL's adv_grad_norm: 'linf' (its 'infinity'), 'l2' or 'l1'.
     num_steps: NSL's pgd_iterations.
     random_start: NSL's random_init: start uniformly in the ball of radius
       epsilon, or step_size where there is no epsilon.
@@ -405,7 +405,7 @@ def virtual_adversarial_regularization(
   step_size. Numbers near step_size give the direction that the paper means.
 
   Args:
-    norm: NSL's adv_grad_norm: 'infinity', 'l2' or 'l1'.
+    norm: NSL's adv_grad_norm: 'linf' (its 'infinity'), 'l2' or 'l1'.
     num_steps: NSL's num_approx_steps.
     distance: D of logits a and b: 'l2', mean_k (a_k - b_k)^2; 'l1',
       mean_k |a_k - b_k|; 'cosine', 1 - cos(a, b); and of their softmax

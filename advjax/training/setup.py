@@ -133,9 +133,14 @@ class Run(NamedTuple):
       with_ema=self.config.ema_decay > 0,
     )
     path = self.config.init_from
-    if path:
-      return from_main(lambda: checkpoint.load_params(path, state))
-    return state
+    if not path:
+      return state
+    given = state.params, state.model_state
+    params, model_state = from_main(checkpoint.load_params, path, *given)
+    ema_params = None if state.ema_params is None else params
+    return TrainState(
+      state.step, params, model_state, state.opt_state, ema_params
+    )
 
 
 def create_run(
@@ -218,8 +223,7 @@ def create_run(
   )
   if config.init_from:
     # Read once for its errors, before anything is written or computed.
-    like = TrainState(jnp.zeros(()), params, model_state, (), None)
-    from_main(lambda: checkpoint.load_params(config.init_from, like))
+    from_main(checkpoint.load_params, config.init_from, params, model_state)
   return Run(
     config=config,
     model=model,

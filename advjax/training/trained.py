@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from advjax import data
-from advjax.config import config_to_json, saved_config
+from advjax.config import config_to_json, saved_config, warn_of_changes
 from advjax.models import Model, create_model
 from advjax.models.adapters import PyTree
 from advjax.models.logits import eval_logits_fn
@@ -26,7 +26,6 @@ from advjax.training.checkpoint import (
   restore_checkpoint,
 )
 from advjax.training.setup import network_shapes
-from advjax.training.step import TrainState
 from advjax.types import Array
 
 # The field of a data set that says where it is.
@@ -120,9 +119,8 @@ def load(
   Raises:
     ValueError: if there is no such checkpoint, or it is of another network.
   """
-  find = functools.partial(checkpoint_directory, workdir, report_checkpoint)
-  directory = from_main(find)
-  config = from_main(functools.partial(_read_config, directory, None))
+  directory = from_main(checkpoint_directory, workdir, report_checkpoint)
+  config = from_main(_read_config, directory)
   return _load(directory, config, model=model)
 
 
@@ -142,13 +140,10 @@ def load_trained(
       f'checkpoint = {checkpoints!r}; allowed: a list of one or more'
     )
   directories = [
-    from_main(functools.partial(checkpoint_directory, path, report_checkpoint))
+    from_main(checkpoint_directory, path, report_checkpoint)
     for path in checkpoints
   ]
-  configs = [
-    from_main(functools.partial(_read_config, folder, data_dir))
-    for folder in directories
-  ]
+  configs = [from_main(_read_config, each, data_dir) for each in directories]
   for directory, config in zip(directories, configs, strict=True):
     for field in ('dataset', 'evaluation.bounds'):
       have, want = (_field(each, field) for each in (config, configs[0]))
@@ -186,7 +181,7 @@ def _names(
 
 
 def _read_config(
-  directory: pathlib.Path, data_dir: str | None
+  directory: pathlib.Path, data_dir: str | None = None
 ) -> config_dict.ConfigDict:
   """The config of the run that a checkpoint folder belongs to."""
   for folder in (directory, *directory.parents):
@@ -242,7 +237,7 @@ def _load(
   dataset: data.Dataset | None = None,
   model: Model | None = None,
 ) -> Trained:
-  found = from_main(functools.partial(restore_checkpoint, directory))
+  found = from_main(restore_checkpoint, directory)
   assert found is not None  # `checkpoint_directory` has seen it.
   shape = found.record.get('image_shape', ())
   num_classes = found.record.get('num_classes')
@@ -256,12 +251,13 @@ def _load(
   if model is None:
     _check_named(config, 'model')
     model = _model(config_dict.FrozenConfigDict(config.model), num_classes)
-  params, model_state = network_shapes(model, config.model.name, shape)
-  like = TrainState(jnp.zeros(()), params, model_state, (), None)
-  state = jax.tree.map(jnp.asarray, fit_params(directory, found, like))
+  warn_of_changes(found.record.get('sources', {}), config, directory)
+  shapes = network_shapes(model, config.model.name, shape)
+  fitted = fit_params(directory, found, *shapes)
+  params, model_state = jax.tree.map(jnp.asarray, fitted)
   precision, step = config.evaluation.matmul_precision, found.state['step']
   origin = _Origin(model, precision, config.to_json(), directory, int(step))
-  return Trained(state.params, state.model_state, origin)
+  return Trained(params, model_state, origin)
 
 
 # A network that is loaded twice compiles once.

@@ -42,7 +42,7 @@ NETWORKS = {OURS: 'cnn', PLAIN: 'experiments.benchmarks.layers:PlainCNN'}
 def check_attack(text: str) -> Attack:
   """Returns the attack that a text names, if it is one of a radius."""
   attack = parse_attack(text)
-  if not isinstance(attack, Attack):
+  if attack.function is None or attack.is_minimal:
     raise ValueError(
       f'--attacks = {text!r}; allowed: attacks of a radius, such as fgsm, '
       'bim-20, pgd-40, apgd-100'

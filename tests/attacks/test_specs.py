@@ -91,7 +91,7 @@ def test_attacks_are_named_once_at_least(texts):
 def test_autoattack_and_its_parts(text, version, parts):
   attack = parse_attack(text, norm='l1', bounds=None)
   assert attack == Attack(text, 'l1', None, version=version, parts=parts)
-  with pytest.raises(TypeError, match='runs on the host'):
+  with pytest.raises(ValueError, match=f'{text}; .* runs on the device'):
     attack(cases.logits_fn, cases.IMAGES, cases.LABELS, 0.1, cases.KEY)
   assert attack.settings(0.1) == {'attack': text, 'version': version}
 
@@ -100,6 +100,8 @@ def test_attacks_that_look_for_the_nearest_image():
   assert parse_attack('cw-20', norm='l2').num_steps == 20
   fmn = parse_attack('fmn', norm='l1')
   assert (fmn.num_steps, fmn.norm, fmn.is_minimal) == (100, 'l1', True)
+  with pytest.raises(ValueError, match=r'attack = fmn; .* has a radius'):
+    fmn(cases.logits_fn, cases.IMAGES, cases.LABELS, 0.1, cases.KEY)
   for text, norm, allowed in [
     ('cw', 'linf', "'l2'"),
     ('deepfool', 'l1', "'linf', 'l2'"),

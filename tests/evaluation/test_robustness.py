@@ -317,8 +317,8 @@ def test_logits_that_are_not_finite_are_refused():
       r'images = float32 \[0, 6\]; al',
     ),
     ({'images': (255 * IMAGES).astype(np.uint8)}, r'images = uint8 .*divide'),
-    ({'images': 255 * IMAGES}, r'values from .*; allowed: finite.*0.0 to 1.0'),
-    ({'images': IMAGES * np.nan}, r'values from nan'),
+    ({'images': 255 * IMAGES}, r'images = .*; allowed: finite.*0.0 to 1.0'),
+    ({'images': IMAGES * np.nan}, r'images = nan to nan'),
     ({'labels': LABELS[:-1]}, r'labels = int64 \[99\]; .*\[100\]'),
     ({'labels': LABELS + 1}, r'labels = 1 to 3; .* in \[0, 3\)'),
     ({'labels': LABELS * 0.5}, r'labels = float64 .*allowed: int'),
@@ -416,12 +416,12 @@ def test_what_robust_accuracy_refuses():
   for batches, message in [
     (EYE, r'labels = None; allowed: int \[N\], or batches .* not ndarray'),
     (0, 'labels = None; .* not int'),
-    ([], 'batches are empty'),
+    ([], r'batches = \(\); allowed: one'),
     ([{'images': EYE}], r'batches\[0\] = dict; allowed: a pair'),
     ([(EYE, THREE[:2])], r'labels = int64 \[2\]'),
     (
       [(EYE, THREE), (EYE[:2, :2], THREE[:2])],
-      r'batches\[1\] has images float32 \[B, 2\]; allowed: float32 \[B, 3\]',
+      r'batches\[1\]\[0\] = float32 \[B, 2\]; allowed: float32 \[B, 3\]',
     ),
   ]:
     with pytest.raises(ValueError, match=message):

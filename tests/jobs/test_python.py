@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import jax
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 from flax import nnx
 
 import advjax
+from advjax.jobs import train as jobs
 from advjax.jobs.evaluate import evaluate
 from advjax.losses import cross_entropy
 from advjax.models import from_nnx
 from advjax.reporting.figures import run as figures
-from advjax.training import compare, load, reads, train, trained
+from advjax.training import compare, load, objectives, reads, train, trained
+from advjax.training.setup import create_run
 from tests import compiles
 from tests.training import runs
 
@@ -103,6 +106,134 @@ def test_what_needs_the_objects_says_how_to_give_them(run, tmp_path):
     ValueError, match=r"dataset.name = '<examples \w+>'.*give it"
   ):
     evaluate([str(run[1])], ['fgsm'], [0.1], tmp_path)
+
+
+def test_a_folder_is_of_one_data_set(run):
+  """Other images of the same shape are another run."""
+  other = runs.dataset(seed=1)
+  with pytest.raises(ValueError, match=r"dataset.name: '<examples .* there"):
+    own(run[1], dataset=(tuple(other.train), tuple(other.test)))
+
+
+@pytest.mark.parametrize(
+  ('given', 'message'),
+  [
+    # What its factory declares is checked, and a factory is not called.
+    (
+      {'objective': objectives.trades(num_steps=1)},
+      'factor = 2.0 is not',
+    ),
+    ({'objective': lambda *, norm: scaled}, r'<lambda>: .*; allowed: objectiv'),
+    (
+      {'objective': lambda *args: 1.0},
+      r'<lambda> returns \(\), as',
+    ),
+    ({'model': nnx.Linear}, 'model = .*; allowed: a Model, such as from_linen'),
+  ],
+)
+def test_wrong_objects_are_named_before_anything_is_written(
+  tmp_path, given, message
+):
+  with pytest.raises(ValueError, match=message):
+    own(tmp_path / 'run', **given)
+  assert not (tmp_path / 'run').exists()
+
+
+OWN = """
+import jax.numpy as jnp
+from advjax.training import reads
+from advjax.training.objectives import standard
+
+@reads(share=0.5)
+def plain(*, slope=1.0):
+  return standard()
+
+def attack(logits_fn, images, labels, epsilon, key, *, norm, bounds):
+  return images
+
+def wrong_attack(logits_fn, images):
+  return images
+
+def half(logits_fn, images, labels, epsilon, key, *, norm, bounds):
+  return images[:1]
+
+def flat(key, image):
+  return image.reshape(-1)
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+  """A module of the user's own, its file, imported under a name of its own."""
+  name = f'own_{tmp_path.name}'
+  (tmp_path / f'{name}.py').write_text(OWN)
+  monkeypatch.syspath_prepend(tmp_path)
+  yield name, tmp_path / f'{name}.py'
+  sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+  ('field', 'function', 'error'),
+  [
+    ('evaluation__attacks', 'wrong_attack', TypeError),
+    ('evaluation__attacks', 'half', ValueError),
+    ('augmentation__custom', 'flat', ValueError),
+  ],
+)
+def test_own_functions_are_traced_before_anything_is_written(
+  module, tmp_path, field, function, error
+):
+  config = runs.config(**{field: (f'{module[0]}:{function}',)})
+  with pytest.raises(error, match=function):
+    train(config, tmp_path / 'run', jax.devices()[:1], dataset=DATA)
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_run_keeps_what_its_functions_were(module, tmp_path, caplog):
+  name, file = module
+  config = runs.config(
+    objective={'name': f'{name}:plain'},
+    hparams={'learning_rate': 0.1},
+    num_epochs=1,
+    evaluation__attacks=(f'{name}:attack',),
+    evaluation__epsilons=(0.1,),
+  )
+  train(config, tmp_path / 'run', jax.devices()[:1], dataset=DATA)
+  saved = json.loads((tmp_path / 'run' / 'config.json').read_text())
+  assert saved['objective'] == {'name': f'{name}:plain', 'slope': 1.0}
+  assert saved['hparams'] == {'learning_rate': 0.1, 'share': 0.5}
+  assert 'changed after training' not in caplog.text
+  file.write_text(f'{OWN}# And more.')
+  load(tmp_path / 'run')
+  assert f'{name} changed after training began' in caplog.text
+
+
+@pytest.mark.parametrize(
+  ('changes', 'messages'),
+  [
+    ({}, []),
+    (
+      {'hparams__epsilon': 16 / 255},
+      [
+        'trained at epsilon 16/255, evaluated at 0.1 (evaluation.epsilon, '
+        'linf)',
+        'trained at epsilon 16/255, monitored at 0.1 (monitor.epsilon, linf)',
+      ],
+    ),
+    (
+      {'objective__norm': 'l2', 'monitor__epsilon': 0.2},
+      [
+        'trained at epsilon 0.1 (l2), evaluated at 0.1 (evaluation.epsilon, '
+        'linf)',
+        'trained at epsilon 0.1 (l2), monitored at 0.2 (monitor.epsilon, linf)',
+      ],
+    ),
+  ],
+)
+def test_another_ball_than_that_of_training_is_said(changes, messages):
+  config = runs.config(**changes)
+  found = create_run(config, DATA, jax.devices()[:1])
+  assert jobs._epsilon_warnings(found) == messages
 
 
 def test_members_may_each_have_their_own(run, tmp_path):

@@ -73,15 +73,18 @@ def draw_images(batch):
   return np.random.default_rng(0).uniform(size=(batch, *SHAPE)).astype('f')
 
 
-# 128: from there on, the networks themselves take a batch in parts.
-@pytest.mark.parametrize('batch', [3, 128])
-def test_values_and_gradients_are_those_of_the_network(saved, batch):
-  read = {name: export.deserialize(data) for name, (_, data) in saved.items()}
+# 128: from there on, convolutions take a batch in parts.
+@pytest.mark.parametrize(
+  ('batch', 'names'), [(3, tuple(NETWORKS)), (128, ('cnn',))]
+)
+def test_values_and_gradients_are_those_of_the_network(saved, batch, names):
+  read = {name: export.deserialize(saved[name][1]) for name in names}
 
   @jax.jit
   def compute(images):
     pairs = []
-    for name, (network, _) in saved.items():
+    for name in names:
+      network, _ = saved[name]
       logits, vjp = jax.vjp(network, images)
       cotangent = jnp.broadcast_to(jnp.arange(-1.0, 2.0), logits.shape)
       gradients = *vjp(cotangent), *read[name].vjp().call(images, cotangent)

@@ -21,7 +21,6 @@ from advjax.training.optimizers import (
 )
 from advjax.training.setup import device_inputs
 from advjax.training.step import TrainState
-from advjax.training.vmapped import train_many
 from tests.training import runs
 from tests.training.runs import assert_same
 
@@ -185,12 +184,6 @@ def test_frozen_stages_keep_params_statistics_and_momentum(with_stages):
     assert all(jax.tree.leaves(changed))
   statistics = after.model_state['batch_stats']['body_norm']
   assert (statistics['mean'] != 0).any()
-
-
-def test_several_runs_at_once_are_refused(with_stages, tmp_path):
-  members = [staged_run(), staged_run(seed=1)]
-  with pytest.raises(ValueError, match='epochs at which stages are unfrozen'):
-    train_many(members, [tmp_path / 'a', tmp_path / 'b'], names=['a', 'b'])
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def autoattack(
       version=version,
       gradients=names != ['square'],
     )
-    before = from_main(lambda: saved.load(path, identity, names, run))
+    before = from_main(saved.load, path, identity, names, run)
     run = run if before is None else before
   for name in names[len(run.records) :]:
     component = versions.make_component(name, version, norm, logits.shape[1])
@@ -237,7 +237,7 @@ def autoattack(
       len(labels),
     )
     if path is not None:
-      from_main(functools.partial(saved.save, path, identity, run))
+      from_main(saved.save, path, identity, run)
   # In the version rand the draws would be others.
   final = None if version == 'rand' else ask(run.images, check=False)
   return AutoAttackResult(
