@@ -90,7 +90,8 @@ def from_linen(module: nn.Module) -> Model:
   call: Any = type(module).__call__
   takes_train = len(inspect.signature(call).parameters) > 2
   takes_train &= not isinstance(module, nn.Sequential)
-  modes = [{'train': train} if takes_train else {} for train in (False, True)]
+  modes: list[dict[str, Any]] = [{'train': False}, {'train': True}]
+  modes = modes if takes_train else [{}, {}]
 
   def init(key: Array, images: Array) -> tuple[PyTree, PyTree]:
     variables = dict(module.init(key, images, **modes[False]))
