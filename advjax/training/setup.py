@@ -303,10 +303,7 @@ def device_inputs(run: Run) -> tuple[dict[str, Array], RunInputs]:
 def network_shapes(
   model: Model, name: str, shape: Sequence[int], num_classes: int = 0
 ) -> Any:
-  """The shapes of a network's parameters and state for images `(H, W, C)`.
-
-  Its logits are checked where num_classes is given.
-  """
+  """The shapes of params and state for images `(H, W, C)`; checks logits."""
   images = jax.ShapeDtypeStruct((1, *shape), np.float32)
   try:
     arrays = jax.eval_shape(model.init, jax.random.key(0), images)
@@ -348,7 +345,6 @@ def _steps(
   devices: tuple[jax.Device, ...],
   num_frozen: int,
 ) -> tuple[Objective, optax.GradientTransformation, Callable]:
-  # One of the user's own may need the device's batch at once.
   is_own = objective is not None or ':' in config.objective.name
   objective = objective or create_objective(config.objective)
   optimizer = create_optimizer(config.optimizer)
@@ -366,6 +362,7 @@ def _steps(
     multiplier_decay=create_decay(config.multiplier_decay) if decays else None,
     groups=plan.groups,
     num_frozen=num_frozen,
+    # An objective of the user's own gets the whole batch of a device.
     microbatches=devices[0].platform == 'cpu' and not is_own,
   )
   augment = create_augmentation(
