@@ -203,6 +203,7 @@ def _map_program(
   # chance as many arrays as arguments, pmap of jax 0.10 mixes them up.
   return jax.pmap(
     per_device,
+    axis_name=AXIS,  # A user's own objective may sum over it, as in training.
     in_axes=((0,) * num_arrays, 0, None, None),
     devices=list(devices),
   )

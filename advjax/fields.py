@@ -205,8 +205,7 @@ def _section(config: config_dict.ConfigDict, path: str) -> Any:
     owner, above = owner[name], f'{above}.{name}'.removeprefix('.')
     if not isinstance(owner, config_dict.ConfigDict):
       raise ValueError(
-        f'{_flag(path)}: {_flag(above)} = {owner!r} has no fields; allowed: '
-        f'{_flag(above)}=...'
+        f'{_flag(above)} = {owner!r} has no fields; allowed: {_flag(above)}=...'
       )
   return owner
 

@@ -5,6 +5,7 @@ import logging
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -80,7 +81,7 @@ def evaluate(
       check_range(name, value, 1, integer=True)
   if not epsilons:
     raise ValueError(f'epsilons = {epsilons!r}; allowed: one number or more')
-  choices = {'norm': norm, 'step_size': step_size}
+  choices: dict[str, Any] = {'norm': norm, 'step_size': step_size}
   parse_attacks(attack_names, **choices)  # For its errors, before all else.
   trained, dataset = load_trained(checkpoints, data_dir, report_checkpoint)
   first_name, first = next(iter(trained.items()))

@@ -1,10 +1,13 @@
 """The interface of networks, and adapters to it."""
 
+import functools
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import errors
 from flax import linen as nn
 from jax import Array
 
@@ -12,6 +15,9 @@ if TYPE_CHECKING:
   from flax import nnx  # Slow to import, and few networks need it.
 
 PyTree = Any
+
+# The key of a Linen network that draws: in its state, but no collection.
+_RNGS = 'rngs'
 
 
 class Model(NamedTuple):
@@ -22,7 +28,8 @@ class Model(NamedTuple):
 
   Attributes:
     init: `(key, images) -> (params, model_state)`; images is an example batch
-      `[B, H, W, C]` in [0, 1], model_state is {} without BatchNorm.
+      `[B, H, W, C]` in [0, 1], model_state is {} without BatchNorm and dropout.
+      Its uint32 arrays of one axis or more are keys, other ones on each device.
     apply: `(params, model_state, images, *, train) -> (logits, model_state)`;
       logits `[B, K]` are float32 or wider, model_state is returned unchanged
       unless train is true. With stages it takes `num_frozen` (default 0) too:
@@ -52,6 +59,8 @@ class Model(NamedTuple):
 def from_linen(module: nn.Module) -> Model:
   """Adapts a Linen module that is called as `module(images, train=...)`.
 
+  One that takes images alone, as `nn.Sequential` does, has no modes.
+
   It can be trained stage by stage if it has an attribute `stages`, the names
   of its parts in params from the images' side to the head, and takes
   `num_frozen`. It can be explained by class activation maps if it has the
@@ -61,7 +70,8 @@ def from_linen(module: nn.Module) -> Model:
 
   Args:
     module: The module; its params are trained, all other collections
-      (BatchNorm's statistics) are the model's state.
+      (BatchNorm's statistics) are the model's state. So is a key, uint32, if
+      it draws in training (dropout): a training pass splits it.
 
   Returns:
     The model; its apply raises a ValueError if num_frozen is not in
@@ -76,13 +86,27 @@ def from_linen(module: nn.Module) -> Model:
     (2, 10)
   """
   stages = tuple((name,) for name in getattr(module, 'stages', ()))
+  is_own = not type(module).__module__.startswith('advjax.')
+  call: Any = type(module).__call__
+  takes_train = len(inspect.signature(call).parameters) > 2
+  takes_train &= not isinstance(module, nn.Sequential)
+  modes: list[dict[str, Any]] = [{'train': False}, {'train': True}]
+  modes = modes if takes_train else [{}, {}]
 
   def init(key: Array, images: Array) -> tuple[PyTree, PyTree]:
-    variables = dict(module.init(key, images, train=False))
-    return variables.pop('params', {}), variables
+    variables = dict(module.init(key, images, **modes[False]))
+    params = variables.pop('params', {})
+    in_training = functools.partial(run, **modes[True], mutable=list(variables))
+    try:
+      if is_own:
+        jax.eval_shape(in_training, params, variables, images)
+    except (errors.InvalidRngError, NameError):  # No axis yet: it may draw.
+      variables[_RNGS] = jax.random.key_data(jax.random.fold_in(key, 1))
+    return params, variables
 
   def run(params: PyTree, state: PyTree, inputs: Array, **options: Any) -> Any:
-    return module.apply({'params': params, **state}, inputs, **options)
+    collections = {name: x for name, x in state.items() if name != _RNGS}
+    return module.apply({'params': params, **collections}, inputs, **options)
 
   def apply(
     params: PyTree,
@@ -94,13 +118,20 @@ def from_linen(module: nn.Module) -> Model:
   ) -> tuple[Array, PyTree]:
     check_num_frozen(num_frozen, len(stages), type(module).__name__)
     if not train or not model_state:
-      logits = run(params, model_state, images, train=train)
+      logits = run(params, model_state, images, **modes[train])
       return at_least_float32(logits), model_state
-    options: dict[str, Any] = {'train': True, 'mutable': list(model_state)}
+    names = [name for name in model_state if name != _RNGS]
+    options: dict[str, Any] = {**modes[True], 'mutable': names}
     if stages:
       options['num_frozen'] = num_frozen
+    kept = {}
+    if _RNGS in model_state:
+      keys = jax.random.split(jax.random.wrap_key_data(model_state[_RNGS]))
+      kept[_RNGS] = jax.random.key_data(keys[0])
+      options['rngs'] = keys[1]  # For all streams.
     logits, updated = run(params, model_state, images, **options)
-    return at_least_float32(logits), _like(dict(updated), dict(model_state))
+    state = {**updated, **kept}
+    return at_least_float32(logits), _like(state, dict(model_state))
 
   def features(params: PyTree, model_state: PyTree, images: Array) -> Array:
     return run(params, model_state, images, train=False, method='feature_maps')
@@ -189,8 +220,10 @@ def check_num_frozen(num_frozen: int, num_stages: int, name: str) -> None:
 
 
 def at_least_float32(logits: Array) -> Array:
-  """Logits as every apply returns them."""
-  return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+  """Logits as every apply returns them; another pytree is for `create_run`."""
+  return jax.tree.map(
+    lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), logits
+  )
 
 
 def _map_keys(convert: Callable, tree: PyTree, like: PyTree) -> PyTree:

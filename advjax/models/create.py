@@ -82,8 +82,9 @@ def create_model(
       fields[field] = _sizes(f'model.{field}', value, field.endswith('_size'))
     elif isinstance(default, bool) and not isinstance(value, bool):
       raise ValueError(f'model.{field} = {value!r}; allowed: True or False')
-  if 'axis_name' in inspect.signature(build).parameters:
-    fields |= {'axis_name': axis_name, 'axis_index_groups': axis_index_groups}
+  axis = {'axis_name': axis_name, 'axis_index_groups': axis_index_groups}
+  accepted = inspect.signature(build).parameters
+  fields |= {name: each for name, each in axis.items() if name in accepted}
   # Of a user's own, who may not have imported NNX: it is slow to import.
   nnx = sys.modules.get('flax.nnx')
   if nnx and isinstance(build, type) and issubclass(build, nnx.Module):

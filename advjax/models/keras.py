@@ -74,7 +74,7 @@ def from_keras(model: Any) -> Model:
   as in evaluation.
 
   Each device has BatchNorm statistics of its own batch (Keras' `synchronized`
-  is for TensorFlow alone), and the same dropout masks; a train step averages
+  is for TensorFlow alone), and its own dropout masks; a train step averages
   the running statistics over devices. Regularizers of layers are not read.
 
   Args:

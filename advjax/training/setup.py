@@ -185,6 +185,7 @@ def create_run(
 
   placed = tuple(devices)
   frozen = config_dict.FrozenConfigDict(config)
+  is_own = model is not None or ':' in config.model.name
   if model is None:
     model = _model(frozen.model, dataset.num_classes, plan.groups)
   if not isinstance(model, Model):
@@ -192,7 +193,10 @@ def create_run(
       f'model = {type(model).__name__}; allowed: a Model, such as from_linen '
       'and from_nnx make'
     )
-  params, model_state = network_shapes(model, config.model.name, image_shape)
+  num_classes = dataset.num_classes if is_own and not plan.groups else 0
+  params, model_state = network_shapes(
+    model, config.model.name, image_shape, num_classes
+  )
   if config.unfreezing.name != 'none':
     check_unfreezing(config.unfreezing, model.stages, params)
   step_config = config_dict.FrozenConfigDict(
@@ -300,17 +304,31 @@ def device_inputs(run: Run) -> tuple[dict[str, Array], RunInputs]:
   return replicate(data, run.devices), replicate(run.inputs, run.devices)
 
 
-def network_shapes(model: Model, name: str, shape: Sequence[int]) -> Any:
-  """The shapes of a network's parameters and state for images `(H, W, C)`."""
+def network_shapes(
+  model: Model, name: str, shape: Sequence[int], num_classes: int = 0
+) -> Any:
+  """The shapes of params and state for images `(H, W, C)`; checks logits."""
   images = jax.ShapeDtypeStruct((1, *shape), np.float32)
   try:
-    return jax.eval_shape(model.init, jax.random.key(0), images)
+    arrays = jax.eval_shape(model.init, jax.random.key(0), images)
   except (TypeError, ValueError, ZeroDivisionError) as error:
     reason = str(error).splitlines()[0]
     raise ValueError(
       f'model.name = {name!r} does not take images of shape {tuple(shape)}: '
       f'{reason}'
     ) from error
+  for train in (False, True) if num_classes else ():
+    apply = functools.partial(model.apply, train=train)
+    of_device = jax.vmap(apply, (None, None, 0), axis_name=AXIS)
+    batches = jax.ShapeDtypeStruct((1, 2, *shape), np.float32)
+    logits, _ = jax.eval_shape(of_device, *arrays, batches)
+    found = jax.tree.map(lambda leaf: leaf.shape[1:], logits)
+    if found != (2, num_classes):
+      raise ValueError(
+        f'model.name = {name!r} returns logits of shape {found} for 2 images; '
+        f'allowed: [B, {num_classes}], the classes of the data set'
+      )
+  return arrays
 
 
 @functools.lru_cache(maxsize=16)
@@ -331,6 +349,7 @@ def _steps(
   devices: tuple[jax.Device, ...],
   num_frozen: int,
 ) -> tuple[Objective, optax.GradientTransformation, Callable]:
+  is_own = objective is not None or ':' in config.objective.name
   objective = objective or create_objective(config.objective)
   optimizer = create_optimizer(config.optimizer)
   if config.unfreezing.name != 'none':
@@ -347,7 +366,8 @@ def _steps(
     multiplier_decay=create_decay(config.multiplier_decay) if decays else None,
     groups=plan.groups,
     num_frozen=num_frozen,
-    microbatches=devices[0].platform == 'cpu',
+    # An objective of the user's own gets the whole batch of a device.
+    microbatches=devices[0].platform == 'cpu' and not is_own,
   )
   augment = create_augmentation(
     config.augmentation, config.image_shape, config.num_classes

@@ -6,7 +6,8 @@ axis `AXIS`: `devices.parallelize` maps it with pmap, and it runs the same under
 
 Randomness: the permutation of an epoch is a function of (seed, epoch), and the
 key of an example is `fold_in(fold_in(key, step), index)` with its index in the
-training split, so that neither depends on the number of devices.
+training split, so that neither depends on the number of devices. Dropout draws
+from keys in the state of the network, each device from others.
 """
 
 import functools
@@ -175,12 +176,24 @@ def _psum(tree: Any, groups: Groups) -> Any:
   return unravel(jax.lax.psum(flat, AXIS, axis_index_groups=groups))
 
 
+def _is_key(leaf: Array) -> bool:
+  return leaf.dtype == jnp.uint32 and leaf.ndim > 0
+
+
+def _own_keys(model_state: Any, groups: Groups) -> Any:
+  """Gives each device other keys, so other dropout; the first keeps its own."""
+  size = len(groups[0]) if groups else jax.lax.axis_size(AXIS)
+  rank = (jax.lax.axis_index(AXIS) % size).astype(jnp.uint32)
+  return jax.tree.map(lambda x: x ^ rank if _is_key(x) else x, model_state)
+
+
 def _mean_statistics(
   new: Any, old: Any, groups: Groups, num_frozen: int
 ) -> Any:
   """Averages BatchNorm statistics over the devices, in one message.
 
-  Identity for synchronised ones; keeps others from drifting apart.
+  Identity for synchronised ones; keeps others from drifting apart. Keys become
+  those of the first device.
   """
   leaves, tree = jax.tree.flatten(new)
   before = jax.tree.leaves(old)
@@ -197,6 +210,10 @@ def _mean_statistics(
   means = unravel(jax.lax.pmean(flat, AXIS, axis_index_groups=groups))
   for place, mean in zip(places, means, strict=True):
     leaves[place] = before[place] + mean if num_frozen else mean
+  for place, leaf in enumerate(leaves):
+    if _is_key(leaf):
+      everywhere = jax.lax.all_gather(leaf, AXIS, axis_index_groups=groups)
+      leaves[place] = everywhere[0]
   return jax.tree.unflatten(tree, leaves)
 
 
@@ -237,8 +254,9 @@ def make_train_step(
     def loss_fn(
       params: Any, batch: Mapping[str, Array], key: Array
     ) -> tuple[Array, tuple[Any, Metrics]]:
-      return objective(apply, params, state.model_state, batch, hparams, key)
+      return objective(apply, params, own_state, batch, hparams, key)
 
+    own_state = _own_keys(state.model_state, groups)
     size = 0
     if microbatches:
       size = _choose_microbatch(state.params, state.model_state, len(mask))

@@ -151,6 +151,15 @@ def test_a_config_of_two_members():
     assert read_hparams(member.hparams.to_dict(), name)['learning_rate'] > 0
 
 
+def test_own_networks(monkeypatch):
+  monkeypatch.syspath_prepend(pages.ROOT / 'docs')  # It imports mine.py.
+  module = run(pages.ROOT / 'docs' / 'extend.md')['Residual']
+  model = models.from_linen(module(10, axis_name='devices'))
+  images = jnp.zeros((1, 8, 8, 1))
+  _, state = jax.eval_shape(model.init, jax.random.key(0), images)
+  assert set(state) == {'batch_stats', 'rngs'}
+
+
 def test_goodfellow(folder):
   found = run(pages.ROOT / 'docs' / 'goodfellow.md')
   images, labels = found['images'], found['labels']

@@ -28,11 +28,11 @@ CASES = {
   ),
   'field': (
     [*DIGITS, '--config.num_epoch=3'],
-    r"field in --config.num_epoch = .*did you mean 'num_epochs'",
+    r"field of --config = 'num_epoch'; .*did you mean 'num_epochs'",
   ),
   'field of a number': (
     [*DIGITS, '--config.seed.x=1'],
-    r'--config.seed.x: 0 has no fields; allowed: --config.seed=',
+    r'--config.seed = 0 has no fields; allowed: --config.seed=',
   ),
   'flag': ([*DIGITS, '--wrokdir=x'], r"Unknown command line flag 'wrokdir'"),
   'argument': ([*DIGITS, 'more'], r"arguments = 'more'; allowed: flags"),

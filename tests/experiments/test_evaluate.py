@@ -158,7 +158,7 @@ def test_networks_are_named_by_what_tells_them_apart(run, planned, tmp_path):
   assert list(planned(base, other)[0]) == ['base', 'other']
   shutil.rmtree(tmp_path / 'new')
   best = base / 'checkpoints' / 'best'
-  assert list(planned(base, best)[0]) == ['standard_0', 'standard_1']
+  assert list(planned(base, best)[0]) == ['standard_last', 'standard_best']
 
 
 def test_a_checkpoint_is_named_by_its_folder(run, planned, tmp_path):

@@ -79,8 +79,10 @@ def explained(run, tmp_path_factory):
 
   def load_both(*args):
     trained, dataset = load(*args)
+    first = trained['standard']
+    origin = dataclasses.replace(first.origin, model=model)
     second = dataclasses.replace(
-      trained['standard'], model=model, params=params, model_state={}
+      first, params=params, model_state={}, origin=origin
     )
     return {**trained, 'pooled': second}, dataset
 

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from flax import nnx
 
 import advjax
-from advjax.models import Model, from_nnx, summary
+from advjax.models import Model, from_linen, from_nnx, summary
 
 
 class _Net(nnx.Module):
@@ -128,3 +129,57 @@ def test_summary_of_models_without_layers_lists_params():
   table = summary(MODELS['nnx'], _data()[0])
   assert 'head' in table
   assert 'Total parameters: 338' in table
+
+
+class _Drawing(nn.Module):
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, images, train):
+    hidden = images.reshape(images.shape[0], -1)
+    if self.axis_name:
+      hidden = nn.BatchNorm(not train, axis_name=self.axis_name)(hidden)
+    if train:
+      hidden += jax.random.normal(self.make_rng('noise'), hidden.shape)
+    hidden = nn.Dropout(0.5, deterministic=not train)(hidden)
+    return nn.Dense(2)(hidden)
+
+
+@pytest.mark.parametrize('axis_name', [None, 'batch'])
+def test_a_linen_module_that_draws_has_a_key(axis_name):
+  model, images = from_linen(_Drawing(axis_name)), _data()[0]
+  params, state = jax.jit(model.init)(jax.random.key(0), images)
+  assert state['rngs'].dtype == 'uint32'
+  assert set(state) == {'rngs'} | ({'batch_stats'} if axis_name else set())
+
+  @jax.jit
+  def run(params, state):
+    evaluated, same = model.apply(params, state, images, train=False)
+    assert same is state
+    in_training = jax.vmap(
+      lambda x: model.apply(params, state, x, train=True), axis_name='batch'
+    )
+    trained, new = in_training(images[None])
+    return evaluated, trained[0], jax.tree.map(lambda leaf: leaf[0], new)
+
+  evaluated, first, new = jax.device_get(run(params, state))
+  again, second, _ = jax.device_get(run(params, {**state, 'rngs': new['rngs']}))
+  np.testing.assert_array_equal(evaluated, again)
+  assert (first != second).all() and (first != evaluated).all()
+  # Nothing but the key decides what is drawn.
+  np.testing.assert_array_equal(run(params, state)[1], first)
+
+
+def test_a_linen_module_without_modes_takes_images_alone():
+  class Alone(nn.Module):
+    @nn.compact
+    def __call__(self, images):
+      return nn.Dense(2)(images)
+
+  images = np.ones((2, 4), np.float32)
+  for module in (Alone(), nn.Sequential([nn.Dense(3), nn.relu, nn.Dense(2)])):
+    model = from_linen(module)
+    params, state = model.init(jax.random.key(0), images)
+    for train in (True, False):
+      logits, same = model.apply(params, state, images, train=train)
+      assert logits.shape == (2, 2) and same == state == {}

@@ -1,10 +1,17 @@
 """What is checked and built before anything runs."""
 
+import jax
+import numpy as np
 import pytest
+from flax import linen as nn
 
 from advjax.data import Split
+from advjax.devices import AXIS
+from advjax.losses import cross_entropy
+from advjax.models import from_linen
 from advjax.training.checkpoint import restore_checkpoint
 from advjax.training.loop import train
+from advjax.training.setup import create_run, device_inputs
 from tests.training import runs
 
 
@@ -77,3 +84,58 @@ def test_monitoring_images(num_validation):
   shared = rows(training.monitor_split) & {x.tobytes() for x in trained_on}
   assert shared == (set() if num_validation else rows(training.monitor_split))
   assert not rows(training.monitor_split) & rows(data.test)
+
+
+class Network(nn.Module):
+  num_classes: int
+  in_training: bool = False
+
+  @nn.compact
+  def __call__(self, images, train):
+    maps = nn.Conv(2, (3, 3))(images)
+    logits = nn.Dense(self.num_classes)(maps.reshape(images.shape[0], -1))
+    return (logits, maps) if train and self.in_training else logits
+
+
+def own_run(module, **options):
+  config = runs.config(
+    objective={'name': 'standard'},
+    hparams={'learning_rate': 0.1},
+    batch_size=64,
+  )
+  data = runs.dataset(num_train=64)
+  return create_run(
+    config, data, jax.devices()[:1], model=from_linen(module), **options
+  )
+
+
+@pytest.mark.parametrize(
+  ('module', 'shape'),
+  [
+    (Network(7), r'\(2, 7\)'),
+    (Network(3, in_training=True), r'\(\(2, 3\), \(2, 3, 3, 2\)\)'),
+    (nn.Dense(3), r'\(2, 3, 3, 3\)'),
+  ],
+)
+def test_logits_of_another_shape_are_named(module, shape):
+  message = rf'returns logits of shape {shape} for 2 images; allowed: \[B, 3\]'
+  with pytest.raises(ValueError, match=message):
+    own_run(module)
+
+
+def test_an_own_objective_gets_the_batch_of_the_device():
+  sizes = []
+
+  def objective(apply, params, model_state, batch, hparams, key):
+    images, labels = batch['image'], batch['label']
+    sizes.append(len(images))
+    logits, state = apply(params, model_state, images, train=True)
+    loss = cross_entropy(logits, labels)
+    return (batch['weight'] * loss).sum(), (state, {'loss': loss})
+
+  run = own_run(Network(3), objective=objective)
+  sizes.clear()
+  steps = jax.vmap(run.device_steps, (0, *[None] * 4), axis_name=AXIS)
+  state = jax.eval_shape(run.init_state)
+  jax.eval_shape(steps, np.arange(1), state, *device_inputs(run), np.int32(1))
+  assert set(sizes) == {64}
