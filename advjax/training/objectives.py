@@ -751,6 +751,13 @@ def create_objective(config: Mapping[str, Any]) -> Objective:
     choose(f'option of {name}', field, parameters_of(factory))
   if 'num_steps' in fields:
     check_range('objective.num_steps', fields['num_steps'], 1, integer=True)
+  try:
+    inspect.signature(factory).bind(**fields)
+  except TypeError as error:
+    raise ValueError(
+      f'objective.name = {name!r}: {error}; allowed: a factory of objectives, '
+      'whose keyword parameters are the fields'
+    ) from error
   return factory(**fields)
 
 

@@ -275,15 +275,21 @@ def _check_objective(
     batch = {'image': images, 'label': labels, 'weight': jnp.full(2, 0.5)}
     return objective(model.apply, *arrays, batch, hparams, key)
 
-  of_device = functools.partial(jax.vmap, axis_name=AXIS)
-  found = jax.eval_shape(
-    of_device(call, in_axes=(0, 0, 0, None, None)),
+  arrays = (
     jax.ShapeDtypeStruct((1, 2, *image_shape), jnp.float32),
     jax.ShapeDtypeStruct((1, 2), jnp.int32),
     jax.eval_shape(lambda: jax.random.split(jax.random.key(0), (1, 2))),
-    params,
-    model_state,
   )
+  of_device = jax.vmap(call, (0, 0, 0, None, None), axis_name=AXIS)
+  try:
+    found = jax.eval_shape(of_device, *arrays, params, model_state)
+  except KeyError as error:
+    if error.args[0] in hparams:
+      raise
+    raise ValueError(
+      f'hparams.{error.args[0]} = None; allowed: a number, which the objective '
+      f'{name!r} reads'
+    ) from error
   shapes = jax.tree.map(lambda leaf: leaf.shape[1:], found)
   match shapes:
     case ((), (_, {'loss': (2,), **others})) if all(

@@ -41,6 +41,11 @@ def scaled(apply, params, model_state, batch, hparams, key):
   return (batch['weight'] * loss).sum(), (state, {'loss': loss, 'clean': clean})
 
 
+def of_gamma(apply, params, model_state, batch, hparams, key):
+  """Reads what it does not declare."""
+  return hparams['gamma'], (model_state, {})
+
+
 MODEL = from_nnx(Network)
 DATA = runs.dataset()
 
@@ -124,6 +129,10 @@ def test_a_folder_is_of_one_data_set(run):
       'factor = 2.0 is not',
     ),
     ({'objective': lambda *, norm: scaled}, r'<lambda>: .*; allowed: objectiv'),
+    (
+      {'objective': of_gamma},
+      "hparams.gamma = None; .* objective 'of_gamma' rea",
+    ),
     (
       {'objective': lambda *args: 1.0},
       r'<lambda> returns \(\), as',

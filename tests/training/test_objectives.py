@@ -323,3 +323,11 @@ def test_modes_of_attacks_and_passes_that_move_statistics(
     _, by_logits = reference.cross_entropy(IMAGES @ weights, LABELS)
     step = 0.05 * np.sign(by_logits @ weights.T)
     np.testing.assert_allclose(adversarial - IMAGES, step, atol=1e-6)
+
+
+def test_an_objective_by_name_is_made_by_a_factory():
+  name = f'{networks.__name__}:apply'  # Its parameters are no fields.
+  with pytest.raises(
+    ValueError, match='missing a required argument.*a factory'
+  ):
+    create_objective({'name': name})
