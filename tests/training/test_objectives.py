@@ -328,6 +328,6 @@ def test_modes_of_attacks_and_passes_that_move_statistics(
 def test_an_objective_by_name_is_made_by_a_factory():
   name = f'{networks.__name__}:apply'  # Its parameters are no fields.
   with pytest.raises(
-    ValueError, match='missing a required argument.*a factory'
+    ValueError, match=r'missing a required argument.*a factory'
   ):
     create_objective({'name': name})
