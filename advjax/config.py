@@ -265,7 +265,15 @@ def member_config(
 
 def saved_config(saved: Mapping[str, Any]) -> config_dict.ConfigDict:
   """Returns the config of a config.json; fields it lacks get their defaults."""
-  return config_dict.ConfigDict(_merge(default_config().to_dict(), saved))
+  fields = _merge(default_config().to_dict(), _tuples(saved))
+  return config_dict.ConfigDict(fields)
+
+
+def _tuples(value: Any) -> Any:
+  """JSON with tuples for its lists."""
+  if isinstance(value, Mapping):
+    return {name: _tuples(each) for name, each in value.items()}
+  return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _merge(
@@ -274,9 +282,11 @@ def _merge(
   """Changes fields; what is chosen by another `name` has fields of its own."""
   merged = dict(fields)
   for field, value in changes.items():
+    before = merged.get(field, {})
     chosen = field in ('dataset', 'model', 'objective') and 'name' in value
-    merges = isinstance(value, Mapping) and not chosen
-    merged[field] = {**merged.get(field, {}), **value} if merges else value
+    replaces = chosen and value['name'] != before.get('name')
+    merges = isinstance(value, Mapping) and not replaces
+    merged[field] = {**before, **value} if merges else value
   return merged
 
 

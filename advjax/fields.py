@@ -87,7 +87,11 @@ def options(section: str, name: str) -> dict[str, Any]:
   chosen = find(f'{section}.name', name, CHOICES[section])
   skip = section == 'model'  # Its first parameter is the number of classes.
   parameters = [*parameters_of(chosen).items()][skip:]
-  found = {field: _default(each) for field, each in parameters}
+  found = {
+    field: _default(each)
+    for field, each in parameters
+    if isinstance(each.default, _KINDS) or each.default in (None, each.empty)
+  }
   if section == 'dataset':
     found['classes'] = config_dict.placeholder(tuple)
   return found
@@ -162,6 +166,13 @@ def add_fields(
         f'{_flag(field)} = {given[field]}; allowed: {_flag(inner)}, since '
         f'{", ".join(sorted(SHARED))} are common to all members'
       )
+    if field in ('model.name', 'objective.name') and members:
+      own = [config.get(f'{name}.{section}', {}) for name in members]
+      if all('name' in each for each in own):
+        raise ValueError(
+          f'{_flag(field)}: each member has its own; allowed: '
+          f'--config.MEMBER.{field}'
+        )
     owner = _section(config, section)
     if last not in owner:
       allowed = allowed_fields(config, section)
@@ -192,6 +203,10 @@ def _may_be_none(
   if default is None and kind in CHOICES:
     name = allowed_fields(config, section)['name']
     default = options(kind, name).get(field)
+    function = find(f'{kind}.name', name, CHOICES[kind])
+    annotation = getattr(parameters_of(function).get(field), 'annotation', None)
+    if type(None) in typing.get_args(annotation):
+      return True
   return isinstance(default, config_dict.FieldReference | type)
 
 
@@ -217,8 +232,8 @@ def _switch(config: config_dict.ConfigDict, section: str, name: str) -> None:
   for field in {*config[section]} - {'name', *options(kind, name)}:
     del config[section][field]
   reads = hparams_of(name) if kind == 'objective' else None
-  if reads is None:
-    return
+  if reads is None or ('members' in config and not above):
+    return  # Members read hparams of the common section.
   hparams = _section(config, f'{above}.hparams'.removeprefix('.'))
   for field in {*allowed_fields(config, above)['hparams']} - {*reads}:
     if field in hparams:
@@ -234,14 +249,9 @@ def write_defaults(config: config_dict.ConfigDict) -> None:
   """
   for section in CHOICES:
     name = config.get(section, {}).get('name', '')
-    if ':' not in name:
-      continue
-    defaults = options(section, name)
-    config[section].update({**defaults, **dict(config[section].items())})
-    if section == 'objective':
-      reads = (hparams_of(name) or {}).items()
-      numbers = {n: d for n, d in reads if isinstance(d, float)}
-      config.hparams = {**numbers, **dict(config.get('hparams', {}).items())}
+    if ':' in name:
+      defaults = options(section, name)
+      config[section].update({**defaults, **dict(config[section].items())})
 
 
 def all_fields(config: config_dict.ConfigDict) -> Iterator[tuple[str, Any]]:

@@ -225,3 +225,15 @@ def test_a_field_that_nothing_reads_is_named(field, message):
   config = default_config()
   config.step_ratio = 1.25
   check_config(config)
+
+
+def test_a_member_of_the_same_network_keeps_the_fields_of_all():
+  config = default_config()
+  config.model = {'name': 'cnn', 'conv_filters': (4,)}
+  config.members = ('same', 'other')
+  config.same = {'model': {'name': 'cnn', 'batch_norm': True}}
+  config.other = {'model': {'name': 'mlp'}}
+  assert member_config(config, 'same').model.to_dict() == {
+    **{'name': 'cnn', 'conv_filters': (4,), 'batch_norm': True},
+  }
+  assert member_config(config, 'other').model.to_dict() == {'name': 'mlp'}

@@ -70,6 +70,13 @@ def from_examples(
 
 
 def _split(field: str, given: Any) -> Split:
+  if isinstance(given, Mapping) or (
+    isinstance(given, tuple) and len(given) != 2
+  ):
+    raise ValueError(
+      f'{field} = {type(given).__name__} of {len(given)}; allowed: (images, '
+      'labels), or a sequence of examples'
+    )
   if not isinstance(given, tuple):
     given = _gather(field, given)
   images = _check_images(f'{field}_images', _array(given[0], 4))
@@ -131,6 +138,10 @@ def _check_images(field: str, images: np.ndarray) -> np.ndarray:
     )
   if images.ndim == 3:
     images = images[..., np.newaxis]
+  if images.shape[1] in (1, 3) and images.shape[3] > 4:
+    raise ValueError(
+      f'{field}: shape = {images.shape}; allowed: [N, H, W, C], channels last'
+    )
   if images.dtype == np.uint8:
     return images
   # Written so that NaN is refused, too.

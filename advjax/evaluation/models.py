@@ -77,13 +77,14 @@ def parse_attacks(
   texts: Sequence[str],
   *,
   image_shape: Sequence[int] | None = None,
+  num_classes: int = 0,
   **choices: Any,
 ) -> dict[str, Attack]:
   """Reads attacks, and shortens names that stay unique: 'pgd' of 'pgd-40'."""
   parsed = specs.parse_attacks(texts, **choices)
   for attack in parsed.values():
     if image_shape is not None:
-      attack.check(image_shape)
+      attack.check(image_shape, num_classes)
   kinds = [attack.name for attack in parsed.values()]
   return {
     attack.name if kinds.count(attack.name) == 1 else text: attack

@@ -90,6 +90,7 @@ def evaluate(
   attacks = parse_attacks(
     attack_names,
     image_shape=dataset.test.images.shape[1:],
+    num_classes=dataset.num_classes,
     bounds=bounds,
     **choices,
   )

@@ -85,7 +85,7 @@ def explain(
   trained, dataset = load_trained(checkpoints, data_dir, report_checkpoint)
   bounds = next(iter(trained.values())).config.evaluation.bounds
   parsed = parse_attack(attack, norm=norm, bounds=bounds and tuple(bounds))
-  parsed.check(dataset.test.images.shape[1:])
+  parsed.check(dataset.test.images.shape[1:], dataset.num_classes)
   labels = choose_classes(dataset, classes)
   shape = (1, *dataset.test.images.shape[1:])
   example = jax.ShapeDtypeStruct(shape, np.float32)

@@ -26,6 +26,7 @@ from advjax.evaluation.models import (
   model_result,
   parse_attacks,
 )
+from advjax.fields import write_defaults
 from advjax.files import lock_folder, write_json
 from advjax.fractions import count_of
 from advjax.jobs.workdir import prepare_workdir
@@ -90,6 +91,9 @@ def sweep(
     ValueError: for anything wrong in a trial, before anything is written.
   """
   devices = devices or jax.devices()
+  config = copy.deepcopy(config)
+  with config.unlocked():
+    write_defaults(config)
   trials = create_trials(config, rows)
   share = shard_trials(trials, shard, *find_place()[:2])
   dataset = data.load(config.dataset)
@@ -97,6 +101,7 @@ def sweep(
   attacks = parse_attacks(
     evaluation.attacks,
     image_shape=dataset.test.images.shape[1:],
+    num_classes=dataset.num_classes,
     norm=evaluation.norm,
     bounds=evaluation.bounds,
   )

@@ -221,6 +221,7 @@ def _run_members(
   attacks = parse_attacks(
     evaluation.attacks,
     image_shape=test.images.shape[1:],
+    num_classes=dataset.num_classes,
     norm=evaluation.norm,
     bounds=evaluation.bounds,
   )
@@ -401,11 +402,14 @@ def _training(
 def _epsilon_warnings(run: Run) -> list[str]:
   """Says where a model is measured in another ball than it is trained in."""
   epsilon, config = run.hparams.get('epsilon'), run.config
+  if not epsilon:
+    return []
   norm = config.objective.get('norm')
   if norm is None and not config.objective.name.startswith('<'):
     norm = allowed_fields(config, 'objective').get('norm')
   used = config.evaluation.norm
-  same_norm = norm in (None, used) or norms.NSL_NORMS[norm] == norms.NORMS[used]
+  ball = norms.NSL_NORMS.get(norm)
+  same_norm = norm in (None, used) or ball == norms.NORMS[used]
   trained = '' if same_norm else f' ({norm})'
   return [
     f'trained at epsilon {format_epsilon(epsilon)}{trained}, {measured} at '
@@ -414,8 +418,7 @@ def _epsilon_warnings(run: Run) -> list[str]:
       ('evaluation', 'evaluated'),
       ('monitor', 'monitored'),
     )
-    if epsilon
-    and not (same_norm and math.isclose(config[section].epsilon, epsilon))
+    if not (same_norm and math.isclose(config[section].epsilon, epsilon))
   ]
 
 

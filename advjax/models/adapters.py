@@ -88,8 +88,8 @@ def from_linen(module: nn.Module) -> Model:
   stages = tuple((name,) for name in getattr(module, 'stages', ()))
   is_own = not type(module).__module__.startswith('advjax.')
   call: Any = type(module).__call__
-  takes_train = len(inspect.signature(call).parameters) > 2
-  takes_train &= not isinstance(module, nn.Sequential)
+  parameters = inspect.signature(call).parameters
+  takes_train = 'train' in parameters
   modes: list[dict[str, Any]] = [{'train': False}, {'train': True}]
   modes = modes if takes_train else [{}, {}]
 

@@ -258,15 +258,16 @@ def fit_params(
   )
   want = {'params': params, 'model_state': model_state}
   needed = _by_path(want)
-  differing = {(path, x.shape) for path, x in have.items()} ^ {
-    (path, x.shape) for path, x in needed.items()
-  }
+  # Not the keys of a network that draws: others may start where these are.
+  differing = {
+    (path, x.shape) for path, x in have.items() if x.dtype != np.uint32
+  } ^ {(path, x.shape) for path, x in needed.items() if x.dtype != np.uint32}
   if differing:
     raise ValueError(
       f"the checkpoint in '{directory}' holds another network: arrays differ "
       f'at {sorted(differing)[:4]}'
     )
-  leaves = [have[path] for path in needed]
+  leaves = [have.get(path, needed[path]) for path in needed]
   fitted = jax.tree.unflatten(jax.tree.structure(want), leaves)
   return fitted['params'], fitted['model_state']
 

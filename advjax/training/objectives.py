@@ -70,15 +70,22 @@ def reads(
   """
 
   empty = inspect.Parameter.empty
-  hparams = {**dict.fromkeys(required, empty), **optional}
+  numbers = {n: v if v is None else float(v) for n, v in optional.items()}
+  hparams = {**dict.fromkeys(required, empty), **numbers}
 
   def declare(function: _Function) -> _Function:
     @functools.wraps(function)
     def declared(*args: Any, **options: Any) -> Any:
       found = function(*args, **options)
-      if callable(found):  # The objective that a factory makes.
-        found.hparams, found.__name__ = hparams, function.__name__
-      return found
+      if not callable(found):
+        return found
+
+      def objective(*args: Any) -> Any:
+        return found(*args)
+
+      objective.__dict__.update(hparams=hparams, __wrapped__=found)
+      objective.__name__ = getattr(function, '__name__', 'objective')
+      return objective
 
     declared.hparams = hparams  # type: ignore[attr-defined]
     return declared  # type: ignore[return-value]

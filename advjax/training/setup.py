@@ -207,9 +207,15 @@ def create_run(
   steps = functools.partial(_steps, model, objective, step_config, plan, placed)
   objective, optimizer, device_steps = steps(0)
   if is_own and plan.groups is None:
-    _check_objective(
-      objective, model, params, model_state, image_shape, hparams
-    )
+    mixes = config.augmentation.mixup or config.augmentation.cutmix
+    rows = plan.images_per_device
+    labels = (rows, dataset.num_classes) if mixes else (rows,)
+    batch = {
+      'image': jax.ShapeDtypeStruct((rows, *image_shape), jnp.float32),
+      'label': jax.ShapeDtypeStruct(labels, float if mixes else jnp.int32),
+      'weight': jax.ShapeDtypeStruct((rows,), jnp.float32),
+    }
+    _check_objective(objective, model, params, model_state, batch, hparams)
   evaluate, monitor = (
     make_evaluate(
       model.apply,
@@ -257,7 +263,7 @@ def _check_objective(
   model: Model,
   params: Any,
   model_state: Any,
-  image_shape: tuple[int, ...],
+  batch: Mapping[str, jax.ShapeDtypeStruct],
   hparams: Mapping[str, float],
 ) -> None:
   """Traces a user's own objective once: its errors come before any output."""
@@ -271,18 +277,18 @@ def _check_objective(
       'returns'
     ) from error
 
-  def call(images: Array, labels: Array, key: Array, *arrays: Any) -> Any:
-    batch = {'image': images, 'label': labels, 'weight': jnp.full(2, 0.5)}
-    return objective(model.apply, *arrays, batch, hparams, key)
+  rows = batch['weight'].shape
 
-  arrays = (
-    jax.ShapeDtypeStruct((1, 2, *image_shape), jnp.float32),
-    jax.ShapeDtypeStruct((1, 2), jnp.int32),
-    jax.eval_shape(lambda: jax.random.split(jax.random.key(0), (1, 2))),
-  )
-  of_device = jax.vmap(call, (0, 0, 0, None, None), axis_name=AXIS)
+  def call(_: Array, *arrays: Any) -> Any:
+    key = jax.random.split(jax.random.key(0), rows)
+    return objective(model.apply, *arrays, key)
+
+  of_device = jax.vmap(call, (0, *[None] * 4), axis_name=AXIS, axis_size=1)
+  numbers = {name: jnp.float32(value) for name, value in hparams.items()}
   try:
-    found = jax.eval_shape(of_device, *arrays, params, model_state)
+    found = jax.eval_shape(
+      of_device, jnp.zeros(1), params, model_state, batch, numbers
+    )
   except KeyError as error:
     if error.args[0] in hparams:
       raise
@@ -292,14 +298,14 @@ def _check_objective(
     ) from error
   shapes = jax.tree.map(lambda leaf: leaf.shape[1:], found)
   match shapes:
-    case ((), (_, {'loss': (2,), **others})) if all(
-      shape == (2,) for shape in others.values()
-    ):
+    case ((), (_, {'loss': shape, **others})) if {shape, *others.values()} == {
+      rows
+    }:
       return
   raise ValueError(
-    f'objective = {name} returns {shapes}, as shapes for 2 images; allowed: '
-    '(loss, (model_state, metrics)), a loss [] and metrics [2], one of them '
-    "'loss'"
+    f'objective = {name} returns {shapes}, as shapes for {rows[0]} images; '
+    'allowed: (loss, (model_state, metrics)), a loss [] and metrics '
+    f"[{rows[0]}], one of them 'loss'"
   )
 
 

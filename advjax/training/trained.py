@@ -72,7 +72,7 @@ class Trained:
   @property
   def config(self) -> config_dict.ConfigDict:
     """A copy of the run's config."""
-    return config_dict.ConfigDict(json.loads(self.origin.config_json))
+    return saved_config(json.loads(self.origin.config_json))
 
   @property
   def directory(self) -> pathlib.Path:

@@ -328,8 +328,12 @@ def train_group(
     # Chunks of equal size, but for the last.
     num_chunks = math.ceil(len(left) / limit)
     indices = left[: math.ceil(len(left) / num_chunks)]
+    # An own objective may sum over all devices.
+    is_own = ':' in configs[0].objective.name
     num_groups, group_size = choose_groups(
-      min(num_runs, limit), len(devices), configs[0].batch_size
+      1 if is_own else min(num_runs, limit),
+      len(devices),
+      configs[0].batch_size,
     )
     num_groups = min(num_groups, len(indices))
     used = devices[: num_groups * group_size]

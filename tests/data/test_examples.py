@@ -95,3 +95,22 @@ def changed(index, image=None, label=0):
 def test_what_is_wrong_is_named_with_its_index(split, message):
   with pytest.raises(ValueError, match=message):
     from_examples(split, (IMAGES, LABELS))
+
+
+@pytest.mark.parametrize(
+  ('split', 'message'),
+  [
+    (
+      (IMAGES, LABELS, LABELS),
+      r'train = tuple of 3; allowed: \(images, labels',
+    ),
+    ({'image': IMAGES, 'label': LABELS}, r'train = dict of 2; allowed: \(im'),
+    (
+      (np.zeros((6, 1, 28, 28), np.uint8), LABELS),
+      r'train_images: shape = \(6, 1, 28, 28\); .*channels last',
+    ),
+  ],
+)
+def test_what_is_no_split_is_named(split, message):
+  with pytest.raises(ValueError, match=message):
+    from_examples(split, (IMAGES, LABELS))

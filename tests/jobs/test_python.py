@@ -150,12 +150,16 @@ def test_wrong_objects_are_named_before_anything_is_written(
 
 OWN = """
 import jax.numpy as jnp
+from advjax.models.cnn import MLP
 from advjax.training import reads
 from advjax.training.objectives import standard
 
-@reads(share=0.5)
-def plain(*, slope=1.0):
+@reads(share=1)
+def plain(*, slope=1.0, norm='L2'):
   return standard()
+
+def network(num_classes, width=3, activation=jnp.tanh, dtype=jnp.float32):
+  return MLP(num_classes, (width,))
 
 def attack(logits_fn, images, labels, epsilon, key, *, norm, bounds):
   return images
@@ -202,6 +206,7 @@ def test_a_run_keeps_what_its_functions_were(module, tmp_path, caplog):
   name, file = module
   config = runs.config(
     objective={'name': f'{name}:plain'},
+    model={'name': f'{name}:network'},
     hparams={'learning_rate': 0.1},
     num_epochs=1,
     evaluation__attacks=(f'{name}:attack',),
@@ -209,8 +214,12 @@ def test_a_run_keeps_what_its_functions_were(module, tmp_path, caplog):
   )
   train(config, tmp_path / 'run', jax.devices()[:1], dataset=DATA)
   saved = json.loads((tmp_path / 'run' / 'config.json').read_text())
-  assert saved['objective'] == {'name': f'{name}:plain', 'slope': 1.0}
-  assert saved['hparams'] == {'learning_rate': 0.1, 'share': 0.5}
+  options = {'slope': 1.0, 'norm': 'L2'}
+  assert saved['objective'] == {'name': f'{name}:plain', **options}
+  assert saved['model'] == {'name': f'{name}:network', 'width': 3}
+  # Read back, it is a config again.
+  again = load(tmp_path / 'run').config
+  assert again.evaluation.bounds == config.evaluation.bounds == (0.0, 1.0)
   assert 'changed after training' not in caplog.text
   file.write_text(f'{OWN}# And more.')
   load(tmp_path / 'run')

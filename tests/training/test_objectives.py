@@ -1,5 +1,6 @@
 """One suite over all objectives, their errors and BatchNorm modes."""
 
+import dataclasses
 import functools
 
 import jax
@@ -331,3 +332,21 @@ def test_an_objective_by_name_is_made_by_a_factory():
     ValueError, match=r'missing a required argument.*a factory'
   ):
     create_objective({'name': name})
+
+
+def test_what_is_declared_is_of_each_factory():
+  """Also where they return one function, or what takes no attributes."""
+
+  @dataclasses.dataclass
+  class Frozen:
+    __slots__ = ()
+
+    def __call__(self, *args):
+      return args
+
+  made = Frozen()
+  first = objectives.reads('a')(lambda: made)()
+  second = objectives.reads(b=2)(lambda: made)()
+  assert set(first.hparams) == {'a'} and second.hparams == {'b': 2.0}
+  assert first(1, 2) == second(1, 2) == (1, 2)
+  assert hash(first) != hash(second)
