@@ -125,9 +125,10 @@ def _joined(arguments: Sequence[str]) -> list[str]:
 
 
 def config_file(arguments: Sequence[str]) -> str:
-  """Returns FILE[:VARIANT] of --config: the file of the caller's, or ours.
+  """Returns FILE[:VARIANT] of --config, in the current folder or of advjax.
 
-  Ours are in the package where it is installed, beside it in a clone.
+  The configs of advjax are in the package where it is installed, beside it in a
+  clone.
   """
   text = _config_fields(arguments).get('')
   if not text:
@@ -176,7 +177,7 @@ def _define_config(
   rest = [
     argument
     for argument in _joined(arguments)
-    if not re.match(rf'--?config({done})=', argument)
+    if not re.match(rf'--?config({done})=|--?config\..*=None$', argument)
   ]
   if 'config' in found:
     delattr(found, 'config')
@@ -212,7 +213,7 @@ def run(
     distributed.end_with_launcher()
     # Errors in a command are reported once on each machine.
     reports_errors = processes == 'apart' or place.local_id == 0
-    # The caller's own modules are found after all others.
+    # Modules of the user's own are found after all others.
     own = os.environ.get('ADVJAX_PYTHONPATH', '').split(os.pathsep)
     sys.path += [p for p in (*own, os.getcwd()) if p and p not in sys.path]
     arguments = expand_fractions(sys.argv if argv is None else argv)
@@ -276,10 +277,10 @@ def _start_process(place: Place, processes: str) -> bool:
 def _is_of_user(error: BaseException) -> bool:
   """Whether an error is raised in a user's own file, or in a library by it."""
   here = pathlib.Path(__file__).resolve().parent
-  ours = here, here.parent / 'configs', here.parent / 'experiments'
+  project = here, here.parent / 'configs', here.parent / 'experiments'
   for frame in reversed(traceback.extract_tb(error.__traceback__)):
     path = pathlib.Path(frame.filename).resolve()
-    if any(path.is_relative_to(folder) for folder in ours):
+    if any(path.is_relative_to(folder) for folder in project):
       return False
     if not _LIBRARIES & {*path.parts} and frame.filename[:1] != '<':
       return True

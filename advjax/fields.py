@@ -90,7 +90,8 @@ def options(section: str, name: str) -> dict[str, Any]:
   found = {
     field: _default(each)
     for field, each in parameters
-    if isinstance(each.default, _KINDS) or each.default in (None, each.empty)
+    if isinstance(each.default, (*_KINDS, type(None)))
+    or each.default is each.empty
   }
   if section == 'dataset':
     found['classes'] = config_dict.placeholder(tuple)

@@ -357,7 +357,9 @@ def test_none_is_for_fields_that_may_be_empty(
   own_flags, monkeypatch, caplog, field, fine
 ):
   # The last one counts, as with other values.
-  given = [f'--config.{field}=(0, 1)'] if field.endswith('bounds') else []
+  given = []
+  if field.endswith('bounds'):
+    given = [f'--config.{field}={value}' for value in ('None', '(0, 1)')]
   given += ['--config=configs/digits.py:pgd_at', f'--config.{field}=None']
   if fine:
     assert set_by(monkeypatch, own_flags, *given)[field] is None

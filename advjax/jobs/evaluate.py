@@ -86,12 +86,11 @@ def evaluate(
   trained, dataset = load_trained(checkpoints, data_dir, report_checkpoint)
   first_name, first = next(iter(trained.items()))
   evaluation = first.config.evaluation
-  bounds = evaluation.bounds and tuple(evaluation.bounds)  # JSON has lists.
   attacks = parse_attacks(
     attack_names,
     image_shape=dataset.test.images.shape[1:],
     num_classes=dataset.num_classes,
-    bounds=bounds,
+    bounds=evaluation.bounds,
     **choices,
   )
   job = config_dict.create(
@@ -110,7 +109,7 @@ def evaluate(
     logger.info('attacking %d test images', len(labels))
     batching = Batching(batch_size, devices, jax.random.key(seed))
     # One more epsilon, at which no network can be right.
-    large = large_epsilon(norm, bounds, images.shape[1:])
+    large = large_epsilon(norm, evaluation.bounds, images.shape[1:])
     found = evaluate_models(
       trained,
       attacks,
@@ -130,7 +129,7 @@ def evaluate(
       images,
       labels,
       num_classes=dataset.num_classes,
-      bounds=bounds,
+      bounds=evaluation.bounds,
       batching=batching,
       seen={name: seen_corruptions(e.config) for name, e in trained.items()},
       corruptions=corruptions,

@@ -84,7 +84,7 @@ def explain(
   parse_attack(attack, norm=norm)  # For its errors, before all else.
   trained, dataset = load_trained(checkpoints, data_dir, report_checkpoint)
   bounds = next(iter(trained.values())).config.evaluation.bounds
-  parsed = parse_attack(attack, norm=norm, bounds=bounds and tuple(bounds))
+  parsed = parse_attack(attack, norm=norm, bounds=bounds)
   parsed.check(dataset.test.images.shape[1:], dataset.num_classes)
   labels = choose_classes(dataset, classes)
   shape = (1, *dataset.test.images.shape[1:])
