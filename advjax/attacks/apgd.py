@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from advjax import _arguments as arguments
 from advjax import losses, norms
@@ -101,7 +102,8 @@ def apgd(
   arguments.check_given(epsilon=epsilon, key=key)
   if eot_samples is not None:
     eot_samples = arguments.count('eot_samples', eot_samples)
-  search = make_apgd(
+  search = Partial(
+    make_apgd,
     norm=norm,
     num_steps=arguments.count('num_steps', num_steps),
     loss_fn=loss_fn,
@@ -152,7 +154,6 @@ class Schedule(NamedTuple):
   factor: Callable[[Array], Array]
 
 
-@functools.lru_cache
 def make_apgd(
   *,
   norm: str | Norm,
