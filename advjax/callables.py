@@ -43,9 +43,12 @@ class _Static:
     self.key: Any = type(value), value
     self.owners: tuple[weakref.ref[Any], ...] = ()
     equals: Any = type(value).__eq__
-    by_value = equals is not object.__eq__ and not callable(value)
-    if by_value and _has_hash(value):
-      return
+    if equals is not object.__eq__ and not callable(value):
+      try:
+        hash(value)
+        return
+      except TypeError:
+        pass  # By identity, then.
     objects: tuple[Any, ...] = (value,)
     if isinstance(value, types.MethodType):  # Made at every access.
       objects = value.__self__, value.__func__
@@ -157,14 +160,6 @@ def _is_partial(x: Any) -> bool:
   return type(x) is Partial
 
 
-def _has_hash(value: Any) -> bool:
-  try:
-    hash(value)
-  except TypeError:
-    return False
-  return True
-
-
 def cache_while_alive(make: Callable[..., _Result]) -> Callable[..., _Result]:
   """Caches `make(*key)` while all objects live to which Structures refer."""
   found: collections.OrderedDict[Any, tuple[_Result, Any]] = (
@@ -190,11 +185,11 @@ def cache_while_alive(make: Callable[..., _Result]) -> Callable[..., _Result]:
 
 def separate(args: Iterable[Any]) -> tuple[list[Structure | None], list[Any]]:
   """Returns the Structures of the Callees among args, and all arrays."""
-  parts = [
+  pairs = [
     (x.structure, x.arrays) if isinstance(x, Callee) else (None, x)
     for x in args
   ]
-  return [part[0] for part in parts], [part[1] for part in parts]
+  return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
 def rejoin(
