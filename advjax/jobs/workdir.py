@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import config_dict
 
 from advjax.config import config_to_json
-from advjax.files import lock_folder, write_json
+from advjax.files import expand, lock_folder, write_json
 from advjax.processes.collectives import from_main
 
 
@@ -40,7 +40,7 @@ def prepare_workdir(
   A ValueError if it is a file, cannot be written to, or holds a run of another
   config; nothing in it is changed then.
   """
-  path = pathlib.Path(workdir).expanduser()
+  path = expand(workdir)
   if path.exists() and not path.is_dir():
     raise ValueError(f"workdir = '{path}' is a file; allowed: a folder")
   config_path = path / 'config.json'
