@@ -18,7 +18,12 @@ from typing import NoReturn
 
 import jax
 
-from advjax.processes.topology import COORDINATOR, LAUNCHER, Place
+from advjax.processes.topology import (
+  COORDINATOR,
+  LAUNCHER,
+  Place,
+  whole_number,
+)
 
 logger = logging.getLogger('advjax')
 
@@ -64,8 +69,13 @@ def join(place: Place, gpus: Sequence[int] | None = None) -> None:
   if method == 'slurm':
     # JAX would take the same port for all steps of a job.
     job, step = (
-      int(os.environ[f'SLURM_{name}_ID']) for name in ('JOB', 'STEP')
+      whole_number(os.environ, f'SLURM_{name}_ID') for name in ('JOB', 'STEP')
     )
+    if not os.environ.get('SLURM_STEP_NODELIST'):
+      raise ValueError(
+        'SLURM_STEP_NODELIST = None; allowed: the names of the machines, as '
+        f'srun sets it, or {COORDINATOR}=HOST:PORT'
+      )
     os.environ.setdefault(
       'JAX_COORDINATOR_PORT', str(61440 + (job + 97 * step) % 4096)
     )
