@@ -16,7 +16,7 @@ import logging
 import math
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from advjax._extras import flax, ml_collections  # noqa: F401  # isort: skip
@@ -85,11 +85,55 @@ def check_range(
   raise ValueError(f'{field} = {value!r}; allowed: {kind} {span}')
 
 
+def check_seed(field: str, seed: int) -> None:
+  """Raises a ValueError unless JAX's keys and NumPy tell a seed from others."""
+  check_range(field, seed, 0, 2**32 - 1, integer=True)
+
+
+def box_diameter(
+  norm: str | None,
+  bounds: Sequence[float] | None,
+  image_shape: Sequence[int] | None = None,
+) -> float | None:
+  """The largest distance of images within bounds; None if it is not known."""
+  if bounds is None or (image_shape is None and norm != 'linf'):
+    return None
+  size = math.prod(image_shape or ())
+  factor = {'linf': 1.0, 'l2': math.sqrt(size), 'l1': size}.get(norm or '')
+  return None if factor is None else (bounds[1] - bounds[0]) * factor
+
+
+def check_epsilon(
+  field: str,
+  epsilon: float,
+  norm: str | None,
+  bounds: Sequence[float] | None,
+  image_shape: Sequence[int] | None = None,
+) -> None:
+  """Raises a ValueError for a radius that reaches every image within bounds.
+
+  Where bounds are None, which clip nothing, it is a warning.
+  """
+  most = box_diameter(norm, bounds or (0.0, 1.0), image_shape)
+  if most is None or epsilon < most:
+    return
+  hint = f'; did you mean {epsilon:g}/255?' if epsilon > 1 else ''
+  text = (
+    f'{field} = {epsilon:g} ({norm}) with bounds = {bounds}; allowed: a number '
+    f'below {most:g}, the distance of a white image from a black one{hint}'
+  )
+  if bounds is not None:
+    raise ValueError(text)
+  _warn_once(text)
+
+
+_warn_once = functools.cache(logger.warning)
+
+
 # What the models of a comparison have in common.
 SHARED = frozenset({'dataset', 'evaluation', 'seeds'})
 # The fields that are whole numbers, and the least that each may be.
 _WHOLE_NUMBERS = {
-  'seed': 0,
   'num_validation': 0,
   'batch_size': 1,
   'num_epochs': 1,
@@ -295,7 +339,7 @@ def seed_configs(
 ) -> dict[int, config_dict.ConfigDict]:
   """Returns a copy of the config for each of its `seeds`, or its `seed`."""
   for index, seed in enumerate(config.seeds):
-    check_range(f'seeds[{index}]', seed, 0, integer=True)
+    check_seed(f'seeds[{index}]', seed)
   if len(set(config.seeds)) < len(config.seeds):
     raise ValueError(f'seeds = {config.seeds}; allowed: each seed once')
   configs = {}
@@ -342,10 +386,13 @@ def warn_of_changes(
     logger.warning('%s: %s changed after training began', where, names)
 
 
-def check_config(config: Mapping[str, Any]) -> None:
+def check_config(
+  config: Mapping[str, Any], image_shape: Sequence[int] | None = None
+) -> None:
   """Checks the fields that training and evaluation share.
 
   Models, objectives, data and attacks check their own when they are created.
+  l2 and l1 radii need the shape of the images.
   """
   evaluation, bounds = config['evaluation'], config['evaluation']['bounds']
   common = default_config()
@@ -365,6 +412,7 @@ def check_config(config: Mapping[str, Any]) -> None:
   # First, for others may follow it.
   if config['hparams'].get('epsilon') is not None:
     check_range('hparams.epsilon', config['hparams']['epsilon'], 0.0)
+  check_seed('seed', config['seed'])
   for field, low in _WHOLE_NUMBERS.items():
     value: Any = config
     for name in field.split('.'):
@@ -380,6 +428,16 @@ def check_config(config: Mapping[str, Any]) -> None:
         f'evaluation.bounds = {bounds!r}; allowed: two numbers, at most 0 and '
         'at least 1, since the images are in [0, 1]'
       )
+  objective, trained = config['objective'], config['hparams'].get('epsilon')
+  if trained is not None and objective['name'].isidentifier():
+    # All objectives that read it have linf by default.
+    norm = objective.get('norm') or 'linf'
+    norm = {'infinity': 'linf', 'slide': 'l1'}.get(norm, norm)
+    box = objective.get('bounds', bounds)
+    check_epsilon('hparams.epsilon', trained, norm, box, image_shape)
+  for section in ('evaluation', 'monitor'):
+    of_section = f'{section}.epsilon', config[section]['epsilon']
+    check_epsilon(*of_section, evaluation['norm'], bounds, image_shape)
   choose(
     'evaluation.matmul_precision',
     evaluation['matmul_precision'],

@@ -63,6 +63,12 @@ def prepare_workdir(
   return path
 
 
+def _command(fields: set[str]) -> str:
+  """Which command has written a config, by the fields that it alone has."""
+  own = {'methods': 'explain', 'attacks': 'evaluate', 'members': 'compare'}
+  return next((own[field] for field in own if field in fields), 'training')
+
+
 def _check_same(path: pathlib.Path, *configs: Mapping[str, Any]) -> None:
   have, want = (
     flatten_dict(each, keep_empty_nodes=True, sep='.') for each in configs
@@ -76,8 +82,9 @@ def _check_same(path: pathlib.Path, *configs: Mapping[str, Any]) -> None:
   if found != wanted:
     raise ValueError(
       f"workdir = '{path}' holds the output of another command or version "
-      f'(fields only there: {sorted(found - wanted)}, only requested: '
-      f'{sorted(wanted - found)}); give another workdir'
+      f'({_command(found)} there, {_command(wanted)} requested; fields that '
+      f'differ: {", ".join(sorted(found ^ wanted)[:3])}, ...); give another '
+      'workdir'
     )
   if differing:
     shown = '; '.join(

@@ -73,8 +73,7 @@ def join(place: Place, gpus: Sequence[int] | None = None) -> None:
     )
     if not os.environ.get('SLURM_STEP_NODELIST'):
       raise ValueError(
-        'SLURM_STEP_NODELIST = None; allowed: the names of the machines, as '
-        f'srun sets it, or {COORDINATOR}=HOST:PORT'
+        f'SLURM_STEP_NODELIST = None; allowed: names, or a {COORDINATOR}'
       )
     os.environ.setdefault(
       'JAX_COORDINATOR_PORT', str(61440 + (job + 97 * step) % 4096)

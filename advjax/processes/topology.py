@@ -82,9 +82,8 @@ def find_place(variables: Mapping[str, str] | None = None) -> Place:
     return Place(rank, size, local_rank, num_local, 'SLURM', 'slurm')
   if whole_number({'PMI_SIZE': '1', **found}, 'PMI_SIZE', 1) > 1:
     raise ValueError(
-      f'PMI_SIZE = {found["PMI_SIZE"]!r}, of an MPI that is not Open MPI; '
-      'allowed: ADVJAX_PROCESS=i/n and JAX_COORDINATOR_ADDRESS=HOST:PORT in '
-      f'each of its processes, or {_ALONE}'
+      f'PMI_SIZE = {found["PMI_SIZE"]}; allowed: {PROCESS}=i/n and '
+      f'{COORDINATOR}=HOST:PORT in each of these processes, or {_ALONE}'
     )
   return _tpu_place() if variables is None else _SINGLE
 
@@ -223,7 +222,7 @@ def whole_number(
   text = variables.get(name)
   if text is None and low == high:
     return low
-  value = int(text) if re.fullmatch('[0-9]{1,18}', text or '') else -1
+  value = int(text) if text and re.fullmatch('[0-9]{1,18}', text) else -1
   if value < low or (high is not None and value > high):
     span = f'>= {low}' if high is None else f'from {low} to {high}'
     raise ValueError(
