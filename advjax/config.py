@@ -27,6 +27,7 @@ from advjax.callables import import_function
 
 _T = TypeVar('_T')
 logger = logging.getLogger('advjax')
+_warn_once = functools.cache(logger.warning)
 
 # Parameters of networks that are no fields.
 _NO_FIELDS = ('axis_name', 'axis_index_groups', 'parent', 'name', 'rngs')
@@ -85,13 +86,8 @@ def check_range(
   raise ValueError(f'{field} = {value!r}; allowed: {kind} {span}')
 
 
-def check_seed(field: str, seed: int) -> None:
-  """Raises a ValueError unless JAX's keys and NumPy tell a seed from others."""
-  check_range(field, seed, 0, 2**32 - 1, integer=True)
-
-
 def box_diameter(
-  norm: str | None,
+  norm: str,
   bounds: Sequence[float] | None,
   image_shape: Sequence[int] | None = None,
 ) -> float | None:
@@ -99,14 +95,15 @@ def box_diameter(
   if bounds is None or (image_shape is None and norm != 'linf'):
     return None
   size = math.prod(image_shape or ())
-  factor = {'linf': 1.0, 'l2': math.sqrt(size), 'l1': size}.get(norm or '')
+  factors = {'linf': 1.0, 'l2': math.sqrt(size), 'l1': size}
+  factor = (factors | {'infinity': 1.0, 'slide': size}).get(norm)
   return None if factor is None else (bounds[1] - bounds[0]) * factor
 
 
 def check_epsilon(
   field: str,
-  epsilon: float,
-  norm: str | None,
+  epsilon: float | None,
+  norm: str,
   bounds: Sequence[float] | None,
   image_shape: Sequence[int] | None = None,
 ) -> None:
@@ -115,7 +112,7 @@ def check_epsilon(
   Where bounds are None, which clip nothing, it is a warning.
   """
   most = box_diameter(norm, bounds or (0.0, 1.0), image_shape)
-  if most is None or epsilon < most:
+  if most is None or epsilon is None or epsilon < most:
     return
   hint = f'; did you mean {epsilon:g}/255?' if epsilon > 1 else ''
   text = (
@@ -127,9 +124,8 @@ def check_epsilon(
   _warn_once(text)
 
 
-_warn_once = functools.cache(logger.warning)
-
-
+# JAX's keys and NumPy's generators take 32 bits.
+MAX_SEED = 2**32 - 1
 # What the models of a comparison have in common.
 SHARED = frozenset({'dataset', 'evaluation', 'seeds'})
 # The fields that are whole numbers, and the least that each may be.
@@ -339,7 +335,7 @@ def seed_configs(
 ) -> dict[int, config_dict.ConfigDict]:
   """Returns a copy of the config for each of its `seeds`, or its `seed`."""
   for index, seed in enumerate(config.seeds):
-    check_seed(f'seeds[{index}]', seed)
+    check_range(f'seeds[{index}]', seed, 0, MAX_SEED, integer=True)
   if len(set(config.seeds)) < len(config.seeds):
     raise ValueError(f'seeds = {config.seeds}; allowed: each seed once')
   configs = {}
@@ -412,7 +408,7 @@ def check_config(
   # First, for others may follow it.
   if config['hparams'].get('epsilon') is not None:
     check_range('hparams.epsilon', config['hparams']['epsilon'], 0.0)
-  check_seed('seed', config['seed'])
+  check_range('seed', config['seed'], 0, MAX_SEED, integer=True)
   for field, low in _WHOLE_NUMBERS.items():
     value: Any = config
     for name in field.split('.'):
@@ -428,16 +424,15 @@ def check_config(
         f'evaluation.bounds = {bounds!r}; allowed: two numbers, at most 0 and '
         'at least 1, since the images are in [0, 1]'
       )
-  objective, trained = config['objective'], config['hparams'].get('epsilon')
-  if trained is not None and objective['name'].isidentifier():
-    # All objectives that read it have linf by default.
-    norm = objective.get('norm') or 'linf'
-    norm = {'infinity': 'linf', 'slide': 'l1'}.get(norm, norm)
-    box = objective.get('bounds', bounds)
-    check_epsilon('hparams.epsilon', trained, norm, box, image_shape)
-  for section in ('evaluation', 'monitor'):
-    of_section = f'{section}.epsilon', config[section]['epsilon']
-    check_epsilon(*of_section, evaluation['norm'], bounds, image_shape)
+  objective, norm = config['objective'], evaluation['norm']
+  # Of those that read it the default is linf; of a user's own it is not known.
+  default = 'linf' if objective['name'].isidentifier() else ''
+  clipped = objective.get('bounds', bounds) and bounds
+  own, others = (objective.get('norm') or default, clipped), (norm, bounds)
+  boxes = {'hparams': own, 'evaluation': others, 'monitor': others}
+  for section, box in boxes.items():
+    epsilon = config[section].get('epsilon')
+    check_epsilon(f'{section}.epsilon', epsilon, *box, image_shape)
   choose(
     'evaluation.matmul_precision',
     evaluation['matmul_precision'],

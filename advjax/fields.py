@@ -188,17 +188,12 @@ def add_fields(
     if last == 'name' and kind in CHOICES and given[field] != owner.name:
       _switch(config, section, given[field])
     text, kind = left[field], owner.get_type(last)
-    if isinstance(owner[last], config_dict.ConfigDict) and text[:1] != '{':
-      raise ValueError(
-        f'{_flag(field)} = {text}; allowed: a value of one of its fields, as '
-        f'{_flag(field)}.{min(owner[last], default="FIELD")}=...'
-      )
-    if text == 'None' or (not text and kind is not str):
+    is_section = kind is config_dict.ConfigDict and text[:1] != '{'
+    if text == 'None' or is_section or (not text and kind is not str):
       fits = _may_be_none(config, section, last)
       if not fits and (text or kind is not tuple):
-        raise ValueError(
-          f'{_flag(field)} = {text}; allowed: a value ({kind.__name__})'
-        )
+        one = f'of {_flag(field)}.FIELD' if is_section else f'({kind.__name__})'
+        raise ValueError(f'{_flag(field)} = {text}; allowed: a value {one}')
       with config.ignore_type():
         owner[last] = None if fits else ()
       del left[field]

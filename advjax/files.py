@@ -19,7 +19,6 @@ def expand(path: str | os.PathLike[str]) -> pathlib.Path:
   try:
     return pathlib.Path(path).expanduser()
   except RuntimeError:
-    # Of an unknown user, or of a process without a home.
     raise ValueError(
       f'{os.fspath(path)}: there is no such home folder; allowed: a path '
       'without ~, or $HOME set ($XDG_CACHE_HOME for caches)'

@@ -12,12 +12,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from advjax import data
-from advjax.config import (
-  check_epsilon,
-  check_range,
-  check_seed,
-  config_to_json,
-)
+from advjax.config import MAX_SEED, check_epsilon, check_range, config_to_json
 from advjax.devices import Batching
 from advjax.environment import command_line, environment
 from advjax.evaluation.diagnostics import large_epsilon, measure_diagnostics
@@ -80,7 +75,7 @@ def evaluate(
   devices = devices or jax.devices()
   for index, epsilon in enumerate(epsilons):
     check_range(f'epsilons[{index}]', epsilon, 0.0)
-  check_seed('seed', seed)
+  check_range('seed', seed, 0, MAX_SEED, integer=True)
   for name, value in (('batch_size', batch_size), ('num_images', num_images)):
     if value is not None:
       check_range(name, value, 1, integer=True)
@@ -144,10 +139,7 @@ def evaluate(
     )
     report = Report(
       dataset=DatasetSummary.of(
-        dataset,
-        num_test=len(labels),
-        image_shape=list(images.shape[1:]),
-        largest_class_share=float(np.bincount(labels).max() / len(labels)),
+        dataset, num_test=len(labels), image_shape=list(shape)
       ),
       seeds=[seed],
       classes=list(dataset.class_names),

@@ -9,12 +9,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from advjax.attacks import parse_attack
-from advjax.config import (
-  check_epsilon,
-  check_range,
-  check_seed,
-  config_to_json,
-)
+from advjax.config import MAX_SEED, check_epsilon, check_range, config_to_json
 from advjax.devices import Batching
 from advjax.environment import command_line, environment
 from advjax.evaluation.explanations import (
@@ -83,7 +78,7 @@ def explain(
   """
   devices = devices or jax.devices()
   check_range('epsilon', epsilon, 0.0)
-  check_seed('seed', seed)
+  check_range('seed', seed, 0, MAX_SEED, integer=True)
   check_range('num_images', num_images, 1, integer=True)
   check_range('num_cases', num_cases, 1, integer=True)
   parse_attack(attack, norm=norm)  # For its errors, before all else.

@@ -63,12 +63,6 @@ def prepare_workdir(
   return path
 
 
-def _command(fields: set[str]) -> str:
-  """Which command has written a config, by the fields that it alone has."""
-  own = {'methods': 'explain', 'attacks': 'evaluate', 'members': 'compare'}
-  return next((own[field] for field in own if field in fields), 'training')
-
-
 def _check_same(path: pathlib.Path, *configs: Mapping[str, Any]) -> None:
   have, want = (
     flatten_dict(each, keep_empty_nodes=True, sep='.') for each in configs
@@ -79,12 +73,16 @@ def _check_same(path: pathlib.Path, *configs: Mapping[str, Any]) -> None:
     if have.get(field, 'not set') != want.get(field, 'not set')
   )
   found, wanted = map(set, configs)
+  own = {'methods': 'explain', 'attacks': 'evaluate', 'members': 'compare'}
+  there, here = (
+    next((own[field] for field in own if field in each), 'training')
+    for each in configs
+  )
   if found != wanted:
     raise ValueError(
       f"workdir = '{path}' holds the output of another command or version "
-      f'({_command(found)} there, {_command(wanted)} requested; fields that '
-      f'differ: {", ".join(sorted(found ^ wanted)[:3])}, ...); give another '
-      'workdir'
+      f'({there} there, {here} requested; differing fields: '
+      f'{", ".join(sorted(found ^ wanted)[:3])}); give another workdir'
     )
   if differing:
     shown = '; '.join(

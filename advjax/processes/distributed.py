@@ -60,7 +60,8 @@ def join(place: Place, gpus: Sequence[int] | None = None) -> None:
     return
   method = 'deactivate' if COORDINATOR in os.environ else place.method
   # JAX finds the machine of process 0 by what Open MPI 4 sets, 5 no longer.
-  unknown = method == 'ompi' and 'OMPI_MCA_orte_hnp_uri' not in os.environ
+  needed = {'ompi': 'OMPI_MCA_orte_hnp_uri', 'slurm': 'SLURM_STEP_NODELIST'}
+  unknown = method in needed and not os.environ.get(needed[method])
   if unknown or (method == 'deactivate' and COORDINATOR not in os.environ):
     raise ValueError(
       f'{COORDINATOR} = None; allowed: HOST:PORT of process 0, the same in all '
@@ -71,10 +72,6 @@ def join(place: Place, gpus: Sequence[int] | None = None) -> None:
     job, step = (
       whole_number(os.environ, f'SLURM_{name}_ID') for name in ('JOB', 'STEP')
     )
-    if not os.environ.get('SLURM_STEP_NODELIST'):
-      raise ValueError(
-        f'SLURM_STEP_NODELIST = None; allowed: names, or a {COORDINATOR}'
-      )
     os.environ.setdefault(
       'JAX_COORDINATOR_PORT', str(61440 + (job + 97 * step) % 4096)
     )

@@ -45,7 +45,6 @@ class Place(NamedTuple):
     return f'process {self.process_id} of {self.num_processes}'
 
 
-# For a process that no other belongs to, whatever the environment says.
 _ALONE = f'{PROCESS}=0/1 for one process by itself'
 _SINGLE = Place(0, 1, 0, 1, 'nothing', 'deactivate')
 
@@ -72,9 +71,8 @@ def find_place(variables: Mapping[str, str] | None = None) -> Place:
     size, num_local = whole_number(found, 'SLURM_STEP_NUM_TASKS', 1), 1
     if size > 1:
       counts = _tasks_per_node(found.get('SLURM_STEP_TASKS_PER_NODE'))
-      num_local = counts[
-        whole_number(found, 'SLURM_NODEID', 0, len(counts) - 1)
-      ]
+      node = whole_number(found, 'SLURM_NODEID', 0, len(counts) - 1)
+      num_local = counts[node]
     rank, local_rank = (
       whole_number(found, f'SLURM_{name}', 0, count - 1)
       for name, count in (('PROCID', size), ('LOCALID', num_local))

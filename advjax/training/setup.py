@@ -162,7 +162,7 @@ def create_run(
   image_shape = tuple(dataset.train.images.shape[1:])
   check_config(config, image_shape)
   if dataset.num_classes < 2:
-    raise ValueError(f'{dataset.name} has one class; allowed: 2 or more')
+    raise ValueError(f'{dataset.name} has one class; allowed: two or more')
   group_size = len(devices) // num_groups
   if config.batch_size < group_size:
     raise ValueError(
