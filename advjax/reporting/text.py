@@ -106,8 +106,8 @@ def _flat(report: Report) -> Iterator[str]:
 def warnings(report: Report) -> list[str]:
   """Returns the suspicious findings, and the warnings of training."""
   return [
-    *_width(report, _VERY_WIDE, 1.0),
     *(each.detail for each in findings_of(report) if each.passed is False),
+    *_width(report, _VERY_WIDE, 1.0),
     *(
       f'{name}: {text}'
       for name, model in report.members.items()
