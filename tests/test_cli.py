@@ -7,6 +7,7 @@ import logging
 import re
 import signal
 import sys
+import typing
 
 import jax
 import pytest
@@ -406,6 +407,36 @@ def test_flags_do_not_empty_other_fields(own_flags, monkeypatch, caplog, field):
       monkeypatch, own_flags, '--config=configs/digits.py', f'--config.{field}='
     )
   assert f'--config.{field} = ; allowed: a value' in caplog.text
+
+
+# Section, name -> the fields whose annotation allows None.
+OPTIONAL = {
+  (section, name): [
+    f'{section}.{field}'
+    for field, each in inspect.signature(function).parameters.items()
+    if type(None) in typing.get_args(each.annotation)
+    and field in options(section, name)
+  ]
+  for section, functions in CHOICES.items()
+  for name, function in functions.items()
+}
+
+
+@pytest.mark.parametrize('text', ['None', ''])
+@pytest.mark.parametrize('chosen', [key for key in OPTIONAL if OPTIONAL[key]])
+def test_every_field_that_may_be_none_can_be(
+  own_flags, monkeypatch, chosen, text
+):
+  section, name = chosen
+  config = set_by(
+    monkeypatch,
+    own_flags,
+    '--config=configs/digits.py:standard',
+    f'--config.{section}.name={name}',
+    *[f'--config.{field}={text}' for field in OPTIONAL[chosen]],
+  )
+  # The loaders take an empty text as nothing.
+  assert {config[field] for field in OPTIONAL[chosen]} <= {None, ''}
 
 
 def test_commands_as_people_type_them(own_flags, monkeypatch, tmp_path):

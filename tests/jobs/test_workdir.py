@@ -36,7 +36,7 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
 def test_the_command_that_wrote_a_folder_is_named(tmp_path):
   prepare_workdir(tmp_path, make_config())
   job = config_dict.create(checkpoint=('a',), attacks=('fgsm',), seed=0)
-  with pytest.raises(ValueError, match='training there, evaluate requested'):
+  with pytest.raises(ValueError, match='train there, evaluate requested'):
     prepare_workdir(tmp_path, job)
 
 
