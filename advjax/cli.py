@@ -2,6 +2,7 @@
 
 import errno
 import inspect
+import io
 import logging
 import os
 import pathlib
@@ -207,6 +208,9 @@ def run(
   """
   logging.basicConfig(stream=sys.stderr, format='%(message)s', force=True)
   logger.setLevel(logging.INFO)
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    # A locale or a name that it cannot write must not end a run.
+    sys.stdout.reconfigure(errors='backslashreplace')
   place, joined, reports_errors = None, False, True
   try:
     place = find_place()

@@ -3,6 +3,7 @@
 import ast
 import errno
 import inspect
+import io
 import logging
 import re
 import signal
@@ -98,6 +99,13 @@ def test_exit_codes(error, code, caplog):
   assert run_main(error) == code
   (message,) = caplog.messages
   assert str(error) in message
+
+
+def test_what_a_terminal_cannot_write_does_not_end_a_run(monkeypatch):
+  written = io.BytesIO()
+  monkeypatch.setattr('sys.stdout', io.TextIOWrapper(written, 'ascii'))
+  cli.run(lambda: print('90 \xb1 2, caf\udce9', flush=True), ['program'])
+  assert written.getvalue() == rb'90 \xb1 2, caf\udce9' + b'\n'
 
 
 @pytest.mark.parametrize('code', [errno.ENOSPC, errno.EDQUOT])
