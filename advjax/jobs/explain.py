@@ -90,6 +90,8 @@ def explain(
   shape = (1, *dataset.test.images.shape[1:])
   example = jax.ShapeDtypeStruct(shape, np.float32)
   networks, allowed, left_out = {}, {}, []
+  if shape[-1] not in (1, 3):
+    left_out.append(f'Pictures show the first of {shape[-1]} channels.')
   for name, each in trained.items():
     title = f'{name} ({each.config.model.name})'
     networks[name] = network_of(
