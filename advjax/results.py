@@ -294,13 +294,15 @@ class DatasetSummary(Result):
   image_shape: list[int] | None = None  # `[H, W, C]`
   # Share of the most frequent class among these.
   largest_class_share: float | None = None
+  warnings: list[str] | None = None  # Classes without images.
 
   @classmethod
   def of(cls, dataset: Any, **others: Any) -> Self:
     """Returns that of a `Dataset`, all of whose test images count."""
     num_train, num_test = len(dataset.train.labels), len(dataset.test.labels)
     numbers = {'num_train': num_train, 'num_test': num_test, **others}
-    return cls(name=dataset.name, **numbers)
+    warnings = dataset.warnings or None
+    return cls(name=dataset.name, warnings=warnings, **numbers)
 
 
 class Finding(Result):

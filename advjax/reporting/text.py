@@ -103,8 +103,9 @@ def _flat(report: Report) -> Iterator[str]:
 
 
 def warnings(report: Report) -> list[str]:
-  """Returns the warnings of training, and the suspicious findings."""
+  """Returns those of the data, of training, and the suspicious findings."""
   return [
+    *(report.dataset.warnings or ()),
     *(
       f'{name}: {text}'
       for name, model in report.members.items()
