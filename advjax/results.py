@@ -294,15 +294,19 @@ class DatasetSummary(Result):
   image_shape: list[int] | None = None  # `[H, W, C]`
   # Share of the most frequent class among these.
   largest_class_share: float | None = None
+  warnings: list[str] | None = None  # Classes without images.
 
   @classmethod
   def of(cls, dataset: Any, **others: Any) -> Self:
     """Returns that of a `Dataset`, of `num_test` images or all of the test."""
     labels = dataset.test.labels[: others.get('num_test')]
-    share = float(np.bincount(labels).max() / len(labels))
-    numbers = {'num_train': len(dataset.train.labels), 'num_test': len(labels)}
-    others = {'largest_class_share': share, **numbers, **others}
-    return cls(name=dataset.name, **others)
+    found: dict[str, Any] = {
+      'num_train': len(dataset.train.labels),
+      'num_test': len(labels),
+      'largest_class_share': float(np.bincount(labels).max() / len(labels)),
+      'warnings': dataset.warnings or None,
+    }
+    return cls(name=dataset.name, **found | others)
 
 
 class Finding(Result):

@@ -104,10 +104,11 @@ def _flat(report: Report) -> Iterator[str]:
 
 
 def warnings(report: Report) -> list[str]:
-  """Returns the suspicious findings, and the warnings of training."""
+  """Returns the suspicious findings, and warnings of data and training."""
   return [
     *(each.detail for each in findings_of(report) if each.passed is False),
     *_width(report, _VERY_WIDE, 1.0),
+    *(report.dataset.warnings or ()),
     *(
       f'{name}: {text}'
       for name, model in report.members.items()
