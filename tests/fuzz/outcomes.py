@@ -40,10 +40,10 @@ def kind_of(error):
   """What faults are grouped by: the error, and the last line of ours."""
   frames = traceback.extract_tb(error.__traceback__)
   ours = [f for f in frames if PACKAGE in pathlib.Path(f.filename).parents]
-  where = ours[-1] if ours else frames[-1]
-  path = pathlib.Path(where.filename)
-  if ours:
-    path = path.relative_to(PACKAGE.parent)
+  if not ours:  # A promise of the test's.
+    return f'{type(error).__name__}: {str(error).splitlines()[0][:80]}'
+  where = ours[-1]
+  path = pathlib.Path(where.filename).relative_to(PACKAGE.parent)
   return f'{type(error).__name__} at {path}:{where.lineno} ({where.name})'
 
 
