@@ -28,7 +28,15 @@ INTRODUCTION = """# What is accepted
 
 Every row is run by the tests. *Refused* is a ValueError, before anything is
 computed or written, with what is quoted in its message; *said* is a line of the
-log. This page is written by
+log. Besides, the tests change valid files, texts and arguments at random: what
+comes of them is a result, or an error with such a message. The suite tries 100
+of each, and this 10,000:
+
+```bash
+./launch.sh test tests/fuzz --hypothesis-profile=fuzz
+```
+
+This page is written by
 
 ```bash
 .venv/bin/python -m tests.docs.inputs docs/inputs.md
@@ -98,7 +106,8 @@ def attacked(**changes):
 
 def keeps_dtype(images):
   def run():
-    assert attack(images=images).dtype == images.dtype
+    found = jax.eval_shape(lambda: attack(images=images))
+    assert found.dtype == images.dtype
 
   return run
 
@@ -118,8 +127,13 @@ def search(images, labels=LABELS):
   return lambda: advjax.fmn(linear, images, labels, num_steps=2)
 
 
+def drawing(key):
+  return advjax.bim(linear, IMAGES, LABELS, 0.1, num_steps=1, key=key)
+
+
 def shaped(*shape):
-  return attacked(images=np.full((4, *shape), 0.5, np.float32))
+  images = np.full((4, *shape), 0.5, np.float32)
+  return jax.eval_shape(lambda: attack(images=images))
 
 
 def seeded(seed):
@@ -163,17 +177,23 @@ IMAGE_ROWS = [
       )
     ],
   ),
-  accepted('nested lists', 'as an array', moves(images=IMAGES.tolist())),
+  refused(
+    'nested lists of numbers', 'images', attacked(images=IMAGES.tolist())
+  ),
   accepted(
     'any shape `[B, ...]`: vectors, 1 x 1 pixel, volumes',
     'as they are',
-    lambda: [shaped(5)(), shaped(1, 1, 1)(), shaped(2, 3, 2, 1)()],
+    lambda: [shaped(5), shaped(1, 1, 1), shaped(2, 3, 2, 1)],
   ),
   accepted(
     'a batch of 0 or 1 images',
     'a batch of 0 or 1 images',
     lambda: [
-      attack(images=IMAGES[:n], labels=LABELS[:n], norm=norm)
+      jax.eval_shape(
+        lambda n=n, norm=norm: attack(
+          images=IMAGES[:n], labels=LABELS[:n], norm=norm
+        )
+      )
       for n in (0, 1)
       for norm in ('linf', 'l2', 'l1')
     ],
@@ -293,7 +313,7 @@ CHOICE_ROWS = [
     'keys of `jax.random.key`, typed or raw, one or `[B]`',
     'draws',
     lambda: [
-      advjax.bim(linear, IMAGES, LABELS, 0.1, num_steps=1, key=key)
+      jax.eval_shape(lambda key=key: drawing(key))
       for key in (
         jax.random.key(0),
         jax.random.PRNGKey(0),
@@ -304,7 +324,7 @@ CHOICE_ROWS = [
   refused(
     'a seed in place of a key',
     'key = 0',
-    lambda: advjax.bim(linear, IMAGES, LABELS, 0.1, num_steps=1, key=0),
+    lambda: drawing(0),
   ),
   accepted('`--config.seed` from 0 to 2**32 - 1', 'a seed', seeded(2**32 - 1)),
   refused('a negative `--config.seed`', 'seed = -1', seeded(-1)),
@@ -315,8 +335,20 @@ CHOICE_ROWS = [
 # ------------------------------------------------------------------- JAX modes
 
 
-def under(**modes):
-  """An attack under settings of JAX, of a program that is new to it."""
+def under(*, runs=False, **modes):
+  """Attacks and an explanation under settings of JAX, traced or run."""
+
+  def all_of(images):
+    return [
+      advjax.bim(network, images, LABELS, 0.1, num_steps=1),
+      advjax.apgd(
+        network, images, LABELS, 0.1, num_steps=1, key=jax.random.key(0)
+      ),
+      explain.integrated_gradients(network, images, LABELS, num_steps=2),
+    ]
+
+  def network(images):  # New to JAX in every run.
+    return linear(images)
 
   def run():
     with contextlib.ExitStack() as stack:
@@ -325,35 +357,46 @@ def under(**modes):
         stack.callback(jax.config.update, name, before)
         jax.config.update(name, value)
       images = jnp.asarray(IMAGES)
-      key = jax.random.key(0)
-      for found in (
-        advjax.bim(lambda x: linear(x), images, LABELS, 0.1, num_steps=2),
-        advjax.apgd(
-          lambda x: linear(x), images, LABELS, 0.1, num_steps=2, key=key
-        ),
-        explain.integrated_gradients(
-          lambda x: linear(x), images, LABELS, num_steps=2
-        ),
-      ):
-        assert found.dtype == images.dtype
+      if runs:
+        found = [advjax.fgsm(network, images, LABELS, 0.1)]
+      else:
+        found = jax.eval_shape(lambda: all_of(images))
+      assert all(each.dtype == images.dtype for each in found)
 
   return run
 
 
 MODE_ROWS = [
   accepted(
-    f'`{name}`{f" = {value!r}" if value is not True else ""}',
-    becomes,
-    under(**{name: value}),
-  )
-  for name, value, becomes in (
-    ('jax_enable_x64', True, 'results in the dtype of the images'),
-    ('jax_numpy_dtype_promotion', 'strict', 'the same'),
-    ('jax_numpy_rank_promotion', 'raise', 'the same'),
-    ('jax_disable_jit', True, 'the same, slowly'),
-    ('jax_debug_nans', True, 'the same, or the first NaN of a network'),
-    ('jax_check_tracer_leaks', True, 'the same'),
-  )
+    '`jax_enable_x64`',
+    'results in the dtype of the images',
+    under(jax_enable_x64=True),
+  ),
+  accepted(
+    "`jax_numpy_dtype_promotion='strict'`",
+    'the same results',
+    under(jax_numpy_dtype_promotion='strict'),
+  ),
+  accepted(
+    "`jax_numpy_rank_promotion='raise'`",
+    'the same results',
+    under(jax_numpy_rank_promotion='raise'),
+  ),
+  accepted(
+    '`jax_check_tracer_leaks`',
+    'the same results',
+    under(jax_check_tracer_leaks=True),
+  ),
+  accepted(
+    '`jax_disable_jit`',
+    'the same results, slowly',
+    under(jax_disable_jit=True),
+  ),
+  accepted(
+    '`jax_debug_nans`',
+    'the same results, or an error at the first NaN of a network',
+    under(jax_debug_nans=True, runs=True),
+  ),
 ]
 
 
@@ -472,7 +515,7 @@ CLASSES = ('cat', 'dog')
 BOTH = ('train/cat', 'train/dog')
 FILE_ROWS = [
   accepted(
-    'PNG, JPEG, WebP, BMP, GIF, TIFF, PPM, whatever the ending of the name says',
+    'PNG, JPEG, WebP, BMP, GIF, TIFF, PPM, whatever the ending says',
     'RGB, uint8',
     lambda: [
       pictures(format=each)()
@@ -494,7 +537,8 @@ FILE_ROWS = [
     pictures(*CLASSES, 'cat/5.heic', count=8),
   ),
   accepted(
-    'hidden files, `__MACOSX`, `Thumbs.db`, `@eaDir`, `#recycle`, `$RECYCLE.BIN`',
+    'hidden files, and those of file systems: `__MACOSX`, `Thumbs.db`, '
+    '`@eaDir`, `#recycle`, `$RECYCLE.BIN`',
     'passed over',
     pictures(
       *CLASSES,

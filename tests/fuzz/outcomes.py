@@ -6,6 +6,8 @@ import functools
 import pathlib
 import traceback
 
+import hypothesis
+
 import advjax
 
 PACKAGE = pathlib.Path(advjax.__file__).parent
@@ -45,6 +47,12 @@ def kind_of(error):
   where = ours[-1]
   path = pathlib.Path(where.filename).relative_to(PACKAGE.parent)
   return f'{type(error).__name__} at {path}:{where.lineno} ({where.name})'
+
+
+def num_cases(share):
+  """How many cases: in the suite a share, with the profile `fuzz` all."""
+  count = hypothesis.settings().max_examples
+  return count if count > 1000 else max(10, int(share * count))
 
 
 class Faults:

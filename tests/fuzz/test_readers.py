@@ -22,7 +22,6 @@ import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import hypothesis
 import jax
 import numpy as np
 import pytest
@@ -47,7 +46,7 @@ from advjax.training.loop import read_metrics
 from advjax.training.trained import load_trained
 from tests.data.image_folders import class_folders, picture, tiny_imagenet
 from tests.fuzz import mutate
-from tests.fuzz.outcomes import Faults
+from tests.fuzz.outcomes import Faults, num_cases
 from tests.training import runs
 
 resource = pytest.importorskip('resource')  # Not on Windows.
@@ -309,8 +308,9 @@ def read_trial_result(path):
   folder = prepare_workdir(f'sweep/members/{trial.name}', trial.config)
   shutil.copy(path, folder / 'result.json')
   with pytest.MonkeyPatch.context() as patch:
-    # Pages and figures of it take seconds.
+    # Pages and figures take seconds, the training step a good part of one.
     patch.setattr('advjax.jobs.sweep.write_sweep', lambda *_: '')
+    patch.setattr('advjax.jobs.sweep.create_run', lambda *_: None)
     with contextlib.redirect_stdout(None):
       report = sweep(config, rows, 'sweep')
   json.dumps(report.to_json())
@@ -370,10 +370,6 @@ def show(name, index):
   if index < 0:
     return valid[-1 - index]
   return mutate.mutate_text(generator(name, index), valid[index % len(valid)])
-
-
-def num_cases(share=1.0):
-  return max(10, int(share * hypothesis.settings().max_examples))
 
 
 @pytest.fixture
