@@ -34,7 +34,7 @@ def is_ours(error):
     isinstance(error, ALLOWED)
     and PACKAGE in pathlib.Path(frame.filename).parents
     and frame.lineno in raising_lines(frame.filename)
-    and 0 < len(str(error)) < 3000
+    and bool(str(error))
   )
 
 
@@ -43,7 +43,8 @@ def kind_of(error):
   frames = traceback.extract_tb(error.__traceback__)
   ours = [f for f in frames if PACKAGE in pathlib.Path(f.filename).parents]
   if not ours:  # A promise of the test's.
-    return f'{type(error).__name__}: {str(error).splitlines()[0][:80]}'
+    text = ' '.join(str(error).split())[:60]
+    return f'{type(error).__name__}: {text}'
   where = ours[-1]
   path = pathlib.Path(where.filename).relative_to(PACKAGE.parent)
   return f'{type(error).__name__} at {path}:{where.lineno} ({where.name})'
