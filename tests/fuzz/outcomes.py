@@ -7,6 +7,7 @@ import pathlib
 import traceback
 
 import hypothesis
+import pytest
 
 import advjax
 
@@ -42,7 +43,7 @@ def kind_of(error):
   """What faults are grouped by: the error, and the last line of ours."""
   frames = traceback.extract_tb(error.__traceback__)
   ours = [f for f in frames if PACKAGE in pathlib.Path(f.filename).parents]
-  if not ours:  # A promise of the test's.
+  if not ours or isinstance(error, pytest.fail.Exception):
     text = ' '.join(str(error).split())[:60]
     return f'{type(error).__name__}: {text}'
   where = ours[-1]
@@ -66,7 +67,7 @@ class Faults:
     """Calls a function on a case, and keeps a fault; returns its result."""
     try:
       return function(*args)
-    except Exception as error:
+    except (Exception, pytest.fail.Exception) as error:
       if not is_ours(error):
         text = ' '.join(str(error).split())[:200]
         self.kinds[kind_of(error)].append(f'{case}: {text}')
