@@ -388,7 +388,7 @@ def forms_of(name):
 def test_call(name):
   faults = Faults()
 
-  @hypothesis.settings(max_examples=num_cases(0.25))
+  @hypothesis.settings(max_examples=num_cases(0.6))
   @hypothesis.given(forms_of(name))
   def run(forms):
     shown = ', '.join(f'{a}={form!r}' for a, form in sorted(forms.items()))
