@@ -465,6 +465,17 @@ def test_every_field_that_may_be_none_can_be(
   assert {config[field] for field in OPTIONAL[chosen]} <= {None, ''}
 
 
+def test_a_config_without_variants_says_so(
+  own_flags, monkeypatch, tmp_path, caplog
+):
+  path = tmp_path / 'plain.py'
+  path.write_text(CONFIG.replace('variant=None', '').replace('variant', 'None'))
+  with pytest.raises(SystemExit) as end:
+    run(monkeypatch, f'--config={path}:fast', '--workdir=unused')
+  assert end.value.code == 2
+  assert f"variant = 'fast'; allowed: none, as {path} has none" in caplog.text
+
+
 def test_commands_as_people_type_them(own_flags, monkeypatch, tmp_path):
   """Without .py, from the home folder, with spaces and a last comma."""
   monkeypatch.setenv('HOME', str(tmp_path))

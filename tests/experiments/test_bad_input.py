@@ -53,7 +53,7 @@ CASES = {
     r"members = \(\); .*belongs to 'train'",
   ),
   'no checkpoint given': (['evaluate'], r'checkpoint'),
-  'variant of a config without': (
+  'unknown variant': (
     ['goodfellow', '--config=configs/tiny_imagenet.py:nope'],
     r"variant = 'nope'; allowed: ",
   ),
