@@ -1,5 +1,6 @@
 """Carlini and Wagner: distance and margin, weighed against each other."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from advjax.types import Array, ArrayLike, Bounds, Labels, LogitsFn
 _LARGEST_CONST = 1e10
 # The border of the box is infinitely far away behind tanh: start inside.
 _INSIDE = 0.999999
+_LAST_RATE = 0.001  # As a share of the first one.
 
 
 def carlini_wagner(
@@ -116,7 +118,7 @@ class _Descent(NamedTuple):
   offset: Array  # [B, ...], from the originals, behind tanh
   mean: Array  # [B, ...], Adam's moments
   square: Array  # [B, ...]
-  success: Array  # bool [B], whether this descent has fooled the network
+  success: Array  # bool [B], whether its last quarter has fooled the network
   best: Found
 
 
@@ -148,14 +150,20 @@ def _minimise(
   origin = jnp.where(closed, inside, originals)
   centre = to_images(origin)
 
-  def evaluate(images: Array, best: Found) -> tuple[Array, Array, Array, Found]:
+  aims = None
+  if problem.targets is None:
+    aims = boundary.nearest_class(logits_fn, problem, norms.l2)
+
+  def evaluate(
+    images: Array, best: Found, t: Array
+  ) -> tuple[Array, Array, Array, Found]:
     """Margins, whether they are large enough, their gradient, the nearest."""
-    margins, fooled, gradient = boundary.margin_and_gradient(
-      logits_fn, problem, images
+    margins, gradient = boundary.margin_and_gradient(
+      logits_fn, problem, images, aims, 4 * t < num_steps
     )
-    success = fooled & (margins >= confidence)
+    success = margins.sure & (margins.size >= confidence)
     best, _ = loop.nearer(images, success, best, problem, norms.l2)
-    return margins, success, gradient, best
+    return margins.size, success, gradient, best
 
   def descend(const: Array, best: Found) -> _Descent:
     """Minimises with one constant per row."""
@@ -163,7 +171,7 @@ def _minimise(
     def step(t: Array, state: _Descent) -> _Descent:
       x, pull = jax.vjp(lambda offset: to_images(origin + offset), state.offset)
       images = problem.perturb(x - originals, norms.l2)
-      margins, success, gradient, best = evaluate(images, state.best)
+      margins, success, gradient, best = evaluate(images, state.best, t)
       lacking = jnp.maximum(confidence - margins, 0)
       weight = jnp.where(lacking > 0, const, 0)  # No gradient of a NaN either.
       slope = loop.finite(
@@ -175,8 +183,11 @@ def _minimise(
       age = jnp.asarray(t + 1, problem.dtype)
       scale = jnp.sqrt(square / (1 - 0.999**age)) + 1e-8
       unit = mean / (1 - 0.9**age) / scale
-      offset = state.offset - learning_rate * unit
-      return _Descent(offset, mean, square, state.success | success, best)
+      cosine = (1 + jnp.cos(math.pi / num_steps * t.astype(age.dtype))) / 2
+      rate = learning_rate * (_LAST_RATE + (1 - _LAST_RATE) * cosine)
+      offset = state.offset - rate * unit
+      suffices = state.success | (success & (4 * t >= 3 * num_steps))
+      return _Descent(offset, mean, square, suffices, best)
 
     zeros = problem.zeros()
     state = _Descent(zeros, zeros, zeros, jnp.zeros(problem.batch, bool), best)
@@ -198,14 +209,23 @@ def _minimise(
     following = jnp.where(jnp.isinf(high), const * 10, (low + high) / 2)
     return state.best, following, low, high
 
-  *_, best = evaluate(problem.images, loop.nothing_found(problem))
+  clean = boundary.margin(problem, logits_fn(problem.images))
+  best, _ = loop.nearer(
+    problem.images,
+    clean.fooled & (clean.size >= confidence),
+    loop.nothing_found(problem),
+    problem,
+    norms.l2,
+  )
   zero = jnp.zeros(problem.batch, problem.dtype)
   carry = loop.vary_alike(
     lambda *carry: search(jnp.int32(0), carry),
     (best, initial_const + zero, zero, zero + jnp.inf),
   )
   best, *_ = jax.lax.fori_loop(0, num_searches, search, carry)
-  return jnp.asarray(jax.lax.stop_gradient(best.images))
+  return boundary.bisect(
+    logits_fn, problem, best.images, norms.l2, confidence
+  )
 
 
 _run = compile_per_callable(_minimise)

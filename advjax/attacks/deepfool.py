@@ -149,7 +149,7 @@ def _until_fooled(
   state: _State = jax.lax.while_loop(
     lambda state: (state.t <= num_steps) & ~jnp.all(state.fooled), step, start
   )
-  return jax.lax.stop_gradient(state.images)
+  return boundary.bisect(logits_fn, problem, state.images, norm)
 
 
 _run = compile_per_callable(_until_fooled)

@@ -4,13 +4,13 @@ import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax.tree_util import Partial
 
 from advjax import _arguments as arguments
 from advjax import norms
 from advjax._arguments import Problem
 from advjax.attacks._core import boundary, loop
 from advjax.attacks._core.loop import Found, Search
+from advjax.callables import compile_per_callable
 from advjax.norms import Norm, expand
 from advjax.types import Array, Bounds, Labels, LogitsFn
 
@@ -79,22 +79,24 @@ def fmn(
     >>> advjax.fmn(logits_fn, images, labels, norm='linf').round(3)
     Array([[0.375, 0.375]], dtype=float32)
   """
-  search = Partial(
-    make_fmn,
-    arguments.count('num_steps', num_steps),
-    norms.get(norm, ('l2', 'linf', 'l1')),
-    arguments.static_number('step_size', step_size),
-    arguments.static_number('gamma', gamma),
-  )
-  return loop.attack(
-    search,
+  static = {
+    'num_steps': arguments.count('num_steps', num_steps),
+    'norm': norms.get(norm, ('l2', 'linf', 'l1')),
+    'step_size': arguments.static_number('step_size', step_size),
+    'gamma': arguments.static_number('gamma', gamma),
+  }
+  if gamma >= 1:
+    raise arguments.error('gamma', gamma, 'a Python number in [0, 1) (static)')
+  problem = arguments.check(
     logits_fn,
     images,
     labels,
     bounds=bounds,
     targets=targets,
+    one_array=True,
     integer_labels=True,
   )
+  return _run(logits_fn, problem, **static)
 
 
 class _State(NamedTuple):
@@ -103,15 +105,19 @@ class _State(NamedTuple):
   best: Found  # scores are distances, negative
 
 
-def make_fmn(
-  num_steps: int = 100,
-  norm: Norm = norms.l2,
-  step_size: float = 1.0,
-  gamma: float = 0.05,
-) -> Search:
-  """The fast minimum-norm attack as a search."""
-  if gamma >= 1:
-    raise arguments.error('gamma', gamma, 'a Python number in [0, 1) (static)')
+def _minimise(
+  logits_fn: LogitsFn,
+  problem: Problem,
+  *,
+  num_steps: int,
+  norm: Norm,
+  step_size: float,
+  gamma: float,
+) -> Array:
+  problem = problem.per_example()
+  aims = None
+  if problem.targets is None:
+    aims = boundary.nearest_class(logits_fn, problem, norm)
 
   def start(problem: Problem) -> _State:
     radius = jnp.zeros(problem.batch, problem.dtype)
@@ -121,16 +127,18 @@ def make_fmn(
     logits_fn: LogitsFn, problem: Problem, state: _State, t: Array
   ) -> _State:
     images = problem.perturb(state.delta, norm)
-    margins, fooled, gradient = boundary.margin_and_gradient(
-      logits_fn, problem, images
+    aiming = ~state.best.fooled & (4 * t < num_steps)
+    margins, gradient = boundary.margin_and_gradient(
+      logits_fn, problem, images, aims, aiming
     )
+    fooled = jnp.where(t == 0, margins.fooled, margins.sure)
     best, size = loop.nearer(images, fooled, state.best, problem, norm)
     nearest = -best.score
 
     cosine = (1 + jnp.cos(math.pi / num_steps * t.astype(size.dtype))) / 2
     length = step_size * (_LAST_STEP + (1 - _LAST_STEP) * cosine)
     rate = _LAST_RATE + (gamma - _LAST_RATE) * cosine
-    distance = jnp.abs(margins) / boundary.dual_size(norm, gradient)
+    distance = jnp.abs(margins.size) / boundary.dual_size(norm, gradient)
     # Not NaN where there is no gradient.
     distance = jnp.where(distance >= 0, distance, jnp.inf)
     guess = jnp.where(best.fooled, 0, size + distance)
@@ -149,4 +157,9 @@ def make_fmn(
     delta = norm.project(delta, epsilon, lower, upper)
     return _State(delta, epsilon, best)
 
-  return Search(start, step, lambda problem, state: state.best, num_steps)
+  search = Search(start, step, lambda _, state: state.best, num_steps)
+  images: Array = loop.iterate(search, logits_fn, problem)
+  return images
+
+
+_run = compile_per_callable(_minimise)

@@ -12,13 +12,16 @@ import jax
 import jax.numpy as jnp
 
 from advjax import losses, norms
-from advjax._arguments import Problem, wide
+from advjax._arguments import Problem, difference, wide
 from advjax.attacks._core import loop
 from advjax.norms import Norm, expand
 from advjax.types import Array, LogitsFn
 
 # Where there is no bound, a coordinate gets as far as this: no sum overflows.
 _FAR = 1e12
+# Of the largest logit, in units of its rounding: less than this is no margin.
+_ROUNDING = 64
+BISECTIONS = 10
 
 
 # The norm that measures gradients where another one measures perturbations.
@@ -35,23 +38,102 @@ def dual_size(norm: Norm, gradient: Array) -> Array:
   return safe * _DUALS[norm].size(gradient / expand(safe, gradient))
 
 
-def margin_and_gradient(
-  logits_fn: LogitsFn, problem: Problem, images: Array
-) -> tuple[Array, Array, Array]:
-  """The margin by which rows are fooled `[B]`, whether, and its gradient.
+class Margin(NamedTuple):
+  """By how much rows are fooled, `[B]` each.
 
-  The margin is the largest logit other than the label's less the label's; with
-  targets, the target's less the largest other one.
+  The largest logit other than the label's less the label's; with targets, the
+  target's less the largest other one.
   """
 
-  def total(images: Array) -> tuple[Array, tuple[Array, Array]]:
-    logits = logits_fn(images)
-    margins = loop.attack_loss(problem, losses.margin, logits)
-    return jnp.sum(margins), (margins, loop.is_fooled(problem, logits))
+  size: Array
+  fooled: Array  # bool
+  sure: Array  # bool, fooled by more than rounding can undo
 
-  gradient_fn = jax.value_and_grad(total, has_aux=True)
-  (_, (margins, fooled)), gradient = gradient_fn(images)
-  return margins, fooled, loop.finite(gradient)
+
+def margin(problem: Problem, logits: Any) -> Margin:
+  """What the logits say about every row."""
+  size = loop.attack_loss(problem, losses.margin, logits)
+  fooled = loop.is_fooled(problem, logits)
+  largest = jnp.max(jnp.abs(logits), axis=1).astype(size.dtype)
+  least = _ROUNDING * jnp.finfo(size.dtype).eps * largest
+  return Margin(size, fooled, fooled & (size > least))
+
+
+def margin_and_gradient(
+  logits_fn: LogitsFn,
+  problem: Problem,
+  images: Array,
+  aims: Array | None = None,
+  aiming: Any = False,
+) -> tuple[Margin, Array]:
+  """The margins and their gradient; of rows that aim, as if to their class."""
+
+  def total(images: Array) -> tuple[Array, Margin]:
+    logits = logits_fn(images)
+    margins = margin(problem, logits)
+    if aims is not None:
+      aimed = _pick(logits, aims) - _pick(logits, problem.labels)
+      size = jnp.where(aiming, aimed.astype(margins.size.dtype), margins.size)
+      margins = margins._replace(size=size)
+    return jnp.sum(margins.size), margins
+
+  (_, margins), gradient = jax.value_and_grad(total, has_aux=True)(images)
+  return margins, loop.finite(gradient)
+
+
+def nearest_class(
+  logits_fn: LogitsFn, problem: Problem, norm: Norm, count: int = 10
+) -> Array:
+  """The class whose linearised boundary is nearest to the originals: int `[B]`.
+
+  Of `count` classes of the highest logits, the label's own among them; all but
+  it take a backward pass.
+  """
+  logits, pull = jax.vjp(logits_fn, problem.images)
+  own = _one_hot(problem.labels, logits)
+  others = jnp.where(own > 0, -jnp.inf, logits)
+  _, classes = jax.lax.top_k(others, min(count, logits.shape[1]) - 1)
+
+  def far(k: Array) -> Array:
+    (gradient,) = pull(_one_hot(k, logits) - own)
+    gap = _pick(logits, k) - _pick(logits, problem.labels)
+    weights = _hyperplane(gradient, gap).weights
+    far = distance(norm, weights, gap.astype(weights.dtype))
+    return jnp.where(far >= 0, far, jnp.inf)  # Not NaN.
+
+  nearest = jnp.argmin(jax.lax.map(far, classes.T), axis=0)
+  return jnp.take_along_axis(classes, nearest[:, None], axis=1)[:, 0]
+
+
+def bisect(
+  logits_fn: LogitsFn,
+  problem: Problem,
+  images: Array,
+  norm: Norm,
+  confidence: Any = 0,
+) -> Array:
+  """Goes back towards the originals as far as rows that fool go on to.
+
+  BISECTIONS forward passes. What is an original stays one, bit for bit.
+  """
+  moved = difference(images, problem.images)
+
+  def halve(_: Any, carry: tuple[Array, Array, Array]) -> Any:
+    low, high, nearest = carry
+    middle = (low + high) / 2
+    candidate = problem.perturb(expand(middle, moved) * moved, norm)
+    margins = margin(problem, logits_fn(candidate))
+    fools = margins.sure & (margins.size >= confidence)
+    nearest = loop.select(fools, candidate, nearest)
+    low = jnp.where(fools, low, middle)
+    return low, jnp.where(fools, middle, high), nearest
+
+  zero = jnp.zeros(problem.batch, moved.dtype)
+  carry = loop.vary_alike(
+    lambda *carry: halve(0, carry), (zero, zero + 1, images)
+  )
+  *_, nearest = jax.lax.fori_loop(0, BISECTIONS, halve, carry)
+  return jax.lax.stop_gradient(nearest)
 
 
 class Hyperplane(NamedTuple):
