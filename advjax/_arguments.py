@@ -147,23 +147,24 @@ def check(
   if one_array and getattr(images, 'ndim', 0) < 2:
     got = getattr(images, 'shape', type(images).__name__)
     raise error('images', got, 'one array [B, ...] of at least 2 axes')
-  images = jax.tree.map(as_array, images)
+  images = jax.tree.map(lambda x: as_array('images', x), images)
   leaves = jax.tree.leaves(images)
-  shapes = [x.shape for x in leaves]
+  shapes = sorted({x.shape for x in leaves})
   if not any(is_floating(x) for x in leaves):
     allowed = 'floating [B, ...], or a pytree with such an array'
-    raise error('images.dtype', [str(x.dtype) for x in leaves], allowed)
+    raise error('images.dtype', sorted({str(x.dtype) for x in leaves}), allowed)
   if any(shape[:1] != shapes[0][:1] or not shape for shape in shapes):
-    raise error('images.shape', shapes, 'the same leading axis, the batch')
+    allowed = 'the same leading axis, the batch (np.asarray makes lists arrays)'
+    raise error('images.shape', shapes, allowed)
   batch = int(shapes[0][0])
-  labels, targets = jax.tree.map(as_array, (labels, targets))
-  for name, value in (('labels', labels), ('targets', targets)):
-    for x in jax.tree.leaves(value):
-      if x.shape[:1] != (batch,):
-        allowed = f'a leading axis of {batch}, as the images'
-        raise error(f'{name}.shape', x.shape, allowed)
-    if integer_labels and value is not None:
-      check_labels(name, value, batch)
+  soft = loss_fn is losses.cross_entropy and not integer_labels
+  if integer_labels or loss_fn in _CLASS_LOSSES:
+    labels = check_labels('labels', labels, batch, soft)
+    if targets is not None:
+      targets = check_labels('targets', targets, batch, soft)
+  else:
+    labels = _own_labels('labels', labels, batch)
+    targets = _own_labels('targets', targets, batch)
   if key is not None:
     check_key(key, batch)
   problem = Problem(images, labels, targets, None, key, None, None)
@@ -174,14 +175,14 @@ def check(
   if epsilon is not None:
     epsilon = number('epsilon', epsilon, problem.dtype, batch)
   if loss_fn in _CLASS_LOSSES:
-    _check_all_classes(logits_fn, problem, eot_samples)
+    _check_network(logits_fn, problem, eot_samples)
   return problem._replace(epsilon=epsilon, lower=lower, upper=upper, mask=mask)
 
 
-def _check_all_classes(
+def _check_network(
   logits_fn: LogitsFn, problem: Problem, eot_samples: int | None
 ) -> None:
-  """Checks labels and targets that are known classes against the logits."""
+  """Checks the logits, against labels and targets that are known classes."""
   images, labels, targets, _, key, *_ = problem
   known = {
     name: x
@@ -199,10 +200,28 @@ def _check_all_classes(
       lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), images
     )
     example = one, jax.eval_shape(lambda key: example_keys(key, 1)[0], key)
-  logits = output_shape(logits_fn, *example)
-  if getattr(logits, 'ndim', None) == 2:  # Else the loss says what is wrong.
-    for name, x in known.items():
-      check_classes(name, x, logits.shape[1])
+  logits = call(output_shape, logits_fn, *example)
+  batch = problem.batch if eot_samples is None else 1
+  losses.check_logits(logits, batch)
+  for name, x in known.items():
+    check_classes(name, x, logits.shape[1])
+
+
+def call(function: Callable[..., Any], *args: Any) -> Any:
+  """`function(*args)`, which calls a network; it has to be written in JAX."""
+  try:
+    return function(*args)
+  except TypeError as e:
+    is_numpy = isinstance(e, jax.errors.TracerArrayConversionError)
+    # The array is said to be a tracer by other frameworks than NumPy.
+    if not is_numpy and (
+      isinstance(e, jax.errors.JAXTypeError) or 'Tracer' not in str(e)
+    ):
+      raise
+    raise ValueError(
+      'logits_fn cannot be traced: it passes its images to NumPy or another '
+      'framework; allowed: a function written in JAX'
+    ) from e
 
 
 def combine(floating: Tree, images: Images) -> Images:
@@ -255,17 +274,29 @@ def threefry(key: Any) -> Array:
 
 def error(name: str, value: Any, allowed: str) -> ValueError:
   """The error of an argument; of arrays it gives dtype and shape."""
-  if getattr(value, 'shape', None) and hasattr(value, 'dtype'):
-    value = f'{value.dtype} {list(value.shape)}'
-  return ValueError(f'{name} = {value!s}; allowed: {allowed}')
+  return ValueError(f'{name} = {losses.describe(value)}; allowed: {allowed}')
 
 
-def as_array(x: Any) -> Any:
+def as_array(name: str, x: Any) -> Any:
   """A JAX array as it is, anything else as a NumPy array in JAX's dtype."""
   if isinstance(x, jax.Array):
     return x
-  x = np.asarray(x)
-  return x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
+  try:
+    found = np.asarray(x)
+  except (TypeError, ValueError):  # Of rows of different lengths, for one.
+    raise error(name, repr(x), 'an array of numbers') from None
+  if not (found.dtype == bool or jnp.issubdtype(found.dtype, jnp.number)):
+    raise error(name, found if found.ndim else repr(x), 'an array of numbers')
+  dtype = jax.dtypes.canonicalize_dtype(found.dtype.newbyteorder('='))
+  return found.astype(dtype, copy=False)
+
+
+def real_array(name: str, x: Any, dtype: Any) -> np.ndarray:
+  """Real numbers as a NumPy array of this dtype."""
+  array = np.asarray(as_array(name, x))
+  if jnp.issubdtype(array.dtype, jnp.complexfloating):
+    raise error(name, x, 'real numbers')
+  return array.astype(dtype)
 
 
 def is_floating(x: Any) -> bool:
@@ -313,12 +344,9 @@ def number(name: str, value: Any, dtype: Any, batch: int | None = None) -> Any:
   if value is None:
     raise error(name, value, allowed)
   if is_concrete(value):
-    try:
-      # On the host: one dtype for Python, NumPy and JAX numbers is one
-      # compilation, and the cast of a JAX array would be another.
-      value = np.asarray(value, dtype)
-    except (TypeError, ValueError):
-      raise error(name, repr(value), allowed) from None
+    # On the host: one dtype for Python, NumPy and JAX numbers is one
+    # compilation, and the cast of a JAX array would be another.
+    value = real_array(name, value, dtype)
     if not np.all(value >= 0):
       raise error(name, value if value.ndim == 0 else _range(value), allowed)
   if value.shape not in shapes:
@@ -338,12 +366,30 @@ def static_number(
   return float(value)
 
 
-def check_labels(name: str, labels: Any, batch: int) -> None:
-  """Checks for one integer class per image."""
-  whole = hasattr(labels, 'dtype') and jnp.issubdtype(labels.dtype, jnp.integer)
-  if not whole or labels.shape != (batch,):
-    got = jax.tree.map(lambda x: f'{x.dtype} {list(x.shape)}', labels)
-    raise error(name, got, f'int [{batch}]')
+def check_labels(name: str, labels: Any, batch: int, soft: bool = False) -> Any:
+  """Returns an array of one integer class per image, or soft labels."""
+  labels = as_array(name, labels)
+  per_class = labels.ndim == 2 and labels.shape[0] == batch
+  if labels.shape == (batch,) and jnp.issubdtype(labels.dtype, jnp.integer):
+    return labels
+  if soft and per_class and labels.shape[1] > 1 and is_floating(labels):
+    return labels
+  allowed = f'int [{batch}]{f" or float [{batch}, K]" if soft else ""}'
+  if per_class:
+    column = labels.shape[1] == 1
+    allowed += f'; take {name}{"[:, 0]" if column else ".argmax(-1)"}'
+  raise error(name, labels if labels.ndim else repr(labels), allowed)
+
+
+def _own_labels(name: str, labels: Any, batch: int) -> Any:
+  """Returns what an own loss takes as arrays; a list of numbers is one."""
+  if isinstance(labels, list | tuple) and all(map(np.isscalar, labels)):
+    labels = as_array(name, labels) if labels else labels
+  labels = jax.tree.map(lambda x: as_array(name, x), labels)
+  for x in jax.tree.leaves(labels):
+    if x.shape[:1] != (batch,):
+      raise error(name, x, f'a leading axis of {batch}, as the images')
+  return labels
 
 
 def check_classes(name: str, labels: Any, num_classes: int) -> None:
@@ -402,7 +448,7 @@ def _spread(name: str, prefix: Any, problem: Problem, missing: float) -> Tree:
     """Adds leading axes, so that value broadcasts to `like` axis by axis."""
     value = missing if value is None else value
     if not isinstance(value, jax.Array):
-      value = np.asarray(value, wide(like))
+      value = real_array(name, value, wide(like))
     elif is_concrete(value) and value.ndim < like.ndim:
       value = np.asarray(value)  # To reshape a JAX array would compile.
     try:

@@ -4,10 +4,15 @@ They are computed in float32 or better, whatever the dtype of the logits, and
 their gradients are finite wherever the logits are.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from advjax.types import Array
+
+# Where logits differ by more than this the gradient no longer falls.
+_SURE = 80
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
@@ -16,7 +21,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
   `loss = log(sum_j exp(z_j)) - z_y`, or `-sum_j p_j log softmax(z)_j` for
   labels that are distributions p. Integer labels take the equal form
   `softplus(log(sum_{j != y} exp(z_j)) - z_y)`, whose gradient does not vanish
-  by rounding when the model is sure of itself.
+  by rounding when the model is sure of itself: it is exp(-80) at least.
 
   Args:
     logits: `[B, K]`.
@@ -34,11 +39,10 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     >>> losses.cross_entropy(jnp.zeros((1, 4)), jnp.array([2])).round(4)
     Array([1.3863], dtype=float32)
   """
-  logits = _check_logits(logits)
-  labels = jnp.asarray(labels)
+  logits, labels = _check_logits(logits, labels), jnp.asarray(labels)
   if jnp.issubdtype(labels.dtype, jnp.integer):
     true, other = _true_and_other(logits, labels)
-    return jax.nn.softplus(jax.nn.logsumexp(other, axis=-1) - true)
+    return _softplus(jax.nn.logsumexp(other, axis=-1) - true)
   _check_same_shape(logits, labels)
   labels = labels.astype(logits.dtype)
   log_probs = jax.nn.log_softmax(logits)
@@ -66,7 +70,8 @@ def margin(logits: Array, labels: Array) -> Array:
     >>> losses.margin(jnp.array([[1.0, 4.0, 2.0]]), jnp.array([1]))
     Array([-2.], dtype=float32)
   """
-  true, other = _true_and_other(_check_logits(logits), jnp.asarray(labels))
+  logits = _check_logits(logits, labels)
+  true, other = _true_and_other(logits, jnp.asarray(labels))
   return jnp.max(other, axis=-1) - true
 
 
@@ -92,7 +97,7 @@ def dlr(logits: Array, labels: Array) -> Array:
     >>> losses.dlr(jnp.array([[1.0, 4.0, 2.0]]), jnp.array([1])).round(4)
     Array([-0.6667], dtype=float32)
   """
-  logits = _rescale(_check_logits(logits, at_least=3))
+  logits = _rescale(_check_logits(logits, labels, least=3))
   true, other = _true_and_other(logits, jnp.asarray(labels))
   top = jax.lax.top_k(logits, 3)[0]
   return (jnp.max(other, axis=-1) - true) / (top[:, 0] - top[:, 2] + 1e-12)
@@ -125,7 +130,7 @@ def targeted_dlr(logits: Array, labels: Array, targets: Array) -> Array:
     >>> losses.targeted_dlr(logits, jnp.array([1]), jnp.array([0]))
     Array([-1.], dtype=float32)
   """
-  logits = _rescale(_check_logits(logits, at_least=4))
+  logits = _rescale(_check_logits(logits, labels, least=4))
   true, _ = _true_and_other(logits, jnp.asarray(labels))
   target, _ = _true_and_other(logits, jnp.asarray(targets), name='targets')
   top = jax.lax.top_k(logits, 4)[0]
@@ -157,7 +162,7 @@ def kl(logits: Array, reference_logits: Array) -> Array:
     >>> losses.kl(jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 0.0]]))
     Array([0.], dtype=float32)
   """
-  logits = _check_logits(logits)
+  logits = _check_logits(logits, reference_logits)
   reference_logits = jnp.asarray(reference_logits)
   _check_same_shape(logits, reference_logits)
   log_p = jax.nn.log_softmax(reference_logits.astype(logits.dtype))
@@ -167,14 +172,58 @@ def kl(logits: Array, reference_logits: Array) -> Array:
   return jnp.sum(jnp.where(p > 0, p * (log_p - log_q), 0), axis=-1)
 
 
-def _check_logits(logits: Array, at_least: int = 2) -> Array:
-  logits = jnp.asarray(logits)
-  if logits.ndim != 2 or logits.shape[1] < at_least:
-    raise ValueError(
-      f'logits.shape = {logits.shape}; allowed: [batch, classes] with at least '
-      f'{at_least} classes'
+def check_logits(logits: Any, batch: int, least: int = 2) -> None:
+  """Raises a ValueError that says what a network returned, if no logits."""
+  is_array = hasattr(logits, 'dtype') and hasattr(logits, 'shape')
+  shape = logits.shape if is_array else None
+  is_real = is_array and jnp.issubdtype(logits.dtype, jnp.floating)
+  if is_real and len(shape) == 2 and shape[0] == batch and shape[1] >= least:
+    return
+  way_out = '' if is_array else '; return the logits alone'
+  if is_array and jnp.issubdtype(logits.dtype, jnp.integer):
+    way_out = '; predicted classes have no gradient'
+  elif is_real and least == 2 and shape in ((batch,), (batch, 1)):
+    join = 'stack' if shape == (batch,) else 'concatenate'
+    way_out = (
+      '; a binary network with one logit z needs a second: '
+      f'jnp.{join}([jnp.zeros_like(z), z], -1)'
     )
+  raise ValueError(
+    f'logits = {describe(logits)}; allowed: float [{batch}, K] with K >= '
+    f'{least}, a row for each image{way_out}'
+  )
+
+
+def describe(value: Any) -> str:
+  """Arrays, also those in a pytree, by dtype and shape; numbers as they are."""
+
+  def leaf(x: Any) -> Any:
+    is_unknown = isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct)
+    is_array = is_unknown or getattr(x, 'shape', None)
+    return f'{x.dtype} {list(x.shape)}' if is_array else x
+
+  return str(jax.tree.map(leaf, value))
+
+
+def _check_logits(logits: Any, labels: Any, least: int = 2) -> Array:
+  """The logits in float32 or better, one row for each of the labels."""
+  rows = jnp.shape(labels) or jnp.shape(logits)
+  check_logits(logits, rows[0] if rows else 0, least)
+  logits = jnp.asarray(logits)
   return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+
+@jax.custom_jvp
+def _softplus(x: Array) -> Array:
+  return jax.nn.softplus(x)
+
+
+@_softplus.defjvp
+def _softplus_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+  x, y = primals[0], _softplus(*primals)
+  wrong = x == jnp.inf
+  difference = jnp.where(wrong, 0, x - jnp.where(wrong, 0, y))
+  return y, jnp.exp(jnp.maximum(difference, -_SURE)) * tangents[0]
 
 
 def _check_same_shape(logits: Array, labels: Array) -> None:

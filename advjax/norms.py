@@ -195,7 +195,9 @@ def _slide_direction(
       lambda g, slack: jnp.where((slack <= 0) & (g > 0), 0, g), gradient, upper
     )
   sizes = jax.tree.leaves(jax.tree.map(jnp.abs, gradient))
-  flat = jnp.concatenate([x.reshape(x.shape[0], -1) for x in sizes], axis=1)
+  flat = jnp.concatenate(
+    [x.reshape(len(x), math.prod(x.shape[1:])) for x in sizes], axis=1
+  )
   count = -(-flat.shape[1] // 20)
   threshold = jax.lax.top_k(flat, count)[0][:, -1]
   return _evenly(gradient, threshold)

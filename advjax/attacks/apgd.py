@@ -6,6 +6,7 @@ What happens at which step is known beforehand: it is in tables over t.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -219,7 +220,7 @@ def _loss(loss_fn: LossFn, problem: Problem, logits: Any) -> Array:
   """What is maximised, [B]."""
   if loss_fn is losses.dlr:
     least = 3 if problem.targets is None else 4
-    if logits.ndim == 2 and logits.shape[1] < least:
+    if getattr(logits, 'ndim', 0) == 2 and 2 <= logits.shape[1] < least:
       raise ValueError(
         f'loss_fn = losses.dlr with logits of shape {logits.shape}; allowed: '
         f'at least {least} classes{" with targets" if least == 4 else ""}, or '
@@ -269,7 +270,7 @@ def _halving(norm: Norm, num_steps: int) -> Schedule:
     best = select(seen.loss > state.best.loss, seen, state.best)
     checked = jnp.where(t == 0, best.loss, memory.checked)
     # Against the point seen last, be it the one that a row went back from.
-    rises = memory.rises + (seen.loss > memory.loss)
+    rises = memory.rises + (seen.loss > memory.loss).astype(jnp.int32)
     window = _at(windows, t)
     checks = window > 0
     slow = 4 * rises < 3 * window
@@ -359,8 +360,8 @@ def _phases(num_steps: int) -> tuple[np.ndarray, ...]:
 
 def _top(gradient: Array, nonzero: Array) -> Array:
   """The step of l1 size 1 along two thirds of so many largest coordinates."""
-  sizes = jnp.abs(gradient).reshape(len(gradient), -1)
-  count = sizes.shape[1]
+  count = math.prod(gradient.shape[1:])
+  sizes = jnp.abs(gradient).reshape(len(gradient), count)
   index = jnp.clip(count - (2 * nonzero + 2) // 3, 0, count - 1)
   threshold = jnp.take_along_axis(jnp.sort(sizes), index[:, None], axis=1)[:, 0]
   signs = jnp.where(

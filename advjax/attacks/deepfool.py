@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from advjax import _arguments as arguments
 from advjax import norms
-from advjax._arguments import Problem, wide
+from advjax._arguments import Problem
 from advjax.attacks._core import boundary, loop
 from advjax.callables import compile_per_callable
 from advjax.norms import Norm, expand
@@ -107,7 +107,9 @@ def _until_fooled(
   def step(state: _State) -> _State:
     """The last step only evaluates the images of the one before."""
     images = problem.perturb((1 + overshoot) * state.total, norm)
-    logits, pull = jax.vjp(lambda x: _logits(logits_fn, x), images)
+    logits, pull = jax.vjp(
+      lambda x: loop.call_for_logits(logits_fn, x).astype(problem.dtype), images
+    )
     own = jax.nn.one_hot(problem.labels, logits.shape[1], dtype=bool)
     others = jnp.where(own, -jnp.inf, logits)
     count = min(num_candidates, logits.shape[1]) - 1
@@ -153,11 +155,3 @@ def _until_fooled(
 _run = compile_per_callable(
   _until_fooled, ('num_steps', 'num_candidates', 'overshoot', 'norm')
 )
-
-
-def _logits(logits_fn: LogitsFn, images: Array) -> Array:
-  logits = jnp.asarray(logits_fn(images))
-  if logits.ndim != 2 or logits.shape[1] < 2:
-    allowed = '[batch, classes] with at least 2 classes'
-    raise arguments.error('logits.shape', logits.shape, allowed)
-  return logits.astype(wide(logits))

@@ -145,6 +145,7 @@ def make_fab(
   def step(
     logits_fn: LogitsFn, problem: Problem, state: _State, t: Array
   ) -> _State:
+    network = functools.partial(loop.call_for_logits, logits_fn)
     # The iterates may be farther away than epsilon: in the box alone.
     box = problem._replace(epsilon=None)
     any_class = problem._replace(targets=None)  # counts as misclassified
@@ -153,14 +154,14 @@ def make_fab(
       state = restart(problem, state, t)
     point = box.perturb(state.delta, norm)
     if targets is None:
-      plane, logits = boundary.nearest(logits_fn, point, labels, norm)
+      plane, logits = boundary.nearest(network, point, labels, norm)
     else:
-      plane, logits = boundary.towards(logits_fn, point, labels, targets)
+      plane, logits = boundary.towards(network, point, labels, targets)
     fooled = loop.is_fooled(any_class, logits)
     best, _ = loop.nearer(point, fooled, state.best, problem, norm)
     delta = move(problem, state.delta, plane)
     point = box.perturb(delta, norm)
-    fooled = loop.is_fooled(any_class, logits_fn(point))
+    fooled = loop.is_fooled(any_class, network(point))
     best, _ = loop.nearer(point, fooled, best, problem, norm)
     return _State(jnp.where(expand(fooled, delta), beta * delta, delta), best)
 

@@ -1,7 +1,5 @@
 """Whether images fool a network."""
 
-import jax.numpy as jnp
-
 from advjax import _arguments as arguments
 from advjax._arguments import Problem
 from advjax.attacks._core import loop
@@ -50,9 +48,7 @@ def is_adversarial(
 
 def fools(logits_fn: LogitsFn, problem: Problem) -> Array:
   """The same of the images of a problem, [B]."""
-  logits = jnp.asarray(logits_fn(problem.images))
-  if logits.ndim != 2:
-    raise arguments.error('logits.shape', logits.shape, '[batch, classes]')
+  logits = loop.call_for_logits(logits_fn, problem.images)
   return loop.is_fooled(problem, logits)
 
 

@@ -13,6 +13,7 @@ from advjax.attacks._core.loop import call, fold
 from advjax.callables import Callee
 from advjax.devices import Batching, map_examples
 from advjax.evaluation.checks import check_images
+from advjax.losses import check_logits
 from advjax.types import Array, LogitsFn
 
 P = ParamSpec('P')
@@ -47,13 +48,14 @@ def _logits(
   eot_samples: int | None, images: Array, keys: Array, network: Callee
 ) -> Array:
   if eot_samples is None:
-    logits = network(images)
+    logits = call(network, images)
   else:
     samples = jax.lax.map(
       lambda sample: call(network, images, fold(keys, sample)),
       jnp.arange(eot_samples, dtype=jnp.uint32),
     )
     logits = jnp.mean(samples, axis=0)
+  check_logits(logits, len(images))
   return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
@@ -89,8 +91,7 @@ def compute_logits(
     >>> compute_logits(lambda x: 10 * x, np.eye(2, dtype=np.float32)).tolist()
     [[10.0, 0.0], [0.0, 10.0]]
   """
-  images = np.asarray(images)
-  check_images(images)
+  images = check_images(images)
   logits = map_examples(
     _logits,
     [images],
@@ -98,8 +99,6 @@ def compute_logits(
     static=(eot_samples,),
     batching=batching or Batching(),
   )
-  if logits.ndim != 2:
-    raise error('logits_fn(images).shape', logits.shape, f'[{len(images)}, K]')
   if not check:
     return logits
   finite = np.isfinite(logits).all(-1)

@@ -121,8 +121,7 @@ def attack_and_predict(
     >>> (result.predictions['itself'] == np.arange(3)[None]).mean(1).tolist()
     [1.0, 0.0]
   """
-  images = np.asarray(images)
-  check_images(images, getattr(attack, 'bounds', None))
+  images = check_images(images, getattr(attack, 'bounds', None))
   labels = check_labels(labels, images, source)
   if not min(epsilons, default=-1) >= 0:
     raise error('epsilons', list(epsilons), 'one number >= 0 or more')
@@ -279,8 +278,7 @@ def robust_accuracy(
   parts: dict[str, list[np.ndarray]] = {name: [] for name in attacks}
   first = size = 0
   for images, labels in batches:
-    images = np.asarray(images)
-    check_images(images)
+    images = check_images(images)
     labels = check_labels(labels, images, logits_fn)
     count = len(images)
     size = max(size, count)

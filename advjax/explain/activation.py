@@ -71,11 +71,12 @@ def activation_maximization(
     allowed = '(height, width, channels), each >= 1'
     raise arguments.error('shape', shape, allowed)
   shape = tuple(int(size) for size in shape)
-  classes = arguments.as_array(classes)
-  arguments.check_labels('classes', classes, len(classes))
+  batch = len(classes) if jnp.ndim(classes) else 0
+  classes = arguments.check_labels('classes', classes, batch)
   arguments.check_key(key, len(classes))
   example = jax.ShapeDtypeStruct((len(classes), *shape), jnp.float32)
-  check_logits(output_shape(logits_fn, example), classes, 'classes')
+  logits = arguments.call(output_shape, logits_fn, example)
+  check_logits(logits, classes, 'classes')
   return _maximize(
     logits_fn,
     classes,
@@ -130,7 +131,9 @@ def _maximize(
     return jnp.clip(images + step_size * direction, 0, 1), None
 
   start_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
-  noise = jax.vmap(lambda k: jax.random.normal(k, shape))(start_keys)
+  noise = jax.vmap(lambda k: jax.random.normal(k, shape, jnp.float32))(
+    start_keys
+  )
   images = jnp.clip(0.5 + 0.05 * noise, 0, 1)
   images, _ = jax.lax.scan(step, images, jnp.arange(num_steps))
   return images

@@ -57,8 +57,9 @@ def grad_cam(
   """
   images, labels = check_images('features_fn', features_fn, images, labels)
   arguments.check_callable('head_fn', head_fn)
-  maps = _check_maps(output_shape(features_fn, images), images)
-  check_logits(output_shape(head_fn, maps), labels)
+  maps = arguments.call(output_shape, features_fn, images)
+  maps = _check_maps(maps, images)
+  check_logits(arguments.call(output_shape, head_fn, maps), labels)
   head_fn = Callee.of(head_fn)
   return _grad_cam(
     features_fn, head_fn, images, labels, upsample=bool(upsample)

@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from advjax import _arguments as arguments
+from advjax import losses
 from advjax._arguments import wide
 from advjax.callables import compile_per_callable, output_shape
 from advjax.types import Array, ArrayLike, LogitsFn
@@ -116,7 +116,7 @@ def integrated_gradients(
   images, labels = check(logits_fn, images, labels)
   num_steps = arguments.count('num_steps', num_steps)
   if not isinstance(baseline, jax.Array):
-    baseline = np.asarray(baseline, images.dtype)
+    baseline = arguments.real_array('baseline', baseline, images.dtype)
   try:
     # A wider one would widen the gradients, and not fit the sum of the scan.
     baseline = jnp.broadcast_to(baseline, images.shape).astype(images.dtype)
@@ -174,7 +174,7 @@ def smooth_grad(
 def check(logits_fn: LogitsFn, images: Any, labels: Any) -> tuple[Array, Array]:
   """Returns images and labels as arrays, once they are seen to fit."""
   images, labels = check_images('logits_fn', logits_fn, images, labels)
-  check_logits(output_shape(logits_fn, images), labels)
+  check_logits(arguments.call(output_shape, logits_fn, images), labels)
   return images, labels
 
 
@@ -183,17 +183,15 @@ def check_images(
 ) -> tuple[Array, Array]:
   """The same before the function of the images, of this name, is called."""
   arguments.check_callable(name, function)
-  images, labels = map(arguments.as_array, (images, labels))
+  images = arguments.as_array('images', images)
   if images.ndim != 4 or not arguments.is_floating(images):
     raise arguments.error('images', images, 'floating [B, H, W, C]')
-  arguments.check_labels('labels', labels, len(images))
-  return images, labels
+  return images, arguments.check_labels('labels', labels, len(images))
 
 
 def check_logits(logits: Any, labels: Array, name: str = 'labels') -> None:
   """Checks for a row of logits per label, and among them one of its class."""
-  if getattr(logits, 'ndim', None) != 2 or len(labels) != logits.shape[0]:
-    raise arguments.error('logits', logits, f'[{len(labels)}, K]')
+  losses.check_logits(logits, len(labels), least=1)
   arguments.check_classes(name, labels, logits.shape[1])
 
 
@@ -221,16 +219,17 @@ def _integrated(
   *,
   num_steps: int,
 ) -> Array:
-  difference = images - baseline
+  difference, dtype = images - baseline, wide(images)
 
   def add(total: Array, step: Array) -> tuple[Array, None]:
-    share = ((step + 0.5) / num_steps).astype(images.dtype)
+    share = ((step.astype(dtype) + 0.5) / num_steps).astype(images.dtype)
     gradient = class_gradient(logits_fn, baseline + share * difference, labels)
-    return total + gradient, None
+    return total + gradient.astype(dtype), None
 
-  total = jnp.zeros(images.shape, wide(images))
+  total = jnp.zeros(images.shape, dtype)
   total, _ = jax.lax.scan(add, total, jnp.arange(num_steps))
-  return (difference * total / num_steps).astype(images.dtype)
+  total = difference.astype(dtype) * total
+  return (total / num_steps).astype(images.dtype)
 
 
 @functools.partial(compile_per_callable, static_argnames=('num_samples',))
@@ -251,9 +250,9 @@ def _smooth(
 
   def add(total: Array, sample: Array) -> tuple[Array, None]:
     sample_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, sample)
-    noisy = images + std * jax.vmap(draw)(sample_keys)
+    noisy = images.astype(dtype) + std * jax.vmap(draw)(sample_keys)
     gradient = class_gradient(logits_fn, noisy.astype(images.dtype), labels)
-    return total + gradient, None
+    return total + gradient.astype(dtype), None
 
   total = jnp.zeros(images.shape, dtype)
   total, _ = jax.lax.scan(add, total, jnp.arange(num_samples))

@@ -143,7 +143,7 @@ def test_new_parameters_compile_nothing():
     ((linear, IMAGES, LABELS[:2]), r'labels = .* \[2\]; allowed: int \[3\]'),
     ((linear, IMAGES, LABELS * 1.0), r'labels = float.*; allowed: int \[3\]'),
     ((linear, IMAGES, LABELS + 1), r'labels = 1 to 4; .* in \[0, 4\)'),
-    ((lambda x: x, IMAGES, LABELS), r'logits = .*; allowed: \[3, K\]'),
+    ((lambda x: x, IMAGES, LABELS), r'logits = .*; allowed: float \[3, K\]'),
   ],
 )
 def test_bad_arguments_are_named(arguments, message):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from advjax import _arguments as arguments
+from advjax import losses
 from advjax._arguments import Problem, combine, difference, wide
 from advjax.callables import compile_per_callable
 from advjax.norms import Norm, expand
@@ -137,7 +138,7 @@ def advance(
     state, t = carry
     moves = active & (t < search.num_steps)
     new = search.step(logits_fn, problem, state, t)
-    return select(moves, new, state), t + moves
+    return select(moves, new, state), t + moves.astype(t.dtype)
 
   problem, state, t, active = vary_alike(
     lambda problem, state, t, _: search.step(logits_fn, problem, state, t),
@@ -222,6 +223,8 @@ def evaluate(
 
   def once(keys: Array | None) -> tuple[Array, Any]:
     logits = call(logits_fn, combine(images, problem.images), keys)
+    if keys is None and getattr(logits, 'dtype', None) == jnp.float16:
+      logits = _from_half(logits)
     return score_fn(problem, logits), logits
 
   if eot_samples is None:
@@ -261,30 +264,53 @@ def finite(gradient: Array) -> Array:
   return jnp.where(jnp.isfinite(gradient), gradient, 0)
 
 
-def call(logits_fn: LogitsFn, images: Images, keys: Array | None) -> Any:
-  """The logits; with keys, those of a random model."""
+def call(logits_fn: LogitsFn, images: Images, keys: Array | None = None) -> Any:
+  """What the network returns; with keys, a random model."""
   if keys is None:
-    return logits_fn(images)
+    return arguments.call(logits_fn, images)
 
   # Example by example: what a random model draws cannot depend on the batch.
   def one(image: Any, key: Array) -> Any:
-    logits = logits_fn(jax.tree.map(lambda x: x[None], image), key)
+    image = jax.tree.map(lambda x: x[None], image)
+    logits = arguments.call(logits_fn, image, key)
     return jax.tree.map(lambda x: x[0], logits)
 
   return jax.vmap(one)(images, keys)
 
 
+def call_for_logits(logits_fn: LogitsFn, images: Images) -> Array:
+  """The same where the attack itself needs logits `[B, K]`."""
+  logits = call(logits_fn, images)
+  losses.check_logits(logits, jax.tree.leaves(images)[0].shape[0])
+  return jnp.asarray(logits)
+
+
+@jax.custom_vjp
+def _from_half(logits: Array) -> Array:
+  """float16 as float32; gradients of a row are scaled to fit into float16."""
+  return logits.astype(jnp.float32)
+
+
+def _to_half(_: None, gradient: Array) -> tuple[Array]:
+  # Of a sure network they are smaller than any float16.
+  axes = tuple(range(1, gradient.ndim))
+  largest = jnp.max(jnp.abs(gradient), axes, keepdims=True, initial=0)
+  scaled = gradient / jnp.where(largest > 0, largest, 1)
+  return (scaled.astype(jnp.float16),)
+
+
+_from_half.defvjp(lambda logits: (_from_half(logits), None), _to_half)
+
+
 def attack_loss(problem: Problem, loss_fn: LossFn, logits: Any) -> Array:
   """The loss to maximise, [B]: with targets, minus the loss towards them."""
   targeted = problem.targets is not None
-  loss = loss_fn(logits, problem.targets if targeted else problem.labels)
-  loss = jnp.asarray(loss)
-  if loss.shape != (problem.batch,):
-    raise ValueError(
-      f'loss_fn(...).shape = {loss.shape}; allowed: {(problem.batch,)}, one '
-      'loss per example'
-    )
-  loss = loss.astype(jnp.promote_types(loss.dtype, jnp.float32))
+  loss: Any = loss_fn(logits, problem.targets if targeted else problem.labels)
+  per_row = getattr(loss, 'shape', None) == (problem.batch,)
+  if not per_row or not arguments.is_floating(loss):
+    allowed = f'float [{problem.batch}], one loss per example'
+    raise arguments.error('loss_fn(...)', loss, allowed)
+  loss = jnp.asarray(loss, problem.dtype)
   return -loss if targeted else loss
 
 
@@ -301,7 +327,7 @@ def is_fooled(problem: Problem, logits: Any) -> Array:
     return unknown
   if wanted.ndim != 1:
     return unknown
-  hit = (jnp.argmax(logits, axis=-1) == wanted) == targeted
+  hit = (jnp.argmax(logits, axis=-1) == wanted.astype(int)) == targeted
   return hit & ~jnp.any(jnp.isnan(logits), axis=-1)  # NaN predicts nothing.
 
 

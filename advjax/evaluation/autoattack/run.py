@@ -269,8 +269,7 @@ def _check_arguments(
   if np.ndim(epsilon) != 0:
     raise ValueError(f'epsilon = {epsilon!r}; allowed: one number')
   arguments.check_given(key=key)
-  images = np.asarray(images)
-  check_images(images)
+  images = check_images(images)
   problem = arguments.check(
     logits_fn,
     images,
