@@ -3,143 +3,221 @@
 The arrays inside a callable that is a pytree (`jax.tree_util.Partial`, an NNX
 or Equinox module) are traced, so that new parameters do not recompile.
 Everything else about a callable is static: functions by identity, numbers and
-strings by value.
+strings by value. Programs refer weakly to what is static, and end with it: one
+cache for all would keep every closure ever attacked, with its constants.
 """
 
+import collections
+import functools
 import importlib
 import operator
 import os
 import sys
 import types
 import weakref
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 
 _Result = TypeVar('_Result')
 
-
-@jax.tree_util.register_pytree_node_class
-class Callee:
-  """A callable as a pytree: its arrays are children, the rest is static."""
-
-  __slots__ = ('arrays', 'structure')
-
-  def __init__(self, arrays: Sequence[Any], structure: Any):
-    self.arrays = arrays
-    self.structure = structure
-
-  @classmethod
-  def of(cls, function: Callable[..., Any]) -> 'Callee':
-    leaves, treedef = jax.tree.flatten(function)
-    arrays = [x for x in leaves if _is_array(x)]
-    static = tuple(None if _is_array(x) else _Static(x) for x in leaves)
-    return cls(arrays, (treedef, static))
-
-  def __call__(self, *args: Any) -> Any:
-    treedef, static = self.structure
-    arrays = iter(self.arrays)
-    leaves = [next(arrays) if s is None else s.value for s in static]
-    # Built again for every call: what a stateful module changes in itself stays
-    # in this call, at this trace level.
-    return jax.tree.unflatten(treedef, leaves)(*args)
-
-  def tree_flatten(self) -> tuple[Sequence[Any], Any]:
-    return self.arrays, self.structure
-
-  @classmethod
-  def tree_unflatten(cls, structure: Any, arrays: Sequence[Any]) -> 'Callee':
-    return cls(arrays, structure)
+# Programs kept by a cache. Reached by those alone that no object ends: of
+# modules that are pytrees, whose static fields JAX itself refers to.
+_MAX_PROGRAMS = 512
 
 
 class _Static:
-  """A value to compare programs by.
+  """A value to compare programs by; an object by identity, referred to weakly.
 
   Callables compare by identity, for some compare equal that compute different
   things (bound Linen modules do). Values of two types differ, though 1 == True.
   """
 
-  __slots__ = ('key', 'value')
+  __slots__ = ('get', 'key', 'owners')
 
   def __init__(self, value: Any):
-    self.value = value
-    self.key: Any = id(value)
-    if not callable(value) or isinstance(value, types.MethodType):
-      try:
-        hash(value)
-        self.key = (type(value), value)
-      except TypeError:
-        pass  # By identity, then.
+    self.get: Callable[[], Any] = lambda: value
+    self.key: Any = type(value), value
+    self.owners: tuple[weakref.ref[Any], ...] = ()
+    equals: Any = type(value).__eq__
+    by_value = equals is not object.__eq__ and not callable(value)
+    if by_value and _has_hash(value):
+      return
+    objects: tuple[Any, ...] = (value,)
+    if isinstance(value, types.MethodType):  # Made at every access.
+      objects = value.__self__, value.__func__
+    self.key = tuple(map(id, objects))
+    try:
+      self.owners = tuple(map(weakref.ref, objects))
+    except TypeError:  # Not every object can be referred to weakly.
+      return
+    is_method = len(objects) > 1
+    self.get = weakref.WeakMethod(value) if is_method else self.owners[0]
 
   def __hash__(self) -> int:
     return hash(self.key)
 
   def __eq__(self, other: object) -> bool:
-    return isinstance(other, _Static) and self.key == other.key
+    if not isinstance(other, _Static) or self.key != other.key:
+      return False
+    # The identity of an object that is gone may be that of another one.
+    pairs = zip(self.owners, other.owners, strict=True)
+    return all(mine() is theirs() is not None for mine, theirs in pairs)
 
 
-def _is_array(x: Any) -> bool:
-  return isinstance(x, jax.Array | np.ndarray)
+class Structure(NamedTuple):
+  """What is static about a pytree: hashable, keeps none of its objects."""
+
+  treedef: Any
+  # Of each leaf; None: an array; a Structure: a Partial, as a tuple.
+  parts: tuple[Any, ...]
+
+  def build(self, arrays: Iterator[Any]) -> Any:
+    """Returns the pytree with other arrays."""
+    leaves = []
+    for part in self.parts:
+      if isinstance(part, Structure):
+        function, args, keywords = part.build(arrays)
+        leaves.append(Partial(function, *args, **keywords))
+      else:
+        leaves.append(next(arrays) if part is None else part.get())
+    return jax.tree.unflatten(self.treedef, leaves)
+
+  def owners(self) -> Iterator[Any]:
+    """Yields the objects that it refers to."""
+    for part in self.parts:
+      if isinstance(part, Structure):
+        yield from part.owners()
+      elif part is not None:
+        yield from (owner() for owner in part.owners)
+
+
+@jax.tree_util.register_pytree_node_class
+class Callee:
+  """A callable, or any pytree: its arrays are children, the rest is static."""
+
+  __slots__ = ('arrays', 'origin', 'structure')
+
+  def __init__(self, arrays: Sequence[Any], structure: Structure):
+    self.arrays = arrays
+    self.structure = structure
+    self.origin: Any = None  # Keeps what the structure does not.
+
+  @classmethod
+  def of(cls, tree: Any) -> 'Callee':
+    if isinstance(tree, Callee):
+      return tree
+    arrays: list[Any] = []
+    callee = cls(arrays, _flatten(tree, arrays))
+    callee.origin = tree
+    return callee
+
+  @property
+  def value(self) -> Any:
+    """The callable, built again: what a stateful module changes stays there."""
+    return self.structure.build(iter(self.arrays))
+
+  def __call__(self, *args: Any) -> Any:
+    return self.value(*args)  # Its changes stay at this trace level.
+
+  def tree_flatten(self) -> tuple[Sequence[Any], Structure]:
+    return self.arrays, self.structure
+
+  @classmethod
+  def tree_unflatten(
+    cls, structure: Structure, arrays: Sequence[Any]
+  ) -> 'Callee':
+    return cls(arrays, structure)
+
+
+def _flatten(tree: Any, arrays: list[Any]) -> Structure:
+  """Appends the arrays of a pytree; returns the rest."""
+  leaves, treedef = jax.tree.flatten(tree, is_leaf=_is_partial)
+  parts: list[Any] = []
+  for leaf in leaves:
+    if _is_partial(leaf):  # As a pytree it would keep its function.
+      function = leaf.func
+      inner = getattr(function, 'fun', None)
+      # JAX wraps a functools.partial in an object made for this Partial.
+      if isinstance(inner, functools.partial) and function == inner:
+        function = inner
+      parts.append(_flatten((function, leaf.args, leaf.keywords), arrays))
+    elif isinstance(leaf, jax.Array | np.ndarray):
+      arrays.append(leaf)
+      parts.append(None)
+    else:
+      parts.append(_Static(leaf))
+  return Structure(treedef, tuple(parts))
+
+
+def _is_partial(x: Any) -> bool:
+  return type(x) is Partial
+
+
+def _has_hash(value: Any) -> bool:
+  try:
+    hash(value)
+  except TypeError:
+    return False
+  return True
+
+
+def cache_while_alive(make: Callable[..., _Result]) -> Callable[..., _Result]:
+  """Caches `make(*key)` while all objects live to which Structures refer."""
+  found: collections.OrderedDict[Any, tuple[_Result, Any]] = (
+    collections.OrderedDict()
+  )
+
+  def cached(*key: Any) -> _Result:
+    entry = found.get(key)
+    if entry is None:
+      watched = [
+        weakref.ref(owner, lambda _: found.pop(key, None))
+        for part in key
+        if isinstance(part, Structure)
+        for owner in part.owners()
+      ]
+      entry = found.setdefault(key, (make(*key), watched))
+      if len(found) > _MAX_PROGRAMS:
+        found.popitem(last=False)
+    return entry[0]
+
+  return cached
 
 
 def compile_per_callable(
-  run: Callable[..., _Result], static_argnames: tuple[str, ...]
+  run: Callable[..., _Result],
 ) -> Callable[..., _Result]:
-  """Compiles `run(logits_fn, *args, **static)` for any callable.
+  """Compiles `run(*args, **static)`; args may be callables of any kind."""
 
-  The programs of a plain function (a closure over parameters, say) are dropped
-  with it; one cache for all would keep every closure ever attacked alive, with
-  its constants and with the tracers that it closes over.
-  """
-  shared = jax.jit(run, static_argnames=static_argnames)
-  own: dict[int, tuple[weakref.ref[Any], Callable[..., Any]]] = {}
+  @cache_while_alive
+  def program(*structures: Structure) -> Callable[..., Any]:
+    del structures  # The key.
+    return jax.jit(lambda args, static: run(*args, **static.value))
 
-  def own_program(logits_fn: Any) -> Callable[..., Any]:
-    identity = id(logits_fn)
-    if identity not in own:
-      alive = weakref.ref(logits_fn, lambda _: own.pop(identity, None))
-      program = jax.jit(
-        lambda *args, **static: run(alive(), *args, **static),
-        static_argnames=static_argnames,
-      )
-      own[identity] = alive, program
-    return own[identity][1]
-
-  def compiled(logits_fn: Any, *args: Any, **static: Any) -> _Result:
-    program: Callable[..., Any] = shared
-    if _is_opaque(logits_fn):
-      program = own_program(logits_fn)
-    else:
-      args = (Callee.of(logits_fn), *args)
-    result: _Result = program(*args, **static)
+  def compiled(*args: Any, **static: Any) -> _Result:
+    args = tuple(Callee.of(x) if callable(x) else x for x in args)
+    choices = Callee.of(static)
+    structures = [x.structure for x in args if isinstance(x, Callee)]
+    result: _Result = program(*structures, choices.structure)(args, choices)
     return result
 
   return compiled
 
 
-def _is_opaque(function: Any) -> bool:
-  """Whether a callable is one object, no pytree, whose end can be watched."""
-  if isinstance(function, types.MethodType):
-    return False  # Made at every access: `model.apply` lives for one call.
-  try:
-    weakref.ref(function)
-  except TypeError:
-    return False
-  return jax.tree_util.all_leaves([function])
-
-
-@jax.jit
-def _call(function: Callee, *args: Any) -> Any:
-  return function(*args)
+@cache_while_alive
+def _call(structure: Structure) -> Any:
+  del structure  # The key.
+  return jax.jit(lambda function, *args: function(*args))
 
 
 def output_shape(function: Callable[..., Any], *args: Any) -> Any:
   """Shapes and dtypes of `function(*args)`; a second call traces nothing."""
-  if _is_opaque(function):
-    return jax.eval_shape(function, *args)
-  return _call.eval_shape(Callee.of(function), *args)
+  callee = Callee.of(function)
+  return _call(callee.structure).eval_shape(callee, *args)
 
 
 def import_function(field: str, text: str) -> Any:

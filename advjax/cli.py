@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import runpy
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from advjax.devices import select_devices
 from advjax.fields import add_fields, describe
 from advjax.fractions import expand_fractions
 from advjax.processes import distributed
-from advjax.processes.signals import Interrupted
+from advjax.processes.signals import Interrupted, interrupt_on_signals
 from advjax.processes.topology import Place, find_place, gpus_of
 from advjax.training.loop import Diverged
 
@@ -193,17 +194,19 @@ def run(
   *,
   processes: str = 'one',
   keep_compiled: bool = False,
+  kept: str = 'run the same command again',
 ) -> None:
   """Parses the flags, runs `main` and turns errors into exit codes.
 
   Several processes that run the same command make one run 'together', each its
   own 'apart', or are refused: 'one'. keep_compiled: use the persistent cache of
-  compiled programs; not for measurements of compilation.
+  compiled programs; not for measurements of compilation. kept: what is said
+  where a signal ends `main` in the middle.
 
   Exits with 2 for bad input, with one message (after a traceback, if a user's
   own file raised it) and before anything is computed or written; 1 for a
-  diverged run or a full disk; 128 + signal for a stopped run, after a
-  checkpoint; 75 where another process of the run is lost.
+  diverged run or a full disk; 128 + signal for a stopped run, where it trains
+  after a checkpoint; 75 where another process of the run is lost.
   """
   logging.basicConfig(stream=sys.stderr, format='%(message)s', force=True)
   logger.setLevel(logging.INFO)
@@ -242,11 +245,12 @@ def run(
       compile_cache.turn_on(warn=place.process_id == 0)
     if place.num_processes > 1:
       joined = _start_process(place, processes)
-    main()
+    with interrupt_on_signals():
+      main()
     if joined:
       distributed.finish()
   except (KeyboardInterrupt, Exception) as error:
-    code, message = _ending(error, place if joined else None)
+    code, message = _ending(error, place if joined else None, kept)
     if code == 2 and reports_errors and _is_of_user(error):
       traceback.print_exception(error)
     if place and joined:
@@ -287,10 +291,15 @@ def _is_of_user(error: BaseException) -> bool:
   return False
 
 
-def _ending(error: BaseException, joined: Place | None) -> tuple[int, str]:
+def _ending(
+  error: BaseException, joined: Place | None, kept: str
+) -> tuple[int, str]:
   """Returns exit code and message for expected errors; raises bugs again."""
   if isinstance(error, Interrupted):
     return 128 + error.signum, f'{error}: run the same command again to resume'
+  if isinstance(error, KeyboardInterrupt):
+    signum = error.args[0] if error.args else signal.SIGINT
+    return 128 + signum, f'{Interrupted(signum)}: {kept}'
   if isinstance(error, Diverged):
     return 1, f'error: {error}'
   if isinstance(error, OSError) and error.errno in _DISK_FULL:
@@ -308,5 +317,4 @@ def _ending(error: BaseException, joined: Place | None) -> tuple[int, str]:
   if not joined:
     raise error
   traceback.print_exception(error)
-  code = 130 if isinstance(error, KeyboardInterrupt) else 1
-  return code, f'{joined.name} ended by the error above'
+  return 1, f'{joined.name} ended by the error above'

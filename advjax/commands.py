@@ -190,22 +190,41 @@ def explain() -> None:
   )
 
 
+_RESUME = 'run the same command again to resume'
+_TRAINED = f'the checkpoints are kept; {_RESUME}'
+
 # The main, whose docstring --help prints; the flags; how several processes run
-# it, as cli.run takes it.
+# it, and what a signal leaves, as cli.run takes them.
 COMMANDS = {
-  'train': (train, cli.define_config_flags, 'together'),
-  'compare': (compare, cli.define_config_flags, 'together'),
-  'evaluate': (evaluate, _define_evaluate_flags, 'together'),
-  'sweep': (sweep, _define_sweep_flags, 'apart'),
-  'explain': (explain, _define_explain_flags, 'one'),
+  'train': (train, cli.define_config_flags, 'together', _TRAINED),
+  'compare': (compare, cli.define_config_flags, 'together', _TRAINED),
+  'evaluate': (
+    evaluate,
+    _define_evaluate_flags,
+    'together',
+    'what AutoAttack has completed is kept, nothing of other attacks; '
+    f'{_RESUME}',
+  ),
+  'sweep': (
+    sweep,
+    _define_sweep_flags,
+    'apart',
+    f'the trials that are done and the checkpoints are kept; {_RESUME}',
+  ),
+  'explain': (
+    explain,
+    _define_explain_flags,
+    'one',
+    'nothing is kept; run the same command again to start over',
+  ),
 }
 
 
 def run(name: str, argv: Sequence[str] | None = None) -> None:
   """Runs a command with the flags of argv, by default sys.argv."""
-  main, define_flags, processes = COMMANDS[name]
+  main, define_flags, processes, kept = COMMANDS[name]
   define_flags()
-  cli.run(main, argv, processes=processes, keep_compiled=True)
+  cli.run(main, argv, processes=processes, keep_compiled=True, kept=kept)
 
 
 def main() -> None:

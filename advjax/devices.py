@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from advjax.callables import Callee, Structure, cache_while_alive
 from advjax.processes.collectives import gather, own_ranks
 from advjax.processes.topology import find_place
 from advjax.types import Array
@@ -171,14 +172,16 @@ def map_examples(
     num_batches = -(-count // (size * len(devices)))
     size = -(-count // (num_batches * len(devices)))
   own = own_ranks(devices)
-  program = _map_program(function, static, own_devices(devices), len(examples))
+  job = Callee.of((function, static))
+  structures = [x.structure for x in (job, *shared) if isinstance(x, Callee)]
+  program = _map_program(own_devices(devices), *structures)
   rows = size * len(devices)
   parts = []
   for start in range(0, count, rows):
     order = (start + np.arange(rows, dtype=np.int32)) % count
     indices = order.reshape(len(devices), size)[own]
     batch = tuple(array[indices] for array in examples)
-    found = program(batch, batching.first + indices, batching.key, shared)
+    found = program(batch, batching.first + indices, batching.key, job, shared)
     parts.append(jax.tree.map(lambda x: gather(x, devices), found))
 
   def merge(*values: np.ndarray) -> np.ndarray:
@@ -188,44 +191,43 @@ def map_examples(
   return jax.tree.map(merge, *parts)
 
 
-@functools.lru_cache(maxsize=64)
+@cache_while_alive
 def _map_program(
-  function: Callable[..., Any],
-  static: tuple[Any, ...],
-  devices: tuple[jax.Device, ...],
-  num_arrays: int,
+  devices: tuple[jax.Device, ...], *structures: Structure
 ) -> Callable[..., Any]:
-  def per_device(examples: Any, indices: Array, key: Array, shared: Any) -> Any:
+  del structures  # The key.
+
+  def per_device(
+    examples: Any, indices: Array, key: Array, job: Callee, shared: Any
+  ) -> Any:
+    function, static = job.value
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
     return function(*static, *examples, keys, *shared)
 
-  # The axes of the examples are written out: with plain axes alone, and by
-  # chance as many arrays as arguments, pmap of jax 0.10 mixes them up.
-  return jax.pmap(
-    per_device,
-    axis_name=AXIS,  # A user's own objective may sum over it, as in training.
-    in_axes=((0,) * num_arrays, 0, None, None),
-    devices=list(devices),
+  program: Callable[..., Any] = shard(
+    per_device, devices, num_args=5, split_args=(0, 1)
   )
+  return program
 
 
-def compile_sharded(
+def shard(
   function: Callable[..., Any],
   devices: Sequence[jax.Device],
-  arguments: Sequence[Any],
   *,
+  num_args: int,
   split_args: Sequence[int],
   donate_args: Sequence[int] = (),
 ) -> Any:
-  """Compiles per-device code ahead of time, so that its memory is known.
+  """Jits per-device code, over whose axis `AXIS` it may sum.
 
-  By shard_map: pmap cannot be compiled ahead in several processes. Arguments
-  are shapes; those of `split_args`, and all results, are split over devices.
+  By shard_map: pmap keeps its functions for ever, and cannot be compiled ahead
+  in several processes. Arguments of `split_args`, and all results, are split
+  over devices.
   """
   mesh = Mesh(np.array(devices), (AXIS,))
   specs = tuple(
     PartitionSpec(AXIS) if place in split_args else PartitionSpec()
-    for place in range(len(arguments))
+    for place in range(num_args)
   )
 
   def per_device(*args: Any) -> Any:
@@ -235,7 +237,7 @@ def compile_sharded(
     ]
     return jax.tree.map(lambda x: x[None], function(*own))
 
-  program = jax.jit(
+  return jax.jit(
     jax.shard_map(
       per_device,
       mesh=mesh,
@@ -246,7 +248,6 @@ def compile_sharded(
     in_shardings=tuple(NamedSharding(mesh, spec) for spec in specs),
     donate_argnums=tuple(donate_args),
   )
-  return program.lower(*arguments).compile()
 
 
 def free_memory(device: jax.Device, num_sharing: int = 1) -> int:

@@ -100,6 +100,24 @@ def test_exit_codes(error, code, caplog):
   assert str(error) in message
 
 
+@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_one_line_and_a_second_one_ends_it_at_once(signum, caplog):
+  def main():
+    try:
+      signal.raise_signal(signum)
+    finally:
+      acts.append(signal.getsignal(signum))
+
+  acts, before = [], signal.getsignal(signum)
+  with pytest.raises(SystemExit) as end:
+    cli.run(main, ['program'], kept='the first half is kept')
+  assert end.value.code == 128 + signum
+  (message,) = caplog.messages
+  assert signum.name in message and message.endswith('the first half is kept')
+  assert acts == [signal.SIG_DFL]
+  assert signal.getsignal(signum) == before
+
+
 @pytest.mark.parametrize('code', [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_one_line(caplog, code):
   reason = "No space left; the last good checkpoint stays in 'a/last'"

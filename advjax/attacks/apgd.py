@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from advjax import _arguments as arguments
 from advjax import losses, norms
@@ -102,7 +103,8 @@ def apgd(
   arguments.check_given(epsilon=epsilon, key=key)
   if eot_samples is not None:
     eot_samples = arguments.count('eot_samples', eot_samples)
-  search = make_apgd(
+  search = Partial(
+    make_apgd,
     norm=norm,
     num_steps=arguments.count('num_steps', num_steps),
     loss_fn=loss_fn,
@@ -153,7 +155,6 @@ class Schedule(NamedTuple):
   factor: Callable[[Array], Array]
 
 
-@functools.lru_cache
 def make_apgd(
   *,
   norm: str | Norm,

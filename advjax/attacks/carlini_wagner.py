@@ -208,4 +208,4 @@ def _minimise(
   return jnp.asarray(jax.lax.stop_gradient(best.images))
 
 
-_run = compile_per_callable(_minimise, ('num_steps', 'num_searches'))
+_run = compile_per_callable(_minimise)

@@ -152,6 +152,4 @@ def _until_fooled(
   return jax.lax.stop_gradient(state.images)
 
 
-_run = compile_per_callable(
-  _until_fooled, ('num_steps', 'num_candidates', 'overshoot', 'norm')
-)
+_run = compile_per_callable(_until_fooled)

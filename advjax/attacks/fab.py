@@ -5,12 +5,12 @@ the classes and a little over it, drawn towards the original on the way, and
 goes back some way whenever it is misclassified.
 """
 
-import functools
 import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from advjax import _arguments as arguments
 from advjax import norms
@@ -95,7 +95,8 @@ def fab(
   if num_restarts > 1 and key is None:
     allowed = f'a key, for num_restarts = {num_restarts}'
     raise arguments.error('key', None, allowed)
-  search = make_fab(
+  search = Partial(
+    make_fab,
     norm=norm,
     num_steps=arguments.count('num_steps', num_steps),
     eta=arguments.static_number('eta', eta, 1),
@@ -121,7 +122,6 @@ class _State(NamedTuple):
   best: Found  # the nearest misclassified image; its score is -distance
 
 
-@functools.lru_cache
 def make_fab(
   *,
   norm: str | Norm,

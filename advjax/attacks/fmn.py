@@ -1,10 +1,10 @@
 """Fast minimum norm: a ball that shrinks and grows around the boundary."""
 
-import functools
 import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from advjax import _arguments as arguments
 from advjax import norms
@@ -79,7 +79,8 @@ def fmn(
     >>> advjax.fmn(logits_fn, images, labels, norm='linf').round(3)
     Array([[0.375, 0.375]], dtype=float32)
   """
-  search = make_fmn(
+  search = Partial(
+    make_fmn,
     arguments.count('num_steps', num_steps),
     norms.get(norm, ('l2', 'linf', 'l1')),
     arguments.static_number('step_size', step_size),
@@ -102,7 +103,6 @@ class _State(NamedTuple):
   best: Found  # scores are distances, negative
 
 
-@functools.lru_cache
 def make_fmn(
   num_steps: int = 100,
   norm: Norm = norms.l2,

@@ -20,7 +20,7 @@ from advjax import norms
 from advjax._arguments import Problem
 from advjax.attacks._core import loop
 from advjax.attacks._core.loop import Found, Search
-from advjax.callables import Callee, compile_per_callable
+from advjax.callables import compile_per_callable
 from advjax.losses import cross_entropy
 from advjax.norms import Norm, expand
 from advjax.types import (
@@ -351,7 +351,7 @@ def _ascend(
     step_size = radius * (STEP_SHARES[name] / num_steps)
   perturbed = _compiled(
     logits_fn,
-    Callee.of(loss_fn),
+    loss_fn,
     problem,
     arguments.number('step_size', step_size, problem.dtype, problem.batch),
     decay,
@@ -379,9 +379,7 @@ def _ascent(
   return loop.iterate(search, logits_fn, problem.per_example(), num_restarts)
 
 
-_compiled = compile_per_callable(
-  _ascent, ('norm', 'num_steps', 'num_restarts', 'eot_samples', 'keep_best')
-)
+_compiled = compile_per_callable(_ascent)
 
 
 class _State(NamedTuple):

@@ -10,7 +10,7 @@ from advjax import _arguments as arguments
 from advjax._arguments import Problem
 from advjax.attacks._core import loop
 from advjax.attacks.success import fools
-from advjax.callables import Callee, compile_per_callable
+from advjax.callables import compile_per_callable
 from advjax.types import Array, ArrayLike, Attack, Images, Labels, LogitsFn
 
 
@@ -112,7 +112,7 @@ def minimal_epsilon(
     raise arguments.error('max_epsilon', limit, 'finite numbers >= 0')
   return _run(
     logits_fn,
-    Callee.of(attack),
+    attack,
     problem._replace(epsilon=limit),
     num_bisections=arguments.count('num_bisections', num_bisections),
   )
@@ -153,4 +153,4 @@ def _bisect(
   return MinimalEpsilon(*jax.lax.stop_gradient(best))
 
 
-_run = compile_per_callable(_bisect, ('num_bisections',))
+_run = compile_per_callable(_bisect)

@@ -53,6 +53,7 @@ _ALLOWED = (
 )
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Attack:
   """An attack with its static choices made; what it does not have is None.

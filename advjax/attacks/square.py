@@ -5,13 +5,13 @@ step. So windows are masks, made of one range of rows and one of columns each,
 and what depends on their size is looked up in small tables made beforehand.
 """
 
-import functools
 import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from advjax import _arguments as arguments
 from advjax import losses, norms
@@ -100,7 +100,8 @@ def square(
     Array([[0.4375, 0.3125]], dtype=float32)
   """
   arguments.check_given(epsilon=epsilon, key=key)
-  search = make_square(
+  search = Partial(
+    make_square,
     norm=norm,
     num_queries=arguments.count('num_queries', num_queries),
     loss_fn=loss_fn,
@@ -127,7 +128,6 @@ class _State(NamedTuple):
   ends: tuple[Array, ...]
 
 
-@functools.lru_cache
 def make_square(
   *,
   norm: str | Norm,

@@ -52,4 +52,4 @@ def fools(logits_fn: LogitsFn, problem: Problem) -> Array:
   return loop.is_fooled(problem, logits)
 
 
-_compiled = compile_per_callable(fools, ())
+_compiled = compile_per_callable(fools)

@@ -15,6 +15,7 @@ from advjax.types import Array, LogitsFn
 NOISES = ('uniform', 'gaussian', 'salt_and_pepper')
 
 
+@jax.tree_util.register_dataclass  # Equal ones share programs.
 @dataclasses.dataclass(frozen=True)
 class Noise:
   """Random perturbations within a ball, in the form of an attack.

@@ -1,6 +1,5 @@
 """Activation maximization: images that a network takes for a class."""
 
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -90,9 +89,7 @@ def activation_maximization(
   )
 
 
-@functools.partial(
-  compile_per_callable, static_argnames=('shape', 'num_steps', 'jitter')
-)
+@compile_per_callable
 def _maximize(
   logits_fn: LogitsFn,
   classes: Array,

@@ -1,6 +1,5 @@
 """Class activation maps: where in the image the evidence for a class lies."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 
 from advjax import _arguments as arguments
 from advjax._arguments import wide
-from advjax.callables import Callee, compile_per_callable, output_shape
+from advjax.callables import compile_per_callable, output_shape
 from advjax.explain.saliency import check_images, check_logits, class_gradient
 from advjax.types import Array
 
@@ -60,7 +59,6 @@ def grad_cam(
   maps = arguments.call(output_shape, features_fn, images)
   maps = _check_maps(maps, images)
   check_logits(arguments.call(output_shape, head_fn, maps), labels)
-  head_fn = Callee.of(head_fn)
   return _grad_cam(
     features_fn, head_fn, images, labels, upsample=bool(upsample)
   )
@@ -115,7 +113,7 @@ def cam(
   )
 
 
-@functools.partial(compile_per_callable, static_argnames=('upsample',))
+@compile_per_callable
 def _grad_cam(
   features_fn: FeaturesFn,
   head_fn: HeadFn,
@@ -131,7 +129,7 @@ def _grad_cam(
   return _sized(jnp.maximum(weighted, 0), images, upsample)
 
 
-@functools.partial(compile_per_callable, static_argnames=('upsample',))
+@compile_per_callable
 def _cam(
   features_fn: FeaturesFn,
   class_weights: Array,

@@ -5,7 +5,6 @@ backward pass drops negative gradients as well; everything around it, loops,
 branches and calls, stays as it is.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -102,7 +101,7 @@ def has_relu(function: Callable[[Array], Array], x: Array) -> bool:
   return guiding.count > 0
 
 
-@functools.partial(compile_per_callable, static_argnames=())
+@compile_per_callable
 def _guided_backprop(
   logits_fn: LogitsFn, images: Array, labels: Array
 ) -> Array:

@@ -1,6 +1,5 @@
 """Gradients of a class's logit with respect to the image."""
 
-import functools
 from typing import Any
 
 import jax
@@ -207,10 +206,10 @@ def class_gradient(logits_fn: LogitsFn, images: Array, labels: Array) -> Array:
   return jax.grad(total)(images)
 
 
-_saliency = compile_per_callable(class_gradient, ())
+_saliency = compile_per_callable(class_gradient)
 
 
-@functools.partial(compile_per_callable, static_argnames=('num_steps',))
+@compile_per_callable
 def _integrated(
   logits_fn: LogitsFn,
   images: Array,
@@ -232,7 +231,7 @@ def _integrated(
   return (total / num_steps).astype(images.dtype)
 
 
-@functools.partial(compile_per_callable, static_argnames=('num_samples',))
+@compile_per_callable
 def _smooth(
   logits_fn: LogitsFn,
   images: Array,

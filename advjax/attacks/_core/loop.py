@@ -90,20 +90,22 @@ def iterate(
 
 
 def _run(
-  logits_fn: LogitsFn, problem: Problem, *, search: Search, num_restarts: int
+  logits_fn: LogitsFn,
+  search: Callable[[], Search],
+  problem: Problem,
+  *,
+  num_restarts: int,
 ) -> Array:
   problem = problem.per_example()
-  images: Array = iterate(search, logits_fn, problem, num_restarts)
+  images: Array = iterate(search(), logits_fn, problem, num_restarts)
   return images
 
 
-# run(logits_fn, problem, search=, num_restarts=) -> images. A search is static
-# and compared by its functions: make one for the same choices, not one a call.
-run = compile_per_callable(_run, ('search', 'num_restarts'))
+_compiled = compile_per_callable(_run)
 
 
 def attack(
-  search: Search,
+  search: Callable[[], Search],
   logits_fn: LogitsFn,
   images: Images,
   labels: Labels,
@@ -111,12 +113,16 @@ def attack(
   num_restarts: int = 1,
   **choices: Any,
 ) -> Array:
-  """Runs a search on one array of images; `choices` are those of `check`."""
+  """Runs a search on one array of images; `choices` are those of `check`.
+
+  `search` is a `Partial` that makes it: static choices compare by value.
+  """
+  search()  # For its errors: it is made again inside the program.
   num_restarts = arguments.count('num_restarts', num_restarts)
   problem = arguments.check(
     logits_fn, images, labels, one_array=True, **choices
   )
-  return run(logits_fn, problem, search=search, num_restarts=num_restarts)
+  return _compiled(logits_fn, search, problem, num_restarts=num_restarts)
 
 
 def advance(

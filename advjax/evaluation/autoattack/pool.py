@@ -22,8 +22,8 @@ import numpy as np
 
 from advjax._arguments import Problem
 from advjax.attacks._core.loop import Search, advance, select
-from advjax.callables import Callee
-from advjax.devices import compile_sharded, free_memory
+from advjax.callables import Callee, Structure, cache_while_alive
+from advjax.devices import free_memory, shard
 from advjax.evaluation.logits import matmul_precision
 from advjax.types import Array
 
@@ -241,19 +241,21 @@ def compile_round(
   leaves, treedef = jax.tree.flatten((network, rows, shared))
   shapes = tuple(jax.api_util.shaped_abstractify(leaf) for leaf in leaves)
   # Unlike jit's, this cache does not depend on JAX's config.
-  program = _compile(search, devices, treedef, shapes, matmul_precision())
+  key = network.structure, search, devices, treedef, shapes
+  program = _compile(*key, matmul_precision())
   return program, time.perf_counter() - start
 
 
-@functools.lru_cache(maxsize=64)
+@cache_while_alive
 def _compile(
+  structure: Structure,
   search: Search,
   devices: tuple[jax.Device, ...],
   treedef: Any,
   shapes: tuple[Any, ...],
   precision: str | None,
 ) -> Program:
-  del precision  # Set by the caller: part of the key alone.
+  del structure, precision  # Set by the caller: part of the key alone.
   leaves = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in shapes]
   network, rows, shared = jax.tree.unflatten(treedef, leaves)
   one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), rows)
@@ -261,13 +263,14 @@ def _compile(
     lambda x: jax.ShapeDtypeStruct((len(devices), *x.shape), x.dtype),
     jax.eval_shape(lambda *args: search.start(_problem(*args)), one, shared),
   )
-  compiled = compile_sharded(
+  program = shard(
     functools.partial(_round, search),
     devices,
-    [network, state, rows, shared],
+    num_args=4,
     split_args=(1, 2),
     donate_args=(1,),
   )
+  compiled = program.lower(network, state, rows, shared).compile()
   memory = compiled.memory_analysis()
   needed = 0
   if memory is not None:

@@ -109,7 +109,7 @@ def _gradients(
   return logits, gradient
 
 
-_logits_and_gradients = compile_per_callable(_gradients, ('gradients',))
+_logits_and_gradients = compile_per_callable(_gradients)
 
 
 def save(

@@ -1,5 +1,6 @@
 """The attacks of AutoAttack, and its versions."""
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -58,6 +59,7 @@ def attack_names(version: str, attacks: Sequence[str] | None) -> list[str]:
   return names
 
 
+@functools.lru_cache(maxsize=64)  # Programs compare searches by identity.
 def make_component(
   name: str, version: str, norm: str, num_classes: int
 ) -> Component:
