@@ -1,5 +1,6 @@
 """Flags, error messages and exit codes of commands and experiments."""
 
+import contextlib
 import errno
 import inspect
 import logging
@@ -16,11 +17,13 @@ import jax
 
 from advjax._extras import absl, ml_collections  # noqa: F401  # isort: skip
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import config_dict, config_flags
 
 from advjax import compile_cache
+from advjax.config import choose
 from advjax.devices import select_devices
 from advjax.fields import add_fields, describe
+from advjax.files import expand
 from advjax.fractions import expand_fractions
 from advjax.processes import distributed
 from advjax.processes.signals import Interrupted, interrupt_on_signals
@@ -135,24 +138,24 @@ def config_file(arguments: Sequence[str]) -> str:
   if not text:
     raise ValueError('--config = None; allowed: configs/FILE.py[:variant]')
   path, colon, variant = text.partition(':')
-  if pathlib.Path(path).is_file():
-    return text
   known: list[str] = []
-  for folder in pathlib.Path(__file__).parents[:2]:
-    if (folder / path).is_file():
-      return f'{folder / path}{colon}{variant}'
-    known += [f'configs/{x.name}' for x in sorted(folder.glob('configs/*.py'))]
-  raise ValueError(
-    f'--config = {path!r}; allowed: a file, or one of {", ".join(known)}'
-  )
+  for folder in (pathlib.Path(), *pathlib.Path(__file__).parents[:2]):
+    for ending in ('', '.py'):
+      found = folder / expand(path + ending)
+      if found.is_file():
+        return f'{found}{colon}{variant}'
+    known += [f'configs/{x.name}' for x in folder.glob('configs/*.py')]
+  choose('--config', path, {*known}, ', or a file of your own')
+  raise FileNotFoundError(path)  # It was there a moment ago.
 
 
 def _config_fields(arguments: Sequence[str]) -> dict[str, str]:
   """Returns field -> text of all `--config.field=text`; '' is the file."""
   found = {}
   for argument in config_arguments(arguments):
-    flag, _, text = argument.lstrip('-').removeprefix('no').partition('=')
-    found[flag.removeprefix('config').removeprefix('.')] = text
+    flag, equals, text = argument.lstrip('-').removeprefix('no').partition('=')
+    field = flag.removeprefix('config').removeprefix('.')
+    found[field] = text if equals or not field else 'true'
   return found
 
 
@@ -169,17 +172,22 @@ def _define_config(
     raise ValueError(
       f'--config = {path!r}; allowed: a file with a function get_config'
     )
+  if variant and not inspect.signature(get_config).parameters:
+    raise ValueError(
+      f'variant = {variant!r}; allowed: none, as {path} has none'
+    )
   config = get_config(*[variant] if variant else [])
+  if not isinstance(config, config_dict.ConfigDict):
+    raise ValueError(f'get_config of {path} returns no ConfigDict')
   given = _config_fields(arguments)
-  add_fields(config, {field: given[field] for field in given if field})
-  # add_fields has set what is None, for which flags have no syntax.
-  empty = [field for field, text in given.items() if text == 'None']
-  done = '|'.join(['', *(rf'\.{re.escape(field)}' for field in empty)])
-  rest = [
-    argument
-    for argument in _joined(arguments)
-    if not re.match(rf'--?config({done})=|--?config\..*=None$', argument)
-  ]
+  left = add_fields(config, {field: given[field] for field in given if field})
+  rest = []
+  for argument in _joined(arguments):
+    field = re.match(r'--?config\.?([^=]*)=', argument)
+    if field and field[1] in left:  # The last of its flags counts.
+      rest.append(f'--config.{field[1]}={left[field[1]]}')
+    elif not field:
+      rest.append(argument)
   if 'config' in found:
     delattr(found, 'config')
   config_flags.DEFINE_config_dict(
@@ -210,17 +218,19 @@ def run(
   """
   logging.basicConfig(stream=sys.stderr, format='%(message)s', force=True)
   logger.setLevel(logging.INFO)
-  place, joined, reports_errors = None, False, True
+  place, joined, reports_errors = find_place({}), False, True
   try:
-    place = find_place()
+    arguments = expand_fractions(sys.argv if argv is None else argv)
+    asks_for_help = bool({'--help', '-h', '-help'} & {*arguments})
+    with contextlib.suppress(*[ValueError] * asks_for_help):
+      place = find_place()
     distributed.end_with_launcher()
     # Errors in a command are reported once on each machine.
     reports_errors = processes == 'apart' or place.local_id == 0
     # Modules of the user's own are found after all others.
     own = os.environ.get('ADVJAX_PYTHONPATH', '').split(os.pathsep)
     sys.path += [p for p in (*own, os.getcwd()) if p and p not in sys.path]
-    arguments = expand_fractions(sys.argv if argv is None else argv)
-    if {'--help', '-h', '-help'} & set(arguments):
+    if asks_for_help:
       if reports_errors:
         name = main.__module__
         print(inspect.getdoc(main) or sys.modules[name].__doc__)
@@ -237,6 +247,9 @@ def run(
     if 'config' in flags.FLAGS:
       arguments = _define_config(arguments, flags.FLAGS)
     rest = flags.FLAGS(arguments)
+    for name, value in flags.FLAGS.flag_values_dict().items():
+      if isinstance(value, list):  # Of `--attacks=fgsm,pgd-40,` two.
+        flags.FLAGS[name].value = [text for text in value if text]
     if len(rest) > 1:
       raise ValueError(
         f'arguments = {" ".join(rest[1:])!r}; allowed: flags alone'
@@ -253,7 +266,7 @@ def run(
     code, message = _ending(error, place if joined else None, kept)
     if code == 2 and reports_errors and _is_of_user(error):
       traceback.print_exception(error)
-    if place and joined:
+    if joined:
       distributed.leave(place, code, message)
     if reports_errors:
       logger.error('%s', message)
@@ -311,9 +324,11 @@ def _ending(
   lost = distributed.explain_loss(joined, error) if joined else None
   if lost:
     return distributed.EXIT_LOST, lost
-  expected = ValueError, FileNotFoundError, ModuleNotFoundError, flags.Error
-  if isinstance(error, expected):
-    return 2, f'error: {error}'
+  bad_input = ValueError, FileNotFoundError, ModuleNotFoundError, SyntaxError
+  if isinstance(error, (*bad_input, flags.Error)):
+    return 2, f'error: {"; ".join(str(error).splitlines())}'
+  if isinstance(error, OSError) and error.filename:
+    return 2, f'error: {error.filename}: {error.strerror}'
   if not joined:
     raise error
   traceback.print_exception(error)

@@ -63,14 +63,14 @@ def turn_on(*, warn: bool = True) -> None:
     or not settings['jax_enable_compilation_cache']
   ):
     return
-  folder = default_folder()
   try:
+    folder = default_folder()
     # Whoever can write there can run code here.
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
       pass
     remove_oldest(folder, MAX_BYTES)
-  except OSError as error:
+  except (OSError, ValueError) as error:  # ValueError: there is no home.
     if warn:
       logger.warning('compiled programs are not cached: %s', error)
     return

@@ -16,7 +16,7 @@ import logging
 import math
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from advjax._extras import flax, ml_collections  # noqa: F401  # isort: skip
@@ -27,6 +27,7 @@ from advjax.callables import import_function
 
 _T = TypeVar('_T')
 logger = logging.getLogger('advjax')
+_warn_once = functools.cache(logger.warning)
 
 # Parameters of networks that are no fields.
 _NO_FIELDS = ('axis_name', 'axis_index_groups', 'parent', 'name', 'rngs')
@@ -85,11 +86,50 @@ def check_range(
   raise ValueError(f'{field} = {value!r}; allowed: {kind} {span}')
 
 
+def box_diameter(
+  norm: str,
+  bounds: Sequence[float] | None,
+  image_shape: Sequence[int] | None = None,
+) -> float | None:
+  """The largest distance of images within bounds; None if it is not known."""
+  if bounds is None or (image_shape is None and norm != 'linf'):
+    return None
+  size = math.prod(image_shape or ())
+  factors = {'linf': 1.0, 'l2': math.sqrt(size), 'l1': size}
+  factor = (factors | {'infinity': 1.0, 'slide': size}).get(norm)
+  return None if factor is None else (bounds[1] - bounds[0]) * factor
+
+
+def check_epsilon(
+  field: str,
+  epsilon: float | None,
+  norm: str,
+  bounds: Sequence[float] | None,
+  image_shape: Sequence[int] | None = None,
+) -> None:
+  """Raises a ValueError for a radius that reaches every image within bounds.
+
+  Where bounds are None, which clip nothing, it is a warning.
+  """
+  most = box_diameter(norm, bounds or (0.0, 1.0), image_shape)
+  if most is None or epsilon is None or epsilon < most:
+    return
+  hint = f'; did you mean {epsilon:g}/255?' if epsilon > 1 else ''
+  text = (
+    f'{field} = {epsilon:g} ({norm}) with bounds = {bounds}; allowed: a number '
+    f'below {most:g}, the distance of a white image from a black one{hint}'
+  )
+  if bounds is not None:
+    raise ValueError(text)
+  _warn_once(text)
+
+
+# JAX's keys and NumPy's generators take 32 bits.
+MAX_SEED = 2**32 - 1
 # What the models of a comparison have in common.
 SHARED = frozenset({'dataset', 'evaluation', 'seeds'})
 # The fields that are whole numbers, and the least that each may be.
 _WHOLE_NUMBERS = {
-  'seed': 0,
   'num_validation': 0,
   'batch_size': 1,
   'num_epochs': 1,
@@ -295,7 +335,7 @@ def seed_configs(
 ) -> dict[int, config_dict.ConfigDict]:
   """Returns a copy of the config for each of its `seeds`, or its `seed`."""
   for index, seed in enumerate(config.seeds):
-    check_range(f'seeds[{index}]', seed, 0, integer=True)
+    check_range(f'seeds[{index}]', seed, 0, MAX_SEED, integer=True)
   if len(set(config.seeds)) < len(config.seeds):
     raise ValueError(f'seeds = {config.seeds}; allowed: each seed once')
   configs = {}
@@ -342,10 +382,13 @@ def warn_of_changes(
     logger.warning('%s: %s changed after training began', where, names)
 
 
-def check_config(config: Mapping[str, Any]) -> None:
+def check_config(
+  config: Mapping[str, Any], image_shape: Sequence[int] | None = None
+) -> None:
   """Checks the fields that training and evaluation share.
 
   Models, objectives, data and attacks check their own when they are created.
+  l2 and l1 radii need the shape of the images.
   """
   evaluation, bounds = config['evaluation'], config['evaluation']['bounds']
   common = default_config()
@@ -365,6 +408,7 @@ def check_config(config: Mapping[str, Any]) -> None:
   # First, for others may follow it.
   if config['hparams'].get('epsilon') is not None:
     check_range('hparams.epsilon', config['hparams']['epsilon'], 0.0)
+  check_range('seed', config['seed'], 0, MAX_SEED, integer=True)
   for field, low in _WHOLE_NUMBERS.items():
     value: Any = config
     for name in field.split('.'):
@@ -380,6 +424,15 @@ def check_config(config: Mapping[str, Any]) -> None:
         f'evaluation.bounds = {bounds!r}; allowed: two numbers, at most 0 and '
         'at least 1, since the images are in [0, 1]'
       )
+  objective, norm = config['objective'], evaluation['norm']
+  # Of those that read it the default is linf; of a user's own it is not known.
+  default = 'linf' if objective['name'].isidentifier() else ''
+  clipped = objective.get('bounds', bounds) and bounds
+  own, others = (objective.get('norm') or default, clipped), (norm, bounds)
+  boxes = {'hparams': own, 'evaluation': others, 'monitor': others}
+  for section, box in boxes.items():
+    epsilon = config[section].get('epsilon')
+    check_epsilon(f'{section}.epsilon', epsilon, *box, image_shape)
   choose(
     'evaluation.matmul_precision',
     evaluation['matmul_precision'],

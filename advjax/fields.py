@@ -145,7 +145,7 @@ def allowed_fields(
 
 def add_fields(
   config: config_dict.ConfigDict, given: Mapping[str, str]
-) -> None:
+) -> dict[str, str]:
   """Adds the fields that flags set and a config lacks; in place.
 
   A name that differs changes its section: fields that are not read under it are
@@ -153,12 +153,16 @@ def add_fields(
 
   Args:
     config: A config, references included.
-    given: Dotted field -> its text. 'None' is set, the rest is left to flags.
+    given: Dotted field -> its text.
+
+  Returns:
+    Those left to flags, which have no syntax for None and the empty tuple.
 
   Raises:
     ValueError: for a field or a name that is unknown.
   """
   members = member_names(config) if 'members' in config else ()
+  left = dict(given)
   for field in sorted(given, key=lambda f: f.rpartition('.')[2] != 'name'):
     section, _, last = field.rpartition('.')
     first, _, inner = field.partition('.')
@@ -183,11 +187,19 @@ def add_fields(
     kind = section.rpartition('.')[2]
     if last == 'name' and kind in CHOICES and given[field] != owner.name:
       _switch(config, section, given[field])
-    if given[field] == 'None':
-      if not _may_be_none(config, section, last):
-        raise ValueError(f'{_flag(field)} = None; allowed: a value')
+    text, kind = left[field], owner.get_type(last)
+    is_section = kind is config_dict.ConfigDict and text[:1] != '{'
+    if text == 'None' or is_section or (not text and kind is not str):
+      fits = _may_be_none(config, section, last)
+      if not fits and (text or kind is not tuple):
+        one = f'of {_flag(field)}.FIELD' if is_section else f'({kind.__name__})'
+        raise ValueError(f'{_flag(field)} = {text}; allowed: a value {one}')
       with config.ignore_type():
-        owner[last] = None
+        owner[last] = None if fits else ()
+      del left[field]
+    elif kind is tuple:
+      left[field] = text.rstrip(', ')
+  return left
 
 
 def _flag(field: str) -> str:

@@ -14,10 +14,22 @@ from typing import IO, Any
 logger = logging.getLogger(__name__)
 
 
+def expand(path: str | os.PathLike[str]) -> pathlib.Path:
+  """Returns a path with the home folder in place of `~` or `~user`."""
+  try:
+    return pathlib.Path(path).expanduser()
+  except RuntimeError:
+    raise ValueError(
+      f'{os.fspath(path)}: there is no such home folder; allowed: a path '
+      'without ~, or $HOME set ($XDG_CACHE_HOME for caches)'
+    ) from None
+
+
 def user_cache_folder() -> pathlib.Path:
   """Returns our part of the user's cache: $XDG_CACHE_HOME, else ~/.cache."""
-  base = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-  return pathlib.Path(base) / 'advjax'
+  base = expand(os.environ.get('XDG_CACHE_HOME', ''))
+  # The standard has relative ones ignored.
+  return (base if base.is_absolute() else expand('~/.cache')) / 'advjax'
 
 
 @contextlib.contextmanager

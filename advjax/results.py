@@ -297,10 +297,12 @@ class DatasetSummary(Result):
 
   @classmethod
   def of(cls, dataset: Any, **others: Any) -> Self:
-    """Returns that of a `Dataset`, all of whose test images count."""
-    num_train, num_test = len(dataset.train.labels), len(dataset.test.labels)
-    numbers = {'num_train': num_train, 'num_test': num_test, **others}
-    return cls(name=dataset.name, **numbers)
+    """Returns that of a `Dataset`, of `num_test` images or all of the test."""
+    labels = dataset.test.labels[: others.get('num_test')]
+    share = float(np.bincount(labels).max() / len(labels))
+    numbers = {'num_train': len(dataset.train.labels), 'num_test': len(labels)}
+    others = {'largest_class_share': share, **numbers, **others}
+    return cls(name=dataset.name, **others)
 
 
 class Finding(Result):

@@ -194,7 +194,7 @@ def parse_sweep(text: str, config: config_dict.ConfigDict) -> list[Row]:
       "'hparams.epsilon=0.1,8/255;seed=0,1,2'"
     )
   parts: list[list[Row]] = []
-  for number, part in enumerate(_split(text, ';'), 1):
+  for number, part in enumerate(_split(text.rstrip('; \n'), ';'), 1):
     try:
       parts.append(_parse_part(part, config))
       _check_once([f for each in parts for f in each[0]], 'the sweep')
@@ -277,7 +277,8 @@ def _parse_values(
   kind = _field_kind(config, field)
   if not text.strip():
     raise ValueError(f"{field} = ''; allowed: VALUE,VALUE,...")
-  return field, [_parse_value(field, v, kind) for v in _split(text, ',')]
+  values = _split(text.rstrip(', \n'), ',')
+  return field, [_parse_value(field, value, kind) for value in values]
 
 
 def _check_once(fields: list[str], where: str) -> None:

@@ -18,7 +18,7 @@ from absl import flags
 from ml_collections import config_dict
 
 from advjax import cli, data
-from advjax.files import write_json
+from advjax.files import expand, write_json
 from advjax.jobs.train import compare
 from advjax.processes.collectives import is_main
 from advjax.reporting.figures.charts import encode, save_pictures
@@ -53,7 +53,7 @@ def demonstrate(
   dataset = data.load(config.dataset)
   check(config, dataset)
   report = compare(config, workdir, devices, print_model=print_model).to_json()
-  workdir = pathlib.Path(workdir).expanduser()
+  workdir = expand(workdir)
   images = np.asarray(data.to_float(dataset.test.images))
   labels, epsilon = dataset.test.labels, config.evaluation.epsilon
   entries, shown = {}, {}

@@ -136,7 +136,7 @@ def test_values_in_quotes(quote):
   ('text', 'message'),
   [
     ('', "sweep = ''; allowed: FIELD=VALUE"),
-    ('seed=0;', "part 2 of the sweep, '': ''; allowed: FIELD=V"),
+    ('seed=0;;seed=1', "part 2 of the sweep, '': ''; allowed: FIELD=V"),
     ('seed', "part 1 of the sweep, 'seed': 'seed'; allowed: FIELD=VALUE"),
     ('seed=', "part 1 of the sweep, 'seed=': seed = ''; allowed"),
     ('seed=0,,1', r"'seed=0,,1': seed = ''; allowed: an integer"),

@@ -26,7 +26,7 @@ import filelock
 import numpy as np
 import tqdm
 
-from advjax.files import user_cache_folder
+from advjax.files import expand, user_cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def entry_path(
   """Returns ROOT/NAME-KEY/FINGERPRINT; `state` is anything JSON can hold."""
   root = user_cache_folder() / 'datasets'
   if cache_dir:
-    root = pathlib.Path(cache_dir).expanduser().absolute()
+    root = expand(cache_dir).absolute()
   readable = re.sub(r'[^\w.-]+', '_', name)[:60]
   key, fingerprint = (
     hashlib.sha256(json.dumps(part).encode()).hexdigest()

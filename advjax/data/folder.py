@@ -33,6 +33,7 @@ import numpy as np
 from advjax.config import check_range
 from advjax.data import cache, decode
 from advjax.data.dataset import Dataset, Split
+from advjax.files import expand
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def load(
   """Loads uint8 images [N, H, W, 3], memory-mapped and read-only."""
   if image_size is not None:
     check_range('image_size', image_size, 1, integer=True)
-  given = pathlib.Path(path).expanduser().absolute()
+  given = expand(path).absolute()
   size = (image_size, image_size) if image_size else None
   splits = []
   with open_files(given) as files:

@@ -23,6 +23,7 @@ from numpy.lib.npyio import NpzFile
 
 from advjax.data.dataset import Dataset
 from advjax.data.examples import from_examples
+from advjax.files import expand
 
 _REQUIRED = ('train_images', 'train_labels', 'test_images', 'test_labels')
 
@@ -33,6 +34,7 @@ def load(path: str) -> Dataset:
   Without `class_names` there are as many classes as the largest training label
   says, named by their numbers.
   """
+  path = str(expand(path))
   if not os.path.isfile(path):
     raise FileNotFoundError(
       f'{path}: there is no such file; write one with numpy.savez (fields '

@@ -31,6 +31,7 @@ import numpy as np
 from advjax.data import cache
 from advjax.data.dataset import Dataset, Split
 from advjax.data.decode import NoImage, decode_image
+from advjax.files import expand
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +58,7 @@ def load(
 ) -> Dataset:
   """Loads uint8 images [N, H, W, C], memory-mapped and read-only."""
   default = os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-  root = pathlib.Path(default if data_dir is None else data_dir)
-  root = root.expanduser().absolute()
+  root = expand(default if data_dir is None else data_dir).absolute()
   if data_dir is not None and not (data_dir and root.is_dir()):
     raise ValueError(
       f'data_dir = {data_dir!r}; allowed: the folder that holds the sets '

@@ -1,10 +1,10 @@
 """What `evaluate` measures besides attacks and transfer."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from advjax.config import box_diameter
 from advjax.devices import Batching
 from advjax.evaluation.logits import compute_logits
 from advjax.evaluation.models import Evaluation
@@ -23,14 +23,10 @@ def large_epsilon(
 ) -> float | None:
   """Returns the radius of the smallest ball that contains a gray image always.
 
-  (upper - lower) / 2 times 1 (linf), sqrt(D) (l2) or D (l1), D = H W C; None if
-  it is not known. Within it robust accuracy is at most chance.
+  None if it is not known. Within it robust accuracy is at most chance.
   """
-  if bounds is None or (image_shape is None and norm != 'linf'):
-    return None
-  size = math.prod(image_shape or ())
-  factor = {'linf': 1.0, 'l2': math.sqrt(size), 'l1': size}[norm]
-  return (bounds[1] - bounds[0]) / 2 * factor
+  diameter = box_diameter(norm, bounds, image_shape)
+  return diameter and diameter / 2
 
 
 def per_class_accuracy(

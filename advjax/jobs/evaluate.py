@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from advjax import data
-from advjax.config import check_range, config_to_json
+from advjax.config import MAX_SEED, check_epsilon, check_range, config_to_json
 from advjax.devices import Batching
 from advjax.environment import command_line, environment
 from advjax.evaluation.diagnostics import large_epsilon, measure_diagnostics
@@ -75,7 +75,7 @@ def evaluate(
   devices = devices or jax.devices()
   for index, epsilon in enumerate(epsilons):
     check_range(f'epsilons[{index}]', epsilon, 0.0)
-  check_range('seed', seed, 0, integer=True)
+  check_range('seed', seed, 0, MAX_SEED, integer=True)
   for name, value in (('batch_size', batch_size), ('num_images', num_images)):
     if value is not None:
       check_range(name, value, 1, integer=True)
@@ -86,9 +86,11 @@ def evaluate(
   trained, dataset = load_trained(checkpoints, data_dir, report_checkpoint)
   first_name, first = next(iter(trained.items()))
   evaluation = first.config.evaluation
+  shape = dataset.test.images.shape[1:]
+  check_epsilon('epsilon', epsilons[-1], norm, evaluation.bounds, shape)
   attacks = parse_attacks(
     attack_names,
-    image_shape=dataset.test.images.shape[1:],
+    image_shape=shape,
     num_classes=dataset.num_classes,
     bounds=evaluation.bounds,
     **choices,
@@ -137,10 +139,7 @@ def evaluate(
     )
     report = Report(
       dataset=DatasetSummary.of(
-        dataset,
-        num_test=len(labels),
-        image_shape=list(images.shape[1:]),
-        largest_class_share=float(np.bincount(labels).max() / len(labels)),
+        dataset, num_test=len(labels), image_shape=list(shape)
       ),
       seeds=[seed],
       classes=list(dataset.class_names),

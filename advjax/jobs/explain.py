@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from advjax.attacks import parse_attack
-from advjax.config import check_range, config_to_json
+from advjax.config import MAX_SEED, check_epsilon, check_range, config_to_json
 from advjax.devices import Batching
 from advjax.environment import command_line, environment
 from advjax.evaluation.explanations import (
@@ -78,17 +78,18 @@ def explain(
   """
   devices = devices or jax.devices()
   check_range('epsilon', epsilon, 0.0)
-  check_range('seed', seed, 0, integer=True)
+  check_range('seed', seed, 0, MAX_SEED, integer=True)
   check_range('num_images', num_images, 1, integer=True)
   check_range('num_cases', num_cases, 1, integer=True)
   parse_attack(attack, norm=norm)  # For its errors, before all else.
   trained, dataset = load_trained(checkpoints, data_dir, report_checkpoint)
   bounds = next(iter(trained.values())).config.evaluation.bounds
+  shape = dataset.test.images.shape[1:]
+  check_epsilon('epsilon', epsilon, norm, bounds, shape)
   parsed = parse_attack(attack, norm=norm, bounds=bounds)
-  parsed.check(dataset.test.images.shape[1:], dataset.num_classes)
+  parsed.check(shape, dataset.num_classes)
   labels = choose_classes(dataset, classes)
-  shape = (1, *dataset.test.images.shape[1:])
-  example = jax.ShapeDtypeStruct(shape, np.float32)
+  example = jax.ShapeDtypeStruct((1, *shape), np.float32)
   networks, allowed, left_out = {}, {}, []
   for name, each in trained.items():
     title = f'{name} ({each.config.model.name})'

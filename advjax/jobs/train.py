@@ -215,7 +215,7 @@ def _run_members(
       )
   dataset = dataset or data.load(config.dataset)
   evaluation, test = config.evaluation, dataset.test
-  most = dataset.num_classes - 1
+  most = max(1, dataset.num_classes - 1)  # A single class is refused below.
   check_range('evaluation.top_k', evaluation.top_k, 1, most, integer=True)
   shifts = parse_shifts(evaluation.shifts, test.images.shape[1:])
   attacks = parse_attacks(

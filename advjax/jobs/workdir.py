@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import config_dict
 
 from advjax.config import config_to_json
-from advjax.files import lock_folder, write_json
+from advjax.files import expand, lock_folder, write_json
 from advjax.processes.collectives import from_main
 
 
@@ -40,7 +40,7 @@ def prepare_workdir(
   A ValueError if it is a file, cannot be written to, or holds a run of another
   config; nothing in it is changed then.
   """
-  path = pathlib.Path(workdir).expanduser()
+  path = expand(workdir)
   if path.exists() and not path.is_dir():
     raise ValueError(f"workdir = '{path}' is a file; allowed: a folder")
   config_path = path / 'config.json'
@@ -73,11 +73,16 @@ def _check_same(path: pathlib.Path, *configs: Mapping[str, Any]) -> None:
     if have.get(field, 'not set') != want.get(field, 'not set')
   )
   found, wanted = map(set, configs)
+  own = {'methods': 'explain', 'attacks': 'evaluate', 'members': 'compare'}
+  there, here = (
+    next((own[field] for field in own if field in each), 'training')
+    for each in configs
+  )
   if found != wanted:
     raise ValueError(
       f"workdir = '{path}' holds the output of another command or version "
-      f'(fields only there: {sorted(found - wanted)}, only requested: '
-      f'{sorted(wanted - found)}); give another workdir'
+      f'({there} there, {here} requested; differing fields: '
+      f'{", ".join(sorted(found ^ wanted)[:3])}); give another workdir'
     )
   if differing:
     shown = '; '.join(

@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 
 from advjax.config import choose
+from advjax.files import expand
 from advjax.models.adapters import Model
 from advjax.models.keras import Network, adapt, import_keras, layers_of
 
@@ -138,6 +139,7 @@ def _read(network: Network, file: str, architecture: str) -> bool:
       f"model.weights = {file!r}; allowed: 'random', 'imagenet' or a file "
       f'*{", *".join(_SUFFIXES)}'
     )
+  file = str(expand(file))
   if not pathlib.Path(file).is_file():
     raise ValueError(f'model.weights = {file!r}; allowed: a file that exists')
   with_head = _load(network.model, file) is None

@@ -18,7 +18,12 @@ from typing import NoReturn
 
 import jax
 
-from advjax.processes.topology import COORDINATOR, LAUNCHER, Place
+from advjax.processes.topology import (
+  COORDINATOR,
+  LAUNCHER,
+  Place,
+  whole_number,
+)
 
 logger = logging.getLogger('advjax')
 
@@ -55,7 +60,8 @@ def join(place: Place, gpus: Sequence[int] | None = None) -> None:
     return
   method = 'deactivate' if COORDINATOR in os.environ else place.method
   # JAX finds the machine of process 0 by what Open MPI 4 sets, 5 no longer.
-  unknown = method == 'ompi' and 'OMPI_MCA_orte_hnp_uri' not in os.environ
+  needed = {'ompi': 'OMPI_MCA_orte_hnp_uri', 'slurm': 'SLURM_STEP_NODELIST'}
+  unknown = method in needed and not os.environ.get(needed[method])
   if unknown or (method == 'deactivate' and COORDINATOR not in os.environ):
     raise ValueError(
       f'{COORDINATOR} = None; allowed: HOST:PORT of process 0, the same in all '
@@ -64,7 +70,7 @@ def join(place: Place, gpus: Sequence[int] | None = None) -> None:
   if method == 'slurm':
     # JAX would take the same port for all steps of a job.
     job, step = (
-      int(os.environ[f'SLURM_{name}_ID']) for name in ('JOB', 'STEP')
+      whole_number(os.environ, f'SLURM_{name}_ID') for name in ('JOB', 'STEP')
     )
     os.environ.setdefault(
       'JAX_COORDINATOR_PORT', str(61440 + (job + 97 * step) % 4096)

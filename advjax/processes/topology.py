@@ -45,6 +45,7 @@ class Place(NamedTuple):
     return f'process {self.process_id} of {self.num_processes}'
 
 
+_ALONE = f'{PROCESS}=0/1 for one process by itself'
 _SINGLE = Place(0, 1, 0, 1, 'nothing', 'deactivate')
 
 
@@ -57,23 +58,30 @@ def find_place(variables: Mapping[str, str] | None = None) -> Place:
     return Place(*_rank(found, PROCESS), *local, '--processes', 'deactivate')
   # Before SLURM: mpirun starts its daemons as a step of a SLURM job, and they
   # pass that step's variables on.
-  if 'OMPI_COMM_WORLD_SIZE' in found:
-    rank, size, local_rank, local_size = (
-      int(found[f'OMPI_COMM_WORLD_{name}'])
-      for name in ('RANK', 'SIZE', 'LOCAL_RANK', 'LOCAL_SIZE')
+  if {'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK'} & {*found}:
+    size = whole_number(found, 'OMPI_COMM_WORLD_SIZE', 1)
+    num_local = whole_number(found, 'OMPI_COMM_WORLD_LOCAL_SIZE', 1, size)
+    rank, local_rank = (
+      whole_number(found, f'OMPI_COMM_WORLD_{name}', 0, count - 1)
+      for name, count in (('RANK', size), ('LOCAL_RANK', num_local))
     )
-    return Place(rank, size, local_rank, local_size, 'Open MPI', 'ompi')
+    return Place(rank, size, local_rank, num_local, 'Open MPI', 'ompi')
   # A batch script has SLURM_NTASKS and SLURM_PROCID too, but is no task.
   if 'SLURM_STEP_NUM_TASKS' in found:
-    return Place(
-      int(found['SLURM_PROCID']),
-      int(found['SLURM_STEP_NUM_TASKS']),
-      int(found['SLURM_LOCALID']),
-      _tasks_of_node(
-        found['SLURM_STEP_TASKS_PER_NODE'], int(found['SLURM_NODEID'])
-      ),
-      'SLURM',
-      'slurm',
+    size, num_local = whole_number(found, 'SLURM_STEP_NUM_TASKS', 1), 1
+    if size > 1:
+      counts = _tasks_per_node(found.get('SLURM_STEP_TASKS_PER_NODE'))
+      node = whole_number(found, 'SLURM_NODEID', 0, len(counts) - 1)
+      num_local = counts[node]
+    rank, local_rank = (
+      whole_number(found, f'SLURM_{name}', 0, count - 1)
+      for name, count in (('PROCID', size), ('LOCALID', num_local))
+    )
+    return Place(rank, size, local_rank, num_local, 'SLURM', 'slurm')
+  if whole_number({'PMI_SIZE': '1', **found}, 'PMI_SIZE', 1) > 1:
+    raise ValueError(
+      f'PMI_SIZE = {found["PMI_SIZE"]}; allowed: {PROCESS}=i/n and '
+      f'{COORDINATOR}=HOST:PORT in each of these processes, or {_ALONE}'
     )
   return _tpu_place() if variables is None else _SINGLE
 
@@ -87,18 +95,18 @@ def _rank(variables: Mapping[str, str], name: str) -> tuple[int, int]:
   return int(match[1]), int(match[2])
 
 
-def _tasks_of_node(text: str, node: int) -> int:
+def _tasks_per_node(text: str | None) -> list[int]:
   """Reads SLURM's '2(x3),1': two tasks on three nodes each, one on the last."""
   counts: list[int] = []
-  for part in text.split(','):
-    match = re.fullmatch(r'(\d+)(?:\(x(\d+)\))?', part)
+  for part in (text or '').split(','):
+    match = re.fullmatch(r'([1-9]\d*)(?:\(x([1-9]\d{0,5})\))?', part)
     if not match:
       raise ValueError(
         f'SLURM_STEP_TASKS_PER_NODE = {text!r}; allowed: counts such as '
         "'2(x3),1'"
       )
     counts += [int(match[1])] * int(match[2] or 1)
-  return counts[node]
+  return counts
 
 
 def gpus_of(
@@ -189,10 +197,10 @@ def _tpu_worker(
     pattern = r"^\s*(MEGASCALE_\w+)\s*:\s*'?(\w+)'?\s*$"
     slices |= dict(re.findall(pattern, attribute('tpu-env') or '', re.M))
   slice_id, num_slices = (
-    _count(name, variables.get(name) or slices[name])
+    whole_number({name: variables.get(name) or slices[name]}, name)
     for name in ('MEGASCALE_SLICE_ID', 'MEGASCALE_NUM_SLICES')
   )
-  process_id = _count(source, worker) + slice_id * num_hosts
+  process_id = whole_number({source: worker}, source) + slice_id * num_hosts
   num_processes = num_hosts * num_slices
   if process_id >= num_processes:
     raise ValueError(
@@ -202,10 +210,23 @@ def _tpu_worker(
   return process_id, num_processes
 
 
-def _count(name: str, text: str | None) -> int:
-  if not re.fullmatch(r'\d+', text or ''):
-    raise ValueError(f'{name} = {text!r}; allowed: an integer >= 0')
-  return int(text or '')
+def whole_number(
+  variables: Mapping[str, str | None],
+  name: str,
+  low: int = 0,
+  high: int | None = None,
+) -> int:
+  """Reads an integer; where only one is possible, it need not be set."""
+  text = variables.get(name)
+  if text is None and low == high:
+    return low
+  value = int(text) if text and re.fullmatch('[0-9]{1,18}', text) else -1
+  if value < low or (high is not None and value > high):
+    span = f'>= {low}' if high is None else f'from {low} to {high}'
+    raise ValueError(
+      f'{name} = {text!r}; allowed: an integer {span}, or {_ALONE}'
+    )
+  return value
 
 
 def _fetch_metadata(name: str) -> str | None:

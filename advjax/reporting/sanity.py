@@ -16,6 +16,7 @@ from advjax.reporting.formatting import (
   at_epsilon,
   attack_label,
   format_epsilon,
+  format_estimate,
   percent,
 )
 from advjax.results import (
@@ -38,6 +39,9 @@ _ROBUST, _MASKED, _MILD = 0.5, 0.5, 0.25
 # An image whose gradient is zero stays as it is and counts as robust. Up to
 # this share that moves an accuracy by no more than chance in 10,000 images.
 _ZERO_GRADIENTS = 0.01
+_OVERFITTED = (
+  0.25  # From there on test accuracy is far below training accuracy.
+)
 _FOUND = 0.95  # Share of the images that minimum-norm attacks succeed on.
 _AUTOATTACK = ('autoattack', 'autoattack-plus')
 # Attacks that continue once the prediction is wrong; all others stop there, and
@@ -239,6 +243,40 @@ def _check(name: str, missing: str, advice: str = '') -> Callable[..., Any]:
     return compare
 
   return add
+
+
+@_check(
+  'clean accuracy above chance',
+  'the share of the largest class is not known',
+  'The other checks mean nothing for a network that has learned nothing, nor '
+  'for test images of one class: look at the labels, the pixel range and the '
+  'training.',
+)
+def _clean_is_above_chance(model: Model) -> Iterator[Compared]:
+  share, clean = model.dataset.largest_class_share, model.result.clean_accuracy
+  if share is not None:
+    numbers = (
+      f'the clean accuracy of {model.name} is {format_estimate(clean)}, the '
+      f'largest class has {percent(share)} of the test images'
+    )
+    yield not is_above(clean, Estimate(share)), 0.0, numbers
+
+
+@_check(
+  'test accuracy near training accuracy',
+  'no accuracy on training images',
+  'The network is overfitted, or the test images are not like the others: '
+  'compare their pixel ranges and the order of their classes.',
+)
+def _test_is_near_training(model: Model) -> Iterator[Compared]:
+  training, clean = model.result.training, model.result.clean_accuracy.value
+  epoch = training.epochs[-1] if training and training.epochs else {}
+  if (seen := epoch.get('clean_accuracy')) is not None:
+    numbers = (
+      f'the accuracy of {model.name} is {percent(seen)} on training images and '
+      f'{percent(clean)} on test images'
+    )
+    yield seen - clean > _OVERFITTED, seen - clean, numbers
 
 
 @_check(

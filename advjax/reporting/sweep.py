@@ -16,6 +16,7 @@ import numpy as np
 
 from advjax.files import replacing, write_json
 from advjax.fractions import count_of
+from advjax.reporting import sanity
 from advjax.reporting.formatting import (
   Row,
   Table,
@@ -363,7 +364,14 @@ def sweep_warnings(sweep: SweepReport) -> list[str]:
     )
   by_text: dict[str, list[str]] = {}
   for trial in sweep.rows:
-    texts = list(trial.warnings)
+    texts, share = list(trial.warnings), sweep.dataset.largest_class_share
+    clean = trial.clean_accuracy
+    if (
+      clean
+      and share is not None
+      and not sanity.is_above(clean, Estimate(share))
+    ):
+      texts.insert(0, f'clean accuracy not above chance, {percent(share)}')
     if trial.status == 'diverged':
       texts.insert(0, f'diverged: {trial.reason}')
     for text in dict.fromkeys(texts):

@@ -38,6 +38,7 @@ from advjax.results import (
 )
 
 _WIDE = 0.02  # Half an interval from which on a sentence mentions it.
+_VERY_WIDE = 0.1  # And a warning: below some 90 test images.
 _BROKEN = 0.1  # Robust accuracy below which a model is not robust.
 
 
@@ -90,7 +91,7 @@ def sentences(report: Report) -> list[str]:
     *itertools.islice(_transfer(report), 1),  # Of the first attack.
     *_robustness(report),
     *_flat(report),
-    *_width(report),
+    *_width(report, _WIDE, _VERY_WIDE),
   ]
 
 
@@ -103,15 +104,16 @@ def _flat(report: Report) -> Iterator[str]:
 
 
 def warnings(report: Report) -> list[str]:
-  """Returns the warnings of training, and the suspicious findings."""
+  """Returns the suspicious findings, and the warnings of training."""
   return [
+    *_width(report, _VERY_WIDE, 1.0),
+    *(each.detail for each in findings_of(report) if each.passed is False),
     *(
       f'{name}: {text}'
       for name, model in report.members.items()
       if model.training
       for text in model.training.warnings
     ),
-    *(each.detail for each in findings_of(report) if each.passed is False),
   ]
 
 
@@ -183,8 +185,8 @@ def _robustness(report: Report) -> Iterator[str]:
     yield text
 
 
-def _width(report: Report) -> Iterator[str]:
-  """The sampling error over the test images."""
+def _width(report: Report, low: float, high: float) -> Iterator[str]:
+  """The sampling error over the test images, where it is within a range."""
   ends = [
     estimate.ci
     for model in report.members.values()
@@ -195,7 +197,7 @@ def _width(report: Report) -> Iterator[str]:
     if estimate.ci
   ]
   widest = max(((high - low) / 2 for low, high in ends), default=0.0)
-  if widest > _WIDE:
+  if low < widest <= high:
     yield (
       f'With {report.dataset.num_test:,} test images the 95 % intervals reach '
       f'± {points(widest)}; smaller differences mean little.'

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ def write_run(
 
   `images` are the clean test images, float32 `[N, H, W, C]`; `records` are
   those of metrics.jsonl of each model. Of several seeds the evaluation and the
-  records are of the first. Returns the text for the terminal: the table, the
+  records are of the first. Returns the text for the terminal: warnings, table,
   accuracy in the first batch, what the numbers mean, and the sanity checks.
   """
   # Slow to import, and not needed before training ends.
@@ -66,15 +67,16 @@ def write_run(
     classes=text.class_table(report),
     figures=drawn,
   )
+  red, plain = ('\x1b[31m', '\x1b[0m') if sys.stdout.isatty() else ('', '')
   return '\n'.join(
     [
+      *(f'{red}warning: {warning}{plain}' for warning in warnings),
       table.text(),
       '',
       *_first_batch(report, evaluation, labels),
       '',
       *sentences,
       *([f'sanity checks: {sanity.headline(findings)}'] if findings else []),
-      *(f'warning: {warning}' for warning in warnings),
     ]
   )
 

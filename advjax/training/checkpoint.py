@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from advjax.config import choose
-from advjax.files import replacing
+from advjax.files import expand, replacing
 from advjax.training.step import TrainState
 
 logger = logging.getLogger(__name__)
@@ -198,7 +198,7 @@ def checkpoint_directory(
   """
   if report_checkpoint is not None:
     choose('report_checkpoint', report_checkpoint, NAMES)
-  path = pathlib.Path(path).expanduser()
+  path = expand(path)
   for folder in (path / 'checkpoints', path):
     there = [name for name in NAMES if saved_steps(folder / name)]
     if there:

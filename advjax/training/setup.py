@@ -159,7 +159,10 @@ def create_run(
   A model or an objective that is given takes the place of the config's. A
   ValueError for any field that is wrong, naming it.
   """
-  check_config(config)
+  image_shape = tuple(dataset.train.images.shape[1:])
+  check_config(config, image_shape)
+  if dataset.num_classes < 2:
+    raise ValueError(f'{dataset.name} has one class; allowed: two or more')
   group_size = len(devices) // num_groups
   if config.batch_size < group_size:
     raise ValueError(
@@ -181,7 +184,6 @@ def create_run(
   monitored = held_out if config.num_validation else train_rows
   monitored = monitored[: config.monitor.num_images]
   plan = StepPlan(len(train_rows), config.batch_size, group_size, num_groups)
-  image_shape = tuple(train_split.images.shape[1:])
 
   placed = tuple(devices)
   frozen = config_dict.FrozenConfigDict(config)

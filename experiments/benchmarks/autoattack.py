@@ -30,6 +30,7 @@ from jax.tree_util import Partial
 import advjax
 from advjax import cli
 from advjax.devices import select_devices
+from advjax.files import expand
 from advjax.models import layers
 from experiments.benchmarks import harness
 from experiments.benchmarks.harness import OURS, Row, TimedRun, spread, timed
@@ -194,7 +195,7 @@ def main() -> None:
   flag = flags.FLAGS
   norms = harness.chosen('norms', EPSILONS)
   attacks = harness.chosen('attacks', ATTACKS)
-  reference = load(pathlib.Path(flag.golden))
+  reference = load(expand(flag.golden))
   if flag.num_images is not None:
     harness.check_counts('num_images', high=len(reference.labels))
     some = slice(flag.num_images)

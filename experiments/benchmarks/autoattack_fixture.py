@@ -19,6 +19,7 @@ import numpy as np
 from absl import flags
 
 from advjax import cli, data
+from advjax.files import expand
 from advjax.models import Model
 from advjax.training.setup import create_run
 from experiments.benchmarks import autoattack, harness, peers, runs
@@ -95,7 +96,7 @@ def main() -> None:
       flagged |= attack_all(run_job, reference, norm, flag.num_seeds)
   arrays = {**kernels, 'images': images, 'labels': labels, **flagged}
   seeds = np.arange(flag.num_seeds)
-  np.savez_compressed(flag.output, seeds=seeds, **arrays)
+  np.savez_compressed(expand(flag.output), seeds=seeds, **arrays)
   for name, robust in flagged.items():
     print(name, robust.sum(axis=1))
   print(f'written: {flag.output}')

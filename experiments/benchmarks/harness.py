@@ -21,7 +21,7 @@ from absl import flags
 
 from advjax.config import check_range, choose
 from advjax.environment import environment
-from advjax.files import write_json
+from advjax.files import expand, write_json
 from experiments.benchmarks import peers
 
 # Flags defined here belong to the program that calls define_flags.
@@ -249,7 +249,7 @@ def make_workdir() -> pathlib.Path:
   """Returns the folder of --workdir, after a check of --rounds."""
   if 'rounds' in flags.FLAGS:
     check_counts('rounds')
-  workdir = pathlib.Path(flags.FLAGS.workdir)
+  workdir = expand(flags.FLAGS.workdir)
   if workdir.exists() and not workdir.is_dir():
     raise ValueError(f"--workdir = '{workdir}'; allowed: a folder, not a file")
   workdir.mkdir(parents=True, exist_ok=True)

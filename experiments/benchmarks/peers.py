@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from advjax.files import user_cache_folder
+from advjax.files import expand, user_cache_folder
 
 logger = logging.getLogger('advjax')
 
@@ -123,7 +123,7 @@ def prepare(peer: Peer, folder: str | None, python: str | None) -> pathlib.Path:
   cannot be installed, ValueError; a venv that was not there before is removed.
   """
   default = user_cache_folder() / peer.folder
-  venv = pathlib.Path(folder).absolute() if folder else default
+  venv = expand(folder).absolute() if folder else default
   interpreter = venv / 'bin' / 'python'
   was_there = venv.exists()
   if was_there and not (venv / 'pyvenv.cfg').is_file():

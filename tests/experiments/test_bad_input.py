@@ -24,7 +24,7 @@ CASES = {
   'empty workdir': ([*DIGITS, '--workdir='], r'--workdir=: allowed: a folder'),
   'config not there': (
     ['train', '--config=configs/digit.py'],
-    r"--config = 'configs/digit.py'; allowed: a file, or .* configs/digits.py,",
+    r"--config = 'configs/digit.py'; .*did you mean 'configs/digits.py'",
   ),
   'field': (
     [*DIGITS, '--config.num_epoch=3'],

@@ -20,6 +20,7 @@ from advjax.evaluation.autoattack.saved import AttackRecord, Progress
 from advjax.evaluation.autoattack.versions import Component
 from advjax.evaluation.checks import check_images, check_labels
 from advjax.evaluation.logits import compute_logits, full_precision
+from advjax.files import expand
 from advjax.processes.collectives import (
   from_main,
   is_main,
@@ -189,7 +190,7 @@ def autoattack(
   clean = logits.argmax(-1) == labels
   run = Progress(images, clean, {})
   if path is not None:
-    path = pathlib.Path(path)
+    path = expand(path)
     identity = saved.identity(
       logits_fn,
       images,

@@ -36,7 +36,7 @@ from absl import flags
 from advjax import cli
 from advjax.config import check_range
 from advjax.environment import command_line
-from advjax.files import replacing, write_json
+from advjax.files import expand, replacing, write_json
 from advjax.processes.signals import StopRequest, stop_on_signals
 from experiments.benchmarks import harness
 from experiments.benchmarks.accelerator.page import page
@@ -223,7 +223,7 @@ def main() -> None:
   check_range('--minutes', flag.minutes, 0.1)
   # The others need the first one.
   chosen = {'machine', *harness.chosen('parts', PARTS)}
-  path = pathlib.Path(flag.data)
+  path = expand(flag.data)
   if not path.is_file():
     raise FileNotFoundError(
       f"--data: there is no file '{path}'; docs/datasets.md says how to make it"
