@@ -5,6 +5,7 @@ the classes and a little over it, drawn towards the original on the way, and
 goes back some way whenever it is misclassified.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
