@@ -6,10 +6,10 @@ A row is a case: tests/docs/test_inputs.py runs it.
 """
 
 import contextlib
-import logging
 import os
 import pathlib
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -136,17 +136,17 @@ def shaped(*shape):
   return jax.eval_shape(lambda: attack(images=images))
 
 
+def checked(**fields):
+  """A config with some fields set, checked as before a run."""
+  config = default_config()
+  config.update_from_flattened_dict(fields)
+  check_config(config)
+  return config
+
+
 def seeded(seed):
   """The seed of a config, checked and used as a run does."""
-
-  def run():
-    config = default_config()
-    config.seed = seed
-    check_config(config)
-    for each in seed_configs(config):
-      jax.random.key(each)
-
-  return run
+  return lambda: [jax.random.key(s) for s in seed_configs(checked(seed=seed))]
 
 
 IMAGE_ROWS = [
@@ -302,6 +302,11 @@ CHOICE_ROWS = [
   accepted('epsilon of 0', 'the images', attacked(epsilon=0)),
   refused('epsilon as text', "epsilon = '8/255'", attacked(epsilon='8/255')),
   refused('a negative epsilon, NaN', 'epsilon = -0.1', attacked(epsilon=-0.1)),
+  refused(
+    '`--config.evaluation.epsilon` from the diameter of the box on',
+    'evaluation.epsilon = 8',
+    lambda: checked(**{'evaluation.epsilon': 8.0}),
+  ),
   accepted('bounds of None', 'no clip', moves(bounds=None)),
   accepted(
     'bounds of numbers, arrays, one of them None',
@@ -482,7 +487,7 @@ def pictures(*names, to_zip=False, **kinds):
   """Loads a folder with these files, in a format that Pillow names."""
 
   def run():
-    root = pathlib.Path('zipped' if to_zip else 'pets')
+    root = pathlib.Path(tempfile.mkdtemp(dir='.')) / 'pets'
     files = names or ('cat', 'dog')
     for name in files:
       # A folder: four images in it.
@@ -530,10 +535,15 @@ FILE_ROWS = [
       for mode in ('L', 'P', 'RGBA', 'CMYK', 'I;16')
     ],
   ),
+  accepted(
+    'broken EXIF or XMP beside whole pixels',
+    'read, as if there were none',
+    pictures(save={'exif': b'garbage'}, count=8),
+  ),
   said(
     'files of other endings beside them, such as .heic',
     'passed over; counted in the log',
-    '1',
+    'heic',
     pictures(*CLASSES, 'cat/5.heic', count=8),
   ),
   accepted(
@@ -651,6 +661,11 @@ ENVIRONMENT_ROWS = [
     lambda: find_place({**MPI, 'OMPI_COMM_WORLD_RANK': '7'}),
   ),
   accepted('`~` in paths', 'the home folder', in_home),
+  refused(
+    '`~name` of nobody',
+    '~nobody-here',
+    lambda: data.load({'name': 'npz', 'path': '~nobody-here/mine.npz'}),
+  ),
 ]
 
 SECTIONS = {
@@ -664,17 +679,6 @@ SECTIONS = {
   'Folders and zips': LAYOUT_ROWS,
   'Environments': ENVIRONMENT_ROWS,
 }
-
-
-class Said(logging.Handler):
-  """The lines of the log."""
-
-  def __init__(self):
-    super().__init__()
-    self.lines: list[str] = []
-
-  def emit(self, record):
-    self.lines.append(record.getMessage())
 
 
 def page() -> str:

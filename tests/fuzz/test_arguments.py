@@ -359,9 +359,8 @@ def call(name, **forms):
   with MODES[forms.get('mode', '')]():
     found = jax.eval_shape(lambda: ATTACKS[name](**given))
     wanted = [
-      (x.shape, jnp.asarray(x[:0]).dtype)
+      (x.shape, jax.dtypes.canonicalize_dtype(x.dtype.newbyteorder('=')))
       for x in map(np.asarray, jax.tree.leaves(given['images']))
-      if x.ndim
     ]
     if name == 'is_adversarial':
       wanted = [((batch,), bool)]
