@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import inspect
+import io
 import logging
 import os
 import pathlib
@@ -218,6 +219,9 @@ def run(
   """
   logging.basicConfig(stream=sys.stderr, format='%(message)s', force=True)
   logger.setLevel(logging.INFO)
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    # A locale or a name that it cannot write must not end a run.
+    sys.stdout.reconfigure(errors='backslashreplace')
   place, joined, reports_errors = find_place({}), False, True
   try:
     arguments = expand_fractions(sys.argv if argv is None else argv)

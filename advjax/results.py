@@ -294,6 +294,7 @@ class DatasetSummary(Result):
   image_shape: list[int] | None = None  # `[H, W, C]`
   # Share of the most frequent class among these.
   largest_class_share: float | None = None
+  warnings: list[str] | None = None  # Classes without images.
 
   @classmethod
   def of(cls, dataset: Any, **others: Any) -> Self:
@@ -302,6 +303,7 @@ class DatasetSummary(Result):
     share = float(np.bincount(labels).max() / len(labels))
     numbers = {'num_train': len(dataset.train.labels), 'num_test': len(labels)}
     others = {'largest_class_share': share, **numbers, **others}
+    others['warnings'] = dataset.warnings or None
     return cls(name=dataset.name, **others)
 
 

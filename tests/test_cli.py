@@ -3,6 +3,7 @@
 import ast
 import errno
 import inspect
+import io
 import logging
 import re
 import signal
@@ -116,6 +117,13 @@ def test_a_signal_is_one_line_and_a_second_one_ends_it_at_once(signum, caplog):
   assert signum.name in message and message.endswith('the first half is kept')
   assert acts == [signal.SIG_DFL]
   assert signal.getsignal(signum) == before
+
+
+def test_what_a_terminal_cannot_write_does_not_end_a_run(monkeypatch):
+  written = io.BytesIO()
+  monkeypatch.setattr('sys.stdout', io.TextIOWrapper(written, 'ascii'))
+  cli.run(lambda: print('90 \xb1 2, caf\udce9', flush=True), ['program'])
+  assert written.getvalue() == rb'90 \xb1 2, caf\udce9' + b'\n'
 
 
 @pytest.mark.parametrize('code', [errno.ENOSPC, errno.EDQUOT])

@@ -4,6 +4,7 @@ A new loader needs a line in `LOADERS`.
 """
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from advjax.data.dataset import (
   keep_classes,
   to_float,
 )
-from advjax.data.examples import from_examples
+from advjax.data.examples import as_dataset, from_examples
 
 __all__ = [
   'Dataset',
@@ -28,6 +29,8 @@ __all__ = [
   'load',
   'to_float',
 ]
+
+logger = logging.getLogger(__name__)
 
 # Each returns a `Dataset`; its parameters are a config's fields, of which those
 # with a default may be left out.
@@ -82,11 +85,11 @@ def load(config: Mapping[str, Any]) -> Dataset:
         f'dataset.{field} = None; allowed: a value, data set {name!r} needs it'
       )
   dataset = loader(**fields)
-  if not isinstance(dataset, Dataset):
-    if not isinstance(dataset, tuple) or len(dataset) != 2:
-      raise ValueError(
-        f'dataset.name = {name!r} returns {type(dataset).__name__}; allowed: a '
-        'Dataset, or (train, test) as from_examples takes them'
-      )
-    dataset = from_examples(*dataset, name=name.partition(':')[2])
-  return dataset if classes is None else keep_classes(dataset, classes)
+  if ':' in name:
+    source = f'dataset.name = {name!r} returns'
+    dataset = as_dataset(dataset, source, name.partition(':')[2])
+  if classes is not None:
+    dataset = keep_classes(dataset, classes)
+  for warning in dataset.warnings:
+    logger.warning('%s: %s', dataset.name, warning)
+  return dataset

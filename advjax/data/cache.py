@@ -31,7 +31,7 @@ from advjax.files import expand, user_cache_folder
 logger = logging.getLogger(__name__)
 
 # Part of every fingerprint: other decoding or other files make other entries.
-_VERSION = 2
+_VERSION = 3
 # The only folders that are ever removed.
 _OURS = re.compile(r'[0-9a-f]{32}|writing-.*')
 

@@ -5,10 +5,15 @@ the host and on the device) and become float32 in [0, 1] where they are used.
 """
 
 import numbers
+import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+# Characters that no font, no terminal and no UTF-8 file has.
+_UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 
 
 class Split(NamedTuple):
@@ -42,6 +47,40 @@ class Dataset(NamedTuple):
   num_classes: int
   class_names: tuple[str, ...]
   class_ids: tuple[str, ...] = ()
+
+  @property
+  def warnings(self) -> list[str]:
+    """Says which classes have no image; labels may count from 1."""
+    found = []
+    for split in ('train', 'test'):
+      counts = np.bincount(getattr(self, split).labels)
+      lacking = sorted({*range(self.num_classes)} - {*np.flatnonzero(counts)})
+      if lacking:
+        listed = ', '.join(repr(self.class_names[i]) for i in lacking[:5])
+        more = f' and {len(lacking) - 5} more' if lacking[5:] else ''
+        found.append(
+          f'no {split} image of {len(lacking)} of {self.num_classes} classes: '
+          f'{listed}{more} (labels count from 0)'
+        )
+    return found
+
+
+def printable(name: str) -> str:
+  """Returns a name that can be drawn and written, with escapes if need be."""
+  return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], name)
+
+
+def check_class_names(names: Sequence[str]) -> tuple[str, ...]:
+  """Returns them `printable`; a ValueError for two that only look the same."""
+  seen: dict[str, str] = {}
+  for name in names:
+    other = seen.setdefault(unicodedata.normalize('NFC', name), name)
+    if other != name:
+      raise ValueError(
+        f'classes = {other!a}, {name!a}; allowed: names that differ in more '
+        'than Unicode normalization'
+      )
+  return tuple(map(printable, names))
 
 
 def to_float(images: Any) -> Any:

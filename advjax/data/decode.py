@@ -25,6 +25,8 @@ _CONVERTED = {
   'other colours': ('YCbCr', 'LAB', 'HSV'),
   'alpha': ('LA', 'La', 'PA', 'RGBA', 'RGBa'),
 }
+# Of Pillow's Image.Transpose, what turns EXIF orientations 2 to 8 upright.
+_TURNS = (0, 3, 1, 5, 4, 6, 2)
 # Pillow would start another program for some others, whatever their suffix.
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
 
@@ -50,12 +52,11 @@ def decode_image(encoded: bytes, channels: int) -> np.ndarray:
 
 def image_size(encoded: bytes) -> tuple[int, int]:
   """Returns (height, width) after the EXIF rotation."""
-  from PIL import ImageOps
-
   with _opened(encoded) as image:
-    # Not only swapped here: Pillow has rotated a TIFF by itself already.
-    ImageOps.exif_transpose(image, in_place=True)
-    return image.height, image.width
+    image.load()
+    # Pillow has rotated a TIFF by itself already.
+    swapped = _orientation(image) > 4
+    return image.size if swapped else image.size[::-1]
 
 
 def decode_rgb(
@@ -76,9 +77,14 @@ def decode_rgb(
       done.append('alpha')
     if getattr(image, 'is_animated', False):
       done.append('frames')
-    if _orientation(image) > 1:
+    # Pillow rotates a TIFF by itself, as it loads it.
+    turned = image.format == 'TIFF' and _orientation(image) > 1
+    image.load()
+    if (orientation := _orientation(image)) > 1:
+      turned = True
+      image = image.transpose(Image.Transpose(_TURNS[orientation - 2]))
+    if turned:
       done.append('turned')
-      ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith('I'):
       # Pillow itself would clip or cut off.
       values = np.asarray(image).astype(np.int64)
@@ -126,8 +132,12 @@ def _opened(encoded: bytes) -> Iterator['Image.Image']:
 
 
 def _orientation(image: 'Image.Image') -> int:
-  """Returns the EXIF orientation, 1 to 8; 1 is upright."""
+  """Returns the EXIF orientation, 1 to 8; 1, upright, where it is broken."""
   from PIL import ExifTags
 
-  orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-  return orientation if orientation in range(1, 9) else 1
+  try:
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+  # Pillow raises errors of almost any class for damaged metadata, too.
+  except Exception:
+    return 1
+  return int(orientation) if orientation in range(1, 9) else 1

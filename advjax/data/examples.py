@@ -3,10 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from advjax import _arguments as arguments
-from advjax.data.dataset import Dataset, Split
+from advjax.data.dataset import Dataset, Split, check_class_names
+
+# Without names; larger labels are ids, not classes.
+_MAX_CLASSES = 1 << 20
 
 
 def from_examples(
@@ -50,8 +54,8 @@ def from_examples(
       f'{train.images.shape[1:]}, that of train_images'
     )
   if class_names is None:
-    source = 'the largest of train_labels plus one'
-    count = min(int(train.labels.max()) + 1, np.iinfo(np.int32).max)
+    source = f'the largest of train_labels plus one (at most {_MAX_CLASSES})'
+    count = min(int(train.labels.max()) + 1, _MAX_CLASSES)
   else:
     source, count = 'the length of class_names', len(class_names)
   for field, (_, labels) in (('train', train), ('test', test)):
@@ -65,22 +69,46 @@ def from_examples(
     split._replace(labels=split.labels.astype(np.int32))
     for split in (train, test)
   )
-  names = map(str, range(count)) if class_names is None else class_names
-  return Dataset(name, train, test, count, tuple(names))
+  names = range(count) if class_names is None else class_names
+  class_names = check_class_names([*map(str, names)])
+  return Dataset(name, train, test, count, class_names)
+
+
+def as_dataset(
+  given: Any, source: str = 'dataset =', name: str = 'examples'
+) -> Dataset:
+  """Returns a user's `Dataset`, or pair of splits, checked."""
+  if not isinstance(given, Dataset):
+    if not isinstance(given, tuple | list) or len(given) != 2:
+      raise ValueError(
+        f'{source} {type(given).__name__}; allowed: a Dataset, or (train, '
+        'test) as from_examples takes them'
+      )
+    return from_examples(*given, name=name)
+  if given.num_classes != len(given.class_names):
+    raise ValueError(
+      f'num_classes = {given.num_classes}; allowed: the length of class_names, '
+      f'{len(given.class_names)}'
+    )
+  made = from_examples(
+    given.train, given.test, name=given.name, class_names=given.class_names
+  )
+  return made._replace(class_ids=given.class_ids)
 
 
 def _split(field: str, given: Any) -> Split:
-  if isinstance(given, Mapping) or (
-    isinstance(given, tuple) and len(given) != 2
-  ):
+  sized = hasattr(given, '__len__') and hasattr(given, '__getitem__')
+  wrong = isinstance(given, tuple) and len(given) != 2
+  if not sized or wrong or isinstance(given, Mapping):
+    count = f' of {len(given)}' if sized else ''
     raise ValueError(
-      f'{field} = {type(given).__name__} of {len(given)}; allowed: (images, '
-      'labels), or a sequence of examples'
+      f'{field} = {type(given).__name__}{count}; allowed: (images, labels), or '
+      'a sequence of examples'
     )
   if not isinstance(given, tuple):
     given = _gather(field, given)
-  images = _check_images(f'{field}_images', _array(given[0], 4))
-  labels = np.asarray(given[1])
+  images, labels = map(_as_array, (f'{field}_images', f'{field}_labels'), given)
+  images = _check_images(f'{field}_images', _channels_last(given[0], images, 4))
   arguments.check_labels(f'{field}_labels', labels, len(images))
   return Split(images, labels)
 
@@ -100,7 +128,8 @@ def _gather(field: str, examples: Any) -> tuple[np.ndarray, np.ndarray]:
       )
     if getattr(item[0], 'mode', None) == 'P':  # Of PIL: indices of colours.
       raise ValueError(f"{field}[{index}]: mode = 'P'; allowed: L, RGB")
-    image = _array(item[0], 3)
+    image = _as_array(f'{field}[{index}]', item[0])
+    image = _channels_last(item[0], image, 3)
     first = images[0] if images else image
     if (image.shape, image.dtype) != (first.shape, first.dtype):
       raise ValueError(
@@ -117,16 +146,24 @@ def _gather(field: str, examples: Any) -> tuple[np.ndarray, np.ndarray]:
   return np.array(images), np.array(labels, int)
 
 
-def _array(images: Any, ndim: int) -> np.ndarray:
-  """Images as an array, the channels of torch's tensors moved to the end."""
-  array = np.asarray(images)
+def _as_array(field: str, given: Any) -> np.ndarray:
+  try:
+    return np.asarray(given)
+  except (ValueError, TypeError) as error:  # Of rows of several lengths.
+    raise ValueError(f'{field}: {error}; allowed: an array') from error
+
+
+def _channels_last(images: Any, array: np.ndarray, ndim: int) -> np.ndarray:
+  """Moves the channels of torch's tensors to the end."""
   is_tensor = hasattr(images, 'permute') and array.ndim == ndim
   return np.moveaxis(array, -3, -1) if is_tensor else array
 
 
 def _check_images(field: str, images: np.ndarray) -> np.ndarray:
   """Returns the images as uint8 or float32 [N, H, W, C]."""
-  if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
+  # Of bfloat16, too.
+  floating = jnp.issubdtype(images.dtype, jnp.floating)
+  if images.dtype != np.uint8 and not floating:
     raise ValueError(
       f'{field}: dtype = {images.dtype}; allowed: uint8 (0..255) and floating '
       '([0, 1])'
@@ -138,9 +175,10 @@ def _check_images(field: str, images: np.ndarray) -> np.ndarray:
     )
   if images.ndim == 3:
     images = images[..., np.newaxis]
-  if images.shape[1] in (1, 3) and images.shape[3] > 4:
+  if images.shape[1] <= 4 < images.shape[3]:
     raise ValueError(
-      f'{field}: shape = {images.shape}; allowed: [N, H, W, C], channels last'
+      f'{field}: shape = {images.shape}; allowed: [N, H, W, C], channels last: '
+      'images.transpose(0, 2, 3, 1)'
     )
   if images.dtype == np.uint8:
     return images

@@ -6,11 +6,13 @@ Three layouts are known:
 
   Tiny ImageNet's    wnids.txt, words.txt, train/ID/images/*, val/images/* and
                      val/val_annotations.txt
-  split folders      train/CLASS/*, and test/CLASS/*, val/ or validation/
+  split folders      train/CLASS/*, and test/CLASS/*, val/ or validation/; or
+                     as others spell them, such as Training/ and seg_test/
   class folders      CLASS/*; a fraction of each class is the test split
 
 Images are decoded once and then memory-mapped (`advjax.data.cache`). Those that
-cannot be decoded are left out, and named; too many are an error.
+cannot be decoded are left out, and named; too many are an error. Files of other
+endings and folders of file systems (@eaDir) are passed over, and counted.
 """
 
 import contextlib
@@ -21,6 +23,7 @@ import os
 import pathlib
 import re
 import stat
+import unicodedata
 import zipfile
 import zlib
 from collections import Counter
@@ -32,16 +35,27 @@ import numpy as np
 
 from advjax.config import check_range
 from advjax.data import cache, decode
-from advjax.data.dataset import Dataset, Split
+from advjax.data.dataset import Dataset, Split, check_class_names, printable
 from advjax.files import expand
 
 logger = logging.getLogger(__name__)
 
-_IMAGE = re.compile(r'\.(png|jpe?g|webp|bmp|gif|tiff?|ppm|pgm)$', re.IGNORECASE)
+_IMAGE = re.compile(
+  r'\.(a?png|p?jpe?g|jpe|jfif|pjp|webp|bmp|gif|tiff?|p[bgnp]m)$', re.IGNORECASE
+)
 _IDS, _WORDS = 'wnids.txt', 'words.txt'
 _ANNOTATIONS = 'val/val_annotations.txt'
-# Left behind by file managers and archivers; never part of a data set.
-_JUNK = re.compile(r'\..*|__MACOSX|Thumbs\.db|desktop\.ini')
+# Left behind by file systems and archivers; never part of a data set.
+_JUNK = re.compile(
+  r'\..*|__MACOSX|Thumbs\.db|desktop\.ini|@eaDir|#recycle|\$RECYCLE\.BIN|'
+  r'System Volume Information|lost\+found|__pycache__'
+)
+# What people call the folders of the splits, such as seg_train and test_set.
+_TRAIN, _TEST = (
+  re.compile(rf'(.*[ _-])?({name})([ _-]?(set|data|images))?\d?', re.IGNORECASE)
+  for name in ('train(ing)?', 'test(ing)?|val(id(ation)?)?|dev|eval')
+)
+_TESTS = ('test', 'val', 'validation')  # The first that there is.
 # No image file is so large; a few kilobytes of a zip may become any size.
 _MAX_BYTES = 1 << 28
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
@@ -53,6 +67,8 @@ Samples = tuple[tuple[str, int], ...]
 ByClass = dict[str, list[str]]
 # Of each file its name, and what else changes with it; of a folder its name.
 Listing = list[tuple[Any, ...]]
+# With it what reads a file, and the names of junk.
+Listed = tuple[Listing, Callable[[str], bytes], Collection[str]]
 
 
 class Files(NamedTuple):
@@ -61,6 +77,7 @@ class Files(NamedTuple):
   names: tuple[str, ...]  # Sorted; of folders, too: 'train/a/1.png', 'train/a/'
   fingerprint: str  # Changes with the name, size or time of any file.
   read: Callable[[str], bytes]  # Threads may call it; raises ValueErrors.
+  junk: Collection[str] = ()  # Names that were passed over.
 
 
 class Layout(NamedTuple):
@@ -88,6 +105,7 @@ def load(
   with open_files(given) as files:
     try:
       layout = find_layout(files, test_fraction)
+      names = check_class_names(layout.class_names)
     except ValueError as error:
       raise ValueError(f'{given}: {error}') from error
     for split, samples in (('train', layout.train), ('test', layout.test)):
@@ -113,14 +131,22 @@ def load(
       if num_bad := entry.info['num_bad']:
         message = '%s: %d images were left out, which cannot be decoded: %s'
         logger.warning(message, name, num_bad, '; '.join(entry.info['bad']))
-  used = dict((*layout.train, *layout.test))
-  others = [n for n in layout.files.names if _IMAGE.search(n) and n not in used]
-  if others:
-    message = '%s: %d images belong to neither split, such as %s'
-    logger.info(message, given.name, len(others), others[0])
-  names, ids = layout.class_names, layout.class_ids
-  name = given.stem if given.is_file() else given.name
-  return Dataset(name, splits[0], splits[1], len(names), names, ids)
+  used = {*dict((*layout.train, *layout.test)), _IDS, _WORDS, _ANNOTATIONS}
+  others = [n for n in layout.files.names if n not in used and n[-1] != '/']
+  if images := [*filter(_IMAGE.search, others)]:
+    message = '%s: %d images belong to neither split, such as %r'
+    logger.info(message, given.name, len(images), images[0])
+  if endings := Counter(
+    os.path.splitext(n)[1] or 'without' for n in {*others} - {*images}
+  ):
+    listed = ', '.join(f'{n} {ending}' for ending, n in endings.most_common(9))
+    logger.info('%s: passed over by their endings: %s', given.name, listed)
+  if files.junk:
+    logger.info('%s: passed over: %s', given.name, _listed(files.junk))
+  name = printable(given.stem if given.is_file() else given.name)
+  return Dataset(
+    name, splits[0], splits[1], len(names), names, layout.class_ids
+  )
 
 
 @contextlib.contextmanager
@@ -137,9 +163,9 @@ def open_files(path: pathlib.Path) -> Iterator[Files]:
     try:
       if is_zip:
         archive = stack.enter_context(zipfile.ZipFile(path))
-        listing, read = _list_zip(path, archive)
+        listing, read, junk = _list_zip(path, archive)
       else:
-        listing, read = _list_folder(path)
+        listing, read, junk = _list_folder(path)
     except (zipfile.BadZipFile, OSError) as error:
       raise ValueError(
         f'{path}: cannot be read ({error}); copy or make it again'
@@ -155,33 +181,39 @@ def open_files(path: pathlib.Path) -> Iterator[Files]:
 
     listing.sort()
     digest = hashlib.sha256(ascii(listing).encode()).hexdigest()
-    yield Files(tuple(name for name, *_ in listing), digest, checked_read)
+    names = tuple(name for name, *_ in listing)
+    yield Files(names, digest, checked_read, junk)
 
 
-def _list_folder(root: pathlib.Path) -> tuple[Listing, Callable[[str], bytes]]:
+def _list_folder(root: pathlib.Path) -> Listed:
   listing: Listing = []
-  folders = ['']
+  junk: set[str] = set()
+  folders: list[tuple[str, tuple[os.stat_result, ...]]] = [('', (root.stat(),))]
   while folders:
-    prefix = folders.pop()
+    prefix, above = folders.pop()
     for entry in list(os.scandir(root / prefix)):
       if _JUNK.fullmatch(entry.name):
+        junk.add(entry.name)
         continue
       name = prefix + entry.name
       status = entry.stat()  # Of what a link leads to; raised if to nothing.
       if stat.S_ISDIR(status.st_mode):
-        folders.append(f'{name}/')
+        if any(os.path.samestat(status, each) for each in above):
+          raise ValueError(
+            f'{root}: {name} is a link to a folder above it; remove the link'
+          )
+        folders.append((f'{name}/', (*above, status)))
         listing.append((f'{name}/',))
       elif stat.S_ISREG(status.st_mode):
         listing.append((name, status.st_size, status.st_mtime_ns))
-  return listing, lambda name: (root / name).read_bytes()
+  return listing, lambda name: (root / name).read_bytes(), junk
 
 
-def _list_zip(
-  path: pathlib.Path, archive: zipfile.ZipFile
-) -> tuple[Listing, Callable[[str], bytes]]:
+def _list_zip(path: pathlib.Path, archive: zipfile.ZipFile) -> Listed:
   """Lists a zip; `zipfile.Path` neither finds doubles nor is as fast."""
   time = path.stat().st_mtime_ns
   listing: Listing = []
+  junk: set[str] = set()
   members: dict[str, zipfile.ZipInfo] = {}
   for info in archive.infolist():
     # Old archivers of Windows write its separator.
@@ -199,7 +231,9 @@ def _list_zip(
         f'{path}: member {info.filename!r}; allowed: files of different '
         "relative names without '..', neither encrypted nor links"
       )
-    if any(map(_JUNK.fullmatch, parts)) or not name:
+    if found := [*filter(_JUNK.fullmatch, parts)]:
+      junk.add(found[0])
+    if found or not name:
       continue
     if whole.endswith('/'):
       listing.append((f'{name}/',))
@@ -217,7 +251,7 @@ def _list_zip(
     # Reads no more than that size, whatever the compressed bytes hold.
     return archive.read(members[name])
 
-  return listing, read
+  return listing, read, junk
 
 
 def find_layout(files: Files, test_fraction: float | None = None) -> Layout:
@@ -228,14 +262,17 @@ def find_layout(files: Files, test_fraction: float | None = None) -> Layout:
       f'test_fraction = {test_fraction!r}; allowed: a number between 0 and 1'
     )
   files = _enter(files)
-  if _IDS not in files.names and not _has_classes(files, 'train/'):
+  train, tests = 'train/', ['val/']
+  if _IDS not in files.names:
+    train, tests = _find_splits(files)
+  if not train:
     return _class_folders(files, test_fraction or 0.2)
   if test_fraction is not None:
     raise ValueError(
       f'test_fraction = {test_fraction!r}; allowed: None, for this data set '
       'has a test split of its own'
     )
-  return _split_folders(files)
+  return _split_folders(files, train, tests)
 
 
 def _enter(files: Files) -> Files:
@@ -244,7 +281,7 @@ def _enter(files: Files) -> Files:
   beside = [name for name in files.names if '/' not in name]
   if (
     len(tops) != 1
-    or tops & {'train', 'test', 'val', 'validation'}
+    or tops & {'train', *_TESTS}
     or _IDS in beside
     or any(map(_IMAGE.search, beside))
   ):
@@ -258,10 +295,39 @@ def _enter(files: Files) -> Files:
 
 def _has_classes(files: Files, prefix: str) -> bool:
   """Returns whether a folder holds folders of images, and is no class."""
+  depth = prefix.count('/')
   return any(
-    name.startswith(prefix) and name.count('/') > 1 and _IMAGE.search(name)
+    name.startswith(prefix) and name.count('/') > depth and _IMAGE.search(name)
     for name in files.names
   )
+
+
+def _find_splits(files: Files) -> tuple[str, list[str]]:
+  """Returns the folder to train on, or '', and those to test on."""
+  tops = {name.partition('/')[0] for name in files.names if '/' in name}
+  trains, tests = (
+    sorted(filter(pattern.fullmatch, tops)) for pattern in (_TRAIN, _TEST)
+  )
+  names = dict.fromkeys([*_TESTS, *(n for n in tests if 'test' in n.lower())])
+  tests.sort(key=[*names, *tests].index)
+  folders = [_inner(files, name) for name in tests]
+  if _has_classes(files, 'train/'):
+    return _inner(files, 'train'), folders
+  found = [name for name in trains if tests and _has_classes(files, f'{name}/')]
+  no_class = len(tops) > 1 and len(trains + tests) == len(tops)
+  if len(found) > 1 or (no_class and not found):
+    raise ValueError(
+      f'{_listed(found or tops)} for folders of training and test images; '
+      'allowed: train/CLASS/* with test/CLASS/*, val/ or validation/'
+    )
+  return _inner(files, found[0]) if found else '', folders
+
+
+def _inner(files: Files, name: str) -> str:
+  """Returns the folder of a split, which archives often hold twice."""
+  inside = (n.split('/') for n in files.names if n.startswith(f'{name}/'))
+  folders = {parts[1] for parts in inside if len(parts) > 2}
+  return f'{name}/{name}/' if folders == {name} else f'{name}/'
 
 
 def _by_class(files: Files, prefix: str = '') -> ByClass:
@@ -273,6 +339,11 @@ def _by_class(files: Files, prefix: str = '') -> ByClass:
       images = classes.setdefault(folder, [])
       if _IMAGE.search(name):
         images.append(name)
+  return classes
+
+
+def _check_classes(classes: ByClass, prefix: str = '') -> None:
+  """Raises a ValueError unless there are two classes, and images of all."""
   where = prefix or 'the data set'
   if len(classes) < 2:
     raise ValueError(
@@ -285,13 +356,14 @@ def _by_class(files: Files, prefix: str = '') -> ByClass:
       f'{where}: no image in the folders of these classes: {_listed(empty)} '
       f'(the names of images match {_IMAGE.pattern})'
     )
-  return classes
 
 
 def _listed(names: Collection[str]) -> str:
-  """Writes the first few names."""
+  """Writes the first few names; in ASCII where two look the same."""
   more = f' and {len(names) - 5} more' if len(names) > 5 else ''
-  return ', '.join(repr(name) for name in sorted(names)[:5]) + more
+  looks = {unicodedata.normalize('NFC', name) for name in names}
+  write = repr if len(looks) == len(names) else ascii
+  return ', '.join(map(write, sorted(names)[:5])) + more
 
 
 def _check_same(
@@ -307,7 +379,7 @@ def _check_same(
 
 def _draw(name: str) -> bytes:
   """Returns what is as good as random, but depends on a name alone."""
-  return hashlib.sha256(os.fsencode(name)).digest()
+  return hashlib.sha256(name.encode(errors='surrogateescape')).digest()
 
 
 def _mix(classes: ByClass, order: Sequence[str]) -> Samples:
@@ -316,7 +388,7 @@ def _mix(classes: ByClass, order: Sequence[str]) -> Samples:
   return tuple((file, labels[file]) for file in sorted(labels, key=_draw))
 
 
-def _split_folders(files: Files) -> Layout:
+def _split_folders(files: Files, folder: str, tests: Sequence[str]) -> Layout:
   """Layout of train/ and a test split, with ids and names if there are any."""
   ids: tuple[str, ...] = ()
   if _IDS in files.names:
@@ -324,30 +396,39 @@ def _split_folders(files: Files) -> Layout:
     if len(set(ids)) < max(2, len(ids)):
       raise ValueError(f'{_IDS} needs two or more different ids, one a line')
     names = _read_names(files, ids)
-  by_class = _by_class(files, 'train/')
+  by_class = _by_class(files, folder)
   if ids:
-    _check_same('classes', _IDS, 'train/', ids, by_class)
+    _check_classes(by_class, folder)
+    _check_same('classes', _IDS, folder, ids, by_class)
   else:
     names = tuple(sorted(by_class))
   train = _mix(by_class, ids or names)
   if ids and any(name.startswith('val/images/') for name in files.names):
     return Layout(files, train, _annotated(files, ids), names, ids)
   # Many sort the images of Tiny ImageNet's val/ into folders.
-  folders = ['val/'] if ids else ['test/', 'val/', 'validation/']
-  folder = next((f for f in folders if _has_classes(files, f)), None)
-  if folder is None:
+  found = {
+    test: _by_class(files, test) for test in tests if _has_classes(files, test)
+  }
+  if not found:
+    expected = tests or [f'{name}/' for name in _TESTS]
     raise ValueError(
-      'the test split is missing: train/ has folders of classes, but none of '
-      f'{", ".join(folders)} has (to hold out a fraction of train/ instead, '
-      'name that folder in path)'
+      f'the test split is missing: {folder} has folders of classes, but none '
+      f'of {", ".join(expected)} has (to hold out a fraction of {folder} '
+      'instead, name that folder in path)'
     )
-  others = _by_class(files, folder)
-  _check_same('classes', 'train/', folder, by_class, others)
+  # Images without labels may be in a folder: test/images/*.
+  alike = (test for test in found if found[test].keys() & by_class.keys())
+  test = next(alike, next(iter(found)))
+  others = found[test]
+  _check_same('classes', folder, test, by_class, others)
+  _check_classes(by_class, folder)
+  _check_classes(others, test)
   return Layout(files, train, _mix(others, ids or names), names, ids)
 
 
 def _class_folders(files: Files, test_fraction: float) -> Layout:
   classes = _by_class(files)
+  _check_classes(classes)
   names = tuple(sorted(classes))
   train, test = {}, {}
   for name in names:

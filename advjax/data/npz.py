@@ -72,7 +72,9 @@ def _read(stream: BinaryIO) -> dict[str, np.ndarray]:
       f'{", ".join(sorted(archive.files)) or "nothing"}'
     )
   arrays = {}
-  for field in sorted({*archive.files} & {*_REQUIRED, 'class_names'}):
+  for field in (*_REQUIRED, 'class_names'):
+    if field not in archive.files:
+      continue
     try:
       arrays[field] = archive[field]
     except unreadable as error:

@@ -91,6 +91,8 @@ def explain(
   labels = choose_classes(dataset, classes)
   example = jax.ShapeDtypeStruct((1, *shape), np.float32)
   networks, allowed, left_out = {}, {}, []
+  if shape[-1] not in (1, 3):
+    left_out.append(f'Pictures show the first of {shape[-1]} channels.')
   for name, each in trained.items():
     title = f'{name} ({each.config.model.name})'
     networks[name] = network_of(

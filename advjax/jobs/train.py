@@ -26,6 +26,7 @@ from advjax.config import (
   member_names,
   seed_configs,
 )
+from advjax.data.examples import as_dataset
 from advjax.devices import Batching
 from advjax.environment import command_line, environment
 from advjax.evaluation.models import (
@@ -168,10 +169,10 @@ def _with_data(
 ) -> tuple[config_dict.ConfigDict, data.Dataset | None]:
   """A copy of the config, marked if a data set is given, and the data set."""
   config = copy.deepcopy(config)
-  if isinstance(given, data.Dataset | None):
-    dataset = given
-  else:
-    dataset = data.from_examples(*given)
+  dataset = None if given is None else as_dataset(given)
+  if dataset:
+    for warning in dataset.warnings:
+      logger.warning('%s: %s', dataset.name, warning)
   _mark(config, {'dataset': dataset})
   with config.unlocked():
     names = member_names(config) if 'members' in config else ()

@@ -35,7 +35,8 @@ def write_page(
   page = _environment().get_template(template)
   text = page.render(title=title, facts=facts, **context)
   with replacing(pathlib.Path(path)) as file:
-    file.write(text.encode())
+    # A path may hold bytes that are no UTF-8.
+    file.write(text.encode(errors='backslashreplace'))
 
 
 def dataset_facts(dataset: DatasetSummary) -> list[str]:

@@ -104,8 +104,9 @@ def _flat(report: Report) -> Iterator[str]:
 
 
 def warnings(report: Report) -> list[str]:
-  """Returns the suspicious findings, and the warnings of training."""
+  """Returns those of the data, suspicious findings, and those of training."""
   return [
+    *(report.dataset.warnings or ()),
     *_width(report, _VERY_WIDE, 1.0),
     *(each.detail for each in findings_of(report) if each.passed is False),
     *(

@@ -3,6 +3,7 @@
 Also what its sections name: optimizers, schedules, decays and unfreezing.
 """
 
+import bisect
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +48,8 @@ from advjax.training.step import (
 )
 from advjax.types import Array, LogitsFn
 
+# Of images that are too small for a network, or have other channels.
+_SHAPE_ERRORS = (TypeError, ValueError, ZeroDivisionError)
 # What the steps depend on, besides the network and the sizes.
 _STEP_FIELDS = (
   'augmentation',
@@ -322,13 +325,27 @@ def network_shapes(
   model: Model, name: str, shape: Sequence[int], num_classes: int = 0
 ) -> Any:
   """The shapes of params and state for images `(H, W, C)`; checks logits."""
-  images = jax.ShapeDtypeStruct((1, *shape), np.float32)
+
+  def shapes(*shape: int) -> Any:
+    images = jax.ShapeDtypeStruct((1, *shape), np.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), images)
+
+  def takes(size: int) -> bool:
+    try:
+      return bool(shapes(size, size, *shape[2:]))
+    except _SHAPE_ERRORS:
+      return False
+
   try:
-    arrays = jax.eval_shape(model.init, jax.random.key(0), images)
-  except (TypeError, ValueError, ZeroDivisionError) as error:
-    reason = str(error).splitlines()[0]
+    arrays = shapes(*shape)
+  except _SHAPE_ERRORS as error:
+    reason = f': {(str(error) or repr(error)).splitlines()[0]}'
+    sizes = range(min(shape[:2], default=0) + 1, 257)
+    if takes(sizes[-1] if sizes else 0):
+      size = sizes[bisect.bisect_left(sizes, True, key=takes)]
+      reason = f'; allowed: at least {size} x {size}'
     raise ValueError(
-      f'model.name = {name!r} does not take images of shape {tuple(shape)}: '
+      f'model.name = {name!r} does not take images of shape {tuple(shape)}'
       f'{reason}'
     ) from error
   for train in (False, True) if num_classes else ():

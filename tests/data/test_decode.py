@@ -1,5 +1,8 @@
 """Decoding of single images, against the pixels that they were made of."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -185,3 +188,44 @@ def test_damage_never_escapes(file, data):
     except NoImage:
       return
   assert image.shape == (6, 6, 3)
+
+
+def chunk(name, content):
+  """A chunk of a PNG file."""
+  checked = name + content
+  size = struct.pack('>I', len(content))
+  return size + checked + struct.pack('>I', zlib.crc32(checked))
+
+
+@pytest.mark.parametrize(
+  ('kind', 'junk'),
+  [
+    ('WEBP', {'exif': b'Exif\0\0garbage'}),
+    ('PNG', chunk(b'eXIf', b'garbage')),
+    ('PNG', chunk(b'tEXt', b'Raw profile type exif\0\nexif\n  8\nzzzz')),
+    ('PNG', chunk(b'iTXt', b'XML:com.adobe.xmp\0\0\0\0\0<a b="\xa8\xff"/>')),
+  ],
+)
+def test_broken_metadata_beside_whole_pixels_is_passed_over(kind, junk):
+  pixels = picture(0)
+  if kind == 'PNG':
+    encoded = encode(pixels)
+    encoded = encoded[:33] + junk + encoded[33:]
+  else:
+    encoded = encode(pixels, kind, lossless=True, **junk)
+  with quiet_pillow():
+    assert image_size(encoded) == (4, 5)
+    image, done = decode_rgb(encoded, (4, 5))
+  np.testing.assert_array_equal(image, pixels)
+  assert done == []
+  with quiet_pillow(), pytest.raises(NoImage):
+    decode_rgb(encoded[:-30], (4, 5))
+
+
+@pytest.mark.parametrize(('height', 'width'), [(1, 1), (1, 4000), (4000, 1)])
+def test_images_of_any_shape_become_the_size_that_is_asked_for(height, width):
+  encoded = encode(np.full((height, width, 3), 7, np.uint8))
+  assert image_size(encoded) == (height, width)
+  image, done = decode_rgb(encoded, (6, 5))
+  np.testing.assert_array_equal(image, np.full((6, 5, 3), 7))
+  assert done == ['resized']

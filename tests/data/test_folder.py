@@ -171,6 +171,41 @@ def test_classes_alone_are_divided_and_mixed():
   assert test <= {n for n, _ in find(files, test_fraction=0.3).test}
 
 
+@pytest.mark.parametrize(
+  ('train', 'test'),
+  [
+    ('Train', 'Test'),
+    ('TRAIN', 'VAL'),
+    ('Training', 'Testing'),
+    ('training', 'validation'),
+    ('train', 'valid'),
+    ('train', 'dev'),
+    ('training_set', 'test_set'),
+    ('seg_train/seg_train', 'seg_test/seg_test'),
+    ('training_set/training_set', 'test_set/test_set'),
+    ('train_images', 'test_images'),
+  ],
+)
+def test_other_spellings_of_splits(train, test):
+  files = [f'{split}/{c}/1.png' for split in (train, test) for c in 'ab']
+  for names in (files, [f'top/{name}' for name in files]):
+    layout = find([*names, 'readme.txt'])
+    assert layout.class_names == ('a', 'b')
+    assert dict(layout.train) == {f'{train}/a/1.png': 0, f'{train}/b/1.png': 1}
+    assert dict(layout.test) == {f'{test}/a/1.png': 0, f'{test}/b/1.png': 1}
+
+
+def test_the_test_split_is_the_one_with_labels():
+  sorted_ = [f'{split}/{c}/1.png' for split in ('train', 'val') for c in 'ab']
+  layout = find([*sorted_, 'test/images/1.png', 'Testing/a/1.png'])
+  assert dict(layout.test) == {'val/a/1.png': 0, 'val/b/1.png': 1}
+  # test/ before val/, however they are spelled.
+  files = [
+    f'{split}/{c}/1.png' for split in ('Train', 'Val', 'Test') for c in 'ab'
+  ]
+  assert dict(find(files).test) == {'Test/a/1.png': 0, 'Test/b/1.png': 1}
+
+
 TRAIN = ['train/a/1.png', 'train/b/1.png']
 
 
@@ -185,6 +220,17 @@ TRAIN = ['train/a/1.png', 'train/b/1.png']
     ([*TRAIN, 'val/a/1.png', 'val/c/1.png'], None, "same classes.*'b', 'c'"),
     (['train/a/1.png', 'val/a/1.png'], None, "train/ has 'a' for classes"),
     ([*TRAIN, 'val/a/1.png', 'val/b/1.png'], 0.3, '= 0.3; .* of its own'),
+    ([*TRAIN, 'val/a/1.png'], None, "train/ and val/ .* has 'b'"),
+    (['train/a/1.png', 'val/a/1.png', 'val/b/1.png'], None, "has 'b'"),
+    (['Train/a/1.png', 'Train/b/1.png', 'Test/1.png'], None, 'Test/ has'),
+    (['train/1.png', 'test/1.png', 'test/2.png'], None, "'test', 'train' for"),
+    (['test/a/1.png', 'val/a/1.png'], None, "'test', 'val' for folders"),
+    (['Train/a/1.png', 'train2/a/1.png', 'test/1.png'], None, "'Train', 'tr"),
+    (
+      ['train/a/1.png', 'train/\xe9/1.png', 'val/a/1.png', 'val/e\u0301/1.png'],
+      None,
+      r"'e\\u0301', '\\xe9'",
+    ),
     (['a/1.png', 'b/1.png'], 1, r'test_fraction = 1; allowed'),
     (['a/1.png', 'b/1.png'], 'a', "test_fraction = 'a'; allowed"),
   ],
@@ -249,6 +295,93 @@ def test_links_in_a_folder_are_followed(load_folder, tmp_path):
   (linked / 'b' / 'gone.png').symlink_to(linked / 'nothing')
   with pytest.raises(ValueError, match=r'cannot be read.*gone\.png'):
     load_folder(linked)
+
+
+def test_a_link_to_a_folder_above_is_refused(load_folder, tmp_path):
+  files, _ = image_folders.class_folders(count=5)
+  path = image_folders.write(tmp_path / 'set', files)
+  (path / 'a' / 'round').symlink_to(path)
+  (path / 'b' / 'round').symlink_to(path)
+  with pytest.raises(ValueError, match='round is a link to a folder above'):
+    load_folder(path)
+
+
+JUNK = ['@eaDir', '#recycle', '$RECYCLE.BIN', 'System Volume Information']
+JUNK += ['lost+found', '__pycache__', '__MACOSX', '.ipynb_checkpoints', '.git']
+
+
+@pytest.mark.parametrize(
+  'write', [image_folders.write, image_folders.write_zip]
+)
+def test_what_is_passed_over_is_said(load_folder, tmp_path, caplog, write):
+  files, _ = image_folders.class_folders(count=5)
+  path = tmp_path / f'set.{write.__name__.removeprefix("write_")}'
+  expected = load_folder(write(path, files))
+  others = {f'{j}/x/1.png': encode(picture(9)) for j in JUNK}
+  others |= {f'a/{j}/1.png': encode(picture(9)) for j in JUNK}
+  others |= {f'a/{i}.heic': b'' for i in range(24)}
+  others |= {'b/2.avif': b'', 'b/notes': b'', 'readme.TXT': b''}
+  path = tmp_path / 'more' / path.name
+  path.parent.mkdir()
+  write(path, files | others)
+  for _ in range(2):
+    caplog.clear()
+    with caplog.at_level(logging.INFO, 'advjax'):
+      assert_same(load_folder(path), expected)
+    for text in ('24 .heic', '1 .avif', '1 .TXT', '1 without', "'@eaDir'"):
+      assert caplog.text.count(text) == 1
+
+
+def test_images_of_all_endings_are_read(load_folder, tmp_path):
+  endings = ['png', 'apng', 'jpe', 'jfif', 'pjpeg', 'pjp', 'pnm', 'pbm', 'PNG']
+  files = {
+    f'{c}/{i}.{ending}': encode(picture(i))
+    for c in 'ab'
+    for i, ending in enumerate(endings)
+  }
+  path = image_folders.write(tmp_path / 'set', files)
+  dataset = load_folder(path)
+  assert len(dataset.train.labels) + len(dataset.test.labels) == len(files)
+
+
+def test_names_that_are_not_utf_8(load_folder, tmp_path, caplog):
+  path = tmp_path / 'd\udce9'
+  files, _ = image_folders.class_folders(classes=('caf\udce9', 't\n'), count=5)
+  with caplog.at_level(logging.INFO, 'advjax'):
+    dataset = load_folder(image_folders.write(path, files))
+  assert dataset.class_names == ('caf\\udce9', 't\\n')
+  assert dataset.name == 'd\\udce9'
+  assert np.bincount(dataset.train.labels).tolist() == [4, 4]
+
+
+def test_classes_that_only_look_different_are_refused(load_folder, tmp_path):
+  files, _ = image_folders.class_folders(classes=('\xe9', 'e\u0301'), count=5)
+  path = image_folders.write(tmp_path / 'set', files)
+  with pytest.raises(ValueError, match=r"set: classes = 'e\\u0301', '\\xe9'"):
+    load_folder(path)
+  assert not (tmp_path / 'cache').exists()  # Nothing was decoded.
+
+
+def test_names_in_zips_of_other_systems(load_folder, tmp_path):
+  """UTF-8 with and without its flag, and backslashes: the same images."""
+  files, _ = image_folders.class_folders(classes=('caf\xe9', 'tea'), count=5)
+  path = image_folders.write_zip(tmp_path / 'set.zip', files)
+  expected = load_folder(path)
+  assert expected.class_names == ('caf\xe9', 'tea')
+  content = path.read_bytes()
+  for header, at in ((b'PK\x03\x04', 6), (b'PK\x01\x02', 8)):
+    parts = content.split(header)
+    parts[1:] = [
+      part[: at - 4] + b'\0\0' + part[at - 2 :] for part in parts[1:]
+    ]
+    content = header.join(parts)
+  path.write_bytes(content)
+  images = load_folder(path)
+  assert images.class_names[1] == 'tea'
+  assert np.bincount(images.train.labels).tolist() == [4, 4]
+  windows = {name.replace('/', '\\'): files[name] for name in files}
+  image_folders.write_zip(path, windows)
+  assert_same(load_folder(path), expected)
 
 
 HOSTILE = ['/etc/a.png', 'C:\\a.png', '../a.png', 'b/../../a.png', '../']

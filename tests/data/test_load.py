@@ -1,10 +1,13 @@
 """Tests of the choice of a loader by its config."""
 
+import re
+
 import numpy as np
 import pytest
 
 from advjax import data
 from advjax.config import default_config
+from advjax.results import DatasetSummary
 
 
 def test_classes_are_a_field_of_every_data_set():
@@ -42,3 +45,32 @@ def test_a_flag_empties_what_belongs_to_another_data_set():
 def test_refuses(config, message):
   with pytest.raises(ValueError, match=message):
     data.load(config)
+
+
+@pytest.mark.parametrize(
+  ('labels', 'lacking'),
+  [
+    ([0, 1, 2], None),
+    ([1, 2, 3], r"1 of 4 classes: '0'"),
+    ([10, 20, 30], r"28 of 31 classes: '0', '1'.* and 23 more"),
+  ],
+)
+def test_classes_without_images_are_said(tmp_path, caplog, labels, lacking):
+  images, labels = np.zeros((6, 4, 4), np.uint8), np.array(labels * 2)
+  np.savez(
+    tmp_path / 'x.npz',
+    train_images=images,
+    train_labels=labels,
+    test_images=images[:3],
+    test_labels=labels[:3],
+  )
+  dataset = data.load({'name': 'npz', 'path': str(tmp_path / 'x.npz')})
+  for split in ('train', 'test'):
+    found = re.search(f'no {split} image of {lacking}', caplog.text)
+    assert bool(found) == bool(lacking)
+  # A test set of one class alone.
+  one = dataset.test._replace(labels=np.full(3, dataset.num_classes - 1))
+  warnings = dataset._replace(test=one).warnings
+  assert f'no test image of {dataset.num_classes - 1} of' in warnings[-1]
+  summary = DatasetSummary.of(dataset).to_json()
+  assert summary.get('warnings') == (dataset.warnings or None)

@@ -124,3 +124,9 @@ def test_missing_file_names_the_two_ways_out(tmp_path):
   assert "name='digits'" in str(caught.value)
   with pytest.raises(FileNotFoundError, match='no such file'):
     data.load({'name': 'npz', 'path': str(tmp_path)})
+
+
+def test_the_array_that_is_wrong_first_is_named(path):
+  pickled = np.array([0, 1, None] * 2, object)
+  with pytest.raises(ValueError, match=r'train_labels .*not pickled'):
+    load(path, train_labels=pickled, test_labels=pickled[:4])

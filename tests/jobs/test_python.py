@@ -137,6 +137,11 @@ def test_a_folder_is_of_one_data_set(run):
       {'objective': lambda *args: 1.0},
       r'<lambda> returns \(\), as',
     ),
+    (
+      {'dataset': DATA._replace(test=DATA.train._replace(labels=[0]))},
+      r'test_labels = int64 \[1\]; allowed',
+    ),
+    ({'dataset': {'train': DATA.train}}, 'dataset = dict; allowed: a Dataset'),
     ({'model': nnx.Linear}, 'model = .*; allowed: a Model, such as from_linen'),
   ],
 )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from advjax.reporting.figures.charts import MAX_WIDTH
+from advjax.reporting.figures.charts import MAX_WIDTH, encode
 from advjax.reporting.figures.images import (
   CORRECT,
   WRONG,
@@ -97,11 +97,27 @@ def test_long_titles_are_broken_and_rows_do_not_overlap():
 
 
 @pytest.mark.parametrize(
-  'shape', [(0, 4, 4, 1), (2, 4, 4, 2), (2, 4), (2, 4, 4, 4)]
+  'shape', [(0, 4, 4, 1), (2, 4, 4, 0), (2, 4), (2, 4, 4, 4, 1)]
 )
 def test_what_is_no_image_is_an_error(shape):
   with pytest.raises(ValueError, match='allowed: '):
     to_pixels(np.zeros(shape))
+
+
+@pytest.mark.parametrize(('channels', 'drawn'), [(2, 1), (4, 3), (5, 3)])
+def test_other_channels_are_drawn_by_the_first_of_them(channels, drawn):
+  images = make_images(channels, 3)
+  labels = LABELS[:3]
+  figure = perturbation_grid(images, 1 - images, labels, labels, labels)
+  pixels, _ = shown(figure)
+  expected = np.broadcast_to(images[..., :drawn], (3, 6, 5, 3))
+  np.testing.assert_allclose(pixels[:3], expected)
+
+
+def test_names_that_a_font_cannot_draw_do_not_end_a_report():
+  names = ['$\\frac$', '\u732b \U0001f600', 'x' * 5000, ' '] * 10
+  figure = nsl_grid(make_images(1), LABELS, LABELS, LABELS, names)
+  assert encode('grid', 'grid', '', figure).png.startswith(b'\x89PNG')
 
 
 def test_lengths_that_differ_are_an_error():

@@ -82,7 +82,11 @@ def test_the_strongest_attack_counts():
   assert 'pgd_at is more robust than single_step by 70 points.' in text
 
 
-def test_warnings_are_of_training_and_of_sanity_checks():
+def test_warnings_are_of_data_of_training_and_of_sanity_checks():
+  report = compared()
+  data = dataclasses.replace(report.dataset, warnings=['no test image'])
+  found = dataclasses.replace(report, dataset=data)
+  assert warnings(found) == ['no test image', *warnings(report)]
   assert 'pgd_at: the loss is not finite' in warnings(compared())
   found = evaluated()
   suspicious = [f.detail for f in found.sanity if f.passed is False]

@@ -119,6 +119,13 @@ def compared(tmp_path_factory):
   return *write(folder, report, records), folder
 
 
+def test_names_that_are_not_utf_8_do_not_end_a_report(tmp_path):
+  report = evaluated_report()
+  config = {'dataset': {'path': '/caf\udce9'}}
+  _, page = write(tmp_path, dataclasses.replace(report, config=config))
+  assert r'/caf\udce9' in page.text
+
+
 @pytest.mark.parametrize('run', ['evaluated', 'compared'])
 def test_pages_open_offline_and_escape(run, request):
   _, page, folder = request.getfixturevalue(run)

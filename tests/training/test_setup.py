@@ -8,10 +8,14 @@ from flax import linen as nn
 from advjax.data import Split
 from advjax.devices import AXIS
 from advjax.losses import cross_entropy
-from advjax.models import from_linen
+from advjax.models import create_model, from_linen
 from advjax.training.checkpoint import restore_checkpoint
 from advjax.training.loop import train
-from advjax.training.setup import create_run, device_inputs
+from advjax.training.setup import (
+  create_run,
+  device_inputs,
+  network_shapes,
+)
 from tests.training import runs
 
 
@@ -39,6 +43,29 @@ from tests.training import runs
 def test_a_wrong_config_is_named_before_anything_runs(changes, message):
   with pytest.raises(ValueError, match=message):
     runs.run(num_devices=2, **changes)
+
+
+def test_the_least_size_that_a_network_takes_is_named():
+  for name, shape, least in (
+    ('cnn', (16, 16, 1), '18 x 18'),
+    ('cnn', (17, 60, 1), '18 x 18'),
+    ('matlab_cnn', (1, 1, 1), '2 x 2'),
+  ):
+    model = create_model({'name': name}, 3)
+    message = rf'{name}. does not .*{shape[0]}.*; allowed: at least {least}$'
+    with pytest.raises(ValueError, match=message):
+      network_shapes(model, name, shape)
+  network_shapes(create_model({'name': 'cnn'}, 3), 'cnn', (18, 18, 1))
+
+  class Coloured(nn.Module):
+    """Its size is not what is wrong."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+      raise ValueError('three channels')
+
+  with pytest.raises(ValueError, match=r'\(8, 8, 1\): three channels'):
+    network_shapes(from_linen(Coloured()), 'own', (8, 8, 1))
 
 
 def test_the_multiplier_decays_and_the_moving_average_is_reported(tmp_path):

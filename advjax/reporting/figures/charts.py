@@ -11,6 +11,7 @@ import io
 import math
 import pathlib
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -93,7 +94,10 @@ class Picture:
 def encode(name: str, title: str, caption: str, figure: Figure) -> Picture:
   """Encodes a figure as PNG."""
   buffer = io.BytesIO()
-  figure.savefig(buffer, format='png', dpi=_DPI, metadata={'Software': None})
+  with warnings.catch_warnings():
+    # The font draws a box in place of a letter that it lacks.
+    warnings.filterwarnings('ignore', 'Glyph .* missing', UserWarning)
+    figure.savefig(buffer, format='png', dpi=_DPI, metadata={'Software': None})
   width = figure.get_figwidth()
   return Picture(
     re.sub(r'[^\w.-]', '_', name),

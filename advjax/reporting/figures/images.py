@@ -1,9 +1,9 @@
 """Grids of images: adversarial examples, predictions, perturbations.
 
-Images are `[N, H, W, C]` or `[N, H, W]` with one or three channels, floats in
-[0, 1] or uint8; values outside the range, which an attack without bounds
-leaves, are clipped for the figure only. Predictions are green where they are
-correct, red and bold where they are wrong.
+Images are `[N, H, W, C]` or `[N, H, W]`, floats in [0, 1] or uint8; of two
+channels the first is drawn, of more the first three. Values outside the range,
+which an attack without bounds leaves, are clipped for the figure only.
+Predictions are green where they are correct, red and bold where they are wrong.
 """
 
 import textwrap
@@ -110,8 +110,7 @@ def nsl_grid(
     'true: %s, base: %s, adv: %s'.
 
   Raises:
-    ValueError: If lengths differ, there is no image, or it has neither one nor
-      three channels.
+    ValueError: If lengths differ, or there is no image.
 
   >>> images, labels = np.full((2, 8, 8, 1), 0.5), np.array([3, 7])
   >>> figure = nsl_grid(images, labels, labels, labels[::-1])
@@ -154,8 +153,7 @@ def prediction_grid(
     The figure: 16 images (fewer if N is smaller), each under 'Prediction: c'.
 
   Raises:
-    ValueError: If lengths differ, there is no image, or it has neither one nor
-      three channels.
+    ValueError: If lengths differ, or there is no image.
 
   >>> images, labels = np.full((20, 8, 8, 1), 0.5), np.full(20, 7)
   >>> figure = prediction_grid(images, labels, labels, seed=0)
@@ -220,14 +218,13 @@ def signed_colors(values: np.ndarray, largest: float) -> np.ndarray:
 def to_pixels(images: np.ndarray) -> np.ndarray:
   """Returns float images `[N, H, W]` (gray) or `[N, H, W, 3]` in [0, 1]."""
   array = np.asarray(images)
-  if array.ndim == 4 and array.shape[-1] == 1:
-    array = array[..., 0]
-  color = array.ndim == 4 and array.shape[-1] == 3
-  if not len(array) or not (array.ndim == 3 or color):
+  if array.ndim not in (3, 4) or 0 in array.shape:
     raise ValueError(
-      f'shape of the images = {np.shape(images)}; allowed: [N, H, W] or '
-      '[N, H, W, C] with 1 or 3 channels, N >= 1'
+      f'shape of the images = {array.shape}; allowed: [N, H, W] or '
+      '[N, H, W, C], not empty'
     )
+  if array.ndim == 4:
+    array = array[..., :3] if array.shape[-1] > 2 else array[..., 0]
   scale = 255.0 if array.dtype == np.uint8 else 1.0
   return np.nan_to_num(np.asarray(array, np.float32) / np.float32(scale))
 

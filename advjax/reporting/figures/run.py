@@ -536,7 +536,7 @@ def _examples(
   names: Sequence[str],
 ) -> _Drawn:
   """Adversarial examples of the first attack, with predictions."""
-  if images.ndim != 4 or images.shape[-1] not in (1, 3):
+  if images.ndim != 4:
     return
   models, seed = list(evaluation.clean), report.seeds[0]
   attack, spec = next(iter(evaluation.attacks.items()))
@@ -544,6 +544,8 @@ def _examples(
     f'{attack_label(attack, getattr(spec, "num_steps", None))}, epsilon '
     f'{format_epsilon(evaluation.epsilon)}'
   )
+  if images.shape[-1] not in (1, 3):
+    how += f', the first of {images.shape[-1]} channels'
   if len(models) > 1:
     base, other = models[:2]
     count, adversarial = min(32, len(labels)), evaluation.images[base, attack]
