@@ -15,7 +15,7 @@ import os
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -43,9 +43,12 @@ class _Static:
     self.key: Any = type(value), value
     self.owners: tuple[weakref.ref[Any], ...] = ()
     equals: Any = type(value).__eq__
-    by_value = equals is not object.__eq__ and not callable(value)
-    if by_value and _has_hash(value):
-      return
+    if equals is not object.__eq__ and not callable(value):
+      try:
+        hash(value)
+        return
+      except TypeError:
+        pass  # By identity, then.
     objects: tuple[Any, ...] = (value,)
     if isinstance(value, types.MethodType):  # Made at every access.
       objects = value.__self__, value.__func__
@@ -157,14 +160,6 @@ def _is_partial(x: Any) -> bool:
   return type(x) is Partial
 
 
-def _has_hash(value: Any) -> bool:
-  try:
-    hash(value)
-  except TypeError:
-    return False
-  return True
-
-
 def cache_while_alive(make: Callable[..., _Result]) -> Callable[..., _Result]:
   """Caches `make(*key)` while all objects live to which Structures refer."""
   found: collections.OrderedDict[Any, tuple[_Result, Any]] = (
@@ -188,36 +183,56 @@ def cache_while_alive(make: Callable[..., _Result]) -> Callable[..., _Result]:
   return cached
 
 
+def separate(args: Iterable[Any]) -> tuple[list[Structure | None], list[Any]]:
+  """Returns the Structures of the Callees among args, and all arrays."""
+  pairs = [
+    (x.structure, x.arrays) if isinstance(x, Callee) else (None, x)
+    for x in args
+  ]
+  return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def rejoin(
+  structures: Iterable[Structure | None], arrays: Iterable[Any]
+) -> Iterator[Any]:
+  """Yields what was separated."""
+  for structure, x in zip(structures, arrays, strict=True):
+    yield x if structure is None else Callee(x, structure)
+
+
 def compile_per_callable(
   run: Callable[..., _Result],
 ) -> Callable[..., _Result]:
   """Compiles `run(*args, **static)`; args may be callables of any kind."""
 
   @cache_while_alive
-  def program(*structures: Structure) -> Callable[..., Any]:
-    del structures  # The key.
-    return jax.jit(lambda args, static: run(*args, **static.value))
+  def program(*structures: Structure | None) -> Callable[..., Any]:
+    def call(*arrays: Any) -> _Result:
+      *args, static = rejoin(structures, arrays)
+      return run(*args, **static.value)
+
+    return jax.jit(call)
 
   def compiled(*args: Any, **static: Any) -> _Result:
-    args = tuple(Callee.of(x) if callable(x) else x for x in args)
-    choices = Callee.of(static)
-    structures = [x.structure for x in args if isinstance(x, Callee)]
-    result: _Result = program(*structures, choices.structure)(args, choices)
+    callees = [Callee.of(x) if callable(x) else x for x in args]
+    structures, arrays = separate([*callees, Callee.of(static)])
+    result: _Result = program(*structures)(*arrays)
     return result
 
   return compiled
 
 
-@cache_while_alive
-def _call(structure: Structure) -> Any:
-  del structure  # The key.
-  return jax.jit(lambda function, *args: function(*args))
+_call = cache_while_alive(
+  lambda structure: jax.jit(
+    lambda arrays, *args: Callee(arrays, structure)(*args)
+  )
+)
 
 
 def output_shape(function: Callable[..., Any], *args: Any) -> Any:
   """Shapes and dtypes of `function(*args)`; a second call traces nothing."""
   callee = Callee.of(function)
-  return _call(callee.structure).eval_shape(callee, *args)
+  return _call(callee.structure).eval_shape(callee.arrays, *args)
 
 
 def import_function(field: str, text: str) -> Any:

@@ -27,7 +27,7 @@ from advjax.fields import add_fields, describe
 from advjax.files import expand
 from advjax.fractions import expand_fractions
 from advjax.processes import distributed
-from advjax.processes.signals import Interrupted, interrupt_on_signals
+from advjax.processes.signals import Interrupted, stop_on_signals
 from advjax.processes.topology import Place, find_place, gpus_of
 from advjax.training.loop import Diverged
 
@@ -203,14 +203,14 @@ def run(
   *,
   processes: str = 'one',
   keep_compiled: bool = False,
-  kept: str = 'run the same command again',
+  kept: str = '',
 ) -> None:
   """Parses the flags, runs `main` and turns errors into exit codes.
 
   Several processes that run the same command make one run 'together', each its
   own 'apart', or are refused: 'one'. keep_compiled: use the persistent cache of
-  compiled programs; not for measurements of compilation. kept: what is said
-  where a signal ends `main` in the middle.
+  compiled programs; not for measurements of compilation. kept: what `main`
+  does not do again once a signal has ended it.
 
   Exits with 2 for bad input, with one message (after a traceback, if a user's
   own file raised it) and before anything is computed or written; 1 for a
@@ -262,7 +262,7 @@ def run(
       compile_cache.turn_on(warn=place.process_id == 0)
     if place.num_processes > 1:
       joined = _start_process(place, processes)
-    with interrupt_on_signals():
+    with stop_on_signals(interrupt=True):
       main()
     if joined:
       distributed.finish()
@@ -316,7 +316,8 @@ def _ending(
     return 128 + error.signum, f'{error}: run the same command again to resume'
   if isinstance(error, KeyboardInterrupt):
     signum = error.args[0] if error.args else signal.SIGINT
-    return 128 + signum, f'{Interrupted(signum)}: {kept}'
+    message = f'{Interrupted(signum)}; kept: {kept or "nothing"}; run the same '
+    return 128 + signum, f'{message}command again{" to resume" if kept else ""}'
   if isinstance(error, Diverged):
     return 1, f'error: {error}'
   if isinstance(error, OSError) and error.errno in _DISK_FULL:

@@ -190,33 +190,18 @@ def explain() -> None:
   )
 
 
-_RESUME = 'run the same command again to resume'
-_TRAINED = f'the checkpoints are kept; {_RESUME}'
+_CHECKPOINTS = 'the checkpoints so far'
+_TRIALS = 'the trials that are done and the checkpoints so far'
+_AUTOATTACK = 'what AutoAttack has done so far'
 
 # The main, whose docstring --help prints; the flags; how several processes run
-# it, and what a signal leaves, as cli.run takes them.
+# it, and what is kept of it where a signal ends it, as cli.run takes them.
 COMMANDS = {
-  'train': (train, cli.define_config_flags, 'together', _TRAINED),
-  'compare': (compare, cli.define_config_flags, 'together', _TRAINED),
-  'evaluate': (
-    evaluate,
-    _define_evaluate_flags,
-    'together',
-    'what AutoAttack has completed is kept, nothing of other attacks; '
-    f'{_RESUME}',
-  ),
-  'sweep': (
-    sweep,
-    _define_sweep_flags,
-    'apart',
-    f'the trials that are done and the checkpoints are kept; {_RESUME}',
-  ),
-  'explain': (
-    explain,
-    _define_explain_flags,
-    'one',
-    'nothing is kept; run the same command again to start over',
-  ),
+  'train': (train, cli.define_config_flags, 'together', _CHECKPOINTS),
+  'compare': (compare, cli.define_config_flags, 'together', _CHECKPOINTS),
+  'evaluate': (evaluate, _define_evaluate_flags, 'together', _AUTOATTACK),
+  'sweep': (sweep, _define_sweep_flags, 'apart', _TRIALS),
+  'explain': (explain, _define_explain_flags, 'one', ''),
 }
 
 

@@ -12,7 +12,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from advjax.callables import Callee, Structure, cache_while_alive
+from advjax.callables import (
+  Callee,
+  Structure,
+  cache_while_alive,
+  rejoin,
+  separate,
+)
 from advjax.processes.collectives import gather, own_ranks
 from advjax.processes.topology import find_place
 from advjax.types import Array
@@ -172,8 +178,7 @@ def map_examples(
     num_batches = -(-count // (size * len(devices)))
     size = -(-count // (num_batches * len(devices)))
   own = own_ranks(devices)
-  job = Callee.of((function, static))
-  structures = [x.structure for x in (job, *shared) if isinstance(x, Callee)]
+  structures, rest = separate([Callee.of((function, static)), *shared])
   program = _map_program(own_devices(devices), *structures)
   rows = size * len(devices)
   parts = []
@@ -181,7 +186,7 @@ def map_examples(
     order = (start + np.arange(rows, dtype=np.int32)) % count
     indices = order.reshape(len(devices), size)[own]
     batch = tuple(array[indices] for array in examples)
-    found = program(batch, batching.first + indices, batching.key, job, shared)
+    found = program(batch, batching.first + indices, batching.key, rest)
     parts.append(jax.tree.map(lambda x: gather(x, devices), found))
 
   def merge(*values: np.ndarray) -> np.ndarray:
@@ -193,19 +198,16 @@ def map_examples(
 
 @cache_while_alive
 def _map_program(
-  devices: tuple[jax.Device, ...], *structures: Structure
+  devices: tuple[jax.Device, ...], *structures: Structure | None
 ) -> Callable[..., Any]:
-  del structures  # The key.
-
-  def per_device(
-    examples: Any, indices: Array, key: Array, job: Callee, shared: Any
-  ) -> Any:
+  def per_device(examples: Any, indices: Array, key: Array, rest: Any) -> Any:
+    job, *shared = rejoin(structures, rest)
     function, static = job.value
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
     return function(*static, *examples, keys, *shared)
 
   program: Callable[..., Any] = shard(
-    per_device, devices, num_args=5, split_args=(0, 1)
+    per_device, devices, num_args=4, split_args=(0, 1)
   )
   return program
 

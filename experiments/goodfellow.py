@@ -96,4 +96,5 @@ def main() -> None:
 
 if __name__ == '__main__':
   cli.define_config_flags()
-  cli.run(main, processes='together', keep_compiled=True)
+  kept = 'the checkpoints so far'
+  cli.run(main, processes='together', keep_compiled=True, kept=kept)

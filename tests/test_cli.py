@@ -111,10 +111,10 @@ def test_a_signal_is_one_line_and_a_second_one_ends_it_at_once(signum, caplog):
 
   acts, before = [], signal.getsignal(signum)
   with pytest.raises(SystemExit) as end:
-    cli.run(main, ['program'], kept='the first half is kept')
+    cli.run(main, ['program'], kept='one half')
   assert end.value.code == 128 + signum
   (message,) = caplog.messages
-  assert signum.name in message and message.endswith('the first half is kept')
+  assert signum.name in message and 'one half' in message
   assert acts == [signal.SIG_DFL]
   assert signal.getsignal(signum) == before
 

@@ -40,32 +40,10 @@ def stop_signals() -> list[signal.Signals]:
 
 
 @contextlib.contextmanager
-def interrupt_on_signals() -> Iterator[None]:
-  """Makes the first of `stop_signals` raise `KeyboardInterrupt(signum)`.
-
-  A second one ends the process at once.
-  """
-  previous = {signum: signal.getsignal(signum) for signum in stop_signals()}
-
-  def interrupt(signum: int, frame: FrameType | None) -> None:
-    del frame
-    for each in previous:
-      signal.signal(each, signal.SIG_DFL)
-    raise KeyboardInterrupt(signum)
-
-  for signum in previous:
-    signal.signal(signum, interrupt)
-  try:
-    yield
-  finally:
-    for signum, handler in previous.items():
-      signal.signal(signum, handler)
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals(*, interrupt: bool = False) -> Iterator[StopRequest]:
   """Notes the first signal of `stop_signals`; a second one acts as usual.
 
+  Or the first one raises `KeyboardInterrupt(signum)`; a second one ends all.
   Outside the main thread, where Python takes no handlers, nothing changes.
   """
   request = StopRequest()
@@ -82,6 +60,10 @@ def stop_on_signals() -> Iterator[StopRequest]:
     del frame
     request.signum = signum
     restore()
+    if interrupt:
+      for each in previous:
+        signal.signal(each, signal.SIG_DFL)
+      raise KeyboardInterrupt(signum)
 
   for signum in previous:
     signal.signal(signum, note)
