@@ -413,7 +413,8 @@ def check_key(key: Any, batch: int) -> None:
     fits = dtype == np.uint32 and shape in raw
   if not fits:
     got = repr(key) if shape is None else f'{dtype} {list(shape)}'
-    raise error('key', got, f'one key of jax.random.key, or {batch} keys')
+    more = f', or {batch} keys' if batch > 1 else ''
+    raise error('key', got, f'one key of jax.random.key{more}')
 
 
 def check_mask(mask: Any) -> None:

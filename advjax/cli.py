@@ -329,11 +329,11 @@ def _ending(
   lost = distributed.explain_loss(joined, error) if joined else None
   if lost:
     return distributed.EXIT_LOST, lost
+  if isinstance(error, OSError) and error.filename:
+    return 2, f'error: {error.filename}: {error.strerror}'
   bad_input = ValueError, FileNotFoundError, ModuleNotFoundError, SyntaxError
   if isinstance(error, (*bad_input, flags.Error)):
     return 2, f'error: {"; ".join(str(error).splitlines())}'
-  if isinstance(error, OSError) and error.filename:
-    return 2, f'error: {error.filename}: {error.strerror}'
   if not joined:
     raise error
   traceback.print_exception(error)

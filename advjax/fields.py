@@ -156,7 +156,7 @@ def add_fields(
     given: Dotted field -> its text.
 
   Returns:
-    Those left to flags, which have no syntax for None and the empty tuple.
+    Those left to flags, which cannot say None and ().
 
   Raises:
     ValueError: for a field or a name that is unknown.

@@ -8,6 +8,7 @@ import logging
 import re
 import signal
 import sys
+import typing
 
 import jax
 import pytest
@@ -89,6 +90,7 @@ def run_main(error):
   [
     (ValueError('seed = -1'), 2),
     (FileNotFoundError('a.npz: there is no such file'), 2),
+    (PermissionError(errno.EACCES, 'Permission denied', 'a.npz'), 2),
     (Diverged('base: the loss is nan at step 3'), 1),
     (Interrupted(signal.SIGINT), 130),
     (Interrupted(signal.SIGUSR1), 128 + signal.SIGUSR1),
@@ -98,7 +100,7 @@ def run_main(error):
 def test_exit_codes(error, code, caplog):
   assert run_main(error) == code
   (message,) = caplog.messages
-  assert str(error) in message
+  assert (getattr(error, 'filename', None) or str(error)) in message
 
 
 @pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
@@ -396,6 +398,95 @@ def test_none_is_for_fields_that_may_be_empty(
   assert f'--config.{field} = None; allowed: a value' in caplog.text
 
 
+# What nothing in place of a value means to a flag.
+EMPTIED = {
+  'dataset.image_size': None,
+  'dataset.classes': None,
+  'evaluation.bounds': None,
+  'objective.mask': None,
+  'hparams.epsilon': None,
+  'dataset.path': '',
+  'init_from': '',
+  'seeds': (),
+  'evaluation.shifts': (),
+  'evaluation.attacks': (),
+}
+
+
+def test_flags_empty_what_may_be_empty(own_flags, monkeypatch):
+  config = set_by(
+    monkeypatch,
+    own_flags,
+    '--config=configs/digits.py:nsl',
+    '--config.dataset.image_size=8',
+    *[f'--config.{field}=' for field in EMPTIED],
+  )
+  assert {field: config[field] for field in EMPTIED} == EMPTIED
+
+
+@pytest.mark.parametrize(
+  'field', ['seed', 'optimizer.nesterov', 'evaluation.epsilon', 'model']
+)
+def test_flags_do_not_empty_other_fields(own_flags, monkeypatch, caplog, field):
+  with pytest.raises(SystemExit):
+    set_by(
+      monkeypatch, own_flags, '--config=configs/digits.py', f'--config.{field}='
+    )
+  assert f'--config.{field} = ; allowed: a value' in caplog.text
+
+
+# Section, name -> the fields whose annotation allows None.
+OPTIONAL = {
+  (section, name): [
+    f'{section}.{field}'
+    for field, each in inspect.signature(function).parameters.items()
+    if type(None) in typing.get_args(each.annotation)
+    and field in options(section, name)
+  ]
+  for section, functions in CHOICES.items()
+  for name, function in functions.items()
+}
+
+
+@pytest.mark.parametrize('text', ['None', ''])
+@pytest.mark.parametrize('chosen', [key for key in OPTIONAL if OPTIONAL[key]])
+def test_every_field_that_may_be_none_can_be(
+  own_flags, monkeypatch, chosen, text
+):
+  section, name = chosen
+  config = set_by(
+    monkeypatch,
+    own_flags,
+    '--config=configs/digits.py:standard',
+    f'--config.{section}.name={name}',
+    *[f'--config.{field}={text}' for field in OPTIONAL[chosen]],
+  )
+  # The loaders take an empty text as nothing.
+  assert {config[field] for field in OPTIONAL[chosen]} <= {None, ''}
+
+
+def test_commands_as_people_type_them(own_flags, monkeypatch, tmp_path):
+  """Without .py, from the home folder, with spaces and a last comma."""
+  monkeypatch.setenv('HOME', str(tmp_path))
+  (tmp_path / 'my own.py').write_text(CONFIG)
+  flags.DEFINE_list('names', None, '')  # own_flags removes it.
+  config = set_by(
+    monkeypatch,
+    own_flags,
+    *('--config', '~/my own:long'),
+    *('--config.evaluation.attacks', 'fgsm, pgd-3, '),
+    '--config.evaluation.epsilons=0.1,1/5,',
+    '--config.seed=1',
+    '--config.seed=',
+    '--config.seed=2',
+    '--names=a, b,',
+  )
+  assert config.num_epochs == 100 and config.seed == 2
+  assert config.evaluation.epsilons == (0.1, 0.2)
+  assert [*config.evaluation.attacks] == ['fgsm, pgd-3']
+  assert own_flags.names == ['a', 'b']
+
+
 @pytest.mark.parametrize('where', ['hparams', 'evaluation', 'monitor'])
 def test_epsilon_follows_down_alone(own_flags, monkeypatch, where):
   config = set_by(
@@ -421,6 +512,8 @@ def test_epsilon_follows_down_alone(own_flags, monkeypatch, where):
     ('import not_installed', "No module named 'not_installed'", True),
     ("int('many')", 'invalid literal', True),
     ("choose('variant', 'x', ['y'])", "variant = 'x'; allowed: 'y'", False),
+    ('def', 'invalid syntax', False),
+    ('return', 'mine.py returns no ConfigDict', False),
   ],
 )
 def test_an_error_in_a_users_own_file_has_its_line(
@@ -486,6 +579,15 @@ def test_help_names_the_flags_and_runs_nothing(own_flags, monkeypatch, capsys):
   text = capsys.readouterr().out
   for name in ('config', 'workdir', '[no]print_model', 'platform', 'devices'):
     assert f'--{name}: ' in text
+
+
+def test_help_works_in_any_environment(own_flags, monkeypatch, capsys):
+  monkeypatch.setenv('OMPI_COMM_WORLD_SIZE', '2')
+  monkeypatch.delenv('HOME')
+  run(monkeypatch, '--help', main=pytest.fail)
+  assert '--workdir: ' in capsys.readouterr().out
+  with pytest.raises(SystemExit):
+    run(monkeypatch, '--config=configs/digits.py', '--workdir=x')
 
 
 def test_devices_are_named_first(caplog):

@@ -127,7 +127,7 @@ def test_check_range(value, integer, fine):
 @pytest.mark.parametrize(
   ('field', 'value', 'message'),
   [
-    ('seed', -1, r'seed = -1; allowed: an integer >= 0'),
+    ('seed', -1, r'seed = -1; allowed: an integer from 0 to 4294967295'),
     ('batch_size', 0, r'batch_size = 0; allowed: an integer >= 1'),
     ('ema_decay', 1.5, r'ema_decay = 1.5; allowed: a number from 0.0 to 1.0'),
     ('monitor.num_images', 0, r'monitor.num_images = 0'),

@@ -9,9 +9,11 @@ import subprocess
 import sys
 
 import filelock
+import jax
 import pytest
 
-from advjax.files import lock_folder
+from advjax import compile_cache
+from advjax.files import expand, lock_folder, user_cache_folder
 
 ROOT = pathlib.Path(__file__).parents[1]
 HOLD = """
@@ -21,6 +23,35 @@ with lock_folder(pathlib.Path(sys.argv[1])):
   print('held', flush=True)
   sys.stdin.read()
 """
+
+
+@pytest.fixture
+def no_home(monkeypatch):
+  """A container's: no variable, and no entry of the user."""
+  for name in ('HOME', 'XDG_CACHE_HOME'):
+    monkeypatch.delenv(name, raising=False)
+  monkeypatch.setattr('pwd.getpwuid', {}.__getitem__)
+
+
+def test_without_a_home_there_is_no_cache(
+  no_home, monkeypatch, tmp_path, caplog
+):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(ValueError, match=r'~/.cache: .* home .*XDG_CACHE_HOME'):
+    user_cache_folder()
+  with pytest.raises(ValueError, match=r'~/x: .* home'):
+    expand('~/x')
+  folder = jax.config.jax_compilation_cache_dir
+  jax.config.update('jax_compilation_cache_dir', None)
+  try:
+    compile_cache.turn_on()
+    assert jax.config.jax_compilation_cache_dir is None
+  finally:
+    jax.config.update('jax_compilation_cache_dir', folder)
+  (line,) = caplog.messages
+  assert line.startswith('compiled programs are not cached: ~/.cache')
+  assert expand('x/~') == pathlib.Path('x/~')
+  assert not any(tmp_path.iterdir())
 
 
 def test_a_folder_in_use_is_refused_until_its_holder_is_killed(tmp_path):

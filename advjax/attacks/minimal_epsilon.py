@@ -100,6 +100,9 @@ def minimal_epsilon(
     >>> jnp.mean(epsilon[None] > radii[:, None], axis=1).round(2)
     Array([0.67, 0.67, 0.33], dtype=float32)
   """
+  if isinstance(attack, str):
+    allowed = f'a function, such as advjax.parse_attack({attack!r})'
+    raise arguments.error('attack', repr(attack), allowed)
   arguments.check_callable('attack', attack)
   arguments.check_given(key=key, max_epsilon=max_epsilon)
   problem = arguments.check(

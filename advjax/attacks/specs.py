@@ -193,6 +193,8 @@ def parse_attack(
     >>> attack.num_steps, attack.num_restarts, attack.step_ratio
     (50, 10, 0.05)
   """
+  if not isinstance(text, str):
+    raise ValueError(f'attack = {text!r}; allowed: {_ALLOWED}')
   text = text.strip()
   name, *parts = text.split('-')
   norms.get(norm, tuple(norms.NORMS))
@@ -231,7 +233,8 @@ def parse_attacks(attacks: Any, **choices: Any) -> dict[str, Any]:
   if not isinstance(attacks, Mapping):
     is_one = isinstance(attacks, str) or not hasattr(attacks, '__iter__')
     texts = [attacks] if is_one else attacks
-    names = [part.strip() for text in texts for part in str(text).split(',')]
+    split = (str(text).strip(', ').split(',') for text in texts)
+    names = [part.strip() for parts in split for part in parts]
     fit = len(set(names)) == len(names) and all(type(x) is str for x in texts)
     named = {name: name for name in names if fit}
   found = {

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advjax import norms
-from advjax._arguments import error
+from advjax._arguments import check_key, error
 from advjax._arguments import number as check_number
 from advjax.attacks.specs import Attack, parse_attacks
 from advjax.callables import Callee
@@ -272,6 +272,7 @@ def robust_accuracy(
     )
   attacks = parse_attacks(attacks, norm=norm, bounds=bounds and tuple(bounds))
   epsilon = float(check_number('epsilon', epsilon, np.float64))
+  check_key(key, 1)
   batching = Batching(batch_size, devices or (), key)
   batches = [(images, labels)] if labels is not None else _batches_of(images)
   all_clean: list[np.ndarray] = []

@@ -74,14 +74,11 @@ def _check_same(path: pathlib.Path, *configs: Mapping[str, Any]) -> None:
   )
   found, wanted = map(set, configs)
   own = {'methods': 'explain', 'attacks': 'evaluate', 'members': 'compare'}
-  there, here = (
-    next((own[field] for field in own if field in each), 'training')
-    for each in configs
-  )
+  was, now = (next((own[f] for f in own if f in c), 'train') for c in configs)
   if found != wanted:
     raise ValueError(
       f"workdir = '{path}' holds the output of another command or version "
-      f'({there} there, {here} requested; differing fields: '
+      f'({was} there, {now} requested; differing fields: '
       f'{", ".join(sorted(found ^ wanted)[:3])}); give another workdir'
     )
   if differing:

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # Set by --processes=N, or by hand for any other launcher: 'i/n'.
 PROCESS = 'ADVJAX_PROCESS'
@@ -54,18 +54,16 @@ def find_place(variables: Mapping[str, str] | None = None) -> Place:
   found = os.environ if variables is None else variables
   if PROCESS in found:
     # One process per machine, unless told otherwise.
-    local = _rank(found, LOCAL_PROCESS) if LOCAL_PROCESS in found else (0, 1)
-    return Place(*_rank(found, PROCESS), *local, '--processes', 'deactivate')
+    here = _rank(found, LOCAL_PROCESS) if LOCAL_PROCESS in found else (0, 1)
+    return Place(*_rank(found, PROCESS), *here, '--processes', 'deactivate')
   # Before SLURM: mpirun starts its daemons as a step of a SLURM job, and they
   # pass that step's variables on.
   if {'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK'} & {*found}:
     size = whole_number(found, 'OMPI_COMM_WORLD_SIZE', 1)
     num_local = whole_number(found, 'OMPI_COMM_WORLD_LOCAL_SIZE', 1, size)
-    rank, local_rank = (
-      whole_number(found, f'OMPI_COMM_WORLD_{name}', 0, count - 1)
-      for name, count in (('RANK', size), ('LOCAL_RANK', num_local))
-    )
-    return Place(rank, size, local_rank, num_local, 'Open MPI', 'ompi')
+    rank = whole_number(found, 'OMPI_COMM_WORLD_RANK', 0, size - 1)
+    local = whole_number(found, 'OMPI_COMM_WORLD_LOCAL_RANK', 0, num_local - 1)
+    return Place(rank, size, local, num_local, 'Open MPI', 'ompi')
   # A batch script has SLURM_NTASKS and SLURM_PROCID too, but is no task.
   if 'SLURM_STEP_NUM_TASKS' in found:
     size, num_local = whole_number(found, 'SLURM_STEP_NUM_TASKS', 1), 1
@@ -73,11 +71,9 @@ def find_place(variables: Mapping[str, str] | None = None) -> Place:
       counts = _tasks_per_node(found.get('SLURM_STEP_TASKS_PER_NODE'))
       node = whole_number(found, 'SLURM_NODEID', 0, len(counts) - 1)
       num_local = counts[node]
-    rank, local_rank = (
-      whole_number(found, f'SLURM_{name}', 0, count - 1)
-      for name, count in (('PROCID', size), ('LOCALID', num_local))
-    )
-    return Place(rank, size, local_rank, num_local, 'SLURM', 'slurm')
+    rank = whole_number(found, 'SLURM_PROCID', 0, size - 1)
+    local = whole_number(found, 'SLURM_LOCALID', 0, num_local - 1)
+    return Place(rank, size, local, num_local, 'SLURM', 'slurm')
   if whole_number({'PMI_SIZE': '1', **found}, 'PMI_SIZE', 1) > 1:
     raise ValueError(
       f'PMI_SIZE = {found["PMI_SIZE"]}; allowed: {PROCESS}=i/n and '
@@ -211,13 +207,10 @@ def _tpu_worker(
 
 
 def whole_number(
-  variables: Mapping[str, str | None],
-  name: str,
-  low: int = 0,
-  high: int | None = None,
+  found: Mapping[str, Any], name: str, low: int = 0, high: int | None = None
 ) -> int:
   """Reads an integer; where only one is possible, it need not be set."""
-  text = variables.get(name)
+  text = found.get(name)
   if text is None and low == high:
     return low
   value = int(text) if text and re.fullmatch('[0-9]{1,18}', text) else -1

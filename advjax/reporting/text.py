@@ -107,8 +107,8 @@ def warnings(report: Report) -> list[str]:
   """Returns those of the data, suspicious findings, and those of training."""
   return [
     *(report.dataset.warnings or ()),
-    *_width(report, _VERY_WIDE, 1.0),
     *(each.detail for each in findings_of(report) if each.passed is False),
+    *_width(report, _VERY_WIDE, 1.0),
     *(
       f'{name}: {text}'
       for name, model in report.members.items()

@@ -31,7 +31,7 @@ from ml_collections import config_dict, config_flags
 
 from advjax import cli, data
 from advjax.attacks.specs import Attack
-from advjax.config import check_range, seed_configs
+from advjax.config import MAX_SEED, check_range, seed_configs
 from advjax.devices import Batching
 from advjax.environment import command_line
 from advjax.evaluation.logits import compute_logits
@@ -152,7 +152,7 @@ def main() -> None:
   flag = flags.FLAGS
   config = flag.config
   runs.check_trainable(config)
-  configs = read_seeds(config, harness.integers('seeds', 0))
+  configs = read_seeds(config, harness.integers('seeds', 0, MAX_SEED))
   check_range('--target', flag.target, 0.0, 1.0)
   evaluation = config.evaluation
   attacks = parse_attacks(

@@ -163,7 +163,12 @@ def test_errors_leave_nothing(tmp_path):
 
 def test_the_default_place_is_the_users_cache(tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(tmp_path))
-  for variable, folder in (('', '.cache'), (str(tmp_path / 'x'), 'x')):
+  for variable, folder in (
+    ('', '.cache'),
+    ('relative', '.cache'),  # Invalid, by the standard.
+    ('~/y', 'y'),
+    (str(tmp_path / 'x'), 'x'),
+  ):
     monkeypatch.setenv('XDG_CACHE_HOME', variable)
     root = tmp_path / folder / 'advjax' / 'datasets'
     assert cache.entry_path(None, 'a', 'b', 'c').is_relative_to(root)

@@ -57,6 +57,12 @@ def path(tmp_path):
   return tmp_path / 'mine.npz'
 
 
+def test_the_home_folder_is_found(tmp_path, monkeypatch, path):
+  load(path)
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert len(data.load({'name': 'npz', 'path': '~/mine.npz'}).train.labels) == 6
+
+
 def test_grey_bytes_get_a_channel(path):
   dataset = load(path)
   assert dataset.name == 'npz'

@@ -248,13 +248,14 @@ def stop_at(monkeypatch, name):
 
 def test_a_stopped_run_resumes(monkeypatch, tmp_path):
   epsilon = float(np.median(largest_robust(WEIGHTS, LABELS, 'linf')))
-  names, path = ['apgd-ce', 'fab-t'], tmp_path / 'new' / 'saved.npz'
+  names, path = ['apgd-ce', 'fab-t'], '~/new/saved.npz'
+  monkeypatch.setenv('HOME', str(tmp_path))
   whole = attack(epsilon=epsilon, attacks=names)
   with monkeypatch.context() as context:
     stop_at(context, 'fab-t')
     with pytest.raises(KeyboardInterrupt):
       attack(epsilon=epsilon, attacks=names, path=path)
-  assert [each.name for each in path.parent.iterdir()] == ['saved.npz']
+  assert [each.name for each in (tmp_path / 'new').iterdir()] == ['saved.npz']
   stop_at(monkeypatch, 'apgd-ce')  # It is not run again.
   result = attack(epsilon=epsilon, attacks=names, path=path)
   np.testing.assert_array_equal(result.robust, whole.robust)

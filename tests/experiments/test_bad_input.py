@@ -53,6 +53,55 @@ CASES = {
     r"members = \(\); .*belongs to 'train'",
   ),
   'no checkpoint given': (['evaluate'], r'checkpoint'),
+  'variant of a config without': (
+    ['goodfellow', '--config=configs/tiny_imagenet.py:nope'],
+    r"variant = 'nope'; allowed: ",
+  ),
+  'nothing for a number': (
+    [
+      *(
+        'train',
+        '--config=configs/digits:standard',
+        '--config.num_validation=',
+      ),
+    ],
+    r'--config.num_validation = ; allowed: a value',
+  ),
+  'section': (
+    [*DIGITS, '--config.model=mlp'],
+    r'--config.model = mlp; allowed: a value of --config.model.FIELD',
+  ),
+  'seed': (
+    [*DIGITS, '--config.seed=4294967296'],
+    r'seed = 4294967296; allowed: an integer from 0 to 4294967295',
+  ),
+  'epsilon in linf': (
+    [*DIGITS, '--config.hparams.epsilon=8'],
+    r'hparams.epsilon = 8 .*; allowed: a number below 1, .*mean 8/255\?',
+  ),
+  'epsilon in l2': (
+    [*DIGITS, '--config.evaluation.norm=l2', '--config.evaluation.epsilon=28'],
+    r'evaluation.epsilon = 28 .*; allowed: a number below 28, ',
+  ),
+  'epsilon of a sweep': (
+    ['sweep', *DIGITS[1:], '--sweep=hparams.epsilon=0.1,8,'],
+    r"trial 'epsilon=8' .*hparams.epsilon = 8 .*allowed: a number below 1, ",
+  ),
+  'epsilon of a comparison': (
+    [
+      *('compare', '--config=configs/nsl_digits.py'),
+      '--config.monitor.epsilon=1',
+    ],
+    r'monitor.epsilon = 1 .*; allowed: a number below 1, ',
+  ),
+  'home of nobody': (
+    [*DIGITS, '--workdir=~nobody-at-all/x'],
+    r'~nobody-at-all/x: there is no such home folder; allowed: ',
+  ),
+  'no folder for a benchmark': (
+    ['benchmark', '--workdir=/proc/x'],
+    r'/proc/x: No such file',
+  ),
 }
 
 

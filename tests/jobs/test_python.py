@@ -259,6 +259,50 @@ def test_another_ball_than_that_of_training_is_said(changes, messages):
   assert jobs._epsilon_warnings(found) == messages
 
 
+def test_one_class_is_refused(tmp_path):
+  one = DATA._replace(
+    num_classes=1,
+    train=DATA.train._replace(labels=0 * DATA.train.labels),
+    test=DATA.test._replace(labels=0 * DATA.test.labels),
+  )
+  with pytest.raises(ValueError, match='has one class; allowed: two'):
+    train(own_config(), tmp_path / 'run', model=MODEL, dataset=one)
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'hparams__epsilon': 1.0}, r'hparams\.epsilon = 1 .*number below 1,'),
+    ({'objective__norm': 'l2', 'hparams__epsilon': 3.0}, r'number below 3,'),
+    (
+      {'evaluation__norm': 'l1', 'evaluation__epsilon': 9.0},
+      r'evaluation\.epsilon = 9 .*number below 9,',
+    ),
+    (
+      {'evaluation__bounds': (-1.0, 1.0), 'monitor__epsilon': 2.0},
+      r'monitor\.epsilon = 2 .*number below 2,',
+    ),
+  ],
+)
+def test_a_ball_that_holds_all_images_is_refused(changes, message):
+  """Images of 3 x 3 x 1; a little less is taken."""
+  with pytest.raises(ValueError, match=message):
+    create_run(runs.config(**changes), DATA, jax.devices()[:1])
+  less = {
+    k: v * 0.999 if isinstance(v, float) else v for k, v in changes.items()
+  }
+  create_run(runs.config(**less), DATA, jax.devices()[:1])
+
+
+def test_without_bounds_a_large_ball_is_said(caplog):
+  wide = {'evaluation__bounds': None, 'evaluation__epsilon': 8.0}
+  for _ in range(2):
+    create_run(runs.config(**wide), DATA, jax.devices()[:1])
+  (line,) = [text for text in caplog.messages if 'evaluation.epsilon' in text]
+  assert '8/255?' in line and 'bounds = None' in line
+
+
 def test_members_may_each_have_their_own(run, tmp_path):
   config = own_config()
   with config.unlocked():

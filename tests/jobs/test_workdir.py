@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from ml_collections import config_dict
 
 from advjax.config import default_config
 from advjax.files import lock_folder
@@ -30,6 +31,13 @@ def test_the_config_is_written_and_found_again(tmp_path):
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(tmp_path))
   assert prepare_workdir('~/run', make_config()) == tmp_path / 'run'
+
+
+def test_the_command_that_wrote_a_folder_is_named(tmp_path):
+  prepare_workdir(tmp_path, make_config())
+  job = config_dict.create(checkpoint=('a',), attacks=('fgsm',), seed=0)
+  with pytest.raises(ValueError, match='train there, evaluate requested'):
+    prepare_workdir(tmp_path, job)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,52 @@ def test_wrong_processes(text):
     find_place({'ADVJAX_PROCESS': text})
 
 
+@pytest.mark.parametrize(
+  ('variables', 'place'),
+  [
+    # One process alone needs no rank: an salloc shell, a container.
+    ({'SLURM_STEP_NUM_TASKS': '1'}, (0, 1, 0, 1)),
+    ({'OMPI_COMM_WORLD_SIZE': '1'}, (0, 1, 0, 1)),
+    ({'PMI_SIZE': '1', 'PMI_RANK': '0'}, (0, 1, 0, 1)),
+    ({'PMI_SIZE': '2', 'ADVJAX_PROCESS': '0/1'}, (0, 1, 0, 1)),
+  ],
+)
+def test_half_of_a_launcher_is_one_process(variables, place):
+  assert find_place(variables)[:4] == place
+
+
+WRONG = [
+  *[
+    (whole, name, text)
+    for whole in (
+      SLURM_STEP,
+      OPEN_MPI | {'OMPI_COMM_WORLD_LOCAL_SIZE': '2'},
+    )
+    for name in {*whole} - {*SLURM_BATCH, 'SLURM_STEP_ID'}
+    for text in (None, '', 'x', '-1')
+    if (name, text) != ('SLURM_STEP_NUM_TASKS', None)  # A batch script.
+  ],
+  (SLURM_STEP, 'SLURM_PROCID', '7'),
+  (SLURM_STEP, 'SLURM_PROCID', None),
+  (SLURM_STEP, 'SLURM_LOCALID', '2'),
+  (SLURM_STEP, 'SLURM_NODEID', '4'),
+  (SLURM_STEP, 'SLURM_STEP_NUM_TASKS', '0'),
+  (OPEN_MPI, 'OMPI_COMM_WORLD_RANK', '8'),
+  (OPEN_MPI, 'OMPI_COMM_WORLD_LOCAL_SIZE', '9'),
+  ({}, 'PMI_SIZE', '2'),
+  ({}, 'PMI_SIZE', ''),
+]
+
+
+@pytest.mark.parametrize(('whole', 'name', 'text'), WRONG)
+def test_what_a_launcher_lacks_or_garbles_is_named(whole, name, text):
+  variables = {**whole, name: text}
+  if text is None:
+    del variables[name]
+  with pytest.raises(ValueError, match=f'{name} = .*; allowed: '):
+    find_place(variables)
+
+
 def test_wrong_tasks_per_node():
   with pytest.raises(ValueError, match=r"PER_NODE = 'two'; allowed: counts"):
     find_place({**SLURM_STEP, 'SLURM_STEP_TASKS_PER_NODE': 'two'})

@@ -12,6 +12,7 @@ from advjax.reporting.sanity import (
   is_above,
   sanity_findings,
 )
+from advjax.reporting.text import sentences, warnings
 from advjax.results import Estimate, MinimalDistance, Trace
 from tests.reporting.reports import (
   EPSILONS,
@@ -25,6 +26,8 @@ from tests.reporting.reports import (
   report,
 )
 
+CLEAN = 'clean accuracy above chance'
+NEAR = 'test accuracy near training accuracy'
 FALLS = 'accuracy falls with epsilon'
 CHANCE = 'accuracy reaches chance at large epsilon'
 MULTI = 'multi-step at least as strong as single-step'
@@ -60,7 +63,9 @@ def without(found, *keys):
 
 def test_sound_evaluations_pass(sound):
   for model in ('base', 'pgd_at'):
-    assert {check(name, sound, model)[0] for name in CHECKS} == {True}
+    verdicts = {name: check(name, sound, model)[0] for name in CHECKS}
+    assert verdicts.pop(NEAR) is None  # An evaluation knows of no training.
+    assert {*verdicts.values()} == {True}
 
 
 def test_masked_gradients_are_found(sound):
@@ -78,10 +83,63 @@ def test_what_was_not_measured_is_not_run(sound):
   bare = dataclasses.replace(compared().members['base'], robust_accuracy={})
   bare = dataclasses.replace(sound, members={'base': bare})
   not_run = {f.check for f in sanity_findings(bare) if f.passed is None}
-  assert not_run == set(CHECKS) - {LOGITS}
+  assert not_run == set(CHECKS) - {LOGITS, CLEAN, NEAR}
   assert findings_of(bare) == []
   one = dataclasses.replace(sound.dataset, num_test=1)
   assert check(LOGITS, dataclasses.replace(sound, dataset=one))[0] is None
+
+
+@pytest.mark.parametrize(
+  ('accuracy', 'count', 'share', 'passed'),
+  [
+    # Ten classes: a network at chance, which resists noise as attacks do.
+    (0.097, 1000, 0.1, False),
+    (0.118, 1000, 0.1, False),  # [0.0995, 0.1394]
+    (0.13, 1000, 0.1, True),
+    (0.9, 1000, 0.9, False),  # A constant prediction.
+    (0.5, 20, 0.3, False),  # [0.2993, 0.7007]
+    (1.0, 1000, 1.0, False),  # One class.
+    (0.1, 1000, None, None),
+  ],
+)
+def test_a_network_has_to_be_above_chance(
+  sound, accuracy, count, share, passed
+):
+  data = dataclasses.replace(
+    sound.dataset, largest_class_share=share, num_test=count
+  )
+  found = change(sound, clean_accuracy=estimate(accuracy, count))
+  found = dataclasses.replace(found, dataset=data)
+  assert check(CLEAN, found)[0] is passed
+  if passed is False:  # Said before all else.
+    assert findings_of(found)[0].passed is False
+    first = warnings(found)[0]
+    assert 'clean accuracy' in first and 'largest class' in first
+
+
+@pytest.mark.parametrize(
+  ('trained', 'passed'),
+  [(1.0, False), (0.76, False), (0.74, True), (None, None)],
+)
+def test_test_accuracy_is_near_that_of_training(trained, passed):
+  found = change(compared(), clean_accuracy=estimate(0.5))
+  training = found.members['base'].training
+  epochs = [*training.epochs[:-1], {'clean_accuracy': trained}]
+  training = dataclasses.replace(training, epochs=epochs)
+  assert check(NEAR, change(found, training=training))[0] is passed
+
+
+@pytest.mark.parametrize(('count', 'warned'), [(50, True), (200, False)])
+def test_few_test_images_are_a_warning(count, warned):
+  found = report(['base'])
+  data = dataclasses.replace(found.dataset, num_test=count)
+  found = dataclasses.replace(found, dataset=data)
+  found = change(found, clean_accuracy=estimate(0.7, count))
+  for said, wanted in (
+    (warnings(found), warned),
+    (sentences(found), not warned),
+  ):
+    assert any(f'{count} test images' in text for text in said) == wanted
 
 
 # (check, attack to change, its accuracies, verdict)

@@ -30,6 +30,7 @@ import numpy as np
 from absl import flags
 
 from advjax import cli, data
+from advjax.config import MAX_SEED
 from experiments.benchmarks import harness, peers
 from experiments.benchmarks.nsl import cases as nsl_cases
 from experiments.benchmarks.nsl import comparison, parity, training
@@ -107,7 +108,7 @@ def _load() -> data.Dataset:
 def main() -> None:
   flag = flags.FLAGS
   harness.check_counts('num_epochs')
-  seeds = harness.integers('seeds', 0)
+  seeds = harness.integers('seeds', 0, MAX_SEED)
   dataset = _load()
   devices = cli.devices_from_flags()
   if devices[0].platform != 'cpu' and not flag.parity_only:
