@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import json
 import logging
 import pathlib
 import shlex
@@ -27,7 +26,7 @@ from advjax.evaluation.models import (
   parse_attacks,
 )
 from advjax.fields import write_defaults
-from advjax.files import lock_folder, write_json
+from advjax.files import lock_folder, read_json, write_json
 from advjax.fractions import count_of
 from advjax.jobs.workdir import prepare_workdir
 from advjax.processes.signals import Interrupted, stop_on_signals
@@ -59,7 +58,7 @@ class _Job(NamedTuple):
   def result(self, trial: Trial) -> dict[str, Any] | None:
     """The saved result of a trial, or None if it is pending."""
     path = self.folder(trial) / 'result.json'
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json(path) if path.exists() else None
 
 
 def sweep(
@@ -188,7 +187,7 @@ def _run_group(job: _Job, trials: Sequence[Trial], num_runs: int) -> None:
           done, chunk.runs, chunk.results, strict=True
         ):
           folder = job.folder(trial)
-          trained = json.loads((folder / 'trained.json').read_text())
+          trained = read_json(folder / 'trained.json')
           measured = _measure(job, trial, run, result)
           write_json(folder / 'result.json', {**measured, **trained})
           if stop.signum:
@@ -267,16 +266,22 @@ def _report(job: _Job) -> results.SweepReport:
       kept, trial = found[index], job.trials[index]
       if kept is None:
         continue
-      chunks[kept['chunk']['first']] = kept['chunk']
-      rows[index] = results.Trial(
-        member=trial.name,
-        group=number,
-        fields=trial.fields,
-        devices=kept['devices_per_run'],
-        command=_command(job, trial, kept['devices_per_run']),
-        folder=str(job.folder(trial).relative_to(job.workdir)),
-        **_read_row(kept['row']),
-      )
+      try:
+        chunks[kept['chunk']['first']] = kept['chunk']
+        rows[index] = results.Trial(
+          member=trial.name,
+          group=number,
+          fields=trial.fields,
+          devices=kept['devices_per_run'],
+          command=_command(job, trial, kept['devices_per_run']),
+          folder=str(job.folder(trial).relative_to(job.workdir)),
+          **_read_row(kept['row']),
+        )
+      except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+          f"'{job.folder(trial)}/result.json' holds no result ({error!r}); "
+          'remove it to attack this trial again'
+        ) from error
       if 'curve' in kept:
         curves[trial.name] = kept['curve']
     groups.append(
