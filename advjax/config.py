@@ -313,7 +313,7 @@ def saved_config(saved: Mapping[str, Any]) -> config_dict.ConfigDict:
       if not isinstance(owner, Mapping):
         raise ValueError(f'{section} = {owner!r}; allowed: fields')
     value = owner.get(last)
-    if value is not None:
+    if last in owner and (value is not None or isinstance(default, str | int)):
       kind = default if isinstance(default, type) else type(default)
       kinds = {float: (float, int), tuple: (tuple, list)}.get(kind, (kind,))
       odd = isinstance(value, bool) and kind is not bool

@@ -13,6 +13,7 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import pathlib
 import re
@@ -65,8 +66,10 @@ def read(path: pathlib.Path) -> Entry | None:
   try:
     arrays = read_npz(path / 'labels.npz')
     labels, shape = arrays['labels'], tuple(arrays['shape'].tolist())
-    if labels.dtype != np.int32 or labels.shape != shape[:1] or len(shape) != 4:
-      raise ValueError(f'{labels.dtype} {labels.shape} labels of {shape}')
+    size = (path / 'images.bin').stat().st_size
+    right = labels.dtype == np.int32 and labels.shape == shape[:1]
+    if not right or len(shape) != 4 or math.prod(shape) != size:
+      raise ValueError(f'{labels.dtype} {labels.shape} for {shape}, {size} B')
     info = json.loads(str(arrays['info']))
     images = np.memmap(path / 'images.bin', np.uint8, 'r', shape=shape)
   except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
