@@ -249,7 +249,13 @@ def _write(
 ) -> tuple[results.SweepReport, str | None]:
   """Writes files of all results, again if another shard adds some."""
   while True:
-    report = _report(job)
+    try:
+      report = _report(job)
+    except (KeyError, TypeError, AttributeError) as error:
+      raise ValueError(
+        f"a result.json in '{job.workdir}/members' holds no result "
+        f'({error!r}); remove it to attack its trial again'
+      ) from error
     text = write(job.workdir, report)
     if _report(job).pending == report.pending:
       return report, text
@@ -266,22 +272,16 @@ def _report(job: _Job) -> results.SweepReport:
       kept, trial = found[index], job.trials[index]
       if kept is None:
         continue
-      try:
-        chunks[kept['chunk']['first']] = kept['chunk']
-        rows[index] = results.Trial(
-          member=trial.name,
-          group=number,
-          fields=trial.fields,
-          devices=kept['devices_per_run'],
-          command=_command(job, trial, kept['devices_per_run']),
-          folder=str(job.folder(trial).relative_to(job.workdir)),
-          **_read_row(kept['row']),
-        )
-      except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-          f"'{job.folder(trial)}/result.json' holds no result ({error!r}); "
-          'remove it to attack this trial again'
-        ) from error
+      chunks[kept['chunk']['first']] = kept['chunk']
+      rows[index] = results.Trial(
+        member=trial.name,
+        group=number,
+        fields=trial.fields,
+        devices=kept['devices_per_run'],
+        command=_command(job, trial, kept['devices_per_run']),
+        folder=str(job.folder(trial).relative_to(job.workdir)),
+        **_read_row(kept['row']),
+      )
       if 'curve' in kept:
         curves[trial.name] = kept['curve']
     groups.append(
