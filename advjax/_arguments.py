@@ -281,22 +281,27 @@ def as_array(name: str, x: Any) -> Any:
   """A JAX array as it is, anything else as a NumPy array in JAX's dtype."""
   if isinstance(x, jax.Array):
     return x
-  try:
-    found = np.asarray(x)
-  except (TypeError, ValueError):  # Of rows of different lengths, for one.
-    raise error(name, repr(x), 'an array of numbers') from None
-  if not (found.dtype == bool or jnp.issubdtype(found.dtype, jnp.number)):
-    raise error(name, found if found.ndim else repr(x), 'an array of numbers')
-  dtype = jax.dtypes.canonicalize_dtype(found.dtype.newbyteorder('='))
-  return found.astype(dtype, copy=False)
+  array = _numbers(name, x, 'an array of numbers')
+  dtype = jax.dtypes.canonicalize_dtype(array.dtype.newbyteorder('='))
+  return array.astype(dtype, copy=False)
 
 
-def real_array(name: str, x: Any, dtype: Any) -> np.ndarray:
+def real_array(name: str, x: Any, dtype: Any, allowed: str) -> np.ndarray:
   """Real numbers as a NumPy array of this dtype."""
-  array = np.asarray(as_array(name, x))
+  array = _numbers(name, x, allowed)
   if jnp.issubdtype(array.dtype, jnp.complexfloating):
-    raise error(name, x, 'real numbers')
+    raise error(name, repr(x), allowed)
   return array.astype(dtype)
+
+
+def _numbers(name: str, x: Any, allowed: str) -> np.ndarray:
+  try:
+    array = np.asarray(x)
+  except (TypeError, ValueError):  # Of rows of different lengths, for one.
+    raise error(name, repr(x), allowed) from None
+  if array.dtype != bool and not jnp.issubdtype(array.dtype, jnp.number):
+    raise error(name, array if array.ndim else repr(x), allowed)
+  return array
 
 
 def is_floating(x: Any) -> bool:
@@ -346,7 +351,7 @@ def number(name: str, value: Any, dtype: Any, batch: int | None = None) -> Any:
   if is_concrete(value):
     # On the host: one dtype for Python, NumPy and JAX numbers is one
     # compilation, and the cast of a JAX array would be another.
-    value = real_array(name, value, dtype)
+    value = real_array(name, value, dtype, allowed)
     if not np.all(value >= 0):
       raise error(name, value if value.ndim == 0 else _range(value), allowed)
   if value.shape not in shapes:
@@ -449,7 +454,7 @@ def _spread(name: str, prefix: Any, problem: Problem, missing: float) -> Tree:
     """Adds leading axes, so that value broadcasts to `like` axis by axis."""
     value = missing if value is None else value
     if not isinstance(value, jax.Array):
-      value = real_array(name, value, wide(like))
+      value = real_array(name, value, wide(like), 'numbers or None')
     elif is_concrete(value) and value.ndim < like.ndim:
       value = np.asarray(value)  # To reshape a JAX array would compile.
     try:
