@@ -16,7 +16,7 @@ import numpy as np
 
 from advjax import losses
 from advjax.callables import output_shape
-from advjax.norms import Norm, expand
+from advjax.norms import Norm, divide, expand, linf, scale
 from advjax.types import Array, Bounds, Images, Labels, LogitsFn, LossFn, Tree
 
 # Losses that read integer labels as classes: one out of range is a mistake.
@@ -116,14 +116,35 @@ class Problem(NamedTuple):
     images = jax.tree.map(add, originals, delta, self.lower, self.upper)
     if self.epsilon is None:
       return images
-    moved = jax.tree.map(difference, images, originals)
-    outside = norm.size(moved) > self.epsilon
+    if norm == linf:
+      moved = jax.tree.map(difference, images, originals)
+      outside = norm.size(moved) > self.epsilon
+    else:  # All a little shorter, before any coordinate is rounded down.
+      excess = self.excess(images, norm)
+      share = (1 - rounding(excess)) / jnp.maximum(excess, 1)
+      delta = scale(delta, jnp.where(excess > 1, share, 1))
+      images = jax.tree.map(add, originals, delta, self.lower, self.upper)
+      outside = self.excess(images, norm) > 1
 
-    def shrink(x: Array, y: Array, m: Array, d: Array) -> Array:
-      nearer = expand(outside, y) & (jnp.abs(m) > jnp.abs(d))
+    def shrink(x: Array, y: Array, d: Array) -> Array:
+      nearer = expand(outside, y) & (jnp.abs(difference(y, x)) > jnp.abs(d))
+      if norm == linf:
+        nearer |= distance(y, x) > expand(self.epsilon, y)
       return jnp.where(nearer, jnp.nextafter(y, x), y)
 
-    return jax.tree.map(shrink, originals, images, moved, delta)
+    return jax.tree.map(shrink, originals, images, delta)
+
+  def excess(self, images: Tree, norm: Norm) -> Array:
+    """|images - originals| / epsilon and nothing less by rounding, `[B]`."""
+    # In units of epsilon: the squares of tiny ones would underflow.
+    exact = norm == linf
+    moved = jax.tree.map(
+      distance if exact else difference, images, self.originals
+    )
+    excess = norm.size(divide(moved, self.epsilon))
+    excess = excess if exact else excess * (1 + rounding(excess))
+    beyond = (self.epsilon == 0) & (excess > 0)
+    return jnp.where(beyond, jnp.inf, excess)
 
 
 def check(
@@ -247,6 +268,27 @@ def wide(x: Any) -> Any:
 def difference(images: Array, originals: Array) -> Array:
   """The perturbation as it is after all rounding, in float32 or better."""
   return images.astype(wide(images)) - originals.astype(wide(originals))
+
+
+def distance(images: Array, originals: Array) -> Array:
+  """|images - originals|, rounded up: by what the difference lost (TwoSum)."""
+  a, b = images.astype(wide(images)), originals.astype(wide(originals))
+  moved = a - b
+  back = moved - a
+  lost = (a - (moved - back)) - (b + back)
+  more = lost * jnp.sign(moved) > 0
+  size = jnp.abs(moved)
+  return jnp.where(
+    more, jnp.nextafter(size, jnp.full_like(size, jnp.inf)), size
+  )
+
+
+def rounding(size: Array) -> Any:
+  """More than the share by which rounding changes the norm of an example.
+
+  XLA sums in trees: a few ulp, whatever the number of terms.
+  """
+  return 8 * jnp.finfo(size.dtype).eps
 
 
 def example_keys(key: Any, batch: int) -> Array:
