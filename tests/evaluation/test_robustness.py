@@ -413,6 +413,9 @@ def test_what_robust_accuracy_refuses():
   ]:
     with pytest.raises(ValueError, match=message):
       advjax.robust_accuracy(jnp.tanh, EYE, THREE, attacks, epsilon, key=KEY)
+  for key in (0, -1, 2**40, 2**64, None):
+    with pytest.raises(ValueError, match=f'key = {key}; allowed: one key'):
+      advjax.robust_accuracy(jnp.tanh, EYE, THREE, 'fgsm', 0.1, key=key)
   for batches, message in [
     (EYE, r'labels = None; allowed: int \[N\], or batches .* not ndarray'),
     (0, 'labels = None; .* not int'),
