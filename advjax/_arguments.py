@@ -16,7 +16,7 @@ import numpy as np
 
 from advjax import losses
 from advjax.callables import output_shape
-from advjax.norms import Norm, expand
+from advjax.norms import Norm, divide, expand, linf, scale
 from advjax.types import Array, Bounds, Images, Labels, LogitsFn, LossFn, Tree
 
 # Losses that read integer labels as classes: one out of range is a mistake.
@@ -116,14 +116,35 @@ class Problem(NamedTuple):
     images = jax.tree.map(add, originals, delta, self.lower, self.upper)
     if self.epsilon is None:
       return images
-    moved = jax.tree.map(difference, images, originals)
-    outside = norm.size(moved) > self.epsilon
+    if norm == linf:
+      moved = jax.tree.map(difference, images, originals)
+      outside = norm.size(moved) > self.epsilon
+    else:  # All a little shorter, before any coordinate is rounded down.
+      excess = self.excess(images, norm)
+      share = (1 - rounding(excess)) / jnp.maximum(excess, 1)
+      delta = scale(delta, jnp.where(excess > 1, share, 1))
+      images = jax.tree.map(add, originals, delta, self.lower, self.upper)
+      outside = self.excess(images, norm) > 1
 
-    def shrink(x: Array, y: Array, m: Array, d: Array) -> Array:
-      nearer = expand(outside, y) & (jnp.abs(m) > jnp.abs(d))
+    def shrink(x: Array, y: Array, d: Array) -> Array:
+      nearer = expand(outside, y) & (jnp.abs(difference(y, x)) > jnp.abs(d))
+      if norm == linf:
+        nearer |= distance(y, x) > expand(self.epsilon, y)
       return jnp.where(nearer, jnp.nextafter(y, x), y)
 
-    return jax.tree.map(shrink, originals, images, moved, delta)
+    return jax.tree.map(shrink, originals, images, delta)
+
+  def excess(self, images: Tree, norm: Norm) -> Array:
+    """|images - originals| / epsilon and nothing less by rounding, `[B]`."""
+    # In units of epsilon: the squares of tiny ones would underflow.
+    exact = norm == linf
+    moved = jax.tree.map(
+      distance if exact else difference, images, self.originals
+    )
+    excess = norm.size(divide(moved, self.epsilon))
+    excess = excess if exact else excess * (1 + rounding(excess))
+    beyond = (self.epsilon == 0) & (excess > 0)
+    return jnp.where(beyond, jnp.inf, excess)
 
 
 def check(
@@ -249,6 +270,27 @@ def difference(images: Array, originals: Array) -> Array:
   return images.astype(wide(images)) - originals.astype(wide(originals))
 
 
+def distance(images: Array, originals: Array) -> Array:
+  """|images - originals|, rounded up: by what the difference lost (TwoSum)."""
+  a, b = images.astype(wide(images)), originals.astype(wide(originals))
+  moved = a - b
+  back = moved - a
+  lost = (a - (moved - back)) - (b + back)
+  more = lost * jnp.sign(moved) > 0
+  size = jnp.abs(moved)
+  return jnp.where(
+    more, jnp.nextafter(size, jnp.full_like(size, jnp.inf)), size
+  )
+
+
+def rounding(size: Array) -> Any:
+  """More than the share by which rounding changes the norm of an example.
+
+  XLA sums in trees: a few ulp, whatever the number of terms.
+  """
+  return 8 * jnp.finfo(size.dtype).eps
+
+
 def example_keys(key: Any, batch: int) -> Array:
   """One key per example, `[B]`: a scalar key is folded with the row."""
   keys = threefry(key)
@@ -281,22 +323,27 @@ def as_array(name: str, x: Any) -> Any:
   """A JAX array as it is, anything else as a NumPy array in JAX's dtype."""
   if isinstance(x, jax.Array):
     return x
-  try:
-    found = np.asarray(x)
-  except (TypeError, ValueError):  # Of rows of different lengths, for one.
-    raise error(name, repr(x), 'an array of numbers') from None
-  if not (found.dtype == bool or jnp.issubdtype(found.dtype, jnp.number)):
-    raise error(name, found if found.ndim else repr(x), 'an array of numbers')
-  dtype = jax.dtypes.canonicalize_dtype(found.dtype.newbyteorder('='))
-  return found.astype(dtype, copy=False)
+  array = _numbers(name, x, 'an array of numbers')
+  dtype = jax.dtypes.canonicalize_dtype(array.dtype.newbyteorder('='))
+  return array.astype(dtype, copy=False)
 
 
-def real_array(name: str, x: Any, dtype: Any) -> np.ndarray:
+def real_array(name: str, x: Any, dtype: Any, allowed: str) -> np.ndarray:
   """Real numbers as a NumPy array of this dtype."""
-  array = np.asarray(as_array(name, x))
+  array = _numbers(name, x, allowed)
   if jnp.issubdtype(array.dtype, jnp.complexfloating):
-    raise error(name, x, 'real numbers')
+    raise error(name, repr(x), allowed)
   return array.astype(dtype)
+
+
+def _numbers(name: str, x: Any, allowed: str) -> np.ndarray:
+  try:
+    array = np.asarray(x)
+  except (TypeError, ValueError):  # Of rows of different lengths, for one.
+    raise error(name, repr(x), allowed) from None
+  if array.dtype != bool and not jnp.issubdtype(array.dtype, jnp.number):
+    raise error(name, array if array.ndim else repr(x), allowed)
+  return array
 
 
 def is_floating(x: Any) -> bool:
@@ -346,7 +393,7 @@ def number(name: str, value: Any, dtype: Any, batch: int | None = None) -> Any:
   if is_concrete(value):
     # On the host: one dtype for Python, NumPy and JAX numbers is one
     # compilation, and the cast of a JAX array would be another.
-    value = real_array(name, value, dtype)
+    value = real_array(name, value, dtype, allowed)
     if not np.all(value >= 0):
       raise error(name, value if value.ndim == 0 else _range(value), allowed)
   if value.shape not in shapes:
@@ -449,7 +496,7 @@ def _spread(name: str, prefix: Any, problem: Problem, missing: float) -> Tree:
     """Adds leading axes, so that value broadcasts to `like` axis by axis."""
     value = missing if value is None else value
     if not isinstance(value, jax.Array):
-      value = real_array(name, value, wide(like))
+      value = real_array(name, value, wide(like), 'numbers or None')
     elif is_concrete(value) and value.ndim < like.ndim:
       value = np.asarray(value)  # To reshape a JAX array would compile.
     try:

@@ -247,7 +247,7 @@ def _true_and_other(
       f'{name} = {labels.dtype} {list(labels.shape)}; allowed: '
       f'int [{logits.shape[0]}]'
     )
-  is_true = labels[:, None] == jnp.arange(logits.shape[1])[None]
+  is_true = labels[:, None].astype(int) == jnp.arange(logits.shape[1])[None]
   true = jnp.sum(jnp.where(is_true, logits, 0), axis=-1)
   return true, jnp.where(is_true, -jnp.inf, logits)
 

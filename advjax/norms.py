@@ -64,12 +64,12 @@ def _max(tree: Tree) -> Array:
   return result
 
 
-def _scale(tree: Tree, factor: Array) -> Tree:
+def scale(tree: Tree, factor: Array) -> Tree:
   """Multiplies every example by its factor ([B])."""
   return jax.tree.map(lambda x: x * expand(factor, x).astype(x.dtype), tree)
 
 
-def _divide(tree: Tree, divisor: Array) -> Tree:
+def divide(tree: Tree, divisor: Array) -> Tree:
   """Divides every example by its divisor ([B]); 0 / 0 is 0."""
   safe = jnp.where(divisor > 0, divisor, 1)
   return jax.tree.map(lambda x: x / expand(safe, x).astype(x.dtype), tree)
@@ -144,8 +144,8 @@ def _l2_size(tree: Tree) -> Array:
 def _l2_direction(gradient: Tree) -> Tree:
   # Divided by the largest entry first: the squares of the tiny gradients that a
   # confident model returns would underflow to a zero direction.
-  gradient = _divide(gradient, _max(gradient))
-  return _divide(gradient, _l2_size(gradient))
+  gradient = divide(gradient, _max(gradient))
+  return divide(gradient, _l2_size(gradient))
 
 
 def _l2_project(
@@ -154,18 +154,17 @@ def _l2_project(
   lower: Tree | None = None,
   upper: Tree | None = None,
 ) -> Tree:
-  size = _l2_size(delta)
-  # Squares of next to nothing underflow: the size is 0 then, delta is not.
-  outside = (size > epsilon) | (epsilon == 0)
-  factor = jnp.where(outside, epsilon / jnp.where(size > 0, size, 1), 1)
-  return _clip(_scale(delta, factor), lower, upper)
+  # In units of epsilon: the squares of tiny ones would underflow.
+  size = _l2_size(divide(delta, jnp.asarray(epsilon)))
+  factor = jnp.where(epsilon > 0, 1 / jnp.maximum(size, 1), 0)
+  return _clip(scale(delta, factor), lower, upper)
 
 
 def _l2_sample(keys: Array, like: Tree) -> Tree:
   # Uniform in the ball of D dimensions: the first D of the D + 2 coordinates of
   # a point on the sphere. Barthe et al. 2005, arXiv math/0503650.
   draws = _draw(jax.random.normal, keys, like, extra=2)
-  return _fill(like, _divide(draws, _l2_size(draws)))
+  return _fill(like, divide(draws, _l2_size(draws)))
 
 
 # -------------------------------------------------------------------------- l1
@@ -177,8 +176,8 @@ def _l1_size(tree: Tree) -> Array:
 
 def unit_l1(gradient: Tree) -> Tree:
   """gradient / |gradient|_1 per example, as momentum accumulates it."""
-  gradient = _divide(gradient, _max(gradient))
-  return _divide(gradient, _l1_size(gradient))
+  gradient = divide(gradient, _max(gradient))
+  return divide(gradient, _l1_size(gradient))
 
 
 def _slide_direction(
@@ -211,7 +210,7 @@ def _evenly(gradient: Tree, threshold: Array) -> Tree:
     return jnp.where(large, jnp.sign(g), 0)
 
   signs = jax.tree.map(signs_of, gradient)
-  return _divide(signs, _l1_size(signs))
+  return divide(signs, _l1_size(signs))
 
 
 def _l1_project(
@@ -274,7 +273,7 @@ def _l1_project(
   sizes = shrink(jnp.where(_l1_size(at_box) > epsilon, high, shift))
   inside = jax.tree.map(lambda s, r: jnp.where(s < r, s, 0), sizes, slack)
   excess = jnp.maximum(_l1_size(sizes) - epsilon, 0)
-  left = jnp.maximum(1 - _divide(excess, _l1_size(inside)), 0)
+  left = jnp.maximum(1 - divide(excess, _l1_size(inside)), 0)
   return jax.tree.map(
     lambda d, s, r: jnp.sign(d) * jnp.where(s < r, s * expand(left, s), s),
     delta,
@@ -286,7 +285,7 @@ def _l1_project(
 def _l1_sample(keys: Array, like: Tree) -> Tree:
   # Uniform: the first D of D + 1 coordinates of a Laplace direction.
   draws = _draw(jax.random.laplace, keys, like, extra=1)
-  return _fill(like, _divide(draws, _l1_size(draws)))
+  return _fill(like, divide(draws, _l1_size(draws)))
 
 
 # ------------------------------------------------------------------------- NSL
@@ -294,7 +293,7 @@ def _l1_sample(keys: Array, like: Tree) -> Tree:
 
 def _nsl_l2_direction(gradient: Tree) -> Tree:
   squares = _sum(jax.tree.map(jnp.square, gradient))
-  return _scale(gradient, jax.lax.rsqrt(jnp.maximum(squares, 1e-12)))
+  return scale(gradient, jax.lax.rsqrt(jnp.maximum(squares, 1e-12)))
 
 
 def _nsl_l1_direction(gradient: Tree) -> Tree:

@@ -211,7 +211,7 @@ def make_fab(
   def found(problem: Problem, state: _State) -> Found:
     best, fooled = state.best, state.best.fooled
     if problem.epsilon is not None:
-      fooled &= -best.score <= problem.epsilon
+      fooled &= problem.excess(best.images, norm) <= 1
     return best._replace(
       images=loop.select(fooled, best.images, problem.images), fooled=fooled
     )

@@ -492,12 +492,15 @@ def _common_size(layout: Layout, path: pathlib.Path) -> tuple[int, int]:
   samples = [*layout.train, *layout.test]
   step = math.ceil(len(samples) / 1000)
   sizes: Counter[tuple[int, int]] = Counter()
+  bad = []
   with decode.quiet_pillow():
     for file, _ in samples[::step]:
-      with contextlib.suppress(decode.NoImage):
+      try:
         sizes[decode.image_size(layout.files.read(file))] += 1
+      except decode.NoImage as error:
+        bad.append(f'{file} {error}')
   if not sizes:
-    raise ValueError(f'{path}: none of its images can be decoded')
+    raise ValueError(f'{path}: none of its images can be decoded: {bad[0]}')
   (size, count), *_ = sizes.most_common(1)
   if count >= 0.9 * sizes.total():
     return size

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from advjax.data import cache
-from advjax.data.dataset import Dataset, Split
+from advjax.data.dataset import Dataset, Split, check_class_names
 from advjax.data.decode import NoImage, decode_image
 from advjax.files import expand
 
@@ -96,7 +96,7 @@ def load(
       f'{test.images.shape[1:]}; allowed: that of train_split = '
       f'{train_split!r}, {train.images.shape[1:]}'
     )
-  class_names = tuple(entries[0].info['class_names'])
+  class_names = check_class_names(entries[0].info['class_names'])
   return Dataset(name, train, test, len(class_names), class_names)
 
 

@@ -118,7 +118,7 @@ def _maximize(
   def step(images: Array, t: Array) -> tuple[Array, None]:
     step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t + 1)
     shifts = jax.vmap(
-      lambda k: jax.random.randint(k, (2,), -jitter, jitter + 1)
+      lambda k: jax.random.randint(k, (2,), -jitter, jitter + 1, jnp.int32)
     )(step_keys)
     gradient = gradient_of(images, shifts)
     size = jnp.sqrt(jnp.mean(gradient**2, axis=(1, 2, 3), keepdims=True))

@@ -115,7 +115,9 @@ def integrated_gradients(
   images, labels = check(logits_fn, images, labels)
   num_steps = arguments.count('num_steps', num_steps)
   if not isinstance(baseline, jax.Array):
-    baseline = arguments.real_array('baseline', baseline, images.dtype)
+    baseline = arguments.real_array(
+      'baseline', baseline, images.dtype, 'numbers'
+    )
   try:
     # A wider one would widen the gradients, and not fit the sum of the scan.
     baseline = jnp.broadcast_to(baseline, images.shape).astype(images.dtype)

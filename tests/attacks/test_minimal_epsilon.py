@@ -110,6 +110,7 @@ def test_a_loop_over_limits_compiles_once():
   ('changed', 'message'),
   [
     ({'attack': 3}, 'attack = 3; allowed: a callable'),
+    ({'attack': 'pgd-2'}, r"'pgd-2'; allowed: .*parse_attack\('pgd-2'\)"),
     ({'attack': lambda f, x, y, e, k: x[:1]}, 'attack.*; allowed: images like'),
     ({'max_epsilon': np.inf}, 'max_epsilon = inf; allowed: finite'),
     ({'max_epsilon': -1}, 'max_epsilon = -1.0; allowed'),

@@ -44,6 +44,7 @@ def test_parse(text, name, num_steps, num_restarts, step_ratio):
     *('fgms', '', 'autoattack-rand', 'FGSM', 'pgd50', '-20', 'fgsm,bim'),
     *('fgsm-2', 'bim-0', 'bim-20-2', 'mifgsm-3-3', 'pgd-', 'pgd-5-0'),
     *('pgd-5-2-1', 'pgd-2.5', 'pgd--5', 'pgd-x', 'fmn-5-2'),
+    *(3, None),
   ],
 )
 def test_unknown_names_and_numbers_that_do_not_fit_are_named(text):
@@ -72,6 +73,11 @@ def test_names_are_short_where_they_can_be():
   assert found['pgd-50-10'].num_restarts == 10
   found = parse_attacks(['pgd'], norm='l2', bounds=None, step_size=0.5)['pgd']
   assert (found.norm, found.bounds, found.step_size) == ('l2', None, 0.5)
+
+
+@pytest.mark.parametrize('texts', ['fgsm, pgd-3,', ['fgsm,', 'pgd-3, ']])
+def test_a_last_comma_names_no_attack(texts):
+  assert [*parse_attacks(texts)] == ['fgsm', 'pgd']
 
 
 @pytest.mark.parametrize('texts', [[], ['fgsm', 'fgsm'], ['pgd', 'bim', 'pgd']])

@@ -319,9 +319,9 @@ def test_logits_that_are_not_finite_are_refused():
     ({'images': (255 * IMAGES).astype(np.uint8)}, r'images = uint8 .*divide'),
     ({'images': 255 * IMAGES}, r'images = .*; allowed: finite.*0.0 to 1.0'),
     ({'images': IMAGES * np.nan}, r'images = nan to nan'),
-    ({'labels': LABELS[:-1]}, r'labels = int64 \[99\]; .*\[100\]'),
+    ({'labels': LABELS[:-1]}, r'labels = int32 \[99\]; .*\[100\]'),
     ({'labels': LABELS + 1}, r'labels = 1 to 3; .* in \[0, 3\)'),
-    ({'labels': LABELS * 0.5}, r'labels = float64 .*allowed: int'),
+    ({'labels': LABELS * 0.5}, r'labels = float32 .*allowed: int'),
     ({'epsilons': []}, r'epsilons = \[\]'),
     ({'epsilons': [0.1, -0.1]}, r'epsilons = \[0.1, -0.1\]; allowed'),
     ({'epsilons': [0.1], 'kept': 1}, r'kept = 1; allowed: an index'),
@@ -413,12 +413,15 @@ def test_what_robust_accuracy_refuses():
   ]:
     with pytest.raises(ValueError, match=message):
       advjax.robust_accuracy(jnp.tanh, EYE, THREE, attacks, epsilon, key=KEY)
+  for key in (0, -1, 2**40, 2**64, None):
+    with pytest.raises(ValueError, match=f'key = {key}; allowed: one key'):
+      advjax.robust_accuracy(jnp.tanh, EYE, THREE, 'fgsm', 0.1, key=key)
   for batches, message in [
     (EYE, r'labels = None; allowed: int \[N\], or batches .* not ndarray'),
     (0, 'labels = None; .* not int'),
     ([], r'batches = \(\); allowed: one'),
     ([{'images': EYE}], r'batches\[0\] = dict; allowed: a pair'),
-    ([(EYE, THREE[:2])], r'labels = int64 \[2\]'),
+    ([(EYE, THREE[:2])], r'labels = int32 \[2\]'),
     (
       [(EYE, THREE), (EYE[:2, :2], THREE[:2])],
       r'batches\[1\]\[0\] = float32 \[B, 2\]; allowed: float32 \[B, 3\]',

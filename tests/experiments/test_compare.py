@@ -46,6 +46,7 @@ def test_report_json_has_what_the_design_names(run):
     'name': 'digits',
     'num_train': 1437,
     'num_test': 360,
+    'largest_class_share': 37 / 360,
   }
   assert saved['seeds'] == [0]
   assert tuple(saved['members']) == MEMBERS

@@ -111,7 +111,7 @@ def changed(field, value):
   ('field', 'value', 'message'),
   [
     ('seeds', (0, 0), r'seeds = \(0, 0\); allowed: each seed once'),
-    ('seeds', (1, -1), r'seeds\[1\] = -1; allowed: an integer >= 0'),
+    ('seeds', (1, -1), r'seeds\[1\] = -1; allowed: an integer from 0'),
     ('large.seed', 7, r'large.seed = 7; .* 2 times'),
     ('evaluation.top_k', 10, r'evaluation.top_k = 10; allowed: .* from 1 to 9'),
     ('evaluation.shifts', ('noises',), r"did you mean 'noise'"),

@@ -160,7 +160,7 @@ def test_an_error_in_one_process_ends_all(results):
 def test_bad_input_ends_all_with_one_message(results):
   codes, text = ends(results, 'bad input')
   assert codes == [2, 2]
-  assert text.count('error: seed = -1; allowed: an integer >= 0') == 1
+  assert text.count('error: seed = -1; allowed: an integer from 0') == 1
   assert 'Traceback' not in text
 
 

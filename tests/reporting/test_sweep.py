@@ -1,6 +1,7 @@
 """The report of a sweep: conclusions, figures, page and files."""
 
 import csv
+import dataclasses
 import json
 
 import hypothesis
@@ -51,6 +52,19 @@ def test_diverged_trials_are_left_out_of_means():
   assert warnings == [
     f'{sweep.rows[1].member}: diverged: the loss is not finite'
   ]
+
+
+def test_trials_at_chance_are_a_warning():
+  trials = [
+    reports.make_trial({'seed': seed}, (clean, 0.05))
+    for seed, clean in enumerate([0.12, 0.2])
+  ]
+  sweep = reports.make_sweep(trials)
+  assert reporting.sweep_warnings(sweep) == []  # What chance is is not known.
+  data = dataclasses.replace(sweep.dataset, largest_class_share=0.1)
+  sweep = dataclasses.replace(sweep, dataset=data)
+  (warning,) = reporting.sweep_warnings(sweep)
+  assert warning.startswith('seed=0: ') and '10.0 %' in warning
 
 
 @pytest.mark.parametrize(

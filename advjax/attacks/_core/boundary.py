@@ -90,7 +90,8 @@ def nearest(
   label = _pick(logits, labels)
 
   def compare(best: Any, other: Array) -> tuple[Any, None]:
-    classes = other + (other >= labels)  # The label is left out.
+    # The label is left out.
+    classes = other + (other >= labels.astype(other.dtype)).astype(other.dtype)
     (gradient,) = pullback(_one_hot(classes, logits) - _one_hot(labels, logits))
     value = _pick(logits, classes) - label
     plane = _hyperplane(gradient, value)
