@@ -19,6 +19,8 @@ from advjax.callables import output_shape
 from advjax.norms import Norm, divide, expand, linf, scale
 from advjax.types import Array, Bounds, Images, Labels, LogitsFn, LossFn, Tree
 
+# The largest float32.
+_MOST = float(np.finfo(np.float32).max)
 # Losses that read integer labels as classes: one out of range is a mistake.
 _CLASS_LOSSES = (losses.cross_entropy, losses.margin, losses.dlr)
 
@@ -174,6 +176,8 @@ def check(
   if not any(is_floating(x) for x in leaves):
     allowed = 'floating [B, ...], or a pytree with such an array'
     raise error('images.dtype', sorted({str(x.dtype) for x in leaves}), allowed)
+  if any(0 in shape[1:] for shape in shapes):
+    raise error('images.shape', shapes, 'no axis of 0 but the batch')
   if any(shape[:1] != shapes[0][:1] or not shape for shape in shapes):
     allowed = 'the same leading axis, the batch (np.asarray makes lists arrays)'
     raise error('images.shape', shapes, allowed)
@@ -325,7 +329,11 @@ def as_array(name: str, x: Any) -> Any:
     return x
   array = _numbers(name, x, 'an array of numbers')
   dtype = jax.dtypes.canonicalize_dtype(array.dtype.newbyteorder('='))
-  return array.astype(dtype, copy=False)
+  found = array.astype(dtype, copy=False)
+  if jnp.issubdtype(dtype, jnp.integer) and (found != array).any():
+    got = f'{array.min()} to {array.max()}'  # JAX's would wrap, too.
+    raise error(name, got, f'numbers of {dtype}')
+  return found
 
 
 def real_array(name: str, x: Any, dtype: Any, allowed: str) -> np.ndarray:
@@ -333,7 +341,8 @@ def real_array(name: str, x: Any, dtype: Any, allowed: str) -> np.ndarray:
   array = _numbers(name, x, allowed)
   if jnp.issubdtype(array.dtype, jnp.complexfloating):
     raise error(name, repr(x), allowed)
-  return array.astype(dtype)
+  with np.errstate(over='ignore'):  # Beyond the range it is infinite.
+    return array.astype(dtype)
 
 
 def _numbers(name: str, x: Any, allowed: str) -> np.ndarray:
@@ -405,12 +414,15 @@ def static_number(
   name: str, value: Any, low: float = 0, high: float = math.inf
 ) -> float:
   """A static number between two bounds, finite, as a float."""
-  if not isinstance(value, int | float | np.number) or not (
-    low <= value <= high and value < math.inf
-  ):
+  try:
+    known = isinstance(value, int | float | np.number)
+    number = float(value) if known else math.nan
+  except (TypeError, ValueError, OverflowError):
+    number = math.nan
+  if not (low <= number <= high and number <= _MOST):
     allowed = f'in [{low}, {high}]' if high < math.inf else f'>= {low}'
     raise error(name, repr(value), f'a Python number {allowed} (static)')
-  return float(value)
+  return number
 
 
 def check_labels(name: str, labels: Any, batch: int, soft: bool = False) -> Any:

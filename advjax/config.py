@@ -305,6 +305,20 @@ def member_config(
 
 def saved_config(saved: Mapping[str, Any]) -> config_dict.ConfigDict:
   """Returns the config of a config.json; fields it lacks get their defaults."""
+  for field, (default, _) in FIELDS.items():
+    owner: Any = saved
+    *sections, last = field.split('.')
+    for section in sections:
+      owner = owner.get(section, {})
+      if not isinstance(owner, Mapping):
+        raise ValueError(f'{section} = {owner!r}; allowed: fields')
+    value = owner.get(last)
+    if last in owner and (value is not None or isinstance(default, str | int)):
+      kind = default if isinstance(default, type) else type(default)
+      kinds = {float: (float, int), tuple: (tuple, list)}.get(kind, (kind,))
+      odd = isinstance(value, bool) and kind is not bool
+      if odd or not isinstance(value, kinds):
+        raise ValueError(f'{field} = {value!r}; allowed: {kind.__name__}')
   fields = _merge(default_config().to_dict(), _tuples(saved))
   return config_dict.ConfigDict(fields)
 

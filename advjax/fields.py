@@ -164,6 +164,8 @@ def add_fields(
   members = member_names(config) if 'members' in config else ()
   left = dict(given)
   for field in sorted(given, key=lambda f: f.rpartition('.')[2] != 'name'):
+    if '' in field.split('.'):
+      raise ValueError(f'{_flag(field)}; allowed: names between the dots')
     section, _, last = field.rpartition('.')
     first, _, inner = field.partition('.')
     if first in members and inner.partition('.')[0] in SHARED:

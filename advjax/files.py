@@ -8,8 +8,10 @@ import os
 import pathlib
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import IO, Any
+
+import numpy as np
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,47 @@ def replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
   except OSError as error:
     # The name it has is that of the temporary file, or it has none.
     raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """Returns the JSON object in a file, or raises a ValueError that names it."""
+  try:
+    found = json.loads(path.read_text('utf-8'))
+  except ValueError as error:
+    raise ValueError(
+      f"'{path}' is not JSON ({error}); restore it from a copy, or give "
+      'another folder'
+    ) from error
+  if not isinstance(found, dict):
+    raise ValueError(
+      f"'{path}' holds a {type(found).__name__}; allowed: a JSON object"
+    )
+  return found
+
+
+def read_npz(
+  path: str | os.PathLike[str], names: Collection[str] | None = None
+) -> dict[str, np.ndarray]:
+  """Returns arrays of an .npz, those there are of `names` or all.
+
+  Nothing is unpickled; a ValueError says what cannot be read.
+  """
+  reading, found = 'the file', dict[str, np.ndarray]()
+  try:
+    # Opened here: numpy leaves a file open that it can make nothing of.
+    with open(path, 'rb') as file, np.load(file) as arrays:
+      for name in arrays.files if names is None else names:
+        if name in arrays.files:
+          reading = name
+          found[name] = arrays[name]
+          if not isinstance(found[name], np.ndarray):
+            raise ValueError('no array')
+  except Exception as error:  # NumPy and zipfile raise many kinds.
+    raise ValueError(
+      f'{path}: {reading} cannot be read ({error or type(error).__name__}); '
+      'allowed: an .npz file of numpy.savez, not pickled and not truncated'
+    ) from error
+  return found
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

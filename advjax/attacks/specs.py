@@ -214,7 +214,7 @@ def parse_attack(
     )
   defaults = getattr(function, '__kwdefaults__', {})
   numbers = [defaults[field] for field in _NUMBERS if field in defaults]
-  whole = all(part.isdigit() and int(part) > 0 for part in parts)
+  whole = all(part.isdecimal() and int(part) > 0 for part in parts)
   if function is None or len(parts) > len(numbers) or not whole:
     raise ValueError(f'attack = {text!r}; allowed: {_ALLOWED}')
   numbers[: len(parts)] = map(int, parts)

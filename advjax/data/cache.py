@@ -13,12 +13,12 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import pathlib
 import re
 import shutil
 import uuid
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ import filelock
 import numpy as np
 import tqdm
 
-from advjax.files import expand, user_cache_folder
+from advjax.files import expand, read_npz, user_cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +64,15 @@ def read(path: pathlib.Path) -> Entry | None:
   if not path.exists():
     return None
   try:
-    # Opened here: numpy leaves a file open that it can make nothing of.
-    with open(path / 'labels.npz', 'rb') as stream, np.load(stream) as file:
-      labels, shape = file['labels'], file['shape']
-      info = json.loads(str(file['info']))
-    images = np.memmap(path / 'images.bin', np.uint8, 'r', shape=tuple(shape))
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    arrays = read_npz(path / 'labels.npz')
+    labels, shape = arrays['labels'], tuple(arrays['shape'].tolist())
+    size = (path / 'images.bin').stat().st_size
+    right = labels.dtype == np.int32 and labels.shape == shape[:1]
+    if not right or len(shape) != 4 or math.prod(shape) != size:
+      raise ValueError(f'{labels.dtype} {labels.shape} for {shape}, {size} B')
+    info = json.loads(str(arrays['info']))
+    images = np.memmap(path / 'images.bin', np.uint8, 'r', shape=shape)
+  except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
     logger.warning('%s is damaged (%s): decoding again', path, error)
     shutil.rmtree(path, ignore_errors=True)
     return None

@@ -166,7 +166,7 @@ def open_files(path: pathlib.Path) -> Iterator[Files]:
         listing, read, junk = _list_zip(path, archive)
       else:
         listing, read, junk = _list_folder(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except _UNREADABLE as error:
       raise ValueError(
         f'{path}: cannot be read ({error}); copy or make it again'
       ) from error

@@ -14,16 +14,12 @@ is ever unpickled.
 """
 
 import os
-import zipfile
-import zlib
-from typing import BinaryIO
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from advjax.data.dataset import Dataset
 from advjax.data.examples import from_examples
-from advjax.files import expand
+from advjax.files import expand, read_npz
 
 _REQUIRED = ('train_images', 'train_labels', 'test_images', 'test_labels')
 
@@ -40,49 +36,21 @@ def load(path: str) -> Dataset:
       f'{path}: there is no such file; write one with numpy.savez (fields '
       f"{', '.join(_REQUIRED)}), or use the embedded data with name='digits'"
     )
-  # Opened here: numpy leaves a file open that it can make nothing of.
-  with open(path, 'rb') as stream:
-    try:
-      arrays = _read(stream)
-      return from_examples(
-        (arrays['train_images'], arrays['train_labels']),
-        (arrays['test_images'], arrays['test_labels']),
-        name='npz',
-        class_names=_names(arrays.get('class_names')),
-      )
-    except ValueError as error:
-      raise ValueError(f'{path}: {error}') from error
-
-
-def _read(stream: BinaryIO) -> dict[str, np.ndarray]:
-  """Reads the arrays of the file, without unpickling anything."""
-  unreadable = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
+  arrays = read_npz(path, (*_REQUIRED, 'class_names'))
   try:
-    archive = np.load(stream, allow_pickle=False)
-  except unreadable as error:
-    raise ValueError(
-      f'invalid or truncated .npz file ({error}); write it with numpy.savez'
-    ) from error
-  if not isinstance(archive, NpzFile):
-    raise ValueError('a single array; allowed: an .npz file')
-  lacking = [field for field in _REQUIRED if field not in archive.files]
-  if lacking:
-    raise ValueError(
-      f'lacks {", ".join(lacking)}; it holds '
-      f'{", ".join(sorted(archive.files)) or "nothing"}'
-    )
-  arrays = {}
-  for field in (*_REQUIRED, 'class_names'):
-    if field not in archive.files:
-      continue
-    try:
-      arrays[field] = archive[field]
-    except unreadable as error:
+    if lacking := [field for field in _REQUIRED if field not in arrays]:
       raise ValueError(
-        f'{field} cannot be read ({error}); allowed: a plain array, not '
-        'pickled and not truncated'
-      ) from error
-  return arrays
+        f'lacks {", ".join(lacking)}; it holds '
+        f'{", ".join(sorted(arrays)) or "none of these"}'
+      )
+    return from_examples(
+      (arrays['train_images'], arrays['train_labels']),
+      (arrays['test_images'], arrays['test_labels']),
+      name='npz',
+      class_names=_names(arrays.get('class_names')),
+    )
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from error
 
 
 def _names(names: np.ndarray | None) -> list[str] | None:

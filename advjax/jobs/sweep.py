@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import json
 import logging
 import pathlib
 import shlex
@@ -27,7 +26,7 @@ from advjax.evaluation.models import (
   parse_attacks,
 )
 from advjax.fields import write_defaults
-from advjax.files import lock_folder, write_json
+from advjax.files import lock_folder, read_json, write_json
 from advjax.fractions import count_of
 from advjax.jobs.workdir import prepare_workdir
 from advjax.processes.signals import Interrupted, stop_on_signals
@@ -59,7 +58,7 @@ class _Job(NamedTuple):
   def result(self, trial: Trial) -> dict[str, Any] | None:
     """The saved result of a trial, or None if it is pending."""
     path = self.folder(trial) / 'result.json'
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json(path) if path.exists() else None
 
 
 def sweep(
@@ -188,7 +187,7 @@ def _run_group(job: _Job, trials: Sequence[Trial], num_runs: int) -> None:
           done, chunk.runs, chunk.results, strict=True
         ):
           folder = job.folder(trial)
-          trained = json.loads((folder / 'trained.json').read_text())
+          trained = read_json(folder / 'trained.json')
           measured = _measure(job, trial, run, result)
           write_json(folder / 'result.json', {**measured, **trained})
           if stop.signum:
@@ -250,7 +249,13 @@ def _write(
 ) -> tuple[results.SweepReport, str | None]:
   """Writes files of all results, again if another shard adds some."""
   while True:
-    report = _report(job)
+    try:
+      report = _report(job)
+    except (KeyError, TypeError, AttributeError) as error:
+      raise ValueError(
+        f"a result.json in '{job.workdir}/members' holds no result "
+        f'({error!r}); remove it to attack its trial again'
+      ) from error
     text = write(job.workdir, report)
     if _report(job).pending == report.pending:
       return report, text

@@ -1,7 +1,6 @@
 """The folder that a job writes to."""
 
 import contextlib
-import json
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +9,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import config_dict
 
 from advjax.config import config_to_json
-from advjax.files import expand, lock_folder, write_json
+from advjax.files import expand, lock_folder, read_json, write_json
 from advjax.processes.collectives import from_main
 
 
@@ -48,17 +47,13 @@ def prepare_workdir(
   try:
     path.mkdir(parents=True, exist_ok=True)
     if config_path.exists():
-      _check_same(path, json.loads(config_path.read_text()), wanted)
+      _check_same(path, read_json(config_path), wanted)
     # Also if it is the same: shows that the folder can be written to.
     write_json(config_path, wanted)
   except OSError as error:
     raise ValueError(
       f"workdir = '{path}' cannot be written to: {error.strerror}; give a "
       'folder that can'
-    ) from error
-  except json.JSONDecodeError as error:
-    raise ValueError(
-      f"'{config_path}' is not JSON ({error}); give another workdir"
     ) from error
   return path
 

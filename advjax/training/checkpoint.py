@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from advjax.config import choose
-from advjax.files import expand, replacing
+from advjax.files import expand, read_json, replacing
 from advjax.training.step import TrainState
 
 logger = logging.getLogger(__name__)
@@ -225,7 +225,7 @@ def checkpoint_directory(
 def _reported(workdir: pathlib.Path) -> str:
   """The checkpoint that a run's config reports; 'last' of one without it."""
   path = workdir / 'config.json'
-  config = json.loads(path.read_text()) if path.is_file() else {}
+  config = read_json(path) if path.is_file() else {}
   name: str = config.get('report_checkpoint', 'last')
   return name
 

@@ -51,7 +51,13 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
   """Returns the records of a metrics.jsonl; none if it does not exist."""
   if not path.exists():
     return []
-  return [json.loads(line) for line in path.read_text().splitlines()]
+  try:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+  except ValueError as error:
+    raise ValueError(
+      f"'{path}' is not JSON ({error}); restore it from a copy, or train into "
+      'another folder'
+    ) from error
 
 
 class MetricsLog:

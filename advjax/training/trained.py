@@ -16,6 +16,7 @@ from ml_collections import config_dict
 
 from advjax import data
 from advjax.config import config_to_json, saved_config, warn_of_changes
+from advjax.files import read_json
 from advjax.models import Model, create_model
 from advjax.models.adapters import PyTree
 from advjax.models.logits import eval_logits_fn
@@ -186,7 +187,7 @@ def _read_config(
   """The config of the run that a checkpoint folder belongs to."""
   for folder in (directory, *directory.parents):
     if (folder / 'config.json').is_file():
-      config = saved_config(json.loads((folder / 'config.json').read_text()))
+      config = saved_config(read_json(folder / 'config.json'))
       # The checkpoint has the initial weights too; their source may be gone.
       config.init_from = ''
       if 'weights' in config.model:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import pathlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from advjax.attacks._core.loop import call
 from advjax.callables import compile_per_callable
 from advjax.evaluation.autoattack.pool import Shared
 from advjax.evaluation.logits import matmul_precision
-from advjax.files import replacing
+from advjax.files import read_npz, replacing
 from advjax.losses import cross_entropy
 from advjax.types import Array, LogitsFn
 
@@ -140,9 +139,21 @@ def load(
   if not path.exists():
     return None
   try:
-    with path.open('rb') as file:
-      arrays = dict(np.load(file))
+    arrays = read_npz(path)
     numbers = json.loads(str(arrays['records']))
+    # A copy can be written to.
+    images = np.frombuffer(arrays['perturbed'], nothing.images.dtype).copy()
+    images = images.reshape(nothing.images.shape)
+    robust, *after = arrays['robust'], *arrays['robust_after']
+    if any(
+      each.dtype != bool or each.shape != nothing.robust.shape
+      for each in (robust, *after)
+    ):
+      raise ValueError(f'robust: {robust.dtype} {robust.shape}')
+    records = {
+      name: AttackRecord(each, *entry)
+      for (name, entry), each in zip(numbers.items(), after, strict=True)
+    }
     differing = [
       f'{name.removeprefix("digest of ")} differ'
       if value.ndim or name.startswith('digest')
@@ -150,7 +161,7 @@ def load(
       for name, value in identity.items()
       if name not in arrays or not _same(arrays[name], value)
     ]
-  except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise ValueError(
       f"path = '{path}' holds no state of AutoAttack ({error}); give another "
       'path, or remove the file'
@@ -162,17 +173,7 @@ def load(
       f"path = '{path}' holds the state of another run of AutoAttack "
       f'({"; ".join(differing)}); give another path, or remove the file'
     )
-  # A copy can be written to.
-  images = np.frombuffer(arrays['perturbed'], nothing.images.dtype).copy()
-  records = {
-    name: AttackRecord(robust, *entry)
-    for (name, entry), robust in zip(
-      numbers.items(), arrays['robust_after'], strict=True
-    )
-  }
-  return Progress(
-    images.reshape(nothing.images.shape), arrays['robust'], records
-  )
+  return Progress(images, robust, records)
 
 
 def _same(found: np.ndarray, wanted: np.ndarray) -> bool:
