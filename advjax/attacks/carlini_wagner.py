@@ -223,9 +223,7 @@ def _minimise(
     (best, initial_const + zero, zero, zero + jnp.inf),
   )
   best, *_ = jax.lax.fori_loop(0, num_searches, search, carry)
-  return boundary.bisect(
-    logits_fn, problem, best.images, norms.l2, confidence
-  )
+  return boundary.bisect(logits_fn, problem, best.images, norms.l2, confidence)
 
 
 _run = compile_per_callable(_minimise)

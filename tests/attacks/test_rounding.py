@@ -1,4 +1,4 @@
-"""The ball is one of real numbers: float64 NumPy finds nothing outside of it."""
+"""The ball is one of real numbers: nothing is outside in float64 NumPy."""
 
 import contextlib
 import functools
