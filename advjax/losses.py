@@ -209,14 +209,15 @@ def _check_logits(logits: Any, labels: Any, least: int = 2) -> Array:
   """The logits in float32 or better, one row for each of the labels."""
   rows = jnp.shape(labels) or jnp.shape(logits)
   check_logits(logits, rows[0] if rows else 0, least)
-  logits = jnp.asarray(logits)
-  return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+  array: Array = jnp.asarray(logits)
+  return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 @jax.custom_jvp
 def _softplus(x: Array) -> Array:
   """log(1 + exp(x)), with a slope of exp(-80) at least."""
-  return jnp.asarray(jax.nn.softplus(x))
+  result: Array = jax.nn.softplus(x)
+  return result
 
 
 @_softplus.defjvp
