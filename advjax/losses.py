@@ -175,7 +175,7 @@ def kl(logits: Array, reference_logits: Array) -> Array:
 def check_logits(logits: Any, batch: int, least: int = 2) -> None:
   """Raises a ValueError that says what a network returned, if no logits."""
   is_array = hasattr(logits, 'dtype') and hasattr(logits, 'shape')
-  shape = logits.shape if is_array else None
+  shape: Any = logits.shape if is_array else None
   is_real = is_array and jnp.issubdtype(logits.dtype, jnp.floating)
   if is_real and len(shape) == 2 and shape[0] == batch and shape[1] >= least:
     return
@@ -209,13 +209,15 @@ def _check_logits(logits: Any, labels: Any, least: int = 2) -> Array:
   """The logits in float32 or better, one row for each of the labels."""
   rows = jnp.shape(labels) or jnp.shape(logits)
   check_logits(logits, rows[0] if rows else 0, least)
-  logits = jnp.asarray(logits)
-  return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+  array: Array = jnp.asarray(logits)
+  return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 @jax.custom_jvp
 def _softplus(x: Array) -> Array:
-  return jax.nn.softplus(x)
+  """log(1 + exp(x)), with a slope of exp(-80) at least."""
+  result: Array = jax.nn.softplus(x)
+  return result
 
 
 @_softplus.defjvp
@@ -223,7 +225,8 @@ def _softplus_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
   x, y = primals[0], _softplus(*primals)
   wrong = x == jnp.inf
   difference = jnp.where(wrong, 0, x - jnp.where(wrong, 0, y))
-  return y, jnp.exp(jnp.maximum(difference, -_SURE)) * tangents[0]
+  slope: Array = jnp.exp(jnp.maximum(difference, -_SURE))
+  return y, slope * tangents[0]
 
 
 def _check_same_shape(logits: Array, labels: Array) -> None:

@@ -39,14 +39,15 @@ def heads(logits_fn, images, labels):
   return explain.grad_cam(lambda x: x, logits_fn, images, labels)
 
 
+_ball, _searches = cases.GRADIENT, cases.SEARCHES
 RUNS = {
-  **{name: cases.ALL[name] for name in cases.ALL if name != 'bim'},
-  'pgd l1': functools.partial(cases.ALL['pgd'], norm='l1'),
-  'apgd l1': functools.partial(cases.ALL['apgd'], norm='l1'),
-  'apgd dlr': functools.partial(cases.ALL['apgd'], loss_fn=advjax.losses.dlr),
-  'fab l2': functools.partial(cases.ALL['fab'], norm='l2', num_restarts=2),
-  'square l2': functools.partial(cases.ALL['square'], norm='l2'),
-  'fmn l1': functools.partial(cases.ALL['fmn'], norm='l1'),
+  **{name: _ball[name] for name in ('fgsm', 'pgd', 'mifgsm')},
+  **_searches,
+  **cases.MINIMUM,
+  'square': functools.partial(_searches['square'], num_queries=3),
+  'square l2': functools.partial(_searches['square'], norm='l2', num_queries=3),
+  'apgd l1': functools.partial(_searches['apgd'], norm='l1'),
+  'fab l2': functools.partial(_searches['fab'], norm='l2', num_restarts=2),
   'minimal_epsilon': bisected,
   'saliency': explain.saliency,
   'guided_backprop': explain.guided_backprop,

@@ -316,8 +316,8 @@ def attack_loss(problem: Problem, loss_fn: LossFn, logits: Any) -> Array:
   if not per_row or not arguments.is_floating(loss):
     allowed = f'float [{problem.batch}], one loss per example'
     raise arguments.error('loss_fn(...)', loss, allowed)
-  loss = jnp.asarray(loss, problem.dtype)
-  return -loss if targeted else loss
+  result: Array = jnp.asarray(loss, problem.dtype)
+  return -result if targeted else result
 
 
 def is_fooled(problem: Problem, logits: Any) -> Array:
