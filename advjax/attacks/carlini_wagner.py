@@ -192,8 +192,9 @@ def _minimise(
       scale = jnp.sqrt(square / (1 - 0.999**age)) + 1e-8
       unit = mean / (1 - 0.9**age) / scale
       cosine = (1 + jnp.cos(math.pi / num_steps * t.astype(age.dtype))) / 2
-      rate = learning_rate * (_LAST_RATE + (1 - _LAST_RATE) * cosine)
-      offset = state.offset - rate * unit
+      rate = _LAST_RATE + (1 - _LAST_RATE) * cosine
+      rate = learning_rate * jnp.where(state.best.fooled, rate, 1)
+      offset = state.offset - expand(rate, unit) * unit
       suffices = state.success | (success & (4 * t >= 3 * num_steps))
       return _Descent(offset, mean, square, suffices, best)
 

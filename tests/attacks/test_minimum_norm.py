@@ -114,7 +114,7 @@ def test_closest_of_several_classes_without_a_box(name, norm, scale):
   images = np.float32(scale * (0.5 + 0.1 * rng.normal(size=(60, 12))))
 
   def logits_fn(x):
-    return (x / np.float32(scale) - 0.5) @ weights + bias
+    return (x / np.float32(scale) - 0.5) @ weights + bias[None]
 
   logits = (images.astype(np.float64) / scale - 0.5) @ weights + bias
   labels = logits.argmax(axis=1).astype(np.int32)
@@ -141,13 +141,14 @@ def test_twins_cannot_be_told_apart():
   images = np.float32([[0.25, 0.5]] * 2)
   for attack in (deepfool, fmn, carlini_wagner):
     # Of equal logits the first one is predicted: row 1 is wrong as it is.
-    found = np.asarray(attack(twins, images, np.int32([1, 2]), num_steps=60))
+    found = np.asarray(attack(twins, images, np.int32([1, 2]), num_steps=100))
     assert found[1].tobytes() == images[1].tobytes()
-    np.testing.assert_allclose(found[0], [0.375, 0.375], atol=2e-3)
+    assert found[0, 0] > found[0, 1]
+    assert np.linalg.norm(found[0] - images[0]) < 1.02 * 0.125 * 2**0.5
 
 
 def test_a_row_whose_gradient_is_flat_is_fooled():
-  """Three steps of a stair: nearly everywhere the gradient is 0."""
+  """At a step of a stair the gradient says nothing of how far it is."""
 
   def logits_fn(x):
     inside = jnp.mean(x, axis=1) < 0.7
@@ -239,7 +240,8 @@ def numpy_cw(x0, label, num_steps, num_searches, rate, const):
       step = mean / (1 - 0.9 ** (t + 1))
       step /= np.sqrt(square / (1 - 0.999 ** (t + 1))) + 1e-8
       cosine = (1 + np.cos(np.pi * t / num_steps)) / 2
-      offset = offset - rate * (0.001 + 0.999 * cosine) * step
+      share = 0.001 + 0.999 * cosine if best < np.inf else 1
+      offset = offset - rate * share * step
     if fooled:
       high = min(high, c)
     else:
