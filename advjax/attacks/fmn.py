@@ -16,6 +16,7 @@ from advjax.types import Array, Bounds, Labels, LogitsFn
 
 _LAST_STEP = 0.01  # As a share of the first one.
 _LAST_RATE = 0.001
+_GROWTH = 1.25  # Of epsilon, as long as nothing has fooled.
 
 
 def fmn(
@@ -37,13 +38,17 @@ def fmn(
   ball of radius epsilon and into the box. After an image that fools, epsilon is
   `min(epsilon * (1 - gamma), smallest size so far)`, after one that does not
   `epsilon * (1 + gamma)`, and as long as none has fooled
-  `max(epsilon, |delta| + |m| / |g|_*) * (1 + gamma)`, where the second term is
-  the way to the linearised boundary in the dual norm. alpha falls from
-  step_size to a hundredth of it and gamma to 0.001, as half a cosine.
+  `1.25 * max(epsilon, |delta| + |m| / |g|_*)`, where the second term is the way
+  to the linearised boundary in the dual norm. alpha falls from step_size to a
+  hundredth of it and gamma to 0.001, as half a cosine.
 
-  The paper has no `(1 + gamma)` and no maximum in that last rule, so that it
-  can come ever closer to a boundary without crossing it. And its l1 projection
-  is followed by the clip; this one is the nearest point of ball and box.
+  Other than in the paper, as long as nothing has fooled: epsilon only grows,
+  and delta is lengthened to it, so that flat gradients do not hold a row; in
+  linf the step is `epsilon * sign(g)`; in the first quarter of the steps m is
+  the margin of the class whose linearised boundary is nearest to the image,
+  among the nine strongest others. An image counts if its margin is more than
+  the rounding of the logits. And the l1 projection is the nearest point of ball
+  and box, where the paper clips afterwards.
 
   Nothing is drawn: it starts at the images, and two calls agree bit for bit.
 
@@ -54,7 +59,8 @@ def fmn(
     images: float `[B, ...]` inside bounds.
     labels: int `[B]`.
     num_steps: evaluations of the network, at least 1; static; 100 as in
-      foolbox. The first one sees the images themselves.
+      foolbox. The first one sees the images themselves; without targets one
+      more forward and nine more backward passes choose the class before it.
     norm: 'l2', 'linf' or 'l1', what is to be small.
     step_size: l2 length of the first step, whatever the norm, in units of the
       images: for pixels up to 255 take 255; static.
@@ -145,7 +151,8 @@ def _minimise(
     epsilon = jnp.where(
       fooled,
       jnp.minimum(state.epsilon * (1 - rate), nearest),
-      jnp.maximum(state.epsilon, guess) * (1 + rate),
+      jnp.maximum(state.epsilon, guess)
+      * jnp.where(best.fooled, 1 + rate, _GROWTH),
     )
     lower, upper = problem.slack()
     furthest = norm.size(jnp.maximum(-lower, upper))
@@ -153,8 +160,15 @@ def _minimise(
     epsilon = jnp.minimum(epsilon, jnp.minimum(furthest, largest))
 
     direction = norms.l2.direction(gradient)
-    delta = state.delta + expand(length, direction) * direction
-    delta = norm.project(delta, epsilon, lower, upper)
+    step = expand(length, direction) * direction
+    if norm == norms.linf:  # To fill the ball at once, until one has fooled.
+      signs = expand(epsilon, gradient) * jnp.sign(gradient)
+      step = jnp.where(expand(best.fooled, step), step, signs)
+    delta = state.delta + step
+    # Nothing has fooled: out to the sphere, be the gradient 0 or in the way.
+    reach = epsilon / jnp.maximum(norm.size(delta), jnp.finfo(size.dtype).tiny)
+    reach = jnp.where(best.fooled, 1, jnp.clip(reach, 1, 1e4))
+    delta = norm.project(norms.scale(delta, reach), epsilon, lower, upper)
     return _State(delta, epsilon, best)
 
   search = Search(start, step, lambda _, state: state.best, num_steps)

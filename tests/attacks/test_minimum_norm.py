@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import advjax
 from advjax.attacks import carlini_wagner, deepfool, fmn
 from tests.attacks import two_classes as linear
 from tests.attacks.cases import sizes
@@ -68,17 +69,121 @@ def test_finds_the_closed_form_of_a_linear_network():
 
 def test_candidates_stay_those_of_the_start():
   def logits_fn(x):
-    # From -1 to 0 ever slower, and from below it to above 0 on the way.
-    slow, steep = -((1 - x) ** 2), 3 * x - 1.6
-    return jnp.concatenate([0 * x, slow, steep], axis=1)
+    # Upwards ever slower; one step on, the other one is higher, but level.
+    slow = 0.01 - (1 - x[:, 0]) ** 2
+    other = jnp.minimum(3.9 * x[:, 0] - 2, x[:, 1] - 0.05)
+    return jnp.stack([0 * slow, slow, other], axis=1)
 
-  images, labels = np.zeros((1, 1), np.float32), np.int32([0])
+  images, labels = np.zeros((1, 2), np.float32), np.int32([0])
   found = deepfool(logits_fn, images, labels, num_candidates=2)
-  # Newton's method: 1/2, then 3/4, not 1.6 / 3 where the steep logit crosses.
-  np.testing.assert_allclose(found, 1.02 * 0.75, atol=0.01)
+  np.testing.assert_allclose(found, [[0.9, 0]], atol=0.01)
+
+
+RUNS = {
+  'deepfool': (deepfool, ['linf', 'l2'], {}, 1.002),
+  'fmn': (fmn, ['linf', 'l2', 'l1'], {'num_steps': 300}, 1.001),
+  'fmn of few steps': (fmn, ['l2'], {'num_steps': 30}, 1.002),
+  'fab': (
+    lambda *args, **choices: advjax.fab(*args, None, **choices),
+    ['linf', 'l2', 'l1'],
+    {'num_steps': 30},
+    1.01,
+  ),
+  'cw': (carlini_wagner, ['l2'], {'num_steps': 400, 'num_searches': 7}, 1.01),
+}
+
+
+@pytest.mark.parametrize('scale', [1.0, 255.0])
+@pytest.mark.parametrize(
+  ('name', 'norm'), [(name, norm) for name in RUNS for norm in RUNS[name][1]]
+)
+def test_closest_of_several_classes_without_a_box(name, norm, scale):
+  """In float64, every row is fooled, and no farther than it must be."""
+  attack, _, choices, factor = RUNS[name]
+  choices = {**choices, 'bounds': None}
+  if attack is fmn:
+    choices['step_size'] = scale
+  elif attack is carlini_wagner:
+    choices.update(learning_rate=0.01 * scale, initial_const=1e-3 * scale**2)
+    choices.pop('norm', None)
+  if attack is not carlini_wagner:
+    choices['norm'] = norm
+  rng = np.random.default_rng(0)
+  weights = rng.normal(size=(12, 5)).astype(np.float32)
+  bias = np.float32(0.05 * rng.normal(size=5))
+  images = np.float32(scale * (0.5 + 0.1 * rng.normal(size=(60, 12))))
+
+  def logits_fn(x):
+    return (x / np.float32(scale) - 0.5) @ weights + bias[None]
+
+  logits = (images.astype(np.float64) / scale - 0.5) @ weights + bias
+  labels = logits.argmax(axis=1).astype(np.int32)
+  rows = np.arange(60)
+  across = weights[:, None, :] - weights.T[labels].T[:, :, None]
+  dual = {'linf': 1, 'l2': 2, 'l1': np.inf}[norm]
+  steepness = np.linalg.norm(across.astype(np.float64) / scale, dual, axis=0)
+  gaps = logits[rows, labels][:, None] - logits
+  gaps[rows, labels] = np.inf
+  steepness[rows, labels] = 1
+  smallest = (gaps / steepness).min(axis=1)
+  found = np.asarray(attack(logits_fn, images, labels, **choices), np.float64)
+  after = (found / scale - 0.5) @ weights + bias
+  assert np.all(after.argmax(axis=1) != labels)
+  ratio = sizes(found - images, norm) / smallest
+  assert np.median(ratio) < factor and ratio.min() > 1 - 1e-3
+  assert np.quantile(ratio, 0.9) < 1.02
+
+
+def test_twins_cannot_be_told_apart():
+  def twins(x):
+    return jnp.stack([x[:, 0], x[:, 1], x[:, 1]], axis=1)
+
+  images = np.float32([[0.25, 0.5]] * 2)
+  for attack in (deepfool, fmn, carlini_wagner):
+    # Of equal logits the first one is predicted: row 1 is wrong as it is.
+    found = np.asarray(attack(twins, images, np.int32([1, 2]), num_steps=100))
+    assert found[1].tobytes() == images[1].tobytes()
+    assert found[0, 0] > found[0, 1]
+    assert np.linalg.norm(found[0] - images[0]) < 1.02 * 0.125 * 2**0.5
+
+
+def test_a_row_whose_gradient_is_flat_is_fooled():
+  """At a step of a stair the gradient says nothing of how far it is."""
+
+  def logits_fn(x):
+    inside = jnp.mean(x, axis=1) < 0.7
+    away = 1e-3 * x[:, 0]
+    return jnp.stack([jnp.where(inside, 1.0, 0.0), 0.5 + away], axis=1)
+
+  images, labels = np.full((1, 9), 0.5, np.float32), np.int32([0])
+  for norm in ('linf', 'l2', 'l1'):
+    found = fmn(logits_fn, images, labels, norm=norm, bounds=None)
+    assert np.mean(found) >= 0.7
 
 
 # --------------------------------------------------- against NumPy in float64
+
+
+def numpy_nearest_class(x0, label):
+  """Of all other classes, by the distance in l2."""
+  logits, best = MODEL.logits(x0[None])[0], (np.inf, None)
+  for k in set(range(4)) - {int(label)}:
+    pull = np.eye(4)[[k]] - np.eye(4)[[label]]
+    w = np.linalg.norm(MODEL.gradient(x0[None], pull)[0])
+    best = min(best, ((logits[label] - logits[k]) / w, k))
+  return best[1]
+
+
+def numpy_bisect(x0, label, x):
+  low, high = 0.0, 1.0
+  for _ in range(10):
+    middle = (low + high) / 2
+    between = x0 + middle * (x - x0)
+    if MODEL.logits(between[None])[0].argmax() != label:
+      high = middle
+    else:
+      low = middle
+  return x0 + high * (x - x0)
 
 
 def numpy_deepfool(x0, label, norm, num_candidates=3):
@@ -88,7 +193,7 @@ def numpy_deepfool(x0, label, norm, num_candidates=3):
   for _ in range(50):
     logits = MODEL.logits(x[None])[0]
     if logits.argmax() != label:
-      return x
+      return numpy_bisect(x0, label, x)
     steps = []
     for k in order[: num_candidates - 1]:
       w = MODEL.gradient(x[None], np.eye(4)[[k]] - np.eye(4)[[label]])[0]
@@ -109,6 +214,7 @@ def numpy_cw(x0, label, num_steps, num_searches, rate, const):
   result, best, low, high, c = x0, np.inf, 0.0, np.inf, const
   if MODEL.logits(x0[None])[0].argmax() != label:
     return x0
+  aim = numpy_nearest_class(x0, label)
   for r in range(num_searches):
     if num_searches >= 10 and r == num_searches - 1:
       c = min(high, 1e10)
@@ -118,9 +224,12 @@ def numpy_cw(x0, label, num_steps, num_searches, rate, const):
       x = (1 + np.tanh(origin + offset)) / 2
       gap, other = margin(MODEL.logits(x[None])[0], label)
       if gap > 0:
-        fooled = True
+        fooled |= 4 * t >= 3 * num_steps
         if np.linalg.norm(x - x0) < best:
           best, result = np.linalg.norm(x - x0), x
+      if 4 * t < num_steps:
+        logits, other = MODEL.logits(x[None])[0], aim
+        gap = logits[aim] - logits[label]
       slope = 2 * (x - centre)
       if gap < 0:
         pull = np.eye(4)[[label]] - np.eye(4)[[other]]
@@ -130,13 +239,15 @@ def numpy_cw(x0, label, num_steps, num_searches, rate, const):
       square = 0.999 * square + 0.001 * slope**2
       step = mean / (1 - 0.9 ** (t + 1))
       step /= np.sqrt(square / (1 - 0.999 ** (t + 1))) + 1e-8
-      offset = offset - rate * step
+      cosine = (1 + np.cos(np.pi * t / num_steps)) / 2
+      share = 0.001 + 0.999 * cosine if best < np.inf else 1
+      offset = offset - rate * share * step
     if fooled:
       high = min(high, c)
     else:
       low = max(low, c)
     c = (low + high) / 2 if high < np.inf else 10 * c
-  return result
+  return numpy_bisect(x0, label, result)
 
 
 def numpy_fmn(x0, label, num_steps):
@@ -145,24 +256,30 @@ def numpy_fmn(x0, label, num_steps):
   furthest = np.linalg.norm(np.maximum(x0, 1 - x0))
   for t in range(num_steps):
     x = x0 + delta
-    gap, other = margin(MODEL.logits(x[None])[0], label)
+    logits = MODEL.logits(x[None])[0]
+    gap, other = margin(logits, label)
+    fooled = gap > 0
+    if best == np.inf and 4 * t < num_steps:
+      other = numpy_nearest_class(x0, label)
+      gap = logits[other] - logits[label]
     pull = np.eye(4)[[other]] - np.eye(4)[[label]]
     g = MODEL.gradient(x[None], pull)[0]
     size = np.linalg.norm(delta)
-    if gap > 0 and size < best:
+    if fooled and size < best:
       best, result = size, x
     cosine = (1 + np.cos(np.pi * t / num_steps)) / 2
     rate = 0.001 + (0.05 - 0.001) * cosine
-    if gap > 0:
+    if fooled:
       epsilon = min(epsilon * (1 - rate), best)
     elif best < np.inf:
       epsilon = epsilon * (1 + rate)
     else:
       far = size + abs(gap) / np.linalg.norm(g)
-      epsilon = max(epsilon, far) * (1 + rate)
+      epsilon = max(epsilon, far) * 1.25
     epsilon = min(epsilon, furthest)
     delta = delta + (0.01 + 0.99 * cosine) * g / np.linalg.norm(g)
-    delta = delta * min(1, epsilon / np.linalg.norm(delta))
+    reach = epsilon / np.linalg.norm(delta)
+    delta = delta * (reach if best == np.inf else min(1, reach))
     delta = np.clip(delta, -x0, 1 - x0)
   return result
 

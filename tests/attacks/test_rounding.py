@@ -1,4 +1,4 @@
-"""The ball is one of real numbers: nothing is outside in float64 NumPy."""
+"""The ball is one of real numbers: float64 finds nothing outside of it."""
 
 import contextlib
 import functools
