@@ -110,7 +110,7 @@ WRONG = [
       SLURM_STEP,
       OPEN_MPI | {'OMPI_COMM_WORLD_LOCAL_SIZE': '2'},
     )
-    for name in {*whole} - {*SLURM_BATCH, 'SLURM_STEP_ID'}
+    for name in sorted({*whole} - {*SLURM_BATCH, 'SLURM_STEP_ID'})
     for text in (None, '', 'x', '-1')
     if (name, text) != ('SLURM_STEP_NUM_TASKS', None)  # A batch script.
   ],
