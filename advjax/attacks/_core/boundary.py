@@ -133,7 +133,7 @@ def bisect(
     lambda *carry: halve(0, carry), (zero, zero + 1, images)
   )
   *_, nearest = jax.lax.fori_loop(0, BISECTIONS, halve, carry)
-  return jax.lax.stop_gradient(nearest)
+  return jnp.asarray(jax.lax.stop_gradient(nearest))
 
 
 class Hyperplane(NamedTuple):
