@@ -191,10 +191,10 @@ def _minimise(
       # Adam: Kingma and Ba 2014, arXiv 1412.6980.
       mean = 0.9 * state.mean + 0.1 * slope
       square = 0.999 * state.square + 0.001 * slope**2
-      age = (t + 1).astype(problem.dtype)
+      age = jnp.asarray(t + 1, problem.dtype)
       scale = jnp.sqrt(square / (1 - 0.999**age)) + 1e-8
       unit = mean / (1 - 0.9**age) / scale
-      cosine = (1 + jnp.cos(math.pi / num_steps * t.astype(age.dtype))) / 2
+      cosine = (1 + jnp.cos(math.pi / num_steps * (age - 1))) / 2
       rate = _LAST_RATE + (1 - _LAST_RATE) * cosine
       rate = learning_rate * jnp.where(state.best.fooled, rate, 1)
       offset = state.offset - expand(rate, unit) * unit

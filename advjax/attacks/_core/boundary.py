@@ -52,7 +52,7 @@ class Margin(NamedTuple):
 
 def margin(problem: Problem, logits: Any) -> Margin:
   """What the logits say about every row."""
-  size = loop.attack_loss(problem, losses.margin, logits)
+  size = loop.attack_loss(problem, losses.margin, logits).astype(problem.dtype)
   fooled = loop.is_fooled(problem, logits)
   largest = jnp.max(jnp.abs(logits), axis=1).astype(size.dtype)
   least = _ROUNDING * jnp.finfo(size.dtype).eps * largest
