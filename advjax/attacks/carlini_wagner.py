@@ -47,9 +47,10 @@ def carlini_wagner(
 
   Other than in the authors' program: a search takes all its steps, where theirs
   ends when the loss of the batch no longer falls, so that what a row gets
-  depends on the others. The learning rate falls to a thousandth, as half a
-  cosine, and a search has fooled the network if its last quarter has, for what
-  Adam overshoots at first says nothing of c. In its first quarter m is the
+  depends on the others. Once one has fooled, the learning rate falls to a
+  thousandth in each, as half a cosine. A search counts as fooling if its last
+  quarter fools, for what Adam overshoots at first says nothing of c. In the
+  first quarter of every other search, and of each once one has fooled, m is the
   margin of the class whose linearised boundary is nearest to the image, among
   the nine strongest others. An image counts if its margin is more than the
   rounding of the logits, and a bisection of ten steps goes back from the best
@@ -163,23 +164,25 @@ def _minimise(
     aims = boundary.nearest_class(logits_fn, problem, norms.l2)
 
   def evaluate(
-    images: Array, best: Found, t: Array
+    images: Array, best: Found, aiming: Array
   ) -> tuple[Array, Array, Array, Found]:
     """Margins, whether they are large enough, their gradient, the nearest."""
     margins, gradient = boundary.margin_and_gradient(
-      logits_fn, problem, images, aims, 4 * t < num_steps
+      logits_fn, problem, images, aims, aiming
     )
     success = margins.sure & (margins.size >= confidence)
     best, _ = loop.nearer(images, success, best, problem, norms.l2)
     return margins.size, success, gradient, best
 
-  def descend(const: Array, best: Found) -> _Descent:
+  def descend(const: Array, best: Found, odd: Any) -> _Descent:
     """Minimises with one constant per row."""
 
     def step(t: Array, state: _Descent) -> _Descent:
       x, pull = jax.vjp(lambda offset: to_images(origin + offset), state.offset)
       images = problem.perturb(x - originals, norms.l2)
-      margins, success, gradient, best = evaluate(images, state.best, t)
+      margins, success, gradient, best = evaluate(
+        images, state.best, (odd | state.best.fooled) & (4 * t < num_steps)
+      )
       lacking = jnp.maximum(confidence - margins, 0)
       weight = jnp.where(lacking > 0, const, 0)  # No gradient of a NaN either.
       slope = loop.finite(
@@ -191,7 +194,7 @@ def _minimise(
       age = jnp.asarray(t + 1, problem.dtype)
       scale = jnp.sqrt(square / (1 - 0.999**age)) + 1e-8
       unit = mean / (1 - 0.9**age) / scale
-      cosine = (1 + jnp.cos(math.pi / num_steps * t.astype(age.dtype))) / 2
+      cosine = (1 + jnp.cos(math.pi / num_steps * (age - 1))) / 2
       rate = _LAST_RATE + (1 - _LAST_RATE) * cosine
       rate = learning_rate * jnp.where(state.best.fooled, rate, 1)
       offset = state.offset - expand(rate, unit) * unit
@@ -212,7 +215,7 @@ def _minimise(
     if num_searches >= 10:
       const = jnp.where(r == num_searches - 1, high, const)
     const = jnp.minimum(const, _LARGEST_CONST)
-    state = descend(const, best)
+    state = descend(const, best, r % 2 == 1)
     high = jnp.where(state.success, jnp.minimum(high, const), high)
     low = jnp.where(state.success, low, jnp.maximum(low, const))
     following = jnp.where(jnp.isinf(high), const * 10, (low + high) / 2)

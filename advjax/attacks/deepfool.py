@@ -66,8 +66,8 @@ def deepfool(
     >>> import advjax
     >>> logits_fn = lambda x: jnp.stack([x[:, 0], x[:, 1]], axis=-1)
     >>> images, labels = jnp.array([[0.5, 0.25]]), jnp.array([0])
-    >>> advjax.deepfool(logits_fn, images, labels, norm='linf') - images
-    Array([[-0.1276,  0.1276]], dtype=float32)
+    >>> advjax.deepfool(logits_fn, images, labels, norm='linf').round(3)
+    Array([[0.375, 0.375]], dtype=float32)
   """
   norm = norms.get(norm, ('l2', 'linf'))
   static = {

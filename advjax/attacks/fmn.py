@@ -85,14 +85,15 @@ def fmn(
     >>> advjax.fmn(logits_fn, images, labels, norm='linf').round(3)
     Array([[0.375, 0.375]], dtype=float32)
   """
+  gamma = arguments.static_number('gamma', gamma)
+  if gamma >= 1:
+    raise arguments.error('gamma', gamma, 'a Python number in [0, 1) (static)')
   static = {
     'num_steps': arguments.count('num_steps', num_steps),
     'norm': norms.get(norm, ('l2', 'linf', 'l1')),
     'step_size': arguments.static_number('step_size', step_size),
-    'gamma': arguments.static_number('gamma', gamma),
+    'gamma': gamma,
   }
-  if gamma >= 1:
-    raise arguments.error('gamma', gamma, 'a Python number in [0, 1) (static)')
   problem = arguments.check(
     logits_fn,
     images,

@@ -223,11 +223,12 @@ def numpy_cw(x0, label, num_steps, num_searches, rate, const):
     for t in range(num_steps):
       x = (1 + np.tanh(origin + offset)) / 2
       gap, other = margin(MODEL.logits(x[None])[0], label)
+      before = best < np.inf
       if gap > 0:
         fooled |= 4 * t >= 3 * num_steps
         if np.linalg.norm(x - x0) < best:
           best, result = np.linalg.norm(x - x0), x
-      if 4 * t < num_steps:
+      if 4 * t < num_steps and (before or r % 2 == 1):
         logits, other = MODEL.logits(x[None])[0], aim
         gap = logits[aim] - logits[label]
       slope = 2 * (x - centre)
@@ -240,7 +241,7 @@ def numpy_cw(x0, label, num_steps, num_searches, rate, const):
       step = mean / (1 - 0.9 ** (t + 1))
       step /= np.sqrt(square / (1 - 0.999 ** (t + 1))) + 1e-8
       cosine = (1 + np.cos(np.pi * t / num_steps)) / 2
-      share = 0.001 + 0.999 * cosine if best < np.inf else 1
+      share = 0.001 + 0.999 * cosine if before else 1
       offset = offset - rate * share * step
     if fooled:
       high = min(high, c)

@@ -107,3 +107,15 @@ def test_square_of_any_shape(shape, norm):
     size = cases.sizes(np.float64(found) - images, norm)
     assert np.all(size <= np.float64(np.float32(epsilon)))
     assert size.max() > 0.9 * epsilon
+
+
+@pytest.mark.parametrize('name', ['fmn', 'carlini_wagner'])
+def test_weights_of_float64_beside_narrower_images(name):
+  with jax.enable_x64(True):
+    network = jax.tree_util.Partial(
+      lambda weights, images: images.reshape(4, -1) @ weights,
+      np.float64(cases.WEIGHTS),
+    )
+    images = cases.IMAGES.astype(jnp.bfloat16)
+    found = cases.ALL[name](network, images, cases.LABELS)
+  assert found.dtype == images.dtype

@@ -52,7 +52,7 @@ class Margin(NamedTuple):
 
 def margin(problem: Problem, logits: Any) -> Margin:
   """What the logits say about every row."""
-  size = loop.attack_loss(problem, losses.margin, logits)
+  size = loop.attack_loss(problem, losses.margin, logits).astype(problem.dtype)
   fooled = loop.is_fooled(problem, logits)
   largest = jnp.max(jnp.abs(logits), axis=1).astype(size.dtype)
   least = _ROUNDING * jnp.finfo(size.dtype).eps * largest
@@ -133,7 +133,7 @@ def bisect(
     lambda *carry: halve(0, carry), (zero, zero + 1, images)
   )
   *_, nearest = jax.lax.fori_loop(0, BISECTIONS, halve, carry)
-  return jax.lax.stop_gradient(nearest)
+  return jnp.asarray(jax.lax.stop_gradient(nearest))
 
 
 class Hyperplane(NamedTuple):
