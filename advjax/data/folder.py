@@ -100,6 +100,7 @@ def load(
   if image_size is not None:
     check_range('image_size', image_size, 1, integer=True)
   given = expand(path).absolute()
+  shown = printable(given.name)  # In the log.
   size = (image_size, image_size) if image_size else None
   splits = []
   with open_files(given) as files:
@@ -109,7 +110,7 @@ def load(
     except ValueError as error:
       raise ValueError(f'{given}: {error}') from error
     for split, samples in (('train', layout.train), ('test', layout.test)):
-      name = f'{given.name} {split}'
+      name = f'{shown} {split}'
       digest = hashlib.sha256(repr(samples).encode()).hexdigest()
       source = f'{given.resolve()}\n{split}'
       state = [files.fingerprint, digest, image_size]
@@ -135,14 +136,15 @@ def load(
   others = [n for n in layout.files.names if n not in used and n[-1] != '/']
   if images := [*filter(_IMAGE.search, others)]:
     message = '%s: %d images belong to neither split, such as %r'
-    logger.info(message, given.name, len(images), images[0])
+    logger.info(message, shown, len(images), images[0])
   if endings := Counter(
     os.path.splitext(n)[1] or 'without' for n in {*others} - {*images}
   ):
     listed = ', '.join(f'{n} {ending}' for ending, n in endings.most_common(9))
-    logger.info('%s: passed over by their endings: %s', given.name, listed)
+    listed = printable(listed)
+    logger.info('%s: passed over by their endings: %s', shown, listed)
   if files.junk:
-    logger.info('%s: passed over: %s', given.name, _listed(files.junk))
+    logger.info('%s: passed over: %s', shown, _listed(files.junk))
   name = printable(given.stem if given.is_file() else given.name)
   return Dataset(
     name, splits[0], splits[1], len(names), names, layout.class_ids
