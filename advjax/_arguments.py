@@ -427,13 +427,14 @@ def static_number(
 
 def check_labels(name: str, labels: Any, batch: int, soft: bool = False) -> Any:
   """Returns an array of one integer class per image, or soft labels."""
-  labels = as_array(name, labels)
-  per_class = labels.ndim == 2 and labels.shape[0] == batch
-  if labels.shape == (batch,) and jnp.issubdtype(labels.dtype, jnp.integer):
-    return labels
-  if soft and per_class and labels.shape[1] > 1 and is_floating(labels):
-    return labels
   allowed = f'int [{batch}]{f" or float [{batch}, K]" if soft else ""}'
+  if not isinstance(labels, jax.Array):
+    labels = _numbers(name, labels, allowed)
+  per_class = labels.ndim == 2 and labels.shape[0] == batch
+  fits = labels.shape == (batch,) and jnp.issubdtype(labels.dtype, jnp.integer)
+  is_soft = per_class and labels.shape[1] > 1 and is_floating(labels)
+  if fits or (soft and is_soft):
+    return as_array(name, labels)
   if per_class:
     column = labels.shape[1] == 1
     allowed += f'; take {name}{"[:, 0]" if column else ".argmax(-1)"}'

@@ -126,7 +126,8 @@ def test_salt_and_pepper_spends_the_whole_budget(noisy):
   # part of one alone.
   for norm in ('l2', 'l1'):
     small = relative(noisy, 'salt_and_pepper', norm)
-    np.testing.assert_allclose(np.sort(np.abs(small))[:, -2:], [[0, 1]] * 110)
+    largest = np.sort(np.abs(small))[:, -2:]
+    np.testing.assert_allclose(largest, [[0, 1]] * 110, rtol=1e-5)
 
 
 @pytest.mark.parametrize(('norm', 'full'), [('l1', 4), ('l2', 16)])
@@ -135,12 +136,13 @@ def test_salt_and_pepper_sets_as_many_values_as_it_can(norm, full):
   every = make_all(IMAGES, np.full(NUM_IMAGES, 2.05, np.float32), KEYS)
   found = np.asarray(every['salt_and_pepper', norm])[GREY]
   moved = np.sort(np.abs(found - 0.5).reshape(200, -1))[:, ::-1]
-  np.testing.assert_array_equal(moved[:, :full], 0.5)
+  # Shortened, if need be, by what a sum may have lost to rounding.
+  np.testing.assert_allclose(moved[:, :full], 0.5, rtol=1e-5)
   rest = {'l1': 0.05, 'l2': np.sqrt(2.05**2 - 4)}[norm]
   np.testing.assert_allclose(moved[:, full], rest, rtol=1e-3)
   np.testing.assert_array_equal(moved[:, full + 1 :], 0)
   # Every place as often.
-  places = (found == 1) | (found == 0)
+  places = np.abs(found - 0.5) > 0.499
   share = places.reshape(200, -1).mean(0)
   np.testing.assert_allclose(share, full / SIZE, atol=0.15)
 

@@ -107,7 +107,6 @@ def test_its_numbers_are_those_of_the_weights(run, dataset, name):
   (attack,) = report['members'][name]['robust_accuracy'].values()
   assert attack['white_box'] == pytest.approx(1 - entry['fgsm_in_box_error'])
   assert entry['largest_difference'] < 2e-7  # A rounding.
-  assert (entry['num_compared'], entry['num_vanished']) == (2 * 73, 0)
 
 
 def test_pixels_that_are_always_black_have_no_weight(run, dataset):

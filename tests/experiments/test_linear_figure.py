@@ -70,9 +70,7 @@ def test_images_are_framed_by_whether_they_are_correct(images):
 def test_the_table_has_errors_and_the_distance_to_the_closed_form():
   entry = {'weights_l1': 148.6, 'shift': 37.1, 'largest_difference': 1.2e-7}
   entry |= {'clean_error': 0.015, 'fgsm_error': 0.9, 'fgsm_in_box_error': 0.8}
-  entry |= {'num_compared': 1990, 'num_vanished': 10}
   other = entry | {'clean_error': 0.025, 'largest_difference': 0.0}
-  other |= {'num_compared': 2000, 'num_vanished': 0}
   entries = {
     'plain': merge_seeds([entry], 2000),
     'several': merge_seeds([entry, other], 2000),
@@ -82,5 +80,4 @@ def test_the_table_has_errors_and_the_distance_to_the_closed_form():
   cells = ['plain', '1.50 %', '90.00 %', '80.00 %', '148.6', '37.1']
   assert re.split(r'  +', plain) == cells
   assert re.split(r'  +', several)[:2] == ['several', '2.00 ± 0.71 %']
-  assert '1.2e-07 (1,990 images' in lines[0] and 'on 10 others' in lines[0]
-  assert '3,990 images' in lines[1]
+  assert '1.2e-07' in lines[0]

@@ -262,6 +262,7 @@ def test_another_ball_than_that_of_training_is_said(changes, messages):
 def test_one_class_is_refused(tmp_path):
   one = DATA._replace(
     num_classes=1,
+    class_names=DATA.class_names[:1],
     train=DATA.train._replace(labels=0 * DATA.train.labels),
     test=DATA.test._replace(labels=0 * DATA.test.labels),
   )

@@ -69,7 +69,7 @@ def margin_and_gradient(
   """The margins and their gradient; of rows that aim, as if to their class."""
 
   def total(images: Array) -> tuple[Array, Margin]:
-    logits = logits_fn(images)
+    logits = loop.call_for_logits(logits_fn, images)
     margins = margin(problem, logits)
     if aims is not None:
       aimed = _pick(logits, aims) - _pick(logits, problem.labels)
@@ -89,7 +89,9 @@ def nearest_class(
   Of `count` classes of the highest logits, the label's own among them; all but
   it take a backward pass.
   """
-  logits, pull = jax.vjp(logits_fn, problem.images)
+  logits, pull = jax.vjp(
+    lambda images: loop.call_for_logits(logits_fn, images), problem.images
+  )
   own = _one_hot(problem.labels, logits)
   others = jnp.where(own > 0, -jnp.inf, logits)
   _, classes = jax.lax.top_k(others, min(count, logits.shape[1]) - 1)
