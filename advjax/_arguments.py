@@ -179,8 +179,9 @@ def check(
   if any(0 in shape[1:] for shape in shapes):
     raise error('images.shape', shapes, 'no axis of 0 but the batch')
   if any(shape[:1] != shapes[0][:1] or not shape for shape in shapes):
-    allowed = 'the same leading axis, the batch (np.asarray makes lists arrays)'
-    raise error('images.shape', shapes, allowed)
+    if isinstance(images, list | tuple) and shapes == [()]:
+      raise error('images', type(images).__name__, 'an array (np.asarray)')
+    raise error('images.shape', shapes, 'the same leading axis, the batch')
   batch = int(shapes[0][0])
   soft = loss_fn is losses.cross_entropy and not integer_labels
   if integer_labels or loss_fn in _CLASS_LOSSES:

@@ -36,6 +36,14 @@ logger = logging.getLogger('advjax')
 # Folders of Python's own modules and of installed ones.
 _STANDARD = pathlib.Path(os.__file__).parent.name
 _LIBRARIES = {_STANDARD, 'site-packages', 'dist-packages'}
+# Paths that are wrong from the beginning; other errors of files are not.
+_WRONG_PATHS = (
+  FileExistsError,
+  FileNotFoundError,
+  IsADirectoryError,
+  NotADirectoryError,
+  PermissionError,
+)
 # A full disk, a used up quota, a file larger than its limit.
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -329,7 +337,7 @@ def _ending(
   lost = distributed.explain_loss(joined, error) if joined else None
   if lost:
     return distributed.EXIT_LOST, lost
-  if isinstance(error, OSError) and error.filename:
+  if isinstance(error, _WRONG_PATHS) and error.filename:
     return 2, f'error: {error.filename}: {error.strerror}'
   bad_input = ValueError, FileNotFoundError, ModuleNotFoundError, SyntaxError
   if isinstance(error, (*bad_input, flags.Error)):

@@ -114,14 +114,13 @@ def check_epsilon(
   most = box_diameter(norm, bounds or (0.0, 1.0), image_shape)
   if most is None or epsilon is None or epsilon < most:
     return
-  hint = f'; did you mean {epsilon:g}/255?' if epsilon > 1 else ''
-  text = (
-    f'{field} = {epsilon:g} ({norm}) with bounds = {bounds}; allowed: a number '
-    f'below {most:g}, the distance of a white image from a black one{hint}'
-  )
+  is_linf = norm in ('linf', 'infinity')
+  hint = f'; did you mean {epsilon:g}/255?' if is_linf and epsilon > 1 else ''
+  text = f'{field} = {epsilon:g} ({norm}) with bounds = {bounds}'
   if bounds is not None:
-    raise ValueError(text)
-  _warn_once(text)
+    allowed = f'a number below {most:g}, the diameter of the box{hint}'
+    raise ValueError(f'{text}; allowed: {allowed}')
+  _warn_once(f'{text} is not below {most:g}, the diameter of [0, 1]{hint}')
 
 
 # JAX's keys and NumPy's generators take 32 bits.

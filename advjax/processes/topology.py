@@ -74,7 +74,7 @@ def find_place(variables: Mapping[str, str] | None = None) -> Place:
     rank = whole_number(found, 'SLURM_PROCID', 0, size - 1)
     local = whole_number(found, 'SLURM_LOCALID', 0, num_local - 1)
     return Place(rank, size, local, num_local, 'SLURM', 'slurm')
-  if whole_number({'PMI_SIZE': '1', **found}, 'PMI_SIZE', 1) > 1:
+  if found.get('PMI_SIZE') and whole_number(found, 'PMI_SIZE', 1) > 1:
     raise ValueError(
       f'PMI_SIZE = {found["PMI_SIZE"]}; allowed: {PROCESS}=i/n and '
       f'{COORDINATOR}=HOST:PORT in each of these processes, or {_ALONE}'
@@ -216,9 +216,8 @@ def whole_number(
   value = int(text) if text and re.fullmatch('[0-9]{1,18}', text) else -1
   if value < low or (high is not None and value > high):
     span = f'>= {low}' if high is None else f'from {low} to {high}'
-    raise ValueError(
-      f'{name} = {text!r}; allowed: an integer {span}, or {_ALONE}'
-    )
+    alone = f', or {_ALONE}' if re.match('SLURM|OMPI|PMI', name) else ''
+    raise ValueError(f'{name} = {text!r}; allowed: an integer {span}{alone}')
   return value
 
 

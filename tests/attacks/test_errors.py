@@ -113,7 +113,7 @@ OWN = {
     ({'eta': 0.9}, r'eta = 0\.9; allowed: a Python number >= 1'),
     ({'beta': 1.5}, r'beta = 1\.5; allowed: a Python number in \[0, 1\]'),
     ({'alpha_max': '1'}, "alpha_max = '1'; allowed"),
-    ({'targets': np.ones(4)}, r'targets = float32 \[4\]; allowed: int \[4\]'),
+    ({'targets': np.ones(4)}, r'targets = float64 \[4\]; allowed: int \[4\]'),
   ],
   'square': [
     ({'num_queries': 0}, 'num_queries = 0'),

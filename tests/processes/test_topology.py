@@ -96,6 +96,7 @@ def test_wrong_processes(text):
     ({'SLURM_STEP_NUM_TASKS': '1'}, (0, 1, 0, 1)),
     ({'OMPI_COMM_WORLD_SIZE': '1'}, (0, 1, 0, 1)),
     ({'PMI_SIZE': '1', 'PMI_RANK': '0'}, (0, 1, 0, 1)),
+    ({'PMI_SIZE': ''}, (0, 1, 0, 1)),
     ({'PMI_SIZE': '2', 'ADVJAX_PROCESS': '0/1'}, (0, 1, 0, 1)),
   ],
 )
@@ -122,7 +123,6 @@ WRONG = [
   (OPEN_MPI, 'OMPI_COMM_WORLD_RANK', '8'),
   (OPEN_MPI, 'OMPI_COMM_WORLD_LOCAL_SIZE', '9'),
   ({}, 'PMI_SIZE', '2'),
-  ({}, 'PMI_SIZE', ''),
 ]
 
 

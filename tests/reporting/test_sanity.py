@@ -27,7 +27,7 @@ from tests.reporting.reports import (
 )
 
 CLEAN = 'clean accuracy above chance'
-NEAR = 'test accuracy near training accuracy'
+NEAR = 'test accuracy at least half of training accuracy'
 FALLS = 'accuracy falls with epsilon'
 CHANCE = 'accuracy reaches chance at large epsilon'
 MULTI = 'multi-step at least as strong as single-step'
@@ -119,10 +119,10 @@ def test_a_network_has_to_be_above_chance(
 
 @pytest.mark.parametrize(
   ('trained', 'passed'),
-  [(1.0, False), (0.76, False), (0.74, True), (None, None)],
+  [(1.0, False), (0.82, False), (0.78, True), (None, None)],
 )
 def test_test_accuracy_is_near_that_of_training(trained, passed):
-  found = change(compared(), clean_accuracy=estimate(0.5))
+  found = change(compared(), clean_accuracy=estimate(0.4))
   training = found.members['base'].training
   epochs = [*training.epochs[:-1], {'clean_accuracy': trained}]
   training = dataclasses.replace(training, epochs=epochs)
