@@ -16,8 +16,9 @@ from advjax.norms import expand
 from advjax.types import Array, ArrayLike, Bounds, Labels, LogitsFn
 
 _LARGEST_CONST = 1e10
-# The border of the box is infinitely far away behind tanh: start inside.
-_INSIDE = 0.999999
+# The border of the box is infinitely far away behind tanh: start inside, near
+# enough that the learning rate's steps move a pixel from there.
+_INSIDE = 0.99
 _LAST_RATE = 0.001  # As a share of the first one.
 
 
@@ -45,7 +46,9 @@ def carlini_wagner(
   and is bisected from then on; of ten searches or more, the last one repeats
   the smallest c that did.
 
-  Other than in the authors' program: a search takes all its steps, where theirs
+  Other than in the authors' program: w starts at the image shrunk to 0.99 of the
+  box, not 0.999999, and its perturbation is added to the image itself, so that
+  pixels at the border move. A search takes all its steps, where theirs
   ends when the loss of the batch no longer falls, so that what a row gets
   depends on the others. Once one has fooled, the learning rate falls to a
   thousandth in each, as half a cosine. A search counts as fooling if its last
@@ -55,8 +58,6 @@ def carlini_wagner(
   the nine strongest others. An image counts if its margin is more than the
   rounding of the logits, and a bisection of ten steps goes back from the best
   one towards the original.
-  Adam does not move pixels at the border of the box while c is tiny: their
-  gradient behind tanh is below its 1e-8.
 
   Carlini and Wagner 2016, arXiv 1608.04644.
 
@@ -179,7 +180,7 @@ def _minimise(
 
     def step(t: Array, state: _Descent) -> _Descent:
       x, pull = jax.vjp(lambda offset: to_images(origin + offset), state.offset)
-      images = problem.perturb(x - originals, norms.l2)
+      images = problem.perturb(x - centre, norms.l2)
       margins, success, gradient, best = evaluate(
         images, state.best, (odd | state.best.fooled) & (4 * t < num_steps)
       )
