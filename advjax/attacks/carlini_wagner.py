@@ -46,18 +46,18 @@ def carlini_wagner(
   and is bisected from then on; of ten searches or more, the last one repeats
   the smallest c that did.
 
-  Other than in the authors' program: w starts at the image shrunk to 0.99 of the
-  box, not 0.999999, and its perturbation is added to the image itself, so that
-  pixels at the border move. A search takes all its steps, where theirs
-  ends when the loss of the batch no longer falls, so that what a row gets
-  depends on the others. Once one has fooled, the learning rate falls to a
-  thousandth in each, as half a cosine. A search counts as fooling if its last
-  quarter fools, for what Adam overshoots at first says nothing of c. In the
-  first quarter of every other search, and of each once one has fooled, m is the
-  margin of the class whose linearised boundary is nearest to the image, among
-  the nine strongest others. An image counts if its margin is more than the
-  rounding of the logits, and a bisection of ten steps goes back from the best
-  one towards the original.
+  Other than in the authors' program: w starts at the image shrunk to 0.99 of
+  the box, not 0.999999, and its change is added to the image itself, so that
+  pixels at the border move. A search takes all its steps, where theirs ends
+  when the loss of the batch no longer falls, so that what a row gets depends on
+  the others. Once one has fooled, the learning rate falls to a thousandth in
+  each, as half a cosine. A search counts as fooling if its last quarter fools,
+  for what Adam overshoots at first says nothing of c. In the first quarter of
+  every other search, and of each once one has fooled, m is the margin of the
+  class whose linearised boundary is nearest to the image, among the nine
+  strongest others. An image counts if its margin is more than the rounding of
+  the logits, and a bisection of ten steps goes back from the best one towards
+  the original.
 
   Carlini and Wagner 2016, arXiv 1608.04644.
 
@@ -67,9 +67,9 @@ def carlini_wagner(
     labels: int `[B]`.
     num_steps: steps of a search, at least 1; static; 1000 as in cleverhans, a
       tenth of what the authors' program takes at most.
-    num_searches: constants tried per row, at least 1; static. The network is
-      evaluated num_searches * num_steps + 11 times; without targets one more
-      forward and nine more backward passes choose the class.
+    num_searches: constants tried per row, at least 1; static. It takes
+      num_searches * num_steps backward passes and 11 more forward passes;
+      without targets one more and min(K, 10) - 1 backward choose the class.
     learning_rate: of Adam; may be traced, as the next two.
     initial_const: the first c, above 0. It weighs logits against squared units
       of the images: for pixels up to 255 take 255^2 times as much.
