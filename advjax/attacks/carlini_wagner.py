@@ -68,8 +68,9 @@ def carlini_wagner(
     num_steps: steps of a search, at least 1; static; 1000 as in cleverhans, a
       tenth of what the authors' program takes at most.
     num_searches: constants tried per row, at least 1; static. It takes
-      num_searches * num_steps backward passes and 11 more forward passes;
-      without targets one more and min(K, 10) - 1 backward choose the class.
+      num_searches * num_steps forward and backward passes, and 11 forward ones;
+      without targets one more forward and min(K, 10) - 1 backward passes choose
+      the class.
     learning_rate: of Adam; may be traced, as the next two.
     initial_const: the first c, above 0. It weighs logits against squared units
       of the images: for pixels up to 255 take 255^2 times as much.
