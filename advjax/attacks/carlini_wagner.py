@@ -16,8 +16,9 @@ from advjax.norms import expand
 from advjax.types import Array, ArrayLike, Bounds, Labels, LogitsFn
 
 _LARGEST_CONST = 1e10
-# The border of the box is infinitely far away behind tanh: start inside.
-_INSIDE = 0.999999
+# The border of the box is infinitely far away behind tanh: start inside, near
+# enough that the learning rate's steps move a pixel from there.
+_INSIDE = 0.99
 _LAST_RATE = 0.001  # As a share of the first one.
 
 
@@ -45,18 +46,18 @@ def carlini_wagner(
   and is bisected from then on; of ten searches or more, the last one repeats
   the smallest c that did.
 
-  Other than in the authors' program: a search takes all its steps, where theirs
-  ends when the loss of the batch no longer falls, so that what a row gets
-  depends on the others. Once one has fooled, the learning rate falls to a
-  thousandth in each, as half a cosine. A search counts as fooling if its last
-  quarter fools, for what Adam overshoots at first says nothing of c. In the
-  first quarter of every other search, and of each once one has fooled, m is the
-  margin of the class whose linearised boundary is nearest to the image, among
-  the nine strongest others. An image counts if its margin is more than the
-  rounding of the logits, and a bisection of ten steps goes back from the best
-  one towards the original.
-  Adam does not move pixels at the border of the box while c is tiny: their
-  gradient behind tanh is below its 1e-8.
+  Other than in the authors' program: w starts at the image shrunk to 0.99 of
+  the box, not 0.999999, and its change is added to the image itself, so that
+  pixels at the border move, but end 0.005 of the box short of the other one. A
+  search takes all its steps, where theirs ends when the loss of the batch no
+  longer falls, so that what a row gets depends on the others. Once one has
+  fooled, the learning rate falls to a thousandth in each, as half a cosine. A
+  search counts as fooling if its last quarter fools, for what Adam overshoots
+  at first says nothing of c. In the first quarter of every other search, and of
+  each once one has fooled, m is the margin of the class whose linearised
+  boundary is nearest to the image, among the nine strongest others. An image
+  counts if its margin is more than the rounding of the logits, and a bisection
+  of ten steps goes back from the best one towards the original.
 
   Carlini and Wagner 2016, arXiv 1608.04644.
 
@@ -66,9 +67,10 @@ def carlini_wagner(
     labels: int `[B]`.
     num_steps: steps of a search, at least 1; static; 1000 as in cleverhans, a
       tenth of what the authors' program takes at most.
-    num_searches: constants tried per row, at least 1; static. The network is
-      evaluated num_searches * num_steps + 11 times; without targets one more
-      forward and nine more backward passes choose the class.
+    num_searches: constants tried per row, at least 1; static. It takes
+      num_searches * num_steps forward and backward passes, and 11 forward ones;
+      without targets one more forward and min(K, 10) - 1 backward passes choose
+      the class.
     learning_rate: of Adam; may be traced, as the next two.
     initial_const: the first c, above 0. It weighs logits against squared units
       of the images: for pixels up to 255 take 255^2 times as much.
@@ -163,27 +165,19 @@ def _minimise(
   if problem.targets is None:
     aims = boundary.nearest_class(logits_fn, problem, norms.l2)
 
-  def evaluate(
-    images: Array, best: Found, aiming: Array
-  ) -> tuple[Array, Array, Array, Found]:
-    """Margins, whether they are large enough, their gradient, the nearest."""
-    margins, gradient = boundary.margin_and_gradient(
-      logits_fn, problem, images, aims, aiming
-    )
-    success = margins.sure & (margins.size >= confidence)
-    best, _ = loop.nearer(images, success, best, problem, norms.l2)
-    return margins.size, success, gradient, best
-
   def descend(const: Array, best: Found, odd: Any) -> _Descent:
     """Minimises with one constant per row."""
 
     def step(t: Array, state: _Descent) -> _Descent:
       x, pull = jax.vjp(lambda offset: to_images(origin + offset), state.offset)
-      images = problem.perturb(x - originals, norms.l2)
-      margins, success, gradient, best = evaluate(
-        images, state.best, (odd | state.best.fooled) & (4 * t < num_steps)
+      images = problem.perturb(x - centre, norms.l2)
+      aiming = (odd | state.best.fooled) & (4 * t < num_steps)
+      margins, gradient = boundary.margin_and_gradient(
+        logits_fn, problem, images, aims, aiming
       )
-      lacking = jnp.maximum(confidence - margins, 0)
+      success = margins.sure & (margins.size >= confidence)
+      best, _ = loop.nearer(images, success, state.best, problem, norms.l2)
+      lacking = jnp.maximum(confidence - margins.size, 0)
       weight = jnp.where(lacking > 0, const, 0)  # No gradient of a NaN either.
       slope = loop.finite(
         pull(2 * (x - centre) - expand(weight, gradient) * gradient)[0]

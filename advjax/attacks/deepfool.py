@@ -48,7 +48,8 @@ def deepfool(
       from the authors' program.
     num_candidates: classes of the highest clean logits, the label's own among
       them, whose boundaries are compared; at least 2; static. Each but the
-      label costs a backward pass per step.
+      label costs a backward pass per step, and a step one forward pass; one
+      step more evaluates the last images, unless all rows have ended before.
     overshoot: share by which r is lengthened; static.
     norm: 'l2' or 'linf', what is to be small.
     bounds: `(lower, upper)` of the images or None; see `fgsm`.
@@ -124,9 +125,8 @@ def _until_fooled(
       aim = jax.nn.one_hot(k, logits.shape[1], dtype=logits.dtype)
       (gradient,) = pull(aim - own.astype(logits.dtype))
       gradient = loop.finite(gradient)
-      gap = jnp.abs(logits[rows, k] - logits[rows, problem.labels])
-      distance = gap / boundary.dual_size(norm, gradient)
-      return jnp.where(distance >= 0, distance, jnp.inf), gradient  # No NaN.
+      gap = logits[rows, k] - logits[rows, problem.labels]
+      return boundary.distance(norm, gradient, gap), gradient
 
     distances, gradients = jax.vmap(towards)(candidates[:, :count].T)
     nearest = jnp.argmin(distances, axis=0)

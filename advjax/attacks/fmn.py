@@ -58,9 +58,9 @@ def fmn(
     logits_fn: images `[B, ...]` -> logits `[B, K]`, normalisation included.
     images: float `[B, ...]` inside bounds.
     labels: int `[B]`.
-    num_steps: evaluations of the network, at least 1; static; 100 as in
+    num_steps: forward and backward passes, at least 1; static; 100 as in
       foolbox. The first one sees the images themselves; without targets one
-      more forward and nine more backward passes choose the class before it.
+      more forward and min(K, 10) - 1 more backward passes choose the class.
     norm: 'l2', 'linf' or 'l1', what is to be small.
     step_size: l2 length of the first step, whatever the norm, in units of the
       images: for pixels up to 255 take 255; static.
@@ -145,9 +145,7 @@ def _minimise(
     cosine = (1 + jnp.cos(math.pi / num_steps * t.astype(size.dtype))) / 2
     length = step_size * (_LAST_STEP + (1 - _LAST_STEP) * cosine)
     rate = _LAST_RATE + (gamma - _LAST_RATE) * cosine
-    distance = jnp.abs(margins.size) / boundary.dual_size(norm, gradient)
-    # Not NaN where there is no gradient.
-    distance = jnp.where(distance >= 0, distance, jnp.inf)
+    distance = boundary.distance(norm, gradient, margins.size)
     guess = jnp.where(best.fooled, 0, size + distance)
     epsilon = jnp.where(
       fooled,

@@ -161,6 +161,18 @@ def test_a_row_whose_gradient_is_flat_is_fooled():
     assert np.mean(found) >= 0.7
 
 
+def test_pixels_at_the_border_of_the_box_move():
+  """All four are black, and have to become 0.25."""
+
+  def logits_fn(x):
+    return jnp.stack([1 - jnp.sum(x, axis=1), 0 * x[:, 0]], axis=1)
+
+  images, labels = np.zeros((1, 4), np.float32), np.int32([0])
+  choices = {'num_steps': 50, 'learning_rate': 0.05}
+  found = carlini_wagner(logits_fn, images, labels, **choices)
+  np.testing.assert_allclose(found, np.full((1, 4), 0.25), rtol=0.01)
+
+
 # --------------------------------------------------- against NumPy in float64
 
 
@@ -209,7 +221,7 @@ def numpy_deepfool(x0, label, norm, num_candidates=3):
 
 
 def numpy_cw(x0, label, num_steps, num_searches, rate, const):
-  origin = np.arctanh((2 * x0 - 1) * 0.999999)
+  origin = np.arctanh((2 * x0 - 1) * 0.99)
   centre = (1 + np.tanh(origin)) / 2
   result, best, low, high, c = x0, np.inf, 0.0, np.inf, const
   if MODEL.logits(x0[None])[0].argmax() != label:
@@ -221,7 +233,8 @@ def numpy_cw(x0, label, num_steps, num_searches, rate, const):
     offset, mean, square = np.zeros((3, x0.size))
     fooled = False
     for t in range(num_steps):
-      x = (1 + np.tanh(origin + offset)) / 2
+      moved = (1 + np.tanh(origin + offset)) / 2 - centre
+      x = np.clip(x0 + moved, 0, 1)
       gap, other = margin(MODEL.logits(x[None])[0], label)
       before = best < np.inf
       if gap > 0:
@@ -231,7 +244,7 @@ def numpy_cw(x0, label, num_steps, num_searches, rate, const):
       if 4 * t < num_steps and (before or r % 2 == 1):
         logits, other = MODEL.logits(x[None])[0], aim
         gap = logits[aim] - logits[label]
-      slope = 2 * (x - centre)
+      slope = 2 * moved
       if gap < 0:
         pull = np.eye(4)[[label]] - np.eye(4)[[other]]
         slope = slope + c * MODEL.gradient(x[None], pull)[0]

@@ -30,14 +30,6 @@ _DUALS = MappingProxyType(
 )
 
 
-def dual_size(norm: Norm, gradient: Array) -> Array:
-  """How fast a loss can rise per length of perturbation: `[B]`."""
-  # The squares of tiny gradients would underflow.
-  largest = norms.linf.size(gradient)
-  safe = jnp.where(largest > 0, largest, 1)
-  return safe * _DUALS[norm].size(gradient / expand(safe, gradient))
-
-
 class Margin(NamedTuple):
   """By how much rows are fooled, `[B]` each.
 
@@ -99,9 +91,7 @@ def nearest_class(
   def far(k: Array) -> Array:
     (gradient,) = pull(_one_hot(k, logits) - own)
     gap = _pick(logits, k) - _pick(logits, problem.labels)
-    weights = _hyperplane(gradient, gap).weights
-    far = distance(norm, weights, gap.astype(weights.dtype))
-    return jnp.where(far >= 0, far, jnp.inf)  # Not NaN.
+    return distance(norm, loop.finite(gradient), gap)
 
   nearest = jnp.argmin(jax.lax.map(far, classes.T), axis=0)
   return jnp.take_along_axis(classes, nearest[:, None], axis=1)[:, 0]
@@ -193,11 +183,14 @@ def nearest(
 
 
 def distance(norm: Norm, weights: Array, gap: Array) -> Array:
-  """`|gap| / |weights|_*` with the dual norm, `[B]`; inf without weights."""
+  """`|gap| / |weights|_*` with the dual norm, `[B]`.
+
+  Infinite, not NaN, where the weights are 0 or the gap is NaN.
+  """
   size, largest = _scaled(weights)
   here = jnp.abs(gap) / jnp.where(largest > 0, largest, 1)
-  dual = jnp.maximum(_DUALS[norm].size(size), 1)
-  return jnp.where(largest > 0, here / dual, jnp.inf + here)
+  far = here / jnp.maximum(_DUALS[norm].size(size), 1)
+  return jnp.where((largest > 0) & (far >= 0), far, jnp.inf)
 
 
 def shortest_step(
@@ -268,9 +261,8 @@ def _one_by_one(size: Array, slack: Array, length: Array) -> Array:
 
 def _scaled(weights: Array) -> tuple[Array, Array]:
   """Magnitudes from 0 to 1, whose squares can be summed, and the largest."""
-  size = jnp.abs(weights)
-  largest = jnp.max(size, axis=1)
-  return size / jnp.where(largest > 0, largest, 1)[:, None], largest
+  size, largest = jnp.abs(weights), norms.linf.size(weights)
+  return size / expand(jnp.where(largest > 0, largest, 1), size), largest
 
 
 def _hyperplane(gradient: Array, value: Array) -> Hyperplane:
