@@ -50,7 +50,8 @@ def deepfool(
       them, whose boundaries are compared; at least 2; static. Each but the
       label costs a backward pass per step, and a step one forward pass; one
       step more evaluates the last images, unless all rows have ended before.
-    overshoot: share by which r is lengthened; static.
+    overshoot: share by which r is lengthened, so that a step crosses the
+      boundary; static. The bisection takes back what was too much of it.
     norm: 'l2' or 'linf', what is to be small.
     bounds: `(lower, upper)` of the images or None; see `fgsm`.
 

@@ -19,8 +19,8 @@ from advjax.types import Array, LogitsFn
 
 # Where there is no bound, a coordinate gets as far as this: no sum overflows.
 _FAR = 1e12
-# Of the largest logit, in units of its rounding: less than this is no margin.
-_ROUNDING = 64
+# Of the largest logit: less than this is no margin but rounding.
+_ROUNDING = {2: 1.0, 4: 64.0, 8: 64.0}  # By bytes, in units of the last place.
 BISECTIONS = 10
 
 
@@ -47,7 +47,8 @@ def margin(problem: Problem, logits: Any) -> Margin:
   size = loop.attack_loss(problem, losses.margin, logits).astype(problem.dtype)
   fooled = loop.is_fooled(problem, logits)
   largest = jnp.max(jnp.abs(logits), axis=1).astype(size.dtype)
-  least = _ROUNDING * jnp.finfo(size.dtype).eps * largest
+  kind = jnp.result_type(logits)
+  least = _ROUNDING[kind.itemsize] * float(jnp.finfo(kind).eps) * largest
   return Margin(size, fooled, fooled & (size > least))
 
 
