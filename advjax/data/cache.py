@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # Part of every fingerprint: other decoding or other files make other entries.
 _VERSION = 3
+# What reading a damaged entry raises; other OSErrors may pass, it may be sound.
+_DAMAGED = (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError)
 # The only folders that are ever removed.
 _OURS = re.compile(r'[0-9a-f]{32}|writing-.*')
 
@@ -72,7 +74,7 @@ def read(path: pathlib.Path) -> Entry | None:
       raise ValueError(f'{labels.dtype} {labels.shape} for {shape}, {size} B')
     info = json.loads(str(arrays['info']))
     images = np.memmap(path / 'images.bin', np.uint8, 'r', shape=shape)
-  except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+  except _DAMAGED as error:
     logger.warning('%s is damaged (%s): decoding again', path, error)
     shutil.rmtree(path, ignore_errors=True)
     return None
