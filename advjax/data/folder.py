@@ -265,9 +265,8 @@ def find_layout(files: Files, test_fraction: float | None = None) -> Layout:
       f'test_fraction = {test_fraction!r}; allowed: a number between 0 and 1'
     )
   files = _enter(files)
-  train, tests = 'train/', ['val/']
-  if _IDS not in files.names:
-    train, tests = _find_splits(files)
+  ids = _IDS in files.names
+  train, tests = ('train/', ['val/']) if ids else _find_splits(files)
   if not train:
     return _class_folders(files, test_fraction or 0.2)
   if test_fraction is not None:
@@ -281,12 +280,11 @@ def find_layout(files: Files, test_fraction: float | None = None) -> Layout:
 def _enter(files: Files) -> Files:
   """Returns the files in the one folder that holds all images, if there is."""
   tops = {name.partition('/')[0] for name in files.names if '/' in name}
-  beside = [name for name in files.names if '/' not in name]
   if (
     len(tops) != 1
     or tops & {'train', *_TESTS}
-    or _IDS in beside
-    or any(map(_IMAGE.search, beside))
+    or _IDS in files.names
+    or any(_IMAGE.search(name) for name in files.names if '/' not in name)
   ):
     return files
   prefix, read = f'{tops.pop()}/', files.read
@@ -300,26 +298,22 @@ def _find_splits(files: Files) -> tuple[str, list[str]]:
   """Returns the folder to train on, or '', and those to test on, in order."""
   tops = [name for name, images in _by_class(files).items() if images]
   found = [match for match in map(_SPLIT.fullmatch, tops) if match]
-  inside = {match[0]: _by_class(files, f'{match[0]}/') for match in found}
-  trains = [m[0] for m in found if m[2] and any(inside[m[0]].values())]
+  trains = [
+    m[0] for m in found if m[2] and any(_by_class(files, f'{m[0]}/').values())
+  ]
   # Else these may be names of classes: drug_test, weight_training.
   known = len(found) == len(tops) and len({match[1] for match in found}) == 1
   if 'train' in trains or not known:
     trains = [name for name in trains if name == 'train']
   elif len(trains) != 1:
     raise ValueError(
-      f'the folders {_listed(tops)} have names of splits; allowed: one to '
-      'train on, train/CLASS/*, with test/CLASS/*, val/ or validation/ (rename '
-      'folders that are classes, or give the path of the one that has classes)'
+      f'{_listed(tops)} are names of splits; allowed: train/CLASS/* with '
+      'test/CLASS/*, val/ or validation/; rename folders that are classes, or '
+      'name the folder that holds classes in path'
     )
   tests = [m[0] for m in found if not m[2] and (known or m[0] in _TESTS)]
   tests.sort(key=lambda name: (name not in _TESTS, 'test' not in name.lower()))
-  # Archives often hold a folder twice: seg_train/seg_train/.
-  paths = {
-    name: f'{name}/{name}/' if [*classes] == [name] else f'{name}/'
-    for name, classes in inside.items()
-  }
-  return paths[trains[0]] if trains else '', [paths[name] for name in tests]
+  return f'{trains[0]}/' if trains else '', [f'{name}/' for name in tests]
 
 
 def _by_class(files: Files, prefix: str = '') -> ByClass:
@@ -331,7 +325,9 @@ def _by_class(files: Files, prefix: str = '') -> ByClass:
       images = classes.setdefault(folder, [])
       if _IMAGE.search(name):
         images.append(name)
-  return classes
+  # Archives often hold a folder twice: seg_train/seg_train/.
+  twice = [f'{folder}/' for folder in classes] == [prefix]
+  return _by_class(files, 2 * prefix) if twice else classes
 
 
 def _check_classes(classes: ByClass, prefix: str = '') -> None:
@@ -382,18 +378,16 @@ def _mix(classes: ByClass, order: Sequence[str]) -> Samples:
 
 def _split_folders(files: Files, folder: str, tests: Sequence[str]) -> Layout:
   """Layout of train/ and a test split, with ids and names if there are any."""
+  by_class = _by_class(files, folder)
+  _check_classes(by_class, folder)
   ids: tuple[str, ...] = ()
+  names = tuple(sorted(by_class))
   if _IDS in files.names:
     ids = tuple(_lines(files, _IDS))
     if len(set(ids)) < max(2, len(ids)):
       raise ValueError(f'{_IDS} needs two or more different ids, one a line')
     names = _read_names(files, ids)
-  by_class = _by_class(files, folder)
-  _check_classes(by_class, folder)
-  if ids:
     _check_same('classes', _IDS, folder, ids, by_class)
-  else:
-    names = tuple(sorted(by_class))
   train = _mix(by_class, ids or names)
   if ids and any(name.startswith('val/images/') for name in files.names):
     return Layout(files, train, _annotated(files, ids), names, ids)

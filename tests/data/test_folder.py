@@ -256,10 +256,10 @@ VAL = [*TRAIN, 'val/a/1.png', 'val/b/1.png']
     ([*VAL, 'test/x/1.png', 'test/y/1.png'], None, "train/ and test/ .* 'x'"),
     ([*VAL, 'test/b/1.png'], None, "train/ and test/ .* has 'a'"),
     # Classes or splits.
-    (['train/1.png', 'test/1.png', 'test/2.png'], None, "'test', 'train' have"),
-    (['train1/1.png', 'test1/1.png'], None, "'test1', 'train1' have"),
-    (['dev/1.png', 'test/1.png'], None, "'dev', 'test' have"),
-    (['test/a/1.png', 'val/a/1.png'], None, "'test', 'val' have"),
+    (['train/1.png', 'test/1.png', 'test/2.png'], None, "'test', 'train' are"),
+    (['train1/1.png', 'test1/1.png'], None, "'test1', 'train1' are"),
+    (['dev/1.png', 'test/1.png'], None, "'dev', 'test' are"),
+    (['test/a/1.png', 'val/a/1.png'], None, "'test', 'val' are"),
     (['Train/a/1.png', 'train2/a/1.png', 'test/1.png'], None, "'Train', 'te"),
     (
       ['train/a/1.png', 'train/\xe9/1.png', 'val/a/1.png', 'val/e\u0301/1.png'],
