@@ -4,10 +4,12 @@ import contextlib
 import errno
 import json
 import logging
+import math
 import os
 import pathlib
 import socket
 import tempfile
+import zipfile
 from collections.abc import Collection, Iterator
 from typing import IO, Any
 
@@ -79,20 +81,35 @@ def read_npz(
   """
   reading, found = 'the file', dict[str, np.ndarray]()
   try:
-    # Opened here: numpy leaves a file open that it can make nothing of.
-    with open(path, 'rb') as file, np.load(file) as arrays:
-      for name in arrays.files if names is None else names:
-        if name in arrays.files:
-          reading = name
-          found[name] = arrays[name]
-          if not isinstance(found[name], np.ndarray):
-            raise ValueError('no array')
+    with zipfile.ZipFile(path) as archive:
+      members = {n.removesuffix('.npy'): n for n in archive.namelist()}
+      for reading in members if names is None else names:
+        if reading in members:
+          found[reading] = _read_array(archive, members[reading])
   except Exception as error:  # NumPy and zipfile raise many kinds.
+    # Of files that may be sound; damage has OSErrors of the two kinds alone.
+    code = getattr(error, 'errno', None)
+    if isinstance(error, MemoryError) or code not in (None, errno.EINVAL):
+      raise
     raise ValueError(
       f'{path}: {reading} cannot be read ({error or type(error).__name__}); '
       'allowed: an .npz file of numpy.savez, not pickled and not truncated'
     ) from error
   return found
+
+
+def _read_array(archive: zipfile.ZipFile, member: str) -> np.ndarray:
+  """Reads an array, unless its header declares more than there is."""
+  npy, there = np.lib.format, archive.getinfo(member).file_size
+  with archive.open(member) as stream:
+    version = min(npy.read_magic(stream)[0], 2)
+    read_header = getattr(npy, f'read_array_header_{version}_0')
+    # Longer ones may take Python's parser out of its memory.
+    shape, _, dtype = read_header(stream, max_header_size=1000)
+  if (declared := math.prod(shape) * dtype.itemsize) > there:
+    raise ValueError(f'{declared:,} bytes declared, {there:,} there')
+  with archive.open(member) as stream:
+    return npy.read_array(stream)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

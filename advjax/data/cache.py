@@ -68,11 +68,11 @@ def read(path: pathlib.Path) -> Entry | None:
     labels, shape = arrays['labels'], tuple(arrays['shape'].tolist())
     size = (path / 'images.bin').stat().st_size
     right = labels.dtype == np.int32 and labels.shape == shape[:1]
-    if not right or len(shape) != 4 or math.prod(shape) != size:
+    if not right or len(shape) != 4 or math.prod(shape) != size or not size:
       raise ValueError(f'{labels.dtype} {labels.shape} for {shape}, {size} B')
     info = json.loads(str(arrays['info']))
     images = np.memmap(path / 'images.bin', np.uint8, 'r', shape=shape)
-  except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+  except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
     logger.warning('%s is damaged (%s): decoding again', path, error)
     shutil.rmtree(path, ignore_errors=True)
     return None

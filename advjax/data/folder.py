@@ -50,10 +50,11 @@ _JUNK = re.compile(
   r'\..*|__MACOSX|Thumbs\.db|desktop\.ini|@eaDir|#recycle|\$RECYCLE\.BIN|'
   r'System Volume Information|lost\+found|__pycache__'
 )
-# What people call the folders of the splits, such as seg_train and test_set.
-_TRAIN, _TEST = (
-  re.compile(rf'(.*[ _-])?({name})([ _-]?(set|data|images))?\d?', re.IGNORECASE)
-  for name in ('train(ing)?', 'test(ing)?|val(id(ation)?)?|dev|eval')
+# What people call the folders of splits: a prefix that all share, one of them.
+_SPLIT = re.compile(
+  r'(.*[ _-])?(?:(train(?:ing)?)|test(?:ing)?|val(?:id(?:ation)?)?|dev|eval|'
+  r'pred)(?:[ _-]?(?:set|data|images))?\d*',
+  re.IGNORECASE,
 )
 _TESTS = ('test', 'val', 'validation')  # The first that there is.
 # No image file is so large; a few kilobytes of a zip may become any size.
@@ -264,9 +265,8 @@ def find_layout(files: Files, test_fraction: float | None = None) -> Layout:
       f'test_fraction = {test_fraction!r}; allowed: a number between 0 and 1'
     )
   files = _enter(files)
-  train, tests = 'train/', ['val/']
-  if _IDS not in files.names:
-    train, tests = _find_splits(files)
+  ids = _IDS in files.names
+  train, tests = ('train/', ['val/']) if ids else _find_splits(files)
   if not train:
     return _class_folders(files, test_fraction or 0.2)
   if test_fraction is not None:
@@ -280,12 +280,11 @@ def find_layout(files: Files, test_fraction: float | None = None) -> Layout:
 def _enter(files: Files) -> Files:
   """Returns the files in the one folder that holds all images, if there is."""
   tops = {name.partition('/')[0] for name in files.names if '/' in name}
-  beside = [name for name in files.names if '/' not in name]
   if (
     len(tops) != 1
     or tops & {'train', *_TESTS}
-    or _IDS in beside
-    or any(map(_IMAGE.search, beside))
+    or _IDS in files.names
+    or any(_IMAGE.search(name) for name in files.names if '/' not in name)
   ):
     return files
   prefix, read = f'{tops.pop()}/', files.read
@@ -295,41 +294,26 @@ def _enter(files: Files) -> Files:
   )
 
 
-def _has_classes(files: Files, prefix: str) -> bool:
-  """Returns whether a folder holds folders of images, and is no class."""
-  depth = prefix.count('/')
-  return any(
-    name.startswith(prefix) and name.count('/') > depth and _IMAGE.search(name)
-    for name in files.names
-  )
-
-
 def _find_splits(files: Files) -> tuple[str, list[str]]:
-  """Returns the folder to train on, or '', and those to test on."""
-  tops = {name.partition('/')[0] for name in files.names if '/' in name}
-  trains, tests = (
-    sorted(filter(pattern.fullmatch, tops)) for pattern in (_TRAIN, _TEST)
-  )
-  names = dict.fromkeys([*_TESTS, *(n for n in tests if 'test' in n.lower())])
-  tests.sort(key=[*names, *tests].index)
-  folders = [_inner(files, name) for name in tests]
-  if _has_classes(files, 'train/'):
-    return _inner(files, 'train'), folders
-  found = [name for name in trains if tests and _has_classes(files, f'{name}/')]
-  no_class = len(tops) > 1 and len(trains + tests) == len(tops)
-  if len(found) > 1 or (no_class and not found):
+  """Returns the folder to train on, or '', and those to test on, in order."""
+  tops = [name for name, images in _by_class(files).items() if images]
+  found = [match for match in map(_SPLIT.fullmatch, tops) if match]
+  trains = [
+    m[0] for m in found if m[2] and any(_by_class(files, f'{m[0]}/').values())
+  ]
+  # Else these may be names of classes: drug_test, weight_training.
+  known = len(found) == len(tops) and len({match[1] for match in found}) == 1
+  if 'train' in trains or not known:
+    trains = [name for name in trains if name == 'train']
+  elif len(trains) != 1:
     raise ValueError(
-      f'{_listed(found or tops)} for folders of training and test images; '
-      'allowed: train/CLASS/* with test/CLASS/*, val/ or validation/'
+      f'{_listed(tops)} are names of splits; allowed: train/CLASS/* with '
+      'test/CLASS/*, val/ or validation/; rename folders that are classes, or '
+      'name the folder that holds classes in path'
     )
-  return _inner(files, found[0]) if found else '', folders
-
-
-def _inner(files: Files, name: str) -> str:
-  """Returns the folder of a split, which archives often hold twice."""
-  inside = (n.split('/') for n in files.names if n.startswith(f'{name}/'))
-  folders = {parts[1] for parts in inside if len(parts) > 2}
-  return f'{name}/{name}/' if folders == {name} else f'{name}/'
+  tests = [m[0] for m in found if not m[2] and (known or m[0] in _TESTS)]
+  tests.sort(key=lambda name: (name not in _TESTS, 'test' not in name.lower()))
+  return f'{trains[0]}/' if trains else '', [f'{name}/' for name in tests]
 
 
 def _by_class(files: Files, prefix: str = '') -> ByClass:
@@ -341,7 +325,9 @@ def _by_class(files: Files, prefix: str = '') -> ByClass:
       images = classes.setdefault(folder, [])
       if _IMAGE.search(name):
         images.append(name)
-  return classes
+  # Archives often hold a folder twice: seg_train/seg_train/.
+  twice = [f'{folder}/' for folder in classes] == [prefix]
+  return _by_class(files, 2 * prefix) if twice else classes
 
 
 def _check_classes(classes: ByClass, prefix: str = '') -> None:
@@ -392,40 +378,33 @@ def _mix(classes: ByClass, order: Sequence[str]) -> Samples:
 
 def _split_folders(files: Files, folder: str, tests: Sequence[str]) -> Layout:
   """Layout of train/ and a test split, with ids and names if there are any."""
+  by_class = _by_class(files, folder)
+  _check_classes(by_class, folder)
   ids: tuple[str, ...] = ()
+  names = tuple(sorted(by_class))
   if _IDS in files.names:
     ids = tuple(_lines(files, _IDS))
     if len(set(ids)) < max(2, len(ids)):
       raise ValueError(f'{_IDS} needs two or more different ids, one a line')
     names = _read_names(files, ids)
-  by_class = _by_class(files, folder)
-  if ids:
-    _check_classes(by_class, folder)
     _check_same('classes', _IDS, folder, ids, by_class)
-  else:
-    names = tuple(sorted(by_class))
   train = _mix(by_class, ids or names)
   if ids and any(name.startswith('val/images/') for name in files.names):
     return Layout(files, train, _annotated(files, ids), names, ids)
   # Many sort the images of Tiny ImageNet's val/ into folders.
-  found = {
-    test: _by_class(files, test) for test in tests if _has_classes(files, test)
-  }
-  if not found:
-    expected = tests or [f'{name}/' for name in _TESTS]
-    raise ValueError(
-      f'the test split is missing: {folder} has folders of classes, but none '
-      f'of {", ".join(expected)} has (to hold out a fraction of {folder} '
-      'instead, name that folder in path)'
-    )
-  # Images without labels may be in a folder: test/images/*.
-  alike = (test for test in found if found[test].keys() & by_class.keys())
-  test = next(alike, next(iter(found)))
-  others = found[test]
-  _check_same('classes', folder, test, by_class, others)
-  _check_classes(by_class, folder)
-  _check_classes(others, test)
-  return Layout(files, train, _mix(others, ids or names), names, ids)
+  for test in tests:
+    others = _by_class(files, test)
+    # Images without labels may be in one folder: test/images/*.
+    if any(others.values()) and (len(others) > 1 or {*others} & {*by_class}):
+      _check_same('classes', folder, test, by_class, others)
+      _check_classes(others, test)
+      return Layout(files, train, _mix(others, ids or names), names, ids)
+    logger.warning('%s is passed over: it has no folders of classes', test)
+  raise ValueError(
+    f'the test split is missing: {folder} has folders of classes, but none of '
+    f'{", ".join(tests or _TESTS)} has (to hold out a fraction of {folder} '
+    'instead, name that folder in path)'
+  )
 
 
 def _class_folders(files: Files, test_fraction: float) -> Layout:

@@ -187,7 +187,11 @@ def _read_config(
   """The config of the run that a checkpoint folder belongs to."""
   for folder in (directory, *directory.parents):
     if (folder / 'config.json').is_file():
-      config = saved_config(read_json(folder / 'config.json'))
+      saved = read_json(folder / 'config.json')
+      try:
+        config = saved_config(saved)
+      except ValueError as error:
+        raise ValueError(f"'{folder}/config.json': {error}") from error
       # The checkpoint has the initial weights too; their source may be gone.
       config.init_from = ''
       if 'weights' in config.model:

@@ -1,5 +1,6 @@
 """The cache of decoded images: entries are whole, and written once."""
 
+import errno
 import logging
 import mmap
 import os
@@ -98,6 +99,18 @@ def test_a_damaged_entry_is_made_again_with_a_warning(tmp_path, caplog, name):
     assert f'{file.parent} is damaged' in caplog.text
     check(write(tmp_path))
     assert file.read_bytes() == content
+
+
+def test_an_entry_that_cannot_be_read_now_is_kept(tmp_path, monkeypatch):
+  write(tmp_path)
+
+  def fail(*_):
+    raise PermissionError(errno.EACCES, 'x')
+
+  with monkeypatch.context() as patch, pytest.raises(PermissionError):
+    patch.setattr(cache, 'read_npz', fail)
+    cache.read(entry_path(tmp_path))
+  check(write(tmp_path, drawn=[None]))  # Not drawn from.
 
 
 PROGRAM = """

@@ -184,6 +184,8 @@ def test_classes_alone_are_divided_and_mixed():
     ('seg_train/seg_train', 'seg_test/seg_test'),
     ('training_set/training_set', 'test_set/test_set'),
     ('train_images', 'test_images'),
+    ('flowers-train', 'flowers-val'),
+    ('train2017', 'val2017'),
   ],
 )
 def test_other_spellings_of_splits(train, test):
@@ -195,18 +197,45 @@ def test_other_spellings_of_splits(train, test):
     assert dict(layout.test) == {f'{test}/a/1.png': 0, f'{test}/b/1.png': 1}
 
 
-def test_the_test_split_is_the_one_with_labels():
-  sorted_ = [f'{split}/{c}/1.png' for split in ('train', 'val') for c in 'ab']
-  layout = find([*sorted_, 'test/images/1.png', 'Testing/a/1.png'])
-  assert dict(layout.test) == {'val/a/1.png': 0, 'val/b/1.png': 1}
+@pytest.mark.parametrize(
+  'classes',
+  [
+    ('drug_test', 'weight_training'),
+    ('drug_test', 'running', 'weight_training', 'yoga'),
+    ('post-test', 'pre-train', 'rest'),
+    ('Test', 'Train', 'bus'),
+    ('contest', 'strain'),
+  ],
+)
+@pytest.mark.parametrize('inside', ['', 'left/', 'test/'])
+def test_classes_that_have_words_of_splits_in_their_names(classes, inside):
+  files = [f'{c}/{inside}{i}.png' for c in classes for i in range(2)]
+  layout = find(files)
+  assert layout.class_names == classes
+  assert sorted(n for n, _ in layout.train + layout.test) == sorted(files)
+
+
+def test_the_test_split_is_the_one_with_labels(caplog):
+  for other in ('test/1.png', 'test/images/1.png'):
+    caplog.clear()
+    layout = find([*VAL, other, 'Testing/a/1.png'])
+    assert dict(layout.test) == {'val/a/1.png': 0, 'val/b/1.png': 1}
+    assert [r.levelname for r in caplog.records] == ['WARNING']
+    assert 'test/ is passed over' in caplog.text
   # test/ before val/, however they are spelled.
   files = [
     f'{split}/{c}/1.png' for split in ('Train', 'Val', 'Test') for c in 'ab'
   ]
   assert dict(find(files).test) == {'Test/a/1.png': 0, 'Test/b/1.png': 1}
+  # Predictions have no labels, and their images are in no split.
+  files = [
+    f'seg_{s}/seg_{s}/{c}/1.png' for s in ('train', 'test') for c in 'ab'
+  ]
+  assert len(find([*files, 'seg_pred/seg_pred/1.png']).test) == 2
 
 
 TRAIN = ['train/a/1.png', 'train/b/1.png']
+VAL = [*TRAIN, 'val/a/1.png', 'val/b/1.png']
 
 
 @pytest.mark.parametrize(
@@ -221,11 +250,17 @@ TRAIN = ['train/a/1.png', 'train/b/1.png']
     (['train/a/1.png', 'val/a/1.png'], None, "train/ has 'a' for classes"),
     ([*TRAIN, 'val/a/1.png', 'val/b/1.png'], 0.3, '= 0.3; .* of its own'),
     ([*TRAIN, 'val/a/1.png'], None, "train/ and val/ .* has 'b'"),
-    (['train/a/1.png', 'val/a/1.png', 'val/b/1.png'], None, "has 'b'"),
+    (['train/a/1.png', 'val/a/1.png', 'val/b/1.png'], None, "has 'a' for"),
     (['Train/a/1.png', 'Train/b/1.png', 'Test/1.png'], None, 'Test/ has'),
-    (['train/1.png', 'test/1.png', 'test/2.png'], None, "'test', 'train' for"),
-    (['test/a/1.png', 'val/a/1.png'], None, "'test', 'val' for folders"),
-    (['Train/a/1.png', 'train2/a/1.png', 'test/1.png'], None, "'Train', 'tr"),
+    # Another test split is no way out of other classes.
+    ([*VAL, 'test/x/1.png', 'test/y/1.png'], None, "train/ and test/ .* 'x'"),
+    ([*VAL, 'test/b/1.png'], None, "train/ and test/ .* has 'a'"),
+    # Classes or splits.
+    (['train/1.png', 'test/1.png', 'test/2.png'], None, "'test', 'train' are"),
+    (['train1/1.png', 'test1/1.png'], None, "'test1', 'train1' are"),
+    (['dev/1.png', 'test/1.png'], None, "'dev', 'test' are"),
+    (['test/a/1.png', 'val/a/1.png'], None, "'test', 'val' are"),
+    (['Train/a/1.png', 'train2/a/1.png', 'test/1.png'], None, "'Train', 'te"),
     (
       ['train/a/1.png', 'train/\xe9/1.png', 'val/a/1.png', 'val/e\u0301/1.png'],
       None,

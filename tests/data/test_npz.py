@@ -1,12 +1,14 @@
 """Tests of the user's own arrays: what is taken, and what is refused."""
 
+import errno
 import io
 import re
+import zipfile
 
 import numpy as np
 import pytest
 
-from advjax import data
+from advjax import data, files
 
 REFUSALS = [
   # field, its new value (None: left out), what the message says.
@@ -120,6 +122,37 @@ def test_refuses_damaged_and_other_files(path):
     with pytest.raises(ValueError, match=message) as caught:
       data.load({'name': 'npz', 'path': str(path)})
     assert str(path) in str(caught.value)
+
+
+def test_what_may_pass_is_no_damage(path, monkeypatch):
+  """A disk that fails, and a file that is larger than memory."""
+  load(path)
+
+  def fail(*_, **__):
+    raise error
+
+  for error in (OSError(errno.EIO, 'x'), PermissionError(errno.EACCES, 'x')):
+    with monkeypatch.context() as patch, pytest.raises(type(error)):
+      patch.setattr(zipfile.ZipFile, 'open', fail)
+      files.read_npz(path)
+  error = MemoryError()
+  with monkeypatch.context() as patch, pytest.raises(MemoryError):
+    patch.setattr(np.lib.format, 'read_array', fail)
+    files.read_npz(path)
+  with pytest.raises(IsADirectoryError):
+    files.read_npz(path.parent)
+
+
+def test_no_header_is_believed(path):
+  """It declares more memory than there is, or is nested too deeply."""
+  header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (%d, 8, 8)}"
+  for text in (header % 2**50, header % -1, b'-' * 9000 + b'1'):
+    with zipfile.ZipFile(path, 'w') as archive:
+      size = len(text).to_bytes(2, 'little')
+      content = b'\x93NUMPY\x01\x00' + size + text + bytes(64)
+      archive.writestr('train_images.npy', content)
+    with pytest.raises(ValueError, match=r'mine.npz: train_images cannot'):
+      files.read_npz(path)
 
 
 def test_missing_file_names_the_two_ways_out(tmp_path):

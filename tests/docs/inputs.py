@@ -5,32 +5,38 @@
 A row is a case: tests/docs/test_inputs.py runs it.
 """
 
-import contextlib
+import functools
 import os
 import pathlib
 import sys
-import tempfile
-import zipfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from PIL import Image
 
 import advjax
-from advjax import data, explain
+from advjax import data
 from advjax.config import check_config, default_config, seed_configs
+from advjax.data import decode
+from advjax.models import create_model
 from advjax.processes.topology import find_place
+from advjax.training.setup import network_shapes
+from tests.attacks import test_modes
+from tests.data import image_folders, test_npz
+from tests.data.test_folder import find
+from tests.processes.test_topology import OPEN_MPI, SLURM_BATCH, SLURM_STEP
 
 INTRODUCTION = """# What is accepted
 
 Every row is run by the tests. *Refused* is a ValueError, before anything is
 computed or written, with what is quoted in its message; *said* is a line of the
 log. Besides, the tests change valid files, texts and arguments at random: what
-comes of them is a result, or an error with such a message. The suite tries 100
-of each, and this 10,000:
+comes of them is a result, or an error with such a message. The suite tries 10
+to 100 of each, and this 10,000:
 
 ```bash
 ./launch.sh test tests/fuzz --hypothesis-profile=fuzz
@@ -104,27 +110,16 @@ def attacked(**changes):
   return lambda: attack(**changes)
 
 
-def keeps_dtype(images):
-  def run():
-    found = jax.eval_shape(lambda: attack(images=images))
-    assert found.dtype == images.dtype
-
-  return run
-
-
 def read_only(array):
   array = array.copy()
   array.flags.writeable = False
   return array
 
 
-def returning(change):
-  return attacked(logits_fn=lambda images: change(linear(images)))
-
-
-def search(images, labels=LABELS):
-  """An attack that takes one array alone."""
-  return lambda: advjax.fmn(linear, images, labels, num_steps=2)
+def in_dtypes(*dtypes):
+  for dtype in dtypes:
+    images = jnp.asarray(IMAGES, dtype)
+    assert jax.eval_shape(lambda: attack(images=images)).dtype == dtype  # noqa: B023
 
 
 def drawing(key):
@@ -154,10 +149,7 @@ IMAGE_ROWS = [
   accepted(
     'float16, bfloat16',
     'comes back in its dtype; losses are in float32',
-    lambda: [
-      keeps_dtype(jnp.asarray(IMAGES, dtype))()
-      for dtype in (jnp.float16, jnp.bfloat16)
-    ],
+    lambda: in_dtypes(jnp.float16, jnp.bfloat16),
   ),
   accepted(
     'float64',
@@ -188,22 +180,18 @@ IMAGE_ROWS = [
   accepted(
     'a batch of 0 or 1 images',
     'a batch of 0 or 1 images',
-    lambda: [
-      jax.eval_shape(
-        lambda n=n, norm=norm: attack(
-          images=IMAGES[:n], labels=LABELS[:n], norm=norm
-        )
-      )
-      for n in (0, 1)
-      for norm in ('linf', 'l2', 'l1')
-    ],
+    lambda: [attack(images=IMAGES[:n], labels=LABELS[:n]) for n in (0, 1)],
   ),
   accepted(
     'a pytree (`fgsm`, `bim`, `mifgsm`, `pgd`)',
     'one ball over its floating leaves; others stay',
     attacked(images={'a': IMAGES, 'b': LABELS}),
   ),
-  refused('a pytree, other attacks', 'images = dict', search({'a': IMAGES})),
+  refused(
+    'a pytree, other attacks',
+    'images = dict',
+    lambda: advjax.fmn(linear, {'a': IMAGES}, LABELS, num_steps=2),
+  ),
   refused(
     'uint8 and other integers: divide by 255',
     "images.dtype = ['uint8']",
@@ -235,42 +223,33 @@ LABEL_ROWS = [
     'as distributions',
     moves(labels=np.eye(3, dtype=np.float32)[LABELS]),
   ),
-  refused(
-    '`[B, 1]`', 'labels = int32 [4, 1]', attacked(labels=LABELS[:, None])
+  *(
+    refused(given, f'labels = {quoted}', attacked(labels=labels))
+    for given, quoted, labels in (
+      ('`[B, 1]`', 'int32 [4, 1]', LABELS[:, None]),
+      ('one-hot integers', 'int32 [4, 3]', np.eye(3, dtype=np.int32)[LABELS]),
+      ('booleans', 'bool [4]', LABELS > 0),
+      ('floating `[B]`', 'float32 [4]', LABELS.astype(np.float32)),
+      ('strings', '<U3 [4]', ['cat', 'dog', 'cat', 'ant']),
+      ('objects', 'object [4]', LABELS.astype(object)),
+      (
+        'classes that the logits do not have: from 1, or -1 for unknown',
+        '1 to 3',
+        LABELS + 1,
+      ),
+      ('another number than images', 'int32 [3]', LABELS[:3]),
+    )
   ),
-  refused(
-    'one-hot integers',
-    'labels = int32 [4, 3]',
-    attacked(labels=np.eye(3, dtype=np.int32)[LABELS]),
-  ),
-  refused('booleans', 'labels = bool [4]', attacked(labels=LABELS > 0)),
-  refused(
-    'floating `[B]`',
-    'labels = float32 [4]',
-    attacked(labels=LABELS.astype(np.float32)),
-  ),
-  refused(
-    'strings', 'labels = ', attacked(labels=['cat', 'dog', 'cat', 'ant'])
-  ),
-  refused(
-    'objects', 'labels = object [4]', attacked(labels=LABELS.astype(object))
-  ),
-  refused(
-    'classes that the logits do not have: from 1, or -1 for unknown',
-    'labels = 1 to 3',
-    attacked(labels=LABELS + 1),
-  ),
-  refused('another number than images', 'labels', attacked(labels=LABELS[:3])),
 ]
 NETWORK_ROWS = [
   accepted(
     'floating `[B, K]` with K >= 2, also in 16 bits',
     'logits',
-    returning(lambda z: z.astype(jnp.bfloat16)),
+    attacked(logits_fn=lambda images: linear(images).astype(jnp.bfloat16)),
   ),
   *(
-    refused(given, 'logits', returning(change))
-    for given, change in (
+    refused(given, 'logits', attacked(logits_fn=lambda x, f=f: f(linear(x))))
+    for given, f in (
       ('a tuple or a list, such as (logits, features)', lambda z: (z, z)),
       ('a dictionary', lambda z: {'logits': z}),
       ('None', lambda z: None),
@@ -307,6 +286,11 @@ CHOICE_ROWS = [
     'evaluation.epsilon = 8',
     lambda: checked(**{'evaluation.epsilon': 8.0}),
   ),
+  refused(
+    '`--config.evaluation.epsilon` that is not finite',
+    'evaluation.epsilon = inf',
+    lambda: checked(**{'evaluation.epsilon': float('inf')}),
+  ),
   accepted('bounds of None', 'no clip', moves(bounds=None)),
   accepted(
     'bounds of numbers, arrays, one of them None',
@@ -340,68 +324,33 @@ CHOICE_ROWS = [
 # ------------------------------------------------------------------- JAX modes
 
 
-def under(*, runs=False, **modes):
-  """Attacks and an explanation under settings of JAX, traced or run."""
-
-  def all_of(images):
-    return [
-      advjax.bim(network, images, LABELS, 0.1, num_steps=1),
-      advjax.apgd(
-        network, images, LABELS, 0.1, num_steps=1, key=jax.random.key(0)
-      ),
-      explain.integrated_gradients(network, images, LABELS, num_steps=2),
-    ]
-
-  def network(images):  # New to JAX in every run.
-    return linear(images)
+def under(mode):
+  """An attack gives what it does without a mode, of one network."""
 
   def run():
-    with contextlib.ExitStack() as stack:
-      for name, value in modes.items():
-        before = getattr(jax.config, name)
-        stack.callback(jax.config.update, name, before)
-        jax.config.update(name, value)
-      images = jnp.asarray(IMAGES)
-      if runs:
-        found = [advjax.fgsm(network, images, LABELS, 0.1)]
-      else:
-        found = jax.eval_shape(lambda: all_of(images))
-      assert all(each.dtype == images.dtype for each in found)
+    expected = test_modes.run('fgsm')
+    with mode():
+      np.testing.assert_allclose(test_modes.run('fgsm'), expected, atol=1e-6)
 
   return run
 
 
+MODES = {
+  'enable_x64': functools.partial(jax.enable_x64, True),
+  'numpy_dtype_promotion': lambda: jax.numpy_dtype_promotion('strict'),
+  'numpy_rank_promotion': lambda: jax.numpy_rank_promotion('raise'),
+  'check_tracer_leaks': jax.checking_leaks,
+  'disable_jit': jax.disable_jit,
+  'debug_nans': functools.partial(jax.debug_nans, True),
+}
+BECOMES = {
+  'enable_x64': 'results in the dtype of the images',
+  'disable_jit': 'the same results, slowly',
+  'debug_nans': 'the same results, or an error at the first NaN of a network',
+}
 MODE_ROWS = [
-  accepted(
-    '`jax_enable_x64`',
-    'results in the dtype of the images',
-    under(jax_enable_x64=True),
-  ),
-  accepted(
-    "`jax_numpy_dtype_promotion='strict'`",
-    'the same results',
-    under(jax_numpy_dtype_promotion='strict'),
-  ),
-  accepted(
-    "`jax_numpy_rank_promotion='raise'`",
-    'the same results',
-    under(jax_numpy_rank_promotion='raise'),
-  ),
-  accepted(
-    '`jax_check_tracer_leaks`',
-    'the same results',
-    under(jax_check_tracer_leaks=True),
-  ),
-  accepted(
-    '`jax_disable_jit`',
-    'the same results, slowly',
-    under(jax_disable_jit=True),
-  ),
-  accepted(
-    '`jax_debug_nans`',
-    'the same results, or an error at the first NaN of a network',
-    under(jax_debug_nans=True, runs=True),
-  ),
+  accepted(f'`jax_{name}`', BECOMES.get(name, 'the same results'), under(mode))
+  for name, mode in MODES.items()
 ]
 
 
@@ -410,31 +359,13 @@ MODE_ROWS = [
 
 def npz(**changes):
   """Loads an npz of six and four images, some of its arrays replaced."""
-
-  def run():
-    arrays = {
-      'train_images': np.zeros((6, 16, 16, 3), np.uint8),
-      'train_labels': np.arange(6) % 3,
-      'test_images': np.zeros((4, 16, 16, 3), np.uint8),
-      'test_labels': np.arange(4) % 3,
-      **changes,
-    }
-    for name in ('train', 'test'):
-      if f'{name}_labels' not in changes and 'labels' in arrays:
-        count = len(arrays[f'{name}_images'])
-        arrays[f'{name}_labels'] = arrays['labels'][:count]
-    arrays.pop('labels', None)
-    np.savez('mine.npz', **{n: a for n, a in arrays.items() if a is not None})
-    return data.load({'name': 'npz', 'path': 'mine.npz'})
-
-  return run
+  return lambda: test_npz.load('mine.npz', **changes)
 
 
 def of_shape(*shape, dtype=np.uint8):
-  return npz(
-    train_images=np.zeros((6, *shape), dtype),
-    test_images=np.zeros((4, *shape), dtype),
-  )
+  images = np.zeros((6, *shape), dtype)
+  found = test_npz.load('mine.npz', train_images=images, test_images=images[:4])
+  assert found.train.images.shape[:3] == (6, *shape[:2])
 
 
 NPZ_ROWS = [
@@ -442,21 +373,33 @@ NPZ_ROWS = [
     'uint8, or float16, float32, float64 in [0, 1]',
     'uint8, or float32',
     lambda: [
-      of_shape(8, 8, 3, dtype=each)()
+      of_shape(8, 8, 3, dtype=each)
       for each in (np.uint8, np.float16, np.float32, np.float64)
     ],
   ),
   accepted(
     '`[N, H, W]`, `[N, H, W, 1]`, `[N, H, W, 3]`',
     'images `[N, H, W, C]`',
-    lambda: [of_shape(8, 8)(), of_shape(8, 8, 1)(), of_shape(8, 8, 3)()],
+    lambda: [of_shape(8, 8), of_shape(8, 8, 1), of_shape(8, 8, 3)],
+  ),
+  accepted(
+    '2, 4 or 5 channels, of satellites or with alpha',
+    'as they are: nothing is dropped',
+    lambda: [of_shape(8, 8, channels) for channels in (2, 4, 5)],
+  ),
+  refused(
+    'images too small for the network',
+    'at least 18 x 18',
+    lambda: network_shapes(create_model({'name': 'cnn'}, 3), 'cnn', (8, 8, 3)),
   ),
   refused(
     '`[N, C, H, W]`: transpose',
     '(6, 3, 16, 16)',
-    of_shape(3, 16, 16),
+    lambda: of_shape(3, 16, 16),
   ),
-  refused('integers of more bits', 'int64', of_shape(8, 8, dtype=np.int64)),
+  refused(
+    'integers of more bits', 'int64', lambda: of_shape(8, 8, dtype=np.int64)
+  ),
   refused(
     'floating outside of [0, 1]',
     'train_images',
@@ -471,7 +414,7 @@ NPZ_ROWS = [
     'labels from 1, or with gaps, without `class_names`',
     'said, with the number of empty classes',
     '1',
-    npz(labels=np.arange(6) % 3 + 1),
+    npz(train_labels=np.arange(6) % 3 + 1, test_labels=np.arange(4) % 3 + 1),
   ),
   refused(
     'labels `[N, 1]`, one-hot, floating, bool or strings',
@@ -483,103 +426,127 @@ NPZ_ROWS = [
 ]
 
 
-def pictures(*names, to_zip=False, **kinds):
-  """Loads a folder with these files, in a format that Pillow names."""
+def pictures(*others, write=image_folders.write, name='cat'):
+  """Loads a folder of eight images of two classes, and other files."""
 
   def run():
-    root = pathlib.Path(tempfile.mkdtemp(dir='.')) / 'pets'
-    files = names or ('cat', 'dog')
-    for name in files:
-      # A folder: four images in it.
-      ends = (
-        ('',) if pathlib.Path(name).suffix else [f'/{i}.png' for i in '0123']
-      )
-      for end in ends:
-        path = root / f'{name}{end}'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image = Image.new(kinds.get('mode', 'RGB'), (9, 9))
-        image.save(path, kinds.get('format', 'PNG'), **kinds.get('save', {}))
-    path = root
-    if to_zip:
-      path = pathlib.Path('pets.zip')
-      with zipfile.ZipFile(path, 'w') as archive:
-        for file in sorted(root.rglob('*.*')):
-          archive.write(file, file.relative_to(root))
+    files, _ = image_folders.class_folders(classes=(name, 'dog'), count=4)
+    picture = image_folders.encode(image_folders.picture(9))
+    path = write(
+      pathlib.Path('pets.zip'), files | dict.fromkeys(others, picture)
+    )
     found = data.load(
       {'name': 'folder', 'path': str(path), 'cache_dir': 'cache'}
     )
-    assert set(found.class_names) == {'cat', 'dog'}
-    count = len(found.train.labels) + len(found.test.labels)
-    assert count == kinds.get('count', count)
+    assert len(found.train.labels) + len(found.test.labels) == 8
     return found
 
   return run
 
 
-CLASSES = ('cat', 'dog')
-BOTH = ('train/cat', 'train/dog')
+def decoded(*kinds, mode='RGB', **options):
+  """Decodes an image of each kind."""
+  for kind in kinds:
+    image = Image.fromarray(image_folders.picture(0))
+    if mode != 'RGB':
+      image = Image.new(mode, image.size)
+    encoded = image_folders.encode(image, kind, **options)
+    assert decode.decode_rgb(encoded, (4, 5))[0].shape == (4, 5, 3)
+
+
+def splits(*names):
+  """The layout of folders that hold folders of two classes."""
+  found = find(
+    [f'{name}/{c}/{i}.png' for name in names for c in 'ab' for i in '12']
+  )
+  assert found.class_names == ('a', 'b')
+  assert all(name.startswith(names[-1]) for name, _ in found.test)
+
+
+def hostile_zip(name):
+  image_folders.write_zip(pathlib.Path('hostile.zip'), {name: b''})
+  return data.load({'name': 'folder', 'path': 'hostile.zip'})
+
+
+JUNK = ('__MACOSX', 'Thumbs.db', '@eaDir', '#recycle', '$RECYCLE.BIN')
 FILE_ROWS = [
   accepted(
     'PNG, JPEG, WebP, BMP, GIF, TIFF, PPM, whatever the ending says',
     'RGB, uint8',
-    lambda: [
-      pictures(format=each)()
-      for each in ('PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')
-    ],
+    lambda: decoded('PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM'),
   ),
   accepted(
     'grey, palette, alpha, CMYK, 16-bit grey',
     'RGB, uint8; counted in the log',
     lambda: [
-      pictures(mode=mode, format='TIFF')()
-      for mode in ('L', 'P', 'RGBA', 'CMYK', 'I;16')
+      decoded('TIFF', mode=mode) for mode in ('L', 'P', 'RGBA', 'CMYK', 'I;16')
     ],
   ),
   accepted(
     'broken EXIF or XMP beside whole pixels',
     'read, as if there were none',
-    pictures(save={'exif': b'garbage'}, count=8),
+    lambda: decoded('PNG', 'JPEG', exif=b'garbage'),
   ),
   said(
     'files of other endings beside them, such as .heic',
     'passed over; counted in the log',
     'heic',
-    pictures(*CLASSES, 'cat/5.heic', count=8),
+    pictures('cat/5.heic'),
   ),
   accepted(
-    'hidden files, and those of file systems: `__MACOSX`, `Thumbs.db`, '
-    '`@eaDir`, `#recycle`, `$RECYCLE.BIN`',
+    'hidden files, and those of file systems: '
+    + ', '.join(f'`{name}`' for name in JUNK),
     'passed over',
-    pictures(
-      *CLASSES,
-      'cat/.0.png',
-      '__MACOSX/cat/0.png',
-      '@eaDir/0.png',
-      '#recycle/cat/0.png',
-      '$RECYCLE.BIN/0.png',
-      'cat/@eaDir/0.png/thumb.png',
-      count=8,
-    ),
+    pictures('cat/.0.png', *(f'{name}/cat/0.png' for name in JUNK)),
+  ),
+  accepted(
+    'names that are not UTF-8, or have control characters',
+    'written as escapes',
+    pictures(name='caf\udce9\n'),
   ),
 ]
+DIFFERENT = ('train/cat', 'train/cow', 'test/cat', 'test/dog')
 LAYOUT_ROWS = [
   accepted('`CLASS/*`', 'a fifth of each class is the test split', pictures()),
   accepted(
     '`train/CLASS/*` with `test/`, `val/` or `validation/`',
     'as the splits',
+    lambda: [splits('train', name) for name in ('test', 'val', 'validation')],
+  ),
+  accepted(
+    'other spellings of all of them: `Training/` and `Testing/`, `train_set/` '
+    'and `test_set/`, `seg_train/` and `seg_test/`',
+    'as the splits',
     lambda: [
-      pictures(*BOTH, f'{name}/cat', f'{name}/dog')()
-      for name in ('test', 'val', 'validation')
+      splits('Training', 'Testing'),
+      splits('train_set', 'test_set'),
+      splits('seg_train', 'seg_test'),
     ],
   ),
   accepted(
-    'a .zip of one of these', 'read, never unpacked', pictures(to_zip=True)
+    'names of classes with such words: `drug_test/` and `weight_training/`',
+    'as classes',
+    lambda: find([f'{c}/{i}.png' for c in ('a_test', 'b_train') for i in '12']),
   ),
-  refused('a class without images', "'dog'", pictures('cat', 'dog/x.txt.bmp')),
+  refused(
+    'names of splits without classes inside, such as `dev/*` and `test/*`',
+    "'dev', 'test'",
+    lambda: find(['dev/1.png', 'test/1.png']),
+  ),
+  accepted(
+    'a .zip of one of these',
+    'read, never unpacked',
+    pictures(write=image_folders.write_zip),
+  ),
+  refused(
+    'a class without images',
+    "'dog'",
+    lambda: find(['cat/1.png', 'dog/x.txt']),
+  ),
   refused(
     'splits of different classes',
-    "'dog'",
-    pictures(*BOTH, 'test/cat', 'test/cow'),
+    "'cow'",
+    lambda: find([f'{s}/1.png' for s in DIFFERENT]),
   ),
   refused(
     'a zip with absolute paths, `..`, links, doubles, encryption',
@@ -589,27 +556,7 @@ LAYOUT_ROWS = [
 ]
 
 
-def hostile_zip(name):
-  with zipfile.ZipFile('hostile.zip', 'w') as archive:
-    archive.writestr(name, b'')
-  return data.load({'name': 'folder', 'path': 'hostile.zip'})
-
-
 # ---------------------------------------------------------------- environments
-
-SLURM = {
-  'SLURM_PROCID': '3',
-  'SLURM_STEP_NUM_TASKS': '4',
-  'SLURM_LOCALID': '1',
-  'SLURM_STEP_TASKS_PER_NODE': '2(x2)',
-  'SLURM_NODEID': '1',
-}
-MPI = {
-  f'OMPI_COMM_WORLD_{name}': number
-  for name, number in zip(
-    ('RANK', 'SIZE', 'LOCAL_RANK', 'LOCAL_SIZE'), '1424', strict=True
-  )
-} | {'OMPI_COMM_WORLD_LOCAL_RANK': '1', 'OMPI_COMM_WORLD_LOCAL_SIZE': '2'}
 
 
 def place(expected, variables):
@@ -619,37 +566,23 @@ def place(expected, variables):
   return run
 
 
-@contextlib.contextmanager
-def environment(**variables):
-  before = dict(os.environ)
-  for name, value in variables.items():
-    if value is None:
-      os.environ.pop(name, None)
-    else:
-      os.environ[name] = value
-  try:
-    yield
-  finally:
-    os.environ.clear()
-    os.environ.update(before)
-
-
 def in_home():
   """An npz that is named by its place in the home folder."""
-  npz()()
-  with environment(HOME=os.getcwd()):
+  test_npz.load('mine.npz')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('HOME', os.getcwd())
     data.load({'name': 'npz', 'path': '~/mine.npz'})
 
 
 ENVIRONMENT_ROWS = [
   accepted('no launcher', 'one process', place((0, 1), {})),
-  accepted('a step of SLURM (`srun`)', 'its rank', place((3, 4), SLURM)),
+  accepted('a step of SLURM (`srun`)', 'its rank', place((3, 7), SLURM_STEP)),
   accepted(
     'an allocation of SLURM without a step (`salloc`, a batch script)',
     'one process',
-    place((0, 1), {'SLURM_NTASKS': '4', 'SLURM_PROCID': '0'}),
+    place((0, 1), SLURM_BATCH),
   ),
-  accepted('Open MPI', 'its rank', place((1, 4), MPI)),
+  accepted('Open MPI', 'its rank', place((5, 8), OPEN_MPI)),
   refused(
     'a launcher that sets some of its variables only',
     'OMPI_COMM_WORLD_',
@@ -658,7 +591,7 @@ ENVIRONMENT_ROWS = [
   refused(
     'ranks that are no numbers, or outside of the size',
     'OMPI_COMM_WORLD_RANK',
-    lambda: find_place({**MPI, 'OMPI_COMM_WORLD_RANK': '7'}),
+    lambda: find_place({**OPEN_MPI, 'OMPI_COMM_WORLD_RANK': '9'}),
   ),
   accepted('`~` in paths', 'the home folder', in_home),
   refused(

@@ -138,3 +138,7 @@ def test_what_is_not_there_is_named(run, tmp_path):
   with pytest.raises(ValueError, match=r"= 'best'; allowed: 'last'"):
     load(tmp_path)
   assert load(tmp_path, report_checkpoint='last').step == 8
+  (tmp_path / 'config.json').unlink()
+  (tmp_path / 'config.json').write_text('{"seed": "x"}')
+  with pytest.raises(ValueError, match=r"config.json': seed = 'x'; allowed"):
+    load(tmp_path)
