@@ -406,6 +406,8 @@ def number(name: str, value: Any, dtype: Any, batch: int | None = None) -> Any:
     value = real_array(name, value, dtype, allowed)
     if not np.all(value >= 0):
       raise error(name, value if value.ndim == 0 else _range(value), allowed)
+    if not np.all(value < np.inf):
+      raise error(name, value if value.ndim == 0 else _range(value), 'finite')
   if value.shape not in shapes:
     raise error(f'{name}.shape', value.shape, allowed)
   return value
@@ -422,6 +424,7 @@ def static_number(
     number = math.nan
   if not (low <= number <= high and number <= _MOST):
     allowed = f'in [{low}, {high}]' if high < math.inf else f'>= {low}'
+    allowed += ', finite in float32' * (number > _MOST)
     raise error(name, repr(value), f'a Python number {allowed} (static)')
   return number
 

@@ -8,6 +8,7 @@ cache for all would keep every closure ever attacked, with its constants.
 """
 
 import collections
+import contextlib
 import functools
 import importlib
 import operator
@@ -24,9 +25,10 @@ from jax.tree_util import Partial
 
 _Result = TypeVar('_Result')
 
-# Programs kept by a cache. Reached by those alone that no object ends: of
-# modules that are pytrees, whose static fields JAX itself refers to.
-_MAX_PROGRAMS = 512
+# Programs kept by a cache, the latest used. Reached by those alone that no
+# object ends: of modules that are pytrees, whose static fields JAX itself
+# refers to, and of objects that cannot be referred to weakly.
+_MAX_PROGRAMS = 128
 
 
 class _Static:
@@ -178,6 +180,8 @@ def cache_while_alive(make: Callable[..., _Result]) -> Callable[..., _Result]:
       entry = found.setdefault(key, (make(*key), watched))
       if len(found) > _MAX_PROGRAMS:
         found.popitem(last=False)
+    with contextlib.suppress(KeyError):  # Ended by another thread.
+      found.move_to_end(key)
     return entry[0]
 
   return cached

@@ -180,13 +180,17 @@ def map_examples(
   own = own_ranks(devices)
   structures, rest = separate([Callee.of((function, static)), *shared])
   program = _map_program(own_devices(devices), *structures)
+  # With several processes, arrays of the host are not placed by the call.
+  per_device = _sharding(devices, AXIS)
+  key, rest = replicate((batching.key, rest), devices)
   rows = size * len(devices)
   parts = []
   for start in range(0, count, rows):
     order = (start + np.arange(rows, dtype=np.int32)) % count
     indices = order.reshape(len(devices), size)[own]
     batch = tuple(array[indices] for array in examples)
-    found = program(batch, batching.first + indices, batching.key, rest)
+    placed = jax.device_put((batch, batching.first + indices), per_device)
+    found = program(*placed, key, rest)
     parts.append(jax.tree.map(lambda x: gather(x, devices), found))
 
   def merge(*values: np.ndarray) -> np.ndarray:

@@ -109,7 +109,10 @@ def _read_array(archive: zipfile.ZipFile, member: str) -> np.ndarray:
   if (declared := math.prod(shape) * dtype.itemsize) > there:
     raise ValueError(f'{declared:,} bytes declared, {there:,} there')
   with archive.open(member) as stream:
-    return npy.read_array(stream)
+    array: np.ndarray = npy.read_array(stream)
+  if array.dtype.kind == 'U':
+    array.tolist()  # For its error, where a character is none.
+  return array
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -80,7 +80,7 @@ def results(folder):
   return run_jobs(
     folder,
     [
-      [job('whole', **train)],
+      [job('whole', **train), job('pod', devices=2, **train)],
       [
         job('stopped', fault=[1, signal.SIGTERM], **train),
         job('killed', fault=[1, signal.SIGKILL]),
@@ -122,6 +122,12 @@ def test_two_processes_train_and_attack_as_one_does(results, folder):
   expected, found = numbers(folder, 'whole'), numbers(folder, 'stopped')
   assert len(expected) > 100
   assert found == expected
+
+
+def test_two_processes_of_two_devices_train_and_attack(results, folder):
+  assert results['pod']['codes'] == [0, 0]
+  report = json.loads((folder / 'pod/0/run/report.json').read_text())
+  assert report['members']
 
 
 def test_process_0_alone_reads_and_writes(results, folder):
