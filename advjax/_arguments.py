@@ -378,7 +378,8 @@ def check_given(**arguments: Any) -> None:
 def check_callable(name: str, function: Any) -> None:
   """Checks that an argument can be called."""
   if not callable(function):
-    raise error(name, repr(function), 'a callable')
+    is_array = hasattr(function, 'dtype')
+    raise error(name, function if is_array else repr(function), 'a callable')
 
 
 def count(name: str, value: Any, least: int = 1) -> int:
@@ -406,8 +407,6 @@ def number(name: str, value: Any, dtype: Any, batch: int | None = None) -> Any:
     value = real_array(name, value, dtype, allowed)
     if not np.all(value >= 0):
       raise error(name, value if value.ndim == 0 else _range(value), allowed)
-    if not np.all(value < np.inf):
-      raise error(name, value if value.ndim == 0 else _range(value), 'finite')
   if value.shape not in shapes:
     raise error(f'{name}.shape', value.shape, allowed)
   return value

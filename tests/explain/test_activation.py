@@ -64,7 +64,7 @@ def test_an_image_does_not_depend_on_the_others():
   ('options', 'message'),
   [
     ({'classes': np.array([3])}, r'classes = 3 to 3; .* in \[0, 3\)'),
-    ({'classes': np.array([0.5])}, r'classes = float32 .*; allowed: int \[1\]'),
+    ({'classes': np.array([0.5])}, r'classes = float64 .*; allowed: int \[1\]'),
     ({'num_steps': 0}, 'num_steps = 0; allowed: a Python integer >= 1'),
     ({'jitter': -1}, 'jitter = -1; allowed: a Python integer >= 0'),
     ({'step_size': -1.0}, 'step_size = -1.0; allowed: a number >= 0'),
