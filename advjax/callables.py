@@ -25,9 +25,9 @@ from jax.tree_util import Partial
 
 _Result = TypeVar('_Result')
 
-# Programs kept by a cache, the latest used. Reached by those alone that no
-# object ends: of modules that are pytrees, whose static fields JAX itself
-# refers to, and of objects that cannot be referred to weakly.
+# Programs kept by a cache, the latest used: not all end with an object. Modules
+# that are pytrees have static fields, to which JAX itself refers, and some
+# objects cannot be referred to weakly.
 _MAX_PROGRAMS = 128
 
 

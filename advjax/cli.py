@@ -323,7 +323,7 @@ def _ending(
   if isinstance(error, Interrupted):
     return 128 + error.signum, f'{error}: run the same command again to resume'
   if isinstance(error, KeyboardInterrupt):
-    signum = next((x for x in error.args if type(x) is int), signal.SIGINT)
+    signum = next((x for x in error.args if isinstance(x, int)), signal.SIGINT)
     message = f'{Interrupted(signum)}; kept: {kept or "nothing"}; run the same '
     return 128 + signum, f'{message}command again{" to resume" if kept else ""}'
   if isinstance(error, Diverged):

@@ -115,7 +115,9 @@ def check_epsilon(
   if most is None or epsilon is None or epsilon < most:
     return
   is_linf = norm in ('linf', 'infinity')
-  hint = f'; did you mean {epsilon:g}/255?' if is_linf and epsilon > 1 else ''
+  is_unit = bounds is None or tuple(bounds) == (0, 1)
+  is_pixels = is_linf and is_unit and epsilon > 1
+  hint = f'; did you mean {epsilon:g}/255?' if is_pixels else ''
   text = f'{field} = {epsilon:g} ({norm}) with bounds = {bounds}'
   if bounds is not None:
     allowed = f'a number below {most:g}, the diameter of the box{hint}'

@@ -53,7 +53,7 @@ _JUNK = re.compile(
 # What people call the folders of splits: a prefix that all share, one of them.
 _SPLIT = re.compile(
   r'(.*[ _-])?(?:(train(?:ing)?)|test(?:ing)?|val(?:id(?:ation)?)?|dev|eval|'
-  r'pred)(?:[ _-]?(?:set|data|images))?\d*',
+  r'pred)(?:[ _-]?(?:set|data|images))?(?:[ _-]?\d+)?',
   re.IGNORECASE,
 )
 _TESTS = ('test', 'val', 'validation')  # The first that there is.
@@ -303,9 +303,12 @@ def _find_splits(files: Files) -> tuple[str, list[str]]:
   ]
   # Else these may be names of classes: drug_test, weight_training.
   known = len(found) == len(tops) and len({match[1] for match in found}) == 1
-  if 'train' in trains or not known:
+  # But not Train/ and Test/ beside other folders.
+  plain = [m for m in found if not m[1]]
+  clear = any(m[0] in trains for m in plain) and not all(m[2] for m in plain)
+  if 'train' in trains or not (known or clear):
     trains = [name for name in trains if name == 'train']
-  elif len(trains) != 1:
+  elif len(trains) != 1 or not known:
     raise ValueError(
       f'{_listed(tops)} are names of splits; allowed: train/CLASS/* with '
       'test/CLASS/*, val/ or validation/; rename folders that are classes, or '

@@ -186,6 +186,7 @@ def test_classes_alone_are_divided_and_mixed():
     ('train_images', 'test_images'),
     ('flowers-train', 'flowers-val'),
     ('train2017', 'val2017'),
+    ('train_224', 'test_224'),
   ],
 )
 def test_other_spellings_of_splits(train, test):
@@ -203,7 +204,6 @@ def test_other_spellings_of_splits(train, test):
     ('drug_test', 'weight_training'),
     ('drug_test', 'running', 'weight_training', 'yoga'),
     ('post-test', 'pre-train', 'rest'),
-    ('Test', 'Train', 'bus'),
     ('contest', 'strain'),
   ],
 )
@@ -213,6 +213,12 @@ def test_classes_that_have_words_of_splits_in_their_names(classes, inside):
   layout = find(files)
   assert layout.class_names == classes
   assert sorted(n for n, _ in layout.train + layout.test) == sorted(files)
+
+
+def test_splits_beside_other_folders_are_no_classes():
+  splits = [f'{split}/{c}/1.png' for split in ('Train', 'Test') for c in 'ab']
+  with pytest.raises(ValueError, match="'Meta', 'Test', 'Train'"):
+    find([*splits, 'Meta/1.png'])
 
 
 def test_the_test_split_is_the_one_with_labels(caplog):
