@@ -382,7 +382,6 @@ def _mix(classes: ByClass, order: Sequence[str]) -> Samples:
 def _split_folders(files: Files, folder: str, tests: Sequence[str]) -> Layout:
   """Layout of train/ and a test split, with ids and names if there are any."""
   by_class = _by_class(files, folder)
-  _check_classes(by_class, folder)
   ids: tuple[str, ...] = ()
   names = tuple(sorted(by_class))
   if _IDS in files.names:
@@ -391,6 +390,7 @@ def _split_folders(files: Files, folder: str, tests: Sequence[str]) -> Layout:
       raise ValueError(f'{_IDS} needs two or more different ids, one a line')
     names = _read_names(files, ids)
     _check_same('classes', _IDS, folder, ids, by_class)
+    _check_classes(by_class, folder)
   train = _mix(by_class, ids or names)
   if ids and any(name.startswith('val/images/') for name in files.names):
     return Layout(files, train, _annotated(files, ids), names, ids)
@@ -400,9 +400,11 @@ def _split_folders(files: Files, folder: str, tests: Sequence[str]) -> Layout:
     # Images without labels may be in one folder: test/images/*.
     if any(others.values()) and (len(others) > 1 or {*others} & {*by_class}):
       _check_same('classes', folder, test, by_class, others)
+      _check_classes(by_class, folder)
       _check_classes(others, test)
       return Layout(files, train, _mix(others, ids or names), names, ids)
     logger.warning('%s is passed over: it has no folders of classes', test)
+  _check_classes(by_class, folder)
   raise ValueError(
     f'the test split is missing: {folder} has folders of classes, but none of '
     f'{", ".join(tests or _TESTS)} has (to hold out a fraction of {folder} '

@@ -101,7 +101,7 @@ ANNOTATIONS = tiny()[LABELS]
     ({}, LABELS, r'val/val_annotations\.txt is missing'),
     ({}, 'val/', r'the test split is missing.*val/'),
     ({}, 'train/n01', r"train/ need the same classes.*'n01'"),
-    ({}, 'train', 'train/ has no folder for classes'),
+    ({}, 'train', 'need the same classes.*n01'),
     ({}, 'train/n01/images', "train/: no image in the folders.*'n01'"),
     ({}, 'val/images/val_1', "the same images.*'val/images/val_1.JPEG'"),
     ({'val/images/new.png': b''}, '-', "same images.*'val/images/new.png'"),
@@ -256,7 +256,11 @@ VAL = [*TRAIN, 'val/a/1.png', 'val/b/1.png']
     (['train/a/1.png', 'val/a/1.png'], None, "train/ has 'a' for classes"),
     ([*TRAIN, 'val/a/1.png', 'val/b/1.png'], 0.3, '= 0.3; .* of its own'),
     ([*TRAIN, 'val/a/1.png'], None, "train/ and val/ .* has 'b'"),
-    (['train/a/1.png', 'val/a/1.png', 'val/b/1.png'], None, "has 'a' for"),
+    (
+      ['train/a/1.png', 'val/a/1.png', 'val/b/1.png'],
+      None,
+      "only one of them has 'b'",
+    ),
     (['Train/a/1.png', 'Train/b/1.png', 'Test/1.png'], None, 'Test/ has'),
     # Another test split is no way out of other classes.
     ([*VAL, 'test/x/1.png', 'test/y/1.png'], None, "train/ and test/ .* 'x'"),
