@@ -389,7 +389,7 @@ NPZ_ROWS = [
   ),
   refused(
     'images too small for the network',
-    'at least 18 x 18',
+    '(8, 8, 3)',
     lambda: network_shapes(create_model({'name': 'cnn'}, 3), 'cnn', (8, 8, 3)),
   ),
   refused(
