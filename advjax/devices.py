@@ -180,17 +180,18 @@ def map_examples(
   own = own_ranks(devices)
   structures, rest = separate([Callee.of((function, static)), *shared])
   program = _map_program(own_devices(devices), *structures)
-  # With several processes, arrays of the host are not placed by the call.
-  per_device = _sharding(devices, AXIS)
-  key, rest = replicate((batching.key, rest), devices)
   rows = size * len(devices)
   parts = []
   for start in range(0, count, rows):
     order = (start + np.arange(rows, dtype=np.int32)) % count
     indices = order.reshape(len(devices), size)[own]
-    batch = tuple(array[indices] for array in examples)
-    placed = jax.device_put((batch, batching.first + indices), per_device)
-    found = program(*placed, key, rest)
+    split_args: Any = (
+      tuple(array[indices] for array in examples),
+      batching.first + indices,
+    )
+    if jax.process_count() > 1:  # jit takes NumPy rows for those of all.
+      split_args = jax.device_put(split_args, _sharding(devices, AXIS))
+    found = program(*split_args, batching.key, rest)
     parts.append(jax.tree.map(lambda x: gather(x, devices), found))
 
   def merge(*values: np.ndarray) -> np.ndarray:

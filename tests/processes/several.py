@@ -24,6 +24,7 @@ import traceback
 # ruff: noqa: F401  What a run imports when it needs it.
 import jax
 import jinja2
+import numpy as np
 import orbax.checkpoint
 import scipy.stats
 import tensorboardX
@@ -31,6 +32,8 @@ from matplotlib.figure import Figure
 
 from advjax import cli, commands
 from advjax.config import check_range
+from advjax.devices import Batching
+from advjax.evaluation.logits import compute_logits
 from advjax.processes.collectives import from_main, sum_over_processes
 
 
@@ -48,8 +51,18 @@ def send_in_training(signum):
 
 
 def communicate(fault):
-  """Adds up numbers until something happens."""
+  """Maps a network, then adds up numbers until something happens."""
+  devices = cli.devices_from_flags()  # Before JAX starts.
   assert sum_over_processes(1) == jax.process_count()
+  weights = np.arange(12, dtype=np.float32).reshape(4, 3)
+  network = jax.tree_util.Partial(
+    lambda w, x: x.reshape(len(x), -1) @ w,
+    jax.device_put(weights, jax.local_devices()[0]),
+  )
+  images = np.arange(40, dtype=np.float32).reshape(10, 2, 2, 1)
+  batching = Batching(2, tuple(devices))
+  np.save('logits.npy', compute_logits(network, images, batching=batching))
+  np.save('expected.npy', images.reshape(10, 4) @ weights)
 
   if fault == 'input':
     from_main(lambda: check_range('seed', -1, 0, integer=True))

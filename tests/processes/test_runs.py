@@ -84,7 +84,7 @@ def results(folder):
       [
         job('stopped', fault=[1, signal.SIGTERM], **train),
         job('killed', fault=[1, signal.SIGKILL]),
-        job('bug', fault=[0, 'bug']),
+        job('bug', devices=2, fault=[0, 'bug']),
         job('bad input', fault=['all', 'input']),
         job('alone', started=[1], wait_seconds=1),
       ],
@@ -168,6 +168,16 @@ def test_bad_input_ends_all_with_one_message(results):
   assert codes == [2, 2]
   assert text.count('error: seed = -1; allowed: an integer >= 0') == 1
   assert 'Traceback' not in text
+
+
+def test_examples_are_spread_over_all_devices_of_all_processes(results, folder):
+  del results
+  for index in (0, 1):
+    found, expected = (
+      np.load(folder / f'bug/{index}/{name}.npy')
+      for name in ('logits', 'expected')
+    )
+    np.testing.assert_allclose(found, expected)
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ import numpy as np
 from advjax._arguments import Problem
 from advjax.attacks._core.loop import Search, advance, select
 from advjax.callables import Callee, Structure, cache_while_alive
-from advjax.devices import free_memory, shard
+from advjax.devices import free_memory, replicate, shard
 from advjax.evaluation.logits import matmul_precision
 from advjax.types import Array
 
@@ -99,6 +99,7 @@ def run_items(
   progress: Callable[[int], None] = lambda _: None,
 ) -> Outcome:
   """Tries all items, save those whose example another item has fooled."""
+  placed = replicate(network, devices)
   fooled, found = np.zeros(len(images), bool), images.copy()
   num_steps, compile_seconds = 0, 0.0
   start = time.perf_counter()
@@ -129,7 +130,7 @@ def run_items(
       age=np.where(batch.items < 0, np.iinfo(np.int32).max, batch.age),
     )
     if program is None:
-      program, seconds = compile_round(search, devices, network, rows, shared)
+      program, seconds = compile_round(search, devices, placed, rows, shared)
       compile_seconds += seconds
       # Asked before the first round, of the largest batch: nothing is lost.
       if batch.state is None and size > 1 and not program.fits(devices):
@@ -137,7 +138,7 @@ def run_items(
         waiting = np.arange(len(items.examples))
         continue
     state = program.zeros() if batch.state is None else batch.state
-    state, age, hits, perturbed = program.run(network, state, rows, shared)
+    state, age, hits, perturbed = program.run(placed, state, rows, shared)
     age = np.asarray(age)
     num_steps += int((age - rows.age)[batch.items >= 0].sum())
     batch = _Batch(batch.items, age, state)
