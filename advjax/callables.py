@@ -31,53 +31,61 @@ _Result = TypeVar('_Result')
 _MAX_PROGRAMS = 128
 
 
-class _Static:
-  """A value to compare programs by; an object by identity, referred to weakly.
+class _Object:
+  """An object to compare programs by: by identity, referred to weakly.
 
-  Callables compare by identity, for some compare equal that compute different
-  things (bound Linen modules do). Values of two types differ, though 1 == True.
+  Objects of classes with `__slots__` but no `__weakref__` are kept.
   """
 
   __slots__ = ('get', 'key', 'owners')
 
   def __init__(self, value: Any):
-    self.get: Callable[[], Any] = lambda: value
-    self.key: Any = type(value), value
-    self.owners: tuple[weakref.ref[Any], ...] = ()
-    equals: Any = type(value).__eq__
-    if equals is not object.__eq__ and not callable(value):
-      try:
-        hash(value)
-        return
-      except TypeError:
-        pass  # By identity, then.
     objects: tuple[Any, ...] = (value,)
-    if isinstance(value, types.MethodType):  # Made at every access.
+    is_method = isinstance(value, types.MethodType)  # Made at every access.
+    if is_method:
       objects = value.__self__, value.__func__
     self.key = tuple(map(id, objects))
+    self.owners: tuple[weakref.ref[Any], ...] = ()
+    self.get: Callable[[], Any] = lambda: value
     try:
       self.owners = tuple(map(weakref.ref, objects))
-    except TypeError:  # Not every object can be referred to weakly.
+    except TypeError:
       return
-    is_method = len(objects) > 1
     self.get = weakref.WeakMethod(value) if is_method else self.owners[0]
 
   def __hash__(self) -> int:
     return hash(self.key)
 
   def __eq__(self, other: object) -> bool:
-    if not isinstance(other, _Static) or self.key != other.key:
-      return False
     # The identity of an object that is gone may be that of another one.
-    pairs = zip(self.owners, other.owners, strict=True)
-    return all(mine() is theirs() is not None for mine, theirs in pairs)
+    return (
+      isinstance(other, _Object)
+      and self.key == other.key
+      and self.owners == other.owners
+    )
+
+
+def _static(value: Any) -> Any:
+  """What to compare programs by: an _Object, or a value with its type.
+
+  Callables are objects, for some compare equal that compute different things
+  (bound Linen modules do). Values of two types differ, though 1 == True.
+  """
+  equals: Any = type(value).__eq__
+  if equals is not object.__eq__ and not callable(value):
+    try:
+      hash(value)
+      return type(value), value
+    except TypeError:
+      pass  # By identity, then.
+  return _Object(value)
 
 
 class Structure(NamedTuple):
   """What is static about a pytree: hashable, keeps none of its objects."""
 
   treedef: Any
-  # Of each leaf; None: an array; a Structure: a Partial, as a tuple.
+  # Of each leaf, _static; None: an array; a Structure: a Partial, as a tuple.
   parts: tuple[Any, ...]
 
   def build(self, arrays: Iterator[Any]) -> Any:
@@ -87,8 +95,10 @@ class Structure(NamedTuple):
       if isinstance(part, Structure):
         function, args, keywords = part.build(arrays)
         leaves.append(Partial(function, *args, **keywords))
+      elif isinstance(part, _Object):
+        leaves.append(part.get())
       else:
-        leaves.append(next(arrays) if part is None else part.get())
+        leaves.append(next(arrays) if part is None else part[1])
     return jax.tree.unflatten(self.treedef, leaves)
 
   def owners(self) -> Iterator[Any]:
@@ -96,7 +106,7 @@ class Structure(NamedTuple):
     for part in self.parts:
       if isinstance(part, Structure):
         yield from part.owners()
-      elif part is not None:
+      elif isinstance(part, _Object):
         yield from (owner() for owner in part.owners)
 
 
@@ -154,7 +164,7 @@ def _flatten(tree: Any, arrays: list[Any]) -> Structure:
       arrays.append(leaf)
       parts.append(None)
     else:
-      parts.append(_Static(leaf))
+      parts.append(_static(leaf))
   return Structure(treedef, tuple(parts))
 
 

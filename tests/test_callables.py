@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from advjax.callables import import_function
+from advjax.callables import cache_while_alive, import_function
 
 
 @pytest.fixture
@@ -66,3 +66,14 @@ def test_an_error_of_the_module_itself_is_raised_as_it_is(folder):
   (folder / 'own_late.py').write_text('import math\nmath.no\n')
   with pytest.raises(AttributeError, match='math'):
     import_function('loss', 'own_late:loss')
+
+
+def test_a_cache_drops_what_was_not_used_for_longest():
+  made = []
+  find = cache_while_alive(made.append)
+  for number in range(1000):
+    find(number)
+    find('often')
+  find(0)
+  assert made.count('often') == 1
+  assert made.count(0) == 2
