@@ -394,18 +394,18 @@ def count(name: str, value: Any, least: int = 1) -> int:
 
 
 def number(name: str, value: Any, dtype: Any, batch: int | None = None) -> Any:
-  """A number of at least 0, a scalar (or `[batch]`), as an array."""
+  """A finite number >= 0, a scalar (or `[batch]`), as an array."""
   shapes: tuple[Any, ...] = ((),) if batch is None else ((), (batch,))
-  allowed = 'a number >= 0'
+  allowed = 'a finite number >= 0'
   if batch is not None:
-    allowed = f'numbers >= 0 of shape () or ({batch},)'
+    allowed = f'finite numbers >= 0 of shape () or ({batch},)'
   if value is None:
     raise error(name, value, allowed)
   if is_concrete(value):
     # On the host: one dtype for Python, NumPy and JAX numbers is one
     # compilation, and the cast of a JAX array would be another.
     value = real_array(name, value, dtype, allowed)
-    if not np.all(value >= 0):
+    if not np.all((value >= 0) & (value < np.inf)):
       raise error(name, value if value.ndim == 0 else _range(value), allowed)
   if value.shape not in shapes:
     raise error(f'{name}.shape', value.shape, allowed)

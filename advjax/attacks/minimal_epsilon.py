@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from advjax import _arguments as arguments
 from advjax._arguments import Problem
@@ -111,8 +110,6 @@ def minimal_epsilon(
   limit = arguments.number(
     'max_epsilon', max_epsilon, problem.dtype, problem.batch
   )
-  if arguments.is_concrete(limit) and not np.all(np.isfinite(limit)):
-    raise arguments.error('max_epsilon', limit, 'finite numbers >= 0')
   return _run(
     logits_fn,
     attack,

@@ -31,7 +31,8 @@ SHARED = [
 ]
 IN_A_BALL = [
   ({'norm': 'l3'}, "norm = 'l3'; allowed: 'linf', 'l2', 'l1'"),
-  ({'epsilon': -0.1}, r'epsilon = -0\.1; allowed: numbers >= 0'),
+  ({'epsilon': -0.1}, r'epsilon = -0\.1; allowed: finite numbers >= 0'),
+  ({'epsilon': np.inf}, r'epsilon = inf; allowed: finite numbers >= 0'),
   ({'epsilon': np.ones(3)}, r'epsilon.shape = \(3,\); .* \(\) or \(4,\)'),
   ({'targets': cases.LABELS + 1}, r'targets = 1 to 3; allowed: .* \[0, 3\)'),
 ]

@@ -155,7 +155,6 @@ def test_numbers_at_the_limits_stay_finite():
 # ------------------------------------------------------------- what FAB finds
 
 B, D, K = 8, 12, 3
-FAR = np.full(B, np.inf, np.float32)
 IMAGES = np.random.default_rng(4).uniform(size=(B, 2, 3, 2)).astype(np.float32)
 IMAGES[0].flat[:6] = [0, 1, 0, 1, 0, 1]
 
@@ -194,7 +193,7 @@ def predicted(model, images=IMAGES):
   return numpy_logits(model, images).argmax(axis=1).astype(np.int32)
 
 
-def attack(model, images=IMAGES, labels=None, epsilon=FAR, **kwargs):
+def attack(model, images=IMAGES, labels=None, epsilon=None, **kwargs):
   labels = predicted(model, images) if labels is None else labels
   network = jax.tree_util.Partial(logits_of, jax.tree.map(jnp.asarray, model))
   kwargs = {'num_steps': 20, 'eta': 1.01, **kwargs}

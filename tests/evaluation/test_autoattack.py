@@ -200,7 +200,7 @@ def test_versions_are_those_of_the_paper():
     ({'attacks': ['fab', 'fab']}, 'each once'),
     ({'norm': 'l0'}, "norm = 'l0'; allowed: 'linf', 'l2', 'l1'"),
     ({'epsilon': [0.1, 0.2]}, r'epsilon = \[0.1, 0.2\]; allowed: one number'),
-    ({'epsilon': -1.0}, 'epsilon = -1.0; allowed: numbers >= 0'),
+    ({'epsilon': -1.0}, 'epsilon = -1.0; allowed: finite numbers >= 0'),
     ({'bounds': (0.0, 0.5)}, 'images = .*; allowed: finite and inside bounds'),
     (
       {'bounds': (np.zeros((24, 6)), None)},

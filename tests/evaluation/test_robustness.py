@@ -407,7 +407,7 @@ def test_what_robust_accuracy_refuses():
     ('fgms', 0.1, "attack = 'fgms'; allowed"),
     ([parse_attack('fgsm')], 0.1, 'attacks = .*; allowed: .* a mapping'),
     ({'a': 1}, 0.1, 'attacks = .*; allowed: one'),
-    ('fgsm', -0.1, 'epsilon = -0.1; allowed: a number >= 0'),
+    ('fgsm', -0.1, 'epsilon = -0.1; allowed: .*number >= 0'),
     ('fgsm', np.nan, 'epsilon = nan; allowed'),
     ('fgsm', None, 'epsilon = None; allowed'),
   ]:

@@ -67,8 +67,8 @@ def test_an_image_does_not_depend_on_the_others():
     ({'classes': np.array([0.5])}, r'classes = float64 .*; allowed: int \[1\]'),
     ({'num_steps': 0}, 'num_steps = 0; allowed: a Python integer >= 1'),
     ({'jitter': -1}, 'jitter = -1; allowed: a Python integer >= 0'),
-    ({'step_size': -1.0}, 'step_size = -1.0; allowed: a number >= 0'),
-    ({'step_size': 'big'}, "step_size = 'big'; allowed: a number >= 0"),
+    ({'step_size': -1.0}, 'step_size = -1.0; allowed: a finite number >= 0'),
+    ({'step_size': 'big'}, "step_size = 'big'; allowed: a finite number >= 0"),
     ({'key': None}, 'key = None; allowed: one key .*, or 3 keys'),
   ],
 )
