@@ -12,7 +12,7 @@ Three layouts are known:
 
 Images are decoded once and then memory-mapped (`advjax.data.cache`). Those that
 cannot be decoded are left out, and named; too many are an error. Files of other
-endings and folders of file systems (@eaDir) are passed over, and counted.
+extensions and folders of file systems (@eaDir) are skipped, and counted.
 """
 
 import contextlib
@@ -78,7 +78,7 @@ class Files(NamedTuple):
   names: tuple[str, ...]  # Sorted; of folders, too: 'train/a/1.png', 'train/a/'
   fingerprint: str  # Changes with the name, size or time of any file.
   read: Callable[[str], bytes]  # Threads may call it; raises ValueErrors.
-  junk: Collection[str] = ()  # Names that were passed over.
+  junk: Collection[str] = ()  # Names that were skipped.
 
 
 class Layout(NamedTuple):
@@ -138,14 +138,15 @@ def load(
   if images := [*filter(_IMAGE.search, others)]:
     message = '%s: %d images belong to neither split, such as %r'
     logger.info(message, shown, len(images), images[0])
-  if endings := Counter(
+  if extensions := Counter(
     os.path.splitext(n)[1] or 'without' for n in {*others} - {*images}
   ):
-    listed = ', '.join(f'{n} {ending}' for ending, n in endings.most_common(9))
+    common = extensions.most_common(9)
+    listed = ', '.join(f'{count} {extension}' for extension, count in common)
     listed = printable(listed)
-    logger.info('%s: passed over by their endings: %s', shown, listed)
+    logger.info('%s: skipped by extension: %s', shown, listed)
   if files.junk:
-    logger.info('%s: passed over: %s', shown, _listed(files.junk))
+    logger.info('%s: skipped: %s', shown, _listed(files.junk))
   name = printable(given.stem if given.is_file() else given.name)
   return Dataset(
     name, splits[0], splits[1], len(names), names, layout.class_ids
@@ -403,7 +404,7 @@ def _split_folders(files: Files, folder: str, tests: Sequence[str]) -> Layout:
       _check_classes(by_class, folder)
       _check_classes(others, test)
       return Layout(files, train, _mix(others, ids or names), names, ids)
-    logger.warning('%s is passed over: it has no folders of classes', test)
+    logger.warning('%s is skipped: it has no folders of classes', test)
   _check_classes(by_class, folder)
   raise ValueError(
     f'the test split is missing: {folder} has folders of classes, but none of '

@@ -14,6 +14,7 @@ is ever unpickled.
 """
 
 import os
+import zipfile
 
 import numpy as np
 
@@ -39,9 +40,10 @@ def load(path: str) -> Dataset:
   arrays = read_npz(path, (*_REQUIRED, 'class_names'))
   try:
     if lacking := [field for field in _REQUIRED if field not in arrays]:
+      with zipfile.ZipFile(path) as archive:
+        there = sorted(n.removesuffix('.npy') for n in archive.namelist())
       raise ValueError(
-        f'lacks {", ".join(lacking)}; it holds '
-        f'{", ".join(sorted(arrays)) or "none of these"}'
+        f'lacks {", ".join(lacking)}; it holds {", ".join(there) or "nothing"}'
       )
     return from_examples(
       (arrays['train_images'], arrays['train_labels']),

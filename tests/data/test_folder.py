@@ -146,7 +146,7 @@ def test_split_folders(test):
   assert (layout.class_names, layout.class_ids) == (('a', 'b'), ())
   assert dict(layout.train) == dict(zip(train, [1, 1, 0], strict=True))
   assert dict(layout.test) == {f'{test}/a/9.bmp': 0, f'{test}/b/8.jpeg': 1}
-  # It may be in another folder; and a test/ without labels is passed over.
+  # It may be in another folder; and a test/ without labels is skipped.
   assert find([f'top/{name}' for name in files] + ['readme'])[1:] == layout[1:]
   assert find([*files, 'test/7.png'])[1:] == layout[1:]
 
@@ -227,7 +227,7 @@ def test_the_test_split_is_the_one_with_labels(caplog):
     layout = find([*VAL, other, 'Testing/a/1.png'])
     assert dict(layout.test) == {'val/a/1.png': 0, 'val/b/1.png': 1}
     assert [r.levelname for r in caplog.records] == ['WARNING']
-    assert 'test/ is passed over' in caplog.text
+    assert 'test/ is skipped' in caplog.text
   # test/ before val/, however they are spelled.
   files = [
     f'{split}/{c}/1.png' for split in ('Train', 'Val', 'Test') for c in 'ab'

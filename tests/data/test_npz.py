@@ -169,3 +169,10 @@ def test_the_array_that_is_wrong_first_is_named(path):
   pickled = np.array([0, 1, None] * 2, object)
   with pytest.raises(ValueError, match=r'train_labels .*not pickled'):
     load(path, train_labels=pickled, test_labels=pickled[:4])
+
+
+def test_other_names_of_arrays_are_listed(tmp_path):
+  path = tmp_path / 'keras.npz'
+  np.savez(path, x_train=np.zeros(3), y_train=np.zeros(3))
+  with pytest.raises(ValueError, match=r'it holds x_train, y_train$'):
+    data.load({'name': 'npz', 'path': str(path)})

@@ -33,8 +33,8 @@ from tests.processes.test_topology import OPEN_MPI, SLURM_BATCH, SLURM_STEP
 INTRODUCTION = """# What is accepted
 
 Every row is run by the tests. *Refused* is a ValueError, before anything is
-computed or written, with what is quoted in its message; *said* is a line of the
-log. Besides, the tests change valid files, texts and arguments at random: what
+computed or written, with what is quoted in its message; *logged* is a line of
+the log. Besides, the tests change valid files, texts and arguments at random: what
 comes of them is a result, or an error with such a message. The suite tries 10
 to 100 of each, and this 10,000:
 
@@ -54,7 +54,7 @@ class Row(NamedTuple):
   """A kind of input, and what becomes of it."""
 
   given: str
-  becomes: str  # 'refused', 'said', or what is done
+  becomes: str  # 'refused', 'logged', or what is done
   quoted: str  # what a message has, '' where there is none
   run: Callable[[], Any]
 
@@ -67,7 +67,9 @@ def refused(given: str, quoted: str, run: Callable[[], Any]) -> Row:
   return Row(given, 'refused', quoted, run)
 
 
-def said(given: str, becomes: str, quoted: str, run: Callable[[], Any]) -> Row:
+def logged(
+  given: str, becomes: str, quoted: str, run: Callable[[], Any]
+) -> Row:
   return Row(given, becomes, quoted, run)
 
 
@@ -410,9 +412,9 @@ NPZ_ROWS = [
     'names, and how many classes there are',
     npz(class_names=np.array(['ant', 'bee', 'cat', 'dog'])),
   ),
-  said(
+  logged(
     'labels from 1, or with gaps, without `class_names`',
-    'said, with the number of empty classes',
+    'logged, with the number of empty classes',
     '1',
     npz(train_labels=np.arange(6) % 3 + 1, test_labels=np.arange(4) % 3 + 1),
   ),
@@ -471,7 +473,7 @@ def hostile_zip(name):
 JUNK = ('__MACOSX', 'Thumbs.db', '@eaDir', '#recycle', '$RECYCLE.BIN')
 FILE_ROWS = [
   accepted(
-    'PNG, JPEG, WebP, BMP, GIF, TIFF, PPM, whatever the ending says',
+    'PNG, JPEG, WebP, BMP, GIF, TIFF, PPM, whatever the extension',
     'RGB, uint8',
     lambda: decoded('PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM'),
   ),
@@ -487,16 +489,16 @@ FILE_ROWS = [
     'read, as if there were none',
     lambda: decoded('PNG', 'JPEG', exif=b'garbage'),
   ),
-  said(
-    'files of other endings beside them, such as .heic',
-    'passed over; counted in the log',
+  logged(
+    'files of other extensions beside them, such as .heic',
+    'skipped; counted in the log',
     'heic',
     pictures('cat/5.heic'),
   ),
   accepted(
     'hidden files, and those of file systems: '
     + ', '.join(f'`{name}`' for name in JUNK),
-    'passed over',
+    'skipped',
     pictures('cat/.0.png', *(f'{name}/cat/0.png' for name in JUNK)),
   ),
   accepted(
