@@ -35,8 +35,8 @@ INTRODUCTION = """# What is accepted
 Every row is run by the tests. *Refused* is a ValueError, before anything is
 computed or written, with what is quoted in its message; *logged* is a line of
 the log. Besides, the tests change valid files, texts and arguments at random,
-and expect a result, or an error with such a message. The suite tries 10 to 100 of
-each, and this 10,000:
+and expect a result, or an error with such a message. The suite tries 10 to 100
+of each, and this 10,000:
 
 ```bash
 ./launch.sh test tests/fuzz --hypothesis-profile=fuzz
